@@ -1,0 +1,31 @@
+"""flowhooks: a completed business process, in any workflow engine, runs Python business code.
+
+Plugins import from here and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from flowhooks.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.errors import FlowhooksError, Reject, RetryAfter
+from flowhooks.event import Event
+from flowhooks.handler import Handler, handler
+from flowhooks.hookspecs import hookimpl
+from flowhooks.retry import Retry
+
+__all__ = [
+    "Delivery",
+    "Event",
+    "FlowhooksError",
+    "Handler",
+    "Outcome",
+    "OutcomeKind",
+    "Reject",
+    "Retry",
+    "RetryAfter",
+    "State",
+    "handler",
+    "hookimpl",
+]
+__version__ = _version("flowhooks")

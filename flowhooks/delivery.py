@@ -1,0 +1,178 @@
+"""Deliveries, attempts, outcomes and the one table of states; everything that affects a state is read from here.
+
+It must not know how a state is stored or who changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from threading import Event as Flag
+
+
+class State(StrEnum):
+    """Where a delivery stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    CLOSED = "closed"
+
+
+class Transition(NamedTuple):
+    """One row of the table of states: from where, to where, and by what."""
+
+    source: State | None
+    target: State
+    by: str
+
+
+TRANSITIONS: Final = (
+    Transition(None, State.WAITING, "accept, drain, reroute"),
+    Transition(State.WAITING, State.RUNNING, "claim, committed before the function is entered"),
+    Transition(State.WAITING, State.DEAD, "operator"),
+    Transition(State.WAITING, State.CLOSED, "operator"),
+    Transition(State.RUNNING, State.SUCCEEDED, "it returned"),
+    Transition(State.RUNNING, State.WAITING, "failed or lost, and its handler may run again"),
+    Transition(State.RUNNING, State.DEAD, "failed for good, or Reject"),
+    Transition(State.RUNNING, State.UNKNOWN, "lost mid-run, no retry= declared"),
+    Transition(State.UNKNOWN, State.SUCCEEDED, "probe= or an operator: it did its work"),
+    Transition(State.UNKNOWN, State.WAITING, "probe= or an operator: it did not"),
+    Transition(State.UNKNOWN, State.CLOSED, "operator"),
+    Transition(State.DEAD, State.WAITING, "replay, or the call-back came again"),
+    Transition(State.DEAD, State.CLOSED, "operator: nothing more is needed"),
+    Transition(State.SUCCEEDED, State.WAITING, "replay --again"),
+)
+"""Every change of state there is. `ledger.move` refuses what is not in it."""
+
+ALLOWED: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
+DONE: Final = frozenset({State.SUCCEEDED, State.CLOSED})
+"""The states in which nothing more is needed."""
+
+
+class OutcomeKind(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        kind: succeeded, failed, rejected or lost.
+        value: what the handler returned, if JSON can hold it; else None.
+        error: one line for people, without the traceback; `""` when it succeeded.
+        traceback: the handler's traceback, for operators only; `""` when there is none.
+        retry_after: seconds that a `RetryAfter` asked for, or None.
+        entered: whether the handler's function was entered. An attempt that failed
+            before that is made again whatever `retry=` says.
+    """
+
+    kind: OutcomeKind
+    value: Any = None
+    error: str = ""
+    traceback: str = ""
+    retry_after: float | None = None
+    entered: bool = True
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the attempt did its work."""
+        return self.kind is OutcomeKind.SUCCEEDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event for one handler, as its handler sees it during an attempt.
+
+    Attributes:
+        id: the same over all attempts: the idempotency key to pass on to other systems.
+        event_id: whose event it is.
+        handler: the handler's id, `plugin:name`.
+        attempt: the number of this attempt, from 1.
+    """
+
+    id: str
+    event_id: str
+    handler: str
+    attempt: int
+    _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a delivery, as the ledger remembers it.
+
+    Attributes:
+        number: from 1.
+        started_at: microseconds since 1970 (UTC).
+        finished_at: microseconds since 1970 (UTC); None while it runs.
+        outcome: None while it runs.
+        error: one line; `""` when it succeeded.
+        traceback: `""` when there is none.
+        result: what the handler returned, as JSON text; None when nothing was kept.
+        process: the id of the process that ran it.
+    """
+
+    number: int
+    started_at: int
+    finished_at: int | None
+    outcome: OutcomeKind | None
+    error: str
+    traceback: str
+    result: str | None
+    process: str
+
+
+class Queued(NamedTuple):
+    """What a runner needs to know of a delivery that may run.
+
+    Attributes:
+        delivery_id: the delivery.
+        handler: its handler's id; runners may queue by it.
+        attempt: how many attempts have been made: the claim is a compare-and-set on it.
+    """
+
+    delivery_id: str
+    handler: str
+    attempt: int
+
+
+class Transaction(Protocol):
+    """The ledger transaction in which a runner is told of deliveries.
+
+    Attributes:
+        connection: the database connection, for runners whose queue lives in the same database.
+    """
+
+    connection: Any
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once the transaction is durable; never if it is not."""
+
+
+class Runner(Protocol):
+    """Decides when and where `execute` is called. The ledger stays the only truth: a lost or doubled call is harmless."""
+
+    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+        """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
+
+    def run(self, execute: Callable[[Queued], None], stop: Flag) -> None:
+        """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs."""
+
+    def sweep(self, transaction: Transaction) -> None:
+        """Recover what processes that died have left behind."""
+
+    def health(self) -> str | None:
+        """Why this runner cannot run deliveries just now, or None."""

@@ -1,0 +1,190 @@
+"""Every exception flowhooks raises or understands; it must not know HTTP, whose statuses live in `flowhooks.web`.
+
+    FlowhooksError
+    ├── SettingsError        the settings, a command's options, or the files they name
+    ├── PluginError          a plugin that cannot be used: it is quarantined
+    ├── HandlerError         a handler declared so that it could never run
+    ├── LedgerError          the durable record
+    │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
+    │   ├── IllegalMove      a change of state that the table of states lacks
+    │   └── NotFound         no such event, delivery or handler
+    ├── ServerUnreachable    the running server did not take a command
+    └── Refusal              a call-back that is not taken; says why in the caller's language
+        ├── Malformed        not JSON as RFC 8259 has it
+        ├── Unprocessable    JSON that a schema refuses
+        ├── UnsupportedMedia a body that is not JSON by its own headers
+        ├── Unauthorized     no valid credential
+        ├── Forbidden        not from an allowed address
+        ├── Conflict         this identity came before with other data
+        └── Unavailable      not known to be stored: safe to repeat
+
+    Reject, RetryAfter       raised by handlers, to say how their attempt ended
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowhooks import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class FlowhooksError(Exception):
+    """The root of everything that flowhooks itself raises."""
+
+
+class SettingsError(FlowhooksError):
+    """A setting, a command's option or a file that one names cannot be used. Commands exit with 2."""
+
+
+class PluginError(FlowhooksError):
+    """A plugin cannot be used; the message is what `flowhooks plugins` and `check` show."""
+
+
+class HandlerError(FlowhooksError):
+    """A handler is declared so that it could never run as meant; raised by `@handler` itself."""
+
+
+class LedgerError(FlowhooksError):
+    """The ledger refused or failed. Commands exit with 1."""
+
+
+class LedgerUnusable(LedgerError):
+    """The database cannot be opened for what was asked: missing, not writable, too new, or in use."""
+
+
+class IllegalMove(LedgerError):
+    """A delivery was asked to go where the table of states does not let it."""
+
+
+class NotFound(LedgerError):
+    """No event, delivery or handler has the id that was given."""
+
+
+class ServerUnreachable(FlowhooksError):
+    """The server that holds the ledger did not answer, or did not take a command. Commands exit with 1."""
+
+
+class Refusal(FlowhooksError):
+    """A call-back that is not taken.
+
+    Args:
+        key: the sentence, a key of `flowhooks.messages.SENTENCES`.
+        **params: what the sentence names. Never a value out of the call-back's body.
+    """
+
+    def __init__(self, key: str, /, **params: Any) -> None:
+        super().__init__(key, params)
+        self.key = key
+        self.params = params
+
+    def text(self, language: str) -> str:
+        """The sentence in `language` (`"zh"` or `"en"`)."""
+        return messages.text(self.key, language, **self.params)
+
+    def __str__(self) -> str:
+        return self.text("en")
+
+
+class Malformed(Refusal):
+    """The body is not JSON as RFC 8259 has it, or not JSON that every database can keep."""
+
+
+class Unprocessable(Refusal):
+    """The call-back is JSON, but a schema refuses it.
+
+    Args:
+        key: the sentence that opens the answer.
+        violations: the first violations, each as (JSON Pointer, sentence key, params).
+        **params: what the opening sentence names.
+    """
+
+    def __init__(
+        self, key: str, /, violations: Sequence[tuple[str, str, dict[str, Any]]] = (), **params: Any
+    ) -> None:
+        super().__init__(key, **params)
+        self.violations = tuple(violations)
+
+    def text(self, language: str) -> str:
+        """The opening sentence, then one clause per violation."""
+        opening = super().text(language)
+        if not self.violations:
+            return opening
+        clauses = (
+            f"{pointer or '/'}: {messages.text(key, language, **params)}"
+            for pointer, key, params in self.violations
+        )
+        return opening + " " + "; ".join(clauses)
+
+
+class UnsupportedMedia(Refusal):
+    """The body says of itself that it is not JSON in UTF-8."""
+
+
+class Unauthorized(Refusal):
+    """No credential, or none that is known."""
+
+
+class Forbidden(Refusal):
+    """The credential is known, but not from this address."""
+
+
+class Conflict(Refusal):
+    """This identity was called back before with other data.
+
+    Args:
+        event_id: the event that was stored first; the second body is kept beside it.
+    """
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__("conflict")
+        self.event_id = event_id
+
+
+class Unavailable(Refusal):
+    """The call-back is not known to be stored; calling again is safe.
+
+    Args:
+        key: the sentence.
+        retry_after: seconds after which calling again makes sense; default 5.
+    """
+
+    def __init__(self, key: str, /, *, retry_after: int = 5, **params: Any) -> None:
+        super().__init__(key, **params)
+        self.retry_after = retry_after
+
+
+class Reject(Exception):  # noqa: N818 (a signal that a handler raises, not an error of ours)
+    """Raised by a handler: this event can never be handled. The delivery is dead at once.
+
+    Args:
+        why: shown to the engine and to operators.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class RetryAfter(Exception):  # noqa: N818 (a signal that a handler raises, not an error of ours)
+    """Raised by a handler: run me again after `seconds`. It permits its own retry, and counts as an attempt.
+
+    Args:
+        seconds: not negative, not more than 30 days.
+        why: shown to operators; default none.
+
+    Raises:
+        ValueError: `seconds` is out of range.
+    """
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        if not 0 <= seconds <= 30 * 86400:
+            raise ValueError(f"RetryAfter takes 0 to {30 * 86400} seconds, not {seconds!r}")
+        super().__init__(seconds, why)
+        self.seconds = seconds
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why or f"asked to be run again after {self.seconds:g} s"

@@ -1,0 +1,104 @@
+"""The plugin author's manual: every hook, its arguments, when it is called and what it must not do.
+
+A plugin is a module (or object) named by an entry point of the group `flowhooks`; the entry point's name
+is the plugin's name. It implements any of the functions below, marked with `@hookimpl`, taking all or some
+of the arguments, by name:
+
+    from flowhooks import Event, Retry, handler, hookimpl
+
+    @handler(process_key="contract_approval", retry=Retry(attempts=5))
+    def archive_contract(event: Event) -> None:
+        \"\"\"Move the signed contract into the archive.\"\"\"
+
+    @hookimpl
+    def handlers():
+        return [archive_contract]
+
+This module must not know who calls these hooks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from flowhooks.delivery import Delivery, Outcome, State
+    from flowhooks.event import Event
+    from flowhooks.handler import Handler
+
+PROJECT: Final = "flowhooks"
+"""The name of the markers and of the entry-point group."""
+
+hookspec: Final = pluggy.HookspecMarker(PROJECT)
+hookimpl: Final = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def configure(settings: Mapping[str, Any]) -> None:  # type: ignore[empty-body]
+    """Take the plugin's own section of the settings, `[plugins.NAME]`; `{}` where there is none.
+
+    Called once, at start, before any other hook of the plugin. Each plugin sees its own section only.
+    Raise to refuse: the plugin is then quarantined with the error, and the others run.
+
+    Must not start threads or open connections that a fork would share.
+    """
+
+
+@hookspec
+def schemas() -> Sequence[Path]:  # type: ignore[empty-body]
+    """Give folders of JSON Schema files, laid out like `schemas/`.
+
+    Called once, at start. A file `call-back/KIND.schema.json` in such a folder opens
+    `POST /flow/{flowInstanceId}/call-back/KIND`. A plugin cannot replace a kind that is already there.
+    """
+
+
+@hookspec
+def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]
+    """Give the plugin's handlers, each made by `@handler`.
+
+    Called once, at start; what is returned is looked up from then on, so a handler cannot be added later.
+    """
+
+
+@hookspec(firstresult=True)
+def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome | None:
+    """Run one attempt of one delivery: the seam round which plugins wrap transactions, tracing or timing.
+
+    Called once for each attempt, in a thread of the runner, after the attempt was durably marked as running.
+    The built-in implementation runs last: it calls the function and returns its `Outcome`; what the function
+    raises passes through the wrappers. Write a wrapper so, and return what `yield` gave:
+
+        @hookimpl(wrapper=True)
+        def run_handler(handler, event, delivery):
+            with tracer.start_as_current_span(handler.id):
+                return (yield)
+
+    A wrapper that raises before its `yield` keeps the function from being entered: the attempt is made
+    again whatever the handler's `retry=` says, and the wrapper's plugin is named.
+
+    Must not call the handler twice, nor swallow an exception unless the work was done.
+    """
+
+
+@hookspec
+def event_accepted(event: Event, handlers: Sequence[str]) -> None:  # type: ignore[empty-body]
+    """Learn that an event was stored; `handlers` are the ids that it goes to, none if it is parked.
+
+    Called after the commit, from a thread of its own, one event after another. Not called for a call-back
+    that came again. A notice, not work: one that is due when the process is killed is not given again, and
+    an exception is logged with the plugin's name and changes nothing.
+    """
+
+
+@hookspec
+def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:  # type: ignore[empty-body]
+    """Learn how an attempt ended and in which state that leaves its delivery.
+
+    Called after the commit, from the same thread as `event_accepted` and under the same terms.
+    """
