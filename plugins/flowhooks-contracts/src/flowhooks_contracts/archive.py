@@ -1,0 +1,103 @@
+"""The archive of contracts, a table in an SQLite file; it must not know flowhooks."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TABLE: Final = """
+CREATE TABLE IF NOT EXISTS contracts (
+    archive_number   INTEGER PRIMARY KEY,
+    delivery_id      TEXT NOT NULL UNIQUE,
+    source           TEXT NOT NULL,
+    flow_instance_id TEXT NOT NULL,
+    business_key     TEXT NOT NULL,
+    version          INTEGER,
+    archived_at      TEXT NOT NULL,
+    cancelled_at     TEXT,
+    cancel_reason    TEXT
+)
+"""
+
+
+class ArchiveBusy(Exception):  # noqa: N818 (a state that passes, not an error)
+    """Somebody else has been writing to the archive for longer than `busy_timeout`."""
+
+
+@dataclass(slots=True)
+class Archive:
+    """Archived contracts. Any number of threads may use one archive at once.
+
+    Attributes:
+        database: the SQLite file; created on first use, its folder must exist.
+        busy_timeout: seconds to wait for another writer.
+    """
+
+    database: Path
+    busy_timeout: float = 5.0
+
+    def store(
+        self, *, delivery_id: str, source: str, flow_instance_id: str, business_key: str, version: int | None
+    ) -> int:
+        """Archive a contract, once for each `delivery_id` however often this is called.
+
+        Returns:
+            The contract's archive number; the same one each time.
+
+        Raises:
+            ArchiveBusy: nothing was written; try again later.
+        """
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO contracts (delivery_id, source, flow_instance_id, business_key, version, archived_at)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (delivery_id) DO NOTHING",
+                (delivery_id, source, flow_instance_id, business_key, version, _now()),
+            )
+            (number,) = connection.execute(
+                "SELECT archive_number FROM contracts WHERE delivery_id = ?", (delivery_id,)
+            ).fetchone()
+        return int(number)
+
+    def cancel(self, *, source: str, flow_instance_id: str, reason: str) -> bool:
+        """Mark a flow's contract as cancelled; the first time and reason are kept.
+
+        Returns:
+            Whether the archive has such a contract.
+
+        Raises:
+            ArchiveBusy: nothing was written; try again later.
+        """
+        with self._transaction() as connection:
+            changed = connection.execute(
+                "UPDATE contracts SET cancelled_at = coalesce(cancelled_at, ?),"
+                " cancel_reason = coalesce(cancel_reason, ?) WHERE source = ? AND flow_instance_id = ?",
+                (_now(), reason, source, flow_instance_id),
+            )
+            return changed.rowcount > 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # A connection for each call: nothing to share between threads, nothing for a fork to inherit. And not in
+        # WAL mode: before SQLite 3.51.3 several writing connections can corrupt a WAL (https://sqlite.org/wal.html).
+        try:
+            with closing(sqlite3.connect(self.database, timeout=self.busy_timeout, isolation_level=None)) as connection:
+                # IMMEDIATE, because a transaction that began by reading cannot wait its turn to write.
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(_TABLE)
+                yield connection
+                connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname.startswith("SQLITE_BUSY"):
+                raise ArchiveBusy(str(error)) from error
+            raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,206 @@
+"""The handlers of flowhooks-contracts, called as flowhooks calls them, on real files; it must not know a server."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import flowhooks_contracts as contracts
+import pytest
+
+from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder of its own for each test's archive and outbox, through the plugin's own settings."""
+    contracts.configure({"database": str(tmp_path / "contracts.db"), "outbox": str(tmp_path / "outbox.txt")})
+    yield tmp_path
+    contracts.configure({})
+
+
+def event(**changes: Any) -> Event:
+    """The event of the API page's example, with changes."""
+    members: dict[str, Any] = {
+        "id": "event-1",
+        "flow_instance_id": "1",
+        "business_key": "1",
+        "callback_class": "com.cnooc.test.CallbackHandler",
+        "process_definition_key": "test_flow_key",
+        "process_definition_version": 1,
+        "data": {},
+        "received_at": datetime.now(UTC),
+    }
+    return Event(**members | changes)
+
+
+def delivery(number: int = 1, *, attempt: int = 1) -> Delivery:
+    """One delivery of the first handler."""
+    return Delivery(id=f"delivery-{number}", event_id="event-1", handler="contracts:archive_contract", attempt=attempt)
+
+
+def rows(folder: Path, columns: str) -> list[tuple[Any, ...]]:
+    """What the archive holds, in the order of its numbers."""
+    with closing(sqlite3.connect(folder / "contracts.db")) as connection:
+        return connection.execute(f"SELECT {columns} FROM contracts ORDER BY archive_number").fetchall()
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    """The installed package announces the module as the plugin `contracts`."""
+    found = entry_points(group="flowhooks", name="contracts")
+    assert [entry_point.load() for entry_point in found] == [contracts]
+
+
+def test_an_event_becomes_a_row(folder: Path) -> None:
+    """A completed flow is one row of the archive, and its number is the handler's result."""
+    assert contracts.archive_contract(event(), delivery()) == {"archive_number": 1}
+    assert rows(folder, "delivery_id, source, flow_instance_id, business_key, version, cancelled_at") == [
+        ("delivery-1", "default", "1", "1", 1, None)
+    ]
+    ((archived_at,),) = rows(folder, "archived_at")
+    assert datetime.fromisoformat(archived_at).tzinfo is UTC
+
+
+def test_running_twice_archives_once(folder: Path) -> None:
+    """A second attempt of the same delivery leaves one row and returns the same number."""
+    first = contracts.archive_contract(event(), delivery())
+    contracts.archive_contract(event(flow_instance_id="2"), delivery(2))
+    assert contracts.archive_contract(event(), delivery(attempt=2)) == first
+    assert rows(folder, "delivery_id") == [("delivery-1",), ("delivery-2",)]
+
+
+def test_many_threads_archive_at_once(folder: Path) -> None:
+    """Forty deliveries, each run twice, from eight threads on a file that does not exist yet: forty rows."""
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda n: contracts.archive_contract(event(), delivery(n % 40)), range(80)))
+    assert results[:40] == results[40:]
+    assert sorted(result["archive_number"] for result in results[:40]) == list(range(1, 41))
+    assert len(rows(folder, "1")) == 40
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
+    """An event without a business key can never be archived, and says so before anything is created."""
+    with pytest.raises(Reject, match="no businessKey"):
+        contracts.archive_contract(event(business_key=key), delivery())
+    assert not (folder / "contracts.db").exists()
+
+
+@pytest.mark.parametrize("handler", ["archive_contract", "cancel_contract"])
+def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program writes, the handlers ask for another attempt after five seconds; then they work."""
+    contracts.archive_contract(event(), delivery())
+    monkeypatch.setattr(contracts.archive, "busy_timeout", 0.05)
+    given = (event(data={"cancelReason": "withdrawn"}), delivery(2))[: 2 if handler == "archive_contract" else 1]
+    function = getattr(contracts, handler)
+    with closing(sqlite3.connect(folder / "contracts.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RetryAfter, match="in use by somebody else") as raised:
+            function(*given)
+    assert raised.value.seconds == 5
+    function(*given)
+
+
+def test_a_broken_archive_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
+    """Only a busy archive is `RetryAfter`; a missing folder is a plain failure, left to `retry=`."""
+    contracts.configure({"database": str(tmp_path / "missing" / "contracts.db")})
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        contracts.archive_contract(event(), delivery())
+
+
+def test_a_cancellation_marks_the_contract(folder: Path) -> None:
+    """The flow's contract is marked, once: a second run keeps the first reason; other contracts stay as they are."""
+    contracts.archive_contract(event(), delivery(1))
+    contracts.archive_contract(event(flow_instance_id="2"), delivery(2))
+    contracts.archive_contract(event(source="other-engine"), delivery(3))
+    contracts.cancel_contract(event(kind="cancel", data={"cancelReason": "withdrawn"}))
+    contracts.cancel_contract(event(kind="cancel", data={"cancelReason": "again"}))
+    assert rows(folder, "cancel_reason, cancelled_at IS NOT NULL") == [("withdrawn", 1), (None, 0), (None, 0)]
+
+
+def test_a_cancellation_that_came_too_early_fails(folder: Path) -> None:
+    """A cancellation that overtook its contract is a failed attempt; the next one, after the contract, succeeds."""
+    early = event(kind="cancel", data={"cancelReason": "withdrawn"})
+    with pytest.raises(LookupError, match="flow 1 has no contract"):
+        contracts.cancel_contract(early)
+    contracts.archive_contract(event(), delivery())
+    contracts.cancel_contract(early)
+    assert rows(folder, "cancel_reason") == [("withdrawn",)]
+
+
+def test_an_announcement_is_sent_and_found(folder: Path) -> None:
+    """The probe answers no before the announcement and yes after it, for this delivery and for no other."""
+    probe = contracts.announce_contract.probe
+    assert probe is not None
+    assert probe(event(), delivery()) is False
+    contracts.announce_contract(event(business_key="合同 7\ndelivery-2 x"), delivery())
+    assert probe(event(), delivery()) is True
+    assert probe(event(), delivery(2)) is False
+    assert (folder / "outbox.txt").read_text("utf-8") == ('delivery-1 "Contract 合同 7\\ndelivery-2 x was signed."\n')
+
+
+def test_an_announcement_twice_is_two_announcements(folder: Path) -> None:
+    """Announcing is not safe to run twice, which is why its handler declares no retry."""
+    contracts.announce_contract(event(), delivery())
+    contracts.announce_contract(event(), delivery(attempt=2))
+    assert len((folder / "outbox.txt").read_text("utf-8").splitlines()) == 2
+    assert contracts.announce_contract.retry is None
+
+
+def test_the_probe_admits_that_it_cannot_tell(folder: Path) -> None:
+    """An outbox whose last line was cut off leaves the question to an operator, except for what is surely in it."""
+    contracts.announce_contract(event(), delivery())
+    with (folder / "outbox.txt").open("a") as out:
+        out.write("delive")
+    assert contracts.was_announced(event(), delivery()) is True
+    assert contracts.was_announced(event(), delivery(2)) is None
+
+
+def test_many_threads_announce_at_once(folder: Path) -> None:
+    """Long announcements from eight threads do not mix: each is found whole."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: contracts.announce_contract(event(business_key="x" * 20_000), delivery(n)), range(40)))
+    lines = (folder / "outbox.txt").read_text("utf-8").splitlines()
+    assert {len(line.partition(" ")[2]) for line in lines} == {len('"Contract  was signed."') + 20_000}
+    assert all(contracts.was_announced(event(), delivery(n)) for n in range(40))
+
+
+def test_what_the_handlers_listen_to() -> None:
+    """Class, key, kind and retry of the three handlers are those that the README promises."""
+    archive, announce, cancel = contracts.handlers()
+    for each, kind in ((archive, "complete"), (cancel, "cancel")):
+        assert each.selectors.callback_classes == ("com.cnooc.test.CallbackHandler",)
+        assert each.selectors.process_keys == ("test_flow_key",)
+        assert each.selectors.kind == kind
+    assert (archive.retry, cancel.retry) == (Retry(attempts=5), Retry())
+    assert (announce.selectors.process_keys, announce.retry) == (("contract_announcement",), None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"databse": "x.db"}, "no setting 'databse'; there are database, outbox"),
+        ({"database": 5}, "database is the path of a file, not 5"),
+        ({"outbox": ""}, "outbox is the path of a file, not ''"),
+    ],
+)
+def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
+    """A setting that is misspelt or of a wrong type is named, and nothing is changed by it."""
+    with pytest.raises(ValueError, match=message):
+        contracts.configure(settings)
+    assert contracts.archive.database == folder / "contracts.db"
+
+
+def test_the_defaults_hold_without_a_section() -> None:
+    """Without settings both files lie where the server was started."""
+    contracts.configure({})
+    assert str(contracts.archive.database) == "contracts.db"
+    assert str(contracts.outbox.file) == "contracts-outbox.txt"
