@@ -1,0 +1,48 @@
+"""The settings: what there is to set, its defaults, and how it is read; it must not know who uses it.
+
+tree      the settings themselves, one frozen dataclass for each section
+loading   defaults < flowhooks.toml < environment < options
+kinds     what one setting may be, and how its text is read
+places    addresses to listen on, and where the database lies
+"""
+
+from __future__ import annotations
+
+from flowhooks.settings.loading import load
+from flowhooks.settings.places import host_and_port, is_loopback
+from flowhooks.settings.tree import (
+    Described,
+    HttpSettings,
+    IdentitySettings,
+    IgnoreSettings,
+    LedgerSettings,
+    LogSettings,
+    Network,
+    RunnerSettings,
+    Settings,
+    ShutdownSettings,
+    Source,
+    check_binds,
+    database_url,
+    describe,
+)
+
+__all__ = [
+    "Described",
+    "HttpSettings",
+    "IdentitySettings",
+    "IgnoreSettings",
+    "LedgerSettings",
+    "LogSettings",
+    "Network",
+    "RunnerSettings",
+    "Settings",
+    "ShutdownSettings",
+    "Source",
+    "check_binds",
+    "database_url",
+    "describe",
+    "host_and_port",
+    "is_loopback",
+    "load",
+]

@@ -1,0 +1,251 @@
+"""What one setting may be and how its text is read; it must not know which settings there are."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.settings.places import host_and_port, sqlite_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""What names of plugins and sources look like."""
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_TOKEN_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting may be.
+
+    Attributes:
+        allowed: in words, as in "must be …"; `""` when `check` says it all.
+        check: takes what TOML held, gives what the program uses, raises ValueError ("must be …, not …").
+        parse: makes of an environment variable's text what TOML would have held; what it cannot
+            read it returns as it is, for `check` to refuse.
+    """
+
+    allowed: str
+    check: Callable[[Any], Any]
+    parse: Callable[[str], Any] = str
+
+
+def shown(value: Any) -> str:
+    """A value as an error message repeats it: one line, printable, short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):  # noqa: PLR2004 (as in TOML)
+        return str(value)
+    names = {int: "so large a number", list: "a list", tuple: "a list", dict: "a section"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question that ends an error message about an unknown `name`, or `""`: did you mean `prefix` and a known one?"""
+    name = name[:_SHOWN].lower()
+    names = {candidate.lower(): candidate for candidate in known}
+    ends = tuple(mark + name.rpartition(".")[2] for mark in "._")
+    found = (
+        difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        or [candidate for candidate in names if candidate.endswith(ends)]
+        or difflib.get_close_matches(name, names, n=1)
+    )
+    return f"; did you mean {' or '.join(prefix + names[candidate] for candidate in found)}?" if found else ""
+
+
+def _wrong(allowed: str, value: Any, hint: str = "") -> ValueError:
+    return ValueError(f"must be {allowed}, not {shown(value)}{hint and ': ' + hint}")
+
+
+def whole(least: int, most: int) -> Kind:
+    """A whole number, both ends included; true is none, nor is "16"."""
+    allowed = f"a whole number, {least} to {most}"
+
+    def check(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise _wrong(allowed, value, _unquote(value, _WHOLE))
+        return value
+
+    return Kind(allowed, check, lambda text: int(text) if _WHOLE.fullmatch(text) else text)
+
+
+def seconds(least: float, most: float, *, zero: bool = False) -> Kind:
+    """A number of seconds up to `most`, from `least`, or more than `least` unless `zero`."""
+    allowed = (
+        f"a number of seconds, {least:g} to {most:g}"
+        if zero
+        else f"a number of seconds, more than {least:g} and at most {most:g}"
+    )
+
+    def check(value: Any) -> float:
+        if type(value) not in {int, float} or not (least <= value if zero else least < value) or not value <= most:
+            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        return float(value)
+
+    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+
+
+def _unquote(value: Any, pattern: re.Pattern[str]) -> str:
+    return "write it without quotes" if isinstance(value, str) and pattern.fullmatch(value) else ""
+
+
+def truth() -> Kind:
+    """True or false."""
+
+    def check(value: Any) -> bool:
+        if type(value) is not bool:
+            raise _wrong("true or false", value)
+        return value
+
+    return Kind("true or false", check, lambda text: _TRUTHS.get(text.lower(), text))
+
+
+def one_of(*words: str) -> Kind:
+    """One of a few words."""
+    *first, last = (f'"{word}"' for word in words)
+    allowed = f"{', '.join(first)} or {last}"
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"{_wrong(allowed, value)}{nearest(value, words) if isinstance(value, str) else ''}")
+        return value
+
+    return Kind(allowed, check)
+
+
+def _text(allowed: str, convert: Callable[[str], Any]) -> Kind:
+    """A string that `convert` takes; what its ValueError says goes after the value, as a hint."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise _wrong(allowed, value)
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise _wrong(allowed, value, str(error)) from None
+
+    return Kind(allowed, check)
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError
+        return text
+
+    return convert
+
+
+def address() -> Kind:
+    """A place to listen, host:port."""
+    return _text("host:port", lambda text: (host_and_port(text), text)[1])
+
+
+def name() -> Kind:
+    """The name of a plugin."""
+    return _text("a name of 1 to 100 letters, digits, '.', '_' or '-'", _matching(NAME))
+
+
+def key() -> Kind:
+    """A processDefinitionKey."""
+    return _text("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
+
+
+def pointer() -> Kind:
+    """A JSON Pointer (RFC 6901) to a member; the empty one, which names the whole body, is refused."""
+    return _text('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
+
+
+def folder(*, optional: bool = False) -> Kind:
+    """A folder's path, `~` made into the home folder."""
+
+    def convert(text: str) -> str:
+        if not text and optional:
+            return text
+        if not text or not text.isprintable():
+            raise ValueError("a path is not empty and has only printable characters")
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError:
+            raise ValueError("there is no home folder to stand for '~'") from None
+
+    return _text("a folder's path", convert)
+
+
+def database() -> Kind:
+    """A file of SQLite; its value is never repeated, because a URL may hold a password."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong("a file's path", value)
+        try:
+            sqlite_url(value)
+        except ValueError as error:
+            raise ValueError(f"must be a file's path: {error}") from None
+        return value
+
+    return Kind("a file's path, or sqlite:///path", check)
+
+
+def network() -> Kind:
+    """An address or a network; IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) becomes IPv4."""
+
+    def convert(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        try:
+            found = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError from None  # its own message only repeats the value
+        if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
+            mapped = found.network_address.ipv4_mapped
+            return ipaddress.IPv4Network((int(mapped or 0), found.prefixlen - 96))
+        return found
+
+    return _text('a network such as "10.0.0.0/8"', convert)
+
+
+def token_sha256() -> Kind:
+    """The SHA-256 of a bearer token; never repeated, not even when it is wrong: it may be the token itself."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not _TOKEN_SHA256.fullmatch(value):
+            raise ValueError("must be the SHA-256 of a token in 64 hexadecimal digits, not the token itself")
+        return value.lower()
+
+    return Kind("the SHA-256 of a token in 64 hexadecimal digits", check)
+
+
+def several(item: Kind, *, least: int = 0) -> Kind:
+    """A list, or comma-separated text; what occurs twice is kept once."""
+    allowed = f"a list, each {item.allowed}"
+
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            one = "string" if isinstance(value, str) else "single value"
+            raise ValueError(f"must be {allowed}, not a {one}")  # noqa: TRY004 (as every check does)
+        if len(value) < least:
+            raise ValueError(f"must be {allowed}: the list is empty")
+        found: dict[Any, None] = {}
+        for number, one in enumerate(value, start=1):
+            try:
+                found[item.check(one)] = None
+            except ValueError as error:
+                raise ValueError(f"item {number} {error}") from None
+        return tuple(found)
+
+    return Kind(
+        allowed, check, lambda text: [item.parse(part.strip()) for part in text.split(",")] if text.strip() else []
+    )

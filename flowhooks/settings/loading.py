@@ -1,0 +1,223 @@
+"""Settings out of a file, the environment and a command's options; it must not know what any of them is for."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings.kinds import NAME, Kind, nearest, shown
+from flowhooks.settings.tree import Settings, Source, leaves, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+DEFAULT_FILE: Final = "flowhooks.toml"
+PREFIX: Final = "FLOWHOOKS_"
+
+_KINDS: Final[Mapping[str, Kind]] = {name: field.metadata["kind"] for name, field in leaves()}
+_SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in name)
+_VARIABLES: Final = {variable(name): name for name in _KINDS}
+_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|TEST_.*)", re.DOTALL)
+"""Variables of ours that are no settings: which file to read, and what the project's own tests use."""
+_SERVICE_LINKS: Final = re.compile(
+    r"FLOWHOOKS_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=[0-9]+|"
+    r"PORT(_[0-9]+_[A-Z]+)?=(tcp|udp|sctp)://.*|PORT_[0-9]+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
+)
+"""What Kubernetes puts into every container for a service whose name starts with `flowhooks`, as NAME=value."""
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> Settings:
+    """Read the settings: defaults, then the file, then the environment, then options; each overrides the one before.
+
+    Args:
+        config: the file; None: the one that FLOWHOOKS_CONFIG names, or ./flowhooks.toml if there is one.
+        environ: the environment, such as `os.environ`; lists are comma-separated,
+            true, false, 1, 0, yes and no are truth values.
+        options: values by dotted name, such as `{"http.threads": 4}`; None means not given. A string is
+            read like an environment variable. A list replaces the file's.
+
+    Raises:
+        SettingsError: something cannot be used; every problem that there is, one a line.
+    """
+    problems: list[str] = []
+    path = _path(config, environ)
+    table = _read(path, problems) if path else {}
+    values, sources, plugins = _from_table(table, f"{_line(path)}: ", problems)
+    values |= _from_environ(environ, problems)
+    values |= _from_options(options, problems)
+    settings = _build(values, sources, plugins)
+    if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
+        problems.append(f"listen and admin are both {shown(settings.listen)}: each needs an address of its own")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _line(text: object) -> str:
+    """Text as it may stand in a line of an error message."""
+    line = str(text)
+    return line if line.isprintable() and len(line) <= 200 else shown(line)  # noqa: PLR2004 (a long path is one line)
+
+
+def _dotted(*keys: str) -> str:
+    return ".".join(key if _BARE_KEY.fullmatch(key) else shown(key) for key in keys)
+
+
+def _path(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    if config is not None:
+        return Path(config)
+    if named := environ.get("FLOWHOOKS_CONFIG"):
+        return Path(named)
+    # A dangling link is meant to be read too: to start with the defaults instead would surprise.
+    return Path(DEFAULT_FILE) if os.path.lexists(DEFAULT_FILE) else None
+
+
+def _read(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        problems.append(f"{_line(path)}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        problems.append(f"{_line(path)}: is not UTF-8, at byte {error.start}")
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"{_line(path)}: is not TOML: {_line(error)}")
+    except (ValueError, RecursionError):  # a path with NUL, a number of thousands of digits, thousands of brackets
+        problems.append(f"{_line(path)}: cannot be read: it is no file of settings")
+    return {}
+
+
+def _from_table(
+    table: Mapping[str, Any], where: str, problems: list[str]
+) -> tuple[dict[str, Any], dict[str, Source], dict[str, dict[str, Any]]]:
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    plugins: dict[str, dict[str, Any]] = {}
+    for key, value in table.items():
+        if key in {"sources", "plugins"}:
+            for name, section in _named(key, value, where, problems):
+                if key == "plugins":
+                    plugins[name] = section
+                elif source := _source(name, section, where, problems):
+                    sources[name] = source
+        elif key in _SECTIONS:
+            if not isinstance(value, dict):
+                problems.append(f"{where}{key} must be a section, [{key}], not {shown(value)}")
+                continue
+            for inner, single in value.items():
+                _take(values, f"{key}.{inner}", single, f"{where}{_dotted(key, inner)}", problems)
+        else:
+            _take(values, key, value, f"{where}{_dotted(key)}", problems)
+    problems.extend(_shared_tokens(sources, where))
+    return values, sources, plugins
+
+
+def _take(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
+    """Check one value of the file, and keep it."""
+    if kind := _KINDS.get(name):
+        try:
+            values[name] = kind.check(value)
+        except ValueError as error:
+            problems.append(f"{where} {error}")
+    elif isinstance(value, dict):
+        problems.append(f"{where} is no section{nearest(name, [*_SECTIONS, 'sources', 'plugins'])}")
+    else:
+        problems.append(f"{where} is no setting{nearest(name, _KINDS)}")
+
+
+def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The sections below [sources] or [plugins]."""
+    if not isinstance(value, dict):
+        problems.append(
+            f"{where}{key} must be sections, [{key}.NAME], not {'a list' if isinstance(value, list) else 'a value'}"
+        )
+        return
+    for name, section in value.items():
+        if not isinstance(section, dict):
+            problems.append(f"{where}{_dotted(key, name)} must be a section, [{key}.NAME], not a single value")
+        elif not NAME.fullmatch(name):
+            problems.append(
+                f"{where}[{_dotted(key, name)}] must be named with 1 to 100 letters, digits, '.', '_' or '-'"
+            )
+        else:
+            yield name, section
+
+
+def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
+    kinds: dict[str, Kind] = {field.name: field.metadata["kind"] for field in fields(Source)}
+    found: dict[str, Any] = {}
+    before = len(problems)
+    for key, value in section.items():
+        if key not in kinds:
+            # Never the value: somebody may have written the token itself.
+            problems.append(f"{where}{_dotted('sources', name, key)} is no setting{nearest(key, kinds)}")
+            continue
+        try:
+            found[key] = kinds[key].check(value)
+        except ValueError as error:
+            problems.append(f"{where}{_dotted('sources', name, key)} {error}")
+    if "token_sha256" not in section:
+        problems.append(f"{where}{_dotted('sources', name)} has no token_sha256, so nobody could call back as it")
+    return Source(**found) if len(problems) == before else None
+
+
+def _shared_tokens(sources: Mapping[str, Source], where: str) -> Iterable[str]:
+    owners: dict[str, str] = {}
+    for name, source in sources.items():
+        for token in source.token_sha256:
+            if owners.setdefault(token, name) != name:
+                yield f"{where}sources {owners[token]} and {name} have the same token_sha256; a token names one source"
+
+
+def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in sorted(key for key in environ if key.startswith(PREFIX)):
+        if name := _VARIABLES.get(key):
+            try:
+                values[name] = _KINDS[name].check(_KINDS[name].parse(environ[key]))
+            except ValueError as error:
+                problems.append(f"environment variable {key} {error}")
+        elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
+            rest = key.removeprefix(PREFIX)
+            only = [section for section in ("sources", "plugins") if rest.startswith(f"{section.upper()}_")]
+            hint = f"; [{only[0]}.NAME] can only be written in the file" if only else ""
+            hint += nearest(rest, (known.removeprefix(PREFIX) for known in _VARIABLES), PREFIX)
+            problems.append(f"environment variable {_line(key)} is no setting{hint}")
+    return values
+
+
+def _from_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None:
+            continue
+        if not (kind := _KINDS.get(name)):
+            problems.append(f"option {_line(name)} is no setting{nearest(name, _KINDS)}")
+            continue
+        try:
+            values[name] = kind.check(kind.parse(value) if isinstance(value, str) else value)
+        except ValueError as error:
+            problems.append(f"option {name} {error}")
+    return values
+
+
+def _build(
+    values: Mapping[str, Any], sources: Mapping[str, Source], plugins: Mapping[str, Mapping[str, Any]]
+) -> Settings:
+    top: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    for name, value in values.items():
+        section, dot, inner = name.partition(".")
+        if dot:
+            sections[section][inner] = value
+        else:
+            top[name] = value
+    for field in fields(Settings):
+        if field.name in sections:
+            top[field.name] = field.default_factory(**sections[field.name])  # type: ignore[operator] # each section has its dataclass for a factory
+    return Settings(**top, sources=sources, plugins=plugins)

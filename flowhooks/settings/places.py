@@ -1,0 +1,103 @@
+"""Addresses to listen on and the place of the database, as text; it must not open or look up any of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*)(\.[A-Za-z0-9_-]+)*")
+_ZONED: Final = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]{1,32})?")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Take `host:port` apart.
+
+    Args:
+        address: such as `127.0.0.1:8080`, `localhost:8080` or `[::1]:8080`; port 0 lets the system choose.
+
+    Returns:
+        The host, an IPv6 address without its brackets, and the port.
+
+    Raises:
+        ValueError: it is no such address; says what is wrong with it.
+    """
+    if "://" in address:
+        raise ValueError("leave out the scheme: write host:port")
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        raise ValueError("the port is missing: write host:port")
+    if not _PORT.fullmatch(port) or int(port) > 65535:  # noqa: PLR2004 (16 bits)
+        raise ValueError("the port is a number of 0 to 65535")
+    if host in {"", "*"}:
+        raise ValueError(f"write 0.0.0.0:{port} for every interface, 127.0.0.1:{port} for this machine only")
+    if host.startswith("[") and host.endswith("]"):
+        return _ip(host[1:-1], 6), int(port)
+    if ":" in host:
+        raise ValueError("an IPv6 address goes in brackets: [::1]:8080")
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):
+        # The system would take "0", "127.1" and "0x7f.1" for addresses that nobody sees in them.
+        return _ip(host, 4), int(port)
+    if not _HOST.fullmatch(host):
+        raise ValueError("the host is neither an IP address nor a name")
+    return host, int(port)
+
+
+def _ip(host: str, version: int) -> str:
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        found = None
+    # A zone, as in fe80::1%eth0, may hold anything, as far as ipaddress is concerned.
+    if found is None or found.version != version or not _ZONED.fullmatch(host):
+        raise ValueError(f"the host is no IPv{version} address")
+    return str(found)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`; a name other than `localhost` counts as reachable by others."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def sqlite_url(database: str) -> str:
+    """The URL of a database that is given as a file's path or as `sqlite:///path`.
+
+    Args:
+        database: a path, `~` standing for the home folder, or a URL, which is returned as it is.
+
+    Returns:
+        A URL for SQLAlchemy; a path has become absolute and is percent-encoded.
+
+    Raises:
+        ValueError: it is no file of SQLite; says why, without repeating it, as it may hold a password.
+    """
+    if ":memory:" in database or database == "sqlite://":
+        raise ValueError("nothing in memory would survive a restart: name a file")
+    if not database or not database.isprintable():
+        raise ValueError("a path is not empty and has only printable characters")
+    if database.startswith("sqlite:///"):
+        if "?" in database:
+            raise ValueError("leave out what follows the '?': the ledger sets its own options")
+        if not database.removeprefix("sqlite:///"):
+            raise ValueError("the path is missing after sqlite:///")
+        return database
+    if scheme := _SCHEME.match(database):
+        if scheme.group(1) == "sqlite":
+            raise ValueError("write three slashes and the path: sqlite:///path")
+        raise ValueError(f"this version keeps its ledger in SQLite, and cannot use {scheme.group(1)}://")
+    try:
+        path = Path(database).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no home folder to stand for '~'") from None
+    return "sqlite:///" + quote(str(path.absolute()))

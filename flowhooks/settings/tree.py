@@ -1,0 +1,266 @@
+"""The settings themselves, one frozen dataclass for each section; it must not know how they are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings import kinds, places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from dataclasses import Field
+
+Network: TypeAlias = IPv4Network | IPv6Network
+"""Where a source may call from."""
+
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_DAY: Final = 86400.0
+
+
+def _setting(default: Any, kind: kinds.Kind, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc, "kind": kind})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """How both listeners treat their clients."""
+
+    threads: int = _setting(
+        16, kinds.whole(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
+    )
+    max_body_bytes: int = _setting(
+        1024**2, kinds.whole(1, 1024**3), "Largest body taken; a larger one is answered 413."
+    )
+    max_header_bytes: int = _setting(
+        16384, kinds.whole(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
+    )
+    read_timeout: float = _setting(
+        10.0, kinds.seconds(0, _DAY), "Seconds in which a whole request must arrive, however it trickles in."
+    )
+    idle_timeout: float = _setting(60.0, kinds.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
+    max_connections: int = _setting(1000, kinds.whole(1, 100_000), "Connections open at a time; others queue up.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """Who runs handlers."""
+
+    threads: int = _setting(
+        16, kinds.whole(1, 1000), "Threads that run handlers; one handler holds at most half of them."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """When a call-back is told to come again."""
+
+    queue: int = _setting(
+        10_000, kinds.whole(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
+    )
+    timeout: float = _setting(
+        5.0, kinds.seconds(0, _DAY), "Seconds that a call-back waits to be stored before it is answered 503."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownSettings:
+    """How the server stops."""
+
+    timeout: float = _setting(
+        30.0, kinds.seconds(0, _DAY), "Seconds that running handlers get to finish after SIGTERM."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """When two call-backs are the same."""
+
+    ignore: tuple[str, ...] = _setting(
+        (),
+        kinds.several(kinds.pointer()),
+        "JSON Pointers to members of the body that do not count, such as a time stamp.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IgnoreSettings:
+    """Which events need no handler."""
+
+    process_key: tuple[str, ...] = _setting(
+        (),
+        kinds.several(kinds.key()),
+        "Values of processDefinitionKey whose events need no handler and are not parked.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    level: str = _setting("info", kinds.one_of(*LEVELS), "The least severe level that is logged.")
+    format: Literal["json", "text"] = _setting(
+        "json", kinds.one_of("json", "text"), "One JSON object a line, or text for people."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """An engine that may call back; its name is the section's: [sources.NAME].
+
+    The name is part of an event's identity. `default`, the name that call-backs have while no source is configured,
+    may be given to a source: that is how an engine that gets a credential later keeps the identities it had.
+    """
+
+    token_sha256: tuple[str, ...] = field(
+        repr=False,
+        metadata={
+            "doc": "SHA-256 of each bearer token that names this source; several, while one is being replaced.",
+            "kind": kinds.several(kinds.token_sha256(), least=1),
+        },
+    )
+    allow: tuple[Network, ...] = _setting(
+        (), kinds.several(kinds.network()), "Networks that it may call from; empty: any."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Each default stands beside its name, and `describe()` lists them all."""
+
+    database: str = _setting("flowhooks.db", kinds.database(), "The file that holds the ledger, or sqlite:///path.")
+    listen: str = _setting("127.0.0.1:8080", kinds.address(), "Where call-backs are taken, host:port.")
+    admin: str = _setting("127.0.0.1:8081", kinds.address(), "Where the server is administered, host:port.")
+    insecure: bool = _setting(
+        False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
+    )
+    unrouted: Literal["park", "reject"] = _setting(
+        "park", kinds.one_of("park", "reject"), "An event that no handler wants is stored and parked, or answered 422."
+    )
+    wait: float = _setting(
+        10.0, kinds.seconds(0, 60, zero=True), "Seconds that an answer waits for the handlers, unless its request says."
+    )
+    plugins_dirs: tuple[str, ...] = _setting(
+        (), kinds.several(kinds.folder()), "Folders of single-file plugins, looked for from the working folder."
+    )
+    plugins_allow: tuple[str, ...] = _setting(
+        (), kinds.several(kinds.name()), "Names of the only plugins that are loaded; empty: all."
+    )
+    plugins_deny: tuple[str, ...] = _setting((), kinds.several(kinds.name()), "Names of plugins that are not loaded.")
+    safe_mode: bool = _setting(False, kinds.truth(), "Load no plugins at all.")
+    schemas_dir: str = _setting(
+        "", kinds.folder(optional=True), "A folder whose schema files replace or add to those that flowhooks has."
+    )
+    http: HttpSettings = field(
+        default_factory=HttpSettings, metadata={"doc": "How both listeners treat their clients."}
+    )
+    runner: RunnerSettings = field(default_factory=RunnerSettings, metadata={"doc": "Who runs handlers."})
+    ledger: LedgerSettings = field(
+        default_factory=LedgerSettings, metadata={"doc": "When a call-back is told to come again."}
+    )
+    shutdown: ShutdownSettings = field(default_factory=ShutdownSettings, metadata={"doc": "How the server stops."})
+    identity: IdentitySettings = field(
+        default_factory=IdentitySettings, metadata={"doc": "When two call-backs are the same."}
+    )
+    ignore: IgnoreSettings = field(default_factory=IgnoreSettings, metadata={"doc": "Which events need no handler."})
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and how."})
+    sources: Mapping[str, Source] = field(
+        default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may."}
+    )
+    plugins: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict,
+        repr=False,  # a plugin's section may hold its passwords
+        metadata={"doc": "What each plugin is configured with, by its name; only the plugin knows what it means."},
+    )
+
+    def public_without_credential(self) -> list[str]:
+        """Names of the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
+
+        `listen` asks for one as soon as a source is configured; `admin` has none.
+        """
+        open_ones = ["admin"] if self.sources else ["listen", "admin"]
+        return [name for name in open_ones if not places.is_loopback(places.host_and_port(getattr(self, name))[0])]
+
+
+def leaves(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every single setting with its dotted name, without those of sources and plugins, which are named by the user."""
+    for one in fields(settings):
+        if "kind" in one.metadata:
+            yield prefix + one.name, one
+        elif is_dataclass(one.default_factory):
+            yield from leaves(one.default_factory, f"{one.name}.")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: FLOWHOOKS_HTTP_THREADS for http.threads."""
+    return "FLOWHOOKS_" + name.upper().replace(".", "_")
+
+
+class Described(NamedTuple):
+    """One setting as the reference lists it.
+
+    Attributes:
+        name: its dotted name; NAME stands for a part that the user chooses.
+        type: what it may be, in words.
+        default: as TOML would write it; `""` where there is none.
+        variable: its environment variable; `""` where only the file can set it.
+        doc: one line.
+    """
+
+    name: str
+    type: str
+    default: str
+    variable: str
+    doc: str
+
+
+def describe() -> Iterator[Described]:
+    """Every setting that there is, in the order in which a file would have them."""
+    for name, one in leaves():
+        yield _described(name, one, variable(name))
+    for one in fields(Source):
+        yield _described(f"sources.NAME.{one.name}", one, "")
+    whole = next(one for one in fields(Settings) if one.name == "plugins")
+    yield Described("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
+
+
+def _described(name: str, one: Field[Any], variable: str) -> Described:
+    default = "" if one.default is MISSING else json.dumps(one.default)
+    return Described(name, one.metadata["kind"].allowed, default, variable, one.metadata["doc"])
+
+
+def check_binds(settings: Settings) -> None:
+    """Fail closed: nothing that asks for no credential listens where other machines reach it, unless `insecure`.
+
+    Raises:
+        SettingsError: a listener does; one line for each, which says what to do.
+    """
+    if settings.insecure:
+        return
+    remedies = {
+        "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] with "
+        "token_sha256 to flowhooks.toml, listen on 127.0.0.1, or give --insecure",
+        "admin": "lets other machines administer this server, which asks for no credential there: "
+        "listen on 127.0.0.1 behind a tunnel or a proxy that authenticates, or give --insecure",
+    }
+    problems = [
+        f"{name} = {kinds.shown(getattr(settings, name))} {remedies[name]}"
+        for name in settings.public_without_credential()
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def database_url(settings: Settings) -> str:
+    """The URL of the ledger's database, for SQLAlchemy; a bare path has become absolute.
+
+    Raises:
+        SettingsError: it is no file of SQLite; the message does not repeat it.
+    """
+    try:
+        return places.sqlite_url(settings.database)
+    except ValueError as error:
+        raise SettingsError(f"database: {error}") from None
