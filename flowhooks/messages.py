@@ -2,13 +2,266 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 LANGUAGES: Final = ("en", "zh")
-SENTENCES: Final[dict[str, dict[str, str]]] = {}
+SENTENCES: Final[dict[str, dict[str, str]]] = {
+    "unauthorized": {
+        "en": "No valid credential: call with the header Authorization: Bearer, followed by the token that names this engine",
+        "zh": "缺少有效凭证：请在请求头 Authorization: Bearer 中携带标识该引擎的令牌",
+    },
+    "forbidden": {
+        "en": "The credential is valid, but not from this address",
+        "zh": "凭证有效，但不允许从该地址调用",
+    },
+    # The body is not JSON.
+    "body_empty": {
+        "en": "The body is empty; send a JSON object, {{}} if there is nothing to say.",
+        "zh": "请求体为空；请发送 JSON 对象，没有内容时发送 {{}}。",
+    },
+    "body_not_utf8": {
+        "en": "The body is not UTF-8: its byte number {byte} cannot be decoded.",
+        "zh": "请求体不是 UTF-8 编码：第 {byte} 个字节无法解码。",
+    },
+    "body_bom": {
+        "en": "The body starts with a byte order mark; send UTF-8 without one.",
+        "zh": "请求体以 BOM（字节顺序标记）开头；请使用不带 BOM 的 UTF-8。",
+    },
+    "body_not_json": {
+        "en": "The body is not JSON: it cannot be read at line {line}, column {column}.",
+        "zh": "请求体不是合法的 JSON：第 {line} 行第 {column} 列无法解析。",
+    },
+    "body_not_object": {
+        "en": "The body is JSON, but not an object; send members within {{ and }}.",
+        "zh": "请求体是 JSON，但不是对象；请发送由 {{ 和 }} 包围的对象。",
+    },
+    "body_too_deep": {
+        "en": "The body is nested more than {limit} levels deep.",
+        "zh": "请求体的嵌套超过 {limit} 层。",
+    },
+    "duplicate_member": {
+        "en": "The body has an object with two members of the name {name}; send each once.",
+        "zh": "请求体的同一个对象中有重复的字段 {name}；每个字段只能出现一次。",
+    },
+    "number_constant": {
+        "en": "The body has {constant}, which is not JSON; send null or leave the member out.",
+        "zh": "请求体中含有 {constant}，它不是合法的 JSON；请改为 null 或去掉该字段。",
+    },
+    "number_not_finite": {
+        "en": "The body has a number that is too large for a double.",
+        "zh": "请求体中有数值超出了 double 的范围。",
+    },
+    "number_too_long": {
+        "en": "The body has a whole number of more than {limit} digits.",
+        "zh": "请求体中有超过 {limit} 位的整数。",
+    },
+    "string_nul": {
+        "en": "The body has the character NUL (\\u0000) in a string, at line {line}, column {column}; leave it out.",
+        "zh": "请求体第 {line} 行第 {column} 列的字符串中含有空字符（\\u0000）；请去掉。",
+    },
+    "string_surrogate": {
+        "en": "The body has half of a surrogate pair in a string, at line {line}, column {column}; send whole characters.",
+        "zh": "请求体第 {line} 行第 {column} 列的字符串中含有不成对的代理项（surrogate）；请发送完整的字符。",
+    },
+    # A schema refuses what was sent: an opening, then one clause for each violation.
+    "body_refused": {
+        "en": "The body is JSON, but not what this call-back takes.",
+        "zh": "请求体是合法的 JSON，但不符合该回调的格式。",
+    },
+    "body_refused_more": {
+        "en": "The body is JSON, but not what this call-back takes: {total} violations, of which the first {shown} are shown.",
+        "zh": "请求体是合法的 JSON，但不符合该回调的格式：共 {total} 处错误，仅列出前 {shown} 处。",
+    },
+    "body_refused_many": {
+        "en": "The body is JSON, but not what this call-back takes: more than {total} violations, "
+        "of which the first {shown} are shown.",
+        "zh": "请求体是合法的 JSON，但不符合该回调的格式：错误超过 {total} 处，仅列出前 {shown} 处。",
+    },
+    "body_unchecked": {
+        "en": "The body could not be checked against the schema of this call-back; "
+        "send numbers that are less large and members that are nested less deep.",
+        "zh": "无法按该回调的 schema 校验请求体；请减小数值的大小或减少嵌套层数。",
+    },
+    "path_id": {
+        "en": "The flowInstanceId in the path cannot be taken.",
+        "zh": "路径中的 flowInstanceId 不合法。",
+    },
+    "path_id_encoding": {
+        "en": "The flowInstanceId in the path is not percent-encoded UTF-8.",
+        "zh": "路径中的 flowInstanceId 不是按 UTF-8 进行的百分号编码。",
+    },
+    "schema.type": {"en": "must be of type {types}", "zh": "类型应为 {types}"},
+    "schema.enum": {"en": "must be one of {allowed}", "zh": "应为以下值之一：{allowed}"},
+    "schema.const": {"en": "must be {allowed}", "zh": "应为 {allowed}"},
+    "schema.multipleOf": {"en": "must be a multiple of {limit}", "zh": "应为 {limit} 的整数倍"},
+    "schema.maximum": {"en": "must be at most {limit}", "zh": "不能大于 {limit}"},
+    "schema.exclusiveMaximum": {"en": "must be less than {limit}", "zh": "应小于 {limit}"},
+    "schema.minimum": {"en": "must be at least {limit}", "zh": "不能小于 {limit}"},
+    "schema.exclusiveMinimum": {"en": "must be greater than {limit}", "zh": "应大于 {limit}"},
+    "schema.maxLength": {
+        "en": "must not be longer than {limit} characters",
+        "zh": "长度不能超过 {limit} 个字符",
+    },
+    "schema.minLength": {
+        "en": "must not be shorter than {limit} characters",
+        "zh": "长度不能少于 {limit} 个字符",
+    },
+    "schema.pattern": {
+        "en": "must match the regular expression {pattern}",
+        "zh": "应匹配正则表达式 {pattern}",
+    },
+    "schema.maxItems": {"en": "must not have more than {limit} items", "zh": "元素不能超过 {limit} 个"},
+    "schema.minItems": {"en": "must not have fewer than {limit} items", "zh": "元素不能少于 {limit} 个"},
+    "schema.uniqueItems": {"en": "must not have the same item twice", "zh": "元素不能重复"},
+    "schema.contains": {
+        "en": "must have an item of the kind that the schema asks for",
+        "zh": "至少要有一个符合 schema 中 contains 要求的元素",
+    },
+    "schema.maxContains": {
+        "en": "must not have more than {limit} items of the kind that the schema asks for",
+        "zh": "符合 schema 中 contains 要求的元素不能超过 {limit} 个",
+    },
+    "schema.minContains": {
+        "en": "must not have fewer than {limit} items of the kind that the schema asks for",
+        "zh": "符合 schema 中 contains 要求的元素不能少于 {limit} 个",
+    },
+    "schema.maxProperties": {"en": "must not have more than {limit} members", "zh": "字段不能超过 {limit} 个"},
+    "schema.minProperties": {"en": "must not have fewer than {limit} members", "zh": "字段不能少于 {limit} 个"},
+    "schema.required": {
+        "en": "must have the member {name} (null counts as absent)",
+        "zh": "缺少必填字段 {name}（值为 null 视为未填）",
+    },
+    "schema.dependentRequired": {
+        "en": "must have the member {name} too, since it has {given} (null counts as absent)",
+        "zh": "填写了 {given} 时必须同时填写 {name}（值为 null 视为未填）",
+    },
+    "schema.anyOf": {
+        "en": "fits none of the forms that the schema allows",
+        "zh": "不符合 schema 允许的任何一种形式",
+    },
+    "schema.oneOf": {
+        "en": "must fit exactly one of the forms that the schema allows, and fits none",
+        "zh": "应当且只应符合 schema 允许的一种形式，实际一种也不符合",
+    },
+    "schema.oneOf_several": {
+        "en": "must fit exactly one of the forms that the schema allows, and fits several",
+        "zh": "应当且只应符合 schema 允许的一种形式，实际符合多种",
+    },
+    "schema.not": {"en": "has a form that the schema rules out", "zh": "属于 schema 禁止的形式"},
+    "schema.nothing": {"en": "is not allowed here", "zh": "此处不允许出现"},
+    "schema.name": {"en": "has a name that the schema does not allow", "zh": "字段名不符合 schema 的要求"},
+    "schema.unevaluatedItems": {
+        "en": "has items that the schema does not allow",
+        "zh": "含有 schema 不允许的元素",
+    },
+    "schema.unevaluatedProperties": {
+        "en": "has members that the schema does not allow",
+        "zh": "含有 schema 不允许的字段",
+    },
+    "schema.other": {
+        "en": "is refused by the schema's keyword {keyword}",
+        "zh": "不满足 schema 关键字 {keyword} 的要求",
+    },
+    # The request cannot be taken as it is.
+    "bad_request": {
+        "en": "This is not a well-formed HTTP request.",
+        "zh": "HTTP 请求格式有误。",
+    },
+    "unauthorized": {
+        "en": "No valid credential was sent; send the header Authorization: Bearer followed by the token of this engine.",
+        "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌。",
+    },
+    "forbidden": {
+        "en": "The credential is valid, but may not be used from this address; ask the operator to allow it.",
+        "zh": "凭证有效，但不允许从当前地址调用；请联系运维人员放行该地址。",
+    },
+    "not_found": {
+        "en": "There is nothing at this path; call-backs go to /flow/{{flowInstanceId}}/call-back/ and their kind.",
+        "zh": "路径不存在；回调地址的格式为 /flow/{{flowInstanceId}}/call-back/ 加上回调类型。",
+    },
+    "method_not_allowed": {
+        "en": "This path does not take that method; it takes {allowed}.",
+        "zh": "该路径不支持此请求方法；支持的方法：{allowed}。",
+    },
+    "request_timeout": {
+        "en": "The request did not arrive in full in time; send it again.",
+        "zh": "在规定时间内未收到完整的请求；请重新发送。",
+    },
+    "conflict": {
+        "en": "This process instance was called back before with other data. The first call-back stands; "
+        "this one is kept beside it for the operator.",
+        "zh": "该流程实例此前已用不同的数据回调过。以第一次回调为准，本次数据已另行保存，供运维人员查看。",
+    },
+    "too_large": {
+        "en": "The body is larger than {limit} bytes.",
+        "zh": "请求体超过 {limit} 字节。",
+    },
+    "headers_too_large": {
+        "en": "The request line and headers are larger than {limit} bytes.",
+        "zh": "请求行和请求头超过 {limit} 字节。",
+    },
+    "media_type": {
+        "en": "The body's Content-Type is {given}; send application/json in UTF-8.",
+        "zh": "请求体的 Content-Type 为 {given}；请使用 UTF-8 编码的 application/json。",
+    },
+    "content_encoding": {
+        "en": "The body is compressed or otherwise encoded ({given}); send it without Content-Encoding.",
+        "zh": "请求体经过压缩或其他编码（{given}）；请去掉 Content-Encoding，直接发送原文。",
+    },
+    "unrouted": {
+        "en": "No handler is installed for this callBackProcessClass or processDefinitionKey; nothing was stored.",
+        "zh": "没有处理器对应该 callBackProcessClass 或 processDefinitionKey；回调未存储。",
+    },
+    "not_implemented": {
+        "en": "The request uses a part of HTTP that this server does not know.",
+        "zh": "请求使用了服务器不支持的 HTTP 功能。",
+    },
+    # Stored, but not everything has been done.
+    "pending": {
+        "en": "The call-back is stored and need not be sent again. Its deliveries that are not done: "
+        "{waiting} waiting, {running} running, {unknown} unknown (an operator decides on those).",
+        "zh": "回调已存储，无需重发。尚未完成的投递：等待执行 {waiting} 个，执行中 {running} 个，"
+        "结果未知 {unknown} 个（由运维人员处理）。",
+    },
+    "parked": {
+        "en": "The call-back is stored and need not be sent again, but no handler is installed for it yet; "
+        "it will be delivered when one is.",
+        "zh": "回调已存储，无需重发；目前没有对应的处理器，安装处理器后会自动投递。",
+    },
+    "dead": {
+        "en": "The call-back is stored, but its handler {handler} failed: {why}",
+        "zh": "回调已存储，但处理器 {handler} 执行失败：{why}",
+    },
+    "dead_several": {
+        "en": "The call-back is stored, but {count} of its handlers failed; the first is {handler}: {why}",
+        "zh": "回调已存储，但有 {count} 个处理器执行失败；第一个是 {handler}：{why}",
+    },
+    # Not known to be stored, or an error of ours.
+    "draining": {
+        "en": "The server is shutting down and takes no more call-backs; send this one again later.",
+        "zh": "服务器正在停机，不再接收回调；请稍后重发。",
+    },
+    "ledger_full": {
+        "en": "Too many call-backs are waiting to be stored; send this one again later.",
+        "zh": "等待存储的回调过多；请稍后重发。",
+    },
+    "ledger_slow": {
+        "en": "The call-back could not be stored in time; send it again, which is safe even if it was stored after all.",
+        "zh": "未能在规定时间内存储回调；请重发。即使回调实际已存储，重发也不会重复执行。",
+    },
+    "ledger_down": {
+        "en": "The call-back could not be stored, for the database cannot be used just now; send it again later.",
+        "zh": "数据库暂时不可用，回调未能存储；请稍后重发。",
+    },
+    "internal": {
+        "en": "The server failed because of an error of its own, which it has logged; send the request again later.",
+        "zh": "服务器内部错误，详情已记录在服务器日志中；请稍后重发请求。",
+    },
+}
 
 
-def text(key: str, language: str, **params: Any) -> str:
+def text(key: str, language: str, /, **params: Any) -> str:
     """The sentence `key` in `language`, with `params` filled in.
 
     Args:
@@ -20,3 +273,22 @@ def text(key: str, language: str, **params: Any) -> str:
         KeyError: there is no such sentence, language or param.
     """
     return SENTENCES[key][language].format_map(params)
+
+
+def shown(text: str, limit: int) -> str:
+    """A caller's text made fit to be named in a sentence: on one line, without characters that cannot be seen.
+
+    Args:
+        text: such as the name of a member, or a header's value.
+        limit: the most characters that are returned.
+
+    Returns:
+        The text with what is not printable (controls, lone surrogates, marks that turn the direction of writing)
+        escaped as JSON has it; cut, with an ellipsis, where it is longer than `limit`.
+    """
+    start = text[:limit]
+    if not start.isprintable():
+        start = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in start)
+    if len(text) <= limit and len(start) <= limit:
+        return start
+    return start[: limit - 1] + "…"

@@ -105,6 +105,8 @@ def _from_table(
                     plugins[name] = section
                 elif source := _source(name, section, where, problems):
                     sources[name] = source
+        elif "." in key:  # a quoted key: "http.threads" is not http.threads
+            problems.append(f"{where}{_dotted(key)} is no setting")
         elif key in _SECTIONS:
             if not isinstance(value, dict):
                 problems.append(f"{where}{key} must be a section, [{key}], not {shown(value)}")
