@@ -7,14 +7,6 @@ from typing import Any, Final
 
 LANGUAGES: Final = ("en", "zh")
 SENTENCES: Final[dict[str, dict[str, str]]] = {
-    "unauthorized": {
-        "en": "No valid credential: call with the header Authorization: Bearer, followed by the token that names this engine",
-        "zh": "缺少有效凭证：请在请求头 Authorization: Bearer 中携带标识该引擎的令牌",
-    },
-    "forbidden": {
-        "en": "The credential is valid, but not from this address",
-        "zh": "凭证有效，但不允许从该地址调用",
-    },
     # The body is not JSON.
     "body_empty": {
         "en": "The body is empty; send a JSON object, {{}} if there is nothing to say.",
