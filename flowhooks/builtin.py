@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.delivery import Delivery, Outcome, OutcomeKind
+from flowhooks.errors import HandlerError
 from flowhooks.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from flowhooks.event import Event
     from flowhooks.handler import Handler
+
+_NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+"""What a call gives whose code has not run: `@handler` refuses such functions, but not every decorator shows them."""
 
 
 @hookimpl(trylast=True)
@@ -17,4 +22,8 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
     """Call the handler's function; what it raises goes on to the wrappers and to dispatch."""
     delivery._entered.append(True)  # noqa: SLF001 (tells dispatch that the function was entered)
     value = handler.function(event, delivery) if handler.takes_delivery else handler.function(event)
+    if isinstance(value, _NOT_RUN):
+        if not isinstance(value, AsyncGeneratorType):
+            value.close()
+        raise HandlerError(f"it returned a {type(value).__name__}, whose code has not run; write a plain function")
     return Outcome(kind=OutcomeKind.SUCCEEDED, value=value)

@@ -109,7 +109,7 @@ def digest(body: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
 
     Args:
         body: what `schema.parse` returned, in which `1.0` is already `1`.
-        ignore: JSON Pointers (RFC 6901) to members that do not count, such as a time stamp.
+        ignore: JSON Pointers (RFC 6901) to values that do not count, such as a time stamp; `""` is the whole body.
     """
     if ignore:
         body = copy.deepcopy(dict(body))
@@ -120,6 +120,9 @@ def digest(body: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
 
 
 def _remove(body: Any, pointer: str) -> None:
+    if not pointer:
+        body.clear()
+        return
     *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
     for part in parents:
         if isinstance(body, list) and part.isdecimal() and int(part) < len(body):
@@ -130,3 +133,5 @@ def _remove(body: Any, pointer: str) -> None:
             return
     if isinstance(body, dict):
         body.pop(last, None)
+    elif isinstance(body, list) and last.isdecimal() and int(last) < len(body):
+        body[int(last)] = None  # not removed: further pointers count places in the list as it was

@@ -1,4 +1,4 @@
-"""Handlers: a plugin's function plus what it listens to; it must not know events that were stored or runs that were made."""
+"""Handlers: a plugin's function plus what it listens to; it must not know stored events or runs."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def handler(
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
-        called = name or getattr(function, "__name__", "")
+        called = getattr(function, "__name__", "") if name is None else name
         try:
             return Handler(
                 function=function,
@@ -216,7 +216,7 @@ def handler(
 
 
 def _checked_name(name: str) -> str:
-    if not NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise HandlerError(f"name= is 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
     return name
 
@@ -224,7 +224,7 @@ def _checked_name(name: str) -> str:
 def _several(what: str, given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         return (given,)
-    if not isinstance(given, tuple | list):
+    if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
         raise HandlerError(f"{what}= is a string or several, not {given!r}")
     return tuple(dict.fromkeys(given))
 
@@ -236,14 +236,25 @@ def _a(what: str, given: Any, kind: type, *others: Any) -> Any:
     return given
 
 
-def _positional(function: Callable[..., Any]) -> tuple[int, int]:
-    """How many positional arguments a function must and may be given."""
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function is called with; a decorator that takes `*args` hands them on, so what it wraps is asked."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     except (TypeError, ValueError) as error:
         raise HandlerError(f"its arguments cannot be read: {error}") from None
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return _parameters(wrapped)
+    return parameters
+
+
+def _positional(function: Callable[..., Any]) -> tuple[int, int]:
+    """How many positional arguments a function must and may be given."""
+    parameters = _parameters(function)
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        raise HandlerError("it has keyword-only arguments without a default; it is called as (event) or (event, delivery)")
+        raise HandlerError(
+            "it has keyword-only arguments without a default; it is called as (event) or (event, delivery)"
+        )
     places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     most = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
     return sum(p.default is p.empty for p in places), most
@@ -261,13 +272,13 @@ def _refuse_async(function: Any) -> None:
 
 
 def _takes_delivery(function: Any) -> bool:
-    if not callable(function) or isinstance(function, type):
+    if not callable(function) or isinstance(function, type | Handler):
         raise HandlerError(f"@handler goes on a function, not on {function!r}")
     _refuse_async(function)
     least, most = _positional(function)
     if least > 2 or most < 1:  # noqa: PLR2004 (event and delivery)
         raise HandlerError(f"it takes {least} to {most} arguments; it is called as (event) or (event, delivery)")
-    return least == 2 or (most >= 2 and list(inspect.signature(function).parameters)[1] == "delivery")  # noqa: PLR2004
+    return least == 2 or [p.name for p in _parameters(function)][1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 
 
 def _checked_probe(probe: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Final
 
 DEFAULT_DELAYS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
 """Seconds before each further attempt: the schedule that Svix publishes for web-hooks, 27.6 hours in all."""
+MOST_ATTEMPTS: Final = 1000
+"""So that a slip of the finger does not run for years."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,8 @@ class Retry:
             raise ValueError(f"delays must be one or more numbers of 0 to {30 * 86400} seconds, not {self.delays!r}")
         if self.attempts == 0:
             object.__setattr__(self, "attempts", len(self.delays) + 1)
-        if not 1 <= self.attempts <= 1000:
-            raise ValueError(f"attempts must be 1 to 1000, not {self.attempts!r}")
+        if type(self.attempts) is not int or not 1 <= self.attempts <= MOST_ATTEMPTS:
+            raise ValueError(f"attempts must be a whole number of 1 to {MOST_ATTEMPTS}, not {self.attempts!r}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be 0 to 1, not {self.jitter!r}")
 

@@ -1,0 +1,155 @@
+"""Plugins: loaded one by one, each guarded, then called through a typed method per hook.
+
+It must not know events that were stored, states, or who calls these methods.
+
+What cannot be guarded: a plugin that never comes back from its import or from a hook at start, and one that ends
+the process from C (`os._exit`, a crash). Everything else, `SystemExit` too, quarantines that plugin alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from flowhooks.plugins.admission import HOOKS
+from flowhooks.plugins.discovery import find
+from flowhooks.plugins.loading import Denied, Loader, PluginInfo, PluginState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
+
+    from pluggy import HookCaller
+
+    from flowhooks.delivery import Delivery, Outcome, State
+    from flowhooks.event import Event
+    from flowhooks.handler import Handler
+    from flowhooks.plugins.blame import Blame
+
+__all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugins:
+    """Every plugin that was found, and the ways to call those that were loaded. Made by `load`.
+
+    Attributes:
+        infos: what is known of each plugin, in the order of registration; a later one wraps the earlier ones' runs.
+        warnings: sentences for the operator: settings and functions that have no effect.
+        handlers: every handler, by its id; cannot be changed.
+        schema_folders: folders of schema files, each with its plugin's name.
+    """
+
+    infos: tuple[PluginInfo, ...]
+    warnings: tuple[str, ...]
+    handlers: Mapping[str, Handler]
+    schema_folders: tuple[tuple[str, Path], ...]
+    _run: HookCaller = field(repr=False)
+    _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _blame: Blame = field(repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        dirs: Sequence[Path],
+        allow: Sequence[str],
+        deny: Sequence[str],
+        safe_mode: bool,
+        sections: Mapping[str, Mapping[str, Any]],
+        entry_points: Iterable[EntryPoint] | None = None,
+        objects: Mapping[str, object] = MappingProxyType({}),
+        accept_schemas: Callable[[Sequence[Path]], object] | None = None,
+    ) -> Plugins:
+        """Find, import, check and configure plugins, one by one; one that fails is quarantined, the rest run.
+
+        Args:
+            dirs: folders of single-file plugins: every `*.py` that does not begin with `_` or `.`.
+            allow: names of the only plugins to take; empty: all.
+            deny: names of plugins to leave out. Neither they nor those not allowed are imported.
+            safe_mode: take no plugins at all.
+            sections: the settings' `[plugins.NAME]`, by name. Each plugin sees its own only.
+            entry_points: those to take; default: the installed ones of the group `flowhooks`.
+            objects: plugins given directly, by name.
+            accept_schemas: called with the schema folders of each plugin that has any, before it is asked for its
+                handlers; whatever it raises quarantines that plugin. Default: takes all.
+
+        Raises:
+            SettingsError: a folder of `dirs` does not exist or cannot be read.
+            KeyboardInterrupt: an operator's, even during a plugin's import.
+        """
+        found, warnings = find(objects=objects, entry_points=entry_points, dirs=dirs)
+        loader = Loader(
+            denied=Denied(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
+            sections=sections,
+            accept_schemas=accept_schemas,
+            warnings=warnings,
+        )
+        infos = tuple(map(loader.load, found))
+        names = tuple(dict.fromkeys(one.name for one in found))
+        for what, mentioned in (("plugins_allow", allow), ("plugins_deny", deny), ("[plugins.NAME]", sections)):
+            warnings += [_absent(what, name, names) for name in mentioned if name not in names]
+        return cls(
+            infos=infos,
+            warnings=tuple(warnings),
+            handlers=MappingProxyType({handler.id: handler for info in infos for handler in info.handlers}),
+            schema_folders=tuple(
+                (name, folder) for name, plugin in loader.admitted.items() for folder in plugin.schema_folders
+            ),
+            _run=loader.shared.hook.run_handler,
+            _accepted=loader.calls("event_accepted"),
+            _settled=loader.calls("delivery_settled"),
+            _blame=loader.blame(),
+        )
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether any plugin wants to be told of events and deliveries."""
+        return bool(self._accepted or self._settled)
+
+    def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> object:
+        """Run one attempt through the wrappers of all plugins.
+
+        Returns:
+            What came back: the built-in's `Outcome`, unless a wrapper made something else of it.
+
+        Raises:
+            BaseException: whatever the handler or a wrapper raised.
+        """
+        return self._run(handler=handler, event=event, delivery=delivery)
+
+    def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
+        """Tell each plugin that an event was stored. One that raises is logged, and the others are told."""
+        for name, call in self._accepted:
+            _notify(name, call, event=event, handlers=handlers)
+
+    def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+        """Tell each plugin how an attempt ended. One that raises is logged, and the others are told."""
+        for name, call in self._settled:
+            _notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
+
+    def guilty(self, exception: BaseException) -> str | None:
+        """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
+        return self._blame.guilty(exception)
+
+
+def _notify(name: str, call: HookCaller, **arguments: object) -> None:
+    try:
+        call(**arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
+        _log.exception("notice failed", plugin=name, hook=call.name)
+
+
+def _absent(what: str, name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{what} names {name!r}, and there is no such plugin" + (f"; did you mean {near[0]!r}?" if near else "")

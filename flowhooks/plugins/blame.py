@@ -1,0 +1,56 @@
+"""Whose `run_handler` raised an exception, read off its traceback; it must not know who asks."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import CodeType
+
+
+class Blame:
+    """Names the guilty plugin.
+
+    An exception of the handler passes through every wrapper, so their frames are in its traceback too. Only the
+    innermost frame that belongs to a plugin's function, to a handler or to the built-in says where it came from.
+
+    Args:
+        guilty: each implementation of the hook, with its plugin's name.
+        innocent: handlers and the built-in; what they raise is no wrapper's fault.
+    """
+
+    def __init__(
+        self, guilty: Iterable[tuple[Callable[..., Any], str]], *, innocent: Iterable[Callable[..., Any]]
+    ) -> None:
+        self._owners: dict[CodeType, str | None] = {}
+        self._places: dict[str, str] = {}
+        for function in innocent:
+            self._owners |= dict.fromkeys(_codes(function))
+        for function, plugin in guilty:
+            self._owners |= dict.fromkeys(_codes(function), plugin)
+            self._places |= {f"{code.co_filename}:{code.co_firstlineno} ": plugin for code in _codes(function)}
+
+    def guilty(self, exception: BaseException) -> str | None:
+        """The plugin whose function raised `exception`, or None."""
+        owner: str | None = None
+        module = ""
+        entry = exception.__traceback__
+        while entry is not None:
+            owner = self._owners.get(entry.tb_frame.f_code, owner)
+            module = str(entry.tb_frame.f_globals.get("__name__"))
+            entry = entry.tb_next
+        if isinstance(exception, RuntimeError) and module.partition(".")[0] == "pluggy":
+            # A wrapper without a yield, or with two: raised by pluggy, which names the function's file and line.
+            said = str(exception)
+            return next((plugin for place, plugin in self._places.items() if place in said), owner)
+        return owner
+
+
+def _codes(function: Callable[..., Any]) -> Iterator[CodeType]:
+    """The code of a function and of what it wraps."""
+    for one in (function, inspect.unwrap(function)):
+        code = getattr(one, "__code__", None)
+        if code is not None:
+            yield code

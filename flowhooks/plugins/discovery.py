@@ -1,0 +1,185 @@
+"""Finds plugins and imports them one at a time; it must not know what a hook is.
+
+Nothing is imported by finding: a plugin's code runs only in `Found.load`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from flowhooks.errors import PluginError, SettingsError
+from flowhooks.hookspecs import PROJECT
+from flowhooks.plugins.fault import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A plugin that was found but not imported.
+
+    Attributes:
+        name: the entry point's name, the file's stem, or the name given with an object.
+        origin: `"entry point PACKAGE:ATTRIBUTE"`, `"file PATH"` or `"object"`.
+        distribution: the installed package it comes from; `""` if none.
+        version: that package's version; `""` if none.
+        home: its top-level module, to tell its frames from a library's.
+        load: imports it and gives the plugin; raises whatever the plugin raises.
+    """
+
+    name: str
+    origin: str
+    distribution: str
+    version: str
+    home: str
+    load: Callable[[], object]
+
+    @property
+    def where(self) -> str:
+        """The origin, with the installed package it belongs to."""
+        return f"{self.origin} of {self.distribution}" if self.distribution else self.origin
+
+
+def find(
+    *,
+    objects: Mapping[str, object],
+    entry_points: Iterable[EntryPoint] | None,
+    dirs: Sequence[Path],
+) -> tuple[list[Found], list[str]]:
+    """Every plugin there is, in the order of registration: objects, entry points by name, files by folder and name.
+
+    Args:
+        objects: plugins given directly, by name.
+        entry_points: those to take; None: the installed ones of the group `flowhooks`.
+        dirs: folders of single-file plugins.
+
+    Returns:
+        The plugins, and a sentence for each installed package that cannot be read.
+
+    Raises:
+        SettingsError: a folder of `dirs` does not exist or cannot be read.
+    """
+    warnings: list[str] = []
+    installed = _installed(warnings) if entry_points is None else list(entry_points)
+    found = [_object(name, plugin) for name, plugin in objects.items()]
+    found += sorted(map(_entry_point, installed), key=lambda one: one.name)
+    found += [_file(path) for path in _files(dirs)]
+    return found, warnings
+
+
+def _object(name: str, plugin: object) -> Found:
+    home = getattr(plugin, "__name__", None) or type(plugin).__module__
+    return Found(
+        name=name,
+        origin="object",
+        distribution="",
+        version="",
+        home=str(home).partition(".")[0],
+        load=lambda: plugin,
+    )
+
+
+def _installed(warnings: list[str]) -> list[EntryPoint]:
+    """The installed entry points of our group.
+
+    `metadata.entry_points()` reads them all at once, so one package with a spoilt file would hide every plugin.
+    Of two packages with one name the first on `sys.path` counts, as it does for an import.
+    """
+    entry_points: list[EntryPoint] = []
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        try:
+            ours = distribution.entry_points.select(group=PROJECT)
+        except Exception as error:  # noqa: BLE001 (a spoilt file of another package; which errors depends on how)
+            package = _name(distribution) or f"a package in {distribution.locate_file('')}"
+            warnings.append(printable(f"the entry points of {package} cannot be read: {error}"))
+            continue
+        if not ours:
+            continue
+        name = re.sub(r"[-_.]+", "-", _name(distribution)).lower()
+        if name not in seen:
+            entry_points += ours
+        if name:
+            seen.add(name)
+    return entry_points
+
+
+def _name(distribution: metadata.Distribution | None) -> str:
+    return _told(distribution, "Name")
+
+
+def _told(distribution: metadata.Distribution | None, field: str) -> str:
+    """A field of a distribution's metadata; `""` where there is none."""
+    if distribution is None:
+        return ""
+    try:
+        return printable(str(distribution.metadata[field] or ""))
+    except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
+        return ""
+
+
+def _entry_point(entry_point: EntryPoint) -> Found:
+    try:
+        home = entry_point.module.partition(".")[0]
+        load = entry_point.load
+    except Exception:  # noqa: BLE001 (which error importlib raises here differs between Python versions)
+        home, load = "", _not_an_entry_point
+    return Found(
+        name=entry_point.name,
+        origin=f"entry point {printable(entry_point.value)}",
+        distribution=_name(entry_point.dist),
+        version=_told(entry_point.dist, "Version"),
+        home=home,
+        load=load,
+    )
+
+
+def _not_an_entry_point() -> object:
+    raise PluginError("its entry point is not of the form package.module:attribute")
+
+
+def _files(dirs: Sequence[Path]) -> list[Path]:
+    """The plugin files of each folder, by name; a folder that is given twice is read once."""
+    files: dict[Path, None] = {}
+    for folder in dirs:
+        try:
+            paths = sorted(folder.resolve().iterdir())
+        except OSError as error:
+            raise SettingsError(f"the plugins folder {folder} cannot be read: {error.strerror}") from None
+        files |= {path: None for path in paths if path.suffix == ".py" and path.is_file() and path.name[0] not in "._"}
+    return list(files)
+
+
+def _file(path: Path) -> Found:
+    # A private name, so that a file called json.py hides nothing; no package, so nothing is imported relative to it.
+    module = f"{PROJECT}-file:{path.stem}"
+    return Found(
+        name=path.stem,
+        origin=f"file {path}",
+        distribution="",
+        version="",
+        home=module,
+        load=lambda: _import_file(path, module),
+    )
+
+
+def _import_file(path: Path, name: str) -> object:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,86 @@
+"""What went wrong in a plugin, in one line and in full; it must not know what the plugin was asked to do."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.errors import HandlerError, PluginError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
+"""Top-level modules whose frames say nothing about the plugin: they only carried the call."""
+_LONGEST: Final = 600
+"""Characters of one line, so that a listing stays one."""
+
+
+def one_line(error: BaseException, *, home: str) -> str:
+    """What happened, and in which file and line where that is known.
+
+    Args:
+        error: whatever the plugin raised, or a `PluginError` of our own checks, which says all itself.
+        home: the plugin's top-level module; a line in it tells its author more than one in a library.
+
+    Returns:
+        Printable text without line breaks, at most some 600 characters before the place.
+    """
+    place = _place(error, home)
+    text = printable(_what(error))
+    # A declaration that `@handler` refuses already says where it stands.
+    named = isinstance(error, HandlerError) and place.rpartition(":")[0] in text
+    return text if not place or named else f"{text} ({printable(place)})"
+
+
+def in_full(error: BaseException) -> str:
+    """The traceback from the plugin's first frame on; `""` for a finding of our own checks."""
+    if isinstance(error, PluginError):
+        return ""
+    entry = error.__traceback__
+    while entry is not None and _is_ours(entry):
+        entry = entry.tb_next
+    return "".join(traceback.TracebackException(type(error), error, entry).format())
+
+
+def printable(text: str) -> str:
+    """`text` on one line, what cannot be printed replaced: it may go to a terminal or a log."""
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _what(error: BaseException) -> str:
+    if isinstance(error, PluginError | HandlerError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return "it called sys.exit()"
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{name}: {error.msg}"
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 (the plugin's own exception class may be as broken as the plugin)
+        text = "its message cannot be read"
+    return f"{name}: {text}" if text else name
+
+
+def _place(error: BaseException, home: str) -> str:
+    """`file:line`: of a syntax error; else the innermost frame of the plugin's own, or of anything not ours."""
+    if isinstance(error, PluginError):
+        return ""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    foreign = own = ""
+    entry = error.__traceback__
+    while entry is not None:
+        if not _is_ours(entry):
+            foreign = f"{entry.tb_frame.f_code.co_filename}:{entry.tb_lineno}"
+            module = str(entry.tb_frame.f_globals.get("__name__"))
+            if module == home or module.startswith(f"{home}."):
+                own = foreign
+        entry = entry.tb_next
+    return own or foreign
+
+
+def _is_ours(entry: TracebackType) -> bool:
+    return str(entry.tb_frame.f_globals.get("__name__")).partition(".")[0] in _OURS

@@ -1,0 +1,172 @@
+"""Loads what was found, one plugin after the other, each guarded; it must not know what is done with a plugin later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from flowhooks import builtin
+from flowhooks.errors import PluginError
+from flowhooks.handler import NAME
+from flowhooks.hookspecs import PROJECT
+from flowhooks.plugins import fault
+from flowhooks.plugins.admission import Admitted, admit, manager
+from flowhooks.plugins.blame import Blame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pluggy import HookCaller, PluginManager
+
+    from flowhooks.handler import Handler
+    from flowhooks.plugins.discovery import Found
+
+PluginState = Literal["loaded", "quarantined", "denied"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """What is known of one plugin that was found.
+
+    Attributes:
+        name: the plugin's name. Of two with one name the second is quarantined, and listed too.
+        origin: `"entry point PACKAGE:ATTRIBUTE"`, `"file PATH"` or `"object"`.
+        distribution: the installed package it comes from; `""` if none.
+        version: that package's version, or the plugin's `__version__`; `""` if neither.
+        state: loaded; quarantined: it failed and is not used; denied: the settings keep it out, it was not imported.
+        error: one line that names the plugin and, where known, file and line of the fault; `""` when loaded.
+        traceback: the plugin's traceback, for operators only; `""` when there is none.
+        handlers: its handlers.
+        hooks: the hooks it implements.
+    """
+
+    name: str
+    origin: str
+    distribution: str
+    version: str
+    state: PluginState
+    error: str = ""
+    traceback: str = field(default="", repr=False)
+    handlers: tuple[Handler, ...] = ()
+    hooks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """What the settings keep out; asked before anything is imported.
+
+    Attributes:
+        allow: the only names to take; empty: all.
+        deny: names to leave out.
+        safe_mode: take none.
+    """
+
+    allow: tuple[str, ...]
+    deny: frozenset[str]
+    safe_mode: bool
+
+    def why(self, name: str) -> str | None:
+        """Why the plugin called `name` is kept out, or None."""
+        if self.safe_mode:
+            return "safe mode takes no plugins"
+        if name in self.deny:
+            return "it is in plugins_deny"
+        if self.allow and name not in self.allow:
+            return "it is not in plugins_allow"
+        return None
+
+
+@dataclass(slots=True, kw_only=True)
+class Loader:
+    """Loads what was found, one after the other.
+
+    Attributes:
+        denied: what the settings keep out.
+        sections: the settings' `[plugins.NAME]`, by name.
+        accept_schemas: given a plugin's schema folders; raises to refuse them. None takes all.
+        warnings: sentences for the operator; added to.
+        shared: the pluggy manager in which every plugin that was loaded meets: what wraps the runs.
+        admitted: what was loaded, by name.
+        origins: who took each name first.
+    """
+
+    denied: Denied
+    sections: Mapping[str, Mapping[str, Any]]
+    accept_schemas: Callable[[Sequence[Path]], object] | None
+    warnings: list[str]
+    shared: PluginManager = field(default_factory=lambda: _with_builtin(manager()))
+    admitted: dict[str, Admitted] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def load(self, found: Found) -> PluginInfo:
+        """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
+        whose = f"plugin {fault.printable(repr(found.name))} ({found.where}): "
+        if why := self.denied.why(found.name):
+            return _info(found, "denied", error=whose + why)
+        try:
+            self._claim(found)
+            plugin = found.load()
+            version = _version(plugin)
+            admitted = self._admit(found.name, plugin)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
+            line = whose + fault.one_line(error, home=found.home)
+            return _info(found, "quarantined", error=line, traceback=fault.in_full(error))
+        return _info(found, "loaded", version=version, handlers=admitted.handlers, hooks=admitted.hooks)
+
+    def _claim(self, found: Found) -> None:
+        """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
+        if not NAME.fullmatch(found.name):
+            raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
+        if found.name == PROJECT:
+            raise PluginError(f"the name {PROJECT!r} is reserved")
+        if first := self.origins.get(found.name):
+            raise PluginError(f"there are two plugins of this name; the other one is {first}")
+        self.origins[found.name] = found.where
+
+    def _admit(self, name: str, plugin: object) -> Admitted:
+        for other, registered in self.shared.list_name_plugin():
+            if registered is plugin:
+                raise PluginError(f"it is the same object as plugin {other!r}")
+        admitted = admit(plugin, name=name, section=self.sections.get(name), accept_schemas=self.accept_schemas)
+        self.shared.register(plugin, name)
+        self.shared.check_pending()
+        self.admitted[name] = admitted
+        self.warnings += admitted.warnings
+        return admitted
+
+    def calls(self, hook: str) -> tuple[tuple[str, HookCaller], ...]:
+        """What calls `hook` in each plugin alone that implements it, with the plugin's name."""
+        return tuple((name, plugin.calls[hook]) for name, plugin in self.admitted.items() if hook in plugin.calls)
+
+    def blame(self) -> Blame:
+        """What tells whose `run_handler` raised."""
+        implementations = self.shared.hook.run_handler.get_hookimpls()
+        handlers = [handler.function for plugin in self.admitted.values() for handler in plugin.handlers]
+        return Blame(
+            [(impl.function, impl.plugin_name) for impl in implementations if impl.plugin_name != PROJECT],
+            innocent=[builtin.run_handler, *handlers],
+        )
+
+
+def _with_builtin(plugins: PluginManager) -> PluginManager:
+    plugins.register(builtin, PROJECT)
+    return plugins
+
+
+def _version(plugin: object) -> str:
+    version = getattr(plugin, "__version__", "")
+    return fault.printable(version) if isinstance(version, str) else ""
+
+
+def _info(found: Found, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:
+    return PluginInfo(
+        name=found.name,
+        origin=found.origin,
+        distribution=found.distribution,
+        version=found.version or version,
+        state=state,
+        **facts,
+    )
