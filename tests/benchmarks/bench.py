@@ -1,0 +1,99 @@
+"""What every row is handed: how long, how much, where, and whom to tell; it must not know the rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from servers import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import load
+
+ROUNDS = 3
+"""How often a pair is measured, one after the other; the median of the ratios counts, so that what else the
+machine does at the time falls on both."""
+CONNECTIONS = (8, 32)
+LATER = "respond-async"
+"""The `Prefer` header that asks for an answer as soon as the call-back is stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """One session of measuring.
+
+    Attributes:
+        seconds: how long each load lasts.
+        events: how many call-backs the big rows store.
+        folder: for everything that is written.
+        tell: shows what is being done: text, and how much of how many where that is known.
+        kept: what one row leaves for another.
+    """
+
+    seconds: float
+    events: int
+    folder: Path
+    tell: Callable[..., None] = print
+    kept: dict[str, object] = field(default_factory=dict)
+
+    @contextmanager
+    def site(self, *, handlers: int = 1) -> Iterator[Site]:
+        """A new site in a folder of its own, removed afterwards."""
+        with self.scratch() as folder:
+            yield Site(folder=folder, handlers=handlers)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new folder, removed afterwards."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Pairs of loads, each pair measured one after the other.
+
+    Attributes:
+        ours: what is judged.
+        yardstick: what it is compared with.
+    """
+
+    ours: tuple[load.Load, ...]
+    yardstick: tuple[load.Load, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The median of the pairs' ratios."""
+        pairs = zip(self.ours, self.yardstick, strict=True)
+        return median(ours.rate / yardstick.rate for ours, yardstick in pairs)
+
+
+def compare(ours: Callable[[], load.Load], yardstick: Callable[[], load.Load]) -> Comparison:
+    """Measure the yardstick, ours, the yardstick, ours, and so on."""
+    first: list[load.Load] = []
+    second: list[load.Load] = []
+    for _ in range(ROUNDS):
+        first.append(yardstick())
+        second.append(ours())
+    return Comparison(ours=tuple(second), yardstick=tuple(first))
+
+
+def rate(loads: tuple[load.Load, ...]) -> str:
+    """Their median rate, for people."""
+    return f"{median(each.rate for each in loads):,.0f}/s"
+
+
+def latency(loads: tuple[load.Load, ...]) -> str:
+    """Their median latencies, for people."""
+    p50, p99 = median(each.p50 for each in loads), median(each.p99 for each in loads)
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"

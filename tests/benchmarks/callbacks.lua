@@ -1,0 +1,58 @@
+-- Posts call-backs, each with a flowInstanceId of its own, and prints what came of them as one line of JSON.
+-- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
+-- and "count" to count answers by status (which costs wrk a parse of every answer) or "".
+
+local threads = {}
+
+function setup(thread)
+  thread:set("number", #threads)
+  table.insert(threads, thread)
+end
+
+function init(args)
+  local first = #args - 3
+  local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
+  local head = "POST /flow/" .. args[first] .. "-" .. number .. "-"
+  local tails = {}
+  for class = 0, classes - 1 do
+    local name = "com.cnooc.test.CallbackHandler" .. (class == 0 and "" or class)
+    local body = '{"businessKey":"HT-2026-0042","callBackProcessClass":"' .. name .. '",'
+      .. '"processDefinitionId":"contract_approval:3:8f14e45f-ceea-467f-a8d3-1d2b5c0e7a11",'
+      .. '"processDefinitionKey":"contract_approval","processDefinitionVersion":3}'
+    tails[class] = "/call-back/complete HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
+      .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
+      .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "\r\n" .. body
+  end
+  local sent = 0
+  request = function()
+    sent = sent + 1
+    return head .. sent .. tails[sent % classes]
+  end
+  ok, accepted, other = 0, 0, 0
+  if counting then
+    response = function(status)
+      if status == 200 then
+        ok = ok + 1
+      elseif status == 202 then
+        accepted = accepted + 1
+      else
+        other = other + 1
+      end
+    end
+  end
+end
+
+function done(summary, latency, requests)
+  local ok_sum, accepted_sum, other_sum = 0, 0, 0
+  for _, thread in ipairs(threads) do
+    ok_sum = ok_sum + thread:get("ok")
+    accepted_sum = accepted_sum + thread:get("accepted")
+    other_sum = other_sum + thread:get("other")
+  end
+  local errors = summary.errors
+  io.write(string.format(
+    '\nRESULT {"requests":%d,"microseconds":%d,"p50":%d,"p99":%d,"refused":%d,"broken":%d,'
+      .. '"ok":%d,"accepted":%d,"other":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout, ok_sum, accepted_sum, other_sum))
+end

@@ -1,0 +1,121 @@
+"""The row about what a look-up and a hook call cost; it must not know how results are shown."""
+
+from __future__ import annotations
+
+import random
+import timeit
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING
+
+import load
+from bench import CONNECTIONS, LATER, compare, rate
+from figures import Figure
+
+from flowhooks.delivery import Delivery
+from flowhooks.event import Event
+from flowhooks.plugins import Plugins
+from flowhooks.router import Candidate, Router
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench import Bench
+    from servers import Site
+
+MANY = 10_000
+EVENTS = 2_000
+"""Events of one turn, spread over all handlers."""
+TURNS = 31
+"""How often the two are timed, one after the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """The real router and plugins, and events for them."""
+
+    plugins: Plugins
+    router: Router
+    events: tuple[Event, ...]
+
+    def turn(self) -> float:
+        """Seconds for each event: its route, and the hook call that runs it."""
+        return timeit.Timer(self._dispatch).timeit(1) / len(self.events)
+
+    def _dispatch(self) -> None:
+        handlers = self.plugins.handlers
+        for event in self.events:
+            for name in self.router.route(event).handlers:
+                delivery = Delivery(id=event.id, event_id=event.id, handler=name, attempt=1)
+                self.plugins.run_handler(handlers[name], event, delivery)
+
+
+def dispatch(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Time for each event of look-up and hook call with many handlers ÷ with one, in this process."""
+    bench.tell("loading the plugins")
+    with bench.site() as one, bench.site(handlers=MANY) as many:
+        few = _subject(one.plugins(), handlers=1, called=1)
+        folder = many.plugins()
+        cases = (
+            ("one of them called", _subject(folder, handlers=MANY, called=1)),
+            ("all of them called", _subject(folder, handlers=MANY, called=MANY)),
+        )
+        figures = [_timed(bench, case, subject, few) for case, subject in cases]
+        return figures, [_over_http(bench, one, many)]
+
+
+def _timed(bench: Bench, case: str, subject: _Subject, few: _Subject) -> Figure:
+    turns = []
+    for number in range(TURNS + 1):
+        bench.tell(case, number, TURNS + 1)
+        turns.append((few.turn(), subject.turn()))
+    del turns[0]  # the first touches everything for the first time
+    return Figure(
+        case=case,
+        measured=f"{median(ours for _, ours in turns) * 1e6:.2f} µs with {MANY:,}",
+        yardstick=f"{median(theirs for theirs, _ in turns) * 1e6:.2f} µs with 1",
+        judged=median(ours / theirs for theirs, ours in turns),
+    )
+
+
+def _subject(folder: Path, *, handlers: int, called: int) -> _Subject:
+    plugins = Plugins.load(dirs=[folder], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[])
+    if len(plugins.handlers) != handlers:
+        raise load.LoadError(f"{len(plugins.handlers)} handlers were loaded, not {handlers}: {plugins.infos}")
+    chosen = random.Random(called)  # the same events in every session
+    return _Subject(
+        plugins=plugins,
+        router=Router(Candidate(handler.id, handler.selectors) for handler in plugins.handlers.values()),
+        events=tuple(_event(number, chosen.randrange(called)) for number in range(EVENTS)),
+    )
+
+
+def _event(number: int, handler: int) -> Event:
+    return Event(
+        id=f"event-{number}",
+        flow_instance_id=f"instance-{number}",
+        callback_class=f"com.cnooc.test.CallbackHandler{handler or ''}",
+        process_definition_key="contract_approval",
+        data={"businessKey": f"HT-{number}"},
+        received_at=datetime.now(UTC),
+    )
+
+
+def _over_http(bench: Bench, one: Site, many: Site) -> str:
+    def accept(site: Site) -> load.Load:
+        with site.serve() as server:
+            bench.tell(f"accepting with {site.handlers:,} handlers")
+            return load.run(
+                server.url,
+                connections=CONNECTIONS[-1],
+                seconds=bench.seconds,
+                prefer=LATER,
+                classes=site.handlers,
+            )
+
+    comparison = compare(lambda: accept(many), lambda: accept(one))
+    return (
+        f"accepted over HTTP at {rate(comparison.ours)} with {MANY:,} handlers, all of them called back, "
+        f"and at {rate(comparison.yardstick)} with 1: {comparison.ratio:.2f}"
+    )

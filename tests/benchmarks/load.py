@@ -1,0 +1,99 @@
+"""Load by wrk: many call-backs at once, and what came of them; it must not know what answers them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("callbacks.lua")
+INSTALL = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
+RESULT = "RESULT "
+
+
+class LoadError(Exception):
+    """The load could not be made, or was answered in a way that makes its figures worthless."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one run of wrk measured.
+
+    Attributes:
+        counted: answers that count: every one, or with status 200 alone where that was asked for.
+        later: answers with status 202, where answers were counted by status; else 0.
+        seconds: how long the run took.
+        p50: milliseconds within which half of the answers came.
+        p99: milliseconds within which 99 of 100 answers came.
+    """
+
+    counted: int
+    later: int
+    seconds: float
+    p50: float
+    p99: float
+
+    @property
+    def rate(self) -> float:
+        """Answers that count, per second."""
+        return self.counted / self.seconds
+
+
+def found() -> bool:
+    """Whether wrk can be run."""
+    return shutil.which("wrk") is not None
+
+
+def run(
+    url: str,
+    *,
+    connections: int,
+    seconds: float,
+    prefer: str = "",
+    classes: int = 1,
+    only_200: bool = False,
+) -> Load:
+    """Post call-backs over `connections` connections for about `seconds`.
+
+    Args:
+        url: root of the server, such as `http://127.0.0.1:8080`.
+        connections: kept open and used again; each waits for its answer before it posts on.
+        seconds: rounded to whole ones, at least 1.
+        prefer: value of the `Prefer` header; none by default.
+        classes: how many `callBackProcessClass`es to spread the call-backs over, the first one plain.
+        only_200: count answers with status 200 alone.
+
+    Raises:
+        LoadError: an answer was an error (no 4xx or 5xx is ever counted), or a connection broke.
+    """
+    count = "count" if only_200 else ""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
+    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count]
+    ran = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=seconds + 120, check=False)
+    return read(ran.stdout, only_200=only_200, trouble=ran.stderr)
+
+
+def read(output: str, *, only_200: bool, trouble: str = "") -> Load:
+    """What wrk printed, as a `Load`.
+
+    Raises:
+        LoadError: see `run`.
+    """
+    line = next((line for line in output.splitlines() if line.startswith(RESULT)), None)
+    if line is None:
+        raise LoadError(f"wrk printed no result: {(trouble or output).strip()[-500:]}")
+    result = json.loads(line.removeprefix(RESULT))
+    if result["refused"] or result["broken"] or result["other"]:
+        raise LoadError(f"{result['refused']} answers were errors, {result['broken']} connections broke: {line}")
+    if not result["requests"]:
+        raise LoadError("nothing was answered")
+    return Load(
+        counted=result["ok"] if only_200 else result["requests"],
+        later=result["accepted"],
+        seconds=result["microseconds"] / 1e6,
+        p50=result["p50"] / 1000,
+        p99=result["p99"] / 1000,
+    )

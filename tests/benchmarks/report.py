@@ -1,0 +1,141 @@
+"""Results as a table, a page and JSON, with the machine they were measured on; it must not know how they came about."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from figures import Figure, Goal, Result
+
+PACKAGES = ("flowhooks", "falcon", "waitress", "pluggy", "sqlalchemy", "jsonschema")
+COLUMNS = ("what", "case", "measured", "yardstick", "figure", "at least", "aim", "verdict")
+STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "bold red"}
+
+PAGE = """# Benchmarks
+
+What flowhooks costs, measured beside a bare Falcon + waitress app that parses the same JSON and answers a constant:
+same machine, same session, same number of HTTP threads, same switch interval. Each pair is measured one after the
+other, several times; the median of the ratios counts. Absolute figures are this machine's; the ratios carry over.
+
+This page is written by `{command}`.
+
+{table}
+
+Figures are ratios to the yardstick, except where a unit says otherwise. "At most" rows are better when smaller.
+
+## What else was seen
+
+{notes}
+
+## The machine
+
+{machine}
+
+## How each row is measured
+
+- **Durable accept**: wrk posts call-backs, each with a flowInstanceId of its own and `Prefer: respond-async`; each is
+  stored on SQLite with `synchronous=FULL` before it is answered. One handler that does nothing runs for each of them
+  meanwhile, in the same process. Any answer that is an error voids the row.
+- **Answer with the outcome**: the same without `Prefer`; only answers with status 200, which say that the handler has
+  succeeded and that this is stored, are counted.
+- **Deliveries run**: call-backs are posted while their plugin is missing, so that their deliveries wait; then the
+  server starts with the plugin. Counted from the first claim to the last outcome, by the times in the ledger. The
+  yardstick is a quoted figure: a Celery worker on Redis on a machine of this kind.
+- **Dispatch cost**: look-up of the route and one call of the `run_handler` hook, in one process, without the ledger.
+- **Accept rate with many events stored**: the first row's load on a database with that many events and on an empty
+  one, in turn.
+- **Memory**: resident memory of one server process, when all its deliveries have run.
+- **Start to ready**: from the start of the process until `/readyz` answers 200, on a database that is there already.
+"""
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on, and when."""
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "SQLite": sqlite3.sqlite_version,
+        **{name: version(name) for name in PACKAGES},
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The results for a terminal."""
+    shown = Table(title="flowhooks benchmarks", title_justify="left")
+    for column in COLUMNS:
+        shown.add_column(column, justify="right" if column in {"figure", "at least", "aim"} else "left")
+    for *cells, verdict in _rows(results):
+        style = STYLES[verdict]
+        shown.add_row(*cells, f"[{style}]{verdict}[/{style}]")
+    return shown
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """What else was seen, one sentence each."""
+    return [f"{result.title}: {note}" for result in results for note in (*result.notes, *filter(None, [result.broke]))]
+
+
+def page(results: Sequence[Result], about: Mapping[str, str], command: str) -> str:
+    """The results as a page of the docs, in Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _rows(results)]
+    return PAGE.format(
+        command=command,
+        table="\n".join(lines),
+        notes="\n".join(f"- {note}" for note in notes(results)) or "Nothing.",
+        machine="\n".join(f"- {name}: {value}" for name, value in about.items()),
+    )
+
+
+def as_json(results: Sequence[Result], about: Mapping[str, str], command: str) -> str:
+    """The results for programs."""
+    rows = [
+        asdict(result) | {"verdicts": [result.goal.verdict(figure.judged) for figure in result.figures]}
+        for result in results
+    ]
+    return json.dumps({"command": command, "machine": dict(about), "rows": rows}, indent=2)
+
+
+def _rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    for result in results:
+        goal = result.goal
+        wanted = (_wanted(goal.least, goal), _wanted(goal.aim, goal))
+        for figure in result.figures:
+            yield (result.title, *_shown(figure, goal), *wanted, goal.verdict(figure.judged))
+        if result.broke:
+            yield (result.title, "", "", "", "", *wanted, "broke")
+
+
+def _shown(figure: Figure, goal: Goal) -> tuple[str, str, str, str]:
+    return figure.case, figure.measured, figure.yardstick, _number(figure.judged, goal)
+
+
+def _wanted(number: float, goal: Goal) -> str:
+    return ("≤ " if goal.smaller else "") + _number(number, goal)
+
+
+def _number(number: float, goal: Goal) -> str:
+    return f"{number:.2f}" + (f" {goal.unit}" if goal.unit else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())

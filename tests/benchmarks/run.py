@@ -1,0 +1,164 @@
+"""`make bench`: measures each row of the benchmarks in turn and shows the result; asserts nothing about figures."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import accepting
+import click
+import dispatching
+import load
+import report
+import running
+import servers
+import volume
+from bench import Bench
+from figures import Goal, Result
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from figures import Figure
+    from rich.progress import TaskID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of the table: its name, its title with `{events}` in it, what it should come to, and what measures it."""
+
+    name: str
+    title: str
+    goal: Goal
+    measure: Callable[[Bench], tuple[list[Figure], list[str]]]
+
+
+ROWS = (
+    Row(
+        name="accept",
+        title="durable accept ÷ bare",
+        goal=Goal(least=0.50, aim=0.65),
+        measure=accepting.durable_accept,
+    ),
+    Row(
+        name="outcome",
+        title="answer with the handler's outcome ÷ bare",
+        goal=Goal(least=0.35, aim=0.45),
+        measure=accepting.outcome,
+    ),
+    Row(
+        name="deliveries",
+        title="deliveries run per second ÷ Celery + Redis worker",
+        goal=Goal(least=4, aim=8),
+        measure=running.deliveries,
+    ),
+    Row(
+        name="dispatch",
+        title="dispatch cost, 10,000 handlers ÷ 1 handler",
+        goal=Goal(least=1.2, aim=1.0, smaller=True),
+        measure=dispatching.dispatch,
+    ),
+    Row(
+        name="stored",
+        title="accept rate with {events:,} events stored ÷ empty",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=volume.stored,
+    ),
+    Row(
+        name="memory",
+        title="memory after {events:,} call-backs ÷ after 10,000",
+        goal=Goal(least=1.2, aim=1.0, smaller=True),
+        measure=volume.memory,
+    ),
+    Row(
+        name="start",
+        title="start to ready, 1 plugin",
+        goal=Goal(least=1.0, aim=0.5, smaller=True, unit="s"),
+        measure=running.start,
+    ),
+)
+
+
+def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = {row.name: row for row in ROWS}
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(row for row in ROWS if not names or row.name in names)
+
+
+def _measured(row: Row, bench: Bench) -> Result:
+    result = Result(name=row.name, title=row.title.format(events=bench.events), goal=row.goal)
+    try:
+        figures, notes = row.measure(bench)
+    except (load.LoadError, servers.ServerError) as error:
+        return replace(result, broke=str(error))
+    except Exception as error:  # noqa: BLE001 (the other rows are measured all the same)
+        traceback.print_exc()
+        return replace(result, broke=f"{type(error).__name__}: {error}")
+    return replace(result, figures=tuple(figures), notes=tuple(notes))
+
+
+def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    results = []
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        overall = progress.add_task("rows", total=len(rows))
+        for row in rows:
+            step = progress.add_task(row.name, total=None)
+
+            def tell(
+                text: str, done: int = 0, total: int | None = None, *, row: Row = row, step: TaskID = step
+            ) -> None:
+                progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
+
+            results.append(_measured(row, replace(bench, tell=tell)))
+            progress.remove_task(step)
+            progress.advance(overall)
+    return results
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=8, show_default=True, help="For each load.")
+@click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="For the big rows.")
+@click.option("--rows", "rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result page here too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None, as_json: bool) -> None:
+    """Measure flowhooks beside a bare Falcon + waitress app."""
+    if not load.found():
+        click.echo(load.INSTALL, err=True)
+        sys.exit(2)
+    command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
+    with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
+        results = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder)))
+    about = report.machine()
+    if as_json:
+        print(report.as_json(results, about, command))
+    else:
+        console = Console()
+        console.print(report.table(results))
+        for line in (*report.notes(results), *(f"{name}: {value}" for name, value in about.items()), command):
+            console.print(f"- {line}", markup=False, highlight=False)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(report.page(results, about, command))
+        click.echo(f"written: {output}", err=True)
+    sys.exit(1 if any(result.broke for result in results) else 0)
+
+
+if __name__ == "__main__":
+    main()

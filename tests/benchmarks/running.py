@@ -1,0 +1,67 @@
+"""Rows about running deliveries and starting; it must not know how results are shown."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+import load
+from bench import CONNECTIONS, LATER
+from figures import Figure
+
+if TYPE_CHECKING:
+    from bench import Bench
+
+CELERY = 630.0
+"""Tasks per second that a Celery worker on Redis ran on a machine of this kind (two cores). A quoted figure: it is
+not measured again here, since neither is a dependency."""
+PER_SECOND = 5_000
+"""Deliveries laid up for each second that is to be measured."""
+STARTS = 10
+PATIENCE = 1800.0
+"""Seconds that the deliveries get to finish."""
+
+
+def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Deliveries run per second, from the first claim to the last outcome, by the ledger's own record.
+
+    They are laid up by a server whose plugin is missing: its handlers are known, so their deliveries wait.
+    """
+    wanted = round(bench.seconds * PER_SECOND)
+    with bench.site() as site:
+        with site.serve():
+            pass
+        laid_up = 0
+        with site.serve(plugin=False) as server:
+            while laid_up < wanted:
+                bench.tell("laying up deliveries", laid_up, wanted)
+                laid_up += load.run(server.url, connections=CONNECTIONS[-1], seconds=2, prefer=LATER).counted
+        with site.serve():
+            bench.tell("running them")
+            site.settle(seconds=PATIENCE)
+        count = site.ask("SELECT count(*) FROM attempts WHERE outcome = 'succeeded'")
+        if count < laid_up:
+            raise load.LoadError(f"of {laid_up} deliveries laid up only {count} were run")
+        seconds = site.ask("SELECT max(finished_at) - min(started_at) FROM attempts") / 1e6
+    figure = Figure(
+        measured=f"{count / seconds:,.0f}/s",
+        yardstick=f"{CELERY:,.0f}/s Celery + Redis, quoted",
+        judged=count / seconds / CELERY,
+    )
+    return [figure], [f"{count:,} deliveries in {seconds:.1f} s"]
+
+
+def start(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """From the start of the process until `/readyz` answers 200."""
+    with bench.site() as site:
+        bench.tell("the first start")
+        with site.serve() as server:
+            first = server.ready_after
+        took = []
+        for number in range(STARTS):
+            bench.tell("starting again", number, STARTS)
+            with site.serve() as server:
+                took.append(server.ready_after)
+    figure = Figure(measured=f"{median(took):.2f} s", judged=median(took))
+    slowest = f"slowest of {STARTS} {max(took):.2f} s"
+    return [figure], [f"{slowest}; the very first, which makes the database, {first:.2f} s"]

@@ -1,0 +1,228 @@
+"""Servers to measure: started, waited for and always stopped; it must not know what is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bare as bare_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+THREADS = 16
+"""HTTP threads of both servers, and threads of flowhooks' runner: flowhooks' own defaults."""
+START = 60.0
+"""Seconds that a server gets to become ready."""
+STOP = 60.0
+"""Seconds that a server gets to stop before it is killed."""
+
+PLUGIN = '''"""{count} handlers that do nothing."""
+
+from flowhooks import handler, hookimpl
+
+
+def make(number):
+    """A handler for the class that ends in `number`; for the plain one if that is 0."""
+
+    @handler(callback_class=f"com.cnooc.test.CallbackHandler{{number or ''}}", name=f"handler-{{number}}")
+    def nothing(event):
+        """Do nothing."""
+
+    return nothing
+
+
+@hookimpl
+def handlers():
+    return [make(number) for number in range({count})]
+'''
+
+
+class ServerError(Exception):
+    """A server did not start, stopped by itself, or did not stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that runs.
+
+    Attributes:
+        pid: its process.
+        url: root of its call-back listener.
+        ready_after: seconds from the start of its process until it was ready.
+    """
+
+    pid: int
+    url: str
+    ready_after: float
+
+    def memory(self) -> float:
+        """Resident memory in MiB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A folder with all that one flowhooks server keeps: its database, its plugin, its log.
+
+    Attributes:
+        folder: an existing folder of its own.
+        handlers: how many handlers its plugin has.
+    """
+
+    folder: Path
+    handlers: int = 1
+
+    @property
+    def database(self) -> Path:
+        """The ledger's file."""
+        return self.folder / "flowhooks.db"
+
+    @contextmanager
+    def serve(self, *, plugin: bool = True) -> Iterator[Server]:
+        """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait."""
+        plugins = self.plugins() if plugin else self._empty()
+        config = self.folder / "flowhooks.toml"
+        config.write_text('plugins_allow = ["bench"]\n')  # whatever else is installed beside flowhooks
+        listen, admin = _free_ports(2)
+        command = [
+            *(str(Path(sys.executable).with_name("flowhooks")), "serve"),
+            *("--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
+            *("--database", str(self.database), "--plugins-dir", str(plugins)),
+            *("--config", str(config)),
+        ]
+        threads = {"FLOWHOOKS_HTTP_THREADS": str(THREADS), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
+        with _running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=threads) as server:
+            yield server
+
+    def plugins(self) -> Path:
+        """The folder with its plugin, `bench`."""
+        folder = self.folder / "plugins"
+        folder.mkdir(exist_ok=True)
+        (folder / "bench.py").write_text(PLUGIN.format(count=self.handlers))
+        return folder
+
+    def _empty(self) -> Path:
+        folder = self.folder / "no-plugins"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def unfinished(self) -> int:
+        """How many deliveries wait or run, read beside the server."""
+        # Worded so that each half is answered from a partial index, without reading a million finished ones.
+        return self.ask(
+            "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND state = 'waiting')"
+            " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
+        )
+
+    def ask(self, sql: str) -> int:
+        """One number out of the ledger, read beside the server."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(sql).fetchone()[0]
+
+    def settle(self, *, seconds: float) -> None:
+        """Wait until no delivery waits or runs.
+
+        Raises:
+            ServerError: that has taken more than `seconds`.
+        """
+        end = time.monotonic() + seconds
+        while left := self.unfinished():
+            if time.monotonic() > end:
+                raise ServerError(f"{left} deliveries are unfinished after {seconds:.0f} s")
+            time.sleep(0.5)
+
+
+@contextmanager
+def bare(folder: Path) -> Iterator[Server]:
+    """Run the bare app, its log in `folder`."""
+    (port,) = _free_ports(1)
+    command = [sys.executable, str(Path(bare_app.__file__)), "--port", str(port), "--threads", str(THREADS)]
+    with _running(command, folder=folder, port=port, ready=None, environ={}) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    port: int,
+    ready: tuple[int, str] | None,
+    environ: Mapping[str, str],
+) -> Iterator[Server]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=kept | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the server itself
+        )
+    try:
+        while not (_answers(*ready) if ready else _listens(port)):
+            if process.poll() is not None or time.perf_counter() - began > START:
+                raise ServerError(f"{command[0]} did not become ready:\n{_end(log)}")
+            time.sleep(0.002)
+        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", ready_after=time.perf_counter() - began)
+        if process.poll() is not None:
+            raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise ServerError(f"process {process.pid} did not stop within {STOP:.0f} s and was killed") from None
+
+
+def _end(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,108 @@
+"""The benchmark harness itself works; it must not run wrk, nor say anything about figures."""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PRINTED = 'Running 8s test\nRESULT {{"requests":100,"microseconds":2000000,"p50":1500,"p99":9000,{}}}\n'
+GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """Gives a module of the harness, which is a folder of scripts and not a package."""
+    monkeypatch.syspath_prepend(HERE)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == HERE:
+            del sys.modules[name]
+
+
+def test_the_bare_app_answers_what_a_full_success_answers(part, tmp_path):
+    """The yardstick takes a call-back on the contract's path and answers the constant."""
+    with part("servers").bare(tmp_path) as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/flow/a-1/call-back/complete", '{"businessKey": "HT-1"}', headers)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        connection.close()
+        assert server.memory() > 1
+    assert (answer.status, body) == (200, {"success": True})
+
+
+def test_a_server_is_stopped_when_measuring_fails(part, tmp_path):
+    """No server outlives its measurement, whatever goes wrong in between."""
+    with pytest.raises(ZeroDivisionError), part("servers").bare(tmp_path) as server:
+        raise ZeroDivisionError
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)
+
+
+def test_what_wrk_printed_is_read(part):
+    """Rates are of the answers that count: all, or those with status 200."""
+    read = part("load").read
+    assert read(PRINTED.format(GOOD), only_200=False).rate == 50
+    assert read(PRINTED.format(GOOD), only_200=True).rate == 45
+    assert read(PRINTED.format(GOOD), only_200=True).later == 10
+
+
+@pytest.mark.parametrize("wrong", ["refused", "broken", "other"])
+def test_a_load_with_errors_is_worthless(part, wrong):
+    """Not one answer that is an error, nor one broken connection, is measured past."""
+    load = part("load")
+    output = PRINTED.format(GOOD.replace(f'"{wrong}":0', f'"{wrong}":1'))
+    with pytest.raises(load.LoadError):
+        load.read(output, only_200=False)
+
+
+def test_verdicts_go_by_the_better_side(part):
+    """More is better, unless the goal says that less is."""
+    goal = part("figures").Goal
+    more, less = goal(least=0.5, aim=0.65), goal(least=1.2, aim=1.0, smaller=True)
+    assert [more.verdict(figure) for figure in (0.7, 0.5, 0.4)] == ["aim met", "met", "missed"]
+    assert [less.verdict(figure) for figure in (0.9, 1.2, 1.3)] == ["aim met", "met", "missed"]
+
+
+def test_every_result_is_on_the_page_also_one_that_broke(part):
+    """The page and the JSON show each row, its verdict, the machine and the command."""
+    figures, report = part("figures"), part("report")
+    goal = figures.Goal(least=0.5, aim=0.65)
+    figure = figures.Figure(case="8 connections", measured="2,000/s", yardstick="4,000/s", judged=0.5)
+    results = [
+        figures.Result(name="a", title="first", goal=goal, figures=(figure,), notes=("seen",)),
+        figures.Result(name="b", title="second", goal=goal, broke="it did not start"),
+    ]
+    page = report.page(results, report.machine(), "make bench")
+    for shown in ("| 0.50 | 0.65 | met |", "broke", "it did not start", "seen", "SQLite", "make bench"):
+        assert shown in page
+    assert json.loads(report.as_json(results, {}, ""))["rows"][0]["verdicts"] == ["met"]
+    assert report.table(results).row_count == 2
+
+
+def test_without_wrk_the_command_says_how_to_get_it(tmp_path):
+    """One clear line and exit code 2, before anything is started."""
+    command = [sys.executable, str(HERE / "run.py")]
+    ran = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == [
+        "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
+    ]
+
+
+def test_an_unknown_row_is_a_wrong_usage():
+    """A misspelt row is named, with those that there are."""
+    command = [sys.executable, str(HERE / "run.py"), "--rows", "accept,typo"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "no row typo; there are accept, outcome" in ran.stderr

@@ -1,0 +1,125 @@
+"""Rows about what many stored events cost; it must not know how results are shown."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import load
+from bench import CONNECTIONS, LATER, Bench, compare, rate
+from figures import Figure
+from servers import Site
+
+if TYPE_CHECKING:
+    from servers import Server
+
+FEW = 10_000
+"""Call-backs after which memory is looked at first."""
+QUIET = 5.0
+"""Seconds between the last delivery and a look at the memory."""
+PATIENCE = 3600.0
+"""Seconds that deliveries get to finish."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """A site that one server process has filled.
+
+    Attributes:
+        site: where.
+        few: call-backs at the first look, and the process's MiB then.
+        many: call-backs at the end, and the same process's MiB then.
+        seconds: how long filling took, in which all were stored and run.
+    """
+
+    site: Site
+    few: tuple[int, float]
+    many: tuple[int, float]
+    seconds: float
+
+
+def memory(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Memory of one server process after many call-backs ÷ after few."""
+    stock = _stock(bench)
+    (few, before), (many, after) = stock.few, stock.many
+    figure = Figure(
+        measured=f"{after:.1f} MiB after {many:,}",
+        yardstick=f"{before:.1f} MiB after {few:,}",
+        judged=after / before,
+    )
+    size = stock.site.database.stat().st_size / 2**20
+    note = (
+        f"{many - few:,} call-backs were stored and run in {stock.seconds:.0f} s, "
+        f"{(many - few) / stock.seconds:,.0f}/s; the database has {size:,.0f} MiB"
+    )
+    return [figure], [note]
+
+
+def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Accept rate with many events stored ÷ with an empty database."""
+    full = _stock(bench).site
+    figures = []
+    for connections in CONNECTIONS:
+
+        def one(site: Site, name: str, connections: int = connections) -> load.Load:
+            with site.serve() as server:
+                bench.tell(f"{name}, {connections} connections")
+                for seconds in (1, bench.seconds):
+                    last = load.run(server.url, connections=connections, seconds=seconds, prefer=LATER)
+                return last
+
+        def empty() -> load.Load:
+            with bench.site() as site:
+                return one(site, "empty")
+
+        comparison = compare(lambda: one(full, "full"), empty)
+        figures.append(
+            Figure(
+                case=f"{connections} connections",
+                measured=f"{rate(comparison.ours)} stored",
+                yardstick=f"{rate(comparison.yardstick)} when empty",
+                judged=comparison.ratio,
+            )
+        )
+    total = full.ask("SELECT count(*) FROM events")
+    return figures, [f"{total:,} events are stored at the end"]
+
+
+def _stock(bench: Bench) -> Stock:
+    """The one big site of this session, filled when it is first asked for."""
+    if "stock" not in bench.kept:
+        bench.kept["stock"] = _fill(bench)
+    stock = bench.kept["stock"]
+    assert isinstance(stock, Stock)
+    return stock
+
+
+def _fill(bench: Bench) -> Stock:
+    folder = bench.folder / "many"
+    folder.mkdir()
+    site = Site(folder=folder)
+    with site.serve() as server:
+        few, before = _post(bench, site, server, upto=FEW, begin=0)
+        began = time.monotonic()
+        many, after = _post(bench, site, server, upto=bench.events, begin=few)
+        return Stock(site=site, few=(few, before), many=(many, after), seconds=time.monotonic() - began - QUIET)
+
+
+def _post(bench: Bench, site: Site, server: Server, *, upto: int, begin: int) -> tuple[int, float]:
+    """Post until `upto` call-backs are stored and run; their exact number, and the MiB of the process then."""
+    pace = 1_000.0
+    done = begin
+    while done < upto:
+        bench.tell("storing call-backs", done, upto)
+        seconds = min(20.0, max(1.0, (upto - done) / pace))
+        loaded = load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER)
+        pace = loaded.rate
+        done += loaded.counted
+    bench.tell("waiting for deliveries", done, upto)
+    site.settle(seconds=PATIENCE)
+    time.sleep(QUIET)
+    stored = site.ask("SELECT count(*) FROM events")
+    if stored < done:
+        raise load.LoadError(f"{done} call-backs were answered as stored, and {stored} are")
+    return stored, server.memory()
