@@ -142,11 +142,13 @@ class Queued(NamedTuple):
         delivery_id: the delivery.
         handler: its handler's id; runners may queue by it.
         attempt: how many attempts have been made: the claim is a compare-and-set on it.
+        probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
     """
 
     delivery_id: str
     handler: str
     attempt: int
+    probe: bool = False
 
 
 class Transaction(Protocol):

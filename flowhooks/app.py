@@ -1,0 +1,236 @@
+"""The composition root: everything but HTTP is wired here, and only here; it must not know who asks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowhooks.clock import Clock
+from flowhooks.dispatch import Dispatch
+from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.intake import Intake
+from flowhooks.ledger import Ledger, dialects
+from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.notices import Notices
+from flowhooks.operations import Desk
+from flowhooks.operations.drain import drain
+from flowhooks.plugins import Plugins
+from flowhooks.router import Candidate, Router
+from flowhooks.runners.embedded import Embedded
+from flowhooks.schema import Schemas
+from flowhooks.settings import Settings, database_url
+from flowhooks.watches import Watches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+log = structlog.get_logger(__name__)
+
+NOTICES_GET: float = 2.0
+"""Seconds that pending notices get when the server stops."""
+
+
+class App:
+    """flowhooks without HTTP: opened, started, stopped. Holds the ledger's lock from `__init__` to `close`.
+
+    Args:
+        settings: the settings.
+        clock: time, ids and chance; default the real ones.
+        objects: plugins given directly, by name, besides those that are found.
+
+    Raises:
+        SettingsError: a folder or schema file that the settings name cannot be used.
+        LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, objects: Mapping[str, object] | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self.draining = False
+        self._over = threading.Event()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._lock = _locked(settings)
+        try:
+            self.schemas, self.plugins = load(settings, objects=objects)
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        settings = self.settings
+        self.runner = Embedded(
+            threads=settings.runner.threads, due=lambda now, most: self.ledger.due(now, most), clock=self.clock
+        )
+        self.ledger = Ledger(
+            database_url(settings),
+            runner=self.runner,
+            clock=self.clock,
+            queue=settings.ledger.queue,
+            timeout=settings.ledger.timeout,
+        )
+        try:
+            self._wire()
+        except BaseException:
+            self.ledger.close()
+            raise
+
+    def _wire(self) -> None:
+        settings, handlers = self.settings, self.plugins.handlers
+        missing = self.ledger.meet(list(handlers.values()))
+        self.absent = frozenset(one.id for one in missing)
+        for one in missing:
+            log.warning("handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it")
+        recovered = self.ledger.recover()
+        if any(recovered.values()):
+            log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+        self.router = Router(
+            [
+                *(Candidate(handler.id, handler.selectors) for handler in handlers.values()),
+                *(Candidate(one.id, one.selectors) for one in missing),
+            ],
+            ignore_keys=settings.ignore.process_key,
+        )
+        self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
+        self.notices = Notices(self.plugins)
+        self.dispatch = Dispatch(
+            ledger=self.ledger,
+            plugins=self.plugins,
+            handlers=handlers,
+            notices=self.notices,
+            clock=self.clock,
+            told=self.watches.tell,
+            pause=self._over.wait,
+        )
+        self.intake = Intake(
+            ledger=self.ledger,
+            router=self.router,
+            handlers=handlers,
+            absent=self.absent,
+            watches=self.watches,
+            notices=self.notices,
+            clock=self.clock,
+            ignore=settings.identity.ignore,
+            reject_unrouted=settings.unrouted == "reject",
+        )
+        self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
+
+    def start(self) -> None:
+        """Run what waits, and deliver what was parked and is wanted by now."""
+        self.notices.start()
+        self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
+        self._spawn("drain", self._drain)
+
+    def _spawn(self, name: str, function: Callable[[], None]) -> None:
+        thread = threading.Thread(target=function, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _drain(self) -> None:
+        try:
+            drained = drain(self.desk)
+        except FlowhooksError as error:
+            log.error("drain_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
+            return
+        if drained.parked:
+            log.info("drained", parked=drained.parked, delivered=drained.delivered, dismissed=drained.dismissed)
+
+    def describe(self, admin: str, token: str) -> None:
+        """Write into the lock file where this process's administration API is, and what it asks of those who change something."""
+        self._lock.describe(Holder(pid=os.getpid(), admin=admin, token=token))
+
+    def trouble(self) -> list[str]:
+        """Why call-backs should go elsewhere just now; empty when all is well."""
+        found = []
+        if self.draining:
+            found.append("the server is stopping")
+        if self.ledger.failing:
+            found.append(f"the last write to the database failed ({self.ledger.failing})")
+        if why := self.runner.health():
+            found.append(f"deliveries cannot be run: {why}")
+        return found
+
+    def drain(self) -> None:
+        """Take nothing more in, and answer those who wait."""
+        self.draining = True
+        self.intake.drain()
+
+    def close(self, timeout: float = 0.0) -> bool:
+        """Stop running deliveries, wait for those that run, record how they ended, let go of the database.
+
+        Args:
+            timeout: seconds that running handlers get.
+
+        Returns:
+            Whether all of them ended in time. Those that did not are found by the next start.
+        """
+        self.drain()
+        self._stop.set()
+        self.runner.wake()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        all_ended = not any(thread.is_alive() for thread in self._threads)
+        if not all_ended:
+            log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
+        self._over.set()
+        self.notices.stop(NOTICES_GET)
+        self.ledger.close()
+        self._lock.release()
+        return all_ended
+
+
+def load(settings: Settings, *, objects: Mapping[str, object] | None = None) -> tuple[Schemas, Plugins]:
+    """Load the schema files and the plugins; log which plugins cannot be used.
+
+    Args:
+        settings: the settings.
+        objects: plugins given directly, by name.
+
+    Raises:
+        SettingsError: a folder or schema file that the settings name cannot be used.
+    """
+    schemas = Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else [])
+
+    def accept(folders: Sequence[Path]) -> None:
+        nonlocal schemas
+        for folder in folders:
+            schemas = schemas.with_folder(folder)
+
+    plugins = Plugins.load(
+        dirs=[Path(folder) for folder in settings.plugins_dirs],
+        allow=settings.plugins_allow,
+        deny=settings.plugins_deny,
+        safe_mode=settings.safe_mode,
+        sections=settings.plugins,
+        objects=objects or {},
+        accept_schemas=accept,
+    )
+    for info in plugins.infos:
+        if info.state == "quarantined":
+            log.error("plugin_quarantined", plugin=info.name, origin=info.origin, why=info.error)
+    for warning in plugins.warnings:
+        log.warning("plugin_warning", why=warning)
+    return schemas, plugins
+
+
+def _locked(settings: Settings) -> Lock:
+    """The lock of the settings' database, taken."""
+    file = dialects.database_file(database_url(settings))
+    if file is None:
+        raise LedgerUnusable("the database must be a file")
+    if not file.parent.is_dir():
+        raise LedgerUnusable(f"cannot use the database {file}: there is no folder {file.parent}")
+    lock = Lock(file)
+    if lock.acquire():
+        return lock
+    holder = lock.holder()
+    by = f"process {holder.pid}" if holder else "another process"
+    at = f", whose administration is at {holder.admin}" if holder and holder.admin else ""
+    raise LedgerUnusable(f"the database {file} is in use by {by}{at}; only one process writes a SQLite ledger")

@@ -1,0 +1,55 @@
+"""Time, ids and chance: all that differs from run to run, in one place so that tests can hold it still.
+
+It must not know what is timed or named.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+SECOND: Final = 1_000_000
+"""Microseconds in a second: all of the ledger's times are whole microseconds since 1970, UTC."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_VERSION_7: Final = 0x7000
+_VARIANT: Final = 0x8000_0000_0000_0000
+_BELOW_VARIANT: Final = 0x3FFF_FFFF_FFFF_FFFF
+
+
+class Clock:
+    """The real one."""
+
+    def now(self) -> int:
+        """Microseconds since 1970, UTC."""
+        return time.time_ns() // 1000
+
+    def chance(self) -> float:
+        """A random number from 0 up to 1."""
+        return random.random()  # noqa: S311 (jitter, not a secret)
+
+    def new_id(self) -> str:
+        """A UUID version 7 (RFC 9562): sorts by the time it was made, to a quarter of a microsecond.
+
+        The twelve bits after the version hold the fraction of the millisecond (method 3 of section 6.2).
+        """
+        milliseconds, rest = divmod(self.now(), 1000)
+        fraction = _VERSION_7 | (rest * 4096 // 1000)
+        tail = _VARIANT | (int.from_bytes(os.urandom(8)) & _BELOW_VARIANT)
+        digits = f"{milliseconds:012x}{fraction:04x}{tail:016x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def to_datetime(microseconds: int) -> datetime:
+    """The same moment as an aware time in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def to_text(microseconds: int | None) -> str | None:
+    """ISO 8601 in UTC to the millisecond, such as `2026-11-24T09:30:00.000Z`; None for None."""
+    if microseconds is None:
+        return None
+    return to_datetime(microseconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")

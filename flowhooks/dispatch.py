@@ -1,0 +1,264 @@
+"""Running one attempt of one delivery and making its outcome; it must not know who calls it, or when."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.clock import SECOND
+from flowhooks.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.errors import Reject, RetryAfter, Unavailable
+from flowhooks.ledger import Settlement
+from flowhooks.ledger.moves import Move, move, postpone
+from flowhooks.ledger.reading import Standing
+from flowhooks.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.clock import Clock
+    from flowhooks.delivery import Queued
+    from flowhooks.event import Event
+    from flowhooks.handler import Handler
+    from flowhooks.ledger import Claimed, Ledger
+    from flowhooks.notices import Notices
+    from flowhooks.plugins import Plugins
+
+MOST_ERROR: Final = 2_000
+MOST_TRACEBACK: Final = 20_000
+MOST_RESULT: Final = 65_536
+"""Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
+SETTLE_AGAIN: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between tries to record an outcome while the database is down; the last one goes on."""
+
+PROBE_AGAIN: Final = 60 * SECOND
+"""How long a probe that could not tell is left alone."""
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatch:
+    """Runs attempts.
+
+    Args:
+        ledger: marks them and records how they ended.
+        plugins: runs the handler, through the wrappers.
+        handlers: those that are loaded, by id.
+        notices: who is told.
+        clock: time and chance.
+        told: called, after it is durable, with the event's id and the delivery's standing.
+        pause: waits some seconds; answers True when the process is about to end.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        plugins: Plugins,
+        handlers: Mapping[str, Handler],
+        notices: Notices,
+        clock: Clock,
+        told: Callable[[str, Standing], None],
+        pause: Callable[[float], bool],
+    ) -> None:
+        self._ledger = ledger
+        self._plugins = plugins
+        self._handlers = handlers
+        self._notices = notices
+        self._clock = clock
+        self._told = told
+        self._pause = pause
+
+    def execute(self, queued: Queued) -> None:
+        """Make one attempt, or ask the probe of one that is *unknown*. Harmless for a delivery that has moved on.
+
+        Raises:
+            Unavailable: the attempt could not be marked; nothing was run.
+        """
+        handler = self._handlers.get(queued.handler)
+        if handler is None:
+            return
+        if queued.probe:
+            self._probe(handler, queued)
+            return
+        claimed = self._ledger.claim(queued)
+        if claimed is None:
+            return
+        delivery = Delivery(
+            id=queued.delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt
+        )
+        started = time.perf_counter()
+        outcome = self._run(handler, claimed.event, delivery)
+        self._finish(handler, claimed, delivery, outcome, time.perf_counter() - started)
+
+    def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
+        try:
+            answer = self._plugins.run_handler(handler, event, delivery)
+        except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
+            return self._failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
+        if isinstance(answer, Outcome):
+            return answer
+        why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield gave"
+        return Outcome(kind=OutcomeKind.FAILED, error=why, entered=bool(delivery._entered))  # noqa: SLF001 (as above)
+
+    def _failure(self, error: BaseException, *, entered: bool) -> Outcome:
+        if isinstance(error, Reject):
+            return Outcome(kind=OutcomeKind.REJECTED, error=_one_line(error), entered=entered)
+        line = _one_line(error)
+        if not isinstance(error, RetryAfter):
+            line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
+        if not entered:
+            plugin = self._plugins.guilty(error)
+            line = f"the run_handler wrapper of plugin {plugin} raised before the handler was entered: {line}"
+        elif plugin := self._plugins.guilty(error):
+            line = f"{line} (raised by the run_handler wrapper of plugin {plugin})"
+        return Outcome(
+            kind=OutcomeKind.FAILED,
+            error=line,
+            traceback=_traceback(error),
+            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+            entered=entered,
+        )
+
+    def _finish(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+        now = self._clock.now()
+        target, due_at = self._next(handler, claimed, outcome, now)
+        settlement = Settlement(
+            delivery.id,
+            delivery.handler,
+            delivery.attempt,
+            outcome.kind,
+            _kept(outcome.error, MOST_ERROR),
+            _kept(outcome.traceback, MOST_TRACEBACK),
+            self._result(outcome, delivery),
+            target,
+            due_at,
+            now,
+        )
+        if not self._settled(settlement):
+            return
+        if not outcome.succeeded:
+            log.warning(
+                "attempt_failed",
+                handler=delivery.handler,
+                delivery=delivery.id,
+                event_id=delivery.event_id,
+                attempt=delivery.attempt,
+                outcome=outcome.kind.value,
+                state=target.value,
+                error=settlement.error,
+                seconds=round(seconds, 6),
+            )
+        self._told(
+            delivery.event_id,
+            Standing(
+                delivery_id=delivery.id,
+                handler=delivery.handler,
+                state=target,
+                attempt=delivery.attempt,
+                due_at=due_at,
+                outcome=outcome.kind,
+                error=settlement.error,
+                finished_at=now,
+            ),
+        )
+        self._notices.settled(claimed.event, delivery, outcome, target)
+
+    def _next(self, handler: Handler, claimed: Claimed, outcome: Outcome, now: int) -> tuple[State, int | None]:
+        """The state that follows an outcome, and from when the next attempt may run."""
+        if outcome.succeeded:
+            return State.SUCCEEDED, None
+        if outcome.kind is OutcomeKind.REJECTED:
+            return State.DEAD, None
+        retry = handler.retry
+        if retry is None:
+            # Without `retry=` a failure is final, unless the function was not even entered, or itself asked for more.
+            if outcome.entered and outcome.retry_after is None:
+                return State.DEAD, None
+            retry = Retry()
+        delay = retry.delay(claimed.attempt - claimed.retries_from, self._clock.chance())
+        if delay is None:
+            return State.DEAD, None
+        if outcome.retry_after is not None:
+            delay = outcome.retry_after
+        return State.WAITING, now + int(delay * SECOND)
+
+    def _result(self, outcome: Outcome, delivery: Delivery) -> str | None:
+        if outcome.value is None:
+            return None
+        try:
+            text = json.dumps(outcome.value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(error))
+            return None
+        if len(text) > MOST_RESULT:
+            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters")
+            return None
+        return text
+
+    def _settled(self, settlement: Settlement) -> bool:
+        """Record an outcome, however long the database is down; False if the attempt was no longer the current one."""
+        tries = 0
+        while True:
+            try:
+                settled = self._ledger.settle(settlement)
+            except Unavailable as error:
+                if tries == 0:
+                    log.error("outcome_not_recorded", delivery=settlement.delivery_id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
+                tries += 1
+                if self._pause(SETTLE_AGAIN[min(tries, len(SETTLE_AGAIN)) - 1]):
+                    log.error("outcome_lost", delivery=settlement.delivery_id, attempt=settlement.attempt)  # noqa: TRY400 (as above)
+                    return False
+                continue
+            if not settled and tries == 0:
+                log.warning("stale_attempt", delivery=settlement.delivery_id, attempt=settlement.attempt)
+            # After a try whose answer was lost, False means that it had been recorded then.
+            return settled or tries > 0
+
+    def _probe(self, handler: Handler, queued: Queued) -> None:
+        """Ask a handler's probe what became of a lost attempt; what it cannot tell stays *unknown*."""
+        if handler.probe is None or (found := self._ledger.delivery(queued.delivery_id)) is None:
+            return
+        event, standing = found
+        if standing.state is not State.UNKNOWN:
+            return
+        delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
+        try:
+            verdict = handler.probe(event, delivery)
+        except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
+            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=_traceback(error))  # noqa: TRY400 (it is in the field)
+            verdict = None
+        now = self._clock.now()
+        if verdict is True:
+            moved = Move(delivery.id, State.UNKNOWN, State.SUCCEEDED, standing.attempt, now, note="its probe says that it did its work")
+            if self._ledger.write(lambda transaction: move(transaction, [moved])):
+                self._told(event.id, replace(standing, state=State.SUCCEEDED, due_at=None))
+        elif verdict is False:
+            note = "its probe says that it did not do its work"
+            self._ledger.write(lambda transaction: self._ledger.requeue(transaction, [standing], fresh=True, note=note))
+        else:
+            self._ledger.write(lambda transaction: postpone(transaction, delivery.id, now + PROBE_AGAIN))
+
+
+def _one_line(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
+        text = f"(its text cannot be had: {type(worse).__name__})"
+    return " ".join(text.split())
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _kept(text: str, most: int) -> str:
+    """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} … {text[-(most // 2) :]}"
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -1,0 +1,241 @@
+"""Taking a call-back in: route it, store it, wait a little for its handlers; it must not know HTTP."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.delivery import DONE, OutcomeKind, State
+from flowhooks.errors import Conflict, Unavailable, Unprocessable
+from flowhooks.event import digest, from_body
+from flowhooks.ledger import NewEvent
+from flowhooks.ledger.reading import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from flowhooks.clock import Clock
+    from flowhooks.event import Event
+    from flowhooks.handler import Handler
+    from flowhooks.ledger import Accepted, Ledger
+    from flowhooks.notices import Notices
+    from flowhooks.router import Router
+    from flowhooks.watches import Watches
+
+ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
+"""A call-back that comes again gives a dead delivery one more attempt, once a minute at the most."""
+
+
+class Status(StrEnum):
+    """What an answer says, the gravest first."""
+
+    DEAD = "dead"
+    PARKED = "parked"
+    PENDING = "pending"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallBack:
+    """A call-back that its schema has accepted.
+
+    Attributes:
+        source: the engine that sent it.
+        kind: its kind.
+        flow_instance_id: from its path.
+        body: its JSON object, nulls left out.
+        text: its body as received.
+    """
+
+    source: str
+    kind: str
+    flow_instance_id: str
+    body: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the engine is told.
+
+    Attributes:
+        event_id: the stored event.
+        status: dead if any delivery is; else parked; else pending if any is unfinished; else done.
+        standings: how its deliveries stand.
+    """
+
+    event_id: str
+    status: Status
+    standings: tuple[Standing, ...]
+
+
+class Intake:
+    """The way of a call-back from its body to its answer.
+
+    Args:
+        ledger: stores it.
+        router: says where it goes.
+        handlers: those that are loaded, by id.
+        absent: ids of handlers that are known but not loaded.
+        watches: where to wait.
+        notices: who is told of new events.
+        clock: time and ids.
+        ignore: JSON Pointers that do not count when two bodies are compared.
+        reject_unrouted: whether an event that nobody wants is refused rather than parked.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        router: Router,
+        handlers: Mapping[str, Handler],
+        absent: Collection[str],
+        watches: Watches,
+        notices: Notices,
+        clock: Clock,
+        ignore: Sequence[str] = (),
+        reject_unrouted: bool = False,
+    ) -> None:
+        self._ledger = ledger
+        self._router = router
+        self._handlers = handlers
+        self._absent = frozenset(absent)
+        self._watches = watches
+        self._notices = notices
+        self._clock = clock
+        self._ignore = tuple(ignore)
+        self._reject_unrouted = reject_unrouted
+        self._draining = False
+
+    def drain(self) -> None:
+        """Take nothing more in; those who wait are answered at once."""
+        self._draining = True
+        self._watches.release()
+
+    def take(self, call_back: CallBack, *, wait: float) -> Answer:
+        """Store a call-back, once for its identity, and wait for its handlers.
+
+        Args:
+            call_back: what was sent.
+            wait: seconds to wait for the handlers at the most; 0 answers as soon as it is stored.
+
+        Returns:
+            The answer. It is durably stored.
+
+        Raises:
+            Conflict: its identity came before with other data, which is kept.
+            Unprocessable: nobody wants it, and the settings say to refuse what nobody wants.
+            Unavailable: it is not known to be stored; calling again is safe.
+        """
+        if self._draining:
+            raise Unavailable("draining")
+        new = self._routed(call_back)
+        event_id = new.event.id
+        present = [delivery_id for delivery_id, handler in new.deliveries if handler not in new.absent]
+        watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
+        try:
+            accepted = self._ledger.accept(new)
+            if accepted.conflict:
+                raise Conflict(accepted.event_id)
+            if not accepted.new:
+                return self._again(accepted, wait=wait)
+            self._notices.accepted(new.event, list(new.route))
+            standings = {
+                delivery_id: Standing(
+                    delivery_id=delivery_id,
+                    handler=handler,
+                    state=State.WAITING,
+                    attempt=0,
+                    due_at=None if handler in new.absent else new.now,
+                )
+                for delivery_id, handler in new.deliveries
+            }
+            if watch is not None:
+                watch.wait(wait)
+                standings |= watch.standings
+            return _answer(event_id, accepted.state, standings.values())
+        finally:
+            if watch is not None:
+                self._watches.close(event_id, watch)
+
+    def _routed(self, call_back: CallBack) -> NewEvent:
+        now = self._clock.now()
+        event: Event = from_body(
+            call_back.body,
+            id=self._clock.new_id(),
+            source=call_back.source,
+            kind=call_back.kind,
+            flow_instance_id=call_back.flow_instance_id,
+            received_at=to_datetime(now),
+        )
+        route = self._router.route(event)
+        if route.parked and self._reject_unrouted:
+            raise Unprocessable("unrouted")
+        state = "parked" if route.parked else "routed" if route.handlers else "dismissed"
+        return NewEvent(
+            event=event,
+            body=call_back.text,
+            digest=digest(call_back.body, self._ignore),
+            state=state,
+            route=route.handlers,
+            deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
+            absent=self._absent,
+            now=now,
+        )
+
+    def _again(self, accepted: Accepted, *, wait: float) -> Answer:
+        """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may try again."""
+        standings = accepted.standings
+        if any(one.state is State.DEAD for one in standings):
+            standings = self._revive(accepted.event_id, standings)
+        moving = [one for one in standings if _moves(one)]
+        if moving and wait > 0:
+            started = time.monotonic()
+            watch = self._watches.open(accepted.event_id, [one.delivery_id for one in moving], wait)
+            if watch is not None:
+                try:
+                    watch.tell_before(self._ledger.standings(accepted.event_id))
+                    watch.wait(max(0.0, wait - (time.monotonic() - started)))
+                    standings = tuple(({one.delivery_id: one for one in standings} | watch.standings).values())
+                finally:
+                    self._watches.close(accepted.event_id, watch)
+        return _answer(accepted.event_id, accepted.state, standings)
+
+    def _revive(self, event_id: str, standings: tuple[Standing, ...]) -> tuple[Standing, ...]:
+        now = self._clock.now()
+        again = [one for one in standings if self._may_try_again(one, now)]
+        if not again:
+            return standings
+        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=self._absent))
+        return self._ledger.standings(event_id)
+
+    def _may_try_again(self, standing: Standing, now: int) -> bool:
+        handler = self._handlers.get(standing.handler)
+        return (
+            standing.state is State.DEAD
+            and standing.outcome is not OutcomeKind.REJECTED
+            and handler is not None
+            and handler.retry is not None
+            and (standing.finished_at is None or now - standing.finished_at >= ANOTHER_ATTEMPT_AFTER)
+        )
+
+
+def _moves(standing: Standing) -> bool:
+    return standing.state is State.RUNNING or (standing.state is State.WAITING and standing.due_at is not None)
+
+
+def _answer(event_id: str, state: str, standings: Collection[Standing]) -> Answer:
+    states = {one.state for one in standings}
+    if State.DEAD in states:
+        status = Status.DEAD
+    elif state == "parked":
+        status = Status.PARKED
+    elif states <= DONE:
+        status = Status.DONE
+    else:
+        status = Status.PENDING
+    return Answer(event_id=event_id, status=status, standings=tuple(standings))

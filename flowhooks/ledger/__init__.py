@@ -1,0 +1,352 @@
+"""The ledger: the durable record of events, deliveries and attempts; it must not know HTTP, plugins or threads that run handlers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
+
+from flowhooks.delivery import Queued, State
+from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
+from flowhooks.ledger import dialects, known, migrating, reading, running
+from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
+from flowhooks.ledger.books import Books, balance
+from flowhooks.ledger.moves import Move, move
+from flowhooks.ledger.rerouting import ParkedGroup, Rerouted, parked_groups, reroute
+from flowhooks.ledger.running import Claim, Claimed, Settlement, Settling
+from flowhooks.ledger.tables import processes
+from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.clock import Clock
+    from flowhooks.delivery import Attempt, Runner
+    from flowhooks.event import Event
+    from flowhooks.handler import Handler
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.reading import EventFilter, Standing, Stored
+
+__all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Settlement", "Transaction"]
+
+T = TypeVar("T")
+
+PAGE: Final = 500
+"""Events read at once where all are wanted: no reader may pin the write-ahead log for long."""
+
+
+class Reader:
+    """The ledger for those who only look: it can change nothing, whatever it is asked.
+
+    Args:
+        url: the database.
+
+    Raises:
+        LedgerUnusable: the database is missing, is no ledger, or is not at this version.
+    """
+
+    def __init__(self, url: str) -> None:
+        file = dialects.database_file(url)
+        if file is not None and not file.exists():
+            raise LedgerUnusable(f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`")
+        self._engine = dialects.open_engine(url, writing=False)
+        try:
+            with self.connection() as connection:
+                migrating.check(connection)
+        except LedgerUnusable:
+            self._engine.dispose()
+            raise
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection that reads one moment's state.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise LedgerUnusable(f"the database cannot be read: {plain(error)}") from error
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def find(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
+        """The newest events that a filter means, `limit` at the most, going on after the id `after`."""
+        with self.connection() as connection:
+            return reading.find(connection, wanted, limit=limit, after=after)
+
+    def event(self, event_id: str) -> Stored:
+        """One event.
+
+        Raises:
+            NotFound: there is none with this id.
+        """
+        with self.connection() as connection:
+            found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
+        if not found:
+            raise NotFound(f"there is no event {event_id}")
+        return found[0]
+
+    def standings(self, event_id: str) -> tuple[Standing, ...]:
+        """How the deliveries of an event stand."""
+        with self.connection() as connection:
+            return reading.standings(connection, [event_id]).get(event_id, ())
+
+    def delivery(self, delivery_id: str) -> tuple[Event, Standing] | None:
+        """One delivery and its event, or None."""
+        with self.connection() as connection:
+            return reading.delivery(connection, delivery_id)
+
+    def due(self, now: int, most: Callable[[str], int]) -> list[Queued]:
+        """What may run or be probed by `now`; `most` says how many of a handler are wanted."""
+        with self.connection() as connection:
+            return reading.due(connection, now, most)
+
+    def each(self, wanted: EventFilter) -> Iterator[Stored]:
+        """Every event that a filter means, the oldest first, a short read for each page."""
+        after = ""
+        while True:
+            with self.connection() as connection:
+                page = reading.find(connection, wanted, limit=PAGE, after=after, newest_first=False)
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = page[-1].event.id
+
+    def how_many(self, wanted: EventFilter) -> int:
+        """How many events a filter means."""
+        with self.connection() as connection:
+            return reading.how_many(connection, wanted)
+
+    def attempts(self, delivery_id: str) -> tuple[Attempt, ...]:
+        """Every attempt of a delivery, the first one first."""
+        with self.connection() as connection:
+            return reading.attempts_of(connection, delivery_id)
+
+    def conflicts(self, event_id: str) -> list[tuple[int, str]]:
+        """The differing bodies that came under an event's identity: when, and what."""
+        with self.connection() as connection:
+            return reading.conflicts_of(connection, event_id)
+
+    def parked(self) -> list[ParkedGroup]:
+        """What is parked, by what a router looks at."""
+        with self.connection() as connection:
+            return parked_groups(connection)
+
+    def tally(self) -> dict[str, int]:
+        """How much is waiting, running, dead, unknown and parked."""
+        with self.connection() as connection:
+            return reading.tally(connection)
+
+    def known(self) -> list[KnownHandler]:
+        """Every handler that was ever loaded and not retired."""
+        with self.connection() as connection:
+            return known.known(connection)
+
+    def balance(self) -> Books:
+        """Whether the books balance."""
+        with self.connection() as connection:
+            return balance(connection)
+
+    def quick_check(self) -> str | None:
+        """What the database says is wrong with its file, or None."""
+        try:
+            return dialects.quick_check(self._engine)
+        except SQLAlchemyError as error:
+            return plain(error)
+
+
+class Ledger(Reader):
+    """The ledger for the one process that writes. The caller holds the lock.
+
+    Args:
+        url: the database; its tables are brought up to this version.
+        runner: is told, within the transactions, what may run.
+        clock: time and ids.
+        queue: how much work may queue before more is refused.
+        timeout: seconds that a piece of work may take until it is durable.
+
+    Attributes:
+        process: this process's id in the ledger.
+        upgraded_from: the migration that the database stood at; None for a new one.
+
+    Raises:
+        LedgerUnusable: the database cannot be opened or written, is no ledger, or is of a newer version.
+    """
+
+    def __init__(self, url: str, *, runner: Runner, clock: Clock, queue: int = 10_000, timeout: float = 5.0) -> None:
+        self.process = clock.new_id()
+        self._clock = clock
+        self._timeout = timeout
+        self._writing = dialects.open_engine(url, writing=True)
+        try:
+            self.upgraded_from, _head = migrating.upgrade(self._writing)
+            super().__init__(url)
+        except LedgerUnusable:
+            self._writing.dispose()
+            raise
+        self._runner = runner
+        self._accepting = Accepting(runner=runner, process=self.process)
+        self._settling = Settling(runner=runner)
+        self._writer = Writer(self._writing, limit=queue)
+        self._writer.start()
+        self.write(self._signed_on)
+
+    def _signed_on(self, transaction: Transaction) -> None:
+        transaction.connection.execute(
+            dialects.insert(processes).values(
+                id=self.process, host=socket.gethostname(), pid=os.getpid(), started_at=self._clock.now()
+            )
+        )
+
+    def close(self) -> None:
+        """Commit what was submitted, sign off, let go of the database."""
+        signed_off = update(processes).where(processes.c.id == self.process).values(stopped_at=self._clock.now())
+        try:
+            self._writer.submit(run, lambda transaction: transaction.connection.execute(signed_off))
+        finally:
+            self._writer.close()
+            super().close()
+            self._writing.dispose()
+
+    def write(self, function: Callable[[Transaction], T], timeout: float | None = None) -> T:
+        """Call `function` in the writer's thread, in a transaction, and wait until that is durable.
+
+        Args:
+            function: may be called a second time if the transaction failed.
+            timeout: seconds; default the ledger's own.
+
+        Raises:
+            Unavailable: it could not be done, or not in time.
+            FlowhooksError: whatever `function` raised; nothing was changed.
+        """
+        return self._result(self._writer.submit(run, function), timeout)
+
+    def accept(self, new: NewEvent) -> Accepted:
+        """Store an event and its deliveries in one transaction, and wait until that is durable.
+
+        Raises:
+            Unavailable: it is not known to be stored; calling again is safe.
+        """
+        return self._result(self._writer.submit(self._accepting, new))
+
+    def claim(self, queued: Queued) -> Claimed | None:
+        """Mark a delivery as running, durably; None if it is no longer as its runner knew it.
+
+        Raises:
+            Unavailable: it could not be done in time.
+        """
+        return self._result(self._writer.submit(running.claim, Claim(queued, self.process, self._clock.now())))
+
+    def settle(self, settlement: Settlement) -> bool:
+        """Record how an attempt ended; False if it was no longer the current one, which then changes nothing.
+
+        Raises:
+            Unavailable: it could not be done in time.
+        """
+        return self._result(self._writer.submit(self._settling, settlement))
+
+    def requeue(
+        self,
+        transaction: Transaction,
+        standings: Sequence[Standing],
+        *,
+        absent: Collection[str] = (),
+        fresh: bool = False,
+        note: str | None = None,
+    ) -> set[str]:
+        """Have deliveries run again, if they are still as they were seen.
+
+        Args:
+            transaction: the open transaction.
+            standings: the deliveries, as last seen.
+            absent: ids of handlers that are not loaded: their deliveries wait for them.
+            fresh: whether their retry schedules start anew; else this is one attempt more.
+            note: what an operator said.
+
+        Returns:
+            The ids of those that now wait.
+
+        Raises:
+            IllegalMove: one is in a state from which it cannot run again.
+        """
+        now = self._clock.now()
+        moved = move(
+            transaction,
+            [
+                Move(
+                    one.delivery_id,
+                    one.state,
+                    State.WAITING,
+                    one.attempt,
+                    now,
+                    due_at=None if one.handler in absent else now,
+                    retries_from=one.attempt if fresh else None,
+                    note=note,
+                )
+                for one in standings
+            ],
+        )
+        queued = [
+            Queued(one.delivery_id, one.handler, one.attempt)
+            for one in standings
+            if one.delivery_id in moved and one.handler not in absent
+        ]
+        if queued:
+            self._runner.enqueue(transaction, queued, now)
+        return moved
+
+    def reroute(self, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
+        """Give parked events their new deliveries; how many were still parked."""
+        return self.write(
+            lambda transaction: reroute(
+                transaction, items, runner=self._runner, absent=absent, now=self._clock.now()
+            )
+        )
+
+    def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
+        """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""
+
+        def met(transaction: Transaction) -> list[KnownHandler]:
+            now = self._clock.now()
+            known.remember(transaction, loaded, now)
+            here = {handler.id for handler in loaded}
+            known.shelve(transaction, here, now)
+            return [one for one in known.known(transaction.connection) if one.id not in here]
+
+        return self.write(met, timeout=600)
+
+    def recover(self) -> dict[Any, int]:
+        """Settle as lost what earlier processes left running; how many went where."""
+        return self.write(
+            lambda transaction: running.recover(
+                transaction, self._settling, self._clock.now(), self._clock.chance()
+            ),
+            timeout=600,
+        )
+
+    @property
+    def failing(self) -> str | None:
+        """Why the last write failed, if it did: the kind of error."""
+        return self._writer.failing
+
+    def _result(self, ticket: Ticket[T], timeout: float | None = None) -> T:
+        try:
+            return ticket.result(self._timeout if timeout is None else timeout)
+        except SQLAlchemyError as error:
+            raise Unavailable("ledger_down") from error
+
+
+def plain(error: SQLAlchemyError) -> str:
+    """What a database error says, in one line and without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())

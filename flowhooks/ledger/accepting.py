@@ -1,0 +1,252 @@
+"""Taking events in: each with its deliveries, once for each identity; it must not know who routes or runs them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Integer, Text, func, select, update
+
+from flowhooks.delivery import Queued, State
+from flowhooks.ledger import dialects
+from flowhooks.ledger.reading import Standing, standings
+from flowhooks.ledger.tables import conflicts, counters, deliveries, events
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks.delivery import Runner
+    from flowhooks.event import Event
+    from flowhooks.ledger.writer import Transaction
+
+MOST_CONFLICTS: Final = 10
+"""Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event that is to be stored, already routed.
+
+    Attributes:
+        event: the event.
+        body: its body as received.
+        digest: its body's digest.
+        state: `"routed"`, `"parked"` or `"dismissed"`.
+        route: handler id to the reason why.
+        deliveries: (delivery id, handler id) for each of the route's handlers.
+        absent: those of the handlers that are not loaded here: their deliveries wait for them.
+        now: microseconds since 1970.
+    """
+
+    event: Event
+    body: str
+    digest: str
+    state: str
+    route: Mapping[str, str]
+    deliveries: Sequence[tuple[str, str]]
+    absent: frozenset[str] = frozenset()
+    now: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What became of a `NewEvent`.
+
+    Attributes:
+        event_id: the stored event's id: its own, or that of the one that was there before.
+        new: whether it was stored now.
+        conflict: whether the one that was there before had other data.
+        state: the stored event's state.
+        standings: how the deliveries stood at that moment; empty for a new event or a conflict.
+    """
+
+    event_id: str
+    new: bool
+    conflict: bool = False
+    state: str
+    standings: tuple[Standing, ...] = field(default=())
+
+
+_IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
+_INSERT_EVENTS: Final = dialects.insert(events).on_conflict_do_nothing().returning(events.c.id)
+# RETURNING is for its effect: it makes all rows one statement.
+INSERT_DELIVERIES: Final = dialects.insert(deliveries).returning(deliveries.c.id)
+_FIND: Final = select(
+    events.c.id,
+    events.c.digest,
+    events.c.state,
+    events.c.flow_instance_id,
+    events.c.callback_class,
+    events.c.kind,
+    events.c.source,
+).join(
+    _IDENTITY,
+    (events.c.flow_instance_id == _IDENTITY.c.flow_instance_id)
+    & (events.c.callback_class == _IDENTITY.c.callback_class)
+    & (events.c.kind == _IDENTITY.c.kind)
+    & (events.c.source == _IDENTITY.c.source),
+)
+_REPEATED_ROWS = dialects.rows("repeated", id=Text, times=Integer)
+_REPEAT: Final = (
+    update(events)
+    .where(events.c.id == _REPEATED_ROWS.c.id)
+    .values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
+)
+_ADDED = dialects.insert(counters)
+_COUNT: Final = _ADDED.on_conflict_do_update(
+    index_elements=["name", "process"], set_={"value": counters.c.value + _ADDED.excluded.value}
+)
+
+
+class Accepting:
+    """The batch work of taking events in.
+
+    Args:
+        runner: is told, within the transaction, what may run.
+        process: this process's id, under which it counts.
+    """
+
+    def __init__(self, *, runner: Runner, process: str) -> None:
+        self._runner = runner
+        self._process = process
+
+    def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
+        """Store what is new, count what was there, keep what differs; one result for each item, in order."""
+        first: dict[tuple[str, str, str, str], NewEvent] = {}
+        for item in items:
+            first.setdefault(item.event.identity, item)
+        stored = self._insert(transaction, [first[identity] for identity in sorted(first)])
+        known = {
+            identity: (item.event.id, item.digest, item.state)
+            for identity, item in first.items()
+            if item.event.id in stored
+        }
+        known |= _find(transaction, [identity for identity in first if identity not in known])
+        answers = [
+            self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items
+        ]
+        if len(stored) < len(items):
+            answers = self._repeated(transaction, items, answers)
+        return answers
+
+    def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> set[str]:
+        connection = transaction.connection
+        stored = set(connection.execute(_INSERT_EVENTS, [_event_row(item) for item in items]).scalars())
+        if not stored:
+            return stored
+        fresh = [item for item in items if item.event.id in stored]
+        rows = [
+            delivery_row(delivery_id, item.event.id, handler, absent=handler in item.absent, now=item.now)
+            for item in fresh
+            for delivery_id, handler in item.deliveries
+        ]
+        if rows:
+            connection.execute(INSERT_DELIVERIES, rows).all()
+            self._enqueue(transaction, fresh)
+        count(transaction, "accepted", self._process, len(fresh))
+        return stored
+
+    def _enqueue(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
+        queued = [
+            Queued(delivery_id, handler, 0)
+            for item in items
+            for delivery_id, handler in item.deliveries
+            if handler not in item.absent
+        ]
+        if queued:
+            self._runner.enqueue(transaction, queued, items[0].now)
+
+    @staticmethod
+    def _answer(item: NewEvent, known: tuple[str, str, str], *, fresh: bool) -> Accepted:
+        event_id, digest, state = known
+        return Accepted(event_id=event_id, new=fresh, conflict=digest != item.digest, state=state)
+
+    def _repeated(
+        self, transaction: Transaction, items: list[NewEvent], answers: list[Accepted]
+    ) -> list[Accepted]:
+        connection = transaction.connection
+        repeats: dict[str, int] = {}
+        for item, answer in zip(items, answers, strict=True):
+            if answer.conflict:
+                _keep_conflict(transaction, answer.event_id, item)
+            elif not answer.new:
+                repeats[answer.event_id] = repeats.get(answer.event_id, 0) + 1
+        if not repeats:
+            return answers
+        connection.execute(_REPEAT, {"repeated": json.dumps(sorted(repeats.items()))})
+        standing = standings(connection, list(repeats))
+        return [
+            answer
+            if answer.new or answer.conflict
+            else Accepted(
+                event_id=answer.event_id,
+                new=False,
+                state=answer.state,
+                standings=standing.get(answer.event_id, ()),
+            )
+            for answer in answers
+        ]
+
+
+def count(transaction: Transaction, name: str, process: str, by: int) -> None:
+    """Add to one of the ledger's counters, in this process's own row of it."""
+    transaction.connection.execute(_COUNT, {"name": name, "process": process, "value": by})
+
+
+def _find(transaction: Transaction, identities: list[tuple[str, str, str, str]]) -> dict[tuple[str, ...], tuple[str, str, str]]:
+    if not identities:
+        return {}
+    wanted = json.dumps([[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities])
+    found = transaction.connection.execute(_FIND, {"identities": wanted})
+    return {(row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state) for row in found}
+
+
+def _keep_conflict(transaction: Transaction, event_id: str, item: NewEvent) -> None:
+    kept = transaction.connection.execute(
+        select(func.count()).select_from(conflicts).where(conflicts.c.event_id == event_id)
+    ).scalar_one()
+    if kept < MOST_CONFLICTS:
+        transaction.connection.execute(
+            dialects.insert(conflicts)
+            .values(event_id=event_id, digest=item.digest, body=item.body, received_at=item.now)
+            .on_conflict_do_nothing()
+        )
+
+
+def _event_row(item: NewEvent) -> dict[str, object]:
+    event = item.event
+    return {
+        "id": event.id,
+        "source": event.source,
+        "kind": event.kind,
+        "flow_instance_id": event.flow_instance_id,
+        "callback_class": event.callback_class or "",
+        "business_key": event.business_key,
+        "process_definition_id": event.process_definition_id,
+        "process_definition_key": event.process_definition_key,
+        "process_definition_version": event.process_definition_version,
+        "body": item.body,
+        "digest": item.digest,
+        "state": item.state,
+        "route": json.dumps(item.route, ensure_ascii=False),
+        "route_size": len(item.route),
+        "repeats": 0,
+        "received_at": item.now,
+    }
+
+
+def delivery_row(delivery_id: str, event_id: str, handler: str, *, absent: bool, now: int) -> dict[str, object]:
+    """A delivery that waits; without a time from which it may run if its handler is not loaded."""
+    return {
+        "id": delivery_id,
+        "event_id": event_id,
+        "handler": handler,
+        "state": State.WAITING.value,
+        "attempt": 0,
+        "retries_from": 0,
+        "due_at": None if absent else now,
+        "note": "",
+        "created_at": now,
+        "changed_at": now,
+    }

@@ -1,0 +1,106 @@
+"""The handlers that the ledger has known, so that one whose plugin is missing still gets its deliveries.
+
+It must not know how plugins are found.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select, update
+
+from flowhooks.delivery import State
+from flowhooks.handler import Handler, Selectors
+from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import deliveries, handlers
+from flowhooks.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.writer import Transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHandler:
+    """A handler as the ledger remembers it.
+
+    Attributes:
+        id: `plugin:name`.
+        selectors: what it listened to when it was last loaded.
+        last_seen_at: when that was, in microseconds since 1970.
+    """
+
+    id: str
+    selectors: Selectors
+    last_seen_at: int
+
+
+_REMEMBER: Final = dialects.insert(handlers)
+_REMEMBERED: Final = _REMEMBER.on_conflict_do_update(
+    index_elements=["id"],
+    set_={
+        "selectors": _REMEMBER.excluded.selectors,
+        "retry": _REMEMBER.excluded.retry,
+        "probes": _REMEMBER.excluded.probes,
+        "last_seen_at": _REMEMBER.excluded.last_seen_at,
+        "retired_at": None,
+    },
+)
+
+
+def retry_from_json(text: str | None) -> Retry | None:
+    """The retry that a handler declared when it was last loaded."""
+    return Retry(**json.loads(text)) if text else None
+
+
+def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> None:
+    """Write down the handlers that are loaded now; those that are not stay as they were."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": handler.id,
+            "selectors": json.dumps(handler.selectors.to_json(), ensure_ascii=False),
+            "retry": json.dumps(asdict(handler.retry)) if handler.retry else None,
+            "probes": int(handler.probe is not None),
+            "first_seen_at": now,
+            "last_seen_at": now,
+            "retired_at": None,
+        }
+        for handler in loaded
+    ]
+    if rows:
+        transaction.connection.execute(_REMEMBERED, rows)
+
+
+def known(connection: Connection) -> list[KnownHandler]:
+    """Every handler that was ever loaded and not retired, by id."""
+    found = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
+    return [
+        KnownHandler(id=row.id, selectors=Selectors.from_json(json.loads(row.selectors)), last_seen_at=row.last_seen_at)
+        for row in found
+    ]
+
+
+def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+    """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
+
+    A waiting delivery without a time is passed over by the runner, so that a million that wait for a missing
+    plugin cost nothing.
+    """
+    connection = transaction.connection
+    here = json.dumps(list(loaded))
+    waiting = deliveries.c.state == State.WAITING.value
+    is_here = deliveries.c.handler.in_(dialects.keys("here"))
+    connection.execute(
+        update(deliveries).where(waiting, deliveries.c.due_at.is_(None), is_here).values(due_at=now), {"here": here}
+    )
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.due_at.is_not(None), waiting, deliveries.c.handler.not_in(dialects.keys("here")))
+        .values(due_at=None),
+        {"here": here},
+    )

@@ -1,0 +1,292 @@
+"""Everything that is read of events and their deliveries; it must not change anything."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Select, and_, bindparam, func, select
+
+from flowhooks import schema
+from flowhooks.clock import to_datetime
+from flowhooks.delivery import Attempt, OutcomeKind, Queued, State
+from flowhooks.event import Event, from_body
+from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import attempts, conflicts, deliveries, events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection, Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a delivery stands: all that an answer or a listing needs of it.
+
+    Attributes:
+        delivery_id: the delivery.
+        handler: its handler's id.
+        state: its state.
+        attempt: how many attempts have begun.
+        due_at: from when it may run or be probed, in microseconds since 1970; or None.
+        outcome: how its last attempt ended; None if there was none, or while it runs.
+        error: its last attempt's error, one line.
+        finished_at: when its last attempt ended, in microseconds since 1970; or None.
+        note: what an operator said of it.
+    """
+
+    delivery_id: str
+    handler: str
+    state: State
+    attempt: int
+    due_at: int | None
+    outcome: OutcomeKind | None = None
+    error: str = ""
+    finished_at: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are meant; what is left out does not narrow. The one filter of every listing and every mass action.
+
+    Attributes:
+        ids: these events.
+        flow_instance_id: the engine's process instance id.
+        business_key: exactly this business key.
+        callback_class: exactly this call-back class.
+        process_key: exactly this process definition key.
+        handler: events with a delivery for this handler.
+        state: a delivery's state, or `"parked"` or `"dismissed"`.
+        since: received at or after, in microseconds since 1970.
+        until: received before, in microseconds since 1970.
+    """
+
+    ids: tuple[str, ...] = ()
+    flow_instance_id: str | None = None
+    business_key: str | None = None
+    callback_class: str | None = None
+    process_key: str | None = None
+    handler: str | None = None
+    state: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything at all is asked for."""
+        return self != EventFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An event as it is stored, with what the ledger knows about it.
+
+    Attributes:
+        event: the event.
+        body: its body as received.
+        state: `"routed"`, `"parked"` or `"dismissed"`.
+        route: handler id to the reason why.
+        repeats: how often the same call-back came again.
+        standings: its deliveries, in the order in which they were made.
+    """
+
+    event: Event
+    body: str
+    state: str
+    route: dict[str, str]
+    repeats: int
+    standings: tuple[Standing, ...]
+
+
+def to_event(row: Row[Any]) -> Event:
+    """The event that a row of `events` holds, its data read anew so that nobody shares it."""
+    return from_body(
+        schema.parse(row.body.encode()),
+        id=row.id,
+        source=row.source,
+        kind=row.kind,
+        flow_instance_id=row.flow_instance_id,
+        received_at=to_datetime(row.received_at),
+    )
+
+
+_STANDING: Final = select(
+    deliveries.c.event_id,
+    deliveries.c.id,
+    deliveries.c.handler,
+    deliveries.c.state,
+    deliveries.c.attempt,
+    deliveries.c.due_at,
+    deliveries.c.note,
+    attempts.c.outcome,
+    attempts.c.error,
+    attempts.c.finished_at,
+).outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
+_STANDINGS: Final = _STANDING.where(deliveries.c.event_id.in_(dialects.keys("event_ids"))).order_by(deliveries.c.id)
+_HAS_TIME: Final = deliveries.c.due_at.is_not(None)
+_DUE: Final = (
+    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state)
+    .where(_HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"))
+    .order_by(deliveries.c.due_at)
+    .limit(bindparam("most"))
+)
+_FIRST: Final = select(func.min(deliveries.c.handler).label("handler")).where(_HAS_TIME).cte("with_work", recursive=True)
+_NEXT: Final = select(func.min(deliveries.c.handler)).where(_HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+# One step down the index for each handler that has work, however many deliveries each of them has.
+_WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
+
+
+def standings(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[Standing, ...]]:
+    """How the deliveries of these events stand, by event id."""
+    found: dict[str, list[Standing]] = defaultdict(list)
+    for row in connection.execute(_STANDINGS, {"event_ids": json.dumps(event_ids)}):
+        found[row.event_id].append(_standing(row))
+    return {event_id: tuple(several) for event_id, several in found.items()}
+
+
+def delivery(connection: Connection, delivery_id: str) -> tuple[Event, Standing] | None:
+    """One delivery and its event; None if there is none with this id."""
+    found = connection.execute(_STANDING.where(deliveries.c.id == delivery_id)).one_or_none()
+    if found is None:
+        return None
+    return to_event(connection.execute(select(events).where(events.c.id == found.event_id)).one()), _standing(found)
+
+
+def _standing(row: Row[Any]) -> Standing:
+    return Standing(
+        delivery_id=row.id,
+        handler=row.handler,
+        state=State(row.state),
+        attempt=row.attempt,
+        due_at=row.due_at,
+        outcome=OutcomeKind(row.outcome) if row.outcome else None,
+        error=row.error or "",
+        finished_at=row.finished_at,
+        note=row.note,
+    )
+
+
+def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Queued]:
+    """What may run or be probed by `now`, the longest due first within each handler.
+
+    Args:
+        connection: any connection.
+        now: microseconds since 1970.
+        most: how many of a handler are wanted at the most; 0 passes it over.
+    """
+    found: list[Queued] = []
+    for handler in connection.execute(select(_WITH_WORK.c.handler)).scalars().all():
+        if handler is not None and (wanted := most(handler)) > 0:
+            rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": wanted})
+            found.extend(Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN) for row in rows)
+    return found
+
+
+def find(connection: Connection, wanted: EventFilter, *, limit: int, after: str = "", newest_first: bool = True) -> list[Stored]:
+    """The events that a filter means.
+
+    Args:
+        connection: any connection.
+        wanted: the filter.
+        limit: how many at the most.
+        after: the id after which to go on, in the direction of the listing.
+        newest_first: else the oldest come first.
+    """
+    query = _narrowed(select(events), wanted).limit(limit)
+    if after:
+        query = query.where(events.c.id < after if newest_first else events.c.id > after)
+    found = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
+    standing = standings(connection, [row.id for row in found])
+    return [
+        Stored(
+            event=to_event(row),
+            body=row.body,
+            state=row.state,
+            route=json.loads(row.route),
+            repeats=row.repeats,
+            standings=standing.get(row.id, ()),
+        )
+        for row in found
+    ]
+
+
+def how_many(connection: Connection, wanted: EventFilter) -> int:
+    """How many events a filter means."""
+    return int(connection.execute(_narrowed(select(func.count()).select_from(events), wanted)).scalar_one())
+
+
+def _narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
+    exact = {
+        events.c.flow_instance_id: wanted.flow_instance_id,
+        events.c.business_key: wanted.business_key,
+        events.c.callback_class: wanted.callback_class,
+        events.c.process_definition_key: wanted.process_key,
+    }
+    for column, value in exact.items():
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.ids:
+        query = query.where(events.c.id.in_(wanted.ids))
+    if wanted.since is not None:
+        query = query.where(events.c.received_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(events.c.received_at < wanted.until)
+    if wanted.state in {"parked", "dismissed"}:
+        query = query.where(events.c.state == wanted.state)
+    of_delivery = []
+    if wanted.state in set(State):
+        of_delivery.append(deliveries.c.state == wanted.state)
+    if wanted.handler is not None:
+        of_delivery.append(deliveries.c.handler == wanted.handler)
+    if of_delivery:
+        query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
+    return query
+
+
+def attempts_of(connection: Connection, delivery_id: str) -> tuple[Attempt, ...]:
+    """Every attempt of a delivery, the first one first."""
+    found = connection.execute(
+        select(attempts).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.number)
+    )
+    return tuple(
+        Attempt(
+            number=row.number,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            outcome=OutcomeKind(row.outcome) if row.outcome else None,
+            error=row.error,
+            traceback=row.traceback,
+            result=row.result,
+            process=row.process,
+        )
+        for row in found
+    )
+
+
+def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
+    """The differing bodies that came under this event's identity: when, and what."""
+    found = connection.execute(select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at))
+    return [(row.received_at, row.body) for row in found]
+
+
+def tally(connection: Connection) -> dict[str, int]:
+    """How many deliveries are not at rest, by state, and how many events are parked; costs nothing for what is at rest."""
+    at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
+    found = connection.execute(
+        select(deliveries.c.state, func.count()).where(deliveries.c.state.in_(at_work)).group_by(deliveries.c.state)
+    )
+    waiting = deliveries.c.state == State.WAITING.value
+    counts = {
+        State.WAITING.value: select(func.count()).where(waiting, _HAS_TIME),
+        "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
+        "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
+    }
+    return (
+        dict.fromkeys(at_work, 0)
+        | dict(found.tuples().all())
+        | {name: connection.execute(query).scalar_one() for name, query in counts.items()}
+    )

@@ -1,0 +1,99 @@
+"""Events that were parked, and what becomes of them when somebody wants them; it must not know how a route is found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import func, select, update
+
+from flowhooks.delivery import Queued
+from flowhooks.ledger.accepting import INSERT_DELIVERIES, delivery_row
+from flowhooks.ledger.tables import events
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sqlalchemy import Connection
+
+    from flowhooks.delivery import Runner
+    from flowhooks.ledger.writer import Transaction
+
+
+class ParkedGroup(NamedTuple):
+    """Parked events that any router would treat alike.
+
+    Attributes:
+        kind: their kind of call-back.
+        source: their engine.
+        callback_class: their class; `""` where they named none.
+        process_key: their process definition key, or None.
+        process_version: their process definition version, or None.
+        count: how many there are.
+    """
+
+    kind: str
+    source: str
+    callback_class: str
+    process_key: str | None
+    process_version: int | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerouted:
+    """A parked event that is parked no longer.
+
+    Attributes:
+        event_id: the event.
+        state: `"routed"`, or `"dismissed"` where the settings now say that nobody need want it.
+        route: its whole route, with what it had before.
+        deliveries: (delivery id, handler id) for each handler that is new to it.
+    """
+
+    event_id: str
+    state: str
+    route: Mapping[str, str]
+    deliveries: tuple[tuple[str, str], ...]
+
+
+_ALIKE: Final = (
+    events.c.kind,
+    events.c.source,
+    events.c.callback_class,
+    events.c.process_definition_key,
+    events.c.process_definition_version,
+)
+
+
+def parked_groups(connection: Connection) -> list[ParkedGroup]:
+    """What is parked, by what a router looks at; the largest group first."""
+    query = select(*_ALIKE, func.count().label("count")).where(events.c.state == "parked").group_by(*_ALIKE)
+    return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
+
+
+def reroute(
+    transaction: Transaction, items: list[Rerouted], *, runner: Runner, absent: Collection[str], now: int
+) -> int:
+    """Give parked events their new deliveries; how many were still parked, and so were given them."""
+    done = 0
+    for item in items:
+        changed = transaction.connection.execute(
+            update(events)
+            .where(events.c.id == item.event_id, events.c.state == "parked")
+            .values(state=item.state, route=json.dumps(item.route, ensure_ascii=False), route_size=len(item.route))
+        ).rowcount
+        if not changed:
+            continue
+        done += 1
+        rows = [
+            delivery_row(delivery_id, item.event_id, handler, absent=handler in absent, now=now)
+            for delivery_id, handler in item.deliveries
+        ]
+        if rows:
+            transaction.connection.execute(INSERT_DELIVERIES, rows).all()
+        queued = [Queued(delivery_id, handler, 0) for delivery_id, handler in item.deliveries if handler not in absent]
+        if queued:
+            runner.enqueue(transaction, queued, now)
+    return done

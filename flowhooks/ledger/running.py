@@ -1,0 +1,233 @@
+"""Attempts: the durable mark before one begins, how it ended, and what a killed process left running.
+
+It must not know how a handler is run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import BigInteger, Integer, Text, select, update
+
+from flowhooks.clock import SECOND
+from flowhooks.delivery import OutcomeKind, Queued, State
+from flowhooks.ledger import dialects
+from flowhooks.ledger.known import retry_from_json
+from flowhooks.ledger.moves import Move, move
+from flowhooks.ledger.reading import to_event
+from flowhooks.ledger.tables import attempts, deliveries, events, handlers
+
+if TYPE_CHECKING:
+    from flowhooks.delivery import Runner
+    from flowhooks.event import Event
+    from flowhooks.ledger.writer import Transaction
+
+
+class Claim(NamedTuple):
+    """A wish to begin an attempt.
+
+    Attributes:
+        queued: the delivery, as its runner knew it.
+        process: whose attempt it will be.
+        now: microseconds since 1970.
+    """
+
+    queued: Queued
+    process: str
+    now: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An attempt that has begun: its delivery is durably marked as running.
+
+    Attributes:
+        event: read anew, so that this attempt shares its data with no other.
+        attempt: the attempt's number, from 1.
+        retries_from: attempts made before the present retry schedule.
+    """
+
+    event: Event
+    attempt: int
+    retries_from: int
+
+
+class Settlement(NamedTuple):
+    """How an attempt ended, and where that leaves its delivery.
+
+    Attributes:
+        delivery_id: the delivery.
+        handler: its handler's id.
+        attempt: the attempt's number: a stale one settles nothing.
+        outcome: how it ended.
+        error: one line.
+        traceback: for operators.
+        result: what the handler returned, as JSON text, or None.
+        target: the state that follows.
+        due_at: from when the next attempt may run, when `target` is *waiting*.
+        now: microseconds since 1970.
+    """
+
+    delivery_id: str
+    handler: str
+    attempt: int
+    outcome: OutcomeKind
+    error: str
+    traceback: str
+    result: str | None
+    target: State
+    due_at: int | None
+    now: int
+
+
+# RETURNING is for its effect: it makes all rows one statement.
+_BEGIN: Final = dialects.insert(attempts).returning(attempts.c.delivery_id)
+_CLAIMED: Final = (
+    select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retries_from)
+    .join(deliveries, deliveries.c.event_id == events.c.id)
+    .where(deliveries.c.id.in_(dialects.keys("delivery_ids")))
+)
+_ENDED = dialects.rows(
+    "ended", delivery_id=Text, number=Integer, finished_at=BigInteger, outcome=Text, error=Text, traceback=Text, result=Text
+)
+_END: Final = (
+    update(attempts)
+    .where(attempts.c.delivery_id == _ENDED.c.delivery_id, attempts.c.number == _ENDED.c.number)
+    .values(
+        finished_at=_ENDED.c.finished_at,
+        outcome=_ENDED.c.outcome,
+        error=_ENDED.c.error,
+        traceback=_ENDED.c.traceback,
+        result=_ENDED.c.result,
+    )
+)
+_RUNNING: Final = (
+    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.retries_from, handlers.c.retry, handlers.c.probes)
+    .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
+    .where(deliveries.c.state == State.RUNNING.value)
+    .order_by(deliveries.c.id)
+)
+
+
+def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
+    """Mark deliveries as running; None for one that is no longer as its runner knew it.
+
+    After this has been committed, and only then, the function may be entered.
+    """
+    moved = move(
+        transaction,
+        list(
+            {
+                item.queued.delivery_id: Move(
+                    item.queued.delivery_id,
+                    State.WAITING,
+                    State.RUNNING,
+                    item.queued.attempt,
+                    item.now,
+                    begun=item.queued.attempt + 1,
+                )
+                for item in items
+            }.values()
+        ),
+    )
+    if not moved:
+        return [None] * len(items)
+    connection = transaction.connection
+    begun = {item.queued.delivery_id: item for item in items if item.queued.delivery_id in moved}
+    connection.execute(
+        _BEGIN,
+        [
+            {
+                "delivery_id": delivery_id,
+                "number": item.queued.attempt + 1,
+                "process": item.process,
+                "started_at": item.now,
+                "error": "",
+                "traceback": "",
+            }
+            for delivery_id, item in begun.items()
+        ],
+    ).all()
+    found = {
+        row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+        for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
+    }
+    # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
+    return [
+        found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items
+    ]
+
+
+class Settling:
+    """The batch work of recording how attempts ended.
+
+    Args:
+        runner: is told, within the transaction, what may run again.
+    """
+
+    def __init__(self, *, runner: Runner) -> None:
+        self._runner = runner
+
+    def __call__(self, transaction: Transaction, items: list[Settlement]) -> list[bool]:
+        """Record each; False for one whose attempt is no longer the current one, which then changes nothing."""
+        moves = [
+            Move(item.delivery_id, State.RUNNING, item.target, item.attempt, item.now, due_at=item.due_at)
+            for item in items
+        ]
+        moved = move(transaction, moves)
+        settled = [item for item in items if item.delivery_id in moved]
+        if settled:
+            transaction.connection.execute(
+                _END,
+                {
+                    "ended": json.dumps(
+                        [
+                            [
+                                item.delivery_id,
+                                item.attempt,
+                                item.now,
+                                item.outcome,
+                                item.error,
+                                item.traceback,
+                                item.result,
+                            ]
+                            for item in settled
+                        ]
+                    )
+                },
+            )
+        for item in settled:
+            if item.target is State.WAITING and item.due_at is not None:
+                self._runner.enqueue(transaction, [Queued(item.delivery_id, item.handler, item.attempt)], item.due_at)
+        return [item.delivery_id in moved for item in items]
+
+
+def recover(transaction: Transaction, settling: Settling, now: int, chance: float) -> dict[State, int]:
+    """Settle as lost whatever is marked as running: for a start, when every process that ran before is dead.
+
+    Args:
+        transaction: the open transaction.
+        settling: records it.
+        now: microseconds since 1970.
+        chance: a random number from 0 up to 1, for the jitter.
+
+    Returns:
+        How many deliveries went where: *waiting* where the handler declared `retry=` with attempts
+        left, *dead* where none is left, *unknown* where it did not declare it.
+    """
+    settlements = []
+    for row in transaction.connection.execute(_RUNNING).all():
+        retry = retry_from_json(row.retry)
+        error = "the process was killed while this attempt ran: it may or may not have done its work"
+        target, due_at = State.UNKNOWN, now if row.probes else None
+        if retry is not None:
+            delay = retry.delay(row.attempt - row.retries_from, chance)
+            target = State.DEAD if delay is None else State.WAITING
+            due_at = None if delay is None else now + int(delay * SECOND)
+        settlements.append(
+            Settlement(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
+        )
+    settling(transaction, settlements)
+    return {state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)}

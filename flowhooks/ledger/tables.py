@@ -1,0 +1,143 @@
+"""The ledger's tables, as SQLAlchemy Core knows them; it must not know who reads or writes them.
+
+Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, as text.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata: Final = MetaData()
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("flow_instance_id", Text, nullable=False),
+    Column("callback_class", Text, nullable=False, comment="'' where the call-back named none"),
+    Column("business_key", Text),
+    Column("process_definition_id", Text),
+    Column("process_definition_key", Text),
+    Column("process_definition_version", Integer),
+    Column("body", Text, nullable=False, comment="as received; strict UTF-8, so text keeps every byte"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the body as JSON values"),
+    Column("state", Text, nullable=False, comment="routed, parked or dismissed"),
+    Column("route", Text, nullable=False, comment="JSON: handler id to the reason why"),
+    Column("route_size", Integer, nullable=False, comment="how many deliveries the route asks for"),
+    Column("repeats", Integer, nullable=False, comment="how often the same call-back came again"),
+    Column("received_at", BigInteger, nullable=False),
+    # The instance id leads, so that the same index answers the search for it.
+    UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
+)
+Index(
+    "events_parked",
+    events.c.id,
+    sqlite_where=events.c.state == "parked",
+    postgresql_where=events.c.state == "parked",
+)
+Index(
+    "events_business_key",
+    events.c.business_key,
+    sqlite_where=events.c.business_key.is_not(None),
+    postgresql_where=events.c.business_key.is_not(None),
+)
+
+conflicts: Final = Table(
+    "conflicts",
+    metadata,
+    Column("event_id", Text, ForeignKey("events.id"), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("event_id", "digest"),
+)
+
+deliveries: Final = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("event_id", Text, ForeignKey("events.id"), nullable=False),
+    Column("handler", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, comment="how many attempts have begun"),
+    Column("retries_from", Integer, nullable=False, comment="attempts made before the present retry schedule"),
+    Column("due_at", BigInteger, comment="from when it may run or be probed; null: not before its handler is here"),
+    Column("note", Text, nullable=False, comment="what an operator said of it"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    UniqueConstraint("event_id", "handler", name="deliveries_route"),
+    sqlite_with_rowid=False,
+)
+Index(
+    "deliveries_due",
+    deliveries.c.handler,
+    deliveries.c.due_at,
+    sqlite_where=deliveries.c.due_at.is_not(None),
+    postgresql_where=deliveries.c.due_at.is_not(None),
+)
+_NOT_AT_REST = deliveries.c.state.in_(("running", "dead", "unknown"))
+Index("deliveries_open", deliveries.c.state, sqlite_where=_NOT_AT_REST, postgresql_where=_NOT_AT_REST)
+_SHELVED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
+Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_SHELVED, postgresql_where=_SHELVED)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("delivery_id", Text, ForeignKey("deliveries.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("process", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("outcome", Text, comment="null while it runs"),
+    Column("error", Text, nullable=False),
+    Column("traceback", Text, nullable=False),
+    Column("result", Text, comment="JSON"),
+    PrimaryKeyConstraint("delivery_id", "number"),
+    sqlite_with_rowid=False,
+)
+
+handlers: Final = Table(
+    "handlers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("selectors", Text, nullable=False, comment="JSON"),
+    Column("retry", Text, comment="JSON; null: a failure is final"),
+    Column("probes", Integer, nullable=False, comment="1 if it can tell whether a lost attempt did its work"),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("retired_at", BigInteger),
+)
+
+processes: Final = Table(
+    "processes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("stopped_at", BigInteger),
+)
+
+counters: Final = Table(
+    "counters",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("process", Text, nullable=False, comment="a row for each process, so that none waits for another"),
+    Column("value", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name", "process"),
+)

@@ -1,0 +1,32 @@
+"""What operators do, each in a file of its own: one use case, whatever face asks for it; it must not hold SQL or HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger import Ledger
+    from flowhooks.router import Router
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every operation works with.
+
+    Attributes:
+        ledger: the ledger, for writing.
+        router: the present look-up.
+        absent: ids of handlers that are known but not loaded.
+        clock: time and ids.
+        told: called with the number of events that have been gone through, for progress.
+    """
+
+    ledger: Ledger
+    router: Router
+    absent: Collection[str]
+    clock: Clock
+    told: Callable[[int], None] = lambda _done: None

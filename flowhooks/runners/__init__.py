@@ -1,0 +1,1 @@
+"""Who calls dispatch, and when; each runner in a file of its own."""

@@ -1,0 +1,186 @@
+"""The runner inside the server's own process: a pool of threads, for which the ledger's rows are the queue.
+
+It must not know what a delivery does. What is held here in memory is only a hint: all of it can be read again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.errors import FlowhooksError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flowhooks.clock import Clock
+    from flowhooks.delivery import Queued, Transaction
+
+MOST_OF_ONE: Final = 1_000
+"""Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
+LOOK_EVERY: Final = 0.2
+"""Seconds between looks into the ledger for what has become due."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Line:
+    """The deliveries of one handler that are in memory."""
+
+    __slots__ = ("has_turn", "more", "queue", "running")
+
+    def __init__(self) -> None:
+        self.queue: deque[Queued] = deque()
+        self.running = 0
+        self.has_turn = False
+        self.more = False
+
+    @property
+    def here(self) -> int:
+        return len(self.queue) + self.running
+
+
+class Embedded:
+    """Runs deliveries in this process; handlers take turns, so that no backlog of one delays another.
+
+    Args:
+        threads: how many run at once at the most. One handler gets half of them at the most (but one at
+            least), so that a handler that hangs does not stop the others.
+        due: reads from the ledger what may run by a time, and how many of a handler at the most.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self, *, threads: int, due: Callable[[int, Callable[[str], int]], list[Queued]], clock: Clock
+    ) -> None:
+        self._threads = threads
+        self._share = max(1, threads // 2)
+        self._due = due
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._turns: deque[str] = deque()
+        self._here: set[str] = set()
+        self._changed = threading.Condition(threading.Lock())
+        self._look = threading.Event()
+        self._stopping = False
+        self._trouble: str | None = None
+
+    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+        """Take note of what may run at once after the commit; what is for later is found by looking."""
+        if not_before <= self._clock.now():
+            transaction.after_commit(partial(self._offer, deliveries))
+
+    def run(self, execute: Callable[[Queued], None], stop: threading.Event) -> None:
+        """Run deliveries until `stop` is set; return when none runs any more."""
+        pool = [
+            threading.Thread(target=self._work, args=(execute,), name=f"runner-{number}", daemon=True)
+            for number in range(self._threads)
+        ]
+        for thread in pool:
+            thread.start()
+        while not stop.is_set():
+            self._fetch()
+            self._look.wait(LOOK_EVERY)
+            self._look.clear()
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in pool:
+            thread.join()
+
+    def sweep(self, transaction: Transaction) -> None:
+        """Nothing to do: what a killed process left running is settled at start, by the ledger's recovery."""
+
+    def health(self) -> str | None:
+        """Why deliveries cannot be run just now, or None."""
+        return self._trouble
+
+    def wake(self) -> None:
+        """Look now rather than soon: `stop` was set, or something has changed in the ledger."""
+        self._look.set()
+
+    @property
+    def running(self) -> int:
+        """How many deliveries run just now."""
+        with self._changed:
+            return sum(line.running for line in self._lines.values())
+
+    def _fetch(self) -> None:
+        try:
+            self._offer(self._due(self._clock.now(), self._wanted))
+            self._trouble = None
+        except FlowhooksError as error:
+            if self._trouble is None:
+                log.error("cannot_look_for_work", why=str(error))  # noqa: TRY400 (one line until it changes)
+            self._trouble = str(error)
+
+    def _wanted(self, handler: str) -> int:
+        """How many rows of a handler to read; those that are here already still wait in the ledger, and come first."""
+        with self._changed:
+            line = self._lines.get(handler)
+            here = line.here if line else 0
+            return 0 if here > MOST_OF_ONE // 2 else here + MOST_OF_ONE
+
+    def _offer(self, deliveries: Sequence[Queued]) -> None:
+        with self._changed:
+            for queued in deliveries:
+                if queued.delivery_id in self._here:
+                    continue
+                line = self._lines.get(queued.handler)
+                if line is None:
+                    line = self._lines[queued.handler] = _Line()
+                if line.here >= MOST_OF_ONE:
+                    line.more = True
+                    continue
+                self._here.add(queued.delivery_id)
+                line.queue.append(queued)
+                self._give_turn(queued.handler, line)
+
+    def _give_turn(self, handler: str, line: _Line) -> None:
+        if line.queue and not line.has_turn and line.running < self._share:
+            line.has_turn = True
+            self._turns.append(handler)
+            self._changed.notify()
+
+    def _take(self) -> Queued | None:
+        with self._changed:
+            while not self._stopping:
+                if not self._turns:
+                    self._changed.wait()
+                    continue
+                handler = self._turns.popleft()
+                line = self._lines[handler]
+                line.has_turn = False
+                queued = line.queue.popleft()
+                line.running += 1
+                self._give_turn(handler, line)
+                return queued
+            return None
+
+    def _give_back(self, queued: Queued) -> None:
+        with self._changed:
+            self._here.discard(queued.delivery_id)
+            line = self._lines[queued.handler]
+            line.running -= 1
+            self._give_turn(queued.handler, line)
+            if line.more and line.here <= MOST_OF_ONE // 2:
+                line.more = False
+                self._look.set()
+            elif not line.here:
+                del self._lines[queued.handler]
+
+    def _work(self, execute: Callable[[Queued], None]) -> None:
+        while (queued := self._take()) is not None:
+            try:
+                execute(queued)
+            except FlowhooksError as error:
+                log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+            except Exception:
+                # A fault of ours must not cost a thread of the pool.
+                log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+            finally:
+                self._give_back(queued)
