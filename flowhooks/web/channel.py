@@ -1,0 +1,200 @@
+"""One connection: reads against the clock, answers errors, closes politely; it must not know the application.
+
+Written against waitress 3.0.2. Of what waitress does not document this uses, of `HTTPChannel`: `request`,
+`requests`, `requests_lock`, `total_outbufs_len`, `last_activity`, `will_close`, `close_when_flushed`,
+`_flush_exception`, `_flush_some` and `_flush_some_if_lockable`; of `Task`: `wrote_header`, `chunked_response`,
+`content_bytes_written`, `complete`, `close_on_finish` and `build_response_header`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import Any, Final
+
+import falcon
+import structlog
+import waitress.task  # type: ignore[import-untyped]  # waitress has no types
+from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]  # no types
+
+from flowhooks import messages
+from flowhooks.web import errors, negotiation
+from flowhooks.web.parser import Parser
+
+LINGER_SECONDS: Final = 2.0
+"""How long a client that is still sending is listened to after its answer, so that it can read it."""
+LINGER_BYTES: Final = 64 * 1024 * 1024
+"""How much of what it is still sending is read and thrown away meanwhile."""
+
+_log = structlog.get_logger(__name__)
+
+
+def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
+    """Answer a task of waitress with an error, then close the connection."""
+    request = task.request
+    status = refusal.status_code
+    message = messages.text(refusal.key, negotiation.language(request.headers.get("ACCEPT_LANGUAGE")), **refusal.params)
+    path = request.request_uri.partition("?")[0]
+    body = errors.encode(errors.envelope(status=status, message=message, path=path))
+    task.status = falcon.code_to_http_status(status)
+    task.response_headers = list(errors.HEADERS)
+    task.content_length = len(body)
+    task.content_bytes_written = 0
+    task.complete = True
+    task.set_close_on_finish()
+    task.write(b"" if request.command == "HEAD" else body)
+
+
+class _Task(waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
+    """A request that the application answers."""
+
+    def execute(self) -> None:
+        """Call the application; whatever it lets through becomes an error."""
+        try:
+            super().execute()
+        except ClientDisconnected:
+            raise
+        except BaseException as error:  # noqa: BLE001 (waitress leaves a connection open for ever after SystemExit)
+            path = self.request.request_uri.partition("?")[0]
+            _log.error("unexpected error outside the application", path=path, exc_info=error)
+            if self.wrote_header:
+                # Part of an answer is out. It must not look whole, so it is not ended as chunks are.
+                self.chunked_response = False
+                self.close_on_finish = True
+            else:
+                _write_error(self, errors.HTTPRefusal(500, "internal"))
+
+    def build_response_header(self) -> bytes:
+        """The head of the answer; while the server drains, the last one says that the connection closes."""
+        channel = self.channel
+        if channel.server.draining and len(channel.requests) <= 1 and not channel.began:
+            channel.linger = True
+            self.request.headers["CONNECTION"] = "close"
+        head: bytes = super().build_response_header()
+        return head
+
+    def finish(self) -> None:
+        """End the answer; from now on the client is waited for."""
+        super().finish()
+        self.channel.since = time.monotonic()
+
+
+class _ErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
+    """A request that is refused before the application sees it."""
+
+    def execute(self) -> None:
+        """Answer the parser's refusal."""
+        refusal = self.request.error
+        if not isinstance(refusal, errors.HTTPRefusal):
+            refusal = errors.HTTPRefusal(500, "internal")  # waitress's own, after an error that it has logged
+        self.channel.linger = True
+        _write_error(self, refusal)
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """One connection.
+
+    Attributes:
+        since: since when the client has been waited for, by `time.monotonic`: its connection or its last answer.
+        linger: whether the client may still be sending when its last answer is out. Closing at once would
+            then reset the connection and lose the answer (RFC 9112 §9.6).
+    """
+
+    task_class = _Task
+    error_task_class = _ErrorTask
+    parser_class = Parser
+    request: Parser | None = None
+    linger = False
+    _lingering = False
+    _discarded = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.since = time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def began(self) -> float:
+        """When the request that is arriving began to, by `time.monotonic`; 0 if none is."""
+        request = self.request
+        return request.began if request is not None else 0.0
+
+    def check(self, now: float) -> None:
+        """Hold the client to its time limits. Called in the loop's thread, once a second or oftener.
+
+        Args:
+            now: by `time.monotonic`.
+        """
+        limits = self.server.limits
+        if self._lingering:
+            if now - self.since > LINGER_SECONDS:
+                self.handle_close()
+        elif self.requests:
+            # The server's turn, unless the answer is so large that it waits for the client to read it.
+            if self.total_outbufs_len and time.time() - self.last_activity > limits.idle_timeout:
+                self.handle_close()
+        elif self.began and not self.close_when_flushed:
+            # What came while an earlier request was answered could not be read meanwhile.
+            if now - max(self.since, self.began) > limits.read_timeout:
+                self._refuse_late()
+        elif now - self.since > limits.idle_timeout or (self.server.draining and self._is_idle()):
+            self.handle_close()
+
+    def _is_idle(self) -> bool:
+        if self.total_outbufs_len or self.will_close or self.close_when_flushed:
+            return False
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except OSError:  # nothing has come, or the client is gone
+            return True
+
+    def _refuse_late(self) -> None:
+        with self.requests_lock:
+            request, self.request = self.request, None
+            if request is None:  # closed meanwhile
+                return
+            request.refuse(errors.HTTPRefusal(408, "request_timeout"))
+            self.requests.append(request)
+        self.server.add_task(self)
+
+    def readable(self) -> bool:
+        """Whether the loop should wake when the client sends."""
+        return self._lingering or super().readable()
+
+    def writable(self) -> bool:
+        """Whether the loop should wake when the client can take more."""
+        return not self._lingering and super().writable()
+
+    def handle_read(self) -> None:
+        """Take what the client sends."""
+        if not self._lingering:
+            super().handle_read()
+            return
+        try:
+            self._discarded += len(self.recv(65536))
+        except OSError:
+            self.handle_close()
+        else:
+            if self._discarded > LINGER_BYTES:
+                self.handle_close()
+
+    def handle_write(self) -> None:
+        """Send what waits to be sent; then close, if that was said."""
+        if not self.linger:
+            super().handle_write()
+            return
+        if self.total_outbufs_len:
+            self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
+        if self.will_close:
+            self.handle_close()
+        elif self.connected and self.close_when_flushed and not self.total_outbufs_len:
+            self._lingering = True
+            self.since = time.monotonic()
+            with contextlib.suppress(OSError):  # already gone, which the loop will see
+                self.socket.shutdown(socket.SHUT_WR)
+
+    def handle_close(self) -> None:
+        """Close the connection and let go of a request that did not arrive whole."""
+        if self.request is not None:
+            self.request.close()
+        super().handle_close()

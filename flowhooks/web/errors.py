@@ -1,0 +1,160 @@
+"""Every error as HTTP has it: its status and the body of the HTTP contract; it must not know resources."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import falcon
+import structlog
+
+from flowhooks import messages
+from flowhooks.errors import (
+    Conflict,
+    Forbidden,
+    Malformed,
+    Refusal,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMedia,
+)
+from flowhooks.web import negotiation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATUS: Final[Mapping[type[Refusal], int]] = {
+    Malformed: 400,
+    Unauthorized: 401,
+    Forbidden: 403,
+    Conflict: 409,
+    UnsupportedMedia: 415,
+    Unprocessable: 422,
+    Unavailable: 503,
+}
+"""The status of each refusal."""
+
+HEADERS: Final = (
+    ("Content-Type", "application/json; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""What every error is sent with."""
+
+LONGEST_PATH: Final = 2048
+"""Characters of the path that an error repeats."""
+
+_SENTENCES: Final[Mapping[int, str]] = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    415: "media_type",
+    501: "not_implemented",
+}
+"""What is said of Falcon's own errors; of others `bad_request` or `internal`."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HTTPRefusal(falcon.HTTPError):
+    """A request that HTTP itself does not let through, with one of our sentences.
+
+    Args:
+        status: the HTTP status.
+        key: the sentence, a key of `flowhooks.messages.SENTENCES`.
+        **params: what the sentence names. Never a value out of the request's body.
+    """
+
+    def __init__(self, status: int, key: str, /, **params: Any) -> None:
+        super().__init__(status)
+        self.key = key
+        self.params = params
+
+
+def envelope(*, status: int, message: str, path: str) -> dict[str, Any]:
+    """The body of an error; what follows `errorInfo` are Spring MVC's names.
+
+    Args:
+        status: the HTTP status.
+        message: the sentence, in the caller's language.
+        path: the request's path, not decoded.
+    """
+    return {
+        "success": False,
+        "message": message,
+        "errorInfo": {"message": message},
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "status": status,
+        "error": falcon.code_to_http_status(status).partition(" ")[2],
+        "path": path[:LONGEST_PATH],
+    }
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """`body` as JSON in UTF-8. A lone surrogate, which UTF-8 does not have, becomes a question mark."""
+    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+def raw_path(environ: Mapping[str, Any]) -> str:
+    """The path of a request, as it was sent where the WSGI server tells (most do), else decoded."""
+    target: str | None = environ.get("REQUEST_URI") or environ.get("RAW_URI")
+    return target.partition("?")[0] if target else str(environ.get("PATH_INFO", ""))
+
+
+def answer(request: falcon.Request, response: falcon.Response, *, status: int, message: str) -> None:
+    """Make `response` an error.
+
+    Args:
+        request: whose path is named.
+        response: what is changed.
+        status: the HTTP status.
+        message: the sentence, in the caller's language.
+    """
+    response.status = status
+    response.data = encode(envelope(status=status, message=message, path=raw_path(request.env)))
+    response.set_headers(HEADERS)
+
+
+def install(app: falcon.App[Any, Any]) -> None:
+    """Have every error of `app` answered with the body of the contract, in the caller's language.
+
+    That is every `falcon.HTTPError`, every `Refusal`, and whatever nobody expected: the last is logged with
+    its traceback, of which the caller sees nothing.
+    """
+    app.set_error_serializer(_serialize)
+    app.add_error_handler(Refusal, _refused)
+    app.add_error_handler(Exception, _unexpected)
+
+
+def _language(request: falcon.Request) -> str:
+    return negotiation.language(request.get_header("Accept-Language"))
+
+
+def _serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
+    # Falcon has set the status and the error's headers before it calls this.
+    status = error.status_code
+    if isinstance(error, HTTPRefusal):
+        key, params = error.key, error.params
+    else:
+        key = _SENTENCES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
+        given = messages.shown(request.content_type or "", negotiation.LONGEST_SHOWN)
+        params = {"allowed": response.get_header("Allow", default=""), "given": given}
+    answer(request, response, status=status, message=messages.text(key, _language(request), **params))
+
+
+def _refused(request: falcon.Request, response: falcon.Response, error: Refusal, _params: dict[str, Any]) -> None:
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 400)
+    if isinstance(error, Unavailable):
+        response.set_header("Retry-After", str(error.retry_after))
+    elif isinstance(error, Unauthorized):
+        response.set_header("WWW-Authenticate", "Bearer")
+    elif isinstance(error, Conflict):
+        response.set_header("Flowhooks-Event", error.event_id)
+    answer(request, response, status=status, message=error.text(_language(request)))
+
+
+def _unexpected(request: falcon.Request, response: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
+    _log.error("unexpected error", method=request.method, path=raw_path(request.env), exc_info=error)
+    answer(request, response, status=500, message=messages.text("internal", _language(request)))

@@ -1,0 +1,259 @@
+"""Requests as RFC 9112 writes them, and nothing else; it must not know sockets, threads or the application.
+
+Written against waitress 3.0.2, whose own parser takes Content-Length beside Transfer-Encoding and doubled
+fields, spends a second on a field of 16,000 spaces, and raises ValueError on a Content-Length of 5,000 digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from waitress.buffers import OverflowableBuffer  # type: ignore[import-untyped]  # waitress has no types
+from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]  # waitress has no types
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver  # type: ignore[import-untyped]  # no types
+
+from flowhooks.web.errors import HTTPRefusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1\.([01])")
+"""Methods in small letters are refused: no method is registered with any, and proxies differ on them."""
+_NAME: Final = re.compile(_TOKEN)
+_NOT_IN_A_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
+_HOST: Final = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
+"""What a Host may be written with. The comma, with which a doubled one is joined, is left out."""
+_DIGITS: Final = re.compile(r"[0-9]+")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
+_CHUNK_LINE: Final = 256
+"""Bytes of the line that opens a chunk. What clients write there is the size, at most 16 digits."""
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+    """One request as its bytes arrive.
+
+    The limits are `max_request_header_size` and `max_request_body_size` of waitress's adjustments; here they
+    are the largest sizes that are taken. A request that is refused is `completed`, with the refusal as `error`.
+
+    Attributes:
+        began: when its first byte came, by `time.monotonic`; 0 before that.
+    """
+
+    version = "1.1"
+    command = ""
+    path = ""
+    query = ""
+    request_uri = ""
+    header_plus: bytes = b""
+    headers_finished: bool = False
+    began = 0.0
+    _closed = False
+
+    def received(self, data: bytes) -> int:
+        """Take bytes; returns how many of them belong to this request."""
+        if self._closed:
+            return len(data)
+        if self.completed:
+            return 0
+        try:
+            return self._take_body(data) if self.headers_finished else self._take_head(data)
+        except HTTPRefusal as refusal:
+            self.refuse(refusal)
+            return len(data)
+
+    def refuse(self, refusal: HTTPRefusal) -> None:
+        """End the request with an error, which is what its task will answer."""
+        if not self.headers_finished:
+            # Path and language of a request that did not arrive whole are worth knowing for the answer.
+            with contextlib.suppress(HTTPRefusal):
+                self._parse_lines(self.header_plus.split(b"\r\n")[:-1])
+        self.error = refusal
+        self.completed = True
+        self.expect_continue = False
+
+    def close(self) -> None:
+        """Let go of the body."""
+        self._closed = True
+        super().close()
+
+    def _take_head(self, data: bytes) -> int:
+        known = len(self.header_plus)
+        head = self.header_plus + data
+        if not known:
+            # Old clients end a body with an empty line that belongs to nothing (RFC 9112 §2.2).
+            head = head.lstrip(b"\r\n")
+            if not head:
+                return len(data)
+            self.began = time.monotonic()
+        end = head.find(b"\r\n\r\n", max(0, known - 3))
+        self.header_plus = head if end < 0 else head[: end + 4]
+        limit = self.adj.max_request_header_size
+        if len(self.header_plus) > limit:
+            raise HTTPRefusal(431, "headers_too_large", limit=limit)
+        if end < 0:
+            if b"\n\n" in data or head.endswith(b"\n\n"):
+                # Lines that end with a bare LF would never end the head.
+                raise HTTPRefusal(400, "bad_request")
+            return len(data)
+        self.headers_finished = True
+        self._parse_lines(self.header_plus[:end].split(b"\r\n"))
+        self._parse_target()
+        self._parse_framing()
+        self.completed = self.body_rcv is None
+        return len(data) - len(head) + end + 4
+
+    def _parse_lines(self, lines: Sequence[bytes]) -> None:
+        match = _REQUEST_LINE.fullmatch(lines[0]) if lines else None
+        if match:
+            self.command, self.request_uri = match[1].decode("ascii"), match[2].decode("ascii")
+            self.version = "1." + match[3].decode("ascii")
+        well_formed = match is not None
+        headers = self.headers
+        for line in lines[1:]:
+            name, colon, value = line.partition(b":")
+            if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+                well_formed = False  # the rest is read all the same: it may say in which language to answer
+            elif b"_" not in name:  # which would be taken for the same name with a hyphen
+                key = name.upper().replace(b"-", b"_").decode("ascii")
+                text = value.strip(b" \t").decode("latin-1")
+                headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if not well_formed:
+            raise HTTPRefusal(400, "bad_request")
+
+    def _parse_target(self) -> None:
+        target: str = self.request_uri
+        host = self.headers.get("HOST", "" if self.version == "1.0" else None)
+        if absolute := _ABSOLUTE.fullmatch(target):
+            # RFC 9112 §3.2.2: every server takes these, and what they say goes before the Host field.
+            host = self.headers["HOST"] = absolute[1] or None
+            target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+        elif not target.startswith("/") and (self.command, target) != ("OPTIONS", "*"):
+            raise HTTPRefusal(400, "bad_request")
+        if host is None or not _HOST.fullmatch(host) or "#" in target:
+            raise HTTPRefusal(400, "bad_request")
+        self.request_uri = target
+        path, _, self.query = target.partition("?")
+        self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        self.url_scheme = self.adj.url_scheme
+
+    def _parse_framing(self) -> None:
+        headers = self.headers
+        if "," in headers.get("CONNECTION", ""):
+            # The task of waitress knows `close` and `keep-alive` only when they stand alone.
+            options = {option.strip(" \t").lower() for option in headers["CONNECTION"].split(",")}
+            headers["CONNECTION"] = next((word for word in ("close", "keep-alive") if word in options), "")
+        length, coding = headers.get("CONTENT_LENGTH"), headers.pop("TRANSFER_ENCODING", None)
+        limit = self.adj.max_request_body_size
+        if coding is not None:
+            self._check_codings(coding, alone=length is None)
+            self.chunked = True
+            self.body_rcv = _ChunkedBody(self._buffer(), limit, self.adj.max_request_header_size)
+        elif length is not None:
+            if not _DIGITS.fullmatch(length):
+                raise HTTPRefusal(400, "bad_request")
+            length = length.lstrip("0") or "0"
+            if len(length) > len(str(limit)) or int(length) > limit:
+                raise HTTPRefusal(413, "too_large", limit=limit)
+            headers["CONTENT_LENGTH"] = length
+            self.content_length = int(length)
+            if self.content_length:
+                self.body_rcv = FixedStreamReceiver(self.content_length, self._buffer())
+        self.expect_continue = (
+            self.body_rcv is not None and self.version == "1.1" and headers.get("EXPECT", "").lower() == "100-continue"
+        )
+
+    def _check_codings(self, field: str, *, alone: bool) -> None:
+        """RFC 9112 §6.1 and §6.3; what a server may refuse because proxies differ on it is refused."""
+        codings = [coding.strip(" \t").lower() for coding in field.split(",")]
+        if not alone or self.version == "1.0" or codings[-1] != "chunked" or codings.count("chunked") > 1:
+            raise HTTPRefusal(400, "bad_request")
+        if len(codings) > 1:
+            raise HTTPRefusal(501, "not_implemented")
+
+    def _buffer(self) -> Any:
+        return OverflowableBuffer(self.adj.inbuf_overflow)
+
+    def _take_body(self, data: bytes) -> int:
+        taken: int = self.body_rcv.received(data)
+        if self.body_rcv.completed:
+            self.completed = True
+            if self.chunked:
+                # To the application it is a body like any other.
+                self.headers["CONTENT_LENGTH"] = str(len(self.body_rcv))
+        return taken
+
+
+class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no types
+    """A body in chunks (RFC 9112 §7.1), each line of which must be as written there.
+
+    Args:
+        buf: where the body goes.
+        limit: the longest body that is taken, in bytes.
+        most_trailers: bytes that the lines after the last chunk may have; nothing reads them.
+    """
+
+    def __init__(self, buf: Any, limit: int, most_trailers: int) -> None:
+        super().__init__(buf)
+        self._limit = limit
+        self._trailers_left = most_trailers
+        self._line = b""
+        self._left = 0
+        self._in_chunk = False
+        self._in_trailers = False
+
+    def received(self, data: bytes) -> int:
+        """Take bytes; returns how many of them belong to this body."""
+        at = 0
+        while at < len(data) and not self.completed:
+            if self._left:
+                part = data[at : at + self._left]
+                self.buf.append(part)
+                self._left -= len(part)
+                at += len(part)
+                continue
+            # After a chunk nothing may come but CRLF.
+            most = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _CHUNK_LINE
+            # One byte more than a line may have, so that one too long is seen without being kept.
+            part = data[at : at + most + 3 - len(self._line)]
+            known = len(self._line)
+            self._line += part
+            end = self._line.find(b"\r\n", max(0, known - 1))
+            if end < 0:
+                if len(self._line) > most + 1:
+                    raise HTTPRefusal(400, "bad_request")
+                at += len(part)
+                continue
+            line, self._line = self._line[:end], b""
+            at += end + 2 - known
+            self._take_line(line)
+        return at
+
+    def _take_line(self, line: bytes) -> None:
+        if self._in_chunk:
+            if line:
+                raise HTTPRefusal(400, "bad_request")
+            self._in_chunk = False
+        elif self._in_trailers:
+            if not line:
+                self.completed = True
+                return
+            name, colon, value = line.partition(b":")
+            if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+                raise HTTPRefusal(400, "bad_request")
+            self._trailers_left -= len(line) + 2
+            if self._trailers_left < 0:
+                raise HTTPRefusal(400, "bad_request")
+        else:
+            if not (match := _CHUNK.fullmatch(line)):
+                raise HTTPRefusal(400, "bad_request")
+            self._left = int(match[1], 16)
+            if len(self) + self._left > self._limit:
+                raise HTTPRefusal(413, "too_large", limit=self._limit)
+            self._in_chunk = self._left > 0
+            self._in_trailers = not self._in_chunk

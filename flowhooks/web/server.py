@@ -1,0 +1,298 @@
+"""waitress, hardened, for one application on one address; it must not know signals or what the application does."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has no types
+from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # waitress has no types
+from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
+from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
+
+from flowhooks.errors import SettingsError
+from flowhooks.web.channel import Channel
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+IDENT: Final = "flowhooks"
+"""What the `Server` header says: no version, which would only help who looks for an old one."""
+BODY_IN_MEMORY: Final = 64 * 1024
+"""Bytes of a body beyond which it is kept in a temporary file, so that many large ones do not fill the memory."""
+STOP_SECONDS: Final = 1.0
+"""How long `close` waits for threads that still run a request."""
+PAUSE_SECONDS: Final = 0.5
+"""How long no connection is accepted after the process has run out of files."""
+OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take.
+
+    Attributes:
+        max_body_bytes: the longest body that is accepted.
+        max_header_bytes: the longest request line and headers together that are accepted.
+        read_timeout: seconds in which a whole request must arrive, from its first byte.
+        idle_timeout: seconds for which a connection may stay open without a request, or with an
+            answer that the client does not read.
+        max_connections: open connections; further ones wait to be accepted.
+    """
+
+    max_body_bytes: int = 1048576
+    max_header_bytes: int = 16384
+    read_timeout: float = 10.0
+    idle_timeout: float = 60.0
+    max_connections: int = 1000
+
+
+class Server:
+    """One application on one address.
+
+    The address is bound at once; connections are answered while `serve` runs, in a thread of the caller's.
+    Every other method may be called from any thread, and from a signal handler all but `drain`.
+
+    Args:
+        app: the WSGI application.
+        listen: `host:port`; `[::1]:8080` for IPv6, `*:8080` for every address, port 0 for any free one.
+        threads: how many requests run at once.
+        limits: what a client may take.
+        name: what the threads are called.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+
+    def __init__(self, app: WSGIApplication, *, listen: str, threads: int, limits: Limits, name: str) -> None:
+        listening = _bind(listen)
+        self._map: dict[int, Any] = {}
+        self._dispatcher = _Dispatcher(name)
+        self._dispatcher.set_thread_count(threads)
+        self._listener = _Listener(app, listening, self._map, self._dispatcher, limits)
+        self._pause = min(1.0, limits.read_timeout / 4, limits.idle_timeout / 4)
+        self._next_check = 0.0
+        self._turn = threading.RLock()
+        self._loop: int | None = None
+        self._stopping = self._closing = self._disposed = self._answered = False
+        self._stopped, self._drained, self._left = threading.Event(), threading.Event(), threading.Event()
+        host, port = listening.getsockname()[:2]
+        self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        """`host:port` as it was bound."""
+
+    def serve(self) -> None:
+        """Answer requests, until `close` is called."""
+        with self._turn:
+            if self._disposed:
+                return
+            self._loop = threading.get_ident()
+        try:
+            while not self._closing:
+                # One turn. `wasyncore.loop` would wait the whole timeout for nothing once the map is empty.
+                wasyncore.poll2(self._pause, self._map)
+                self._tend()
+        finally:
+            with self._turn:
+                self._loop = None
+                self._dispose()
+            self._left.set()
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections from now on. Those that were waiting to be accepted still are."""
+        self._stopping = True
+        with self._turn:
+            if not self._wake():
+                self._listener.stop()
+                self._stopped.set()
+        if self._loop != threading.get_ident():
+            self._stopped.wait()
+
+    def drain(self, timeout: float) -> bool:
+        """Stop accepting, and wait until every request that has begun to arrive is answered.
+
+        Idle connections are closed, and busy ones after their last answer.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether all were answered in time.
+
+        Raises:
+            RuntimeError: called from the thread that `serve` runs in, where it would wait for itself.
+        """
+        if self._loop == threading.get_ident():
+            raise RuntimeError("drain() waits for the loop, so it cannot be called from within it")
+        self._listener.draining = True
+        self.stop_accepting()
+        if not self._wake():
+            return not self._listener.active_channels
+        self._drained.wait(timeout)
+        return self._answered
+
+    def close(self) -> None:
+        """Cut off whatever still runs, and give everything back. May be called again."""
+        self._closing = True
+        if not self._wake():
+            with self._turn:
+                self._dispose()
+        elif self._loop != threading.get_ident():
+            self._left.wait()
+
+    def _wake(self) -> bool:
+        """Have the loop look about; returns whether there is one."""
+        with self._turn:
+            if self._loop is None:
+                return False
+            # Without a thunk this takes no lock, so a signal handler may call it whatever the loop is doing.
+            self._listener.pull_trigger()
+            return True
+
+    def _tend(self) -> None:
+        """What the loop does besides its connections' reading and writing."""
+        listener = self._listener
+        if self._stopping and not self._stopped.is_set():
+            listener.stop()
+            self._stopped.set()
+        now = time.monotonic()
+        if listener.draining or now >= self._next_check:
+            self._next_check = now + self._pause
+            for channel in list(listener.active_channels.values()):
+                channel.check(now)
+        if listener.draining and not listener.active_channels:
+            self._answered = True
+            self._drained.set()
+
+    def _dispose(self) -> None:
+        if self._disposed:
+            return
+        self._disposed = True
+        listener = self._listener
+        listener.stop()
+        self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
+        idle = not self._dispatcher.threads
+        for channel in list(listener.active_channels.values()):
+            channel.handle_close()
+            for request in channel.requests if idle else ():
+                request.close()
+        if idle:
+            # A thread that still runs may yet pull the trigger, by a file number that may be another's by then.
+            listener.trigger.close()
+        self._stopped.set()
+        self._drained.set()
+
+
+class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+    """Waitress's thread pool, its threads named and its warning at every queued request left out."""
+
+    # Under waitress's own, so that who wants the warnings can have them.
+    queue_logger = logging.getLogger("waitress.queue.flowhooks")
+    queue_logger.setLevel(logging.ERROR)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def start_new_thread(self, target: Any, thread_no: int) -> None:
+        threading.Thread(target=target, args=(thread_no,), name=f"{self._name}-{thread_no}", daemon=True).start()
+
+
+class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    """The listening socket.
+
+    Attributes:
+        limits: what a client may take.
+        draining: whether connections are to be closed after their last answer.
+    """
+
+    channel_class = Channel
+    draining = False
+    _paused_until = 0.0
+
+    def __init__(
+        self, app: WSGIApplication, listening: socket.socket, channels: dict[int, Any], dispatcher: Any, limits: Limits
+    ) -> None:
+        self.limits = limits
+        super().__init__(
+            app,
+            map=channels,
+            _sock=listening,
+            dispatcher=dispatcher,
+            adj=Adjustments(
+                ident=IDENT,
+                # waitress counts its listening socket and its trigger as connections
+                connection_limit=limits.max_connections + 2,
+                max_request_body_size=limits.max_body_bytes,
+                max_request_header_size=limits.max_header_bytes,
+                inbuf_overflow=BODY_IN_MEMORY,
+                channel_request_lookahead=0,
+                clear_untrusted_proxy_headers=True,
+                expose_tracebacks=False,
+                log_socket_errors=False,
+            ),
+            sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
+            bind_socket=False,
+        )
+
+    def readable(self) -> bool:
+        """Whether a connection may be accepted."""
+        return bool(super().readable()) and time.monotonic() >= self._paused_until
+
+    def maintenance(self, now: float) -> None:
+        """Nothing: waitress's own clock starts again at every byte; `Channel.check` does better."""
+
+    def accept(self) -> Any:
+        """Accept a connection, or pause: without a file to spare, the loop would turn without end."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
+                _log.error("cannot accept connections", reason=error.strerror)
+            raise
+
+    def stop(self) -> None:
+        """Accept what waits to be accepted, then close the listening socket, but not the connections."""
+        while self.accepting:
+            known = len(self.active_channels)
+            if known >= self.limits.max_connections:
+                break
+            self.handle_accept()
+            if len(self.active_channels) == known:
+                break
+        # Not TcpWSGIServer.close, which closes the trigger too.
+        wasyncore.dispatcher.close(self)
+
+
+def _bind(listen: str) -> socket.socket:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 (TCP's own)
+        raise SettingsError(f"cannot listen on {listen}: write host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(
+            None if name in {"", "*"} else name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        hint = " (another server?)" if error.errno == errno.EADDRINUSE else ""
+        reason = (error.strerror or str(error)).lower()
+        raise SettingsError(f"cannot listen on {listen}: {reason}{hint}") from None
+    return listening
