@@ -13,6 +13,8 @@ import flowhooks_contracts as contracts
 import pytest
 
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
+from flowhooks.errors import Unprocessable
+from flowhooks.schema import Schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,6 +175,16 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
     assert all(contracts.was_announced(event(), delivery(n)) for n in range(40))
 
 
+def test_one_schema_file_opens_a_kind_of_call_back() -> None:
+    """The package's folder adds the kind `cancel`, which asks for a reason and means the same by the five names."""
+    schemas = Schemas.load(contracts.schemas())
+    assert set(schemas.kinds) == {"complete", "cancel"}
+    schemas.check_body("cancel", {"cancelReason": "withdrawn", "businessKey": "1", "more": 1})
+    with pytest.raises(Unprocessable) as raised:
+        schemas.check_body("cancel", {"businessKey": 1})
+    assert [pointer for pointer, *_ in raised.value.violations] == ["", "/businessKey"]
+
+
 def test_what_the_handlers_listen_to() -> None:
     """Class, key, kind and retry of the three handlers are those that the README promises."""
     archive, announce, cancel = contracts.handlers()
@@ -180,7 +192,7 @@ def test_what_the_handlers_listen_to() -> None:
         assert each.selectors.callback_classes == ("com.cnooc.test.CallbackHandler",)
         assert each.selectors.process_keys == ("test_flow_key",)
         assert each.selectors.kind == kind
-    assert (archive.retry, cancel.retry) == (Retry(attempts=5), Retry())
+    assert (archive.retry, cancel.retry) == (Retry(attempts=10), Retry())
     assert (announce.selectors.process_keys, announce.retry) == (("contract_announcement",), None)
 
 

@@ -47,7 +47,7 @@ def schemas() -> Sequence[Path]:
     return [Path(__file__).with_name("schemas")]
 
 
-@handler(callback_class=CALLBACK_CLASS, process_key=PROCESS_KEY, retry=Retry(attempts=5))
+@handler(callback_class=CALLBACK_CLASS, process_key=PROCESS_KEY, retry=Retry(attempts=10))
 def archive_contract(event: Event, delivery: Delivery) -> dict[str, int]:
     """Put the signed contract into the archive."""
     if not event.business_key:
