@@ -1,0 +1,295 @@
+"""Where log records go and how they look: one line each; it must not know what is logged.
+
+The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`: the event is
+a fixed name, everything that varies is a value. Libraries log with the standard library; both take the same way out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from itertools import islice
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from uuid import UUID
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+LONGEST: Final = 8192
+"""Characters of one value that are logged."""
+LONGEST_TRACEBACK: Final = 32768
+"""Characters of a traceback that are logged: its beginning and its end."""
+_DEEPEST: Final = 6
+_JSON: Final = json.JSONEncoder(allow_nan=False)
+_WIDEST_NUMBER: Final = 64  # bits; readers of JSON lose the digits of wider ones
+
+QUIETED: Final[Mapping[str, int]] = {
+    "waitress.queue": logging.ERROR,  # warns of every request that waits for a thread
+    "alembic": logging.WARNING,  # tells every start which dialect it found
+    "sqlalchemy": logging.WARNING,  # at info it logs every statement, with the values of call-backs in it
+}
+"""Loggers of libraries that say too much, and the level from which they are heard."""
+
+
+def configure(
+    level: str,
+    format: Literal["json", "text"],  # noqa: A002 (the setting's own word)
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log record, warning and uncaught exception of this process to one stream, one line each.
+
+    Process-wide, as logging itself is; calling it again replaces what it did before. A stream that breaks loses
+    records and does no other harm.
+
+    Args:
+        level: the least severe level that is logged, such as `"info"`.
+        format: `"json"`: an object a line, with `time` (UTC), `level`, `logger`, `event`, the values
+            of the record and, for an exception, its `traceback`; `"text"`: for people.
+        stream: default the standard error.
+    """
+    stream = stream or sys.stderr
+    handler = _Lines(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                _record,
+                _json_line if format == "json" else _TextLine(colors=_wants_colors(stream)),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _Lines)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name, least in QUIETED.items():
+        logging.getLogger(name).setLevel(least)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=_logger,
+        # A cached logger would keep this configuration for ever, for 1.5 of the 30 microseconds that a record costs.
+        cache_logger_on_first_use=False,
+    )
+    logging.captureWarnings(True)
+    threading.excepthook = _thread_died
+    sys.excepthook = _crashed
+    sys.unraisablehook = _unraisable
+
+
+def _logger(*names: str) -> logging.Logger:
+    return logging.getLogger(names[0] if names else "flowhooks")
+
+
+def _wants_colors(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Writes a line a record; whatever goes wrong with it, the program that logged goes on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except RecursionError:
+            raise  # as logging does: to go on would end in an overflow of the interpreter's own stack
+        except Exception as error:  # noqa: BLE001 (a record that cannot be shown is still a record)
+            line = self.format(_stand_in(record, error))
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe or file: there is nowhere left to say so
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        try:
+            self.stream.write(line + "\n")
+        except UnicodeEncodeError:
+            self.stream.write(line.encode("ascii", "backslashreplace").decode("ascii") + "\n")
+        self.flush()
+
+
+def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """A record that says that `record` could not be shown."""
+    return logging.makeLogRecord(
+        {
+            "name": record.name,
+            "levelno": record.levelno,
+            "levelname": record.levelname,
+            "created": time.time(),
+            "msg": "log_record_unreadable",
+            "template": record.msg,
+            "arguments": record.args,
+            "problem": type(error).__name__,
+        }
+    )
+
+
+def _record(_: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
+    """Put what every record has first, then its own values made plain, then the traceback."""
+    record: logging.LogRecord = given.pop("_record")
+    del given["_from_structlog"]
+    error = given.pop("exc_info", None)
+    stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    fields: dict[str, Any] = {
+        "time": stamp.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "event": plain(given.pop("event", "")),
+    }
+    if not isinstance(fields["event"], str):
+        fields["event"] = json.dumps(fields["event"])
+    for name, value in given.items():
+        key = plain(name)
+        fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value)
+    if error and (text := structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception")):
+        fields["traceback"] = _middle_out(text)
+    return fields
+
+
+def _json_line(_: Any, __: str, fields: structlog.typing.EventDict) -> str:
+    # json escapes all but one of ASCII's control characters; within JSON, it can only stand in a string.
+    return _JSON.encode(fields).replace("\x7f", "\\u007f")
+
+
+class _TextLine:
+    """A line for people; only a traceback takes more lines, which are indented so that none passes for a record."""
+
+    __slots__ = ("_render",)
+
+    def __init__(self, *, colors: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, timestamp_key="time")
+
+    def __call__(self, logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
+        traceback = fields.pop("traceback", None)
+        shown: dict[str, Any] = {}
+        for key, value in fields.items():
+            if key in {"time", "level", "logger", "event"}:
+                shown[key] = _inert(value)
+            else:
+                shown[f"{key}_" if key in {"exception", "stack"} else _inert(key)] = _Shown(value)
+        if traceback:
+            shown["exception"] = "\n".join(f"    {_inert(line)}" for line in traceback.split("\n"))
+        return str(self._render(logger, method, shown))
+
+
+class _Shown:
+    """A value whose repr is what people see of it: a word as it is, anything else quoted, nothing unprintable."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        value = self._value
+        bare = isinstance(value, str) and value and value.isprintable() and not set(value) & set(" ='\"")
+        return str(value) if bare else repr(value)
+
+
+def _inert(text: str) -> str:
+    """`text` with what is not printable escaped: line ends, escape sequences, marks that reverse the text."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def _middle_out(text: str) -> str:
+    if len(text) <= LONGEST_TRACEBACK:
+        return text
+    half = LONGEST_TRACEBACK // 2
+    return f"{text[:half]}\n… ({len(text) - 2 * half} characters left out) …\n{text[-half:]}"
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of `value`, at most `LONGEST` characters of it; never raises, whatever the value does."""
+    try:
+        return _Clipper().plain(value, 0)
+    except Exception:  # noqa: BLE001 (a value's own methods may raise anything)
+        return f"<{type(value).__name__} that cannot be shown>"
+
+
+class _Clipper:
+    """Makes one value plain and stops when it has become too long, too deep or goes in a circle."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = LONGEST
+
+    def plain(self, value: Any, depth: int) -> Any:
+        self._left -= 1
+        if not isinstance(value, dict | list | tuple):
+            return self._single(value)
+        if depth >= _DEEPEST:
+            return "…"
+        if isinstance(value, dict):
+            return {
+                self._clip(key if isinstance(key, str) else repr(key)): self.plain(inner, depth + 1)
+                for key, inner in islice(value.items(), LONGEST)
+                if self._left > 0
+            }
+        return [self.plain(inner, depth + 1) for inner in islice(value, LONGEST) if self._left > 0]
+
+    def _single(self, value: Any) -> Any:
+        match value:
+            case None | bool():
+                return value
+            case str():
+                return self._clip(str.__str__(value))
+            case int():
+                wide = value.bit_length() > _WIDEST_NUMBER
+                return f"<a number of {value.bit_length()} bits>" if wide else int(value)
+            case float():
+                return float(value) if math.isfinite(value) else repr(float(value))
+            case date() | PurePath() | UUID() | Decimal():
+                return self._clip(str(value))
+        return self._clip(repr(value[: LONGEST + 1] if isinstance(value, bytes | bytearray) else value))
+
+    def _clip(self, text: str) -> str:
+        if len(text) <= max(self._left, 0):
+            self._left -= len(text)
+            return text
+        kept, self._left = text[: max(self._left, 0)], 0
+        return f"{kept}… ({len(text)} characters)"
+
+
+def _thread_died(args: threading.ExceptHookArgs) -> None:
+    if issubclass(args.exc_type, SystemExit):
+        return  # a thread's own way to end, as the standard hook has it
+    structlog.get_logger("flowhooks").error(
+        "thread_died",
+        thread=args.thread.name if args.thread else None,
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+    )
+
+
+def _crashed(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    structlog.get_logger("flowhooks").critical("crashed", exc_info=(kind, error, traceback))
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    structlog.get_logger("flowhooks").error(
+        "error_ignored",
+        where=args.object,
+        problem=args.err_msg,
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+    )

@@ -1,0 +1,42 @@
+"""What the tests of the settings share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Each test runs in an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def written():
+    """Writes a file of settings into the working folder."""
+
+    def write(text: str | bytes, name: str = "flowhooks.toml") -> Path:
+        path = Path(name)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def refused(written):
+    """Has settings refused, and gives the lines of the error."""
+
+    def refuse(text: str | bytes = "", environ=(), options=()) -> list[str]:
+        with pytest.raises(SettingsError) as caught:
+            settings.load(written(text), dict(environ), dict(options))
+        lines = str(caught.value).split("\n")
+        assert all(line.isprintable() and line for line in lines), lines
+        return lines
+
+    return refuse

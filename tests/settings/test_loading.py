@@ -1,0 +1,174 @@
+"""What settings are read from, in which order, and what comes out."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from flowhooks import settings
+
+HASH = "a3" * 32
+OTHER = "b4" * 32
+TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
+
+
+def test_defaults():
+    """Without file, environment and options, everything is at its documented default."""
+    loaded = settings.load(None, {}, {})
+
+    assert loaded == settings.Settings()
+    assert (loaded.database, loaded.listen, loaded.admin) == ("flowhooks.db", "127.0.0.1:8080", "127.0.0.1:8081")
+    assert (loaded.unrouted, loaded.wait, loaded.insecure, loaded.safe_mode) == ("park", 10.0, False, False)
+    assert (loaded.plugins_dirs, loaded.plugins_allow, loaded.plugins_deny, loaded.schemas_dir) == ((), (), (), "")
+    assert loaded.http == settings.HttpSettings(
+        threads=16,
+        max_body_bytes=1048576,
+        max_header_bytes=16384,
+        read_timeout=10.0,
+        idle_timeout=60.0,
+        max_connections=1000,
+    )
+    assert (loaded.runner.threads, loaded.ledger.queue, loaded.ledger.timeout) == (16, 10000, 5.0)
+    assert (loaded.shutdown.timeout, loaded.identity.ignore, loaded.ignore.process_key) == (30.0, (), ())
+    assert (loaded.log.level, loaded.log.format, loaded.sources, loaded.plugins) == ("info", "json", {}, {})
+
+
+def test_a_whole_file(written):
+    """Every section is read; what plugins are configured with stays as TOML has it."""
+    path = written(f"""
+        database = "~/ledger.db"
+        listen = "[::1]:0"
+        wait = 0
+        plugins_dirs = ["~/one", "two"]
+        [http]
+        threads = 4
+        read_timeout = 2
+        [identity]
+        ignore = ["/sentAt", "/a~1b/0"]
+        [ignore]
+        process_key = ["leave", "请假"]
+        [log]
+        level = "debug"
+        [sources.erp]
+        token_sha256 = ["{HASH.upper()}", "{HASH}", "{OTHER}"]
+        allow = ["10.1.2.3/8", "2001:db8::/32", "::ffff:192.168.0.0/112", "192.0.2.7"]
+        [sources.default]
+        token_sha256 = ["{"c5" * 32}"]
+        [plugins.contracts]
+        archive = {{ url = "https://example.com", tries = [1, 2] }}
+    """)
+
+    loaded = settings.load(path, {}, {})
+
+    assert (loaded.database, loaded.listen, loaded.wait) == ("~/ledger.db", "[::1]:0", 0.0)
+    assert loaded.plugins_dirs == (str(Path("~/one").expanduser()), "two")
+    assert (loaded.http.threads, loaded.http.read_timeout, loaded.http.idle_timeout) == (4, 2.0, 60.0)
+    assert isinstance(loaded.http.read_timeout, float)
+    assert (loaded.identity.ignore, loaded.ignore.process_key) == (("/sentAt", "/a~1b/0"), ("leave", "请假"))
+    assert loaded.log == settings.LogSettings(level="debug", format="json")
+    assert loaded.sources["erp"].token_sha256 == (HASH, OTHER)
+    assert loaded.sources["erp"].allow == tuple(
+        map(ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.168.0.0/16", "192.0.2.7/32"))
+    )
+    assert loaded.sources["default"].allow == ()
+    assert loaded.plugins == {"contracts": {"archive": {"url": "https://example.com", "tries": [1, 2]}}}
+
+
+def test_precedence(written):
+    """Options override the environment, which overrides the file, which overrides defaults; None is not given."""
+    path = written('listen = "127.0.0.1:1"\nadmin = "127.0.0.1:2"\nwait = 3\n[http]\nthreads = 4\nmax_connections = 5')
+    environ = {"FLOWHOOKS_ADMIN": "127.0.0.1:20", "FLOWHOOKS_WAIT": "30", "FLOWHOOKS_HTTP_THREADS": "40"}
+    options = {"wait": 31, "http.threads": "41", "http.max_connections": None, "plugins_dirs": None}
+
+    loaded = settings.load(path, environ, options)
+
+    assert (loaded.listen, loaded.admin, loaded.wait) == ("127.0.0.1:1", "127.0.0.1:20", 31.0)
+    assert (loaded.http.threads, loaded.http.max_connections) == (41, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("safe_mode", "true", True),
+        ("safe_mode", "YES", True),
+        ("safe_mode", "1", True),
+        ("safe_mode", "no", False),
+        ("safe_mode", "0", False),
+        ("safe_mode", "False", False),
+        ("wait", "2.5", 2.5),
+        ("wait", "0", 0.0),
+        ("plugins_allow", "one, two,one", ("one", "two")),
+        ("plugins_allow", " ", ()),
+        ("plugins_dirs", "/a,b", ("/a", "b")),
+        ("schemas_dir", "", ""),
+    ],
+)
+def test_text_of_environment_and_options(name, text, value):
+    """Lists are comma-separated and truth values have three spellings each, in the environment and in options."""
+    by_environ = settings.load(None, {f"FLOWHOOKS_{name.upper()}": text}, {})
+    by_option = settings.load(None, {}, {name: text})
+
+    assert getattr(by_environ, name) == value
+    assert getattr(by_option, name) == value
+
+
+def test_every_described_variable_is_read():
+    """Each setting that the reference lists with a variable can be set by it, to its own default."""
+    environ = {one.variable: one.default.strip('"').replace("[]", "") for one in settings.describe() if one.variable}
+
+    assert settings.load(None, environ, {}) == settings.Settings()
+    assert len(environ) == 25
+
+
+def test_which_file(written, tmp_path):
+    """The option names the file, else FLOWHOOKS_CONFIG does, else ./flowhooks.toml is read if it is there."""
+    written("wait = 1")
+    named = written("wait = 2", "named.toml")
+    given = written("wait = 3", "given.toml")
+
+    assert settings.load(None, {}, {}).wait == 1
+    assert settings.load(None, {"FLOWHOOKS_CONFIG": ""}, {}).wait == 1
+    assert settings.load(None, {"FLOWHOOKS_CONFIG": str(named)}, {}).wait == 2
+    assert settings.load(given, {"FLOWHOOKS_CONFIG": str(named)}, {}).wait == 3
+
+
+def test_byte_order_mark(written):
+    """A file that Windows' Notepad wrote is read."""
+    assert settings.load(written(b"\xef\xbb\xbfwait = 1\r\n"), {}, {}).wait == 1
+
+
+def test_variables_of_others():
+    """Variables of the tests, and those that Kubernetes adds for a service named `flowhooks`, are no mistakes."""
+    environ = {
+        "PATH": "/bin",
+        "FLOWHOOKSX": "1",
+        "FLOWHOOKS_TEST_PG_DSN": "x",
+        "FLOWHOOKS_CRASH_AT": "x",
+        "FLOWHOOKS_SERVICE_HOST": "10.1.2.3",
+        "FLOWHOOKS_SERVICE_PORT": "8080",
+        "FLOWHOOKS_SERVICE_PORT_HTTP": "8080",
+        "FLOWHOOKS_PORT": "tcp://10.1.2.3:8080",
+        "FLOWHOOKS_PORT_8080_TCP": "tcp://10.1.2.3:8080",
+        "FLOWHOOKS_PORT_8080_TCP_PROTO": "tcp",
+        "FLOWHOOKS_PORT_8080_TCP_PORT": "8080",
+        "FLOWHOOKS_PORT_8080_TCP_ADDR": "10.1.2.3",
+        "FLOWHOOKS_ADMIN_SERVICE_HOST": "10.1.2.4",
+        "FLOWHOOKS_ADMIN_PORT": "tcp://10.1.2.4:8081",
+    }
+
+    assert settings.load(None, environ, {}) == settings.Settings()
+
+
+def test_secrets_are_not_shown(written):
+    """Neither token hashes nor the plugins' sections are in the settings' repr."""
+    path = written(f"[sources.erp]\ntoken_sha256 = ['{HASH}']\n[plugins.mail]\npassword = '{TOKEN}'")
+
+    loaded = settings.load(path, {}, {})
+
+    assert loaded.plugins["mail"]["password"] == TOKEN
+    assert loaded.sources["erp"].token_sha256 == (HASH,)
+    for text in (repr(loaded), str(loaded), f"{loaded.sources}"):
+        assert TOKEN not in text
+        assert HASH not in text

@@ -1,0 +1,149 @@
+"""Addresses to listen on and the place of the database, as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("flows.example.com:80", ("flows.example.com", 80)),
+        ("my_host-1:80", ("my_host-1", 80)),
+        ("[::1]:8080", ("::1", 8080)),
+        ("[2001:DB8:0::1]:8080", ("2001:db8::1", 8080)),
+        ("[fe80::1%eth0]:8080", ("fe80::1%eth0", 8080)),
+    ],
+)
+def test_addresses(text, found):
+    """Names, IPv4 and, in brackets, IPv6 addresses are taken apart."""
+    assert settings.host_and_port(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the port is missing"),
+        ("8080", "the port is missing"),
+        ("localhost", "the port is missing"),
+        (":8080", "write 0.0.0.0:8080 for every interface"),
+        ("*:8080", "write 0.0.0.0:8080 for every interface"),
+        ("localhost:", "a number of 0 to 65535"),
+        ("localhost:65536", "a number of 0 to 65535"),
+        ("localhost:-1", "a number of 0 to 65535"),
+        ("localhost:+80", "a number of 0 to 65535"),
+        ("localhost: 80", "a number of 0 to 65535"),
+        ("localhost:٨٠", "a number of 0 to 65535"),
+        ("localhost:80\n", "a number of 0 to 65535"),
+        (":" + "9" * 5000, "a number of 0 to 65535"),
+        ("http://localhost:80", "leave out the scheme"),
+        ("::1:8080", "in brackets"),
+        ("[::1]", "a number of 0 to 65535"),
+        ("[]:80", "no IPv6 address"),
+        ("[127.0.0.1]:80", "no IPv6 address"),
+        ("[::1%a\nb]:80", "no IPv6 address"),
+        ("256.0.0.1:80", "no IPv4 address"),
+        ("127.1:80", "no IPv4 address"),
+        ("0:80", "no IPv4 address"),
+        ("0x7f.0.0.0x1:80", "no IPv4 address"),
+        ("127.0.0.010:80", "no IPv4 address"),
+        ("a b:80", "neither an IP address nor a name"),
+        ("a..b:80", "neither an IP address nor a name"),
+        ("-a:80", "neither an IP address nor a name"),
+        ("/run/flowhooks.sock:80", "neither an IP address nor a name"),
+        ("höst:80", "neither an IP address nor a name"),
+        ("a" * 254 + ":80", "neither an IP address nor a name"),
+    ],
+)
+def test_refused_addresses(text, says):
+    """What is no address is refused, and so is what the system would read in a way that nobody sees."""
+    with pytest.raises(ValueError, match=says) as caught:
+        settings.host_and_port(text)
+
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("localhost", True),
+        ("LocalHost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::ffff:0.0.0.0", False),
+        ("192.168.0.1", False),
+        ("", False),
+        ("localhost.example.com", False),
+        ("some-name", False),
+    ],
+)
+def test_loopback(host, loopback):
+    """Only loopback addresses and `localhost` count as out of others' reach; a name that is not known does not."""
+    assert settings.is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize("name", ["flowhooks.db", "a b/100%25?#.db", "库.db", "data:v1.db"])
+def test_paths_become_urls(name, tmp_path, monkeypatch):
+    """A path becomes an absolute URL, in which SQLAlchemy finds exactly this path again."""
+    monkeypatch.chdir(tmp_path)
+
+    url = make_url(settings.database_url(settings.Settings(database=name)))
+
+    assert (url.drivername, url.database, dict(url.query)) == ("sqlite", str(tmp_path / name), {})
+
+
+def test_home_folder():
+    """`~` is the home folder."""
+    url = settings.database_url(settings.Settings(database="~/flowhooks.db"))
+
+    assert make_url(url).database == str(Path.home() / "flowhooks.db")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///flowhooks.db", "sqlite:////var/lib/flowhooks.db"])
+def test_urls_stay(url):
+    """A URL of SQLite is used as it is."""
+    assert settings.database_url(settings.Settings(database=url)) == url
+
+
+@pytest.mark.parametrize(
+    ("database", "says"),
+    [
+        ("postgresql://user:hidden@db/flows", "keeps its ledger in SQLite, and cannot use postgresql://"),
+        ("postgresql+psycopg://user:hidden@db/flows", r"cannot use postgresql\+psycopg://"),
+        ("SQLITE:///hidden.db", "cannot use SQLITE://"),
+        ("file://hidden.db", "cannot use file://"),
+        ("sqlite://hidden.db", "three slashes"),
+        ("sqlite:///", "the path is missing"),
+        ("sqlite:///hidden.db?mode=memory", "leave out what follows"),
+        (":memory:", "would survive a restart"),
+        ("sqlite:///:memory:", "would survive a restart"),
+        ("sqlite:///file::memory:", "would survive a restart"),
+        ("sqlite://", "would survive a restart"),
+        ("", "a path is not empty"),
+        ("hidden\x00.db", "only printable"),
+        ("hidden\n.db", "only printable"),
+        ("hidden\udcff.db", "only printable"),
+        ("~nobody-of-this-name/hidden.db", "no home folder"),
+    ],
+)
+def test_refused_databases(database, says):
+    """What is no file of SQLite is refused, here and when the settings are read, without repeating a password."""
+    with pytest.raises(SettingsError, match=f"^database: .*{says}") as direct:
+        settings.database_url(settings.Settings(database=database))
+    with pytest.raises(SettingsError, match=f"^option database must be a file's path: .*{says}") as read:
+        settings.load(None, {}, {"database": database})
+
+    assert "hidden" not in f"{direct.value} {read.value}"

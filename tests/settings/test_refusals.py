@@ -1,0 +1,269 @@
+"""Which settings are refused, in which words, and that no secret is among the words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+
+HASH = "a3" * 32
+STAMP = '"/timestamp"'
+TOKEN = "Zx9-kQ_secret_token_that_nobody_may_ever_see_"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("wait = \n", "flowhooks.toml: is not TOML: Invalid value (at line 1, column 8)"),
+        ("wait = 1\nwait = 2", "flowhooks.toml: is not TOML: Cannot overwrite a value (at end of document)"),
+        (b"wait = 1 # \xff", "flowhooks.toml: is not UTF-8, at byte 11"),
+        ("a = " + "9" * 5000, "flowhooks.toml: cannot be read: it is no file of settings"),
+        ("a = " + "[" * 100_000, "flowhooks.toml: cannot be read: it is no file of settings"),
+    ],
+)
+def test_unreadable_content(refused, content, says):
+    """What is no TOML is refused with the place of the error."""
+    assert refused(content) == [says]
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_missing_file(by):
+    """A file that was named must be there."""
+    with pytest.raises(SettingsError, match=r"^nowhere\.toml: cannot be read: No such file or directory$"):
+        settings.load(
+            Path("nowhere.toml") if by == "option" else None,
+            {"FLOWHOOKS_CONFIG": "nowhere.toml"} if by == "environment" else {},
+            {},
+        )
+
+
+def test_broken_default_file():
+    """A ./flowhooks.toml that cannot be read is an error too, not the same as none."""
+    Path("flowhooks.toml").symlink_to("gone.toml")
+
+    with pytest.raises(SettingsError, match=r"^flowhooks\.toml: cannot be read: No such file"):
+        settings.load(None, {}, {})
+
+
+@pytest.mark.parametrize("name", ["a\nb.toml", "a\x00b.toml", "x" * 5000, "."])
+def test_hostile_file_names(name):
+    """Whatever the file is called, the error has one line."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(Path(name), {}, {})
+
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("wait = true", "wait must be a number of seconds, 0 to 60, not true"),
+        ("wait = 60.5", "wait must be a number of seconds, 0 to 60, not 60.5"),
+        ("wait = -1", "wait must be a number of seconds, 0 to 60, not -1"),
+        ("wait = nan", "wait must be a number of seconds, 0 to 60, not nan"),
+        ("wait = inf", "wait must be a number of seconds, 0 to 60, not inf"),
+        ('wait = "5"', "wait must be a number of seconds, 0 to 60, not '5': write it without quotes"),
+        ("wait = [1]", "wait must be a number of seconds, 0 to 60, not a list"),
+        ("wait = 2026-01-01", "wait must be a number of seconds, 0 to 60, not a date"),
+        ("insecure = 1", "insecure must be true or false, not 1"),
+        ('safe_mode = "true"', "safe_mode must be true or false, not 'true'"),
+        ('unrouted = "prak"', 'unrouted must be "park" or "reject", not \'prak\'; did you mean park?'),
+        ("unrouted = []", 'unrouted must be "park" or "reject", not a list'),
+        ("http.threads = 0", "http.threads must be a whole number, 1 to 1000, not 0"),
+        ("http.threads = 1001", "http.threads must be a whole number, 1 to 1000, not 1001"),
+        ("http.threads = 16.0", "http.threads must be a whole number, 1 to 1000, not 16.0"),
+        ("http.threads = true", "http.threads must be a whole number, 1 to 1000, not true"),
+        ('http.threads = "16"', "http.threads must be a whole number, 1 to 1000, not '16': write it without quotes"),
+        (f"http.threads = {10**40}", "http.threads must be a whole number, 1 to 1000, not so large a number"),
+        ("http.max_header_bytes = 10", "http.max_header_bytes must be a whole number, 1024 to 1048576, not 10"),
+        (
+            "ledger.timeout = 0",
+            "ledger.timeout must be a number of seconds, more than 0 and at most 86400, not 0",
+        ),
+        (
+            'log.level = "INFO"',
+            'log.level must be "debug", "info", "warning", "error" or "critical", not \'INFO\'; did you mean info?',
+        ),
+        (
+            'listen = ":8080"',
+            (
+                "listen must be host:port, not ':8080': write 0.0.0.0:8080 for every interface, "
+                "127.0.0.1:8080 for this machine only"
+            ),
+        ),
+        ("listen = 8080", "listen must be host:port, not 8080"),
+        (
+            'identity.ignore = "/a"',
+            f"identity.ignore must be a list, each a JSON Pointer such as {STAMP}, not a string",
+        ),
+        ('identity.ignore = ["/a", "b"]', f"identity.ignore item 2 must be a JSON Pointer such as {STAMP}, not 'b'"),
+        ('identity.ignore = ["/~2"]', f"identity.ignore item 1 must be a JSON Pointer such as {STAMP}, not '/~2'"),
+        ('identity.ignore = [""]', f"identity.ignore item 1 must be a JSON Pointer such as {STAMP}, not ''"),
+        ("ignore.process_key = ['']", "ignore.process_key item 1 must be a string that is not empty, not ''"),
+        (
+            "ignore.process_key = 1",
+            "ignore.process_key must be a list, each a string that is not empty, not a single value",
+        ),
+        (
+            "plugins_deny = ['a b']",
+            ("plugins_deny item 1 must be a name of 1 to 100 letters, digits, '.', '_' or '-', not 'a b'"),
+        ),
+        (
+            'plugins_dirs = [""]',
+            (
+                "plugins_dirs item 1 must be a folder's path, not '': a path is not empty and has only "
+                "printable characters"
+            ),
+        ),
+        ("database = 1", "database must be a file's path, not 1"),
+        ('database = ""', "database must be a file's path: a path is not empty and has only printable characters"),
+        ("log = 1", "log must be a section, [log], not 1"),
+        ("htpp.threads = 1", "htpp is no section; did you mean http?"),
+        ("[source.erp]", "source is no section; did you mean sources?"),
+        ("http.thread = 1", "http.thread is no setting; did you mean http.threads?"),
+        ("threads = 1", "threads is no setting; did you mean http.threads or runner.threads?"),
+        ("http.queue = 1", "http.queue is no setting; did you mean ledger.queue?"),
+        ("xyzzy = 1", "xyzzy is no setting"),
+        ('"http.threads" = 1', "'http.threads' is no setting"),
+        ('"a\\nb" = 1', "'a\\nb' is no setting"),
+        ("plugins = 1", "plugins must be sections, [plugins.NAME], not a value"),
+        ("[[plugins]]", "plugins must be sections, [plugins.NAME], not a list"),
+        ("plugins.contracts = 1", "plugins.contracts must be a section, [plugins.NAME], not a single value"),
+        ("[plugins.'a b']", "[plugins.'a b'] must be named with 1 to 100 letters, digits, '.', '_' or '-'"),
+        ("[sources.erp]", "sources.erp has no token_sha256, so nobody could call back as it"),
+    ],
+)
+def test_refused_in_the_file(refused, content, says):
+    """Each mistake in the file is one line that says where it is, what is wrong and what is allowed."""
+    assert refused(content) == [f"flowhooks.toml: {says}"]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (
+            "token_sha256 = []",
+            (
+                "sources.erp.token_sha256 must be a list, each the SHA-256 of a token in 64 hexadecimal "
+                "digits: the list is empty"
+            ),
+        ),
+        (
+            f"token_sha256 = ['{HASH}']\nallow = ['10.0.0.0/33']",
+            ("sources.erp.allow item 1 must be a network such as \"10.0.0.0/8\", not '10.0.0.0/33'"),
+        ),
+        (f"token_sha256 = ['{HASH}']\nallowed = []", "sources.erp.allowed is no setting; did you mean allow?"),
+        (
+            f"token_sha256 = ['{HASH}']\n[sources.crm]\ntoken_sha256 = ['{HASH}']",
+            ("sources erp and crm have the same token_sha256; a token names one source"),
+        ),
+    ],
+)
+def test_refused_in_a_source(refused, section, says):
+    """A source that nobody could use, or that two engines would share, is refused."""
+    assert refused(f"[sources.erp]\n{section}") == [f"flowhooks.toml: {says}"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"[sources.erp]\ntoken_sha256 = ['{TOKEN}']",
+        f"[sources.erp]\ntoken_sha256 = ['{TOKEN:0<64}', '{HASH}']",
+        f"[sources.erp]\ntoken_sha256 = ['{TOKEN:0<63}\\n']",
+        f"[sources.erp]\ntoken_sha256 = '{TOKEN}'",
+        f"[sources.erp]\ntoken_sha256 = [['{TOKEN}']]",
+        f"[sources.erp]\ntoken_sha256 = ['{HASH}']\ntoken = '{TOKEN}'",
+        f"[sources]\nerp = '{TOKEN}'",
+        f"token = '{TOKEN}'",
+        f"database = 'postgresql://flowhooks:{TOKEN}@db/flowhooks'",
+        f"plugins = '{TOKEN}'",
+    ],
+)
+def test_secrets_are_not_repeated(refused, content):
+    """An error never shows a token, its hash or a password, not even one that stands where it should not."""
+    problems = refused(content, {"FLOWHOOKS_TOKEN": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
+
+    assert len(problems) >= 3
+    assert not any(TOKEN[:8] in line or HASH[:8] in line for line in problems)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("HTTP_THREADS", "many", "must be a whole number, 1 to 1000, not 'many'"),
+        ("HTTP_THREADS", "", "must be a whole number, 1 to 1000, not ''"),
+        ("HTTP_THREADS", "٣", "must be a whole number, 1 to 1000, not '٣'"),
+        ("HTTP_THREADS", "1_0", "must be a whole number, 1 to 1000, not '1_0'"),
+        ("HTTP_THREADS", "9" * 5000, f"must be a whole number, 1 to 1000, not '{'9' * 60}…'"),
+        ("WAIT", "nan", "must be a number of seconds, 0 to 60, not 'nan'"),
+        ("WAIT", "5s", "must be a number of seconds, 0 to 60, not '5s'"),
+        ("SAFE_MODE", "on", "must be true or false, not 'on'"),
+        ("SAFE_MODE", "\x1b[31m\n", "must be true or false, not '\\x1b[31m\\n'"),
+        ("PLUGINS_ALLOW", "a,,b", "item 2 must be a name of 1 to 100 letters, digits, '.', '_' or '-', not ''"),
+        ("THREADS", "4", "is no setting; did you mean FLOWHOOKS_HTTP_THREADS or FLOWHOOKS_RUNNER_THREADS?"),
+        (
+            "PLUGINS_DIR",
+            "x",
+            ("is no setting; [plugins.NAME] can only be written in the file; did you mean FLOWHOOKS_PLUGINS_DIRS?"),
+        ),
+        ("SOURCES_X_ALLOW", "x", "is no setting; [sources.NAME] can only be written in the file"),
+        ("PORT", "8080", "is no setting"),
+        ("Config", "x", "is no setting"),
+        ("", "x", "is no setting"),
+    ],
+)
+def test_refused_in_the_environment(refused, variable, text, says):
+    """Each mistake in the environment is one line that names the variable; unknown variables are mistakes."""
+    assert refused(environ={f"FLOWHOOKS_{variable}": text}) == [f"environment variable FLOWHOOKS_{variable} {says}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("http.thread", 3, "is no setting; did you mean http.threads?"),
+        ("http.threads", 0, "must be a whole number, 1 to 1000, not 0"),
+        ("http.threads", "x", "must be a whole number, 1 to 1000, not 'x'"),
+        ("insecure", 1, "must be true or false, not 1"),
+        (
+            "plugins_dirs",
+            ("",),
+            ("item 1 must be a folder's path, not '': a path is not empty and has only printable characters"),
+        ),
+        ("sources.erp.x", "x", "is no setting"),
+    ],
+)
+def test_refused_in_options(refused, name, value, says):
+    """Each mistake in an option is one line that names it."""
+    assert refused(options={name: value}) == [f"option {name} {says}"]
+
+
+def test_all_problems_at_once(refused):
+    """Every problem is told at once, one a line, wherever each one is."""
+    problems = refused(
+        'wait = 99\n[http]\nthreads = 0\nfoo = 1\n[sources.erp]\nallow = ["x"]',
+        {"FLOWHOOKS_LISTEN": "nowhere", "FLOWHOOKS_FOO": "1"},
+        {"admin": "x:1:2"},
+    )
+
+    assert [line.split(" must ")[0].split(" is ")[0].split(" has ")[0] for line in problems] == [
+        "flowhooks.toml: wait",
+        "flowhooks.toml: http.threads",
+        "flowhooks.toml: http.foo",
+        "flowhooks.toml: sources.erp.allow item 1",
+        "flowhooks.toml: sources.erp",
+        "environment variable FLOWHOOKS_FOO",
+        "environment variable FLOWHOOKS_LISTEN",
+        "option admin",
+    ]
+
+
+def test_both_listeners_at_one_address(refused):
+    """Two listeners cannot share an address, unless the system chooses their ports."""
+    same = {"listen": "127.0.0.1:8080", "admin": "127.0.0.1:8080"}
+
+    assert refused(options=same) == ["listen and admin are both '127.0.0.1:8080': each needs an address of its own"]
+    settings.load(None, {}, {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0"})

@@ -1,0 +1,93 @@
+"""The settings themselves: their reference, and that nothing open to others goes unnoticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+
+SOURCES = {"erp": settings.Source(token_sha256=("a3" * 32,))}
+
+
+def test_reference():
+    """Every setting is described by a unique name, a type, a default that TOML reads, a variable and one line."""
+    described = list(settings.describe())
+
+    assert len({one.name for one in described}) == len(described) == 28
+    for one in described:
+        assert one.type
+        assert one.doc.endswith(".")
+        assert "\n" not in one.doc
+        if one.default:
+            tomllib.loads(f"x = {one.default}")
+        if one.variable:
+            assert one.variable == "FLOWHOOKS_" + one.name.upper().replace(".", "_")
+    assert (
+        settings.Described(
+            name="http.threads",
+            type="a whole number, 1 to 1000",
+            default="16",
+            variable="FLOWHOOKS_HTTP_THREADS",
+            doc="Threads that answer call-backs; at most half of them wait for handlers.",
+        )
+        in described
+    )
+    assert [one.name for one in described if not one.variable] == [
+        "sources.NAME.token_sha256",
+        "sources.NAME.allow",
+        "plugins.NAME",
+    ]
+
+
+def test_variables_are_unambiguous():
+    """No two settings share an environment variable."""
+    variables = [one.variable for one in settings.describe() if one.variable]
+
+    assert len(set(variables)) == len(variables)
+
+
+def test_every_field_is_documented():
+    """Each field of each section has its line."""
+    for one in dataclasses.fields(settings.Settings):
+        assert one.metadata["doc"]
+
+
+def test_frozen():
+    """Settings do not change once they are read."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.Settings().wait = 1  # type: ignore[misc] # what mypy refuses is what is tried
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "sources", "public"),
+    [
+        ("127.0.0.1:1", "[::1]:2", {}, []),
+        ("localhost:1", "127.0.0.2:2", {}, []),
+        ("0.0.0.0:1", "127.0.0.1:2", {}, ["listen"]),
+        ("0.0.0.0:1", "127.0.0.1:2", SOURCES, []),
+        ("0.0.0.0:1", "[::]:2", {}, ["listen", "admin"]),
+        ("0.0.0.0:1", "[::]:2", SOURCES, ["admin"]),
+        ("127.0.0.1:1", "10.0.0.1:2", SOURCES, ["admin"]),
+        ("[::ffff:127.0.0.1]:1", "[::ffff:10.0.0.1]:2", SOURCES, ["admin"]),
+        ("some-name:1", "localhost:2", {}, ["listen"]),
+    ],
+)
+def test_public_binds(listen, admin, sources, public):
+    """A listener that others reach without a credential is refused with what to do, unless that is meant."""
+    given = settings.Settings(listen=listen, admin=admin, sources=sources)
+
+    assert given.public_without_credential() == public
+    settings.check_binds(dataclasses.replace(given, insecure=True))
+    if not public:
+        settings.check_binds(given)
+        return
+    with pytest.raises(SettingsError) as caught:
+        settings.check_binds(given)
+    lines = str(caught.value).split("\n")
+    assert [line.split(" ")[0] for line in lines] == public
+    assert all("--insecure" in line and "127.0.0.1" in line for line in lines)
+    assert all(("[sources.NAME]" in line) == line.startswith("listen") for line in lines)

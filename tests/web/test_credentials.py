@@ -1,0 +1,163 @@
+"""Who calls: tokens, addresses, and what must not pass for either."""
+
+from __future__ import annotations
+
+import hashlib
+from ipaddress import ip_network
+
+import pytest
+
+from flowhooks.errors import Forbidden, Unauthorized
+from flowhooks.settings import Source
+from flowhooks.web.credentials import Credentials, new_token
+
+ERP = "erp-token-_~+/.0123456789=="
+OLD = "erp-token-that-is-being-replaced"
+CRM = "crm-token"
+
+
+def sha256(token: str) -> str:
+    """What the settings hold of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.fixture
+def credentials() -> Credentials:
+    """Two engines: one with two tokens and any address, one bound to its networks."""
+    networks = tuple(map(ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32")))
+    return Credentials(
+        {
+            "erp": Source(token_sha256=(sha256(OLD), sha256(ERP))),
+            "crm": Source(token_sha256=(sha256(CRM),), allow=networks),
+        }
+    )
+
+
+@pytest.mark.parametrize("authorization", [None, "", f"Bearer {ERP}", "Basic x", "Bearer a, Bearer b"])
+def test_no_sources(authorization):
+    """While no source is configured, whoever calls is `default`, whatever is sent."""
+    assert Credentials({}).source(authorization, "203.0.113.9") == "default"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "address", "name"),
+    [
+        (f"Bearer {ERP}", "203.0.113.9", "erp"),
+        (f"Bearer {ERP}", None, "erp"),
+        (f"bearer {OLD}", "not an address", "erp"),
+        (f"BEARER  {CRM}", "10.255.0.1", "crm"),
+        (f"Bearer {CRM}", "::ffff:10.0.0.1", "crm"),
+        (f"Bearer {CRM}", "2001:db8::1", "crm"),
+        (f"Bearer {CRM}", "192.0.2.7", "crm"),
+    ],
+)
+def test_known(credentials, authorization, address, name):
+    """A known token from an allowed address names its source; the scheme's case does not matter."""
+    assert credentials.source(authorization, address) == name
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        " ",
+        "Bearer",
+        "Bearer ",
+        f"Bearer{ERP}",
+        f"Bearer\t{ERP}",
+        f" Bearer {ERP}",
+        f"Bearer {ERP} ",
+        f"Bearer {ERP}\n",
+        f"Bearer {ERP}x",
+        f"Bearer {ERP[:-1]}",
+        f"Bearer {ERP.upper()}",
+        f"Bearer {sha256(ERP)}",
+        f"Bearer {ERP}, Bearer {ERP}",
+        f"Bearer {ERP},{ERP}",
+        f"Bearer {ERP} {ERP}",
+        f"Basic {ERP}",
+        f"Token {ERP}",
+        ERP,
+        f'Bearer "{ERP}"',
+        "Bearer =",
+        "Bearer é",
+        "Bearer \ud800",
+        "Bearer 令牌",
+        "Bearer \x00",
+        "Bearer " + "a" * 1024,
+        "Bearer " + "a" * 1025,
+        "Bearer " + "a" * 1_000_000,
+    ],
+)
+def test_unknown(credentials, authorization):
+    """A missing, malformed, doubled, oversize or unknown credential is refused, always in the same words."""
+    with pytest.raises(Unauthorized) as caught:
+        credentials.source(authorization, "10.0.0.1")
+
+    assert (caught.value.key, caught.value.params) == ("unauthorized", {})
+    assert caught.value.text("en")
+    assert caught.value.text("zh") != caught.value.text("en")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "11.0.0.1",
+        "2001:db9::1",
+        "::ffff:11.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "::10.0.0.1",
+        "192.0.2.8",
+        None,
+        "",
+        "unix:",
+        "10.0.0.1:80",
+        "10.1",
+        "0x0a.0.0.1",
+        "010.0.0.1",
+        "10.0.0.1, 10.0.0.2",
+        "localhost",
+        "\x00",
+    ],
+)
+def test_not_from_there(credentials, address):
+    """A known token from an address that is not allowed, or that cannot be read, is forbidden."""
+    with pytest.raises(Forbidden) as caught:
+        credentials.source(f"Bearer {CRM}", address)
+
+    assert (caught.value.key, caught.value.params) == ("forbidden", {})
+    assert caught.value.text("en")
+    assert caught.value.text("zh") != caught.value.text("en")
+
+
+def test_longest_token():
+    """A token of 1,024 characters is still taken."""
+    token = "a" * 1024
+
+    assert Credentials({"erp": Source(token_sha256=(sha256(token),))}).source(f"Bearer {token}", None) == "erp"
+
+
+def test_source_without_token():
+    """A source that has no token closes the door as well: nobody is let in as `default`."""
+    with pytest.raises(Unauthorized):
+        Credentials({"erp": Source(token_sha256=())}).source(None, "127.0.0.1")
+
+
+def test_secrets_stay(credentials):
+    """Neither the repr nor a refusal holds a token."""
+    with pytest.raises(Unauthorized) as caught:
+        credentials.source("Bearer not-a-known-token", None)
+
+    assert "not-a-known-token" not in f"{caught.value!r} {caught.value}"
+    assert sha256(ERP) not in repr(credentials)
+
+
+def test_new_token():
+    """A new token is unlike any other and is accepted by its hash."""
+    token, digest = new_token()
+    other, _ = new_token()
+
+    assert token != other
+    assert len(token) >= 43
+    assert Credentials({"erp": Source(token_sha256=(digest,))}).source(f"Bearer {token}", None) == "erp"
