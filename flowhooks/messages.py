@@ -1,5 +1,6 @@
 """Every sentence that an engine may be answered, in English and Chinese; it must not know when each is said."""
 
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
 import json
@@ -53,7 +54,8 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体第 {line} 行第 {column} 列的字符串中含有空字符（\\u0000）；请去掉。",
     },
     "string_surrogate": {
-        "en": "The body has half of a surrogate pair in a string, at line {line}, column {column}; send whole characters.",
+        "en": "The body has half of a surrogate pair in a string, at line {line}, column {column}; "
+        "send whole characters.",
         "zh": "请求体第 {line} 行第 {column} 列的字符串中含有不成对的代理项（surrogate）；请发送完整的字符。",
     },
     # A schema refuses what was sent: an opening, then one clause for each violation.
@@ -62,7 +64,8 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "请求体是合法的 JSON，但不符合该回调的格式。",
     },
     "body_refused_more": {
-        "en": "The body is JSON, but not what this call-back takes: {total} violations, of which the first {shown} are shown.",
+        "en": "The body is JSON, but not what this call-back takes: {total} violations, "
+        "of which the first {shown} are shown.",
         "zh": "请求体是合法的 JSON，但不符合该回调的格式：共 {total} 处错误，仅列出前 {shown} 处。",
     },
     "body_refused_many": {
@@ -161,7 +164,7 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "HTTP 请求格式有误。",
     },
     "unauthorized": {
-        "en": "No valid credential was sent; send the header Authorization: Bearer followed by the token of this engine.",
+        "en": "No valid credential was sent; send the header Authorization: Bearer with the token of this engine.",
         "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌。",
     },
     "forbidden": {
@@ -239,7 +242,7 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "等待存储的回调过多；请稍后重发。",
     },
     "ledger_slow": {
-        "en": "The call-back could not be stored in time; send it again, which is safe even if it was stored after all.",
+        "en": "The call-back could not be stored in time; send it again. That is safe even if it was stored after all.",
         "zh": "未能在规定时间内存储回调；请重发。即使回调实际已存储，重发也不会重复执行。",
     },
     "ledger_down": {

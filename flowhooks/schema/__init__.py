@@ -1,0 +1,9 @@
+"""What a call-back must look like: strict JSON, and the JSON Schema files; it must not know events, routes or HTTP."""
+
+from __future__ import annotations
+
+from flowhooks.schema.files import shipped
+from flowhooks.schema.schemas import Schemas
+from flowhooks.schema.strict import parse
+
+__all__ = ["Schemas", "parse", "shipped"]

@@ -1,0 +1,189 @@
+"""Folders of JSON Schema files, of which none is taken that could not be used; it must not know what they check."""
+
+from __future__ import annotations
+
+import graphlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urldefrag, urljoin
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from flowhooks.errors import SettingsError
+from flowhooks.messages import shown
+from flowhooks.schema.keywords import IN_PLACE, subschemas, within
+from flowhooks.schema.translation import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Document = dict[str, Any]
+
+BASE: Final = "https://flowhooks.example/schemas/"
+"""Where the files' `$id`s say that they are; a name that RFC 2606 reserves, so it is never fetched."""
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+SUFFIX: Final = ".schema.json"
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_REFUSED: Final = ("$dynamicRef", "$dynamicAnchor")
+
+
+def shipped() -> Path:
+    """The folder of the schema files that flowhooks ships.
+
+    Returns:
+        Package data of an installed flowhooks; in an editable install, `schemas/` of the checkout.
+
+    Raises:
+        SettingsError: neither is there.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "schemas", package.parent / "schemas"):
+        if (folder / f"call-back/complete{SUFFIX}").is_file():
+            return folder
+    raise SettingsError(f"flowhooks is installed without its schema files: there is no folder {package / 'schemas'}")
+
+
+def read(folder: Path) -> dict[str, Document]:
+    """Every schema file of a folder, checked for itself.
+
+    Args:
+        folder: laid out like `schemas/`. Names that start with a dot, and files that are not named
+            `*.json`, are passed over.
+
+    Returns:
+        The documents by their path within the folder, such as `call-back/complete.schema.json`.
+
+    Raises:
+        SettingsError: the folder or a file cannot be read or used; names the file.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"there is no folder of schema files {folder}")
+    return {name: _read(folder / name, name) for name in sorted(_names(folder))}
+
+
+def _names(folder: Path) -> Iterator[str]:
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        if (real := os.path.realpath(here)) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.endswith(".json") and not name.startswith("."):
+                yield (Path(here) / name).relative_to(folder).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise SettingsError(f"the folder of schema files {error.filename} cannot be read: {error.strerror}") from None
+
+
+def _read(file: Path, name: str) -> Document:
+    *parents, last = name.removesuffix(SUFFIX).split("/")
+    if not name.endswith(SUFFIX) or not all(_NAME.fullmatch(part) for part in (*parents, last)):
+        raise SettingsError(
+            f"schema file {file}: its name is not NAME{SUFFIX}, where NAME and every folder's name are "
+            "1 to 64 of a-z, 0-9 and -, starting with a letter"
+        )
+    if parents != ["call-back"] and "call-back" in parents:
+        raise SettingsError(f"schema file {file}: kinds of call-back are files of the folder call-back itself")
+    try:
+        document = json.loads(file.read_text("utf-8-sig"), parse_constant=_no_constant)
+        _check(document, name)
+    except (OSError, ValueError, OverflowError, SchemaError) as error:  # Overflow: a regular expression's count
+        raise SettingsError(f"schema file {file}: {_why(error)}") from None
+    except RecursionError:
+        raise SettingsError(f"schema file {file}: it is nested too deep") from None
+    return document  # type: ignore[no-any-return]  # _check refuses what is not an object
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _why(error: Exception) -> str:
+    """The error on one line."""
+    if isinstance(error, SchemaError):
+        where = "/".join(str(part) for part in error.absolute_path)
+        return f"not a JSON Schema of 2020-12, at /{shown(where, 200)}: {shown(error.message, 200)}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start + 1}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error}"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _check(document: Any, name: str) -> None:
+    if not isinstance(document, dict):
+        raise ValueError("it is not an object")  # noqa: TRY004 (a file's content, not an argument)
+    if document.get("$schema", DIALECT) != DIALECT:
+        raise ValueError(f"its $schema is not {DIALECT}")
+    if document.get("$id", BASE + name) != BASE + name:
+        raise ValueError(f"its $id is not {BASE + name}; leave it out or write this")
+    Draft202012Validator.check_schema(document)
+    for pointer, schema in subschemas(document):
+        for keyword in (*_REFUSED, "$id", "$schema") if pointer else _REFUSED:
+            if isinstance(schema, dict) and keyword in schema:
+                raise ValueError(f"{keyword} at {shown(pointer, 200)} is not supported here")
+    translate(document)
+
+
+def target(name: str, reference: str) -> tuple[str, str]:
+    """Where a `$ref` in the file `name` leads: the other file's name, and the fragment without its `#`."""
+    uri, fragment = urldefrag(urljoin(BASE + name, reference))
+    return uri.removeprefix(BASE), unquote(fragment)
+
+
+def locate(documents: Mapping[str, Document], name: str, reference: str) -> tuple[str, str]:
+    """The file and the JSON Pointer of the schema that a `$ref` in the file `name` means.
+
+    Raises:
+        LookupError: there is no such schema.
+    """
+    try:
+        file, fragment = target(name, reference)
+    except ValueError:  # not a URI
+        raise LookupError(reference) from None
+    for pointer, schema in subschemas(documents.get(file)):
+        anchor = schema.get("$anchor") if isinstance(schema, dict) else None
+        if schema is not None and fragment in {pointer, anchor}:
+            return file, pointer
+    raise LookupError(reference)
+
+
+def check_references(documents: Mapping[str, Document]) -> None:
+    """See that every `$ref` leads to a schema, and none back to itself without a step into the value.
+
+    Raises:
+        SettingsError: one does not; names the file.
+    """
+    graph: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for name, document in documents.items():
+        for pointer, schema in subschemas(document):
+            if not isinstance(schema, dict):
+                continue
+            edges = graph.setdefault((name, pointer), set())
+            for keyword in IN_PLACE & schema.keys():
+                edges.update((name, pointer + path) for path, _ in within(keyword, schema[keyword]))
+            if "$ref" in schema:
+                edges.add(_checked_reference(documents, name, pointer, schema["$ref"]))
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        name, pointer = error.args[1][0]
+        raise SettingsError(
+            f"schema file {name}: the schema at {pointer or '/'} refers to itself without end"
+        ) from None
+
+
+def _checked_reference(documents: Mapping[str, Document], name: str, pointer: str, reference: str) -> tuple[str, str]:
+    try:
+        return locate(documents, name, reference)
+    except LookupError:
+        raise SettingsError(
+            f"schema file {name}: $ref {shown(reference, 200)} at {shown(pointer, 200) or '/'} leads to no schema"
+        ) from None

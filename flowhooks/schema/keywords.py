@@ -1,0 +1,56 @@
+"""Where JSON Schema 2020-12 has schemas within a schema; it must not know what they say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ONE: Final = frozenset(
+    {
+        "additionalProperties",
+        "contains",
+        "contentSchema",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+"""Keywords that hold one schema."""
+MANY: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+"""Keywords that hold an array of schemas."""
+NAMED: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+"""Keywords that hold an object of schemas."""
+IN_PLACE: Final = frozenset({"allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"})
+"""Keywords whose schemas look at the same value as the schema that they stand in."""
+
+
+def subschemas(schema: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
+    """A schema and all schemas within it, each with its JSON Pointer (RFC 6901) from the first one.
+
+    What stands under keywords that are not of 2020-12 is not looked into, nor what `const`, `enum`, `default`
+    and `examples` hold.
+    """
+    yield pointer, schema
+    if isinstance(schema, dict):
+        for keyword, value in schema.items():
+            for path, inner in within(keyword, value):
+                yield from subschemas(inner, pointer + path)
+
+
+def within(keyword: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The schemas that stand directly under a keyword, each with its JSON Pointer from the keyword's schema."""
+    if keyword in ONE:
+        yield f"/{keyword}", value
+    elif keyword in MANY:
+        for index, one in enumerate(value):
+            yield f"/{keyword}/{index}", one
+    elif keyword in NAMED:
+        for name, one in value.items():
+            yield f"/{keyword}/{name.replace('~', '~0').replace('/', '~1')}", one

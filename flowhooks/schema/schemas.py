@@ -1,0 +1,166 @@
+"""The schemas in force, and checking call-backs against them; it must not know where their files come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from flowhooks.errors import SettingsError, Unprocessable
+from flowhooks.schema import files
+from flowhooks.schema.translation import translate
+from flowhooks.schema.violations import Violation, violations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from jsonschema.protocols import Validator
+
+SHOWN: Final = 20
+"""Violations that an answer lists."""
+LOOKED_FOR: Final = 1000
+"""Violations that are looked for, so that a large body which is wrong all over does not take long."""
+SHARED: Final = f"process-end-call-back-ro{files.SUFFIX}"
+FLOW_INSTANCE_ID: Final = f"flow-instance-id{files.SUFFIX}"
+_KINDS: Final = "call-back/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schemas:
+    """The schema files in force: those shipped, replaced or added to by others. Made by `load`.
+
+    A file `call-back/KIND.schema.json` opens a kind of call-back. Whatever it says, the five names of
+    `process-end-call-back-ro.schema.json` mean the same in every kind. `format` is an annotation, as JSON Schema
+    2020-12 has it by default: it is published, not checked.
+
+    Attributes:
+        documents: each file's content, by its path within the folder.
+        kinds: the kinds of call-back, sorted.
+    """
+
+    documents: Mapping[str, files.Document]
+    kinds: tuple[str, ...]
+    _validators: Mapping[str, tuple[Validator, ...]]
+
+    @classmethod
+    def load(cls, extra: Sequence[Path] = ()) -> Schemas:
+        """The schemas that are shipped, then those of further folders.
+
+        Args:
+            extra: folders laid out like `schemas/`; a file of the same path replaces the earlier one.
+
+        Raises:
+            SettingsError: a folder or a file cannot be used; one line that names it.
+        """
+        documents = files.read(files.shipped())
+        for folder in extra:
+            documents |= files.read(folder)
+        return cls._of(documents)
+
+    def with_folder(self, folder: Path, *, replace: bool = False) -> Schemas:
+        """These schemas and those of one more folder, such as a plugin's.
+
+        Args:
+            folder: laid out like `schemas/`.
+            replace: whether a file of the same path may replace the earlier one; by default it is refused,
+                unless it says the same.
+
+        Raises:
+            SettingsError: the folder or a file cannot be used; one line that names it.
+        """
+        added = files.read(folder)
+        for name, document in added.items():
+            if not replace and self.documents.get(name, document) != document:
+                raise SettingsError(f"schema file {folder / name}: there is one already, which may not be replaced")
+        return self._of({**self.documents, **added})
+
+    @classmethod
+    def _of(cls, documents: dict[str, files.Document]) -> Schemas:
+        files.check_references(documents)
+        ready = {name: translate(document) | {"$id": files.BASE + name} for name, document in documents.items()}
+        registry = Registry().with_resources(
+            (files.BASE + name, DRAFT202012.create_resource(document)) for name, document in ready.items()
+        )
+        registry = registry.crawl()  # once, not at each `$ref`
+        check: dict[str, Validator] = {
+            name: Draft202012Validator(document, registry=registry) for name, document in ready.items()
+        }
+        validators: dict[str, tuple[Validator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
+        names = sorted(name for name in documents if name.startswith(_KINDS))
+        kinds = {name.removeprefix(_KINDS).removesuffix(files.SUFFIX): name for name in names}
+        for kind, name in kinds.items():
+            own = _without_shared(name, ready[name])
+            validators[kind] = (check[SHARED],)
+            if Draft202012Validator.VALIDATORS.keys() & own.keys():
+                validators[kind] += (Draft202012Validator(own, registry=registry),)
+        return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(validators))
+
+    def check_body(self, kind: str, body: Mapping[str, Any]) -> None:
+        """See that a body is what its kind of call-back takes.
+
+        Args:
+            kind: one of `kinds`.
+            body: what `parse` returned.
+
+        Raises:
+            Unprocessable: it is not; with the first 20 violations.
+            KeyError: there is no such kind.
+        """
+        validators = self._validators[kind]
+        try:
+            found = _check(validators, body)
+        except Exception as error:  # jsonschema's own limits, such as of nesting and of huge numbers
+            raise Unprocessable("body_unchecked") from error
+        if not found:
+            return
+        first = _first(found)
+        if len(found) <= SHOWN:
+            raise Unprocessable("body_refused", first)
+        if len(found) <= LOOKED_FOR:
+            raise Unprocessable("body_refused_more", first, total=len(found), shown=SHOWN)
+        raise Unprocessable("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
+
+    def check_flow_instance_id(self, text: str) -> None:
+        """See that the path's flowInstanceId, percent-decoded, is one.
+
+        Raises:
+            Unprocessable: it is not.
+        """
+        if found := _check(self._validators[FLOW_INSTANCE_ID], text):
+            raise Unprocessable("path_id", [("flowInstanceId", key, params) for _, key, params in _first(found)])
+
+
+def _check(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
+    """What the schemas refuse; looked for in full only when there is something."""
+    for validator in validators:
+        if not validator.is_valid(value):
+            errors = chain.from_iterable(one.iter_errors(value) for one in validators)
+            return violations(value, errors, LOOKED_FOR + 1)
+    return []
+
+
+def _first(found: list[Violation]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(one.pointer, one.key, dict(one.params)) for one in found[:SHOWN]]
+
+
+def _without_shared(name: str, document: files.Document) -> files.Document:
+    """The schema of a kind less what it only repeats: that the shared schema holds, which is checked anyway."""
+    if "unevaluatedProperties" in document:  # looks at what the reference has looked at
+        return document
+    rest = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
+    if "$ref" in document and not _is_shared(name, document):
+        rest["$ref"] = document["$ref"]
+    if others := [one for one in document.get("allOf", ()) if not _is_shared(name, one)]:
+        rest["allOf"] = others
+    return rest
+
+
+def _is_shared(name: str, schema: Any) -> bool:
+    """Whether a schema refers to the shared one."""
+    return isinstance(schema, dict) and "$ref" in schema and files.target(name, schema["$ref"]) == (SHARED, "")

@@ -1,0 +1,117 @@
+"""Strict JSON: bytes to an object that every database can keep; it must not know what the members mean."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from array import array
+from collections import Counter
+from itertools import accumulate
+from typing import Any, Final
+
+from flowhooks.errors import Malformed
+from flowhooks.messages import shown
+
+MAX_DEPTH: Final = 64
+"""Levels of objects and arrays; what engines send has two or three, and a small thread stack can hold these."""
+MAX_NAME: Final = 100
+"""Characters of a member's name that an answer repeats."""
+_EXACT: Final = 2**53
+"""Below this every whole number is a double of its own (IEEE 754)."""
+
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+_BAD_ESCAPE: Final = re.compile(
+    r"\\(?:u0000(?P<nul>)|u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F](?P<surrogate>)|.)"
+)
+"""Every escape, so that none is read from its middle; the two that no database keeps have a group."""
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Read a call-back's body as RFC 8259 has it, and more strictly where that leaves room.
+
+    Args:
+        body: the bytes as received.
+
+    Returns:
+        The object. Members that are null are left out, at every level (Java clients write an absent
+        field as null); null in an array stays. A whole number below 2**53 that is written as a
+        fraction is an int, so that `1.0` equals `1`.
+
+    Raises:
+        Malformed: the body is empty, not UTF-8, not JSON or not an object; it is nested more than 64
+            levels deep; an object has two members of the same name; a number is not finite, or a
+            whole number is longer than Python reads; a string has NUL or half of a surrogate pair.
+    """
+    if not body.strip(b" \t\r\n"):
+        raise Malformed("body_empty")
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise Malformed("body_bom")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed("body_not_utf8", byte=error.start + 1) from None
+    if _too_deep(body):
+        raise Malformed("body_too_deep", limit=MAX_DEPTH)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise Malformed("body_not_json", line=error.lineno, column=error.colno) from None
+    except ValueError:
+        raise Malformed("number_too_long", limit=sys.get_int_max_str_digits()) from None
+    except RecursionError:  # the caller's own stack was nearly used up
+        raise Malformed("body_too_deep", limit=MAX_DEPTH) from None
+    if not isinstance(value, dict):
+        raise Malformed("body_not_object")
+    if "\\u0000" in text or "\\ud" in text or "\\uD" in text:
+        _check_escapes(text)
+    return value
+
+
+def _too_deep(body: bytes) -> bool:
+    """Whether brackets outside strings are nested too deep, counted up to where the body stops being JSON.
+
+    Asked before the decoder runs: that one recurses in C, for which the limits of Python 3.12 and 3.13 are
+    larger than what a thread with a small stack can hold.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    steps = array("b", b"".join(outside).translate(_STEPS, _NOT_BRACKETS))
+    return max(accumulate(steps), default=0) > MAX_DEPTH
+
+
+def _check_escapes(text: str) -> None:
+    for match in _BAD_ESCAPE.finditer(text):
+        if match.lastgroup:
+            raise Malformed(
+                f"string_{match.lastgroup}",
+                line=text.count("\n", 0, match.start()) + 1,
+                column=match.start() - text.rfind("\n", 0, match.start()),
+            )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise Malformed("duplicate_member", name=shown(json.dumps(twice, ensure_ascii=False), MAX_NAME))
+    if None in members.values():
+        return {name: value for name, value in pairs if value is not None}
+    return members
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise Malformed("number_not_finite")
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+
+
+def _constant(text: str) -> Any:
+    raise Malformed("number_constant", constant=text)
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)

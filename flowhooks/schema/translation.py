@@ -1,0 +1,77 @@
+"""A schema file's content as jsonschema reads it the way it is meant; it must not know which file it is."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any, Final, Self
+
+from flowhooks.schema.keywords import MANY, NAMED, ONE, subschemas
+
+_PART: Final = re.compile(r"\\.|.", re.DOTALL)
+NOTHING: Final[dict[str, Any]] = {"not": {}}
+"""The schema that nothing fits, like `false`."""
+
+
+class Pattern(str):  # noqa: SLOT000 (jsonschema hands it to `re` as the str that it is)
+    r"""A regular expression for Python's `re` that matches what the one in the schema file matches.
+
+    There, as in ECMAScript, `$` is the very end, but in Python also the place before a last line feed; `\d`, `\w` and
+    `\b` are of ASCII there, in Python of Unicode.
+
+    Attributes:
+        ecma: as it stands in the file.
+
+    Raises:
+        ValueError: Python's `re` does not know it.
+    """
+
+    ecma: str
+
+    def __new__(cls, ecma: str) -> Self:
+        """Translate what stands in the file."""
+        parts = []
+        within = False
+        for part in _PART.findall(ecma):
+            if part in "[]":
+                within = part == "["
+            parts.append(r"\Z" if part == "$" and not within else part)
+        self = super().__new__(cls, f"(?a:{''.join(parts)})")
+        self.ecma = ecma
+        try:
+            re.compile(self)
+        except (re.error, OverflowError) as error:
+            raise ValueError(f"the regular expression {ecma!r} cannot be used: {error}") from None
+        return self
+
+
+def translate(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy for jsonschema.
+
+    Regular expressions are translated, and `false` is written out, since jsonschema does not say where in a body
+    it met that.
+
+    Args:
+        document: a valid JSON Schema of 2020-12.
+
+    Raises:
+        ValueError: it has a regular expression that cannot be used.
+    """
+    document = copy.deepcopy(document)
+    for _, schema in list(subschemas(document)):
+        if not isinstance(schema, dict):
+            continue
+        for keyword in schema.keys() & ONE:
+            schema[keyword] = _written_out(schema[keyword])
+        for keyword in schema.keys() & MANY:
+            schema[keyword] = [_written_out(one) for one in schema[keyword]]
+        for keyword in schema.keys() & NAMED:
+            name_of = Pattern if keyword == "patternProperties" else str
+            schema[keyword] = {name_of(name): _written_out(one) for name, one in schema[keyword].items()}
+        if "pattern" in schema:
+            schema["pattern"] = Pattern(schema["pattern"])
+    return document
+
+
+def _written_out(schema: Any) -> Any:
+    return NOTHING if schema is False else schema

@@ -1,0 +1,116 @@
+"""What a schema refuses, in sentences of our own; it must not repeat the value that was refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from flowhooks.messages import SENTENCES, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from jsonschema.exceptions import ValidationError
+
+MAX_POINTER: Final = 200
+"""Characters of a JSON Pointer that an answer repeats."""
+MAX_ALLOWED: Final = 200
+"""Characters of a schema's own values, such as an `enum`, that an answer names."""
+
+
+class Violation(NamedTuple):
+    """One thing that a schema refuses.
+
+    Attributes:
+        path: names and indexes that lead to it from the body.
+        key: the sentence.
+        params: what the sentence names, as pairs.
+    """
+
+    path: tuple[str | int, ...]
+    key: str
+    params: tuple[tuple[str, str], ...]
+
+    @property
+    def pointer(self) -> str:
+        """The JSON Pointer (RFC 6901), made fit to be shown and cut to 200 characters."""
+        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
+        return shown("".join(f"/{part}" for part in parts), MAX_POINTER)
+
+
+def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list[Violation]:
+    """Each violation once, sorted by where it is and then by what it is.
+
+    Args:
+        body: what was checked.
+        errors: what the validator found in it.
+        limit: how many to look for.
+    """
+    found: set[Violation] = set()
+    for violation in (violation for error in errors for violation in _of(error, body)):
+        found.add(violation)
+        if len(found) == limit:
+            break
+    return sorted(found, key=lambda one: ([_sortable(part) for part in one.path], one.key, one.params))
+
+
+def _sortable(part: str | int) -> tuple[int, str]:
+    return (part, "") if isinstance(part, int) else (-1, part)
+
+
+def _of(error: ValidationError, body: Any) -> Iterator[Violation]:
+    path = tuple(error.absolute_path)
+    for part in path:
+        body = body[part]
+    if isinstance(body, dict) and isinstance(error.instance, str):  # `propertyNames` leads to the object
+        yield Violation((*path, error.instance), "schema.name", ())
+        return
+    keyword = str(error.validator)
+    value: Any = error.validator_value
+    if keyword == "required":
+        for name in value:
+            if name not in body:
+                yield _violation(path, keyword, name=_json(name))
+    elif keyword == "dependentRequired":
+        for given, names in value.items():
+            for name in names:
+                if given in body and name not in body:
+                    yield _violation(path, keyword, name=_json(name), given=_json(given))
+    else:
+        key, params = _sentence(keyword, value, several=not error.context)
+        yield _violation(path, key, **params)
+
+
+def _sentence(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str, str]]:
+    """The sentence's key without its `schema.`, and what it names."""
+    if keyword == "not" and value == {}:
+        return "nothing", {}
+    if keyword == "oneOf" and several:
+        return "oneOf_several", {}
+    if f"schema.{keyword}" not in SENTENCES:
+        return "other", {"keyword": shown(keyword, MAX_ALLOWED)}
+    return keyword, _named(keyword, value)
+
+
+def _named(keyword: str, value: Any) -> dict[str, str]:
+    """What the schema says under `keyword`, as the sentence names it."""
+    match keyword:
+        case "type":
+            return {"types": value if isinstance(value, str) else ", ".join(value)}
+        case "enum":
+            return {"allowed": shown(", ".join(map(_json, value)), MAX_ALLOWED)}
+        case "const":
+            return {"allowed": _json(value)}
+        case "pattern":
+            return {"pattern": shown(value.ecma, MAX_ALLOWED)}
+        case _:
+            return {"limit": _json(value)} if isinstance(value, int | float) else {}
+
+
+def _violation(path: tuple[str | int, ...], key: str, **params: str) -> Violation:
+    return Violation(path, f"schema.{key}", tuple(params.items()))
+
+
+def _json(value: Any) -> str:
+    """A schema's own value as JSON, cut to 200 characters."""
+    return shown(json.dumps(value, ensure_ascii=False), MAX_ALLOWED)

@@ -1,0 +1,218 @@
+"""The call-back contract as an OpenAPI 3.1 document, made from the schema files; it must not know a body's shape."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
+
+from flowhooks import __version__
+from flowhooks.schema.files import DIALECT, SUFFIX, locate
+from flowhooks.schema.keywords import subschemas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowhooks.schema import Schemas
+
+_ANSWER: Final = f"answer{SUFFIX}"
+_ERROR: Final = f"error{SUFFIX}"
+_FLOW_INSTANCE_ID: Final = f"flow-instance-id{SUFFIX}"
+_TEXT: Final = {"type": "string"}
+"""A header's value."""
+
+
+class _Response(NamedTuple):
+    description: str
+    body: str = _ERROR
+    headers: tuple[str, ...] = ()
+
+
+_HEADERS: Final = {
+    "Flowhooks-Event": "The id of the event that the call-back is stored as. / 该回调对应的事件 ID。",
+    "Preference-Applied": "The part of Prefer that was followed (RFC 7240). / 实际采用的 Prefer 选项（RFC 7240）。",
+    "Retry-After": "Seconds after which to call again. / 建议多少秒后重试。",
+    "WWW-Authenticate": "How to send a credential: Bearer. / 凭证的提供方式：Bearer。",
+    "Allow": "The methods that the path takes. / 该路径支持的请求方法。",
+}
+_STORED: Final = ("Flowhooks-Event", "Preference-Applied")
+_RESPONSES: Final = {
+    "200": _Response(
+        "Every delivery has succeeded or was closed, now or on an earlier identical call-back. / "
+        "所有投递均已成功或已关闭（本次，或此前的同一回调）。",
+        _ANSWER,
+        _STORED,
+    ),
+    "202": _Response(
+        "Stored; some delivery waits, runs or is unknown, or the event is parked: message says which. Need not be "
+        "repeated. / 已存储；仍有投递在等待、执行中或结果未知，或者事件暂无处理器，详见 message。无需重发。",
+        _ANSWER,
+        _STORED,
+    ),
+    "400": _Response(
+        "Not strict JSON in UTF-8, not an object, or not HTTP; with line and column where known. / "
+        "请求体不是严格的 UTF-8 JSON、不是对象，或 HTTP 请求格式有误；尽可能给出行号和列号。"
+    ),
+    "401": _Response("No valid credential. / 未提供有效的凭证。", headers=("WWW-Authenticate",)),
+    "403": _Response("The credential may not be used from this address. / 不允许从当前地址使用该凭证。"),
+    "404": _Response("No such path, or no such kind of call-back. / 路径不存在，或没有这种回调类型。"),
+    "405": _Response("Not a method of this path. / 该路径不支持此请求方法。", headers=("Allow",)),
+    "408": _Response("The request did not arrive in time. / 未在规定时间内收到完整的请求。"),
+    "409": _Response(
+        "This process instance was called back before with other data; the first call-back stands. / "
+        "该流程实例此前已用不同的数据回调过，以第一次为准。",
+        headers=("Flowhooks-Event",),
+    ),
+    "413": _Response("The body is too large. / 请求体过大。"),
+    "415": _Response(
+        "The body says of itself that it is not JSON in UTF-8. / 请求体声明的类型不是 UTF-8 编码的 JSON。"
+    ),
+    "422": _Response(
+        "The schema refuses the flowInstanceId or the body: the first 20 violations, each with its JSON Pointer; or no "
+        "handler is installed for it, where the server is set to refuse that. / "
+        "flowInstanceId 或请求体不符合 schema：列出前 20 处错误及其 JSON Pointer；"
+        "或者没有对应的处理器，且服务器设置为拒绝这种回调。"
+    ),
+    "431": _Response("The headers are too large. / 请求头过大。"),
+    "500": _Response(
+        "A handler has failed for good: errorInfo.message names it and says why. Stored and shown to an operator; need "
+        "not be repeated. Without Flowhooks-Event: an error of the server's own, safe to repeat. / "
+        "处理器执行失败：errorInfo.message 给出处理器名称和原因。回调已存储并会提示运维人员，无需重发。"
+        "如果没有 Flowhooks-Event 响应头，则为服务器内部错误，可以重发。",
+        headers=_STORED,
+    ),
+    "501": _Response("The request uses a part of HTTP that is not supported. / 请求使用了不支持的 HTTP 功能。"),
+    "503": _Response(
+        "Not known to be stored, safe to repeat. / 不确定是否已存储，可以放心重发。", headers=("Retry-After",)
+    ),
+}
+
+
+def openapi(schemas: Schemas) -> dict[str, Any]:
+    """The call-back contract.
+
+    Args:
+        schemas: the schema files in force; they alone say what bodies look like.
+
+    Returns:
+        An OpenAPI 3.1 document, ready for `json.dumps`: one path for each kind of call-back, and those schema files
+        that it needs as components, their references rewritten.
+    """
+    kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
+    needed = _needed(schemas.documents, (_ANSWER, _ERROR, _FLOW_INSTANCE_ID, *kinds.values()))
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": DIALECT,
+        "info": {
+            "title": "flowhooks: call-backs of workflow engines / 流程回调",
+            "summary": "What an engine sends when a flow has completed. / 流程完成时由流程引擎发送的回调。",
+            "version": __version__,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": {
+            f"/flow/{{flowInstanceId}}/call-back/{kind}": _path(kind, name, schemas.documents)
+            for kind, name in kinds.items()
+        },
+        "components": {
+            "schemas": {_component(name): _published(name, schemas.documents) for name in sorted(needed)},
+            "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token of the engine; needed where the server has engines in its settings. / "
+                    "流程引擎的令牌；服务器配置了流程引擎时必须提供。",
+                }
+            },
+        },
+    }
+
+
+def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    document = documents[name]
+    return {
+        "parameters": [
+            {
+                "name": "flowInstanceId",
+                "in": "path",
+                "required": True,
+                "description": documents[_FLOW_INSTANCE_ID].get("description", ""),
+                "schema": _reference(_FLOW_INSTANCE_ID),
+            }
+        ],
+        "post": {
+            "operationId": f"call-back-{kind}",
+            "summary": document.get("title", kind),
+            "description": document.get("description", ""),
+            "security": [{}, {"bearer": []}],
+            "parameters": [
+                {
+                    "name": "Prefer",
+                    "in": "header",
+                    "description": "How long to wait for the handlers (RFC 7240): wait=N for N seconds, at most 60; "
+                    "respond-async for not at all. / 等待处理器执行的时间（RFC 7240）：wait=N 表示最多等待 N 秒"
+                    "（不超过 60），respond-async 表示不等待。",
+                    "schema": _TEXT,
+                },
+                {
+                    "name": "Accept-Language",
+                    "in": "header",
+                    "description": "The language of messages: Chinese where zh is preferred, else English. / "
+                    "消息的语言：优先 zh 时为中文，否则为英文。",
+                    "schema": _TEXT,
+                },
+            ],
+            "requestBody": {"required": True, "content": _content(name, documents)},
+            "responses": {
+                status: {
+                    "description": response.description,
+                    "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in response.headers},
+                    "content": _content(response.body, documents),
+                }
+                for status, response in _RESPONSES.items()
+            },
+        },
+    }
+
+
+def _content(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    examples = {
+        f"example-{number}": {"value": one} for number, one in enumerate(documents[name].get("examples", ()), 1)
+    }
+    return {"application/json": {"schema": _reference(name)} | ({"examples": examples} if examples else {})}
+
+
+def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
+    """The files named, and those that they refer to, over any number of steps."""
+    needed: set[str] = set()
+    rest = set(names)
+    while rest:
+        name = rest.pop()
+        needed.add(name)
+        rest |= {
+            locate(documents, name, schema["$ref"])[0]
+            for _, schema in subschemas(documents[name])
+            if isinstance(schema, dict) and "$ref" in schema
+        } - needed
+    return needed
+
+
+def _published(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """A schema file as a component: its references lead to components, so it needs no name of its own."""
+    document = copy.deepcopy(documents[name])
+    for _, schema in list(subschemas(document)):
+        if isinstance(schema, dict):
+            for keyword in ("$schema", "$id", "$anchor"):
+                schema.pop(keyword, None)
+            if "$ref" in schema:
+                schema["$ref"] = _reference(*locate(documents, name, schema["$ref"]))["$ref"]
+    return document
+
+
+def _component(name: str) -> str:
+    return name.removesuffix(SUFFIX).replace("/", ".")
+
+
+def _reference(name: str, pointer: str = "") -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{_component(name)}{quote(pointer, safe='/~')}"}
