@@ -48,7 +48,9 @@ class App:
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, objects: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, objects: Mapping[str, object] | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.draining = False
@@ -66,7 +68,9 @@ class App:
     def _open(self) -> None:
         settings = self.settings
         self.runner = Embedded(
-            threads=settings.runner.threads, due=lambda now, most: self.ledger.due(now, most), clock=self.clock
+            threads=settings.runner.threads,
+            due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
+            clock=self.clock,
         )
         self.ledger = Ledger(
             database_url(settings),
@@ -86,7 +90,9 @@ class App:
         missing = self.ledger.meet(list(handlers.values()))
         self.absent = frozenset(one.id for one in missing)
         for one in missing:
-            log.warning("handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it")
+            log.warning(
+                "handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it"
+            )
         recovered = self.ledger.recover()
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
@@ -133,16 +139,22 @@ class App:
         thread.start()
 
     def _drain(self) -> None:
+        """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""
+        after, delivered = "", 0
         try:
-            drained = drain(self.desk)
+            while not self._stop.is_set():
+                page = drain(self.desk, after=after)
+                after = page.next
+                delivered += page.delivered
+                if not after:
+                    break
         except FlowhooksError as error:
             log.error("drain_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
-            return
-        if drained.parked:
-            log.info("drained", parked=drained.parked, delivered=drained.delivered, dismissed=drained.dismissed)
+        if delivered:
+            log.info("drained", delivered=delivered)
 
     def describe(self, admin: str, token: str) -> None:
-        """Write into the lock file where this process's administration API is, and what it asks of those who change something."""
+        """Write into the lock file where the administration API is, and the token that it asks for."""
         self._lock.describe(Holder(pid=os.getpid(), admin=admin, token=token))
 
     def trouble(self) -> list[str]:

@@ -165,7 +165,7 @@ class Transaction(Protocol):
 
 
 class Runner(Protocol):
-    """Decides when and where `execute` is called. The ledger stays the only truth: a lost or doubled call is harmless."""
+    """Decides when and where `execute` is called. The ledger stays the only truth: a lost or doubled call is no harm."""
 
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""

@@ -197,7 +197,9 @@ class Dispatch:
             log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(error))
             return None
         if len(text) > MOST_RESULT:
-            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters")
+            log.warning(
+                "result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters"
+            )
             return None
         return text
 
@@ -235,7 +237,14 @@ class Dispatch:
             verdict = None
         now = self._clock.now()
         if verdict is True:
-            moved = Move(delivery.id, State.UNKNOWN, State.SUCCEEDED, standing.attempt, now, note="its probe says that it did its work")
+            moved = Move(
+                delivery.id,
+                State.UNKNOWN,
+                State.SUCCEEDED,
+                standing.attempt,
+                now,
+                note="its probe says that it did its work",
+            )
             if self._ledger.write(lambda transaction: move(transaction, [moved])):
                 self._told(event.id, replace(standing, state=State.SUCCEEDED, due_at=None))
         elif verdict is False:

@@ -1,24 +1,24 @@
 """Every exception flowhooks raises or understands; it must not know HTTP, whose statuses live in `flowhooks.web`.
 
-    FlowhooksError
-    ├── SettingsError        the settings, a command's options, or the files they name
-    ├── PluginError          a plugin that cannot be used: it is quarantined
-    ├── HandlerError         a handler declared so that it could never run
-    ├── LedgerError          the durable record
-    │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
-    │   ├── IllegalMove      a change of state that the table of states lacks
-    │   └── NotFound         no such event, delivery or handler
-    ├── ServerUnreachable    the running server did not take a command
-    └── Refusal              a call-back that is not taken; says why in the caller's language
-        ├── Malformed        not JSON as RFC 8259 has it
-        ├── Unprocessable    JSON that a schema refuses
-        ├── UnsupportedMedia a body that is not JSON by its own headers
-        ├── Unauthorized     no valid credential
-        ├── Forbidden        not from an allowed address
-        ├── Conflict         this identity came before with other data
-        └── Unavailable      not known to be stored: safe to repeat
+FlowhooksError
+├── SettingsError        the settings, a command's options, or the files they name
+├── PluginError          a plugin that cannot be used: it is quarantined
+├── HandlerError         a handler declared so that it could never run
+├── LedgerError          the durable record
+│   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
+│   ├── IllegalMove      a change of state that the table of states lacks
+│   └── NotFound         no such event, delivery or handler
+├── ServerUnreachable    the running server did not take a command
+└── Refusal              a call-back that is not taken; says why in the caller's language
+    ├── Malformed        not JSON as RFC 8259 has it
+    ├── Unprocessable    JSON that a schema refuses
+    ├── UnsupportedMedia a body that is not JSON by its own headers
+    ├── Unauthorized     no valid credential
+    ├── Forbidden        not from an allowed address
+    ├── Conflict         this identity came before with other data
+    └── Unavailable      not known to be stored: safe to repeat
 
-    Reject, RetryAfter       raised by handlers, to say how their attempt ended
+Reject, RetryAfter       raised by handlers, to say how their attempt ended
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class Unprocessable(Refusal):
         **params: what the opening sentence names.
     """
 
-    def __init__(
-        self, key: str, /, violations: Sequence[tuple[str, str, dict[str, Any]]] = (), **params: Any
-    ) -> None:
+    def __init__(self, key: str, /, violations: Sequence[tuple[str, str, dict[str, Any]]] = (), **params: Any) -> None:
         super().__init__(key, **params)
         self.violations = tuple(violations)
 
@@ -113,8 +111,7 @@ class Unprocessable(Refusal):
         if not self.violations:
             return opening
         clauses = (
-            f"{pointer or '/'}: {messages.text(key, language, **params)}"
-            for pointer, key, params in self.violations
+            f"{pointer or '/'}: {messages.text(key, language, **params)}" for pointer, key, params in self.violations
         )
         return opening + " " + "; ".join(clauses)
 
@@ -156,7 +153,7 @@ class Unavailable(Refusal):
         self.retry_after = retry_after
 
 
-class Reject(Exception):  # noqa: N818 (a signal that a handler raises, not an error of ours)
+class Reject(Exception):
     """Raised by a handler: this event can never be handled. The delivery is dead at once.
 
     Args:
@@ -168,7 +165,7 @@ class Reject(Exception):  # noqa: N818 (a signal that a handler raises, not an e
         self.why = why
 
 
-class RetryAfter(Exception):  # noqa: N818 (a signal that a handler raises, not an error of ours)
+class RetryAfter(Exception):
     """Raised by a handler: run me again after `seconds`. It permits its own retry, and counts as an attempt.
 
     Args:

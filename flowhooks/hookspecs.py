@@ -39,7 +39,7 @@ hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def configure(settings: Mapping[str, Any]) -> None:  # type: ignore[empty-body]
+def configure(settings: Mapping[str, Any]) -> None:
     """Take the plugin's own section of the settings, `[plugins.NAME]`; `{}` where there is none.
 
     Called once, at start, before any other hook of the plugin. Each plugin sees its own section only.
@@ -50,7 +50,7 @@ def configure(settings: Mapping[str, Any]) -> None:  # type: ignore[empty-body]
 
 
 @hookspec
-def schemas() -> Sequence[Path]:  # type: ignore[empty-body]
+def schemas() -> Sequence[Path]:  # type: ignore[empty-body]  # a specification has no body
     """Give folders of JSON Schema files, laid out like `schemas/`.
 
     Called once, at start. A file `call-back/KIND.schema.json` in such a folder opens
@@ -59,7 +59,7 @@ def schemas() -> Sequence[Path]:  # type: ignore[empty-body]
 
 
 @hookspec
-def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]
+def handlers() -> Sequence[Handler]:  # type: ignore[empty-body]  # a specification has no body
     """Give the plugin's handlers, each made by `@handler`.
 
     Called once, at start; what is returned is looked up from then on, so a handler cannot be added later.
@@ -87,7 +87,7 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome |
 
 
 @hookspec
-def event_accepted(event: Event, handlers: Sequence[str]) -> None:  # type: ignore[empty-body]
+def event_accepted(event: Event, handlers: Sequence[str]) -> None:
     """Learn that an event was stored; `handlers` are the ids that it goes to, none if it is parked.
 
     Called after the commit, from a thread of its own, one event after another. Not called for a call-back
@@ -97,7 +97,7 @@ def event_accepted(event: Event, handlers: Sequence[str]) -> None:  # type: igno
 
 
 @hookspec
-def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:  # type: ignore[empty-body]
+def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
     """Learn how an attempt ended and in which state that leaves its delivery.
 
     Called after the commit, from the same thread as `event_accepted` and under the same terms.

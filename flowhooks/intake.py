@@ -188,7 +188,7 @@ class Intake:
         )
 
     def _again(self, accepted: Accepted, *, wait: float) -> Answer:
-        """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may try again."""
+        """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""
         standings = accepted.standings
         if any(one.state is State.DEAD for one in standings):
             standings = self._revive(accepted.event_id, standings)

@@ -1,4 +1,4 @@
-"""Tells plugins what has happened, from a thread of its own, so that a slow listener delays nothing; it must not do work."""
+"""Tells plugins what has happened, from a thread of its own so that nobody waits for them; it must not do work."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.reading import Standing
 
+
 class Watch:
     """One waiter for one event.
 
@@ -112,4 +113,3 @@ class Watches:
             everybody = [watch for several in self._watches.values() for watch in several]
         for watch in everybody:
             watch.release()
-

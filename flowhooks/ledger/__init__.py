@@ -1,11 +1,11 @@
-"""The ledger: the durable record of events, deliveries and attempts; it must not know HTTP, plugins or threads that run handlers."""
+"""The ledger: the durable record of events, deliveries and attempts; it must not know HTTP, plugins or runners."""
 
 from __future__ import annotations
 
 import os
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,9 +37,6 @@ __all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Sett
 
 T = TypeVar("T")
 
-PAGE: Final = 500
-"""Events read at once where all are wanted: no reader may pin the write-ahead log for long."""
-
 
 class Reader:
     """The ledger for those who only look: it can change nothing, whatever it is asked.
@@ -54,7 +51,9 @@ class Reader:
     def __init__(self, url: str) -> None:
         file = dialects.database_file(url)
         if file is not None and not file.exists():
-            raise LedgerUnusable(f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`")
+            raise LedgerUnusable(
+                f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
+            )
         self._engine = dialects.open_engine(url, writing=False)
         try:
             with self.connection() as connection:
@@ -112,16 +111,10 @@ class Reader:
         with self.connection() as connection:
             return reading.due(connection, now, most)
 
-    def each(self, wanted: EventFilter) -> Iterator[Stored]:
-        """Every event that a filter means, the oldest first, a short read for each page."""
-        after = ""
-        while True:
-            with self.connection() as connection:
-                page = reading.find(connection, wanted, limit=PAGE, after=after, newest_first=False)
-            yield from page
-            if len(page) < PAGE:
-                return
-            after = page[-1].event.id
+    def page(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
+        """The oldest events that a filter means, `limit` at the most, going on after the id `after`."""
+        with self.connection() as connection:
+            return reading.find(connection, wanted, limit=limit, after=after, newest_first=False)
 
     def how_many(self, wanted: EventFilter) -> int:
         """How many events a filter means."""
@@ -230,7 +223,8 @@ class Ledger(Reader):
             Unavailable: it could not be done, or not in time.
             FlowhooksError: whatever `function` raised; nothing was changed.
         """
-        return self._result(self._writer.submit(run, function), timeout)
+        ticket: Ticket[T] = self._writer.submit(run, function)
+        return self._result(ticket, timeout)
 
     def accept(self, new: NewEvent) -> Accepted:
         """Store an event and its deliveries in one transaction, and wait until that is durable.
@@ -309,9 +303,7 @@ class Ledger(Reader):
     def reroute(self, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
         """Give parked events their new deliveries; how many were still parked."""
         return self.write(
-            lambda transaction: reroute(
-                transaction, items, runner=self._runner, absent=absent, now=self._clock.now()
-            )
+            lambda transaction: reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
         )
 
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
@@ -329,9 +321,7 @@ class Ledger(Reader):
     def recover(self) -> dict[Any, int]:
         """Settle as lost what earlier processes left running; how many went where."""
         return self.write(
-            lambda transaction: running.recover(
-                transaction, self._settling, self._clock.now(), self._clock.chance()
-            ),
+            lambda transaction: running.recover(transaction, self._settling, self._clock.now(), self._clock.chance()),
             timeout=600,
         )
 

@@ -89,9 +89,7 @@ _FIND: Final = select(
 )
 _REPEATED_ROWS = dialects.rows("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
-    update(events)
-    .where(events.c.id == _REPEATED_ROWS.c.id)
-    .values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
+    update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _ADDED = dialects.insert(counters)
 _COUNT: Final = _ADDED.on_conflict_do_update(
@@ -123,9 +121,7 @@ class Accepting:
             if item.event.id in stored
         }
         known |= _find(transaction, [identity for identity in first if identity not in known])
-        answers = [
-            self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items
-        ]
+        answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
         return answers
@@ -162,9 +158,7 @@ class Accepting:
         event_id, digest, state = known
         return Accepted(event_id=event_id, new=fresh, conflict=digest != item.digest, state=state)
 
-    def _repeated(
-        self, transaction: Transaction, items: list[NewEvent], answers: list[Accepted]
-    ) -> list[Accepted]:
+    def _repeated(self, transaction: Transaction, items: list[NewEvent], answers: list[Accepted]) -> list[Accepted]:
         connection = transaction.connection
         repeats: dict[str, int] = {}
         for item, answer in zip(items, answers, strict=True):
@@ -194,12 +188,19 @@ def count(transaction: Transaction, name: str, process: str, by: int) -> None:
     transaction.connection.execute(_COUNT, {"name": name, "process": process, "value": by})
 
 
-def _find(transaction: Transaction, identities: list[tuple[str, str, str, str]]) -> dict[tuple[str, ...], tuple[str, str, str]]:
+def _find(
+    transaction: Transaction, identities: list[tuple[str, str, str, str]]
+) -> dict[tuple[str, str, str, str], tuple[str, str, str]]:
     if not identities:
         return {}
-    wanted = json.dumps([[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities])
+    wanted = json.dumps(
+        [[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities]
+    )
     found = transaction.connection.execute(_FIND, {"identities": wanted})
-    return {(row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state) for row in found}
+    return {
+        (row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state)
+        for row in found
+    }
 
 
 def _keep_conflict(transaction: Transaction, event_id: str, item: NewEvent) -> None:

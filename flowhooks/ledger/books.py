@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Select, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
 
 from flowhooks.delivery import OutcomeKind, State
 from flowhooks.ledger.tables import attempts, counters, deliveries, events
@@ -45,7 +45,7 @@ class Books:
         return not self.trouble
 
 
-def _states(query: Select[tuple[str, int]], connection: Connection) -> dict[str, int]:
+def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted(connection.execute(query).tuples().all()))
 
 
@@ -61,13 +61,16 @@ _LAST: Final = (
 _UNFINISHED: Final = attempts.c.outcome.is_(None)
 
 
-def _fits() -> case[bool]:
+def _fits() -> ColumnElement[bool]:
     """Whether a delivery's state agrees with how its last attempt ended; `docs/explanation/states.md` has the table."""
     outcome = attempts.c.outcome
     none = attempts.c.number.is_(None)
     return case(
         (deliveries.c.state == State.RUNNING.value, and_(~none, _UNFINISHED)),
-        (deliveries.c.state == State.SUCCEEDED.value, outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value])),
+        (
+            deliveries.c.state == State.SUCCEEDED.value,
+            outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value]),
+        ),
         (deliveries.c.state == State.UNKNOWN.value, outcome == OutcomeKind.LOST.value),
         else_=or_(none, ~_UNFINISHED),
     )
@@ -91,9 +94,7 @@ def balance(connection: Connection) -> Books:
         books.trouble.append(
             f"{books.accepted} events were accepted, but {books.stored} are stored and {books.purged} were purged"
         )
-    made = (
-        select(deliveries.c.event_id, func.count().label("made")).group_by(deliveries.c.event_id).subquery("made")
-    )
+    made = select(deliveries.c.event_id, func.count().label("made")).group_by(deliveries.c.event_id).subquery("made")
     _report(
         connection,
         books,
@@ -138,7 +139,7 @@ def balance(connection: Connection) -> Books:
     return books
 
 
-def _report(connection: Connection, books: Books, query: Select[tuple[str]], sentence: str) -> None:
+def _report(connection: Connection, books: Books, query: Select[str], sentence: str) -> None:
     found = connection.execute(query.limit(MOST_SHOWN + 1)).scalars().all()
     books.trouble.extend(sentence.format(one) for one in found[:MOST_SHOWN])
     if len(found) > MOST_SHOWN:

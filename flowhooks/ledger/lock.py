@@ -117,7 +117,9 @@ def _read(file: int, path: Path) -> Holder:
         value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
         return Holder(pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]))
     except (ValueError, KeyError, TypeError):
-        raise LedgerUnusable(f"another process holds {path}, but does not say who it is; try again in a moment") from None
+        raise LedgerUnusable(
+            f"another process holds {path}, but does not say who it is; try again in a moment"
+        ) from None
 
 
 def refuse_network(folder: Path) -> None:

@@ -19,7 +19,7 @@ from flowhooks.ledger.tables import attempts, conflicts, deliveries, events
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class Stored:
     standings: tuple[Standing, ...]
 
 
-def to_event(row: Row[Any]) -> Event:
+def to_event(row: Any) -> Event:
     """The event that a row of `events` holds, its data read anew so that nobody shares it."""
     return from_body(
         schema.parse(row.body.encode()),
@@ -134,8 +134,12 @@ _DUE: Final = (
     .order_by(deliveries.c.due_at)
     .limit(bindparam("most"))
 )
-_FIRST: Final = select(func.min(deliveries.c.handler).label("handler")).where(_HAS_TIME).cte("with_work", recursive=True)
-_NEXT: Final = select(func.min(deliveries.c.handler)).where(_HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+_FIRST: Final = (
+    select(func.min(deliveries.c.handler).label("handler")).where(_HAS_TIME).cte("with_work", recursive=True)
+)
+_NEXT: Final = (
+    select(func.min(deliveries.c.handler)).where(_HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+)
 # One step down the index for each handler that has work, however many deliveries each of them has.
 _WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
 
@@ -156,7 +160,7 @@ def delivery(connection: Connection, delivery_id: str) -> tuple[Event, Standing]
     return to_event(connection.execute(select(events).where(events.c.id == found.event_id)).one()), _standing(found)
 
 
-def _standing(row: Row[Any]) -> Standing:
+def _standing(row: Any) -> Standing:
     return Standing(
         delivery_id=row.id,
         handler=row.handler,
@@ -186,7 +190,9 @@ def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Qu
     return found
 
 
-def find(connection: Connection, wanted: EventFilter, *, limit: int, after: str = "", newest_first: bool = True) -> list[Stored]:
+def find(
+    connection: Connection, wanted: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
+) -> list[Stored]:
     """The events that a filter means.
 
     Args:
@@ -269,12 +275,14 @@ def attempts_of(connection: Connection, delivery_id: str) -> tuple[Attempt, ...]
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
     """The differing bodies that came under this event's identity: when, and what."""
-    found = connection.execute(select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at))
+    found = connection.execute(
+        select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
+    )
     return [(row.received_at, row.body) for row in found]
 
 
 def tally(connection: Connection) -> dict[str, int]:
-    """How many deliveries are not at rest, by state, and how many events are parked; costs nothing for what is at rest."""
+    """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read."""
     at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
     found = connection.execute(
         select(deliveries.c.state, func.count()).where(deliveries.c.state.in_(at_work)).group_by(deliveries.c.state)

@@ -30,7 +30,7 @@ class ParkedGroup(NamedTuple):
         callback_class: their class; `""` where they named none.
         process_key: their process definition key, or None.
         process_version: their process definition version, or None.
-        count: how many there are.
+        events: how many there are.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class ParkedGroup(NamedTuple):
     callback_class: str
     process_key: str | None
     process_version: int | None
-    count: int
+    events: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ _ALIKE: Final = (
 
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
     """What is parked, by what a router looks at; the largest group first."""
-    query = select(*_ALIKE, func.count().label("count")).where(events.c.state == "parked").group_by(*_ALIKE)
+    query = select(*_ALIKE, func.count()).where(events.c.state == "parked").group_by(*_ALIKE)
     return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
 
 

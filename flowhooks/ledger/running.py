@@ -90,7 +90,14 @@ _CLAIMED: Final = (
     .where(deliveries.c.id.in_(dialects.keys("delivery_ids")))
 )
 _ENDED = dialects.rows(
-    "ended", delivery_id=Text, number=Integer, finished_at=BigInteger, outcome=Text, error=Text, traceback=Text, result=Text
+    "ended",
+    delivery_id=Text,
+    number=Integer,
+    finished_at=BigInteger,
+    outcome=Text,
+    error=Text,
+    traceback=Text,
+    result=Text,
 )
 _END: Final = (
     update(attempts)
@@ -104,7 +111,14 @@ _END: Final = (
     )
 )
 _RUNNING: Final = (
-    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.retries_from, handlers.c.retry, handlers.c.probes)
+    select(
+        deliveries.c.id,
+        deliveries.c.handler,
+        deliveries.c.attempt,
+        deliveries.c.retries_from,
+        handlers.c.retry,
+        handlers.c.probes,
+    )
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
     .where(deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
@@ -155,9 +169,7 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
         for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
     }
     # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
-    return [
-        found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items
-    ]
+    return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
 
 
 class Settling:
@@ -230,4 +242,6 @@ def recover(transaction: Transaction, settling: Settling, now: int, chance: floa
             Settlement(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
         )
     settling(transaction, settlements)
-    return {state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)}
+    return {
+        state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
+    }

@@ -1,4 +1,4 @@
-"""What operators do, each in a file of its own: one use case, whatever face asks for it; it must not hold SQL or HTTP."""
+"""What operators do, one use case a file, whatever face asks for it; it must not hold SQL or HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from flowhooks.clock import Clock
     from flowhooks.ledger import Ledger
@@ -22,11 +22,9 @@ class Desk:
         router: the present look-up.
         absent: ids of handlers that are known but not loaded.
         clock: time and ids.
-        told: called with the number of events that have been gone through, for progress.
     """
 
     ledger: Ledger
     router: Router
     absent: Collection[str]
     clock: Clock
-    told: Callable[[int], None] = lambda _done: None

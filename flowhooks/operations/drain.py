@@ -15,71 +15,61 @@ if TYPE_CHECKING:
     from flowhooks.ledger.rerouting import ParkedGroup
     from flowhooks.operations import Desk
 
-AT_ONCE: Final = 200
-"""Events given their deliveries in one transaction, so that accepting goes on meanwhile."""
+AT_ONCE: Final = 500
+"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """What a drain did, or would do.
+    """What one call of a drain did, or would do.
 
     Attributes:
-        parked: how many events were parked.
+        events: how many parked events it went through.
         delivered: how many of them now have their deliveries.
         dismissed: how many the settings now say that nobody need want.
         deliveries: how many deliveries that made.
-        left: what stays parked, as (class, key, version, how many); the largest first, 20 at the most.
+        next: where to go on, as the next call's `after`; `""` when all is done.
         dry_run: whether nothing was changed.
     """
 
-    parked: int
+    events: int
     delivered: int
     dismissed: int
     deliveries: int
-    left: tuple[tuple[str, str, int | None, int], ...]
+    next: str
     dry_run: bool
 
 
-def drain(desk: Desk, *, dry_run: bool = False) -> Drained:
-    """Route what is parked again, by the present look-up.
+def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
+    """Route what is parked again, by the present look-up; a page of events for each call.
 
     Args:
         desk: what operations work with.
         dry_run: only count.
+        after: where the last call left off.
 
     Raises:
-        Unavailable: the ledger could not be written; what was delivered before stays so, and calling again goes on.
+        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    groups = desk.ledger.parked()
-    left = [group for group in groups if desk.router.route(_like(group)).parked]
-    delivered = dismissed = deliveries = seen = 0
-    batch: list[Rerouted] = []
-    if len(left) < len(groups):
-        for stored in desk.ledger.each(EventFilter(state="parked")):
-            seen += 1
-            desk.told(seen)
-            item = _rerouted(desk, stored)
-            if item is None:
-                continue
-            delivered += item.state == "routed"
-            dismissed += item.state == "dismissed"
-            deliveries += len(item.deliveries)
-            batch.append(item)
-            if len(batch) >= AT_ONCE and not dry_run:
-                desk.ledger.reroute(batch, absent=desk.absent)
-                batch = []
-        if batch and not dry_run:
-            desk.ledger.reroute(batch, absent=desk.absent)
+    page: list[Stored] = []
+    if after or wanted_by_now(desk):
+        page = desk.ledger.page(EventFilter(state="parked"), after=after, limit=AT_ONCE)
+    items = [item for stored in page if (item := _rerouted(desk, stored)) is not None]
+    if items and not dry_run:
+        desk.ledger.reroute(items, absent=desk.absent)
     return Drained(
-        parked=sum(group.count for group in groups),
-        delivered=delivered,
-        dismissed=dismissed,
-        deliveries=deliveries,
-        left=tuple(
-            (group.callback_class, group.process_key or "", group.process_version, group.count) for group in left[:20]
-        ),
+        events=len(page),
+        delivered=sum(item.state == "routed" for item in items),
+        dismissed=sum(item.state == "dismissed" for item in items),
+        deliveries=sum(len(item.deliveries) for item in items),
+        next=page[-1].event.id if len(page) == AT_ONCE else "",
         dry_run=dry_run,
     )
+
+
+def wanted_by_now(desk: Desk) -> int:
+    """How many parked events somebody wants by now; found without reading each of them."""
+    return sum(group.events for group in desk.ledger.parked() if not desk.router.route(_like(group)).parked)
 
 
 def _like(group: ParkedGroup) -> Event:

@@ -54,9 +54,7 @@ class Embedded:
         clock: tells the time.
     """
 
-    def __init__(
-        self, *, threads: int, due: Callable[[int, Callable[[str], int]], list[Queued]], clock: Clock
-    ) -> None:
+    def __init__(self, *, threads: int, due: Callable[[int, Callable[[str], int]], list[Queued]], clock: Clock) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due

@@ -1,0 +1,62 @@
+"""The command line: each command in a file of its own, loaded when it is asked for; it must not hold rules or SQL."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from flowhooks.errors import FlowhooksError, SettingsError
+
+COMMANDS: Final = ("serve", "check", "routes", "events", "verify", "db", "send")
+"""In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
+
+TROUBLE: Final = 1
+WRONG_USAGE: Final = 2
+
+
+class _Trouble(click.ClickException):
+    exit_code = TROUBLE
+
+
+class _WrongUsage(click.ClickException):
+    exit_code = WRONG_USAGE
+
+
+class _Group(click.Group):
+    """Loads a command's file only when it is asked for, and turns our errors into one line and an exit code."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"flowhooks.cli.{name}").command
+        return command
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except FlowhooksError as error:
+            raise (_WrongUsage if isinstance(error, SettingsError) else _Trouble)(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="flowhooks", message="flowhooks %(version)s")
+def main() -> None:
+    r"""Run Python business code when a workflow engine's process has completed.
+
+    An engine posts to /flow/{flowInstanceId}/call-back/complete. flowhooks stores the call-back, runs the
+    handlers of the installed plugins that want it, and shows what became of each.
+
+    \b
+    Start here:
+      flowhooks serve                  take call-backs on 127.0.0.1:8080
+      flowhooks send 4711 --key leave  post one, to try things out
+      flowhooks events list            what came, and what became of it
+
+    Settings come from flowhooks.toml, then from FLOWHOOKS_... variables, then from options.
+    Exit codes: 0 done, 1 trouble found, 2 wrong usage.
+    """

@@ -1,0 +1,108 @@
+"""Each operation by its name, with JSON in and out: how commands and the administration API ask for one.
+
+It must not know who asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import SettingsError
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.drain import drain
+from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Verdict, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.operations import Desk
+
+_TEXTS: Final = frozenset({"flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state"})
+_TIMES: Final = frozenset({"since", "until"})
+
+
+def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one operation.
+
+    Args:
+        desk: what operations work with.
+        name: a name of `CALLS`.
+        arguments: its arguments, as JSON has them.
+
+    Returns:
+        What it did, as JSON has it.
+
+    Raises:
+        SettingsError: there is no such operation, or an argument is not as it takes it.
+        LedgerError: what was asked for cannot be done.
+        Unavailable: the ledger could not be written just now.
+    """
+    if name not in CALLS:
+        raise SettingsError(f"there is no operation {name!r}; there are {', '.join(sorted(CALLS))}")
+    function, takes = CALLS[name]
+    unknown = sorted(set(arguments) - set(takes))
+    if unknown:
+        raise SettingsError(f"{name} takes {', '.join(takes)}, not {', '.join(unknown)}")
+    read = {key: takes[key](key, value) for key, value in arguments.items()}
+    try:
+        return asdict(function(desk, **read))
+    except TypeError as error:
+        if set(takes) <= set(read):
+            raise
+        raise SettingsError(f"{name} needs more than {', '.join(sorted(read)) or 'nothing'}") from error
+
+
+def filter_from_json(key: str, value: Any) -> EventFilter:
+    """An `EventFilter` out of JSON.
+
+    Raises:
+        SettingsError: it has a name or a type that a filter does not have.
+    """
+    if not isinstance(value, dict):
+        raise SettingsError(f"{key} is an object")
+    unknown = sorted(set(value) - {one.name for one in fields(EventFilter)})
+    if unknown:
+        raise SettingsError(f"{key} has no {', '.join(unknown)}")
+    for name, given in value.items():
+        fits = (
+            isinstance(given, str)
+            if name in _TEXTS
+            else type(given) is int
+            if name in _TIMES
+            else isinstance(given, list)
+        ) or given is None
+        if not fits:
+            raise SettingsError(f"{key}.{name} is of the wrong type")
+    ids = value.get("ids") or ()
+    if not all(isinstance(one, str) for one in ids):
+        raise SettingsError(f"{key}.ids are strings")
+    return EventFilter(**{**value, "ids": tuple(ids)})
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise SettingsError(f"{key} is a string")
+    return value
+
+
+def _truth(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{key} is true or false")
+    return value
+
+
+def _verdict(key: str, value: Any) -> Verdict:
+    try:
+        return Verdict(value)
+    except ValueError:
+        raise SettingsError(f"{key} is one of {', '.join(Verdict)}") from None
+
+
+CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
+    "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
+    "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
+    "drain": (drain, {"dry_run": _truth, "after": _text}),
+}
+"""Every operation, with the arguments that it takes and how each is read."""

@@ -1,0 +1,60 @@
+"""flowhooks over HTTP: WSGI apps that any server can run, and the hardened server that `flowhooks serve` runs.
+
+It must not hold rules of its own: what is asked is passed down, what comes back is put into HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import falcon
+
+from flowhooks.web import errors
+from flowhooks.web.callback import CallBackResource, RawPath
+from flowhooks.web.credentials import Credentials
+from flowhooks.web.openapi import openapi
+
+if TYPE_CHECKING:
+    from flowhooks.app import App
+
+__all__ = ["create_app"]
+
+
+class OpenApi:
+    """`GET /openapi.json`: the contract, made from the schema files in force."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._text = json.dumps(document, ensure_ascii=False).encode()
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Give it."""
+        response.data = self._text
+        response.content_type = "application/json; charset=utf-8"
+
+
+def create_app(app: App) -> falcon.App[Any, Any]:
+    """The WSGI app that engines call.
+
+    Args:
+        app: a started `App`.
+
+    Returns:
+        A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
+    """
+    settings = app.settings
+    web: falcon.App[Any, Any] = falcon.App(middleware=[RawPath()])
+    errors.install(web)
+    credentials = Credentials(settings.sources)
+    for kind in app.schemas.kinds:
+        resource = CallBackResource(
+            kind=kind,
+            schemas=app.schemas,
+            credentials=credentials,
+            intake=app.intake,
+            wait=settings.wait,
+            max_body_bytes=settings.http.max_body_bytes,
+        )
+        web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
+    web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
+    return web

@@ -1,0 +1,77 @@
+"""The administration listener: alive, ready, and the operations; it must not hold rules of its own."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Any
+
+import falcon
+
+from flowhooks import schema
+from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
+from flowhooks.operations.calls import perform
+from flowhooks.web import errors
+
+if TYPE_CHECKING:
+    from flowhooks.app import App
+
+
+class Health:
+    """`GET /healthz`: the process answers."""
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Say so."""
+        response.media = {"alive": True}
+
+
+class Readiness:
+    """`GET /readyz`: 200 while call-backs can be taken and run, else 503 with the reasons."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Say whether, and why not."""
+        trouble = self._app.trouble()
+        response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
+        response.media = {"ready": not trouble, "trouble": trouble}
+
+
+class Operation:
+    """`POST /api/operations/{name}`: what operators do, asked for by those who can read the lock file.
+
+    The token keeps web pages out too: a browser that is made to post here does not know it.
+    """
+
+    def __init__(self, app: App, token: str) -> None:
+        self._app = app
+        self._token = f"Bearer {token}".encode()
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
+        """Do it and answer what it did."""
+        given = (request.get_header("Authorization") or "").encode("utf-8", "replace")
+        if not hmac.compare_digest(given, self._token):
+            raise Unauthorized("unauthorized")
+        arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
+        try:
+            response.media = perform(self._app.desk, name, arguments)
+        except (LedgerError, SettingsError) as error:
+            status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
+            errors.answer(request, response, status=status, message=str(error))
+        else:
+            self._app.runner.wake()
+
+
+def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
+    """The WSGI app of the administration listener.
+
+    Args:
+        app: a started `App`.
+        token: what is asked of those who change something.
+    """
+    admin = falcon.App()
+    errors.install(admin)
+    admin.add_route("/healthz", Health())
+    admin.add_route("/readyz", Readiness(app))
+    admin.add_route("/api/operations/{name}", Operation(app, token))
+    return admin

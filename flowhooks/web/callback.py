@@ -1,0 +1,120 @@
+"""The resource that engines call: bytes to a call-back, an answer to bytes; it must not know storing or running."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+import falcon
+
+from flowhooks import messages, schema
+from flowhooks.delivery import State
+from flowhooks.errors import Unprocessable
+from flowhooks.intake import CallBack, Status
+from flowhooks.web import errors, negotiation
+
+if TYPE_CHECKING:
+    from flowhooks.intake import Answer, Intake
+    from flowhooks.schema import Schemas
+    from flowhooks.web.credentials import Credentials
+
+_SUCCESS: Final = errors.encode({"success": True})
+LONGEST_WHY: Final = 500
+"""Characters of a handler's own error that an answer repeats."""
+
+
+class RawPath:
+    """Falcon middleware: routes by the path as it was sent, so that `%2F` in an id is part of the id."""
+
+    def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
+        """Put the undecoded path in place of the decoded one."""
+        request.path = errors.raw_path(request.env)
+
+
+class CallBackResource:
+    """One kind of call-back.
+
+    Args:
+        kind: the last part of its path.
+        schemas: check it.
+        credentials: say which engine sent it.
+        intake: takes it.
+        wait: seconds to wait for the handlers, where the request does not say.
+        max_body_bytes: the largest body taken; the server refuses larger ones earlier, where it is ours.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        schemas: Schemas,
+        credentials: Credentials,
+        intake: Intake,
+        wait: float,
+        max_body_bytes: int,
+    ) -> None:
+        self._kind = kind
+        self._schemas = schemas
+        self._credentials = credentials
+        self._intake = intake
+        self._wait = wait
+        self._max_body_bytes = max_body_bytes
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
+        """Take a call-back."""
+        headers = request.env
+        source = self._credentials.source(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
+        instance = _decoded(flow_instance_id)
+        self._schemas.check_flow_instance_id(instance)
+        negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
+        raw = request.bounded_stream.read(self._max_body_bytes + 1)
+        if len(raw) > self._max_body_bytes:
+            raise errors.HTTPRefusal(413, "too_large", limit=self._max_body_bytes)
+        body = schema.parse(raw)
+        self._schemas.check_body(self._kind, body)
+        seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), self._wait)
+        if applied is not None:
+            response.set_header("Preference-Applied", applied)
+        answer = self._intake.take(
+            CallBack(source=source, kind=self._kind, flow_instance_id=instance, body=body, text=raw.decode()),
+            wait=seconds,
+        )
+        response.set_header("Flowhooks-Event", answer.event_id)
+        _say(request, response, answer)
+
+
+def _decoded(segment: str) -> str:
+    """A path segment, percent-decoded once as strict UTF-8."""
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise Unprocessable("path_id_encoding") from None
+
+
+def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
+    response.set_headers(errors.HEADERS)
+    if answer.status is Status.DONE:
+        response.data = _SUCCESS
+        return
+    language = negotiation.language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
+    if answer.status is Status.DEAD:
+        dead = [one for one in answer.standings if one.state is State.DEAD]
+        params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.shown(dead[0].error, LONGEST_WHY)}
+        key = "dead" if len(dead) == 1 else "dead_several"
+        message = messages.text(key, language, count=len(dead), **params)
+        errors.answer(request, response, status=500, message=message)
+        return
+    if answer.status is Status.PARKED:
+        message = messages.text("parked", language)
+    else:
+        states = Counter(one.state for one in answer.standings)
+        message = messages.text(
+            "pending",
+            language,
+            waiting=states[State.WAITING],
+            running=states[State.RUNNING],
+            unknown=states[State.UNKNOWN],
+        )
+    response.status = falcon.HTTP_202
+    response.data = errors.encode({"success": True, "message": message})
