@@ -165,7 +165,10 @@ class Transaction(Protocol):
 
 
 class Runner(Protocol):
-    """Decides when and where `execute` is called. The ledger stays the only truth: a lost or doubled call is no harm."""
+    """Decides when and where `execute` is called; the ledger stays the only truth: a lost or doubled call is harmless.
+
+    The first one is `flowhooks.runners.embedded`.
+    """
 
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
