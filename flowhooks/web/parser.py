@@ -27,8 +27,8 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1
 _NAME: Final = re.compile(_TOKEN)
 _NOT_IN_A_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
-_HOST: Final = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
-"""What a Host may be written with. The comma, with which a doubled one is joined, is left out."""
+_HOST: Final = re.compile(r"(?:\[[A-Za-z0-9.:_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
+"""What a Host may be. The comma, with which a doubled one is joined, is left out."""
 _DIGITS: Final = re.compile(r"[0-9]+")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _CHUNK_LINE: Final = 256

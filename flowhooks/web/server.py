@@ -152,7 +152,7 @@ class Server:
         with self._turn:
             if self._loop is None:
                 return False
-            # Without a thunk this takes no lock, so a signal handler may call it whatever the loop is doing.
+            # Takes no lock that the same thread could not take again, so a signal handler may call it at any time.
             self._listener.pull_trigger()
             return True
 
@@ -178,14 +178,12 @@ class Server:
         listener = self._listener
         listener.stop()
         self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
-        idle = not self._dispatcher.threads
         for channel in list(listener.active_channels.values()):
             channel.handle_close()
-            for request in channel.requests if idle else ():
+            # Not of a thread that still runs, which may be reading its body.
+            for request in channel.requests if not self._dispatcher.threads else ():
                 request.close()
-        if idle:
-            # A thread that still runs may yet pull the trigger, by a file number that may be another's by then.
-            listener.trigger.close()
+        listener.close()
         self._stopped.set()
         self._drained.set()
 
@@ -216,11 +214,13 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Channel
     draining = False
     _paused_until = 0.0
+    _closed = False
 
     def __init__(
         self, app: WSGIApplication, listening: socket.socket, channels: dict[int, Any], dispatcher: Any, limits: Limits
     ) -> None:
         self.limits = limits
+        self._pulling = threading.RLock()
         super().__init__(
             app,
             map=channels,
@@ -268,8 +268,19 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             self.handle_accept()
             if len(self.active_channels) == known:
                 break
-        # Not TcpWSGIServer.close, which closes the trigger too.
-        wasyncore.dispatcher.close(self)
+        wasyncore.dispatcher.close(self)  # the inherited one closes the trigger too
+
+    def pull_trigger(self) -> None:
+        """Wake the loop. A thread that has outlived the server does nothing: by then the file may be another's."""
+        with self._pulling:
+            if not self._closed:
+                super().pull_trigger()
+
+    def close(self) -> None:
+        """Close the listening socket and the trigger."""
+        with self._pulling:
+            self._closed = True
+            super().close()
 
 
 def _bind(listen: str) -> socket.socket:
