@@ -248,8 +248,8 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return parameters
 
 
-def _positional(function: Callable[..., Any]) -> tuple[int, int]:
-    """How many positional arguments a function must and may be given."""
+def _positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
+    """How many positional arguments a function must and may be given, and their names."""
     parameters = _parameters(function)
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         raise HandlerError(
@@ -257,7 +257,7 @@ def _positional(function: Callable[..., Any]) -> tuple[int, int]:
         )
     places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     most = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
-    return sum(p.default is p.empty for p in places), most
+    return sum(p.default is p.empty for p in places), most, [p.name for p in places]
 
 
 def _refuse_async(function: Any) -> None:
@@ -275,10 +275,10 @@ def _takes_delivery(function: Any) -> bool:
     if not callable(function) or isinstance(function, type | Handler):
         raise HandlerError(f"@handler goes on a function, not on {function!r}")
     _refuse_async(function)
-    least, most = _positional(function)
+    least, most, names = _positional(function)
     if least > 2 or most < 1:  # noqa: PLR2004 (event and delivery)
         raise HandlerError(f"it takes {least} to {most} arguments; it is called as (event) or (event, delivery)")
-    return least == 2 or [p.name for p in _parameters(function)][1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
+    return least == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 
 
 def _checked_probe(probe: Any) -> Any:
@@ -287,7 +287,7 @@ def _checked_probe(probe: Any) -> Any:
     if not callable(probe):
         raise HandlerError(f"probe= is a function of (event, delivery), not {probe!r}")
     _refuse_async(probe)
-    least, most = _positional(probe)
+    least, most, _ = _positional(probe)
     if least > 2 or most < 2:  # noqa: PLR2004 (event and delivery)
         raise HandlerError("probe= is called as (event, delivery)")
     return probe

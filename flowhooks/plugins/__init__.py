@@ -147,7 +147,7 @@ def _notify(name: str, call: HookCaller, **arguments: object) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
-        _log.exception("notice failed", plugin=name, hook=call.name)
+        _log.exception("notice_failed", plugin=name, hook=call.name)
 
 
 def _absent(what: str, name: str, names: Sequence[str]) -> str:

@@ -1,0 +1,136 @@
+"""Throw-away plugins as they are installed: a module beside a `.dist-info` folder, and single files."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flowhooks import Delivery, Event
+from flowhooks.plugins import PluginInfo, Plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GOOD = """
+    from flowhooks import handler, hookimpl
+
+    @handler(process_key="leave")
+    def grant(event):
+        return "granted"
+
+    @hookimpl
+    def handlers():
+        return [grant]
+"""
+
+
+class Site:
+    """A folder on `sys.path` into which distributions are installed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dirs: list[Path] = []
+
+    def install(self, name: str, source: str, *, target: str | None = None, version: str = "1.2") -> Path:
+        """Install the distribution `flowhooks-NAME` with the module `NAME_plugin`, and give the module's file."""
+        module = self.path / f"{name}_plugin.py"
+        module.write_text(textwrap.dedent(source).lstrip())
+        info = self.path / f"flowhooks_{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: flowhooks-{name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[flowhooks]\n{name} = {target or module.stem}\n")
+        importlib.invalidate_caches()
+        return module
+
+    def single_file(self, name: str, source: str, folder: str = "files") -> Path:
+        """Write a single-file plugin into a folder that is loaded from."""
+        path = self.path.parent / folder
+        path.mkdir(exist_ok=True)
+        if path not in self.dirs:
+            self.dirs.append(path)
+        file = path / f"{name}.py"
+        file.write_text(textwrap.dedent(source).lstrip())
+        return file
+
+    def load(self, **given: Any) -> Plugins:
+        """Load what is in this folder, and nothing that happens to be installed beside it."""
+        found = [
+            entry_point
+            for distribution in metadata.distributions(path=[str(self.path)])
+            for entry_point in distribution.entry_points.select(group="flowhooks")
+        ]
+        defaults: dict[str, Any] = {"dirs": self.dirs, "allow": (), "deny": (), "safe_mode": False, "sections": {}}
+        return Plugins.load(**(defaults | {"entry_points": found} | given))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """An empty site; what was imported from it is forgotten afterwards."""
+    before = set(sys.modules)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield Site(folder)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def good() -> str:
+    """The source of a plugin that works, with one handler `grant`."""
+    return GOOD
+
+
+@pytest.fixture
+def info_of() -> Any:
+    """A function that finds the facts of a plugin by its name."""
+
+    def find(plugins: Plugins, name: str) -> PluginInfo:
+        (info,) = [info for info in plugins.infos if info.name == name]
+        return info
+
+    return find
+
+
+def load_objects(**objects: object) -> Plugins:
+    """Load plugins that are given directly, with nothing else around."""
+    return Plugins.load(dirs=(), allow=(), deny=(), safe_mode=False, sections={}, entry_points=(), objects=objects)
+
+
+@pytest.fixture
+def load() -> Any:
+    """The function that loads plugins given directly: `load(name=plugin)`."""
+    return load_objects
+
+
+@pytest.fixture
+def event() -> Event:
+    """An event for a handler that listens to the key `leave`."""
+    return Event(
+        id="e1",
+        flow_instance_id="i1",
+        process_definition_key="leave",
+        data={},
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    """A first attempt."""
+    return Delivery(id="d1", event_id="e1", handler="good:grant", attempt=1)
+
+
+@pytest.fixture
+def attempt(event: Event, delivery: Delivery) -> Any:
+    """A function that runs one attempt of the handler with an id: `attempt(plugins, "good:grant")`."""
+    return lambda plugins, handler_id: plugins.run_handler(plugins.handlers[handler_id], event, delivery)

@@ -1,0 +1,133 @@
+"""Whose fault an exception of `run_handler` is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import Outcome, OutcomeKind, handler, hookimpl
+
+
+@handler(every=True)
+def work(event):
+    """Work that succeeds."""
+
+
+@handler(every=True)
+def fail(event):
+    """Work that fails."""
+    deeper()
+
+
+def deeper():
+    raise ValueError("in the handler")
+
+
+def wrapper(function):
+    """A plugin that wraps runs with `function`."""
+    return SimpleNamespace(run_handler=hookimpl(wrapper=True)(function))
+
+
+def innocent():
+    return (yield)
+
+
+def rethrows():
+    try:
+        return (yield)
+    except ValueError as error:
+        error.add_note("seen")
+        raise
+
+
+def before():
+    deeper()
+    yield
+
+
+def after():
+    yield
+    raise KeyError("after")
+
+
+def instead():
+    try:
+        yield
+    except ValueError as error:
+        raise LookupError("instead") from error
+
+
+def silent():
+    if False:
+        yield
+
+
+def twice():
+    outcome = yield
+    yield outcome
+
+
+@hookimpl(hookwrapper=True)
+def old_style():
+    raise OSError("old")
+    yield
+
+
+class Counting:
+    """A plugin with state, as an object."""
+
+    @hookimpl(wrapper=True)
+    def run_handler(self):
+        """Fail before the run."""
+        raise OSError("pool is empty")
+        yield
+
+
+def takes_over():
+    deeper()
+
+
+@pytest.mark.parametrize(
+    ("name", "plugins", "expected"),
+    [
+        ("p:fail", {}, None),
+        ("p:fail", {"a": wrapper(innocent), "b": wrapper(rethrows)}, None),
+        ("p:work", {"a": wrapper(innocent), "b": wrapper(before), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": wrapper(innocent), "b": wrapper(after), "c": wrapper(rethrows)}, "b"),
+        ("p:fail", {"a": wrapper(innocent), "b": wrapper(instead), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": wrapper(innocent), "b": wrapper(silent), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": wrapper(innocent), "b": wrapper(twice), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": wrapper(innocent), "b": SimpleNamespace(run_handler=old_style), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": wrapper(innocent), "b": Counting(), "c": wrapper(rethrows)}, "b"),
+        ("p:work", {"a": SimpleNamespace(run_handler=hookimpl(takes_over)), "c": wrapper(rethrows)}, "a"),
+    ],
+)
+def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
+    """The handler's own exceptions are nobody else's fault, however many wrappers they pass."""
+    loaded = load(p=SimpleNamespace(handlers=hookimpl(lambda: [work, fail])), **plugins)
+    assert [info.error for info in loaded.infos if info.error] == []
+    with pytest.raises(Exception, match=r".") as raised:
+        attempt(loaded, name)
+    assert loaded.guilty(raised.value) == expected
+
+
+def test_an_exception_from_elsewhere_is_nobodys_fault(load):
+    """An exception that never passed a plugin, or was never raised, blames none."""
+    loaded = load(a=wrapper(before))
+    assert loaded.guilty(ValueError("never raised")) is None
+    assert loaded.guilty(RuntimeError("did not yield")) is None
+
+
+def test_a_plugin_that_runs_handlers_is_not_blamed_for_them(load, event, delivery):
+    """If an implementation calls the handler itself, what the handler raises is still the handler's."""
+
+    def run_handler(handler, event):
+        return Outcome(kind=OutcomeKind.SUCCEEDED, value=handler(event))
+
+    loaded = load(
+        p=SimpleNamespace(handlers=hookimpl(lambda: [work, fail])), a=SimpleNamespace(run_handler=hookimpl(run_handler))
+    )
+    with pytest.raises(ValueError, match="in the handler") as raised:
+        loaded.run_handler(loaded.handlers["p:fail"], event, delivery)
+    assert loaded.guilty(raised.value) is None

@@ -1,0 +1,245 @@
+"""Each hook as plugins use it: one `test_hook_NAME` per hook, and what happens when an implementation raises."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import structlog
+
+from flowhooks import Outcome, OutcomeKind, State, handler, hookimpl
+from flowhooks.plugins import Plugins
+
+
+@handler(process_key="leave")
+def grant(event):
+    """Grant the leave."""
+    return event.flow_instance_id
+
+
+def plugin(**hooks):
+    """A plugin of these hooks, each marked as an implementation."""
+    return SimpleNamespace(**{name: hookimpl(function) for name, function in hooks.items()})
+
+
+def with_grant(**hooks):
+    """The same, with the handler `grant`."""
+    return plugin(handlers=lambda: [grant], **hooks)
+
+
+def test_hook_configure(load_sections):
+    """Each plugin sees its own section of the settings and no other, once, before its other hooks."""
+    seen = []
+    plugins = load_sections(
+        {"one": {"url": "x", "deep": {"list": [1]}}, "other": {"secret": "s"}},
+        one=plugin(
+            configure=lambda settings: seen.append(("one", settings)), handlers=lambda: seen.append("handlers") or []
+        ),
+        two=plugin(configure=lambda settings: seen.append(("two", settings))),
+    )
+    assert seen == [("one", {"url": "x", "deep": {"list": [1]}}), "handlers", ("two", {})]
+    assert [info.state for info in plugins.infos] == ["loaded", "loaded"]
+
+
+def test_a_plugin_cannot_change_the_settings(load_sections):
+    """What a plugin does to its section stays with the plugin."""
+    sections = {"one": {"deep": {"list": [1]}}}
+    load_sections(sections, one=plugin(configure=lambda settings: settings["deep"]["list"].append(2)))
+    assert sections == {"one": {"deep": {"list": [1]}}}
+
+
+def test_hook_schemas(load, tmp_path):
+    """Folders of schema files are kept with their plugin's name, given as paths or text."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    plugins = load(one=plugin(schemas=lambda: [first]), two=plugin(schemas=lambda: (str(second), first)))
+    assert plugins.schema_folders == (("one", first), ("two", second), ("two", first))
+
+
+def test_schemas_that_are_not_accepted_quarantine_their_plugin(tmp_path):
+    """Whoever loads plugins may refuse their schema files; a plugin that gives none is not asked."""
+
+    def refuse(folders):
+        raise ValueError(f"{len(folders)} spoilt")
+
+    plugins = Plugins.load(
+        dirs=(),
+        allow=(),
+        deny=(),
+        safe_mode=False,
+        sections={},
+        entry_points=(),
+        objects={"bad": with_grant(schemas=lambda: [tmp_path]), "good": with_grant(schemas=list_nothing)},
+        accept_schemas=refuse,
+    )
+    bad, good = plugins.infos
+    assert (bad.state, good.state) == ("quarantined", "loaded")
+    assert "ValueError: 1 spoilt" in bad.error
+    assert list(plugins.handlers) == ["good:grant"]
+    assert plugins.schema_folders == ()
+
+
+def test_hook_handlers(load):
+    """Handlers are found under their ids in a mapping that cannot be changed."""
+    plugins = load(one=with_grant(), two=with_grant())
+    assert list(plugins.handlers) == ["one:grant", "two:grant"]
+    with pytest.raises(TypeError):
+        plugins.handlers["three:grant"] = grant
+
+
+def test_hook_run_handler(load, event, delivery):
+    """Wrappers go round each run, the one that was registered last outermost, and see what it gave."""
+    seen = []
+
+    def wrapper(name):
+        def run_handler(handler, event, delivery):
+            seen.append((name, handler.id, event.id, delivery.attempt))
+            outcome = yield
+            seen.append((name, outcome.value))
+            return outcome
+
+        return SimpleNamespace(run_handler=hookimpl(wrapper=True)(run_handler))
+
+    plugins = load(one=with_grant(), inner=wrapper("inner"), outer=wrapper("outer"))
+    outcome = plugins.run_handler(plugins.handlers["one:grant"], event, delivery)
+    assert outcome == Outcome(kind=OutcomeKind.SUCCEEDED, value="i1")
+    assert seen == [
+        ("outer", "one:grant", "e1", 1),
+        ("inner", "one:grant", "e1", 1),
+        ("inner", "i1"),
+        ("outer", "i1"),
+    ]
+
+
+def test_a_handlers_exception_passes_through(load, event, delivery):
+    """What a handler raises comes out of `run_handler` as it is, SystemExit too."""
+
+    def fail(error):
+        def work(event):
+            raise error
+
+        return handler(every=True, name=type(error).__name__)(work)
+
+    errors = [ValueError("no"), SystemExit(2)]
+    plugins = load(p=plugin(handlers=lambda: map(fail, errors)))
+    for error in errors:
+        with pytest.raises(type(error)) as raised:
+            plugins.run_handler(plugins.handlers[f"p:{type(error).__name__}"], event, delivery)
+        assert raised.value is error
+
+
+def test_a_handler_that_gives_a_coroutine_has_failed(load, event, delivery):
+    """A coroutine or generator that comes back through some decorator was never run: that is no success."""
+
+    async def work():
+        raise AssertionError
+
+    plugins = load(
+        p=plugin(
+            handlers=lambda: [
+                handler(every=True, name="coroutine")(lambda event: work()),
+                handler(every=True, name="generator")(lambda event: (x for x in ())),
+            ]
+        )
+    )
+    for name in ("coroutine", "generator"):
+        with pytest.raises(Exception, match=f"it returned a {name}, whose code has not run"):
+            plugins.run_handler(plugins.handlers[f"p:{name}"], event, delivery)
+
+
+def test_a_plugin_may_run_handlers_itself(load, event, delivery):
+    """An implementation that is no wrapper takes a run over from the built-in."""
+    mine = Outcome(kind=OutcomeKind.SUCCEEDED, value="elsewhere")
+    plugins = load(one=with_grant(), runner=plugin(run_handler=lambda handler: mine))
+    assert plugins.run_handler(plugins.handlers["one:grant"], event, delivery) is mine
+
+
+def test_hook_event_accepted(load, event):
+    """Each plugin is told of an event and its handlers; it may take some of the arguments only."""
+    seen = []
+    plugins = load(
+        one=plugin(event_accepted=lambda event, handlers: seen.append((event.id, handlers))),
+        two=plugin(event_accepted=lambda handlers: seen.append(handlers[0])),
+    )
+    plugins.event_accepted(event, ("one:grant",))
+    assert seen == [("e1", ("one:grant",)), "one:grant"]
+
+
+def test_hook_delivery_settled(load, event, delivery):
+    """Each plugin is told how an attempt ended and where that leaves its delivery."""
+    seen = []
+    plugins = load(one=plugin(delivery_settled=lambda event, delivery, outcome, state: seen.append((outcome, state))))
+    outcome = Outcome(kind=OutcomeKind.FAILED, error="no")
+    plugins.delivery_settled(event, delivery, outcome, State.DEAD)
+    assert seen == [(outcome, State.DEAD)]
+
+
+@pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])
+def test_one_plugins_notice_does_not_stop_the_others(error, load, event, delivery):
+    """A listener that raises is logged with its plugin's name, and the others are still told."""
+    seen = []
+
+    def fail():
+        raise error
+
+    plugins = load(
+        before=plugin(event_accepted=lambda: seen.append("before"), delivery_settled=lambda: seen.append("before")),
+        bad=plugin(event_accepted=fail, delivery_settled=fail),
+        after=plugin(event_accepted=lambda: seen.append("after"), delivery_settled=lambda: seen.append("after")),
+    )
+    with structlog.testing.capture_logs() as logs:
+        plugins.event_accepted(event, ())
+        plugins.delivery_settled(event, delivery, Outcome(kind=OutcomeKind.SUCCEEDED), State.SUCCEEDED)
+    assert seen == ["before", "after", "before", "after"]
+    assert [(log["event"], log["plugin"], log["hook"], log["log_level"]) for log in logs] == [
+        ("notice_failed", "bad", "event_accepted", "error"),
+        ("notice_failed", "bad", "delivery_settled", "error"),
+    ]
+
+
+def test_an_interrupt_during_a_notice_passes(load, event):
+    """Ctrl-C is the operator's, whatever runs just then."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(one=plugin(event_accepted=interrupt)).event_accepted(event, ())
+
+
+@pytest.mark.parametrize(
+    ("hooks", "expected"),
+    [({}, False), ({"event_accepted": lambda: None}, True), ({"delivery_settled": lambda: None}, True)],
+)
+def test_whether_anybody_listens(hooks, expected, load):
+    """Nothing needs to be queued for nobody."""
+    assert load(one=with_grant(**hooks)).has_notices is expected
+
+
+def test_a_quarantined_plugin_is_told_nothing(load, event):
+    """What a plugin registered before it was refused does not stay behind."""
+
+    def fail():
+        raise AssertionError
+
+    plugins = load(bad=plugin(event_accepted=fail, handlers=lambda: 3), good=with_grant())
+    assert not plugins.has_notices
+    plugins.event_accepted(event, ())
+
+
+def list_nothing():
+    """Nothing to give."""
+    return []
+
+
+@pytest.fixture
+def load_sections():
+    """A function that loads plugins given directly, with sections of settings."""
+
+    def load(sections, **objects):
+        return Plugins.load(
+            dirs=(), allow=(), deny=(), safe_mode=False, sections=sections, entry_points=(), objects=objects
+        )
+
+    return load

@@ -1,0 +1,288 @@
+"""Plugins as they are found and imported, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import hookimpl
+from flowhooks.errors import SettingsError
+from flowhooks.plugins import Plugins
+
+BROKEN = {
+    "a module that is not there": (
+        "import nope_not_there",
+        r"ModuleNotFoundError: No module named 'nope_not_there' \(\S*bad_plugin\.py:1\)",
+    ),
+    "sys.exit at import": ("import sys\nsys.exit(3)", r"it called sys\.exit\(\) \(\S*bad_plugin\.py:2\)"),
+    "a syntax error": ("x = 1\ndef broken(:\n    pass", r"SyntaxError: .*\(\S*bad_plugin\.py:2\)"),
+    "GeneratorExit": ("raise GeneratorExit", r"GeneratorExit \(\S*bad_plugin\.py:1\)"),
+    "an asyncio cancellation": (
+        "import asyncio\nraise asyncio.CancelledError",
+        r"CancelledError \(\S*bad_plugin\.py:2\)",
+    ),
+    "a BaseException of its own": (
+        "class Stop(BaseException): pass\nraise Stop('halt')",
+        r"Stop: halt \(\S*bad_plugin\.py:2\)",
+    ),
+    "an exception that cannot be read": (
+        "class Odd(Exception):\n    def __str__(self): raise RuntimeError\nraise Odd",
+        r"Odd: its message cannot be read \(\S*bad_plugin\.py:3\)",
+    ),
+    "a message of several lines, with an escape sequence": (
+        r"raise ValueError('one\ntwo\x1b[31m')",
+        r"ValueError: one two\ufffd\[31m \(\S*bad_plugin\.py:1\)$",
+    ),
+    "an error within a library": (
+        "import json\njson.loads('{')",
+        r"JSONDecodeError: .* \(\S*bad_plugin\.py:2\)",
+    ),
+    "endless recursion": ("def f():\n    f()\nf()", r"RecursionError: .* \(\S*bad_plugin\.py:2\)"),
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), BROKEN.values(), ids=BROKEN)
+def test_a_plugin_that_fails_to_import_is_quarantined_alone(source, expected, site, good, info_of):
+    """Whatever a plugin raises at import, the facts say what and where, and the others are loaded."""
+    site.install("bad", source)
+    site.install("early", good)
+    site.install("late", good)
+    plugins = site.load()
+    assert {info.name: info.state for info in plugins.infos} == {
+        "bad": "quarantined",
+        "early": "loaded",
+        "late": "loaded",
+    }
+    bad = info_of(plugins, "bad")
+    assert bad.error.startswith("plugin 'bad' (entry point bad_plugin of flowhooks-bad): ")
+    assert re.search(expected, bad.error)
+    assert len(bad.error.splitlines()) == 1
+    assert "bad_plugin.py" in bad.traceback
+    assert "importlib" not in bad.traceback
+    assert list(plugins.handlers) == ["early:grant", "late:grant"]
+    assert "bad_plugin" not in sys.modules
+
+
+def test_an_operators_interrupt_passes(site):
+    """Ctrl-C during a plugin's import ends the command, not the plugin."""
+    site.install("bad", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        site.load()
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("gone_plugin", r"ModuleNotFoundError: No module named 'gone_plugin'$"),
+        ("bad_plugin:nothing", r"AttributeError: module 'bad_plugin' has no attribute 'nothing'$"),
+        ("bad plugin!", r"its entry point is not of the form package\.module:attribute$"),
+        ("bad_plugin:nil", r"a plugin is a module or an object, not None$"),
+        ("bad_plugin:Class", r"a plugin is a module or an object, not <class 'bad_plugin\.Class'>$"),
+    ],
+)
+def test_an_entry_point_that_leads_nowhere_is_quarantined(target, expected, site, good, info_of):
+    """An entry point must lead to a module or an object."""
+    site.install("bad", "nil = None\nclass Class: pass", target=target)
+    site.install("good", good)
+    plugins = site.load()
+    assert re.search(expected, info_of(plugins, "bad").error)
+    assert info_of(plugins, "good").state == "loaded"
+
+
+def test_facts_of_a_distribution(site, good, info_of):
+    """An installed plugin is known by its distribution, version and entry point."""
+    site.install("good", good, version="3.1")
+    info = info_of(site.load(), "good")
+    assert (info.distribution, info.version, info.origin) == ("flowhooks-good", "3.1", "entry point good_plugin")
+    assert (info.state, info.error, info.traceback, info.hooks) == ("loaded", "", "", ("handlers",))
+    assert [handler.id for handler in info.handlers] == ["good:grant"]
+
+
+def test_installed_distributions_are_found(site, good, info_of):
+    """Without further ado the entry points of everything on `sys.path` are taken."""
+    site.install("good", good)
+    plugins = Plugins.load(dirs=(), allow=["good"], deny=(), safe_mode=False, sections={})
+    assert info_of(plugins, "good").state == "loaded"
+
+
+def test_a_spoilt_distribution_hides_nothing(site, good, info_of):
+    """Another package whose entry points cannot be read costs a warning, not the plugins."""
+    site.install("good", good)
+    spoilt = site.path / "spoilt-1.dist-info"
+    spoilt.mkdir()
+    (spoilt / "entry_points.txt").write_bytes(b"[flowhooks]\n\xff\xfe = \xff")
+    plugins = Plugins.load(dirs=(), allow=["good"], deny=(), safe_mode=False, sections={})
+    assert info_of(plugins, "good").state == "loaded"
+    assert any("cannot be read" in warning and str(site.path) in warning for warning in plugins.warnings)
+
+
+def test_of_two_copies_of_a_distribution_the_first_counts(site, good, info_of):
+    """A second copy of a distribution further down `sys.path` is not a second plugin."""
+    site.install("good", good, version="2.0")
+    older = site.path.parent / "older"
+    older.mkdir()
+    sys.path.append(str(older))
+    try:
+        copy = older / "Flowhooks.Good-1.0.dist-info"
+        copy.mkdir()
+        (copy / "METADATA").write_text("Metadata-Version: 2.1\nName: Flowhooks.Good\nVersion: 1.0\n")
+        (copy / "entry_points.txt").write_text("[flowhooks]\ngood = good_plugin\n")
+        plugins = Plugins.load(dirs=(), allow=["good"], deny=(), safe_mode=False, sections={})
+    finally:
+        sys.path.remove(str(older))
+    assert info_of(plugins, "good").version == "2.0"
+
+
+def test_two_plugins_of_one_name(site, good):
+    """The second plugin of a name is quarantined, even if the first failed, and both origins are named."""
+    site.install("twin", "raise ValueError")
+    file = site.single_file("twin", good)
+    first, second = site.load().infos
+    assert (first.state, second.state) == ("quarantined", "quarantined")
+    assert second.origin == f"file {file}"
+    assert second.error == (
+        f"plugin 'twin' (file {file}): there are two plugins of this name; "
+        "the other one is entry point twin_plugin of flowhooks-twin"
+    )
+
+
+def test_one_object_under_two_names(site, good):
+    """Two entry points to one module are one plugin too many."""
+    site.install("one", good)
+    site.install("two", "", target="one_plugin")
+    one, two = site.load().infos
+    assert (one.state, two.state) == ("loaded", "quarantined")
+    assert "it is the same object as plugin 'one'" in two.error
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"deny": ["spy"]}, "it is in plugins_deny"),
+        ({"allow": ["good"]}, "it is not in plugins_allow"),
+        ({"allow": ["good", "spy"], "deny": ["spy"]}, "it is in plugins_deny"),
+    ],
+)
+def test_a_plugin_that_is_kept_out_is_not_imported(given, error, site, good, info_of):
+    """The settings keep a plugin out before any of its code runs."""
+    site.install("spy", "raise AssertionError('imported')")
+    site.install("good", good)
+    plugins = site.load(**given)
+    assert info_of(plugins, "spy").state == "denied"
+    assert info_of(plugins, "spy").error == f"plugin 'spy' (entry point spy_plugin of flowhooks-spy): {error}"
+    assert info_of(plugins, "good").state == "loaded"
+
+
+def test_safe_mode_takes_none(site, good):
+    """In safe mode nothing is imported, wherever it comes from."""
+    site.install("good", good)
+    site.single_file("single", good)
+    plugins = site.load(safe_mode=True, objects={"direct": SimpleNamespace()})
+    assert [(info.name, info.state) for info in plugins.infos] == [
+        ("direct", "denied"),
+        ("good", "denied"),
+        ("single", "denied"),
+    ]
+    assert not plugins.handlers
+    assert not {"good_plugin", "flowhooks-file:single"} & set(sys.modules)
+
+
+def test_single_files(site, good, info_of):
+    """Each file of a folder is a plugin, save those that begin with `_` or `.`; a broken one is quarantined."""
+    file = site.single_file("archive", f"__version__ = '7'\n{good.replace(chr(10) + '    ', chr(10))}")
+    site.single_file("broken", "raise OSError('no disk')")
+    site.single_file("_helper", "raise AssertionError")
+    site.single_file(".hidden", "raise AssertionError")
+    (file.parent / "folder.py").mkdir()
+    (file.parent / "notes.txt").write_text("not Python")
+    plugins = site.load(dirs=[*site.dirs, site.dirs[0] / ".." / "files"])
+    assert [(info.name, info.state) for info in plugins.infos] == [("archive", "loaded"), ("broken", "quarantined")]
+    info = info_of(plugins, "archive")
+    assert (info.origin, info.distribution, info.version) == (f"file {file}", "", "7")
+    assert list(plugins.handlers) == ["archive:grant"]
+    assert info_of(plugins, "broken").error.endswith(f"OSError: no disk ({file.parent / 'broken.py'}:1)")
+
+
+def test_a_file_named_like_a_module_hides_nothing(site, good):
+    """A single file is loaded under a private name, and a failed one leaves nothing in `sys.modules`."""
+    import json
+
+    site.single_file("json", good)
+    site.single_file("gone", "raise ValueError")
+    site.load()
+    assert sys.modules["json"] is json
+    assert "flowhooks-file:json" in sys.modules
+    assert "flowhooks-file:gone" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_a_plugins_folder_that_is_none_is_refused(name, tmp_path):
+    """A folder that the settings name must exist: starting without its plugins would park their events."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=f"plugins folder .*{name} cannot be read"):
+        Plugins.load(dirs=[tmp_path / name], allow=(), deny=(), safe_mode=True, sections={}, entry_points=())
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("flowhooks", "the name 'flowhooks' is reserved"),
+        ("two words", "its name must be 1 to 100 letters"),
+        ("a:b", "its name must be 1 to 100 letters"),
+        ("a\nb", "its name must be 1 to 100 letters"),
+    ],
+)
+def test_names_that_are_refused(name, error, load):
+    """A plugin's name is part of its handlers' ids, and the built-in has its own."""
+    (info,) = load(**{name: SimpleNamespace()}).infos
+    assert info.state == "quarantined"
+    assert error in info.error
+    assert len(info.error.splitlines()) == 1
+
+
+def test_order_of_registration(site, good):
+    """Objects come first, then entry points by name, then files by folder and name: the same at every start."""
+    for name in ("zulu", "alpha"):
+        site.install(name, good)
+    site.single_file("bravo", good, folder="second")
+    site.single_file("zebra", good, folder="first")
+    site.single_file("ant", good, folder="first")
+    plugins = site.load(objects={"direct": SimpleNamespace(handlers=hookimpl(nothing))})
+    assert [info.name for info in plugins.infos] == ["direct", "alpha", "zulu", "bravo", "ant", "zebra"]
+
+
+def test_settings_that_name_no_plugin_are_told(site, good):
+    """A name in the settings that no plugin has is likely a misspelt one."""
+    site.install("contracts", good)
+    plugins = site.load(sections={"contract": {}, "contracts": {}}, allow=["contracts", "leave"], deny=["pay"])
+    assert plugins.warnings == (
+        "the settings have a section [plugins.contracts], but plugin 'contracts' takes no settings",
+        "plugins_allow names 'leave', and there is no such plugin",
+        "plugins_deny names 'pay', and there is no such plugin",
+        "[plugins.NAME] names 'contract', and there is no such plugin; did you mean 'contracts'?",
+    )
+
+
+def test_entry_points_without_a_distribution(good, site, info_of):
+    """An entry point made by hand belongs to no distribution."""
+    site.install("good", good)
+    plugins = site.load(entry_points=[EntryPoint("hand", "good_plugin", "flowhooks")])
+    info = info_of(plugins, "hand")
+    assert (info.state, info.distribution, info.version) == ("loaded", "", "")
+
+
+def test_files_given_as_relative_folders(site, good, monkeypatch, info_of):
+    """A relative folder is resolved, so that facts name a file that can be opened from anywhere."""
+    file = site.single_file("archive", good)
+    monkeypatch.chdir(file.parent.parent)
+    assert info_of(site.load(dirs=[Path("files")]), "archive").origin == f"file {file}"
+
+
+def nothing():
+    """A plugin without handlers."""
+    return []

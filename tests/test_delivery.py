@@ -1,0 +1,87 @@
+"""The table of states, against the promises that are made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from flowhooks import Delivery, Outcome, OutcomeKind, State
+from flowhooks.delivery import ALLOWED, DONE, TRANSITIONS
+
+
+def targets(source):
+    """Where the table leads from a state."""
+    return {row.target for row in TRANSITIONS if row.source == source}
+
+
+def test_the_table_of_states():
+    """The whole table, so that no change of it goes unseen."""
+    table = {source: targets(source) for source in (None, *State)}
+    assert table == {
+        None: {State.WAITING},
+        State.WAITING: {State.RUNNING, State.DEAD, State.CLOSED},
+        State.RUNNING: {State.SUCCEEDED, State.WAITING, State.DEAD, State.UNKNOWN},
+        State.UNKNOWN: {State.SUCCEEDED, State.WAITING, State.CLOSED},
+        State.DEAD: {State.WAITING, State.CLOSED},
+        State.SUCCEEDED: {State.WAITING},
+        State.CLOSED: set(),
+    }
+
+
+def test_each_move_stands_once_and_says_by_what():
+    """A move has one row, with its reason."""
+    assert len(ALLOWED) == len(TRANSITIONS)
+    assert all(row.by for row in TRANSITIONS)
+
+
+def test_every_state_can_be_reached():
+    """From nothing, along the table."""
+    reached: set[State] = set()
+    ahead = targets(None)
+    while ahead:
+        reached |= ahead
+        ahead = set().union(*map(targets, ahead)) - reached
+    assert reached == set(State)
+
+
+@pytest.mark.parametrize("state", set(State) - DONE)
+def test_nothing_is_stuck(state):
+    """From each state that is not done there is a way to one that is."""
+    seen, ahead = {state}, {state}
+    while ahead:
+        ahead = set().union(*map(targets, ahead)) - seen
+        seen |= ahead
+    assert seen & DONE
+
+
+def test_done_states():
+    """Done is where nothing more is needed; only an explicit replay leads out of it again."""
+    assert {State.SUCCEEDED, State.CLOSED} == DONE
+    assert [row.by for row in TRANSITIONS if row.source in DONE] == ["replay --again"]
+
+
+def test_only_a_claim_runs_a_delivery():
+    """A delivery runs after it waited, and never straight from another state."""
+    assert [row.source for row in TRANSITIONS if row.target is State.RUNNING] == [State.WAITING]
+
+
+def test_an_operator_can_settle_whatever_does_not_run():
+    """Each state that an operator may be shown has a move of the operator's."""
+    operators = {row.source for row in TRANSITIONS if "operator" in row.by or "replay" in row.by}
+    assert operators == set(State) - {State.RUNNING, State.CLOSED}
+
+
+def test_an_outcome_knows_whether_it_did_its_work():
+    """Only one kind of outcome is a success."""
+    assert [kind for kind in OutcomeKind if Outcome(kind=kind).succeeded] == [OutcomeKind.SUCCEEDED]
+
+
+def test_a_delivery_cannot_be_changed_and_shows_no_private_parts():
+    """Handlers get a delivery to read; whether its function was entered is dispatch's own knowledge."""
+    delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        delivery.attempt = 2
+    entered = dataclasses.replace(delivery, _entered=[True])
+    assert entered == delivery
+    assert "entered" not in repr(delivery)

@@ -1,0 +1,200 @@
+"""Events made of bodies, and what makes two bodies the same."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowhooks.event import FIELDS, Event, digest, from_body
+from flowhooks.schema import parse
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def make(body, **given_):
+    """An event of `body`."""
+    defaults = {"id": "e", "source": "default", "kind": "complete", "flow_instance_id": "i", "received_at": NOW}
+    return from_body(body, **(defaults | given_))
+
+
+def test_a_full_body():
+    """Each of the five names has its attribute, and the whole body is kept."""
+    body = {
+        "businessKey": "b",
+        "callBackProcessClass": "com.x.Y",
+        "processDefinitionId": "other:7:uuid",
+        "processDefinitionKey": "leave",
+        "processDefinitionVersion": 3,
+        "extra": [1],
+    }
+    event = make(body, id="e1", source="hr", kind="cancel", flow_instance_id="i1")
+    assert event == Event(
+        id="e1",
+        source="hr",
+        kind="cancel",
+        flow_instance_id="i1",
+        business_key="b",
+        callback_class="com.x.Y",
+        process_definition_id="other:7:uuid",
+        process_definition_key="leave",
+        process_definition_version=3,
+        data=body,
+        received_at=NOW,
+    )
+    assert {FIELDS[name]: getattr(event, FIELDS[name]) for name in FIELDS} == {
+        FIELDS[name]: body[name] for name in FIELDS
+    }
+
+
+def test_an_empty_body():
+    """What is absent is None."""
+    event = make({})
+    assert [getattr(event, attribute) for attribute in FIELDS.values()] == [None] * 5
+    assert event.data == {}
+
+
+def test_empty_look_up_strings_count_as_absent():
+    """An engine that sends `""` for what is not configured sends nothing."""
+    event = make({"callBackProcessClass": "", "processDefinitionKey": "", "businessKey": ""})
+    assert (event.callback_class, event.process_definition_key, event.business_key) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"processDefinitionId": "leave:3:0b2c-11"}, "leave"),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": ""}, "leave"),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": "other"}, "other"),
+        ({"processDefinitionId": "0b2c-11"}, None),
+        ({"processDefinitionId": "leave:three:0b2c-11"}, None),
+        ({"processDefinitionId": "leave:3:"}, None),
+        ({"processDefinitionId": ":3:0b2c-11"}, None),
+        ({"processDefinitionId": "a:b:3:0b2c-11"}, None),
+        ({"processDefinitionId": ""}, None),
+    ],
+)
+def test_the_key_may_come_from_the_definition_id(body, key):
+    """An absent key is read from `key:version:uuid`, and from nothing else; the version is not."""
+    event = make(body)
+    assert event.process_definition_key == key
+    assert event.process_definition_version is None
+
+
+def test_identity():
+    """Source, kind, instance and class make an identity; an absent class is `""`."""
+    assert make({}, source="hr", kind="k", flow_instance_id="i").identity == ("hr", "k", "i", "")
+    assert make({"callBackProcessClass": "C", "businessKey": "b"}).identity == ("default", "complete", "i", "C")
+
+
+def test_an_event_cannot_be_changed():
+    """Events are immutable."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make({}).source = "other"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def reordered(value):
+    """The same JSON value, every object's members in reverse order."""
+    if isinstance(value, dict):
+        return {name: reordered(value[name]) for name in reversed(value)}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), json_values, max_size=4))
+def test_order_of_keys_does_not_count(body):
+    """The same values in another order are the same body."""
+    assert digest(body) == digest(reordered(body))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"a": "1"}),
+        ({"a": 1}, {"a": True}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": [1, 2]}, {"a": [2, 1]}),
+        ({"a": {}}, {"a": []}),
+        ({"a": 1}, {"a": 1, "b": None}),
+        ({"a": 1}, {"a": 1.5}),
+        ({"a": "é"}, {"a": "e\u0301"}),
+    ],
+)
+def test_other_values_are_another_body(one, other):
+    """Whatever differs as JSON makes another digest."""
+    assert digest(one) != digest(other)
+
+
+def test_a_digest_is_stable():
+    """The ledger keeps digests for ever: the same body must give the same digest in every version."""
+    body = {"名": "合同", "a": [1, {"c": True, "b": None}], "f": 0.5}
+    canonical = '{"a":[1,{"b":null,"c":true}],"f":0.5,"名":"合同"}'
+    assert digest(body) == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"a": 1.0, "b": 2}', b'{"b":2,"a":1}'),
+        (b'{"a": 1e2}', b'{"a": 100}'),
+        (b'{"a": [-0.0]}', b'{"a": [0]}'),
+        (b'{"a": "\\u00e9", "b": null}', '{"a": "é"}'.encode()),
+    ],
+)
+def test_the_same_values_written_otherwise(one, other):
+    """Bodies are compared as JSON values, not as text."""
+    assert digest(parse(one)) == digest(parse(other))
+
+
+@pytest.mark.parametrize(
+    ("pointer", "one", "other"),
+    [
+        ("/sentAt", {"a": 1, "sentAt": 1}, {"a": 1, "sentAt": 2}),
+        ("/sentAt", {"a": 1, "sentAt": 1}, {"a": 1}),
+        ("/meta/sentAt", {"meta": {"sentAt": 1, "x": 1}}, {"meta": {"sentAt": 2, "x": 1}}),
+        ("/items/1/at", {"items": [{"at": 1}, {"at": 2}]}, {"items": [{"at": 1}, {"at": 3}]}),
+        ("/items/1", {"items": [1, 2, 3]}, {"items": [1, 9, 3]}),
+        ("/a~1b", {"a/b": 1}, {"a/b": 2}),
+        ("/a~0b", {"a~b": 1}, {"a~b": 2}),
+        ("/a~01b", {"a~1b": 1}, {"a~1b": 2}),
+        ("/", {"": 1}, {"": 2}),
+        ("", {"a": 1}, {"b": 2}),
+    ],
+)
+def test_what_the_settings_ignore_does_not_count(pointer, one, other):
+    """Two bodies that differ only where a JSON Pointer leads are the same."""
+    assert digest(one) != digest(other)
+    assert digest(one, [pointer]) == digest(other, [pointer])
+
+
+@pytest.mark.parametrize("pointer", ["/b", "/a/b/c", "/list/7", "/list/x", "/list/-", "/text/0", "/list/7/x"])
+def test_a_pointer_that_leads_nowhere_changes_nothing(pointer):
+    """A body without what is ignored is digested as it is."""
+    body = {"a": {"x": 1}, "list": [1], "text": "t"}
+    assert digest(body, [pointer]) == digest(body)
+
+
+def test_pointers_count_places_as_they_were():
+    """Ignoring one place of a list does not move the others."""
+    assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) == digest({"a": [8, 9, 3]}, ["/a/0", "/a/1"])
+    assert digest({"a": [1, 2, 3]}, ["/a/0", "/a/1"]) != digest({"a": [8, 9, 4]}, ["/a/0", "/a/1"])
+
+
+def test_ignoring_leaves_the_body_alone():
+    """The body that is stored keeps what the digest leaves out."""
+    body = {"a": {"at": 1}, "list": [1]}
+    before = copy.deepcopy(body)
+    digest(body, ["/a/at", "/list/0", ""])
+    assert body == before

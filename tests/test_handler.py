@@ -1,0 +1,274 @@
+"""Handlers: what `@handler` takes and refuses, and what a handler listens to."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowhooks import Event, Handler, Retry, handler
+from flowhooks.errors import HandlerError
+from flowhooks.handler import Selectors
+
+
+def one(event):
+    """One argument.
+
+    And a second line.
+    """
+    return event
+
+
+def two(event, delivery):
+    return event, delivery
+
+
+def passing_on(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def with_session(function):
+    """A decorator that gives the function an argument of its own."""
+
+    @functools.wraps(function)
+    def wrapper(event):
+        return function(event, "session")
+
+    return wrapper
+
+
+def make_event(**given_):
+    return Event(id="e", flow_instance_id="i", data={}, received_at=datetime(2026, 1, 1, tzinfo=UTC), **given_)
+
+
+class Callable:
+    """An object that can be called."""
+
+    def __call__(self, event, delivery):
+        """Take both."""
+        return event, delivery
+
+    def method(self, event):
+        """Take the event."""
+        return event
+
+
+class Async:
+    """An object whose call is asynchronous."""
+
+    async def __call__(self, event):
+        """Take the event, later."""
+        return event
+
+
+async def coroutine(event):
+    return event
+
+
+async def async_generator(event):
+    yield event
+
+
+def generator(event):
+    yield event
+
+
+@pytest.mark.parametrize(
+    ("function", "takes_delivery"),
+    [
+        (one, False),
+        (two, True),
+        (lambda event, *, extra=1: event, False),
+        (lambda event, extra=1: event, False),
+        (lambda event, delivery=None: event, True),
+        (lambda event, anything: event, True),
+        (lambda *args: args, False),
+        (lambda *args, **kwargs: args, False),
+        (lambda event, *args: event, False),
+        (functools.partial(two, delivery=1), False),
+        (lambda event, *, delivery=None: event, False),
+        (functools.partial(lambda first, event, delivery: event, 1), True),
+        (Callable(), True),
+        (Callable().method, False),
+        (passing_on(one), False),
+        (passing_on(two), True),
+        (passing_on(passing_on(two)), True),
+        (with_session(two), False),
+        (passing_on(with_session(two)), False),
+        (print, False),
+    ],
+)
+def test_how_a_function_is_called(function, takes_delivery):
+    """A function is called with the event, and with the delivery if it wants it."""
+    made = handler(every=True, name="h")(function)
+    assert made.takes_delivery is takes_delivery
+    made(*(["event", "delivery"] if takes_delivery else ["event"]))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda: None, "it takes 0 to 0 arguments; it is called as (event) or (event, delivery)"),
+        (lambda a, b, c: None, "it takes 3 to 3 arguments"),
+        (lambda event, *, must: None, "it has keyword-only arguments without a default"),
+        (lambda **kwargs: None, "it takes 0 to 0 arguments"),
+        (coroutine, "`async def` and generators are not run"),
+        (async_generator, "`async def` and generators are not run"),
+        (generator, "`async def` and generators are not run"),
+        (passing_on(coroutine), "`async def` and generators are not run"),
+        (functools.partial(coroutine), "`async def` and generators are not run"),
+        (Async(), "`async def` and generators are not run"),
+        (Callable, "@handler goes on a function, not on <class"),
+        (handler(every=True)(one), "@handler goes on a function, not on Handler("),
+        (3, "@handler goes on a function, not on 3"),
+        (None, "@handler goes on a function, not on None"),
+    ],
+)
+def test_functions_that_could_not_run_are_refused(function, message):
+    """What could only fail, or never run, is refused when it is declared."""
+    with pytest.raises(HandlerError, match=re.escape(message)):
+        handler(every=True, name="h")(function)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({}, "it listens to nothing: give callback_class=, process_key= or every=True"),
+        ({"callback_class": []}, "it listens to nothing"),
+        ({"versions": ">=3"}, "it listens to nothing"),
+        ({"callback_class": ""}, "selectors are strings that are not empty, not ''"),
+        ({"callback_class": ["a", ""]}, "selectors are strings that are not empty, not ''"),
+        ({"process_key": 3}, "process_key= is a string or several, not 3"),
+        ({"process_key": [3]}, "process_key= is a string or several, not [3]"),
+        ({"process_key": [["a"]]}, "process_key= is a string or several, not [['a']]"),
+        ({"process_key": {"a"}}, "process_key= is a string or several, not {'a'}"),
+        ({"process_key": None}, "process_key= is a string or several, not None"),
+        ({"every": True, "source": [None]}, "source= is a string or several, not [None]"),
+        ({"every": True, "kind": ""}, "selectors are strings that are not empty, not ''"),
+        ({"every": True, "kind": None}, "selectors are strings that are not empty, not None"),
+        ({"every": 1}, "every= is a bool, not 1"),
+        ({"every": True, "versions": 3}, 'versions= is a string such as ">=3,<5", not 3'),
+        ({"every": True, "versions": "3"}, "versions= cannot be read at '3'"),
+        ({"every": True, "versions": ">=3;<5"}, "versions= cannot be read at '>=3;<5'"),
+        ({"every": True, "versions": ">=3,"}, "versions= cannot be read at ''"),
+        ({"every": True, "versions": "~=3"}, "versions= cannot be read at '~=3'"),
+        ({"every": True, "versions": ">=3.1"}, "versions= cannot be read at '>=3.1'"),
+        ({"every": True, "retry": Retry}, "retry= is a Retry, not <class 'flowhooks.retry.Retry'>: write Retry()"),
+        ({"every": True, "retry": 3}, "retry= is a Retry, not 3"),
+        ({"every": True, "retry": True}, "retry= is a Retry, not True"),
+        ({"every": True, "name": "a:b"}, "name= is 1 to 100 letters"),
+        ({"every": True, "name": ""}, "name= is 1 to 100 letters"),
+        ({"every": True, "name": "x" * 101}, "name= is 1 to 100 letters"),
+        ({"every": True, "name": "a\n"}, "name= is 1 to 100 letters"),
+        ({"every": True, "name": 3}, "name= is 1 to 100 letters"),
+        ({"every": True, "probe": 3}, "probe= is a function of (event, delivery), not 3"),
+        ({"every": True, "probe": one}, "probe= is called as (event, delivery)"),
+        ({"every": True, "probe": coroutine}, "`async def` and generators are not run"),
+    ],
+)
+def test_declarations_that_are_refused(given_, message):
+    """A declaration with a mistake names the function, its place, and the mistake."""
+    with pytest.raises(HandlerError) as raised:
+        handler(**given_)(one)
+    assert message in str(raised.value)
+    assert f"({__file__}:{one.__code__.co_firstlineno}): " in str(raised.value)
+
+
+def test_a_function_without_a_name_needs_one():
+    """A lambda's name is no handler's name."""
+    with pytest.raises(HandlerError, match="name= is 1 to 100 letters"):
+        handler(every=True)(lambda event: None)
+
+
+def test_what_is_declared():
+    """The declaration becomes a Handler that still can be called like the function."""
+    made = handler(
+        callback_class=["C", "D", "C"],
+        process_key="k",
+        versions=" >= 3 , < 5 ",
+        source=("hr",),
+        kind="cancel",
+        retry=Retry(attempts=2),
+        probe=two,
+    )(one)
+    assert isinstance(made, Handler)
+    assert (made.name, made.id, made.retry, made.probe) == ("one", ":one", Retry(attempts=2), two)
+    assert made.selectors == Selectors(
+        callback_classes=("C", "D"), process_keys=("k",), versions=" >= 3 , < 5 ", sources=("hr",), kind="cancel"
+    )
+    assert made.summary == "One argument."
+    assert made.where == f"{__file__}:{one.__code__.co_firstlineno}"
+    assert made("event") == "event"
+
+
+def test_what_has_no_source_is_named():
+    """Where there is no Python code, the function itself is shown; without a docstring the summary is empty."""
+    made = handler(every=True, name="h")(Callable())
+    assert "Callable object" in made.where
+    assert handler(every=True, name="h")(lambda event: None).summary == ""
+
+
+@pytest.mark.parametrize(
+    ("versions", "taken"),
+    [
+        ("", {None, 0, 1, 2, 3, 4, 5}),
+        ("  ", {None, 0, 1, 2, 3, 4, 5}),
+        (">=3,<5", {3, 4}),
+        (">3", {4, 5}),
+        ("<=1", {0, 1}),
+        ("==2", {2}),
+        ("!=2", {0, 1, 3, 4, 5}),
+        (" >= 1 , != 3 , < 5 ", {1, 2, 4}),
+        (">5,<2", set()),
+    ],
+)
+def test_versions(versions, taken):
+    """All terms must hold; an absent version satisfies none."""
+    selectors = Selectors(every=True, versions=versions)
+    found = {v for v in (None, *range(6)) if selectors.refusal(make_event(process_definition_version=v)) is None}
+    assert found == taken
+
+
+def test_why_an_event_is_refused():
+    """The first condition that fails is said in words."""
+    selectors = Selectors(process_keys=("k",), versions=">=3", sources=("hr", "it"))
+    wanted = {"source": "hr", "process_definition_version": 3}
+    assert selectors.refusal(make_event(**wanted)) is None
+    assert selectors.refusal(make_event(**wanted, kind="cancel")) == "kind is 'cancel', not 'complete'"
+    assert selectors.refusal(make_event(**wanted | {"source": "x"})) == "source 'x' is not one of hr, it"
+    assert selectors.refusal(make_event(**wanted | {"process_definition_version": 2})) == "version 2 is not >=3"
+
+
+texts = st.text(min_size=1, max_size=5)
+
+
+@given(
+    classes=st.lists(texts, max_size=3),
+    keys=st.lists(texts, max_size=3),
+    versions=st.sampled_from(["", ">=3,<5"]),
+    sources=st.lists(texts, max_size=3),
+    kind=texts,
+)
+def test_selectors_survive_the_ledger(classes, keys, versions, sources, kind):
+    """Selectors that went through JSON text are the same, and refuse the same."""
+    selectors = Selectors(
+        callback_classes=tuple(classes),
+        process_keys=tuple(keys),
+        versions=versions,
+        sources=tuple(sources),
+        kind=kind,
+        every=True,
+    )
+    again = Selectors.from_json(json.loads(json.dumps(selectors.to_json())))
+    assert again == selectors
+    event = make_event(kind=kind, source=sources[0] if sources else "x", process_definition_version=5)
+    assert again.refusal(event) == selectors.refusal(event)

@@ -1,0 +1,83 @@
+"""The schedule of further attempts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowhooks import Retry
+from flowhooks.retry import DEFAULT_DELAYS
+
+delays = st.lists(st.floats(0, 30 * 86400), min_size=1, max_size=10)
+retries = st.builds(Retry, attempts=st.integers(1, 1000), delays=delays, jitter=st.floats(0, 1))
+
+
+def test_the_default_schedule():
+    """Eight attempts, over a little more than a day."""
+    retry = Retry()
+    assert retry.attempts == 8
+    assert [retry.delay(made, 0.0) for made in range(1, 9)] == [*DEFAULT_DELAYS, None]
+    assert sum(DEFAULT_DELAYS) / 3600 == pytest.approx(27.6, abs=0.05)
+
+
+def test_attempts_follow_the_delays_unless_given():
+    """One attempt more than there are delays."""
+    assert Retry(delays=(1, 2)).attempts == 3
+    assert Retry(delays=(1, 2), attempts=2).attempts == 2
+
+
+@given(retry=retries, chance=st.floats(0, 1))
+def test_there_are_as_many_attempts_as_declared(retry, chance):
+    """After each attempt but the last there is a delay; after the last there is none."""
+    given_delays = [retry.delay(made, chance) for made in range(1, retry.attempts + 3)]
+    assert [delay is None for delay in given_delays] == [False] * (retry.attempts - 1) + [True] * 3
+
+
+@given(retry=retries, made=st.integers(1, 999), chance=st.floats(0, 1))
+def test_jitter_only_lengthens(retry, made, chance):
+    """A delay is at least the declared one, and longer by the declared part at most."""
+    delay = retry.delay(made, chance)
+    if made >= retry.attempts:
+        assert delay is None
+    else:
+        declared = retry.delays[min(made, len(retry.delays)) - 1]
+        assert declared <= delay <= declared * (1 + retry.jitter)
+        assert delay >= retry.delay(made, 0.0)
+
+
+def test_the_last_delay_serves_for_all_that_follow():
+    """More attempts than delays are spaced like the last one."""
+    retry = Retry(attempts=5, delays=(1, 10), jitter=0)
+    assert [retry.delay(made, 0.5) for made in (1, 2, 3, 4, 5)] == [1, 10, 10, 10, None]
+
+
+def test_one_attempt_is_none_further():
+    """`Retry(attempts=1)` says that running twice is safe, but asks for no second attempt."""
+    assert Retry(attempts=1).delay(1, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"attempts": -1}, "attempts must be"),
+        ({"attempts": 1001}, "attempts must be"),
+        ({"attempts": 2.5}, "attempts must be a whole number"),
+        ({"attempts": True}, "attempts must be a whole number"),
+        ({"attempts": "3"}, "attempts must be a whole number"),
+        ({"delays": ()}, "delays must be"),
+        ({"delays": (1, -1)}, "delays must be"),
+        ({"delays": (30 * 86400 + 1,)}, "delays must be"),
+        ({"delays": (math.nan,)}, "delays must be"),
+        ({"delays": (math.inf,)}, "delays must be"),
+        ({"jitter": -0.1}, "jitter must be"),
+        ({"jitter": 1.1}, "jitter must be"),
+        ({"jitter": math.nan}, "jitter must be"),
+    ],
+)
+def test_figures_out_of_range_are_refused(declared, message):
+    """A schedule that cannot be meant is refused when it is declared."""
+    with pytest.raises(ValueError, match=message):
+        Retry(**declared)

@@ -1,0 +1,223 @@
+"""The look-up of handlers for an event."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+
+import pytest
+
+from flowhooks.event import Event
+from flowhooks.handler import Selectors
+from flowhooks.router import Candidate, Listener, Router
+
+
+def make_event(**given):
+    """An event of which only the given attributes matter."""
+    return Event(id="e", flow_instance_id="i", data={}, received_at=datetime(2026, 1, 1, tzinfo=UTC), **given)
+
+
+def make_router(ignore_keys=(), **selectors):
+    """A router with one candidate for each name."""
+    candidates = [Candidate(f"p:{name}", Selectors(**given)) for name, given in selectors.items()]
+    return Router(candidates, ignore_keys=ignore_keys)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "event", "reason"),
+    [
+        ({"callback_classes": ("com.x.Y",)}, {"callback_class": "com.x.Y"}, "class com.x.Y"),
+        ({"callback_classes": ("com.x.Y",)}, {"callback_class": "com.x.y"}, None),
+        ({"callback_classes": ("com.x.Y",)}, {}, None),
+        ({"process_keys": ("leave", "absence")}, {"process_definition_key": "absence"}, "key absence"),
+        ({"process_keys": ("leave",)}, {"callback_class": "leave"}, None),
+        (
+            {"callback_classes": ("C",), "process_keys": ("k",)},
+            {"callback_class": "C", "process_definition_key": "k"},
+            "class C and key k",
+        ),
+        (
+            {"callback_classes": ("C",), "process_keys": ("k",)},
+            {"callback_class": "D", "process_definition_key": "k"},
+            "key k",
+        ),
+        (
+            {"process_keys": ("k",), "versions": ">=3,<5"},
+            {"process_definition_key": "k", "process_definition_version": 3},
+            "key k, version 3 in >=3,<5",
+        ),
+        (
+            {"process_keys": ("k",), "versions": ">=3,<5"},
+            {"process_definition_key": "k", "process_definition_version": 5},
+            None,
+        ),
+        ({"process_keys": ("k",), "versions": ">=3"}, {"process_definition_key": "k"}, None),
+        (
+            {"callback_classes": ("C",), "sources": ("hr", "it")},
+            {"callback_class": "C", "source": "it"},
+            "class C, source it of hr, it",
+        ),
+        ({"callback_classes": ("C",), "sources": ("hr",)}, {"callback_class": "C"}, None),
+        ({"callback_classes": ("C",), "kind": "cancel"}, {"callback_class": "C"}, None),
+        ({"callback_classes": ("C",), "kind": "cancel"}, {"callback_class": "C", "kind": "cancel"}, "class C"),
+        ({"every": True}, {"callback_class": "C"}, "every"),
+        ({"every": True, "versions": "==1"}, {"process_definition_version": 1}, "every, version 1 in ==1"),
+        ({"every": True, "kind": "cancel"}, {"callback_class": "C"}, None),
+        ({"every": True, "callback_classes": ("C",)}, {"callback_class": "C"}, "class C"),
+        ({"every": True, "callback_classes": ("C",)}, {"callback_class": "D"}, "every"),
+    ],
+)
+def test_which_events_a_handler_gets_and_why(selectors, event, reason):
+    """Class or key must match, and versions, source and kind; the reason says what did."""
+    route = make_router(h=selectors).route(make_event(**event))
+    assert route.handlers == ({"p:h": reason} if reason else {})
+
+
+def test_every_matching_handler_once_in_the_order_given():
+    """An event goes to all that want it, each once, however it was found."""
+    router = make_router(
+        a={"process_keys": ("k",)},
+        b={"every": True},
+        c={"callback_classes": ("C", "C"), "process_keys": ("k",)},
+        d={"callback_classes": ("D",)},
+        e={"callback_classes": ("C",)},
+    )
+    route = router.route(make_event(callback_class="C", process_definition_key="k"))
+    assert list(route.handlers.items()) == [
+        ("p:a", "key k"),
+        ("p:b", "every"),
+        ("p:c", "class C and key k"),
+        ("p:e", "class C"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "handlers", "parked", "ignored"),
+    [
+        ({"callback_class": "C"}, ["p:one", "p:audit"], False, False),
+        ({"callback_class": "other"}, ["p:audit"], True, False),
+        ({}, ["p:audit"], True, False),
+        ({"process_definition_key": "noise"}, ["p:audit"], False, True),
+        ({"callback_class": "C", "process_definition_key": "noise"}, ["p:one", "p:audit"], False, False),
+        ({"kind": "cancel", "callback_class": "C"}, [], True, False),
+    ],
+)
+def test_what_is_parked(event, handlers, parked, ignored):
+    """An event is parked if no class or key handler wants it, even if `every` handlers get it, unless it is ignored."""
+    router = make_router(["noise"], one={"callback_classes": ("C",)}, audit={"every": True})
+    route = router.route(make_event(**event))
+    assert (list(route.handlers), route.parked, route.ignored) == (handlers, parked, ignored)
+
+
+def test_a_handler_that_also_takes_every_event_wants_its_class():
+    """`every=True` beside a class: an event of that class is wanted, any other is parked."""
+    router = make_router(h={"every": True, "callback_classes": ("C",)})
+    assert not router.route(make_event(callback_class="C")).parked
+    assert router.route(make_event(callback_class="D")).parked
+
+
+def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
+    """With ten thousand handlers a look-up asks as many of them as with one: those that share class or key."""
+    asked = []
+    refusal = Selectors.refusal
+    monkeypatch.setattr(Selectors, "refusal", lambda self, event: asked.append(self) or refusal(self, event))
+    for number in (1, 10_000):
+        router = Router(
+            Candidate(f"p:h{i}", Selectors(callback_classes=(f"C{i}",), process_keys=(f"k{i}",))) for i in range(number)
+        )
+        asked.clear()
+        assert list(router.route(make_event(callback_class="C0", process_definition_key="k0")).handlers) == ["p:h0"]
+        assert len(asked) == 1
+        asked.clear()
+        assert router.route(make_event(callback_class="unknown")).parked
+        assert not asked
+
+
+def test_two_candidates_of_one_id_are_refused():
+    """An id stands for one handler."""
+    with pytest.raises(ValueError, match="two candidates are called 'p:h'"):
+        Router([Candidate("p:h", Selectors(every=True)), Candidate("p:h", Selectors(process_keys=("k",)))])
+
+
+def test_a_router_without_handlers():
+    """Without any handler everything is parked."""
+    assert Router([]).route(make_event(callback_class="C")) == ({}, True, False)
+    assert Router([]).all() == ()
+
+
+def test_every_way_in_is_listed():
+    """One line for each class and key that somebody listens to."""
+    router = make_router(
+        a={"callback_classes": ("C", "D"), "process_keys": ("k",), "versions": " >=3", "sources": ("hr",)},
+        b={"every": True, "kind": "cancel"},
+    )
+    common = {"kind": "complete", "versions": ">=3", "sources": ("hr",), "handler_id": "p:a"}
+    assert router.all() == (
+        Listener(by="class", value="C", **common),
+        Listener(by="class", value="D", **common),
+        Listener(by="key", value="k", **common),
+        Listener(by="every", value="", kind="cancel", versions="", sources=(), handler_id="p:b"),
+    )
+
+
+def test_each_candidate_is_explained():
+    """Whoever shares class or key, or takes every event, is listed with the reason or the condition that failed."""
+    router = make_router(
+        won={"callback_classes": ("C",)},
+        version={"callback_classes": ("C",), "versions": ">=3,<5"},
+        source={"process_keys": ("k",), "sources": ("hr",)},
+        kind={"callback_classes": ("C",), "process_keys": ("k",), "kind": "cancel"},
+        every={"every": True},
+        other={"callback_classes": ("D",)},
+    )
+    explanation = router.explain(callback_class="C", process_key="k", version=5)
+    assert [dataclasses.astuple(verdict) for verdict in explanation.verdicts] == [
+        ("p:won", "class C", True, "class C"),
+        ("p:version", "class C", False, "version 5 is not <5"),
+        ("p:source", "key k", False, "source 'default' is not one of hr"),
+        ("p:kind", "class C and key k", False, "kind is 'complete', not 'cancel'"),
+        ("p:every", "every", True, "every"),
+    ]
+    assert explanation.route.handlers == {"p:won": "class C", "p:every": "every"}
+    assert explanation.hints == ()
+
+
+def test_an_explanation_says_what_an_event_would_get():
+    """Source, kind and a missing version count as they do for a call-back."""
+    router = make_router(h={"process_keys": ("k",), "sources": ("hr",), "kind": "cancel", "versions": "!=2"})
+    assert router.explain(process_key="k", version=3, source="hr", kind="cancel").verdicts[0].won
+    (verdict,) = router.explain(process_key="k", source="hr", kind="cancel").verdicts
+    assert verdict.why == "no processDefinitionVersion, and versions '!=2' asks for one"
+
+
+@pytest.mark.parametrize(
+    ("asked", "hints"),
+    [
+        (
+            {"callback_class": "com.x.contractSigned "},
+            ["class 'com.x.ContractSigned' differs only in case or white space"],
+        ),
+        ({"callback_class": "com.x.ContractSignd"}, ["class 'com.x.ContractSigned' is similar"]),
+        ({"process_key": "contract_aproval"}, ["key 'contract_approval' is similar"]),
+        ({"callback_class": "contract_approval"}, ["'contract_approval' is known, but not as a class"]),
+        ({"process_key": "com.x.ContractSigned"}, ["'com.x.ContractSigned' is known, but not as a key"]),
+        ({"process_key": "entirely different"}, []),
+        ({"callback_class": "", "process_key": ""}, []),
+        ({"callback_class": "com.x.ContractSigned", "version": 1}, []),
+    ],
+)
+def test_what_may_have_been_meant(asked, hints):
+    """When nobody wants an event, names that are nearly the same are shown; when somebody knows it, they are not."""
+    router = make_router(
+        h={"callback_classes": ("com.x.ContractSigned",), "process_keys": ("contract_approval",), "versions": ">1"},
+        audit={"every": True},
+    )
+    explanation = router.explain(**asked)
+    assert explanation.route.parked
+    assert list(explanation.hints) == hints
+
+
+def test_no_hint_when_the_event_is_wanted():
+    """A near miss is no news where another handler has the event."""
+    router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
+    assert router.explain(process_key="leave", callback_class="com.x.leave").hints == ()
