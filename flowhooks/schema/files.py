@@ -128,7 +128,7 @@ def _check(document: Any, name: str) -> None:
     for pointer, schema in subschemas(document):
         for keyword in (*_REFUSED, "$id", "$schema") if pointer else _REFUSED:
             if isinstance(schema, dict) and keyword in schema:
-                raise ValueError(f"{keyword} at {shown(pointer, 200)} is not supported here")
+                raise ValueError(f"{keyword} at {shown(pointer, 200) or '/'} is not supported here")
     translate(document)
 
 

@@ -215,4 +215,4 @@ def _component(name: str) -> str:
 
 
 def _reference(name: str, pointer: str = "") -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{_component(name)}{quote(pointer, safe='/~')}"}
+    return {"$ref": f"#/components/schemas/{_component(name)}{quote(pointer, safe='/~$')}"}

@@ -1,0 +1,382 @@
+"""Checking call-backs: what each schema keyword refuses, where, in which words, and what can never be said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from flowhooks.errors import Unprocessable
+from flowhooks.schema import Schemas, parse
+
+SHARED = "../process-end-call-back-ro.schema.json"
+SECRET = "S3CRET"
+
+
+@pytest.fixture(scope="module")
+def schemas():
+    """What is shipped."""
+    return Schemas.load()
+
+
+@pytest.fixture
+def kind(folder):
+    """Opens a kind of call-back with the given schema, and returns what it refuses of a body."""
+
+    def open_kind(schema, body):
+        schemas = Schemas.load([folder({"call-back/special.schema.json": schema})])
+        return refusal(lambda: schemas.check_body("special", body))
+
+    return open_kind
+
+
+def refusal(check):
+    """Why `check` refuses."""
+    with pytest.raises(Unprocessable) as caught:
+        check()
+    return caught.value
+
+
+def found(error):
+    """Pointer and sentence of each violation."""
+    return [(pointer, key) for pointer, key, _ in error.violations]
+
+
+def member(schema):
+    """A schema whose member `x` is to be as `schema` has it."""
+    return {"properties": {"x": schema}}
+
+
+def test_shipped(schemas):
+    """One kind is shipped, and each example in the shipped files is what its own file takes."""
+    assert schemas.kinds == ("complete",)
+    example = schemas.documents["call-back/complete.schema.json"]["examples"][0]
+    assert schemas.check_body("complete", example) is None
+    assert schemas.check_flow_instance_id(schemas.documents["flow-instance-id.schema.json"]["examples"][0]) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"businessKey": ""},
+        {"businessKey": "x" * 512, "callBackProcessClass": "中" * 512},
+        {"processDefinitionVersion": 2**31 - 1},
+        {"processDefinitionVersion": -(2**31)},
+        {"unknown": {"nested": [None, 1, "x" * 1000]}},
+    ],
+)
+def test_taken(schemas, body):
+    """Each of the five is optional, up to its bounds, and whatever else is there is no matter."""
+    assert schemas.check_body("complete", body) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("businessKey", 1, "type"),
+        ("businessKey", "x" * 513, "maxLength"),
+        ("callBackProcessClass", ["x"], "type"),
+        ("callBackProcessClass", "x" * 513, "maxLength"),
+        ("processDefinitionId", {"x": 1}, "type"),
+        ("processDefinitionId", "x" * 513, "maxLength"),
+        ("processDefinitionKey", False, "type"),
+        ("processDefinitionKey", "x" * 513, "maxLength"),
+        ("processDefinitionVersion", "1", "type"),
+        ("processDefinitionVersion", 1.5, "type"),
+        ("processDefinitionVersion", True, "type"),
+        ("processDefinitionVersion", 2**31, "maximum"),
+        ("processDefinitionVersion", -(2**31) - 1, "minimum"),
+    ],
+)
+def test_five_names(schemas, name, value, key):
+    """Each of the five names has its type and its bounds."""
+    assert found(refusal(lambda: schemas.check_body("complete", {name: value}))) == [(f"/{name}", f"schema.{key}")]
+
+
+def test_version_written_as_a_fraction(schemas):
+    """A version of `1.0` is the integer that it is."""
+    assert schemas.check_body("complete", parse(b'{"processDefinitionVersion": 1.0}')) is None
+
+
+@pytest.mark.parametrize("text", ["1", "a" * 128, "A.z_0:~-", "6e8c3b52-5d0b-11ee-9a3f-0242ac120002"])
+def test_flow_instance_id(schemas, text):
+    """Ids of the engines are taken, up to 128 characters."""
+    assert schemas.check_flow_instance_id(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1\n", "\n1", "1\r\n", "1\0", "a" * 129, "a/b", "a b", "\u0661", "a\u202e", "é", "%31", "\ud800", "{x}"],
+)
+def test_no_flow_instance_id(schemas, text):
+    """What is no id is refused to its very end, and not repeated."""
+    error = refusal(lambda: schemas.check_flow_instance_id(text))
+    assert error.text("en") == (
+        "The flowInstanceId in the path cannot be taken. "
+        "flowInstanceId: must match the regular expression ^[A-Za-z0-9._:~-]{1,128}$"
+    )
+    assert error.text("zh").startswith("路径中的 flowInstanceId 不合法。 flowInstanceId: ")
+
+
+KEYWORDS = [
+    ("type", member({"type": ["integer", "object"]}), {"x": SECRET}, "/x", "type"),
+    ("enum", member({"enum": ["a", 1]}), {"x": SECRET}, "/x", "enum"),
+    ("const", member({"const": {"a": 1}}), {"x": SECRET}, "/x", "const"),
+    ("multipleOf", member({"multipleOf": 5}), {"x": 98765431}, "/x", "multipleOf"),
+    ("maximum", member({"maximum": 5}), {"x": 98765431}, "/x", "maximum"),
+    ("exclusiveMaximum", member({"exclusiveMaximum": 5}), {"x": 98765431}, "/x", "exclusiveMaximum"),
+    ("minimum", member({"minimum": 5}), {"x": -98765431}, "/x", "minimum"),
+    ("exclusiveMinimum", member({"exclusiveMinimum": 5}), {"x": -98765431}, "/x", "exclusiveMinimum"),
+    ("maxLength", member({"maxLength": 2}), {"x": SECRET}, "/x", "maxLength"),
+    ("minLength", member({"minLength": 99}), {"x": SECRET}, "/x", "minLength"),
+    ("pattern", member({"pattern": "^[0-9]+$"}), {"x": SECRET}, "/x", "pattern"),
+    ("maxItems", member({"maxItems": 1}), {"x": [SECRET, 2]}, "/x", "maxItems"),
+    ("minItems", member({"minItems": 2}), {"x": [SECRET]}, "/x", "minItems"),
+    ("uniqueItems", member({"uniqueItems": True}), {"x": [SECRET, SECRET]}, "/x", "uniqueItems"),
+    ("contains", member({"contains": {"type": "null"}}), {"x": [SECRET]}, "/x", "contains"),
+    (
+        "contains",
+        member({"contains": {"type": "string"}, "maxContains": 1}),
+        {"x": [SECRET, SECRET]},
+        "/x",
+        "maxContains",
+    ),
+    ("contains", member({"contains": {"type": "string"}, "minContains": 2}), {"x": [SECRET]}, "/x", "minContains"),
+    ("maxProperties", member({"maxProperties": 1}), {"x": {"a": SECRET, "b": 1}}, "/x", "maxProperties"),
+    ("minProperties", member({"minProperties": 2}), {"x": {"a": SECRET}}, "/x", "minProperties"),
+    ("required", member({"required": ["a", "b"]}), {"x": {"a": SECRET}}, "/x", "required"),
+    ("dependentRequired", member({"dependentRequired": {"a": ["b"]}}), {"x": {"a": SECRET}}, "/x", "dependentRequired"),
+    ("anyOf", member({"anyOf": [{"type": "null"}, {"maxLength": 1}]}), {"x": SECRET}, "/x", "anyOf"),
+    ("oneOf", member({"oneOf": [{"type": "null"}, {"maxLength": 1}]}), {"x": SECRET}, "/x", "oneOf"),
+    ("oneOf", member({"oneOf": [{"type": "string"}, {"minLength": 1}]}), {"x": SECRET}, "/x", "oneOf_several"),
+    ("not", member({"not": {"type": "string"}}), {"x": SECRET}, "/x", "not"),
+    ("properties", member(False), {"x": SECRET}, "/x", "nothing"),
+    ("patternProperties", {"patternProperties": {"^x": False}}, {"xy": SECRET}, "/xy", "nothing"),
+    ("additionalProperties", {**member({}), "additionalProperties": False}, {"y": SECRET}, "/y", "nothing"),
+    ("additionalProperties", {"additionalProperties": {"type": "null"}}, {"y": SECRET}, "/y", "type"),
+    ("items", member({"prefixItems": [True], "items": False}), {"x": [1, SECRET]}, "/x/1", "nothing"),
+    ("prefixItems", member({"prefixItems": [{}, {"type": "null"}]}), {"x": [1, SECRET]}, "/x/1", "type"),
+    ("propertyNames", member({"propertyNames": {"maxLength": 1}}), {"x": {"ab": SECRET}}, "/x/ab", "name"),
+    ("propertyNames", member({"propertyNames": False}), {"x": {"ab": SECRET}}, "/x/ab", "name"),
+    ("unevaluatedItems", member({"unevaluatedItems": False}), {"x": [SECRET]}, "/x", "unevaluatedItems"),
+    (
+        "unevaluatedProperties",
+        member({"properties": {"a": {}}, "unevaluatedProperties": False}),
+        {"x": {"b": SECRET}},
+        "/x",
+        "unevaluatedProperties",
+    ),
+    (
+        "unevaluatedProperties",
+        member({"unevaluatedProperties": {"type": "null"}}),
+        {"x": {"b": SECRET}},
+        "/x",
+        "unevaluatedProperties",
+    ),
+    ("if", member({"if": {"type": "string"}, "then": {"maxLength": 1}}), {"x": SECRET}, "/x", "maxLength"),
+    (
+        "dependentSchemas",
+        member({"dependentSchemas": {"a": {"required": ["b"]}}}),
+        {"x": {"a": SECRET}},
+        "/x",
+        "required",
+    ),
+    ("allOf", member({"allOf": [{"maxLength": 1}]}), {"x": SECRET}, "/x", "maxLength"),
+    ("$ref", {**member({"$ref": "#/$defs/a"}), "$defs": {"a": {"maxLength": 1}}}, {"x": SECRET}, "/x", "maxLength"),
+]
+
+
+@pytest.mark.parametrize(("keyword", "schema", "body", "pointer", "key"), KEYWORDS)
+def test_keywords(kind, keyword, schema, body, pointer, key):  # noqa: PLR0917 (the columns of the table)
+    """Each keyword refuses at the right place, with a sentence of its own that does not repeat the value."""
+    error = kind(schema, body)
+    assert found(error) == [(pointer, f"schema.{key}")]
+    for language in ("en", "zh"):
+        text = error.text(language)
+        assert f"{pointer}: " in text
+        assert SECRET not in text
+        assert "98765431" not in text
+
+
+def test_every_keyword_is_covered():
+    """The table above has every keyword that jsonschema checks, but those that are refused or not checked."""
+    assert {row[0] for row in KEYWORDS} == set(Draft202012Validator.VALIDATORS) - {"$dynamicRef", "format"}
+
+
+def test_root(kind):
+    """What is wrong with the body as a whole stands at its root."""
+    error = kind({"required": ["approvedBy", "reason"], "$ref": SHARED}, {"businessKey": SECRET})
+    assert error.text("en") == (
+        "The body is JSON, but not what this call-back takes. "
+        '/: must have the member "approvedBy" (null counts as absent); '
+        '/: must have the member "reason" (null counts as absent)'
+    )
+
+
+def test_what_the_schema_says_is_named(kind):
+    """Sentences name the schema's own values as JSON, cut where they are long."""
+    error = kind(member({"enum": ["é", 1, {"a": None}]}), {"x": SECRET})
+    assert error.violations[0][2] == {"allowed": '"é", 1, {"a": null}'}
+    assert len(kind(member({"enum": ["long" * 20] * 9}), {"x": SECRET}).violations[0][2]["allowed"]) == 200
+    assert kind(member({"pattern": "^a$|b$"}), {"x": SECRET}).violations[0][2] == {"pattern": "^a$|b$"}
+    assert kind(member({"type": ["null", "array"]}), {"x": SECRET}).violations[0][2] == {"types": "null, array"}
+
+
+def test_format_is_an_annotation(folder):
+    """`format` is published, not checked."""
+    schemas = Schemas.load([folder({"call-back/special.schema.json": member({"format": "date-time"})})])
+    assert schemas.check_body("special", {"x": "tomorrow"}) is None
+
+
+def test_first_twenty(kind):
+    """Twenty violations are listed, sorted by where they are, and it is said how many there are."""
+    schema = member({"items": {"type": "string"}})
+    assert len(kind(schema, {"x": [1] * 20}).violations) == 20
+    assert kind(schema, {"x": [1] * 20}).key == "body_refused"
+    error = kind(schema, {"x": [1] * 21})
+    assert found(error) == [(f"/x/{index}", "schema.type") for index in range(20)]
+    assert error.text("en").startswith(
+        "The body is JSON, but not what this call-back takes: 21 violations, of which the first 20 are shown. /x/0: "
+    )
+    assert "共 21 处错误，仅列出前 20 处" in error.text("zh")  # noqa: RUF001 (Chinese punctuation)
+
+
+def test_violations_without_number(kind):
+    """Of very many violations it is only said that there are very many."""
+    error = kind(member({"items": {"type": "string"}}), {"x": [1] * 100_000})
+    assert (error.key, error.params) == ("body_refused_many", {"total": 1000, "shown": 20})
+    assert len(error.violations) == 20
+
+
+def test_order_does_not_depend_on_the_body(kind):
+    """The same violations are told in the same order, however the body was written."""
+    schema = {"additionalProperties": False, "required": ["z", "y"]}
+    names = [f"m{number}" for number in range(12)]
+    first = kind(schema, dict.fromkeys(names, 1))
+    second = kind(schema, dict.fromkeys(reversed(names), 1))
+    assert first.violations == second.violations
+    assert [pointer for pointer, _ in found(first)] == ["", "", *(f"/{name}" for name in sorted(names))]
+
+
+@pytest.mark.parametrize(
+    ("name", "pointer"),
+    [
+        ("a/b~c", "/a~1b~0c"),
+        ("", "/"),
+        ("a\r\nb\x1b\x7f\u2028\u202e", "/a\\r\\nb\\u001b\\u007f\\u2028\\u202e"),
+        ("中文", "/中文"),
+        ("k" * 1000, "/" + "k" * 198 + "…"),
+    ],
+)
+def test_pointers(kind, name, pointer):
+    """A pointer is escaped as RFC 6901 has it, shows what cannot be seen, and is cut."""
+    assert found(kind({"additionalProperties": False}, {name: 1})) == [(pointer, "schema.nothing")]
+
+
+@pytest.mark.parametrize("text", ["1\n", "\u0661", "a1"])
+def test_regular_expressions_are_those_of_the_standard(kind, text):
+    r"""`$` is the very end and `\d` an ASCII digit, for values and for names."""
+    assert found(kind(member({"pattern": r"^\d$"}), {"x": text})) == [("/x", "schema.pattern")]
+    assert found(kind({"patternProperties": {r"^\d$": {}}, "additionalProperties": False}, {text: 1, "1": 1})) == [
+        (f"/{json.dumps(text, ensure_ascii=False)[1:-1]}", "schema.nothing")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(r"^[$]\$$", "$$"), (r"^[^\]$]$", "a"), (r"^a$|^b$", "b"), (r"a\\$", "a\\")]
+)
+def test_dollars_that_are_not_the_end(folder, pattern, text):
+    """A dollar in a class or after a backslash is a dollar."""
+    schemas = Schemas.load([folder({"call-back/special.schema.json": member({"pattern": pattern})})])
+    assert schemas.check_body("special", {"x": text}) is None
+    assert refusal(lambda: schemas.check_body("special", {"x": f"{text}\n"}))
+
+
+def test_names_that_are_like_keywords(folder):
+    """A member may be called like a keyword, and constants may look like schemas."""
+    schema = {
+        "properties": {"pattern": {"type": "string"}, "enum": {"pattern": "^a$"}, "not": False},
+        "const": {"pattern": "$", "enum": "a"},
+    }
+    schemas = Schemas.load([folder({"call-back/special.schema.json": schema})])
+    assert schemas.check_body("special", {"pattern": "$", "enum": "a"}) is None
+    assert len(refusal(lambda: schemas.check_body("special", {"pattern": 1, "enum": "a\n", "not": 1})).violations) == 4
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"$ref": SHARED},
+        {"$ref": "complete.schema.json"},
+        {"allOf": [{"$ref": SHARED}, {"required": ["reason"]}]},
+        {"$ref": SHARED, "properties": {"reason": {"type": "string"}}, "unevaluatedProperties": False},
+        {"properties": {"businessKey": {"type": "integer"}}},
+    ],
+)
+def test_five_names_mean_the_same_in_every_kind(kind, schema):
+    """Whatever a kind's file says or leaves out, the five names are as they are in every kind."""
+    error = kind(schema, {"businessKey": ["x"], "processDefinitionVersion": "x", "reason": "x"})
+    assert {("/businessKey", "schema.type"), ("/processDefinitionVersion", "schema.type")} <= set(found(error))
+
+
+def test_kinds_of_their_own(folder):
+    """A kind may ask for more than the five names, and refuse what it does not know."""
+    files = {
+        "call-back/approve.schema.json": {
+            "allOf": [{"$ref": SHARED}, {"$ref": "../common.schema.json#/$defs/approval"}],
+            "unevaluatedProperties": False,
+        },
+        "call-back/cancel.schema.json": {"$ref": SHARED, "required": ["reason"]},
+        "common.schema.json": {"$defs": {"approval": {"required": ["by"], "properties": {"by": {"type": "string"}}}}},
+    }
+    schemas = Schemas.load([folder(files)])
+    assert schemas.kinds == ("approve", "cancel", "complete")
+    assert schemas.check_body("approve", {"by": "Li", "businessKey": "1"}) is None
+    assert schemas.check_body("cancel", {"reason": "", "other": 1}) is None
+    assert found(refusal(lambda: schemas.check_body("approve", {"by": "Li", "x": 1}))) == [
+        ("", "schema.unevaluatedProperties")
+    ]
+    assert found(refusal(lambda: schemas.check_body("cancel", {"by": "Li"}))) == [("", "schema.required")]
+
+
+def test_replaced_shared_file(folder):
+    """A folder of the settings may ask for more of every kind."""
+    shared = {"required": ["businessKey"], "properties": {"businessKey": {"type": "string"}}}
+    schemas = Schemas.load([folder({"process-end-call-back-ro.schema.json": shared})])
+    assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
+    assert schemas.check_body("complete", {"businessKey": "1"}) is None
+
+
+def test_schema_that_refers_to_itself(kind, folder):
+    """A schema of trees is followed as deep as bodies go."""
+    tree = {"properties": {"children": {"items": {"$ref": "#"}}, "name": {"type": "string"}}}
+
+    def nested(name, levels):
+        node = {"name": name}
+        for _ in range(levels):
+            node = {"name": "x", "children": [node]}
+        return parse(json.dumps(node).encode())
+
+    schemas = Schemas.load([folder({"call-back/tree.schema.json": tree})])
+    assert schemas.check_body("tree", nested("x", 31)) is None
+    assert found(kind(tree, nested(1, 10))) == [("/children/0" * 10 + "/name", "schema.type")]
+
+
+def test_what_jsonschema_cannot_check(kind):
+    """Where jsonschema itself gives up, the call-back is refused, not the server broken."""
+    huge = parse(b'{"x": %s}' % (b"1" * 4000))
+    error = kind(member({"multipleOf": 0.5}), huge)
+    assert (error.key, error.violations) == ("body_unchecked", ())
+    chain = {"$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}]} for n in range(40)}}
+    chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
+    body = parse(b'{"x":' * 64 + b"1" + b"}" * 64)
+    assert kind({**chain, "$ref": "#/$defs/d0"}, body).key == "body_unchecked"
+
+
+def test_unknown_kind(schemas):
+    """A kind that is not there is a mistake of the code that asks."""
+    with pytest.raises(KeyError):
+        schemas.check_body("nonesuch", {})

@@ -1,0 +1,116 @@
+"""The sentences: each in both languages, naming the same things, and each that the code says is there."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import string
+from pathlib import Path
+
+import pytest
+
+import flowhooks
+from flowhooks import errors
+from flowhooks.messages import LANGUAGES, SENTENCES, shown, text
+
+PACKAGE = Path(flowhooks.__file__).parent
+REFUSALS = {
+    name
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, errors.Refusal) and value is not errors.Conflict
+}
+
+
+def placeholders(sentence):
+    """What a sentence names."""
+    return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
+
+
+def said():
+    """Every sentence that the code says by its key: the place, the key, and what is named (None: not in writing)."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+                continue
+            function = ast.unparse(node.func).rpartition(".")[2]
+            if function in REFUSALS or ast.unparse(node.func) == "messages.text":
+                names = [keyword.arg for keyword in node.keywords]
+                where = f"{file.relative_to(PACKAGE)}:{node.lineno}"
+                yield pytest.param(node.args[0].value, None if None in names else set(names), id=where)
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_both_languages(key):
+    """A sentence is there in English and in Chinese, names the same things, and is one line of plain text."""
+    sentences = SENTENCES[key]
+    assert tuple(sentences) == LANGUAGES
+    assert placeholders(sentences["en"]) == placeholders(sentences["zh"])
+    for sentence in sentences.values():
+        assert sentence.isprintable()
+        assert sentence == sentence.strip()
+    assert sentences["en"].isascii()
+    assert not sentences["zh"].isascii()
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_names_are_free(key):
+    """No sentence names something that would clash with an argument of the functions that take it along."""
+    named = placeholders(SENTENCES[key]["en"])
+    assert all(name.isidentifier() for name in named)
+    assert not named & {"self", "violations", "retry_after"}
+
+
+@pytest.mark.parametrize("key", SENTENCES)
+def test_ends_as_a_sentence(key):
+    """Sentences end with a full stop, or with why a handler failed; clauses about a violation do not."""
+    english, chinese = SENTENCES[key].values()
+    if key.startswith("schema."):
+        assert english[-1] != "."
+        assert chinese[-1] != "。"
+    else:
+        assert english.endswith((".", ": {why}"))
+        assert chinese.endswith(("。", "{why}"))
+
+
+@pytest.mark.parametrize(("key", "named"), list(said()))
+def test_what_the_code_says(key, named):
+    """A key that stands in the code is one of the sentences, and what that names is given."""
+    assert key in SENTENCES
+    assert named is None or placeholders(SENTENCES[key]["en"]) <= named
+
+
+def test_text():
+    """Placeholders are filled in; braces that belong to the sentence, or to what it names, stay."""
+    assert text("body_not_json", "en", line=2, column=7) == (
+        "The body is not JSON: it cannot be read at line 2, column 7."
+    )
+    assert text("body_empty", "zh") == "请求体为空；请发送 JSON 对象，没有内容时发送 {}。"  # noqa: RUF001 (Chinese)
+    assert text("dead", "en", handler="p:h", why="{key} {0}").endswith("p:h failed: {key} {0}")
+
+
+@pytest.mark.parametrize(("key", "language", "params"), [("x", "en", {}), ("conflict", "fr", {}), ("dead", "en", {})])
+def test_text_that_is_not_there(key, language, params):
+    """An unknown sentence or language, or something left unnamed, is a mistake of the code that asks."""
+    with pytest.raises(KeyError):
+        text(key, language, **params)
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("", ""),
+        ("中文", "中文"),
+        ("0123456789", "0123456789"),
+        ("0123456789a", "012345678…"),
+        ("a\r\nb", "a\\r\\nb"),
+        ("\u202ea", "\\u202ea"),
+        ("\x1b[31m", "\\u001b[31m"),
+        ("\ud800", "\\ud800"),
+        ("\0\0", "\\u0000\\u0…"),
+        ("\U000e0001", "\\udb40\\ud…"),
+    ],
+)
+def test_shown(given, seen):
+    """A caller's text is shown on one line, without what cannot be seen, in at most so many characters."""
+    assert shown(given, 10) == seen
+    assert len(shown(given * 100, 10)) <= 10

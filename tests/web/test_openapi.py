@@ -1,0 +1,238 @@
+"""The published contract: valid OpenAPI 3.1, and nothing about a body that is not in the schema files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from urllib.parse import unquote
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from flowhooks import __version__
+from flowhooks.schema import Schemas
+from flowhooks.web.errors import envelope
+from flowhooks.web.openapi import openapi
+
+COMPLETE = "/flow/{flowInstanceId}/call-back/complete"
+
+
+@pytest.fixture(scope="module")
+def document():
+    """The contract as shipped, as a client reads it."""
+    return json.loads(json.dumps(openapi(Schemas.load())))
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """The contract with a kind from another folder, whose files refer to each other in every way."""
+    files = {
+        "call-back/cancel.schema.json": {
+            "$anchor": "top",
+            "title": "Cancelled",
+            "$ref": "../process-end-call-back-ro.schema.json",
+            "properties": {
+                "why": {"$ref": "../common.schema.json#/$defs/a%20b~1c"},
+                "by": {"$ref": "../common.schema.json#person"},
+                "before": {"$ref": "#"},
+                "top": {"$ref": "#top"},
+                "const": {"const": {"$ref": "stays"}},
+            },
+        },
+        "common.schema.json": {
+            "$id": "https://flowhooks.example/schemas/common.schema.json",
+            "$defs": {"a b/c": {"maxLength": 9}, "person": {"$anchor": "person", "$ref": "more.schema.json"}},
+        },
+        "more.schema.json": {"type": "string"},
+        "unused.schema.json": {"type": "string"},
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content), "utf-8")
+    return openapi(Schemas.load([tmp_path]))
+
+
+def everything(value, path=()):
+    """Every object in a JSON value, with the path that leads to it."""
+    if isinstance(value, dict):
+        yield path, value
+    for name, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from everything(one, (*path, name))
+
+
+def resolve(document, reference):
+    """What a reference within the document leads to."""
+    assert reference.startswith("#/")
+    for part in unquote(reference[2:]).split("/"):
+        document = document[part.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+def references(document):
+    """Every reference, but what constants and examples hold."""
+    for path, value in everything(document):
+        if isinstance(value.get("$ref"), str) and not {"const", "examples", "properties"} & set(path[-1:]):
+            yield value["$ref"]
+
+
+def component(document, name):
+    """A validator of a component."""
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": document["components"]})
+
+
+def test_head(document):
+    """It says what it is."""
+    assert document["openapi"] == "3.1.0"
+    assert document["jsonSchemaDialect"] == "https://json-schema.org/draft/2020-12/schema"
+    assert document["info"]["version"] == __version__
+    assert list(document["paths"]) == [COMPLETE]
+
+
+def test_operation(document):
+    """A call-back is a POST with an id in its path, two headers that it may have, and a body that it must have."""
+    path = document["paths"][COMPLETE]
+    [identity] = path["parameters"]
+    assert (identity["name"], identity["in"], identity["required"]) == ("flowInstanceId", "path", True)
+    assert identity["schema"] == {"$ref": "#/components/schemas/flow-instance-id"}
+    operation = path["post"]
+    assert [(one["name"], one["in"], one.get("required", False)) for one in operation["parameters"]] == [
+        ("Prefer", "header", False),
+        ("Accept-Language", "header", False),
+    ]
+    assert operation["requestBody"]["required"] is True
+    content = operation["requestBody"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/call-back.complete"}
+    assert content["examples"]["example-1"]["value"]["callBackProcessClass"] == "com.cnooc.test.CallbackHandler"
+    assert operation["security"] == [{}, {"bearer": []}]
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        ("200", "answer", ["Flowhooks-Event", "Preference-Applied"]),
+        ("202", "answer", ["Flowhooks-Event", "Preference-Applied"]),
+        ("400", "error", []),
+        ("401", "error", ["WWW-Authenticate"]),
+        ("403", "error", []),
+        ("404", "error", []),
+        ("405", "error", ["Allow"]),
+        ("408", "error", []),
+        ("409", "error", ["Flowhooks-Event"]),
+        ("413", "error", []),
+        ("415", "error", []),
+        ("422", "error", []),
+        ("431", "error", []),
+        ("500", "error", ["Flowhooks-Event", "Preference-Applied"]),
+        ("501", "error", []),
+        ("503", "error", ["Retry-After"]),
+    ],
+)
+def test_responses(document, status, body, headers):
+    """Each status has its body and its headers."""
+    response = document["paths"][COMPLETE]["post"]["responses"][status]
+    assert response["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{body}"}
+    assert list(response["headers"]) == headers
+
+
+def test_no_other_responses(document):
+    """The statuses above are all there are."""
+    [own] = [mark for mark in test_responses.pytestmark if mark.name == "parametrize"]
+    assert list(document["paths"][COMPLETE]["post"]["responses"]) == [row[0] for row in own.args[1]]
+
+
+def test_components_are_the_files(document):
+    """A component is its file, but for the references and the names that those no longer need."""
+
+    def without_targets(schema):
+        return re.sub(r'"\$ref": "[^"]*"', '"$ref"', json.dumps(schema))
+
+    for name, file in Schemas.load().documents.items():
+        expected = {keyword: value for keyword, value in file.items() if keyword not in {"$schema", "$id"}}
+        published = document["components"]["schemas"][name.removesuffix(".schema.json").replace("/", ".")]
+        assert without_targets(published) == without_targets(expected)
+
+
+def test_valid(document, foreign):
+    """By OpenAPI's rules: references lead somewhere, names are as they must be, ids are each there once."""
+    for one in (document, foreign):
+        assert all(resolve(one, reference) is not None for reference in references(one))
+        operations = [path["post"] for path in one["paths"].values()]
+        assert len({operation["operationId"] for operation in operations}) == len(operations)
+        for components in one["components"].values():
+            assert all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in components)
+        for path, item in one["paths"].items():
+            declared = {parameter["name"] for parameter in item["parameters"] if parameter["in"] == "path"}
+            assert declared == set(re.findall(r"\{(\w+)\}", path))
+        for name, schema in one["components"]["schemas"].items():
+            Draft202012Validator.check_schema(schema)
+            assert component(one, name).is_valid({}) in (True, False)  # every reference is followed
+            assert not {"$id", "$schema", "$anchor"} & schema.keys()
+        assert all(response["description"] for operation in operations for response in operation["responses"].values())
+        assert all(set(header) == {"description", "schema"} for header in one["components"]["headers"].values())
+
+
+def test_both_languages(document):
+    """Whatever is described is described in English and in Chinese."""
+    for path, value in everything(document):
+        if {"examples", "license"} & set(path):
+            continue
+        for keyword in ("title", "summary", "description"):
+            if isinstance(value.get(keyword), str):
+                english, chinese = value[keyword].split(" / ")
+                assert english.isascii()
+                assert not chinese.isascii()
+
+
+def test_examples(document):
+    """Every example is what its schema takes."""
+    contents = [value for path, value in everything(document) if path[-1:] == ("application/json",)]
+    checked = 0
+    for content in contents:
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        for example in content["examples"].values():
+            assert component(document, name).is_valid(example["value"])
+            checked += 1
+    assert checked == len(contents) == 17
+
+
+def test_errors_are_as_published(document):
+    """The error that the server makes is the one that is published."""
+    error = component(document, "error")
+    made = envelope(status=422, message="no", path="/flow/1/call-back/complete")
+    assert error.is_valid(made)
+    for name in made:
+        assert not error.is_valid({other: value for other, value in made.items() if other != name})
+    assert not error.is_valid(made | {"success": True})
+
+
+def test_kind_of_another_folder(foreign):
+    """A new schema file is a new path; the files that it needs, and only those, are published with it."""
+    assert list(foreign["paths"]) == ["/flow/{flowInstanceId}/call-back/cancel", COMPLETE]
+    assert foreign["paths"]["/flow/{flowInstanceId}/call-back/cancel"]["post"]["summary"] == "Cancelled"
+    schemas = foreign["components"]["schemas"]
+    assert {"call-back.cancel", "common", "more"} <= schemas.keys()
+    assert "unused" not in schemas
+    assert schemas["call-back.cancel"] == {
+        "title": "Cancelled",
+        "$ref": "#/components/schemas/process-end-call-back-ro",
+        "properties": {
+            "why": {"$ref": "#/components/schemas/common/$defs/a%20b~1c"},
+            "by": {"$ref": "#/components/schemas/common/$defs/person"},
+            "before": {"$ref": "#/components/schemas/call-back.cancel"},
+            "top": {"$ref": "#/components/schemas/call-back.cancel"},
+            "const": {"const": {"$ref": "stays"}},
+        },
+    }
+    assert component(foreign, "call-back.cancel").is_valid({"why": "x" * 9, "by": "Li", "before": {}})
+    for body in ({"why": "x" * 10}, {"by": 1}, {"before": {"by": 1}}, {"top": {"by": 1}}, {"businessKey": 1}):
+        assert not component(foreign, "call-back.cancel").is_valid(body)
+
+
+def test_schemas_are_left_alone():
+    """Publishing does not change the schemas that bodies are checked against."""
+    schemas = Schemas.load()
+    before = copy.deepcopy(dict(schemas.documents))
+    openapi(schemas)
+    assert dict(schemas.documents) == before
