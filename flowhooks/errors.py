@@ -6,6 +6,7 @@ FlowhooksError
 ├── HandlerError         a handler declared so that it could never run
 ├── LedgerError          the durable record
 │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
+│   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
 │   ├── IllegalMove      a change of state that the table of states lacks
 │   └── NotFound         no such event, delivery or handler
 ├── ServerUnreachable    the running server did not take a command
@@ -53,6 +54,10 @@ class LedgerError(FlowhooksError):
 
 class LedgerUnusable(LedgerError):
     """The database cannot be opened for what was asked: missing, not writable, too new, or in use."""
+
+
+class LedgerOutdated(LedgerUnusable):
+    """The database is empty or of an older version; a start of the server or `flowhooks db upgrade` brings it up."""
 
 
 class IllegalMove(LedgerError):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.reading import EventFilter, Standing, Stored
 
-__all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Settlement", "Transaction"]
+__all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Settlement", "Transaction", "upgrade"]
 
 T = TypeVar("T")
 
@@ -45,7 +45,8 @@ class Reader:
         url: the database.
 
     Raises:
-        LedgerUnusable: the database is missing, is no ledger, or is not at this version.
+        LedgerOutdated: the database is empty or of an older version.
+        LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +57,7 @@ class Reader:
             )
         self._engine = dialects.open_engine(url, writing=False)
         try:
-            with self.connection() as connection:
+            with _naming(url), self._engine.connect() as connection:
                 migrating.check(connection)
         except LedgerUnusable:
             self._engine.dispose()
@@ -183,7 +184,8 @@ class Ledger(Reader):
         self._timeout = timeout
         self._writing = dialects.open_engine(url, writing=True)
         try:
-            self.upgraded_from, _head = migrating.upgrade(self._writing)
+            with _naming(url):
+                self.upgraded_from, _head = migrating.upgrade(self._writing)
             super().__init__(url)
         except LedgerUnusable:
             self._writing.dispose()
@@ -335,6 +337,38 @@ class Ledger(Reader):
             return ticket.result(self._timeout if timeout is None else timeout)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
+
+
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Bring a database's tables up to this version; one that is not there is made. The caller holds the lock.
+
+    Args:
+        url: the database.
+
+    Returns:
+        The migrations before, None for a new database, and after.
+
+    Raises:
+        LedgerUnusable: it cannot be opened or written, is no ledger, or is of a newer version.
+    """
+    engine = dialects.open_engine(url, writing=True)
+    try:
+        with _naming(url):
+            return migrating.upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _naming(url: str) -> Iterator[None]:
+    """Have whatever keeps a database from being opened say which one it is."""
+    name = dialects.database_file(url) or "of the settings"
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise LedgerUnusable(f"cannot use the database {name}: {plain(error)}") from error
+    except LedgerUnusable as error:
+        raise type(error)(f"cannot use the database {name}: {error}") from error
 
 
 def plain(error: SQLAlchemyError) -> str:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,8 @@ from typing import Any, Final
 from flowhooks.errors import LedgerUnusable
 
 _PRIVATE: Final = 0o600
+LOOKS_TAKE: Final = 0.2
+"""Seconds for which somebody who only looks who holds the lock may keep it, with much to spare."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
@@ -64,12 +67,13 @@ class Lock:
         except OSError as error:
             raise LedgerUnusable(f"cannot make the lock file {self.path}: {os.strerror(error.errno or 0)}") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = _taken(file)
         except OSError as error:
             os.close(file)
-            if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-                return False
             raise LedgerUnusable(f"cannot lock {self.path}: {os.strerror(error.errno or 0)}") from None
+        if not taken:
+            os.close(file)
+            return False
         self._file = file
         self.describe(Holder(pid=os.getpid()))
         return True
@@ -110,6 +114,22 @@ class Lock:
             os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None
+
+
+def _taken(file: int) -> bool:
+    """Whether an open lock file could be locked; for `holder`, which holds it while it looks, one comes again."""
+    until = time.monotonic() + LOOKS_TAKE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise
+            if time.monotonic() > until:
+                return False
+            time.sleep(LOOKS_TAKE / 10)
+        else:
+            return True
 
 
 def _read(file: int, path: Path) -> Holder:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from flowhooks.errors import LedgerUnusable
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -58,14 +58,15 @@ def check(connection: Connection) -> None:
     """Refuse a database that is not at this version.
 
     Raises:
-        LedgerUnusable: it is older, newer, or no ledger.
+        LedgerOutdated: it is empty or older.
+        LedgerUnusable: it is newer, or no ledger.
     """
     found = revision(connection)
     if found is None:
-        raise LedgerUnusable("it is empty: run `flowhooks db upgrade`, or start the server once")
+        raise LedgerOutdated("it is empty: run `flowhooks db upgrade`, or start the server once")
     if found != HEAD:
         _refuse_newer(found)
-        raise LedgerUnusable(f"its tables are at version {found} of {HEAD}: run `flowhooks db upgrade`")
+        raise LedgerOutdated(f"its tables are at version {found} of {HEAD}: run `flowhooks db upgrade`")
 
 
 def _config(connection: Connection | None = None) -> Config:

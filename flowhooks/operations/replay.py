@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.delivery import State
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.reading import EventFilter
+    from flowhooks.ledger.reading import EventFilter, Standing
     from flowhooks.operations import Desk
 
 AT_ONCE: Final = 500
@@ -41,7 +41,8 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
 
     Args:
         desk: what operations work with.
-        wanted: which events; its `handler` also says which of their deliveries.
+        wanted: which events; its `handler` and its `state` also say which of their deliveries, so that what
+            was not asked for is not run a second time.
         again: also those that succeeded: their handlers do their work a second time.
         dry_run: only count.
         after: where the last call left off.
@@ -51,10 +52,8 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    of_handler = [
-        one for stored in page for one in stored.standings if wanted.handler is None or one.handler == wanted.handler
-    ]
-    chosen = [one for one in of_handler if one.state in states]
+    meant = [one for stored in page for one in stored.standings if _meant(wanted, one)]
+    chosen = [one for one in meant if one.state in states]
     moved = len(chosen)
     if chosen and not dry_run:
         moved = len(
@@ -65,8 +64,15 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     return Replayed(
         events=len(page),
         deliveries=moved,
-        passed_over=len(of_handler) - len(chosen),
+        passed_over=len(meant) - len(chosen),
         moved_on=len(chosen) - moved,
         next=page[-1].event.id if len(page) == AT_ONCE else "",
         dry_run=dry_run,
+    )
+
+
+def _meant(wanted: EventFilter, standing: Standing) -> bool:
+    """Whether a filter that names a handler or a delivery's state means this one of an event's deliveries."""
+    return (wanted.handler is None or standing.handler == wanted.handler) and (
+        wanted.state not in set(State) or standing.state == wanted.state
     )

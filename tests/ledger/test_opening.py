@@ -1,0 +1,72 @@
+"""What is said of a database that cannot be opened, and of a lock that somebody only looks at."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+
+import pytest
+
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.ledger import Reader, upgrade
+from flowhooks.ledger.lock import LOOKS_TAKE, Lock
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Where the database is to be."""
+    return tmp_path / "ledger.db"
+
+
+def said_of(file, opened):
+    """What opening a database refuses with."""
+    with pytest.raises(LedgerUnusable) as refused:
+        opened(f"sqlite:///{file}").close()
+    return refused.value
+
+
+@pytest.mark.parametrize("opened", [Reader, upgrade])
+def test_a_refusal_names_the_database(file, opened):
+    """Text, a folder or another program's tables are refused with the file's name and the reason, once each."""
+    file.write_text("this is not a database, and long enough to be seen as none\n" * 20)
+    assert str(said_of(file, opened)) == f"cannot use the database {file}: file is not a database"
+    file.unlink()
+    file.mkdir()
+    assert str(said_of(file, opened)) == f"cannot use the database {file}: unable to open database file"
+    file.rmdir()
+    with sqlite3.connect(file) as other:
+        other.execute("CREATE TABLE orders (id)")
+    other.close()
+    expected = f"cannot use the database {file}: it is not a flowhooks ledger: it holds other tables (orders)"
+    assert str(said_of(file, opened)) == expected
+
+
+def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
+    """Only what an upgrade can mend is a LedgerOutdated."""
+    file.touch()
+    assert type(said_of(file, Reader)) is LedgerOutdated
+    assert upgrade(f"sqlite:///{file}")[0] is None
+    Reader(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as changed:
+        changed.execute("UPDATE alembic_version SET version_num = '9999'")
+    changed.close()
+    assert type(said_of(file, Reader)) is LedgerUnusable
+    assert "written by a newer flowhooks" in str(said_of(file, upgrade))
+
+
+def test_who_looks_at_the_lock_does_not_keep_a_start_out(file):
+    """A shared lock, as `holder` takes it for a moment, is waited for; one that stays is not."""
+    lock = Lock(file)
+    assert lock.acquire()
+    lock.release()
+    looking = os.open(lock.path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not lock.acquire()
+    timer = threading.Timer(LOOKS_TAKE / 4, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+    timer.start()
+    assert lock.acquire()
+    timer.join()
+    lock.release()
+    os.close(looking)

@@ -1,0 +1,63 @@
+"""Which of an event's deliveries a replay means."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import handler, hookimpl
+from flowhooks.app import App
+from flowhooks.delivery import State
+from flowhooks.intake import CallBack
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.replay import replay
+from flowhooks.settings import Settings
+
+
+class Plugin:
+    """Two handlers of one key: one fails, one does not."""
+
+    @hookimpl
+    def handlers(self):
+        """Both of them."""
+
+        def fails(event):
+            raise ValueError("not today")
+
+        def works(event):
+            pass
+
+        return [handler(process_key="leave")(fails), handler(process_key="leave")(works)]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    """A started app with one event, of whose deliveries one is dead and one has succeeded."""
+    app = App(Settings(database=str(tmp_path_factory.mktemp("replay") / "ledger.db")), objects={"two": Plugin()})
+    app.start()
+    call_back = CallBack(
+        source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"
+    )
+    answer = app.intake.take(call_back, wait=10)
+    assert {one.handler: one.state for one in answer.standings} == {
+        "two:fails": State.DEAD,
+        "two:works": State.SUCCEEDED,
+    }
+    yield app
+    app.close(10)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "again", "deliveries"),
+    [
+        (EventFilter(), False, 1),
+        (EventFilter(), True, 2),
+        (EventFilter(state="dead"), True, 1),
+        (EventFilter(state="succeeded"), True, 1),
+        (EventFilter(state="succeeded"), False, 0),
+        (EventFilter(handler="two:works"), True, 1),
+        (EventFilter(handler="two:works", state="dead"), True, 0),
+    ],
+)
+def test_a_state_in_the_filter_means_deliveries_too(app, wanted, again, deliveries):
+    """Asking for dead deliveries does not run their event's succeeded ones a second time."""
+    assert replay(app.desk, wanted, again=again, dry_run=True).deliveries == deliveries
