@@ -143,7 +143,9 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
 def _record(_: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
     """Put what every record has first, then its own values made plain, then the traceback."""
     record: logging.LogRecord = given.pop("_record")
-    del given["_from_structlog"]
+    if not given.pop("_from_structlog"):
+        for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
+            given.pop(left_behind, None)
     error = given.pop("exc_info", None)
     stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     fields: dict[str, Any] = {

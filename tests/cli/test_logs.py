@@ -1,0 +1,281 @@
+"""Log records: one line each, with the same fields, whoever logs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+import structlog
+
+LIBRARY = """
+import structlog
+log = structlog.get_logger("flowhooks.somewhere")
+def work(value):
+    log.info("event_name", key=value)
+"""
+
+
+def run(program: str, **options) -> subprocess.CompletedProcess:
+    """What a process of its own does that runs `program`."""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def test_fields(stream, records, configure):
+    """A record has time, level, logger and event, in this order, then its values."""
+    before = dt.datetime.now(dt.UTC)
+    configure("info", "json")
+
+    structlog.get_logger("flowhooks.web").warning("request_refused", status=401, path="/flow", tries=[1, None])
+
+    (record,) = records()
+    time = dt.datetime.fromisoformat(record.pop("time"))
+    assert list(record.items()) == [
+        ("level", "warning"),
+        ("logger", "flowhooks.web"),
+        ("event", "request_refused"),
+        ("status", 401),
+        ("path", "/flow"),
+        ("tries", [1, None]),
+    ]
+    assert stream.getvalue().startswith('{"time": "')
+    assert re.search(r'"time": "\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"', stream.getvalue())
+    assert before - dt.timedelta(milliseconds=1) <= time <= dt.datetime.now(dt.UTC)
+
+
+def test_library_records(records, configure):
+    """What libraries log with the standard library comes out the same way, with its extra values."""
+    configure("info", "json")
+
+    logging.getLogger("some.library").info("took %d of %s", 3, "them", extra={"key": "value"})
+
+    (record,) = records()
+    assert record | {"time": ""} == {
+        "time": "",
+        "level": "info",
+        "logger": "some.library",
+        "event": "took 3 of them",
+        "key": "value",
+    }
+
+
+def test_bound_values(records, configure):
+    """Values bound to a logger or to the context are in each record, and arguments of an event are filled in."""
+    configure("info", "json")
+
+    with structlog.contextvars.bound_contextvars(delivery="d1"):
+        structlog.get_logger("flowhooks.x").bind(handler="a:b").info("run %s", "it")
+
+    (record,) = records()
+    assert (record["event"], record["delivery"], record["handler"]) == ("run it", "d1", "a:b")
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("debug", ["debug", "info", "warning", "error", "critical"]),
+        ("info", ["info", "warning", "error", "critical"]),
+        ("warning", ["warning", "error", "critical"]),
+        ("error", ["error", "critical"]),
+        ("critical", ["critical"]),
+    ],
+)
+@pytest.mark.parametrize("get_logger", [structlog.get_logger, logging.getLogger])
+def test_levels(level, heard, get_logger, records, configure):
+    """Nothing below the level is logged, neither ours nor a library's."""
+    configure(level, "json")
+
+    for one in ("debug", "info", "warning", "error", "critical"):
+        getattr(get_logger("flowhooks.x"), one)("said")
+
+    assert [record["level"] for record in records()] == heard
+
+
+def test_quieted_libraries(records, configure):
+    """Libraries that say too much are heard from a higher level only, even when everything is logged."""
+    configure("debug", "json")
+
+    for name in ("waitress.queue", "alembic.runtime.migration", "sqlalchemy.engine.Engine", "waitress"):
+        for level in (logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger(name).log(level, "said")
+
+    assert [(record["logger"], record["level"]) for record in records()] == [
+        ("waitress.queue", "error"),
+        ("alembic.runtime.migration", "warning"),
+        ("alembic.runtime.migration", "error"),
+        ("sqlalchemy.engine.Engine", "warning"),
+        ("sqlalchemy.engine.Engine", "error"),
+        ("waitress", "info"),
+        ("waitress", "warning"),
+        ("waitress", "error"),
+    ]
+
+
+def test_configured_again(records, configure):
+    """Configuring again replaces the stream, the level and the format, also for loggers already in use."""
+    log = structlog.get_logger("flowhooks.x")
+    log.debug("before")
+    configure("debug", "json")
+    log.debug("first")
+    second = io.StringIO()
+    configure("info", "text", second)
+    log.debug("unheard")
+    log.info("second")
+
+    assert [record["event"] for record in records()] == ["first"]
+    assert "second" in second.getvalue()
+    assert len(second.getvalue().splitlines()) == 1
+
+
+def test_tracebacks(records, configure):
+    """An exception is a traceback in the same line, whichever way it is given and whoever logs it."""
+    configure("info", "json")
+    ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")
+
+    try:
+        raise ValueError("the reason")  # noqa: TRY301 (a traceback is wanted)
+    except ValueError as error:
+        ours.exception("failed")
+        ours.error("failed", exc_info=error)
+        theirs.exception("failed")
+    ours.error("failed", exc_info=True)
+
+    *three, none = records()
+    assert all(record["traceback"].startswith("Traceback (most recent call last):\n") for record in three)
+    assert all(record["traceback"].endswith("\nValueError: the reason") for record in three)
+    assert "traceback" not in none
+
+
+def test_text(stream, configure):
+    """Text for people has the time, the level, the event, the logger and the values, words as they are."""
+    configure("info", "text")
+
+    structlog.get_logger("flowhooks.x").info("event_parked", key="leave", why="no handler", 原因="无", count=2, none="")
+
+    assert re.fullmatch(
+        r"\S+Z \[info     \] event_parked +\[flowhooks.x\] key=leave why='no handler' 原因=无 count=2 none=''\n",
+        stream.getvalue(),
+    )
+
+
+def test_colors(monkeypatch, configure):
+    """Text is coloured for a terminal, unless NO_COLOR is set; the values' own escape sequences stay inert."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, plain = Terminal(), Terminal()
+    configure("info", "text", coloured)
+    structlog.get_logger("flowhooks.x").info("said", value="\x1b[31mred")
+    monkeypatch.setenv("NO_COLOR", "1")
+    configure("info", "text", plain)
+    structlog.get_logger("flowhooks.x").info("said", value="\x1b[31mred")
+
+    assert "\x1b[" in coloured.getvalue()
+    assert "\x1b[31mred" not in coloured.getvalue()
+    assert "\x1b" not in plain.getvalue()
+
+
+def test_threads(records, configure):
+    """What kills a thread is logged, once; a thread that leaves by SystemExit is not."""
+    configure("info", "json")
+
+    def fail():
+        raise ValueError("the reason")
+
+    for target in (fail, sys.exit):
+        thread = threading.Thread(target=target, name="worker-1")
+        thread.start()
+        thread.join()
+
+    (record,) = records()
+    assert (record["level"], record["event"], record["thread"]) == ("error", "thread_died", "worker-1")
+    assert record["traceback"].endswith("ValueError: the reason")
+
+
+def test_many_threads(records, configure):
+    """Records of many threads do not mix."""
+    configure("info", "json")
+
+    def say():
+        for number in range(50):
+            structlog.get_logger("flowhooks.x").info("said", number=number, text="x" * 500)
+
+    threads = [threading.Thread(target=say) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(record["number"] for record in records()) == sorted(list(range(50)) * 8)
+
+
+def test_before_configure():
+    """Library code may log before anything is configured, and what it logs is not lost to the eye."""
+    done = run(f"{LIBRARY}\nwork('value')")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "event_name" in done.stdout
+
+
+def test_library_loggers_follow():
+    """A logger that was made and used before `configure` follows it."""
+    done = run(
+        f"{LIBRARY}\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\nwork('流程')\n"
+        "logs.configure('warning', 'json')\nwork('unheard')"
+    )
+
+    assert (done.returncode, done.stdout) == (0, "")
+    record = json.loads(done.stderr)
+    assert (record["logger"], record["event"], record["key"]) == ("flowhooks.somewhere", "event_name", "流程")
+
+
+def test_everything_else_that_is_printed():
+    """Warnings, errors that Python ignores, and the one that ends the process are records too."""
+    done = run(
+        "import warnings\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\n"
+        "class Leaky:\n    def __del__(self): raise ValueError('in del')\n"
+        "warnings.warn('careful\\nnow')\nLeaky()\nraise KeyError('the end')"
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    warning, ignored, crashed = map(json.loads, done.stderr.splitlines())
+    assert (warning["logger"], warning["level"]) == ("py.warnings", "warning")
+    assert "UserWarning: careful\nnow" in warning["event"]
+    assert (ignored["event"], ignored["traceback"].split("\n")[-1]) == ("error_ignored", "ValueError: in del")
+    assert (crashed["level"], crashed["event"]) == ("critical", "crashed")
+    assert crashed["traceback"].endswith("KeyError: 'the end'")
+
+
+def test_broken_pipe():
+    """When nobody reads the log any more, the program goes on to its end."""
+    program = (
+        f"{LIBRARY}\nimport logging\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\n"
+        "for number in range(1000): work('x' * 1000)\nlogging.shutdown()\nprint('done')"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+    assert (done.returncode, done.stdout) == (0, b"done\n")

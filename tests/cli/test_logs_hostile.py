@@ -1,0 +1,211 @@
+"""Log records of values, events and streams that would break a line, fill the disk or raise."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import io
+import json
+import logging
+import re
+import uuid
+from pathlib import Path
+
+import pytest
+import structlog
+
+from flowhooks.cli import logs
+
+
+class Word(enum.StrEnum):
+    """A string that is more than a string."""
+
+    ONE = "one"
+
+
+class Nasty:
+    """A value of which nothing works."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+class NastyDict(dict):
+    """A dict that cannot be read."""
+
+    def items(self):
+        """Fails."""
+        raise RuntimeError("no")
+
+
+CIRCLE: list = []
+CIRCLE.append(CIRCLE)
+
+VALUES = [
+    ("text", "text"),
+    ("line\r\nend\x00\x1b[31m\x7f\x85\u2028\u202e", "line\r\nend\x00\x1b[31m\x7f\x85\u2028\u202e"),
+    ("流程", "流程"),
+    ("\ud800", "\ud800"),
+    (True, True),
+    (None, None),
+    (1.5, 1.5),
+    (float("nan"), "nan"),
+    (float("-inf"), "-inf"),
+    (2**63, 2**63),
+    (10**5000, "<a number of 16610 bits>"),
+    (b"\x00\xff", "b'\\x00\\xff'"),
+    ({1: {"a": (1, 2)}}, {"1": {"a": [1, 2]}}),
+    ({1}, "{1}"),
+    (Word.ONE, "one"),
+    (Path("/a"), "/a"),
+    (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    (decimal.Decimal("1.50"), "1.50"),
+    (dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "2026-01-02 00:00:00+00:00"),
+    (ValueError("no"), "ValueError('no')"),
+    (Nasty(), "<Nasty that cannot be shown>"),
+    ([1, Nasty()], "<list that cannot be shown>"),
+    (NastyDict(a=1), "<NastyDict that cannot be shown>"),
+    (CIRCLE, [[[[[["…"]]]]]]),
+]
+
+
+@pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
+def test_values(value, shown, records, configure):
+    """Every value becomes JSON on the same line; what JSON lacks is shown by its repr."""
+    configure("info", "json")
+
+    structlog.get_logger("flowhooks.x").info("said", value=value)
+
+    (record,) = records()
+    assert record["value"] == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
+def test_values_as_text(stream, value, shown, configure):
+    """Whatever the value, text for people is one printable line too."""
+    configure("info", "text")
+
+    structlog.get_logger("flowhooks.x").info("said", value=value)
+
+    assert stream.getvalue().endswith("\n")
+    assert stream.getvalue()[:-1].isprintable()
+    assert " value=" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10_000_000,
+        "\x1b" * 10_000_000,
+        b"x" * 10_000_000,
+        ["x" * 5000] * 5000,
+        [[[["x"] * 1000] * 1000] * 1000] * 1000,
+        {f"key{number}": number for number in range(100_000)},
+        {"x" * 10_000_000: 1},
+        range(10**9),
+    ],
+    ids=["text", "escapes", "bytes", "list", "deep", "dict", "key", "range"],
+)
+def test_long_values(value, records, configure):
+    """A very long value is clipped, however it is built."""
+    configure("info", "json")
+
+    structlog.get_logger("flowhooks.x").info("said", value=value, after="it")
+
+    (record,) = records()
+    assert len(json.dumps(record["value"], ensure_ascii=False).replace("\\u001b", "?")) < 8 * logs.LONGEST
+    assert record["after"] == "it"
+
+
+def test_clipped_text(records, configure):
+    """A clipped string says how long it was."""
+    configure("info", "json")
+
+    structlog.get_logger("flowhooks.x").info("said", value="x" * 9000, whole="y" * 8000)
+
+    (record,) = records()
+    assert re.fullmatch(r"x{8191}… \(9000 characters\)", record["value"])
+    assert record["whole"] == "y" * 8000
+
+
+def test_reserved_names(stream, configure):
+    """A value named like one of a record's own fields takes none of their places."""
+    given = {"time": 1, "level": 2, "logger": 3, "traceback": 4, "exception": 5, "stack": 6, "_record": 7}
+
+    for form in ("json", "text"):
+        configure("info", form)
+        structlog.get_logger("flowhooks.x").info("said", **given)
+
+    first, text = stream.getvalue().splitlines()
+    record = json.loads(first)
+    assert (record["level"], record["logger"], record["event"]) == ("info", "flowhooks.x", "said")
+    assert [record[f"{name}_"] for name in ("time", "level", "logger", "traceback")] == [1, 2, 3, 4]
+    assert (record["exception"], record["stack"]) == (5, 6)
+    assert all(f"{name}_={value}" in text for name, value in list(given.items())[:-1])
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_forged_records(stream, form, configure):
+    """No event, name or exception can make a line that passes for another record."""
+    forged = '\n2026-01-01T00:00:00.000Z [info     ] forged\r\n{"level": "info"}\x1b[2J\u2028'
+    configure("info", form)
+
+    structlog.get_logger(f"flowhooks{forged}").info(f"said{forged}", **{f"name{forged}": forged})
+    try:
+        raise RuntimeError(forged)  # noqa: TRY301 (a traceback is wanted)
+    except RuntimeError:
+        structlog.get_logger("flowhooks.x").exception("failed")
+
+    lines = stream.getvalue().split("\n")[:-1]
+    assert all(line.isprintable() for line in lines)
+    assert len([line for line in lines if not line.startswith("    ")]) == 2
+
+
+def test_long_tracebacks(records, configure):
+    """A traceback that is too long keeps its beginning and its end."""
+    configure("info", "json")
+
+    try:
+        raise ValueError("x" * 1_000_000 + "the end")  # noqa: TRY301 (a traceback is wanted)
+    except ValueError:
+        structlog.get_logger("flowhooks.x").exception("failed")
+
+    (record,) = records()
+    assert len(record["traceback"]) < logs.LONGEST_TRACEBACK + 100
+    assert record["traceback"].startswith("Traceback")
+    assert record["traceback"].endswith("the end")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_unreadable_records(stream, capfd, form, configure):
+    """A record whose arguments do not fit its text is logged as such, and nothing else is written."""
+    configure("info", form)
+
+    logging.getLogger("some.library").warning("%d of %d", "x")  # noqa: PLE1206 (the mistake that is tried)
+    structlog.get_logger("flowhooks.x").warning("%d", "x")
+
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all("log_record_unreadable" in line and "%d" in line and "TypeError" in line for line in lines)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_narrow_encoding(configure):
+    """A stream that cannot encode a character gets its escape."""
+    raw = io.BytesIO()
+    narrow = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
+    configure("info", "text", narrow)
+
+    structlog.get_logger("flowhooks.x").info("said", value="流程")
+
+    assert rb"value=\u6d41\u7a0b" in raw.getvalue()
+
+
+def test_closed_stream(stream, configure):
+    """Logging to a stream that was closed does nothing."""
+    configure("info", "json")
+    stream.close()
+
+    structlog.get_logger("flowhooks.x").info("said")
+    logging.getLogger("some.library").error("said")
