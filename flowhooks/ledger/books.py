@@ -46,7 +46,7 @@ class Books:
 
 
 def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
-    return dict(sorted(connection.execute(query).tuples().all()))
+    return dict(sorted(connection.execute(query).all()))
 
 
 _LAST: Final = (
@@ -79,7 +79,7 @@ def _fits() -> ColumnElement[bool]:
 def balance(connection: Connection) -> Books:
     """Go over everything that is stored; one transaction, so that what is accepted meanwhile does not matter."""
     counted = dict(
-        connection.execute(select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)).tuples().all()
+        connection.execute(select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)).all()
     )
     by_event = _states(select(events.c.state, func.count()).group_by(events.c.state), connection)
     books = Books(

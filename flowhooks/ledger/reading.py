@@ -295,6 +295,6 @@ def tally(connection: Connection) -> dict[str, int]:
     }
     return (
         dict.fromkeys(at_work, 0)
-        | dict(found.tuples().all())
+        | dict(found.all())
         | {name: connection.execute(query).scalar_one() for name, query in counts.items()}
     )
