@@ -126,10 +126,9 @@ class _Index:
         self.every: list[_Entry] = []
 
     def add(self, entry: _Entry) -> None:
-        # dict.fromkeys: a value given twice is still one way in.
-        for name in dict.fromkeys(entry.selectors.callback_classes):
+        for name in entry.selectors.callback_classes:
             self.classes.setdefault(name, []).append((entry, f"class {name}"))
-        for name in dict.fromkeys(entry.selectors.process_keys):
+        for name in entry.selectors.process_keys:
             self.keys.setdefault(name, []).append((entry, f"key {name}"))
         if entry.selectors.every:
             self.every.append(entry)

@@ -78,7 +78,7 @@ def test_every_matching_handler_once_in_the_order_given():
     router = make_router(
         a={"process_keys": ("k",)},
         b={"every": True},
-        c={"callback_classes": ("C", "C"), "process_keys": ("k",)},
+        c={"callback_classes": ("B", "C"), "process_keys": ("k",)},
         d={"callback_classes": ("D",)},
         e={"callback_classes": ("C",)},
     )

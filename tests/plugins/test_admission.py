@@ -34,6 +34,10 @@ BROKEN = {
         "@hookimpl\ndef event_accepted(evnt): pass",
         r"hook 'event_accepted' \(\S*bad_plugin\.py:2\): .*'evnt'.*; it takes: event, handlers$",
     ),
+    "a wrong argument under specname": (
+        "@hookimpl(specname='event_accepted')\ndef told(evnt): pass",
+        r"hook 'event_accepted' \(\S*bad_plugin\.py:2\): .*'evnt'.*; it takes: event, handlers$",
+    ),
     "an argument where there is none": (
         "@hookimpl\ndef handlers(settings): return []",
         r"hook 'handlers' \(\S*bad_plugin\.py:2\): .*'settings'.*; it takes: no arguments$",
@@ -158,6 +162,30 @@ def test_a_plugin_that_cannot_be_used_is_quarantined_alone(source, expected, sit
     assert attempt(plugins, "good:grant").value == "granted"
 
 
+def test_a_finding_of_our_own_has_no_traceback(load):
+    """A traceback through our own checks would tell a plugin's author nothing."""
+    ours, theirs = load(
+        a=SimpleNamespace(handlers=hookimpl(lambda: 3)), b=SimpleNamespace(handlers=hookimpl(divide))
+    ).infos
+    assert "returned 3" in ours.error
+    assert ours.traceback == ""
+    assert theirs.traceback.startswith("Traceback (most recent call last):\n  File")
+    assert theirs.traceback.count("  File") == 1
+
+
+def test_a_long_message_is_cut(load):
+    """A listing's line stays a line, whatever an exception carries; the traceback has it all."""
+
+    def handlers():
+        raise ValueError("x" * 100_000)
+
+    (info,) = load(p=SimpleNamespace(handlers=hookimpl(handlers))).infos
+    assert len(info.error) < 1000
+    assert "x…" in info.error
+    assert __file__ in info.error
+    assert "x" * 100_000 in info.traceback
+
+
 def test_a_generator_of_handlers_is_taken(load):
     """`handlers` may yield its handlers one by one."""
 
@@ -280,6 +308,11 @@ def test_every_hook_has_its_arguments():
 
 def print_nothing(event: Event) -> None:
     """A handler's function."""
+
+
+def divide():
+    """Fail while giving handlers."""
+    return [3 / 0]
 
 
 def list_nothing() -> list[object]:
