@@ -140,12 +140,13 @@ def test_byte_order_mark(written):
 
 
 def test_variables_of_others():
-    """Variables of the tests, and those that Kubernetes adds for a service named `flowhooks`, are no mistakes."""
+    """Variables of commands and tests, and what Kubernetes adds for a service named `flowhooks`, are no mistakes."""
     environ = {
         "PATH": "/bin",
         "FLOWHOOKSX": "1",
         "FLOWHOOKS_TEST_PG_DSN": "x",
         "FLOWHOOKS_CRASH_AT": "x",
+        "FLOWHOOKS_TOKEN": "x",
         "FLOWHOOKS_SERVICE_HOST": "10.1.2.3",
         "FLOWHOOKS_SERVICE_PORT": "8080",
         "FLOWHOOKS_SERVICE_PORT_HTTP": "8080",

@@ -185,7 +185,7 @@ def test_refused_in_a_source(refused, section, says):
 )
 def test_secrets_are_not_repeated(refused, content):
     """An error never shows a token, its hash or a password, not even one that stands where it should not."""
-    problems = refused(content, {"FLOWHOOKS_TOKEN": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
+    problems = refused(content, {"FLOWHOOKS_TOKENS": TOKEN, "FLOWHOOKS_SOURCES_ERP_TOKEN_SHA256": TOKEN})
 
     assert len(problems) >= 3
     assert not any(TOKEN[:8] in line or HASH[:8] in line for line in problems)
