@@ -240,9 +240,11 @@ class Ledger(Reader):
         """Mark a delivery as running, durably; None if it is no longer as its runner knew it.
 
         Raises:
-            Unavailable: it could not be done in time.
+            Unavailable: it could not be begun in time, or failed; nothing is marked.
         """
-        return self._result(self._writer.submit(running.claim, Claim(queued, self.process, self._clock.now())))
+        # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
+        ticket = self._writer.submit(running.claim, Claim(queued, self.process, self._clock.now()))
+        return self._result(ticket, certain=True)
 
     def settle(self, settlement: Settlement) -> bool:
         """Record how an attempt ended; False if it was no longer the current one, which then changes nothing.
@@ -332,9 +334,9 @@ class Ledger(Reader):
         """Why the last write failed, if it did: the kind of error."""
         return self._writer.failing
 
-    def _result(self, ticket: Ticket[T], timeout: float | None = None) -> T:
+    def _result(self, ticket: Ticket[T], timeout: float | None = None, *, certain: bool = False) -> T:
         try:
-            return ticket.result(self._timeout if timeout is None else timeout)
+            return ticket.result(self._timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
 

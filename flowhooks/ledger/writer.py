@@ -74,11 +74,12 @@ class Ticket(Generic[R]):
         self._result, self._error = result, error
         self._done.release()
 
-    def result(self, timeout: float) -> R:
+    def result(self, timeout: float, *, certain: bool = False) -> R:
         """Wait for the work to be durable.
 
         Args:
             timeout: seconds.
+            certain: wait on for work that was begun in time, so that `Unavailable` means that it was not done.
 
         Returns:
             What the work returned.
@@ -88,8 +89,9 @@ class Ticket(Generic[R]):
                 had, nobody knows yet, and calling again is safe.
         """
         if not self._done.acquire(timeout=timeout):
-            self.take()
-            raise Unavailable("ledger_slow")
+            if self.take() or not certain:
+                raise Unavailable("ledger_slow")
+            self._done.acquire()
         if self._error is not None:
             raise self._error
         return cast("R", self._result)
