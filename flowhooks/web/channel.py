@@ -9,6 +9,7 @@ Written against waitress 3.0.2. Of what waitress does not document this uses, of
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import time
 from typing import Any, Final
@@ -46,7 +47,19 @@ def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
     task.write(b"" if request.command == "HEAD" else body)
 
 
-class _Task(waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
+class _Timed:
+    """What both kinds of task do when they have answered."""
+
+    channel: Any
+
+    def finish(self) -> None:
+        """End the answer; from now on the client is waited for."""
+        super().finish()  # type: ignore[misc]  # the task of waitress that this is mixed into
+        # Before waitress takes the request off its list, from when on the loop may find the client too slow.
+        self.channel.since = time.monotonic()
+
+
+class _Task(_Timed, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
     """A request that the application answers."""
 
     def execute(self) -> None:
@@ -74,13 +87,8 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no ty
         head: bytes = super().build_response_header()
         return head
 
-    def finish(self) -> None:
-        """End the answer; from now on the client is waited for."""
-        super().finish()
-        self.channel.since = time.monotonic()
 
-
-class _ErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
+class _ErrorTask(_Timed, waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
     """A request that is refused before the application sees it."""
 
     def execute(self) -> None:
@@ -104,6 +112,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     task_class = _Task
     error_task_class = _ErrorTask
     parser_class = Parser
+    # What waitress says below a warning repeats the path, decoded: it could break a line of the log.
+    logger = logging.getLogger("waitress.flowhooks")
+    logger.setLevel(logging.WARNING)
     request: Parser | None = None
     linger = False
     _lingering = False

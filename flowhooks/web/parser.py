@@ -26,6 +26,7 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1
 """Methods in small letters are refused: no method is registered with any, and proxies differ on them."""
 _NAME: Final = re.compile(_TOKEN)
 _NOT_IN_A_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:\[[A-Za-z0-9.:_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
 """What a Host may be. The comma, with which a doubled one is joined, is left out."""
@@ -97,8 +98,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         if len(self.header_plus) > limit:
             raise HTTPRefusal(431, "headers_too_large", limit=limit)
         if end < 0:
-            if b"\n\n" in data or head.endswith(b"\n\n"):
-                # Lines that end with a bare LF would never end the head.
+            if _BARE_LF.search(head, known):
+                # Said now, for lines that end so might never end the head.
                 raise HTTPRefusal(400, "bad_request")
             return len(data)
         self.headers_finished = True
@@ -116,13 +117,12 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         well_formed = match is not None
         headers = self.headers
         for line in lines[1:]:
-            name, colon, value = line.partition(b":")
-            if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+            if not (field := _split_field(line)):
                 well_formed = False  # the rest is read all the same: it may say in which language to answer
-            elif b"_" not in name:  # which would be taken for the same name with a hyphen
-                key = name.upper().replace(b"-", b"_").decode("ascii")
-                text = value.strip(b" \t").decode("latin-1")
-                headers[key] = f"{headers[key]}, {text}" if key in headers else text
+            elif b"_" not in field[0]:  # which would be taken for the same name with a hyphen
+                key = field[0].upper().replace(b"-", b"_").decode("ascii")
+                value = field[1].decode("latin-1")
+                headers[key] = f"{headers[key]}, {value}" if key in headers else value
         if not well_formed:
             raise HTTPRefusal(400, "bad_request")
 
@@ -211,45 +211,34 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
         """Take bytes; returns how many of them belong to this body."""
         at = 0
         while at < len(data) and not self.completed:
-            if self._left:
-                part = data[at : at + self._left]
-                self.buf.append(part)
-                self._left -= len(part)
-                at += len(part)
-                continue
-            # After a chunk nothing may come but CRLF.
-            most = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _CHUNK_LINE
-            # One byte more than a line may have, so that one too long is seen without being kept.
-            part = data[at : at + most + 3 - len(self._line)]
-            known = len(self._line)
-            self._line += part
-            end = self._line.find(b"\r\n", max(0, known - 1))
-            if end < 0:
-                if len(self._line) > most + 1:
-                    raise HTTPRefusal(400, "bad_request")
-                at += len(part)
-                continue
-            line, self._line = self._line[:end], b""
-            at += end + 2 - known
-            self._take_line(line)
+            at += self._take_chunk(data, at) if self._left else self._take_part_of_line(data, at)
         return at
+
+    def _take_chunk(self, data: bytes, at: int) -> int:
+        part = data[at : at + self._left]
+        self.buf.append(part)
+        self._left -= len(part)
+        return len(part)
+
+    def _take_part_of_line(self, data: bytes, at: int) -> int:
+        # After a chunk nothing may come but CRLF.
+        most = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _CHUNK_LINE
+        known = len(self._line)
+        line = self._line + data[at : at + most + 2 - known]
+        end = line.find(b"\r\n", max(0, known - 1))
+        if end >= 0:
+            self._line = b""
+            self._take_line(line[:end])
+            return end + 2 - known
+        if len(line) > most + 1:
+            raise HTTPRefusal(400, "bad_request")
+        self._line = line
+        return len(line) - known
 
     def _take_line(self, line: bytes) -> None:
         if self._in_chunk:
-            if line:
-                raise HTTPRefusal(400, "bad_request")
             self._in_chunk = False
-        elif self._in_trailers:
-            if not line:
-                self.completed = True
-                return
-            name, colon, value = line.partition(b":")
-            if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
-                raise HTTPRefusal(400, "bad_request")
-            self._trailers_left -= len(line) + 2
-            if self._trailers_left < 0:
-                raise HTTPRefusal(400, "bad_request")
-        else:
+        elif not self._in_trailers:
             if not (match := _CHUNK.fullmatch(line)):
                 raise HTTPRefusal(400, "bad_request")
             self._left = int(match[1], 16)
@@ -257,3 +246,17 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
                 raise HTTPRefusal(413, "too_large", limit=self._limit)
             self._in_chunk = self._left > 0
             self._in_trailers = not self._in_chunk
+        elif line:
+            self._trailers_left -= len(line) + 2
+            if not _split_field(line) or self._trailers_left < 0:
+                raise HTTPRefusal(400, "bad_request")
+        else:
+            self.completed = True
+
+
+def _split_field(line: bytes) -> tuple[bytes, bytes] | None:
+    """The name and the value of a field line (RFC 9112 §5), or None if it is not one."""
+    name, colon, value = line.partition(b":")
+    if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+        return None
+    return name, value.strip(b" \t")

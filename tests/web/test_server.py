@@ -6,6 +6,7 @@ import errno
 import os
 import resource as process
 import socket
+import struct
 import threading
 import time
 
@@ -377,6 +378,32 @@ def test_idle_connection(start, connect, raw):
     assert time.monotonic() - began < 2
 
 
+def test_client_that_goes_away(start, connect, resource, caplog):
+    """A client that is gone before its answer is nobody's trouble, and its path does not get into the log."""
+    caplog.set_level("INFO")
+    server = start(threads=1)
+    client = connect(server).send(b"GET /slow?%0a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert resource.entered.acquire(timeout=10)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a reset
+    resource.go.set()
+    assert connect(server).send(GOOD).answer().status == 200
+    assert not caplog.records
+
+
+def test_refusal_that_had_to_wait(start, connect, resource):
+    """A refusal that waited longer for a thread than connections may be idle is read by its client all the same."""
+    server = start(threads=1, idle_timeout=0.2)
+    connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=10)
+    client = connect(server).send(b"x\r\n\r\n")
+    watch = connect(server)
+    assert watch.closed()
+    resource.go.set()
+    assert client.answer().status == 400
+    assert client.closed()
+
+
 def test_client_that_does_not_read(start, connect):
     """A client that does not read its answer does not keep its connection, nor the thread that writes."""
 
@@ -490,8 +517,9 @@ def test_nothing_is_said_of_the_software(start, connect):
     assert not [name for name in seen if "FORWARDED" in name]
 
 
-def test_drain(start, connect, resource):
+def test_drain(start, connect, resource, caplog):
     """Running and queued requests are answered, each saying that its connection closes; idle connections are closed."""
+    caplog.set_level("INFO")
     server = start(threads=2)
     idle = connect(server)
     assert idle.send(GOOD).answer().status == 200
@@ -513,6 +541,7 @@ def test_drain(start, connect, resource):
         client.close()
     drain.join(10)
     assert result == [True]
+    assert not caplog.records  # waitress would warn of every request that is queued
 
 
 def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
