@@ -20,6 +20,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.web.channel import Channel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
 IDENT: Final = "flowhooks"
@@ -78,6 +79,7 @@ class Server:
         self._dispatcher = _Dispatcher(name)
         self._dispatcher.set_thread_count(threads)
         self._listener = _Listener(app, listening, self._map, self._dispatcher, limits)
+        self._dispatcher.when_over = self._listener.close_trigger
         self._pause = min(1.0, limits.read_timeout / 4, limits.idle_timeout / 4)
         self._next_check = 0.0
         self._turn = threading.RLock()
@@ -152,7 +154,7 @@ class Server:
         with self._turn:
             if self._loop is None:
                 return False
-            # Takes no lock that the same thread could not take again, so a signal handler may call it at any time.
+            # Without a thunk it takes no lock, so a signal handler may call it whatever the loop is doing.
             self._listener.pull_trigger()
             return True
 
@@ -183,7 +185,8 @@ class Server:
             # Not of a thread that still runs, which may be reading its body.
             for request in channel.requests if not self._dispatcher.threads else ():
                 request.close()
-        listener.close()
+        if not self._dispatcher.threads:
+            listener.close_trigger()
         self._stopped.set()
         self._drained.set()
 
@@ -198,6 +201,13 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
+        self.when_over: Callable[[], None] = lambda: None
+
+    def handler_thread(self, thread_no: int) -> None:
+        """Run requests until the server closes; the last thread to end, if ever it does, says so."""
+        super().handler_thread(thread_no)
+        if not self.threads:
+            self.when_over()
 
     def start_new_thread(self, target: Any, thread_no: int) -> None:
         threading.Thread(target=target, args=(thread_no,), name=f"{self._name}-{thread_no}", daemon=True).start()
@@ -214,13 +224,12 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Channel
     draining = False
     _paused_until = 0.0
-    _closed = False
 
     def __init__(
         self, app: WSGIApplication, listening: socket.socket, channels: dict[int, Any], dispatcher: Any, limits: Limits
     ) -> None:
         self.limits = limits
-        self._pulling = threading.RLock()
+        self._closing = threading.Lock()
         super().__init__(
             app,
             map=channels,
@@ -270,17 +279,10 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 break
         wasyncore.dispatcher.close(self)  # the inherited one closes the trigger too
 
-    def pull_trigger(self) -> None:
-        """Wake the loop. A thread that has outlived the server does nothing: by then the file may be another's."""
-        with self._pulling:
-            if not self._closed:
-                super().pull_trigger()
-
-    def close(self) -> None:
-        """Close the listening socket and the trigger."""
-        with self._pulling:
-            self._closed = True
-            super().close()
+    def close_trigger(self) -> None:
+        """Close what threads wake the loop with, when none is left that could: the file may be another's soon."""
+        with self._closing:
+            self.trigger.close()
 
 
 def _bind(listen: str) -> socket.socket:
