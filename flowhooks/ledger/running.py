@@ -184,12 +184,17 @@ class Settling:
 
     def __call__(self, transaction: Transaction, items: list[Settlement]) -> list[bool]:
         """Record each; False for one whose attempt is no longer the current one, which then changes nothing."""
+        current: dict[str, Settlement] = {}
+        for item in items:
+            # Attempts are numbered upwards, so of several of one delivery only the highest can be the current one.
+            if item.delivery_id not in current or item.attempt > current[item.delivery_id].attempt:
+                current[item.delivery_id] = item
         moves = [
             Move(item.delivery_id, State.RUNNING, item.target, item.attempt, item.now, due_at=item.due_at)
-            for item in items
+            for item in current.values()
         ]
         moved = move(transaction, moves)
-        settled = [item for item in items if item.delivery_id in moved]
+        settled = [item for item in current.values() if item.delivery_id in moved]
         if settled:
             transaction.connection.execute(
                 _END,
@@ -213,7 +218,7 @@ class Settling:
         for item in settled:
             if item.target is State.WAITING and item.due_at is not None:
                 self._runner.enqueue(transaction, [Queued(item.delivery_id, item.handler, item.attempt)], item.due_at)
-        return [item.delivery_id in moved for item in items]
+        return [item.delivery_id in moved and current[item.delivery_id] is item for item in items]
 
 
 def recover(transaction: Transaction, settling: Settling, now: int, chance: float) -> dict[State, int]:

@@ -1,0 +1,294 @@
+"""flowhooks without HTTP on a real SQLite file, with a clock that is moved by hand; after each test the books balance."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+import threading
+import time
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from flowhooks import State, handler, hookimpl
+from flowhooks.app import App
+from flowhooks.clock import SECOND, Clock
+from flowhooks.intake import Answer, CallBack
+from flowhooks.ledger import Reader
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.settings import (
+    HttpSettings,
+    IdentitySettings,
+    IgnoreSettings,
+    LedgerSettings,
+    RunnerSettings,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from flowhooks.handler import Handler
+    from flowhooks.ledger.reading import Standing
+
+PATIENCE = 20.0
+"""Seconds for which something that must happen is waited for, on machines that are busy."""
+STARTS_AT = 1_767_225_600 * SECOND
+"""2026-01-01T00:00:00Z."""
+
+
+class HandClock(Clock):
+    """A clock that stands still until it is moved, and chance that is always the same.
+
+    Attributes:
+        time: microseconds since 1970.
+        drawn: what `chance` answers.
+    """
+
+    def __init__(self) -> None:
+        self.time = STARTS_AT
+        self.drawn = 0.0
+        self._made = itertools.count(1)
+
+    def now(self) -> int:
+        """The time to which it was moved."""
+        return self.time
+
+    def chance(self) -> float:
+        """The number that was set."""
+        return self.drawn
+
+    def new_id(self) -> str:
+        """A UUID version 7 that sorts after the last one, though the time stands still."""
+        return f"{self.time // 1000 >> 16:08x}-{self.time // 1000 & 0xFFFF:04x}-7000-8000-{next(self._made):012x}"
+
+    def advance(self, seconds: float) -> None:
+        """Move it on."""
+        self.time += int(seconds * SECOND)
+
+
+def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
+    """Wait until `condition` gives something true, and return that; fail the test if it never does."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not happen within {seconds} s: {condition}")
+        time.sleep(0.005)
+    return found
+
+
+def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
+    """A plugin with these handlers and other hooks, which are marked here."""
+    marked = {name: function if hasattr(function, "flowhooks_impl") else hookimpl(function) for name, function in hooks.items()}
+    return SimpleNamespace(handlers=hookimpl(lambda: list(handlers)), **marked)
+
+
+class Flow:
+    """A started `App`, with what tests ask of it."""
+
+    def __init__(self, app: App, clock: HandClock, file: Path) -> None:
+        self.app = app
+        self.clock = clock
+        self.file = file
+        self.closed = False
+
+    def take(
+        self,
+        instance: str = "i1",
+        *,
+        key: str | None = "leave",
+        callback_class: str | None = None,
+        wait: float = PATIENCE,
+        source: str = "default",
+        kind: str = "complete",
+        **body: Any,
+    ) -> Answer:
+        """Send a call-back."""
+        named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
+        whole = {name: value for name, value in named.items() if value is not None} | body
+        return self.app.intake.take(
+            CallBack(
+                source=source, kind=kind, flow_instance_id=instance, body=whole, text=json.dumps(whole)
+            ),
+            wait=wait,
+        )
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock, and have the runner look."""
+        self.clock.advance(seconds)
+        self.app.runner.wake()
+
+    def standings(self, event_id: str) -> tuple[Standing, ...]:
+        """How the deliveries of an event stand in the ledger."""
+        return self.app.ledger.standings(event_id)
+
+    def only(self, event_id: str) -> Standing:
+        """How the one delivery of an event stands."""
+        (standing,) = self.standings(event_id)
+        return standing
+
+    def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> Standing:
+        """The one delivery of an event, once it is in `state` (after attempt number `attempt`)."""
+        return until(
+            lambda: next(
+                (
+                    one
+                    for one in self.standings(event_id)
+                    if one.state is state and (attempt is None or one.attempt == attempt)
+                ),
+                None,
+            )
+        )
+
+    def events(self, **wanted: Any) -> list[str]:
+        """The ids of the events that a filter means, the oldest first."""
+        return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What another connection to the same file reads or writes."""
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the database locked against every write."""
+        with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
+
+    def close(self, timeout: float = PATIENCE) -> bool:
+        """Stop it as the server does."""
+        self.closed = True
+        return self.app.close(timeout)
+
+
+class House:
+    """Starts and restarts `App`s on one database file."""
+
+    def __init__(self, folder: Path, clock: HandClock) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.file = folder / "flowhooks.db"
+        self.check_books = True
+        self._flows: list[Flow] = []
+
+    def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
+        """Settings for the database of this house, without the plugins that happen to be installed."""
+        sections: dict[str, Any] = {}
+        for name, section in (
+            ("http", HttpSettings),
+            ("runner", RunnerSettings),
+            ("ledger", LedgerSettings),
+            ("identity", IdentitySettings),
+            ("ignore", IgnoreSettings),
+        ):
+            if name in given:
+                sections[name] = section(**given.pop(name))
+        return Settings(database=str(self.file), plugins_allow=allow, **sections, **given)
+
+    def open(self, *handlers: Handler, plugins: dict[str, object] | None = None, start: bool = True, **given: Any) -> Flow:
+        """An `App` with the plugin `p` of these handlers, or with other plugins by name."""
+        objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
+        app = App(self.settings(allow=tuple(objects) or ("none",), **given), clock=self.clock, objects=objects)
+        flow = Flow(app, self.clock, self.file)
+        self._flows.append(flow)
+        if start:
+            app.start()
+        return flow
+
+    def crash(self, flow: Flow) -> None:
+        """Leave everything as a process does that is killed: nothing is settled any more."""
+        flow.close(0)
+
+    def end(self) -> None:
+        """Close what is open, and see that the books balance."""
+        for flow in self._flows:
+            if not flow.closed:
+                flow.close()
+        if self.check_books and self.file.exists():
+            reader = Reader(f"sqlite:///{self.file}")
+            try:
+                assert reader.balance().trouble == []
+                assert reader.quick_check() is None
+            finally:
+                reader.close()
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """A clock that is moved by hand."""
+    return HandClock()
+
+
+@pytest.fixture
+def house(tmp_path: Path, clock: HandClock) -> Iterator[House]:
+    """Where `App`s are opened; all are closed at the end, and the books are checked."""
+    house = House(tmp_path, clock)
+    yield house
+    house.end()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """A function that waits until a condition holds."""
+    return until
+
+
+@pytest.fixture
+def make_plugin() -> Callable[..., SimpleNamespace]:
+    """A function that makes a plugin of handlers and hooks."""
+    return plugin
+
+
+@pytest.fixture
+def listens() -> Callable[..., Handler]:
+    """A function that makes a handler for the key `leave`: `listens(function, retry=...)`."""
+
+    def make(function: Callable[..., Any], *, process_key: Any = "leave", **given: Any) -> Handler:
+        given.setdefault("name", getattr(function, "__name__", "h").strip("<>"))
+        if given.get("callback_class") or given.get("every"):
+            process_key = given.pop("process_key", ())
+        return handler(process_key=process_key, **given)(function)
+
+    return make
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """What is logged meanwhile."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def together() -> Callable[..., list[Any]]:
+    """A function that calls functions at the same moment, each in a thread, and returns their results or errors."""
+
+    def run(*functions: Callable[[], Any]) -> list[Any]:
+        gate = threading.Barrier(len(functions))
+        results: list[Any] = [None] * len(functions)
+
+        def one(place: int, function: Callable[[], Any]) -> None:
+            gate.wait()
+            try:
+                results[place] = function()
+            except Exception as error:  # noqa: BLE001 (handed to the test)
+                results[place] = error
+
+        threads = [threading.Thread(target=one, args=entry) for entry in enumerate(functions)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        return results
+
+    return run

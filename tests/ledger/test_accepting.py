@@ -1,0 +1,231 @@
+"""Taking events in: each once for its identity, with its deliveries, in one transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import State
+from flowhooks.clock import SECOND
+from flowhooks.errors import Unavailable
+
+ODD = ["a'b", 'a"b', "a\\b", "日本語", "\U0001f40d", "￾￿\u2028", " x ", "%_", "1", "1.0", "null", "true", "$[0]", "\x7f\x01"]
+
+
+def test_an_event_is_stored_with_its_deliveries(hands):
+    """A new event is stored as it came, and one waiting delivery for each handler of its route."""
+    new = hands.new("i1", "p:a", "p:b", businessKey="B-1", callBackProcessClass="com.example.X", more={"x": [1]})
+    accepted = hands.ledger.accept(new)
+    assert (accepted.event_id, accepted.new, accepted.conflict, accepted.state) == (new.event.id, True, False, "routed")
+    stored = hands.ledger.event(new.event.id)
+    assert stored.event == new.event
+    assert stored.body == new.body
+    assert stored.route == {"p:a": "key k", "p:b": "key k"}
+    assert [(one.handler, one.state, one.attempt, one.due_at) for one in stored.standings] == [
+        ("p:a", State.WAITING, 0, hands.clock.now()),
+        ("p:b", State.WAITING, 0, hands.clock.now()),
+    ]
+
+
+def test_the_same_again_is_the_event_that_was_there(hands):
+    """An identical call-back stores nothing, is counted, and is answered with how the first one's deliveries stand."""
+    event_id, (queued,) = hands.accept("i1", "p:a", x=1)
+    claimed = hands.ledger.claim(queued)
+    hands.settle(queued, claimed.attempt)
+    again = hands.ledger.accept(hands.new("i1", "p:a", "p:b", x=1))
+    assert (again.event_id, again.new, again.conflict) == (event_id, False, False)
+    assert [one.state for one in again.standings] == [State.SUCCEEDED]
+    assert hands.ledger.event(event_id).repeats == 1
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"callBackProcessClass": "B"}, {"callBackProcessClass": None}, {"source": "second"}, {"kind": "other"}, {"to": "i2"}],
+)
+def test_what_is_part_of_the_identity_makes_two_events(hands, other):
+    """Another class, no class, another source, kind or instance is another event."""
+    hands.accept("i1", "p:a", callBackProcessClass="A")
+    given = {"to": "i1", "callBackProcessClass": "A"} | other
+    instance = given.pop("to")
+    assert hands.ledger.accept(hands.new(instance, "p:a", **given)).new
+    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
+
+
+def test_an_empty_class_is_no_class(hands):
+    """`callBackProcessClass` that is empty counts as absent, so both are one identity; the bodies differ all the same."""
+    event_id, _ = hands.accept("i1", "p:a")
+    again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=""))
+    assert (again.event_id, again.conflict) == (event_id, True)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_identities_are_found_again_whatever_they_are_made_of(hands, odd):
+    """An identity with odd characters is recognised when it comes again, and is not mixed up with another."""
+    event_id, _ = hands.accept("i1", "p:a", callBackProcessClass=odd)
+    again = hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=odd))
+    assert (again.event_id, again.new, again.conflict) == (event_id, False, False)
+    assert hands.ledger.accept(hands.new("i1", "p:a", callBackProcessClass=odd + "x")).new
+    assert hands.ledger.event(event_id).event.callback_class == odd
+
+
+def test_other_data_under_the_same_identity_is_a_conflict(hands):
+    """The first event stands, nothing new is stored, and the second body is kept beside it."""
+    event_id, _ = hands.accept("i1", "p:a", x=1)
+    hands.clock.advance(5)
+    second = hands.new("i1", "p:a", x=2)
+    answer = hands.ledger.accept(second)
+    assert (answer.event_id, answer.new, answer.conflict, answer.standings) == (event_id, False, True, ())
+    assert hands.ledger.conflicts(event_id) == [(hands.clock.now(), second.body)]
+    assert hands.ledger.event(event_id).repeats == 0
+    assert hands.sql("SELECT count(*) FROM events") == [(1,)]
+
+
+def test_conflicts_are_kept_once_each_and_ten_at_most(hands):
+    """The same conflict again is not kept twice, and no more than ten differing bodies are."""
+    event_id, _ = hands.accept("i1", "p:a", x=0)
+    for number in [*range(1, 14), 1, 2]:
+        hands.clock.advance(1)
+        assert hands.ledger.accept(hands.new("i1", "p:a", x=number)).conflict
+    assert [body for _, body in hands.ledger.conflicts(event_id)] == [f'{{"x": {n}}}' for n in range(1, 11)]
+
+
+def test_what_is_ignored_makes_no_difference(hands):
+    """Two bodies that differ only where the settings say so are the same."""
+    event_id, _ = hands.accept("i1", "p:a", ignore=["/sent"], x=1, sent="09:00")
+    again = hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=1, sent="09:05"))
+    assert (again.event_id, again.conflict) == (event_id, False)
+    assert hands.ledger.accept(hands.new("i1", "p:a", ignore=["/sent"], x=2, sent="09:00")).conflict
+
+
+def test_duplicates_in_one_batch_are_one_event(hands):
+    """Of the same call-back five times in one batch one is stored, and the others are told of it."""
+    several = [hands.new("i1", "p:a", x=1) for _ in range(5)]
+    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
+    assert [one.new for one in results] == [True, False, False, False, False]
+    assert {one.event_id for one in results} == {several[0].event.id}
+    assert all([standing.state for standing in one.standings] == [State.WAITING] for one in results[1:])
+    assert hands.ledger.event(several[0].event.id).repeats == 4
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
+
+
+def test_a_conflict_within_one_batch(hands):
+    """Of two bodies under one identity in one batch the first one stands, and a repeat of it is none of the conflict."""
+    first, other, same = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=2), hands.new("i1", "p:a", x=1)
+    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in (first, other, same)))
+    assert [(one.new, one.conflict) for one in results] == [(True, False), (False, True), (False, False)]
+    assert {one.event_id for one in results} == {first.event.id}
+    assert [body for _, body in hands.ledger.conflicts(first.event.id)] == [other.body]
+
+
+def test_a_batch_of_old_and_new(hands):
+    """A batch may hold new events, repeats and conflicts of stored ones, and each is answered for itself."""
+    stored, _ = hands.accept("old", "p:a", x=1)
+    batch = [
+        hands.new("z", "p:a"),
+        hands.new("old", "p:a", x=2),
+        hands.new("a", "p:a", "p:b"),
+        hands.new("old", "p:a", x=1),
+        hands.new("parked"),
+        hands.new("old", "p:a", x=1),
+    ]
+    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in batch))
+    assert [(one.new, one.conflict) for one in results] == [
+        (True, False),
+        (False, True),
+        (True, False),
+        (False, False),
+        (True, False),
+        (False, False),
+    ]
+    assert [one.event_id for one in results] == [
+        batch[0].event.id,
+        stored,
+        batch[2].event.id,
+        stored,
+        batch[4].event.id,
+        stored,
+    ]
+    assert results[4].state == "parked"
+    assert hands.ledger.event(stored).repeats == 2
+    assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(4,)]
+
+
+def test_a_delivery_for_a_missing_handler_has_no_time(hands):
+    """What goes to a handler that is not loaded waits without a time, and is not found as due."""
+    _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
+    assert hands.standing(here.delivery_id).due_at == hands.clock.now()
+    assert hands.standing(away.delivery_id).due_at is None
+    due = hands.ledger.due(hands.clock.now() + 10**9 * SECOND, lambda _handler: 100)
+    assert [one.delivery_id for one in due] == [here.delivery_id]
+
+
+def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
+    """When storing breaks off after the rows were written, neither event nor delivery nor count is there."""
+    accepting = hands.ledger._accepting
+    new = hands.new("i1", "p:a", "p:b")
+
+    def broken(transaction):
+        assert accepting(transaction, [new])[0].new
+        assert transaction.connection.exec_driver_sql("SELECT count(*) FROM deliveries").scalar_one() == 2
+        raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError):
+        hands.ledger.write(broken)
+    for table in ("events", "deliveries", "counters"):
+        assert hands.sql(f"SELECT count(*) FROM {table}") == [(0,)]
+    assert hands.ledger.accept(new).new
+
+
+def test_a_delivery_that_cannot_be_stored_takes_its_event_with_it(hands):
+    """An event whose second delivery is refused by the database is not stored either, and its batch is."""
+    taken, (queued,) = hands.accept("i0", "p:a")
+    bad = hands.new("i1", "p:a", "p:b")
+    bad.deliveries[1] = (queued.delivery_id, "p:b")
+    good = hands.new("i2", "p:a")
+    results = hands.queue_up(lambda: hands.ledger.accept(bad), lambda: hands.ledger.accept(good))
+    assert isinstance(results[0], Unavailable)
+    assert results[1].new
+    assert hands.sql("SELECT flow_instance_id FROM events ORDER BY 1") == [("i0",), ("i2",)]
+    assert hands.standing(queued.delivery_id).handler == "p:a"
+    assert taken
+
+
+def test_an_event_may_go_to_very_many_handlers(hands):
+    """A route of a thousand handlers gives a thousand deliveries."""
+    event_id, queued = hands.accept("i1", *(f"p:h{number}" for number in range(1000)))
+    assert len(queued) == 1000
+    assert len(hands.ledger.standings(event_id)) == 1000
+
+
+def test_each_process_counts_for_itself(house, hands):
+    """The count of accepted events goes on over restarts, in a row for each process."""
+    hands.accept("i1", "p:a")
+    hands.flow.close()
+    second = house.open(start=False)
+    second.take("i2")
+    second.take("i2")
+    assert sorted(second.sql("SELECT value FROM counters WHERE name = 'accepted'")) == [(1,), (1,)]
+    assert second.app.ledger.balance().accepted == 2
+
+
+def test_a_full_disk_refuses_and_loses_nothing(hands):
+    """When the database cannot grow, the answer is Unavailable; with room again all goes on, and nothing is half there."""
+    hands.accept("before", "p:a")
+    pages = hands.sql("PRAGMA page_count")[0][0]
+    hands.ledger.write(lambda t: t.connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 3}").all())
+    stored, refused = ["before"], []
+    for number in range(40):
+        try:
+            assert hands.ledger.accept(hands.new(f"i{number}", "p:a", filler="x" * 3000)).new
+        except Unavailable as error:
+            assert error.key == "ledger_down"
+            refused.append(f"i{number}")
+        else:
+            stored.append(f"i{number}")
+    assert refused
+    assert hands.ledger.failing
+    assert [row for (row,) in hands.sql("SELECT flow_instance_id FROM events ORDER BY id")] == stored
+    hands.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
+    for instance in refused:
+        assert hands.ledger.accept(hands.new(instance, "p:a", filler="x" * 3000)).new
+    assert hands.ledger.failing is None

@@ -1,0 +1,152 @@
+"""Changes of state: those of the table happen, all others are refused, and a stale mover changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from flowhooks.delivery import TRANSITIONS, OutcomeKind, State
+from flowhooks.errors import IllegalMove
+from flowhooks.ledger.moves import Move, move, postpone
+
+IN_TABLE = {(row.source, row.target) for row in TRANSITIONS}
+
+
+def state_of(hands, delivery_id):
+    return hands.sql("SELECT state, attempt, due_at, note, retries_from FROM deliveries WHERE id = ?", delivery_id)[0]
+
+
+def put(hands, delivery_id, state, attempt=3):
+    hands.sql("UPDATE deliveries SET state = ?, attempt = ? WHERE id = ?", state, attempt, delivery_id)
+
+
+@pytest.fixture
+def one(hands, house):
+    """A delivery whose state is set by hand, so that its books need not balance."""
+    house.check_books = False
+    _, (queued,) = hands.accept("i1", "p:a")
+    return queued.delivery_id
+
+
+def test_every_pair_of_states(hands, one):
+    """A move that the table has happens; one that it lacks is refused and changes nothing."""
+    for source, target in itertools.product(State, State):
+        put(hands, one, source)
+        before = state_of(hands, one)
+        change = Move(one, source, target, 3, hands.clock.now())
+        if (source, target) in IN_TABLE:
+            assert hands.ledger.write(lambda transaction, change=change: move(transaction, [change])) == {one}
+            assert state_of(hands, one)[0] == target
+        else:
+            with pytest.raises(IllegalMove, match=f"from {source} to {target}"):
+                hands.ledger.write(lambda transaction, change=change: move(transaction, [change]))
+            assert state_of(hands, one) == before
+
+
+def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
+    """Moves made together are checked before any of them is made."""
+    _, (other,) = hands.accept("i2", "p:a")
+    moves = [
+        Move(other.delivery_id, State.WAITING, State.CLOSED, 0, hands.clock.now()),
+        Move(one, State.WAITING, State.SUCCEEDED, 0, hands.clock.now()),
+    ]
+    with pytest.raises(IllegalMove):
+        hands.ledger.write(lambda transaction: move(transaction, moves))
+    assert hands.standing(other.delivery_id).state is State.WAITING
+
+
+@pytest.mark.parametrize(("state", "attempt"), [(State.RUNNING, 2), (State.RUNNING, 4), (State.DEAD, 3)])
+def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
+    """A move by one who knows another attempt or another state does not happen."""
+    put(hands, one, state)
+    before = state_of(hands, one)
+    change = Move(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), note="mine")
+    assert hands.ledger.write(lambda transaction: move(transaction, [change])) == set()
+    assert state_of(hands, one) == before
+
+
+def test_no_moves_are_none(hands):
+    """Nothing to do is nothing done."""
+    assert hands.ledger.write(lambda transaction: move(transaction, [])) == set()
+
+
+def test_what_a_move_does_not_name_stays(hands, one):
+    """The number of attempts, the schedule's start and the note stay unless the move says otherwise."""
+    hands.sql("UPDATE deliveries SET note = 'said', retries_from = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
+    change = Move(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
+    hands.ledger.write(lambda transaction: move(transaction, [change]))
+    assert state_of(hands, one) == ("waiting", 3, 77, "said", 2)
+    change = Move(one, State.WAITING, State.RUNNING, 3, 9, begun=4, retries_from=3, note='it\'s "new"\n')
+    hands.ledger.write(lambda transaction: move(transaction, [change]))
+    assert state_of(hands, one) == ("running", 4, None, 'it\'s "new"\n', 3)
+    assert hands.sql("SELECT changed_at FROM deliveries WHERE id = ?", one) == [(9,)]
+
+
+def test_at_most_one_of_many_claims_wins(hands, together):
+    """Of sixteen who claim one delivery at once exactly one gets it, whatever batches they end up in."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    results = together(*[lambda: hands.ledger.claim(queued)] * 16)
+    assert [one.attempt for one in results if one is not None] == [1]
+    assert len(hands.ledger.attempts(queued.delivery_id)) == 1
+
+
+def test_at_most_one_claim_of_a_batch_wins(hands):
+    """The same within one batch."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    results = hands.queue_up(*[lambda: hands.ledger.claim(queued)] * 5)
+    assert [one.attempt for one in results if one is not None] == [1]
+    assert len(hands.ledger.attempts(queued.delivery_id)) == 1
+
+
+def test_a_stale_attempt_settles_nothing(hands):
+    """Who was given up for lost and comes back late changes neither the delivery nor the record of any attempt."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now())
+    hands.ledger.claim(hands.queued(queued.delivery_id))
+    before = (hands.standing(queued.delivery_id), hands.ledger.attempts(queued.delivery_id))
+    assert not hands.settle(queued, 1, error="late", result='"late"')
+    assert (hands.standing(queued.delivery_id), hands.ledger.attempts(queued.delivery_id)) == before
+    assert hands.settle(queued, 2)
+    assert not hands.settle(queued, 2, OutcomeKind.FAILED, State.DEAD)
+    assert hands.standing(queued.delivery_id).state is State.SUCCEEDED
+
+
+def test_a_stale_attempt_in_one_batch_with_the_current_one(hands):
+    """When a stale attempt and the current one are settled together, only the current one is recorded."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    assert hands.settle(queued, 1, OutcomeKind.LOST, State.WAITING, hands.clock.now(), error="lost")
+    hands.ledger.claim(hands.queued(queued.delivery_id))
+    results = hands.queue_up(
+        lambda: hands.settle(queued, 1, error="late"), lambda: hands.settle(queued, 2), lambda: hands.settle(queued, 1)
+    )
+    assert results == [False, True, False]
+    assert hands.standing(queued.delivery_id).state is State.SUCCEEDED
+    assert [(one.outcome, one.error) for one in hands.ledger.attempts(queued.delivery_id)] == [
+        (OutcomeKind.LOST, "lost"),
+        (OutcomeKind.SUCCEEDED, ""),
+    ]
+
+
+def test_two_settlements_of_one_attempt_in_a_batch(hands):
+    """When an attempt is settled twice in one batch, the delivery agrees with what is recorded of its attempt."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    results = hands.queue_up(
+        lambda: hands.settle(queued, 1), lambda: hands.settle(queued, 1, OutcomeKind.FAILED, State.DEAD, error="no")
+    )
+    assert results == [True, False]
+    standing = hands.standing(queued.delivery_id)
+    assert (standing.state, standing.outcome, standing.error) == (State.SUCCEEDED, OutcomeKind.SUCCEEDED, "")
+
+
+def test_postponing_changes_no_state(hands, one):
+    """Only an *unknown* delivery is asked about later; any other is left alone."""
+    put(hands, one, State.UNKNOWN)
+    hands.ledger.write(lambda transaction: postpone(transaction, one, 99))
+    assert state_of(hands, one)[:3] == ("unknown", 3, 99)
+    put(hands, one, State.DEAD)
+    hands.ledger.write(lambda transaction: postpone(transaction, one, 100))
+    assert state_of(hands, one)[:3] == ("dead", 3, 99)
