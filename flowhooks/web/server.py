@@ -1,4 +1,9 @@
-"""waitress, hardened, for one application on one address; it must not know signals or what the application does."""
+"""waitress, hardened, for one application on one address; it must not know signals or what the application does.
+
+Written against waitress 3.0.2. Of what waitress does not document this uses `wasyncore.poll2`; of `TcpWSGIServer`
+its constructor, `channel_class`, `active_channels`, `trigger`, `accepting`, `accept`, `handle_accept` and
+`maintenance`; of `ThreadedTaskDispatcher` `threads`, `handler_thread`, `start_new_thread` and `queue_logger`.
+"""
 
 from __future__ import annotations
 
