@@ -70,7 +70,7 @@ class _Task(_Timed, waitress.task.WSGITask):  # type: ignore[misc]  # waitress h
             raise
         except BaseException as error:  # noqa: BLE001 (waitress leaves a connection open for ever after SystemExit)
             path = self.request.request_uri.partition("?")[0]
-            _log.error("unexpected error outside the application", path=path, exc_info=error)
+            _log.error("application_failed", path=path, exc_info=error)
             if self.wrote_header:
                 # Part of an answer is out. It must not look whole, so it is not ended as chunks are.
                 self.chunked_response = False

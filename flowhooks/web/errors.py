@@ -156,5 +156,5 @@ def _refused(request: falcon.Request, response: falcon.Response, error: Refusal,
 
 
 def _unexpected(request: falcon.Request, response: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
-    _log.error("unexpected error", method=request.method, path=raw_path(request.env), exc_info=error)
+    _log.error("request_failed", method=request.method, path=raw_path(request.env), exc_info=error)
     answer(request, response, status=500, message=messages.text("internal", _language(request)))

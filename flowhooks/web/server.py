@@ -270,7 +270,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         except OSError as error:
             if error.errno in OUT_OF_FILES:
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
-                _log.error("cannot accept connections", reason=error.strerror)
+                _log.error("accept_failed", reason=error.strerror)
             raise
 
     def stop(self) -> None:

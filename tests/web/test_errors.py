@@ -168,9 +168,7 @@ def test_unexpected(ask, error):
     assert result.status_code == 500
     assert result.json["message"] == messages.text("internal", "zh")
     assert "secret" not in result.text
-    assert logs == [
-        {"event": "unexpected error", "log_level": "error", "method": "GET", "path": "/x", "exc_info": error}
-    ]
+    assert logs == [{"event": "request_failed", "log_level": "error", "method": "GET", "path": "/x", "exc_info": error}]
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_out_of_files(start, connect):
         waiting.settimeout(10)
         assert waiting.recv(12) == b"HTTP/1.1 200"
         waiting.close()
-    assert logs[0]["event"] == "cannot accept connections"
+    assert logs[0]["event"] == "accept_failed"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), OSError("secret"), SystemExit("secret")])
