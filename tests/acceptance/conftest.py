@@ -1,0 +1,344 @@
+"""Real servers, each a process of its own on a port of its own, and clients that send them what they are told to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from datetime import datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from flowhooks.ledger import Reader
+
+STARTS = 30.0
+"""Seconds that a server gets to start: two busy cores, and the first start of a database loads Alembic."""
+ENDS = 30.0
+ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
+PHRASES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Entity",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
+OURS = re.compile(
+    r"Traceback|File \"|/[\w.-]+/[\w./-]+\.py|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE
+)
+"""What no answer may show: tracebacks, paths and SQL of ours."""
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def event_id(self):
+        """Which event it speaks of."""
+        return self.headers["Flowhooks-Event"]
+
+    def message_of_error(self, status, *, path=None):
+        """Check that it is an error of this status with exactly the contract's envelope; returns its message."""
+        assert self.status == status, (self.status, self.body[:500])
+        body = self.json
+        assert list(body) == ERROR
+        assert body["success"] is False
+        assert body["errorInfo"] == {"message": body["message"]}
+        assert body["status"] == status
+        assert body["error"] == PHRASES[status]
+        assert datetime.fromisoformat(body["timestamp"]).utcoffset() is not None
+        if path is not None:
+            assert body["path"] == path
+        assert body["message"].strip()
+        assert not OURS.search(body["message"]), body["message"]
+        assert self.headers["Content-Type"] == "application/json; charset=utf-8"
+        return body["message"]
+
+
+class Server:
+    """One `flowhooks serve` and its log."""
+
+    def __init__(self, command, *, folder, environ):
+        self.records = []
+        self.lines = []
+        self._news = threading.Condition()
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the tests, which then stop the server themselves
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self):
+        for raw in self.process.stderr:
+            line = raw.decode("utf-8", "backslashreplace").rstrip("\n")
+            try:
+                record = json.loads(line)
+            except ValueError:
+                record = {"event": None}
+            with self._news:
+                self.lines.append(line)
+                self.records.append(record)
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def logged(self, event, **values):
+        """The records of this event so far, with these values."""
+        with self._news:
+            return [one for one in self.records if one["event"] == event and values.items() <= one.items()]
+
+    def until_logged(self, event, *, within=ENDS, **values):
+        """Wait for a record of this event with these values; returns the first."""
+        end = time.monotonic() + within
+        with self._news:
+            while True:
+                for one in self.records:
+                    if one["event"] == event and values.items() <= one.items():
+                        return one
+                assert self._listener.is_alive(), "the server has ended:\n" + "\n".join(self.lines[-20:])
+                left = end - time.monotonic()
+                assert left > 0, f"nothing logged as {event} {values}:\n" + "\n".join(self.lines[-20:])
+                self._news.wait(left)
+
+    @property
+    def place(self):
+        """(host, port) of the call-back listener."""
+        return _place(self.until_logged("serving", within=STARTS)["call_backs"])
+
+    @property
+    def admin(self):
+        """(host, port) of the administration listener."""
+        return _place(self.until_logged("serving", within=STARTS)["admin"])
+
+    def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
+        """One request on a connection of its own."""
+        with closing(http.client.HTTPConnection(*(self.admin if admin else self.place), timeout=timeout)) as connection:
+            connection.request(method, path, body, headers or {})
+            return read(connection.getresponse())
+
+    def post(self, instance, body, *, kind="complete", timeout=30, **headers):
+        """One call-back; a header's name is written with underscores."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw, sent, timeout=timeout)
+
+    def send(self, raw, *, half_close=False, timeout=10):
+        """Send bytes on a connection of their own; returns all that comes back until the server closes."""
+        with closing(socket.create_connection(self.place, timeout=timeout)) as connection:
+            try:
+                connection.sendall(raw)
+                if half_close:
+                    connection.shutdown(socket.SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has already been answered
+            return _all_of(connection)
+
+    def operate(self, token, name, **arguments):
+        """One operation of the administration API."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.ask("POST", f"/api/operations/{name}", json.dumps(arguments), headers, admin=True)
+
+    def memory(self):
+        """Resident memory in MiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def signal(self, number=signal.SIGTERM):
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout=ENDS):
+        """Wait for its end and its whole log; returns the exit code."""
+        code = self.process.wait(timeout)
+        self._listener.join(timeout)
+        self.process.stderr.close()
+        return code
+
+    def stop(self):
+        """Ask for an orderly end."""
+        self.signal()
+        assert self.wait() == 0, "\n".join(self.lines[-20:])
+
+    def kill(self):
+        """End it in the middle of whatever it does."""
+        self.process.kill()
+        self.wait()
+
+    def check_log(self):
+        """Check that the log has one JSON object a line, and no traceback of anything but plugins."""
+        for line, record in zip(self.lines, self.records, strict=True):
+            assert isinstance(record, dict), line
+            assert record["event"] is not None, line
+            assert "traceback" not in record, line
+
+
+def _place(url):
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def read(response):
+    """An answer of `http.client`, whole."""
+    return Answer(response.status, response.headers, response.read())
+
+
+def _all_of(connection):
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+class Site:
+    """A folder with all that a server keeps, in which one can be started again and again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.database = folder / "flowhooks.db"
+        self.url = f"sqlite:///{self.database}"
+        self.plugins = folder / "plugins"
+        self.plugins.mkdir(parents=True)
+        self.journal = folder / "journal"
+        self._servers = []
+
+    def plugin(self, name, source):
+        """Install a single-file plugin, or replace it."""
+        (self.plugins / f"{name}.py").write_text(source)
+
+    def remove(self, name):
+        """Take a plugin away."""
+        (self.plugins / f"{name}.py").unlink()
+
+    def _environ(self, settings):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        given = {f"FLOWHOOKS_{name.upper().replace('.', '_')}": str(value) for name, value in settings.items()}
+        return kept | given | {"JOURNAL": str(self.journal)}
+
+    def command(self, *words):
+        """A command line of flowhooks in this folder, with nothing installed but what the test installs."""
+        return [sys.executable, "-m", "flowhooks", *map(str, words)]
+
+    def start(self, *words, config="", ready=True, listen="127.0.0.1:0", admin="127.0.0.1:0", **settings):
+        """Start a server. Settings are given by name with `__` for the dot, such as `ledger__timeout=1`."""
+        others = [one.name for one in entry_points(group="flowhooks")]
+        (self.folder / "flowhooks.toml").write_text(config)
+        server = Server(
+            self.command(
+                "serve",
+                *("--listen", listen, "--admin", admin),
+                *("--database", self.database, "--plugins-dir", self.plugins, *words),
+            ),
+            folder=self.folder,
+            environ=self._environ(
+                {"plugins_deny": ",".join(others)}
+                | {name.replace("__", "."): value for name, value in settings.items()}
+            ),
+        )
+        self._servers.append(server)
+        if ready:
+            server.until_logged("serving", within=STARTS)
+        return server
+
+    def run(self, *words, **settings):
+        """Run a command of flowhooks to its end."""
+        return subprocess.run(
+            self.command(*words),
+            cwd=self.folder,
+            env=self._environ({name.replace("__", "."): value for name, value in settings.items()}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def token(self):
+        """What the lock file says that the administration API asks for."""
+        return json.loads(self.database.with_name("flowhooks.db.lock").read_text())["token"]
+
+    @contextmanager
+    def ledger(self):
+        """The ledger, to look at."""
+        with closing(Reader(self.url)) as reader:
+            yield reader
+
+    def balance(self):
+        """Check that the books balance; returns them."""
+        with self.ledger() as ledger:
+            books = ledger.balance()
+        assert books.trouble == []
+        return books
+
+    def until(self, wanted, *, within=20.0, **states):
+        """Wait until `wanted(ledger)` is true; returns what it gave."""
+        end = time.monotonic() + within
+        with self.ledger() as ledger:
+            while not (found := wanted(ledger)):
+                assert time.monotonic() < end, f"not within {within} s: {ledger.balance()}"
+                time.sleep(0.02)
+        return found
+
+    def close(self):
+        """Kill every server that still runs."""
+        for server in self._servers:
+            if server.process.poll() is None:
+                server.process.kill()
+            server.wait()
+
+
+@pytest.fixture(scope="module")
+def make_site(tmp_path_factory):
+    """Make a site that lives as long as the tests of this file."""
+    sites = []
+
+    def make():
+        sites.append(Site(tmp_path_factory.mktemp("site") / "here"))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.close()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site of this test's own."""
+    site = Site(tmp_path / "site")
+    yield site
+    site.close()

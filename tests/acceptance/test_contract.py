@@ -1,0 +1,557 @@
+"""The HTTP contract, read from the outside: every status, its body, its headers, in both languages."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import sqlite3
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+PLUGIN = '''
+import os, time
+from flowhooks import Reject, Retry, handler, hookimpl
+
+def until(name):
+    while not os.path.exists(os.environ["JOURNAL"] + name):
+        time.sleep(0.01)
+
+@handler(process_key="done")
+def done(event):
+    """Show what it was given."""
+    return [event.flow_instance_id, event.kind, event.source, event.process_definition_version, event.data]
+
+@handler(callback_class="com.example.Done")
+def done_too(event):
+    """Listen to a class."""
+
+@handler(process_key="slow")
+def slow(event):
+    """Wait until the test says so."""
+    until(f".{event.flow_instance_id}")
+
+@handler(process_key="killed")
+def killed(event):
+    """Still run when the server is killed."""
+    open(os.environ["JOURNAL"] + ".entered", "w").close()
+    until(".never")
+
+@handler(process_key="fails")
+def fails(event):
+    """Fail for good."""
+    raise ValueError("the archive\\nis {full}")
+
+@handler(process_key="fails", name="fails-too")
+def fails_too(event):
+    """Fail for good as well."""
+    raise OSError("no disk")
+
+@handler(process_key="rejects", retry=Retry())
+def rejects(event):
+    """Refuse the event."""
+    raise Reject("amount is negative")
+
+@handler(process_key="retried", retry=Retry(attempts=3, delays=[0.05]))
+def retried(event, delivery):
+    """Fail twice, then do its work."""
+    if delivery.attempt < 3:
+        raise OSError("not yet")
+    return delivery.attempt
+
+@handler(process_key="done", kind="cancelled")
+def cancelled(event):
+    """Listen to another kind of call-back."""
+    return [event.kind, event.data["reason"]]
+
+@hookimpl
+def handlers():
+    return [done, done_too, slow, killed, fails, fails_too, rejects, retried, cancelled]
+'''
+CANCELLED = """{
+  "title": "Cancelled",
+  "allOf": [{"$ref": "../process-end-call-back-ro.schema.json"}],
+  "properties": {"reason": {"type": "string", "minLength": 3}},
+  "required": ["reason"]
+}"""
+WIDE = {"required": [f"member-{number:02}" for number in range(25)]}
+DONE = {"processDefinitionKey": "done"}
+SUCCESS = b'{"success": true}'
+EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@pytest.fixture(scope="module")
+def site(make_site):
+    """A folder with one plugin, one further kind of call-back, and one delivery whose server was killed."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    kinds = site.folder / "schemas/call-back"
+    kinds.mkdir(parents=True)
+    (kinds / "cancelled.schema.json").write_text(CANCELLED)
+    (kinds / "wide.schema.json").write_text(json.dumps(WIDE))
+    return site
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    """The server that this file talks to."""
+    first = site.start(schemas_dir=site.folder / "schemas")
+    first.post("killed", {"processDefinitionKey": "killed"}, Prefer="respond-async")
+    end = time.monotonic() + 10
+    while not site.journal.with_name("journal.entered").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    return site.start(schemas_dir=site.folder / "schemas", http__read_timeout=1.5)
+
+
+@pytest.fixture(autouse=True)
+def clean_log(server):
+    """Whatever is sent, the log has one JSON object a line and no traceback."""
+    yield
+    server.check_log()
+
+
+def result(site, event_id):
+    """What the only handler of an event returned."""
+    with site.ledger() as ledger:
+        (standing,) = ledger.standings(event_id)
+        return json.loads(ledger.attempts(standing.delivery_id)[-1].result)
+
+
+def is_chinese(text):
+    """Whether a sentence has Chinese characters."""
+    return bool(re.search("[\u4e00-\u9fff]", text))
+
+
+def test_a_full_success_is_exactly_what_the_api_page_says(server):
+    """200, the page's body to the byte, the event's id in a header."""
+    answer = server.post("ok-1", DONE | {"businessKey": "1", "processDefinitionVersion": 1})
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert answer.headers["Content-Length"] == str(len(SUCCESS))
+    assert EVENT_ID.fullmatch(answer.event_id)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        b'{"processDefinitionVersion": 2, "processDefinitionKey": "done"}',
+        b'\r\n\t{ "processDefinitionKey" : "d\\u006fne","processDefinitionVersion":2.0, "businessKey": null}',
+        b'{"processDefinitionVersion": 20e-1, "processDefinitionKey": "done", "callBackProcessClass": null}',
+    ],
+)
+def test_the_same_call_back_is_answered_the_same_again(server, site, again):
+    """Once for its identity, whatever the order, white space, way to write a number, and absent fields."""
+    first = server.post("again", DONE | {"processDefinitionVersion": 2})
+    second = server.post("again", again)
+    assert (second.status, second.body, second.event_id) == (200, SUCCESS, first.event_id)
+    with site.ledger() as ledger:
+        (standing,) = ledger.standings(first.event_id)
+        assert standing.attempt == 1
+
+
+def test_two_classes_of_one_instance_are_two_events(server):
+    """The class is a part of the identity, and an empty one is none."""
+    with_class = server.post("classes", {"callBackProcessClass": "com.example.Done"})
+    without = server.post("classes", DONE | {"callBackProcessClass": ""})
+    assert with_class.status == without.status == 200
+    assert with_class.event_id != without.event_id
+
+
+def test_null_is_absent_and_what_the_schema_does_not_name_is_kept(server, site):
+    """A handler sees the whole body without its nulls."""
+    body = {
+        "processDefinitionKey": "done",
+        "businessKey": None,
+        "callBackProcessClass": None,
+        "processDefinitionId": None,
+        "processDefinitionVersion": None,
+        "variables": {"amount": 12.5, "note": None, "lines": [1, None, {"a": None, "b": "流程"}]},
+        "": "\t",
+    }
+    answer = server.post("extra", body)
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    kept = {"processDefinitionKey": "done", "variables": {"amount": 12.5, "lines": [1, None, {"b": "流程"}]}, "": "\t"}
+    assert result(site, answer.event_id) == ["extra", "complete", "default", None, kept]
+
+
+def test_the_key_may_come_out_of_the_definition_id(server, site):
+    """`key:version:uuid`, as Flowable, Activiti and Camunda write it."""
+    answer = server.post("by-id", {"processDefinitionId": "done:7:6e8c3b52-5d0b-11ee-9a3f-0242ac120002"})
+    assert (answer.status, answer.body) == (200, SUCCESS)
+
+
+BODIES = {
+    "not JSON": (b'{"a": 1,\n  "b" 2}', 400, "line 2, column 7"),
+    "empty": (b"", 400, "empty"),
+    "only white space": (b" \r\n", 400, "empty"),
+    "array": (b"[]", 400, "object"),
+    "string": (b'"a"', 400, "object"),
+    "number": (b"12", 400, "object"),
+    "null": (b"null", 400, "object"),
+    "not UTF-8": (b'{"a": "\xff"}', 400, "byte number 8"),
+    "UTF-16": ('{"a": 1}'.encode("utf-16"), 400, "byte number 1"),
+    "byte order mark": (b"\xef\xbb\xbf{}", 400, "byte order mark"),
+    "duplicate keys": (b'{"a": 1, "a": 1}', 400, '"a"'),
+    "duplicate keys within": (b'{"x": [{"b": null, "b": null}]}', 400, '"b"'),
+    "NaN": (b'{"a": NaN}', 400, "NaN"),
+    "minus infinity": (b'{"a": -Infinity}', 400, "-Infinity"),
+    "1e400": (b'{"a": 1e400}', 400, "too large"),
+    "NUL": (b'{"a": "\\u0000"}', 400, "NUL"),
+    "lone surrogate": (b'{"a": "\\ud800"}', 400, "surrogate"),
+    "too deep": (b'{"a":' + b"[" * 70 + b"]" * 70 + b"}", 400, "64 levels"),
+    "rest after it": (b"{} {}", 400, "line 1, column 4"),
+    "wrong type": (b'{"businessKey": 1}', 422, "/businessKey: must be of type string"),
+    "version as a string": (b'{"processDefinitionVersion": "1"}', 422, "/processDefinitionVersion: must be of type"),
+    "version as a truth value": (b'{"processDefinitionVersion": true}', 422, "/processDefinitionVersion: must be of"),
+    "half a version": (b'{"processDefinitionVersion": 1.5}', 422, "/processDefinitionVersion: must be of type"),
+    "beyond int32": (b'{"processDefinitionVersion": 2147483648}', 422, "/processDefinitionVersion: must be at most"),
+    "key too long": (b'{"businessKey": "%s"}' % (b"k" * 513), 422, "must not be longer than 512 characters"),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_what_is_wrong_with_a_body_is_said(server, name):
+    """400 for what is not JSON, 422 for what the schema refuses: a sentence in the caller's language."""
+    body, status, says = BODIES[name]
+    path = "/flow/bad/call-back/complete"
+    assert says in server.post("bad", body).message_of_error(status, path=path)
+    assert is_chinese(server.post("bad", body, Accept_Language="zh-CN,zh;q=0.9").message_of_error(status, path=path))
+
+
+def test_the_first_twenty_violations_are_listed_and_no_value_is_repeated(server):
+    """Each with its JSON Pointer; how many there are in all is said."""
+    body = {"businessKey": ["secret-value"], "processDefinitionKey": 5, "processDefinitionVersion": "secret-value"}
+    message = server.post("many", body, kind="wide").message_of_error(422)
+    assert "28 violations, of which the first 20 are shown" in message
+    assert message.count(": must ") == 20
+    assert "secret-value" not in message
+    message = server.post("many", body).message_of_error(422)
+    names = ("/businessKey", "/processDefinitionKey", "/processDefinitionVersion")
+    assert all(f"{name}: must be of type" in message for name in names)
+    assert "secret-value" not in message
+
+
+REQUESTS = {
+    "unknown path": ("GET", "/nowhere", {}, 404, {}),
+    "root": ("GET", "/", {}, 404, {}),
+    "unknown kind": ("POST", "/flow/1/call-back/terminated", {}, 404, {}),
+    "administration": ("POST", "/api/operations/replay", {}, 404, {}),
+    "no id": ("POST", "/flow//call-back/complete", {}, 422, {}),
+    "slash at the end": ("POST", "/flow/1/call-back/complete/", {}, 404, {}),
+    "GET": ("GET", "/flow/1/call-back/complete", {}, 405, {"Allow": "POST"}),
+    "PUT": ("PUT", "/flow/1/call-back/complete", {}, 405, {"Allow": "POST"}),
+    "DELETE": ("DELETE", "/flow/1/call-back/complete", {}, 405, {"Allow": "POST"}),
+    "POST to the contract": ("POST", "/openapi.json", {}, 405, {"Allow": "GET"}),
+    "XML": ("POST", "/flow/1/call-back/complete", {"Content-Type": "application/xml"}, 415, {}),
+    "a form": ("POST", "/flow/1/call-back/complete", {"Content-Type": "application/x-www-form-urlencoded"}, 415, {}),
+    "GBK": ("POST", "/flow/1/call-back/complete", {"Content-Type": "application/json;charset=GBK"}, 415, {}),
+    "compressed": ("POST", "/flow/1/call-back/complete", {"Content-Encoding": "gzip"}, 415, {}),
+    "too large": ("POST", "/flow/1/call-back/complete", {"Content-Length": "1048577"}, 413, {}),
+    "headers too large": ("POST", "/flow/1/call-back/complete", {"X-Long": "a" * 17000}, 431, {}),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_is_wrong_with_a_request_is_said(server, name):
+    """The statuses of HTTP itself, in the same envelope."""
+    method, path, headers, status, expected = REQUESTS[name]
+    for language in ("en", "zh"):
+        answer = server.ask(
+            method, path, b"{}" if "Content-Length" not in headers else None, headers | {"Accept-Language": language}
+        )
+        assert is_chinese(answer.message_of_error(status, path=path)) == (language == "zh")
+        for header, value in expected.items():
+            assert set(value.split(", ")) <= set(answer.headers[header].split(", "))
+
+
+RAW = {
+    "no HTTP": (b"hello\r\n\r\n", 400),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "no Host": (b"POST /flow/1/call-back/complete HTTP/1.1\r\n\r\n", 400),
+    "length and chunks": (
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        400,
+    ),
+    "negative length": (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -2\r\n\r\n{}", 400),
+    "unknown coding": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "chunks too large": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n", 413),
+    "late": (b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n{", 408),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_what_never_reaches_the_application_is_answered_alike(server, name):
+    """The HTTP server's own refusals have the envelope too, and close the connection."""
+    raw, status = RAW[name]
+    head, _, body = server.send(raw).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    said = json.loads(body)
+    assert (said["success"], said["status"], said["errorInfo"]["message"]) == (False, status, said["message"])
+    assert b"connection: close" in head.lower()
+
+
+GOOD_TYPES = [
+    None,
+    "application/json",
+    "application/json;charset=UTF-8",
+    'Application/JSON; charset="utf-8"',
+    "application/vnd.flow+json",
+]
+
+
+@pytest.mark.parametrize("given", GOOD_TYPES)
+def test_a_body_may_call_itself_json_in_several_ways(server, given):
+    """Also not at all."""
+    headers = {"Content-Type": given} if given else {}
+    answer = server.ask("POST", "/flow/types/call-back/complete", json.dumps(DONE), headers)
+    assert (answer.status, answer.body) == (200, SUCCESS)
+
+
+IDS = {
+    "%41bc": 200,
+    "a%2Eb": 200,
+    "a~b_c-d.e:f": 200,
+    "..": 200,
+    "a" * 128: 200,
+    "a" * 129: 422,
+    "%61" * 128: 200,
+    "%61" * 129: 422,
+    "a%2Fb": 422,
+    "a%00b": 422,
+    "a%0d%0aX-Evil:%20b": 422,
+    "a%0A": 422,
+    "a%0a%0A": 422,
+    "%ff": 422,
+    "%E2%80%AE": 422,
+    "%E6%B5%81": 422,
+    "a%2561": 422,
+    "a%": 422,
+    "a%4": 422,
+    "a%zz": 422,
+    "a+b": 422,
+    "a%20b": 422,
+    "a;b": 422,
+    "%c0%af": 422,
+    "%ed%a0%80": 422,
+}
+
+
+@pytest.mark.parametrize("given", IDS)
+def test_the_instance_id_is_decoded_once_and_held_to_its_pattern(server, given):
+    """Nothing that could break a line, a path or a header gets in, and none of it comes back decoded."""
+    answer = server.post(given, DONE)
+    if IDS[given] == 200:
+        assert (answer.status, answer.body) == (200, SUCCESS)
+    else:
+        answer.message_of_error(422, path=f"/flow/{given}/call-back/complete")
+        assert answer.headers["X-Evil"] is None
+
+
+def test_an_id_is_the_same_encoded_or_not(server):
+    """Percent-encoding is the caller's way to write it, not a part of it."""
+    assert server.post("same%2Did", DONE).event_id == server.post("same-id", DONE).event_id
+
+
+def test_a_dead_delivery_is_500_and_names_its_handler_and_why(server):
+    """On one line; the second of two is counted; calling again answers the stored failure."""
+    answer = server.post("dead", {"processDefinitionKey": "fails"})
+    message = answer.message_of_error(500)
+    assert "2 of its handlers failed; the first is demo:fails" in message
+    assert "ValueError: the archive is {full}" in message or "OSError: no disk" in message
+    again = server.post("dead", {"processDefinitionKey": "fails"}, Accept_Language="zh")
+    assert again.event_id == answer.event_id
+    assert is_chinese(again.message_of_error(500))
+
+
+def test_a_rejected_event_is_500_and_is_not_tried_again(server, site):
+    """`Reject` is final, `retry=` or not."""
+    for _ in range(2):
+        answer = server.post("rejected", {"processDefinitionKey": "rejects"})
+        assert answer.message_of_error(500).endswith("demo:rejects failed: amount is negative")
+    with site.ledger() as ledger:
+        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+
+
+def test_an_answer_waits_for_quick_retries(server, site):
+    """200 as soon as nothing more can settle, also after failures."""
+    answer = server.post("retried", {"processDefinitionKey": "retried"})
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    assert result(site, answer.event_id) == 3
+
+
+def test_a_parked_event_is_202_and_says_so(server):
+    """Stored, though nobody wants it; in both languages; the same event again."""
+    answer = server.post("parked", {"processDefinitionKey": "nobody"})
+    chinese = server.post("parked", {"processDefinitionKey": "nobody"}, Accept_Language="zh")
+    assert answer.status == chinese.status == 202
+    assert list(answer.json) == ["success", "message"]
+    assert answer.json["success"] is True
+    assert "no handler is installed" in answer.json["message"]
+    assert "目前没有对应的处理器" in chinese.json["message"]
+    assert answer.event_id == chinese.event_id
+
+
+def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site):
+    """The answer says what is left; a second caller gets the outcome of the first one's attempt."""
+    body = {"processDefinitionKey": "slow"}
+    answer = server.post("slow-1", body, Prefer="wait=0")
+    assert (answer.status, answer.json["success"]) == (202, True)
+    running = server.post("slow-1", body, Prefer="wait=1", Accept_Language="zh")
+    assert (running.status, running.event_id) == (202, answer.event_id)
+    assert "执行中 1 个" in running.json["message"]
+    site.journal.with_name("journal.slow-1").touch()
+    joined = server.post("slow-1", body)
+    assert (joined.status, joined.body, joined.event_id) == (200, SUCCESS, answer.event_id)
+    with site.ledger() as ledger:
+        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+
+
+def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
+    """Its server was killed while it ran; nothing runs it again unasked."""
+    answer = server.post("killed", {"processDefinitionKey": "killed"})
+    assert (answer.status, answer.json["success"]) == (202, True)
+    assert "0 waiting, 0 running, 1 unknown" in answer.json["message"]
+    chinese = server.post("killed", {"processDefinitionKey": "killed"}, Accept_Language="zh-TW")
+    assert "结果未知 1 个" in chinese.json["message"]
+    with site.ledger() as ledger:
+        (standing,) = ledger.standings(answer.event_id)
+    done = server.operate(site.token(), "resolve", delivery_id=standing.delivery_id, verdict="did")
+    assert (done.status, done.json["after"]) == (200, "succeeded")
+    assert server.post("killed", {"processDefinitionKey": "killed"}).body == SUCCESS
+
+
+def test_other_data_for_one_identity_is_409_and_kept(server, site):
+    """The first stands; the second body is kept beside it, to the byte."""
+    first = server.post("conflict", DONE | {"businessKey": "a"})
+    other = b'{"processDefinitionKey":"done",  "businessKey":"b"}'
+    answer = server.post("conflict", other)
+    assert "other data" in answer.message_of_error(409)
+    assert is_chinese(server.post("conflict", other, Accept_Language="zh").message_of_error(409))
+    assert answer.event_id == first.event_id
+    with site.ledger() as ledger:
+        assert [body for _, body in ledger.conflicts(first.event_id)] == [other.decode()]
+        assert ledger.event(first.event_id).event.business_key == "a"
+    assert server.post("conflict", DONE | {"businessKey": "a"}).body == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("prefer", "applied"),
+    [
+        ("respond-async", "respond-async"),
+        ("wait=0", "wait=0"),
+        ("wait=0, wait=30", "wait=0"),
+        ("respond-async, wait=0", "respond-async, wait=0"),
+        ('handling=lenient, WAIT="0"', "wait=0"),
+    ],
+)
+def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
+    """RFC 7240: what was applied is said."""
+    began = time.monotonic()
+    answer = server.post("never", {"processDefinitionKey": "slow"}, Prefer=prefer)
+    assert time.monotonic() - began < 5
+    assert answer.status == 202
+    assert answer.headers["Preference-Applied"] == applied
+
+
+@pytest.mark.parametrize("prefer", [None, "wait=soon", "wait=-1", "wait=", "respond-async=yes"])
+def test_a_preference_that_cannot_be_read_does_not_count(server, prefer):
+    """The answer then waits as the settings say."""
+    answer = server.post("unread", DONE, **({"Prefer": prefer} if prefer else {}))
+    assert (answer.status, answer.headers["Preference-Applied"]) == (200, None)
+
+
+def test_the_contract_is_published_where_it_is_served(server):
+    """OpenAPI 3.1 on the call-back listener, with every kind there is; not the administration's."""
+    answer = server.ask("GET", "/openapi.json")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    document = answer.json
+    assert document["openapi"].startswith("3.1.")
+    paths = {"/flow/{flowInstanceId}/call-back/complete", "/flow/{flowInstanceId}/call-back/cancelled"}
+    assert paths <= set(document["paths"])
+    assert not any("api/operations" in path for path in document["paths"])
+    responses = document["paths"]["/flow/{flowInstanceId}/call-back/complete"]["post"]["responses"]
+    assert {"200", "202", "400", "401", "403", "409", "413", "415", "422", "500", "503"} <= set(responses)
+
+
+def test_a_schema_file_opens_a_kind_of_call_back(server, site):
+    """Its own rules and the five shared ones hold; its events are its own and reach its own handlers."""
+    answer = server.post("kinds", DONE | {"reason": "withdrawn"}, kind="cancelled")
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    assert result(site, answer.event_id) == ["cancelled", "withdrawn"]
+    assert server.post("kinds", DONE).event_id != answer.event_id
+    assert '"reason"' in server.post("kinds-2", DONE, kind="cancelled").message_of_error(422)
+    short = server.post("kinds-2", DONE | {"reason": "no"}, kind="cancelled")
+    assert "/reason: must not be shorter than 3" in short.message_of_error(422)
+    wrong = server.post("kinds-2", {"reason": "none", "businessKey": 1}, kind="cancelled")
+    assert "/businessKey" in wrong.message_of_error(422)
+
+
+def test_a_slow_handler_never_stops_accepting(server):
+    """At most half the threads wait; whoever comes then is answered at once, and so is unrelated work."""
+    body = {"processDefinitionKey": "slow"}
+    waiting = [
+        threading.Thread(target=server.post, args=(f"full-{number}", body), kwargs={"Prefer": "wait=2"})
+        for number in range(14)
+    ]
+    for thread in waiting:
+        thread.start()
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5:
+        asked = time.monotonic()
+        answer = server.post(f"quick-{asked}", DONE)
+        assert answer.status in {200, 202}
+        assert time.monotonic() - asked < 1
+    for thread in waiting:
+        thread.join()
+
+
+def test_a_connection_serves_many_call_backs(server):
+    """HTTP/1.1 keep-alive, good and bad ones in turn, pipelined ones in order."""
+    with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
+        for body, status in ((b"{", 400), (json.dumps(DONE).encode(), 200), (b"[]", 400), (b"{}", 202)) * 3:
+            connection.request(
+                "POST", "/flow/keep/call-back/complete" if status == 200 else "/flow/k/call-back/complete", body
+            )
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+    one = (
+        b"POST /flow/keep/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 31\r\n\r\n"
+        + b'{"processDefinitionKey":"done"}'
+    )
+    last = one.replace(b"Host: h", b"Host: h\r\nConnection: close")
+    assert server.send(one * 4 + last).count(SUCCESS) == 5
+
+
+def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
+    """Not known to be stored: come again; that is safe whether it was stored after all or not."""
+    other = make_site()
+    other.plugin("demo", PLUGIN)
+    server = other.start(ledger__timeout=0.4)
+    with closing(sqlite3.connect(other.database, isolation_level=None)) as outside:
+        outside.execute("BEGIN IMMEDIATE")
+        for language in ("en", "zh"):
+            answer = server.post("locked", DONE, Accept_Language=language)
+            assert is_chinese(answer.message_of_error(503)) == (language == "zh")
+            assert int(answer.headers["Retry-After"]) > 0
+        outside.execute("ROLLBACK")
+    end = time.monotonic() + 20
+    while (answer := server.post("locked", DONE)).status == 503:
+        assert time.monotonic() < end
+    assert (answer.status, answer.body) == (200, SUCCESS)
+    with other.ledger() as ledger:
+        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+    server.stop()
+    server.check_log()
+    assert other.balance().accepted == 1
+
+
+def test_the_books_balance_after_all_that(server, site):
+    """Nothing that was refused has left a trace, and nothing accepted is missing."""
+    books = site.balance()
+    assert books.accepted > 20
