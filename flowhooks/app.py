@@ -93,7 +93,7 @@ class App:
             log.warning(
                 "handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it"
             )
-        recovered = self.ledger.recover()
+        recovered = self.ledger.recover(absent=self.absent)
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
         self.router = Router(

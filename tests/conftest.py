@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sqlite3
 import threading
 import time
@@ -18,7 +19,7 @@ from flowhooks import State, handler, hookimpl
 from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.intake import Answer, CallBack
-from flowhooks.ledger import Reader
+from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import (
     HttpSettings,
@@ -228,10 +229,19 @@ def clock() -> HandClock:
     return HandClock()
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger with nothing in it, made once for all tests."""
+    file = tmp_path_factory.mktemp("new") / "flowhooks.db"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture
-def house(tmp_path: Path, clock: HandClock) -> Iterator[House]:
+def house(tmp_path: Path, clock: HandClock, new_database: Path) -> Iterator[House]:
     """Where `App`s are opened; all are closed at the end, and the books are checked."""
     house = House(tmp_path, clock)
+    shutil.copy(new_database, house.file)
     yield house
     house.end()
 

@@ -322,10 +322,16 @@ class Ledger(Reader):
 
         return self.write(met, timeout=600)
 
-    def recover(self) -> dict[Any, int]:
-        """Settle as lost what earlier processes left running; how many went where."""
+    def recover(self, *, absent: Collection[str] = ()) -> dict[Any, int]:
+        """Settle as lost what earlier processes left running; how many went where.
+
+        Args:
+            absent: ids of handlers that are not loaded: their deliveries wait for them.
+        """
         return self.write(
-            lambda transaction: running.recover(transaction, self._settling, self._clock.now(), self._clock.chance()),
+            lambda transaction: running.recover(
+                transaction, self._settling, self._clock.now(), chance=self._clock.chance, absent=absent
+            ),
             timeout=600,
         )
 

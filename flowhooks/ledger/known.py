@@ -88,8 +88,9 @@ def known(connection: Connection) -> list[KnownHandler]:
 def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
 
-    A waiting delivery without a time is passed over by the runner, so that a million that wait for a missing
-    plugin cost nothing.
+    A delivery without a time is passed over by the runner, so that a million that wait for a missing plugin
+    cost nothing. The same goes for an *unknown* one that nobody can be asked about; a loaded handler that can
+    tell, perhaps since its plugin was mended, is asked.
     """
     connection = transaction.connection
     here = json.dumps(list(loaded))
@@ -101,6 +102,18 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     connection.execute(
         update(deliveries)
         .where(deliveries.c.due_at.is_not(None), waiting, deliveries.c.handler.not_in(dialects.keys("here")))
+        .values(due_at=None),
+        {"here": here},
+    )
+    unknown = deliveries.c.state == State.UNKNOWN.value
+    tells = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(dialects.keys("here")))
+    connection.execute(
+        update(deliveries).where(unknown, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(tells)).values(due_at=now),
+        {"here": here},
+    )
+    connection.execute(
+        update(deliveries)
+        .where(unknown, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(tells))
         .values(due_at=None),
         {"here": here},
     )

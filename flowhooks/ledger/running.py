@@ -20,6 +20,8 @@ from flowhooks.ledger.reading import to_event
 from flowhooks.ledger.tables import attempts, deliveries, events, handlers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from flowhooks.delivery import Runner
     from flowhooks.event import Event
     from flowhooks.ledger.writer import Transaction
@@ -221,14 +223,17 @@ class Settling:
         return [item.delivery_id in moved and current[item.delivery_id] is item for item in items]
 
 
-def recover(transaction: Transaction, settling: Settling, now: int, chance: float) -> dict[State, int]:
+def recover(
+    transaction: Transaction, settling: Settling, now: int, *, chance: Callable[[], float], absent: Collection[str] = ()
+) -> dict[State, int]:
     """Settle as lost whatever is marked as running: for a start, when every process that ran before is dead.
 
     Args:
         transaction: the open transaction.
         settling: records it.
         now: microseconds since 1970.
-        chance: a random number from 0 up to 1, for the jitter.
+        chance: draws a random number from 0 up to 1, for the jitter.
+        absent: ids of handlers that are not loaded: their deliveries wait for them.
 
     Returns:
         How many deliveries went where: *waiting* where the handler declared `retry=` with attempts
@@ -240,9 +245,11 @@ def recover(transaction: Transaction, settling: Settling, now: int, chance: floa
         error = "the process was killed while this attempt ran: it may or may not have done its work"
         target, due_at = State.UNKNOWN, now if row.probes else None
         if retry is not None:
-            delay = retry.delay(row.attempt - row.retries_from, chance)
+            delay = retry.delay(row.attempt - row.retries_from, chance())
             target = State.DEAD if delay is None else State.WAITING
             due_at = None if delay is None else now + int(delay * SECOND)
+        if row.handler in absent:
+            due_at = None
         settlements.append(
             Settlement(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
         )

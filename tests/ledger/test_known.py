@@ -1,0 +1,115 @@
+"""Known handlers: what goes to one that is missing waits without costing anything, and runs when it is back."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.clock import SECOND
+
+LATER = 10**9 * SECOND
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def did(event, delivery):
+    """Tell that it did its work."""
+    return True
+
+
+def due(flow):
+    """What a runner would find, ever."""
+    return flow.app.ledger.due(flow.clock.now() + LATER, lambda _handler: 100)
+
+
+def lost(house, listener):
+    """The event of a delivery whose process was killed while it ran."""
+    flow = house.open(listener, start=False)
+    answer = flow.take(wait=0)
+    (queued,) = due(flow)
+    assert flow.app.ledger.claim(queued)
+    house.crash(flow)
+    return answer.event_id
+
+
+def test_what_is_loaded_is_remembered(house, listens):
+    """The ledger knows what each handler listened to when it was last loaded, and when that was."""
+    house.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
+    house.clock.advance(60)
+    flow = house.open(start=False)
+    (known,) = flow.app.ledger.known()
+    assert (known.id, known.last_seen_at) == ("p:nothing", house.clock.now() - 60 * SECOND)
+    assert known.selectors == listens(nothing, versions=">=3", source="a").selectors
+    assert flow.app.absent == {"p:nothing"}
+
+
+def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
+    """What it listens to now replaces what it listened to before."""
+    house.open(listens(nothing), start=False).close()
+    house.open(listens(nothing, process_key="other"), start=False).close()
+    flow = house.open(start=False)
+    assert [one.selectors.process_keys for one in flow.app.ledger.known()] == [("other",)]
+
+
+def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house, listens):
+    """At a start without the handler its waiting deliveries are not due, whenever they were; with it they are at once."""
+    first = house.open(listens(nothing), start=False)
+    event_id = first.take(wait=0).event_id
+    first.close()
+    second = house.open(start=False)
+    assert second.only(event_id).due_at is None
+    assert due(second) == []
+    assert second.app.ledger.tally()["shelved"] == 1
+    second.close()
+    house.clock.advance(100)
+    third = house.open(listens(nothing), start=False)
+    assert third.only(event_id).due_at == house.clock.now()
+    assert third.app.ledger.tally()["shelved"] == 0
+    assert [one.handler for one in due(third)] == ["p:nothing"]
+
+
+def test_a_retry_time_is_kept_while_its_handler_is_there(house, listens):
+    """A restart does not hurry a delivery that waits for its next attempt."""
+    listener = listens(nothing, retry=Retry())
+    event_id = lost(house, listener)
+    second = house.open(listener, start=False)
+    when = second.only(event_id).due_at
+    second.close()
+    third = house.open(listener, start=False)
+    assert third.only(event_id).due_at == when == house.clock.now() + 5 * SECOND
+
+
+@pytest.mark.parametrize("declared", [{"retry": Retry()}, {"probe": did}], ids=["retry", "probe"])
+def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
+    """A delivery that was lost, and whose handler is then missing, is not due until the handler is back."""
+    event_id = lost(house, listens(nothing, **declared))
+    second = house.open(start=False)
+    assert second.only(event_id).state is (State.WAITING if "retry" in declared else State.UNKNOWN)
+    assert due(second) == []
+    second.close()
+    third = house.open(listens(nothing, **declared), start=False)
+    assert [one.probe for one in due(third)] == ["probe" in declared]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["without its probe", "missing"])
+def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, listens, there):
+    """An *unknown* delivery whose handler has come to lack its probe, or is missing, is not looked at over and over."""
+    event_id = lost(house, listens(nothing, probe=did))
+    second = house.open(listens(nothing, probe=did), start=False)
+    assert [one.probe for one in due(second)] == [True]
+    second.close()
+    third = house.open(*[listens(nothing)] * there, start=False)
+    assert third.only(event_id).state is State.UNKNOWN
+    assert due(third) == []
+
+
+def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
+    """Who writes a probe because deliveries are *unknown* need only start the server with it."""
+    event_id = lost(house, listens(nothing))
+    second = house.open(listens(nothing), start=False)
+    assert (second.only(event_id).state, due(second)) == (State.UNKNOWN, [])
+    second.close()
+    third = house.open(listens(nothing, probe=did))
+    assert third.settled(event_id, State.SUCCEEDED).note == "its probe says that it did its work"

@@ -1,0 +1,192 @@
+"""Attempts: marked before they begin, recorded when they end, and found when their process was killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import OutcomeKind, Retry, State
+from flowhooks.clock import SECOND
+from flowhooks.ledger.running import Claim, claim
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def did(event, delivery):
+    """Tell that it did its work."""
+    return True
+
+
+def begun(flow, *, attempts=1):
+    """Begin an attempt of a delivery for the key `leave`, as a process that is then killed would."""
+    answer = flow.take(wait=0)
+    for number in range(attempts):
+        (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+        assert flow.app.ledger.claim(queued).attempt == number + 1
+        if number + 1 < attempts:
+            flow.app.ledger.recover()
+            flow.clock.advance(3600)
+    return answer.event_id
+
+
+def test_a_claim_is_recorded_with_its_attempt(hands):
+    """A claimed delivery is durably *running*, with an attempt that has begun and not ended, by this process."""
+    event_id, (queued,) = hands.accept("i1", "p:a", businessKey="B")
+    hands.clock.advance(3)
+    claimed = hands.ledger.claim(queued)
+    assert (claimed.attempt, claimed.retries_from) == (1, 0)
+    assert claimed.event == hands.ledger.event(event_id).event
+    assert hands.sql("SELECT state, attempt, due_at FROM deliveries") == [("running", 1, None)]
+    assert hands.sql("SELECT number, process, started_at, finished_at, outcome FROM attempts") == [
+        (1, hands.ledger.process, hands.clock.now(), None, None)
+    ]
+    assert hands.ledger.claim(queued) is None
+
+
+def test_each_claim_has_an_event_of_its_own(hands):
+    """Two deliveries of one event are claimed with data that they do not share."""
+    _, (one, other) = hands.accept("i1", "p:a", "p:b", nested={"x": [1]})
+    first, second = hands.queue_up(lambda: hands.ledger.claim(one), lambda: hands.ledger.claim(other))
+    first.event.data["nested"]["x"].append(2)
+    assert second.event.data == {"nested": {"x": [1]}}
+
+
+def test_nothing_due_is_claimed_when_it_does_not_wait(hands, house):
+    """What has succeeded, died, is unknown, closed or already running cannot be claimed."""
+    house.check_books = False
+    for number, state in enumerate(state for state in State if state is not State.WAITING):
+        _, (queued,) = hands.accept(f"i{number}", "p:a")
+        hands.bring(queued, state)
+        assert hands.ledger.claim(hands.queued(queued.delivery_id)) is None
+        assert hands.standing(queued.delivery_id).state is state
+
+
+def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
+    """How an attempt ended is kept: outcome, error, traceback, result, time."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    hands.clock.advance(2)
+    assert hands.settle(
+        queued, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now() + 5, error="é\n'\"", traceback="T\nT", result='{"a": 1}'
+    )
+    (attempt,) = hands.ledger.attempts(queued.delivery_id)
+    assert (attempt.outcome, attempt.error, attempt.traceback, attempt.result, attempt.finished_at) == (
+        OutcomeKind.FAILED,
+        "é\n'\"",
+        "T\nT",
+        '{"a": 1}',
+        hands.clock.now(),
+    )
+    assert hands.standing(queued.delivery_id).due_at == hands.clock.now() + 5
+
+
+@pytest.mark.parametrize("result", ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}'])
+def test_a_result_is_kept_as_the_text_that_it_is(hands, result):
+    """A result comes back letter by letter, though it travels inside JSON."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    hands.settle(queued, 1, result=result)
+    assert hands.ledger.attempts(queued.delivery_id)[0].result == result
+
+
+def test_a_claim_that_is_cut_off_marks_nothing(hands):
+    """When the claim's transaction breaks off after its statements, the delivery still waits and has no attempt."""
+    _, (queued,) = hands.accept("i1", "p:a")
+
+    def cut(transaction):
+        assert claim(transaction, [Claim(queued, "me", 1)])[0].attempt == 1
+        raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError):
+        hands.ledger.write(cut)
+    assert hands.standing(queued.delivery_id).state is State.WAITING
+    assert hands.ledger.attempts(queued.delivery_id) == ()
+    assert hands.ledger.claim(queued).attempt == 1
+
+
+def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
+    """When recording an end breaks off, neither the delivery nor the attempt has ended, and it can be done again."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+
+    def cut(transaction):
+        assert hands.ledger._settling(transaction, [hands.settlement(queued, 1)]) == [True]
+        raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError):
+        hands.ledger.write(cut)
+    assert hands.sql("SELECT state FROM deliveries") == [("running",)]
+    assert hands.sql("SELECT outcome, finished_at FROM attempts") == [(None, None)]
+    assert hands.settle(queued, 1)
+
+
+@pytest.mark.parametrize(
+    ("declared", "attempts", "state", "after"),
+    [
+        ({}, 1, State.UNKNOWN, None),
+        ({"probe": did}, 1, State.UNKNOWN, 0),
+        ({"retry": Retry()}, 1, State.WAITING, 5),
+        ({"retry": Retry(attempts=3, delays=(7, 90))}, 2, State.WAITING, 90),
+        ({"retry": Retry(attempts=2)}, 2, State.DEAD, None),
+        ({"retry": Retry(attempts=1)}, 1, State.DEAD, None),
+        ({"retry": Retry(attempts=1), "probe": did}, 1, State.DEAD, None),
+    ],
+    ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
+)
+def test_what_a_killed_process_left_running(house, listens, declared, attempts, state, after):
+    """At the next start it is lost: *waiting* if its handler may run again and attempts are left, else *dead*,
+    and *unknown* where its handler did not say that running twice is safe."""
+    listener = listens(nothing, **declared)
+    event_id = begun(first := house.open(listener, start=False), attempts=attempts)
+    house.crash(first)
+    house.clock.advance(10)
+    second = house.open(listener, start=False)
+    standing = second.only(event_id)
+    assert (standing.state, standing.attempt, standing.outcome) == (state, attempts, OutcomeKind.LOST)
+    assert standing.due_at == (None if after is None else house.clock.now() + after * SECOND)
+    last = second.app.ledger.attempts(standing.delivery_id)[-1]
+    assert last.finished_at == house.clock.now()
+    assert "killed" in last.error
+
+
+def test_recovery_touches_only_what_ran(house, listens):
+    """What had ended, waited or was *unknown* already stays as it was, earlier attempts too."""
+    listener = listens(nothing, retry=Retry(jitter=0))
+    first = house.open(listener, start=False)
+    event_id = begun(first, attempts=2)
+    waiting = first.take("waiting", wait=0).event_id
+    house.crash(first)
+    house.clock.advance(1)
+    second = house.open(listener, start=False)
+    assert second.only(waiting).state is State.WAITING
+    before, last = second.app.ledger.attempts(second.only(event_id).delivery_id)
+    assert before.finished_at < last.finished_at == house.clock.now()
+
+
+def test_what_only_waited_is_simply_run(house, listens, eventually):
+    """A delivery that had not begun when its process was killed is not lost: its first attempt is made."""
+    runs = []
+    listener = listens(lambda event: runs.append(event.flow_instance_id))
+    first = house.open(listener, start=False)
+    answer = first.take(wait=0)
+    house.crash(first)
+    second = house.open(listener)
+    standing = second.settled(answer.event_id, State.SUCCEEDED)
+    assert (standing.attempt, runs) == (1, ["i1"])
+
+
+def test_what_was_lost_together_does_not_come_back_together(house, listens):
+    """The jitter is drawn for each lost delivery."""
+    listener = listens(nothing, retry=Retry(delays=(100,), attempts=2, jitter=1))
+    first = house.open(listener, start=False)
+    for number in range(5):
+        first.take(f"i{number}", wait=0)
+    for queued in first.app.ledger.due(first.clock.now(), lambda _handler: 10):
+        first.app.ledger.claim(queued)
+    house.crash(first)
+    drawn = iter([0.1, 0.2, 0.3, 0.4, 0.5, *[0.6] * 10])
+    house.clock.chance = lambda: next(drawn)
+    second = house.open(listener, start=False)
+    due = [due_at for (due_at,) in second.sql("SELECT due_at FROM deliveries")]
+    assert len(set(due)) == 5
