@@ -1,4 +1,4 @@
-"""flowhooks without HTTP on a real SQLite file, with a clock that is moved by hand; after each test the books balance."""
+"""flowhooks without HTTP on a real SQLite file, with a clock moved by hand; after each test the books balance."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
 
 def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
     """A plugin with these handlers and other hooks, which are marked here."""
-    marked = {name: function if hasattr(function, "flowhooks_impl") else hookimpl(function) for name, function in hooks.items()}
+    marked = {
+        name: function if hasattr(function, "flowhooks_impl") else hookimpl(function)
+        for name, function in hooks.items()
+    }
     return SimpleNamespace(handlers=hookimpl(lambda: list(handlers)), **marked)
 
 
@@ -113,9 +116,7 @@ class Flow:
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.take(
-            CallBack(
-                source=source, kind=kind, flow_instance_id=instance, body=whole, text=json.dumps(whole)
-            ),
+            CallBack(source=source, kind=kind, flow_instance_id=instance, body=whole, text=json.dumps(whole)),
             wait=wait,
         )
 
@@ -195,7 +196,9 @@ class House:
                 sections[name] = section(**given.pop(name))
         return Settings(database=str(self.file), plugins_allow=allow, **sections, **given)
 
-    def open(self, *handlers: Handler, plugins: dict[str, object] | None = None, start: bool = True, **given: Any) -> Flow:
+    def open(
+        self, *handlers: Handler, plugins: dict[str, object] | None = None, start: bool = True, **given: Any
+    ) -> Flow:
         """An `App` with the plugin `p` of these handlers, or with other plugins by name."""
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
         app = App(self.settings(allow=tuple(objects) or ("none",), **given), clock=self.clock, objects=objects)

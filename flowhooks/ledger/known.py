@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from flowhooks.delivery import State
 from flowhooks.handler import Handler, Selectors
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import deliveries, handlers
+from flowhooks.ledger.tables import NOT_AT_REST, deliveries, handlers
 from flowhooks.retry import Retry
 
 if TYPE_CHECKING:
@@ -105,10 +105,12 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
         .values(due_at=None),
         {"here": here},
     )
-    unknown = deliveries.c.state == State.UNKNOWN.value
+    unknown = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
     tells = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(dialects.keys("here")))
     connection.execute(
-        update(deliveries).where(unknown, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(tells)).values(due_at=now),
+        update(deliveries)
+        .where(unknown, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(tells))
+        .values(due_at=now),
         {"here": here},
     )
     connection.execute(

@@ -7,14 +7,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.delivery import Attempt, OutcomeKind, Queued, State
+from flowhooks.errors import SettingsError
 from flowhooks.event import Event, from_body
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import attempts, conflicts, deliveries, events
+from flowhooks.ledger.tables import NOT_AT_REST, attempts, conflicts, deliveries, events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,6 +50,12 @@ class Standing:
     note: str = ""
 
 
+STATES: Final = (*(state.value for state in State), "parked", "dismissed")
+"""What a filter's `state` may be: the states of deliveries, then those of events that go nowhere."""
+_LATEST: Final = 2**63 - 1
+"""What a database's 64 bits hold."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Which events are meant; what is left out does not narrow. The one filter of every listing and every mass action.
@@ -63,6 +70,9 @@ class EventFilter:
         state: a delivery's state, or `"parked"` or `"dismissed"`.
         since: received at or after, in microseconds since 1970.
         until: received before, in microseconds since 1970.
+
+    Raises:
+        SettingsError: there is no such state or time; what is misspelt must not come to mean every event.
     """
 
     ids: tuple[str, ...] = ()
@@ -74,6 +84,12 @@ class EventFilter:
     state: str | None = None
     since: int | None = None
     until: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.state is not None and self.state not in STATES:
+            raise SettingsError(f"state is one of {', '.join(STATES)}, not {self.state!r}")
+        if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
+            raise SettingsError("since and until are microseconds since 1970 that fit into 64 bits")
 
     @property
     def narrows(self) -> bool:
@@ -236,21 +252,28 @@ def _narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
         if value is not None:
             query = query.where(column == value)
     if wanted.ids:
-        query = query.where(events.c.id.in_(wanted.ids))
+        query = query.where(events.c.id.in_(dialects.keys("ids"))).params(ids=json.dumps(wanted.ids))
     if wanted.since is not None:
         query = query.where(events.c.received_at >= wanted.since)
     if wanted.until is not None:
         query = query.where(events.c.received_at < wanted.until)
     if wanted.state in {"parked", "dismissed"}:
         query = query.where(events.c.state == wanted.state)
-    of_delivery = []
-    if wanted.state in set(State):
-        of_delivery.append(deliveries.c.state == wanted.state)
-    if wanted.handler is not None:
-        of_delivery.append(deliveries.c.handler == wanted.handler)
-    if of_delivery:
+    if of_delivery := _of_delivery(wanted):
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
     return query
+
+
+def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    """What a filter asks of one and the same delivery of an event."""
+    asked: list[ColumnElement[bool]] = []
+    if wanted.state in set(State):
+        asked.append(deliveries.c.state == wanted.state)
+    if wanted.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
+        asked.append(NOT_AT_REST)
+    if wanted.handler is not None:
+        asked.append(deliveries.c.handler == wanted.handler)
+    return asked
 
 
 def attempts_of(connection: Connection, delivery_id: str) -> tuple[Attempt, ...]:
@@ -284,9 +307,7 @@ def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]
 def tally(connection: Connection) -> dict[str, int]:
     """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read."""
     at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
-    found = connection.execute(
-        select(deliveries.c.state, func.count()).where(deliveries.c.state.in_(at_work)).group_by(deliveries.c.state)
-    )
+    found = connection.execute(select(deliveries.c.state, func.count()).where(NOT_AT_REST).group_by(deliveries.c.state))
     waiting = deliveries.c.state == State.WAITING.value
     counts = {
         State.WAITING.value: select(func.count()).where(waiting, _HAS_TIME),

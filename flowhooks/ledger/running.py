@@ -17,7 +17,7 @@ from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.reading import to_event
-from flowhooks.ledger.tables import attempts, deliveries, events, handlers
+from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -122,7 +122,7 @@ _RUNNING: Final = (
         handlers.c.probes,
     )
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
-    .where(deliveries.c.state == State.RUNNING.value)
+    .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
 )
 

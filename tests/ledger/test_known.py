@@ -54,7 +54,7 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
 
 
 def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house, listens):
-    """At a start without the handler its waiting deliveries are not due, whenever they were; with it they are at once."""
+    """At a start without the handler its waiting deliveries are never due; with it they are at once."""
     first = house.open(listens(nothing), start=False)
     event_id = first.take(wait=0).event_id
     first.close()

@@ -68,7 +68,14 @@ def test_an_end_is_recorded_with_all_that_is_known_of_it(hands):
     hands.ledger.claim(queued)
     hands.clock.advance(2)
     assert hands.settle(
-        queued, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now() + 5, error="é\n'\"", traceback="T\nT", result='{"a": 1}'
+        queued,
+        1,
+        OutcomeKind.FAILED,
+        State.WAITING,
+        hands.clock.now() + 5,
+        error="é\n'\"",
+        traceback="T\nT",
+        result='{"a": 1}',
     )
     (attempt,) = hands.ledger.attempts(queued.delivery_id)
     assert (attempt.outcome, attempt.error, attempt.traceback, attempt.result, attempt.finished_at) == (
@@ -122,21 +129,21 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
 
 
 @pytest.mark.parametrize(
-    ("declared", "attempts", "state", "after"),
+    ("declared", "attempts", "ends"),
     [
-        ({}, 1, State.UNKNOWN, None),
-        ({"probe": did}, 1, State.UNKNOWN, 0),
-        ({"retry": Retry()}, 1, State.WAITING, 5),
-        ({"retry": Retry(attempts=3, delays=(7, 90))}, 2, State.WAITING, 90),
-        ({"retry": Retry(attempts=2)}, 2, State.DEAD, None),
-        ({"retry": Retry(attempts=1)}, 1, State.DEAD, None),
-        ({"retry": Retry(attempts=1), "probe": did}, 1, State.DEAD, None),
+        ({}, 1, (State.UNKNOWN, None)),
+        ({"probe": did}, 1, (State.UNKNOWN, 0)),
+        ({"retry": Retry()}, 1, (State.WAITING, 5)),
+        ({"retry": Retry(attempts=3, delays=(7, 90))}, 2, (State.WAITING, 90)),
+        ({"retry": Retry(attempts=2)}, 2, (State.DEAD, None)),
+        ({"retry": Retry(attempts=1)}, 1, (State.DEAD, None)),
+        ({"retry": Retry(attempts=1), "probe": did}, 1, (State.DEAD, None)),
     ],
     ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
 )
-def test_what_a_killed_process_left_running(house, listens, declared, attempts, state, after):
-    """At the next start it is lost: *waiting* if its handler may run again and attempts are left, else *dead*,
-    and *unknown* where its handler did not say that running twice is safe."""
+def test_what_a_killed_process_left_running(house, listens, declared, attempts, ends):
+    """It is lost: *waiting* if its handler may run again and attempts are left, else *dead*; without `retry=` *unknown*."""
+    state, after = ends
     listener = listens(nothing, **declared)
     event_id = begun(first := house.open(listener, start=False), attempts=attempts)
     house.crash(first)

@@ -1,0 +1,234 @@
+"""Reading: filters mean exactly what they say, listings page, and looking for work costs no scan."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from flowhooks import OutcomeKind, State
+from flowhooks.errors import LedgerUnusable, NotFound, SettingsError
+from flowhooks.ledger import Reader
+from flowhooks.ledger.reading import EventFilter
+
+PARTIAL = ("deliveries_open", "deliveries_due", "deliveries_shelved", "events_parked")
+"""Indexes of a part of a table, which may be gone through whole."""
+
+
+def ids(found):
+    """The events of a listing."""
+    return [stored.event.id for stored in found]
+
+
+def put(hands, instance, state, *, handler="p:a", **body):
+    """An event with one delivery in a state."""
+    event_id, (queued,) = hands.accept(instance, handler, **body)
+    hands.bring(queued, state)
+    return event_id
+
+
+@pytest.mark.parametrize(
+    ("wanted", "means"),
+    [
+        ({}, {"one", "two", "three", "parked", "dismissed"}),
+        ({"flow_instance_id": "i1"}, {"one", "three"}),
+        ({"business_key": "B-2"}, {"two"}),
+        ({"callback_class": "C"}, {"three"}),
+        ({"process_key": "k2"}, {"two"}),
+        ({"handler": "p:b"}, {"two"}),
+        ({"state": "dead"}, {"two"}),
+        ({"state": "parked"}, {"parked"}),
+        ({"state": "dismissed"}, {"dismissed"}),
+        ({"state": "waiting", "handler": "p:b"}, set()),
+        ({"flow_instance_id": "i1", "callback_class": "C"}, {"three"}),
+        ({"flow_instance_id": "i"}, set()),
+        ({"flow_instance_id": "i_"}, set()),
+        ({"business_key": "%"}, set()),
+        ({"since": 20}, {"two", "three", "parked", "dismissed"}),
+        ({"until": 20}, {"one"}),
+        ({"since": 20, "until": 30}, {"two"}),
+    ],
+)
+def test_a_filter_means_what_it_says(hands, wanted, means):
+    """Each part of a filter narrows by exactly that; parts together narrow by all."""
+    hands.clock.time = 10
+    named = {"one": put(hands, "i1", State.WAITING, processDefinitionKey="k1")}
+    hands.clock.time = 20
+    named["two"] = put(hands, "i2", State.DEAD, handler="p:b", businessKey="B-2", processDefinitionKey="k2")
+    hands.clock.time = 30
+    named["three"] = put(hands, "i1", State.SUCCEEDED, callBackProcessClass="C")
+    named["parked"], _ = hands.accept("i4")
+    named["dismissed"], _ = hands.accept("i5")
+    hands.sql("UPDATE events SET state = 'dismissed' WHERE id = ?", named["dismissed"])
+    found = EventFilter(**wanted)
+    assert set(ids(hands.ledger.page(found, limit=100))) == {named[name] for name in means}
+    assert hands.ledger.how_many(found) == len(means)
+
+
+def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
+    """Events with a dead delivery of one handler are not those where only another handler's is dead."""
+    event_id, (first, second) = hands.accept("i1", "p:a", "p:b")
+    hands.bring(first, State.DEAD)
+    assert ids(hands.ledger.page(EventFilter(handler="p:a", state="dead"), limit=9)) == [event_id]
+    assert ids(hands.ledger.page(EventFilter(handler="p:b", state="dead"), limit=9)) == []
+    assert second.handler == "p:b"
+
+
+def test_a_state_that_there_is_not_is_refused(hands):
+    """A filter with a misspelt state is refused: it would mean every event."""
+    hands.accept("i1", "p:a")
+    with pytest.raises(SettingsError, match="ded"):
+        EventFilter(state="ded")
+
+
+def test_ids_mean_these_events(hands):
+    """Of many ids, more than a statement takes as parameters, those that there are are found."""
+    event_id, _ = hands.accept("i1", "p:a")
+    hands.accept("i2", "p:a")
+    found = hands.ledger.page(EventFilter(ids=(*(f"none-{n}" for n in range(40_000)), event_id)), limit=9)
+    assert ids(found) == [event_id]
+
+
+def test_a_listing_pages_both_ways(hands):
+    """Pages follow each other without gap or double, the newest first or the oldest first."""
+    all_ids = [hands.accept(f"i{number}", "p:a")[0] for number in range(7)]
+    for read, order in ((hands.ledger.page, all_ids), (hands.ledger.find, all_ids[::-1])):
+        seen, after = [], ""
+        while page := ids(read(EventFilter(), limit=3, after=after)):
+            seen += page
+            after = page[-1]
+        assert seen == order
+
+
+def test_an_event_that_is_not_there(hands):
+    """Asking for what is not there says so."""
+    with pytest.raises(NotFound):
+        hands.ledger.event("none")
+    assert hands.ledger.delivery("none") is None
+    assert hands.ledger.standings("none") == ()
+    assert hands.ledger.attempts("none") == ()
+    assert hands.ledger.conflicts("none") == []
+
+
+def test_a_standing_tells_of_the_last_attempt(hands):
+    """While an attempt runs, what is shown is not the error of the one before."""
+    _, (queued,) = hands.accept("i1", "p:a")
+    hands.ledger.claim(queued)
+    hands.settle(queued, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now(), error="first")
+    assert hands.standing(queued.delivery_id).error == "first"
+    hands.ledger.claim(hands.queued(queued.delivery_id))
+    standing = hands.standing(queued.delivery_id)
+    assert (standing.state, standing.attempt, standing.error, standing.outcome) == (State.RUNNING, 2, "", None)
+
+
+def test_the_tally_counts_what_is_not_at_rest(hands, house):
+    """Waiting, running, dead, unknown, shelved and parked are counted; what is at rest is not."""
+    house.check_books = False
+    for number, state in enumerate(State):
+        put(hands, f"i{number}", state)
+    hands.accept("away", "q:away", absent=["q:away"])
+    hands.accept("parked")
+    assert hands.ledger.tally() == {"waiting": 1, "running": 1, "dead": 1, "unknown": 1, "shelved": 1, "parked": 1}
+
+
+def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
+    """Of each handler the longest due come first, as many as are wanted; a time that has not come is not due."""
+    house.check_books = False
+    for number, (handler, due) in enumerate([("a", 3), ("a", 1), ("a", 2), ("b", 1), ("c", 1), ("a", 9)]):
+        _, (queued,) = hands.accept(f"i{number}", f"p:{handler}")
+        hands.sql("UPDATE deliveries SET due_at = ? WHERE id = ?", due, queued.delivery_id)
+    hands.sql("UPDATE deliveries SET state = 'unknown' WHERE handler = 'p:c'")
+    found = hands.ledger.due(3, lambda handler: {"p:a": 2, "p:b": 5, "p:c": 5}[handler])
+    whose = {
+        row[0]: row[1]
+        for row in hands.sql("SELECT d.id, e.flow_instance_id FROM deliveries d, events e WHERE e.id = event_id")
+    }
+    assert [(whose[one.delivery_id], one.probe) for one in found] == [
+        ("i1", False),
+        ("i2", False),
+        ("i3", False),
+        ("i4", True),
+    ]
+    assert [one.handler for one in hands.ledger.due(3, lambda handler: 0 if handler == "p:a" else 9)] == ["p:b", "p:c"]
+
+
+def test_looking_for_work_scans_nothing(hands):
+    """What is due is found through the index, handler by handler, whatever else is stored."""
+    hands.accept("i1", "p:a", "p:b")
+    asked = []
+
+    def note(_connection, _cursor, statement, parameters, *_):
+        asked.append((statement, parameters))
+
+    event.listen(hands.ledger._engine, "before_cursor_execute", note)
+    assert len(hands.ledger.due(hands.clock.now(), lambda _handler: 10)) == 2
+    assert len(asked) == 3
+    for statement, parameters in asked:
+        plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *parameters)]
+        of_deliveries = [line for line in plan if "deliveries" in line]
+        assert of_deliveries
+        assert all("deliveries_due" in line and line.startswith("SEARCH") for line in of_deliveries), plan
+        assert not any("TEMP B-TREE" in line for line in plan), plan
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda ledger: ledger.tally(),
+        lambda ledger: ledger.page(EventFilter(state="parked"), limit=5),
+        lambda ledger: ledger.page(EventFilter(state="dead"), limit=5),
+        lambda ledger: ledger.find(EventFilter(state="unknown", handler="p:a"), limit=5),
+        lambda ledger: ledger.page(EventFilter(flow_instance_id="i1"), limit=5),
+        lambda ledger: ledger.page(EventFilter(business_key="B"), limit=5),
+        lambda ledger: ledger.page(EventFilter(ids=("e1", "e2")), limit=5),
+        lambda ledger: ledger.parked(),
+        lambda ledger: ledger.standings("e1"),
+        lambda ledger: ledger.delivery("d1"),
+        lambda ledger: ledger.attempts("d1"),
+        lambda ledger: ledger.meet([]),
+        lambda ledger: ledger.recover(),
+    ],
+)
+def test_what_is_asked_often_goes_through_no_whole_table(hands, call):
+    """What a console, an operation or a start asks for does not read a million events or deliveries."""
+    asked = []
+    for engine in (hands.ledger._engine, hands.ledger._writing):
+        event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+    call(hands.ledger)
+    assert asked
+    plans = [row[-1] for statement, values in asked for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
+    tables = [line for line in plans if line.startswith(("SCAN deliveries", "SCAN events", "SCAN attempts"))]
+    assert [line for line in tables if not line.endswith(PARTIAL)] == []
+
+
+def test_a_reader_can_change_nothing(hands):
+    """What only looks cannot write, whatever it is asked to do."""
+    reader = Reader(f"sqlite:///{hands.flow.file}")
+    try:
+        with pytest.raises(LedgerUnusable, match="readonly"), reader.connection() as connection:
+            connection.exec_driver_sql("DELETE FROM events")
+    finally:
+        reader.close()
+
+
+def test_a_reader_of_nothing(tmp_path):
+    """A database that is not there is an error that says what to do, and is not made."""
+    file = tmp_path / "none.db"
+    with pytest.raises(LedgerUnusable, match=r"no database at .*flowhooks db upgrade"):
+        Reader(f"sqlite:///{file}")
+    assert not file.exists()
+
+
+def test_a_reader_looks_while_a_write_is_under_way(hands):
+    """Reading does not wait for the writer, and sees what was committed."""
+    hands.accept("i1", "p:a")
+    with hands.flow.locked():
+        assert hands.ledger.how_many(EventFilter()) == 1
+
+
+def test_a_time_that_the_database_cannot_compare_is_refused(hands):
+    """A time beyond 64 bits is refused as what it is."""
+    with pytest.raises(SettingsError, match="64 bits"):
+        EventFilter(since=2**63)
+    with pytest.raises(SettingsError, match="64 bits"):
+        EventFilter(until=-(2**63))
+    assert hands.ledger.page(EventFilter(since=-(2**63) + 1, until=2**63 - 1), limit=5) == []
