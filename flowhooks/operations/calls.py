@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.delivery import State
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.drain import drain
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _TEXTS: Final = frozenset({"flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state"})
 _TIMES: Final = frozenset({"since", "until"})
+_STATES: Final = (*State, "parked", "dismissed")
+_LATEST: Final = 2**63 - 1
+"""What a database's 64 bits hold."""
 
 
 def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +62,7 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
     """An `EventFilter` out of JSON.
 
     Raises:
-        SettingsError: it has a name or a type that a filter does not have.
+        SettingsError: it has a name, a type or a state that a filter does not have.
     """
     if not isinstance(value, dict):
         raise SettingsError(f"{key} is an object")
@@ -69,12 +73,14 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
         fits = (
             isinstance(given, str)
             if name in _TEXTS
-            else type(given) is int
+            else type(given) is int and abs(given) <= _LATEST
             if name in _TIMES
             else isinstance(given, list)
         ) or given is None
         if not fits:
             raise SettingsError(f"{key}.{name} is of the wrong type")
+    if (state := value.get("state")) is not None and state not in _STATES:
+        raise SettingsError(f"{key}.state is one of {', '.join(_STATES)}")
     ids = value.get("ids") or ()
     if not all(isinstance(one, str) for one in ids):
         raise SettingsError(f"{key}.ids are strings")
