@@ -248,7 +248,7 @@ class Site:
 
     def _environ(self, settings):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-        given = {f"FLOWHOOKS_{name.upper().replace('.', '_')}": str(value) for name, value in settings.items()}
+        given = {f"FLOWHOOKS_{name.upper().replace('__', '_')}": str(value) for name, value in settings.items()}
         return kept | given | {"JOURNAL": str(self.journal)}
 
     def command(self, *words):
@@ -266,10 +266,7 @@ class Site:
                 *("--database", self.database, "--plugins-dir", self.plugins, *words),
             ),
             folder=self.folder,
-            environ=self._environ(
-                {"plugins_deny": ",".join(others)}
-                | {name.replace("__", "."): value for name, value in settings.items()}
-            ),
+            environ=self._environ({"plugins_deny": ",".join(others)} | settings),
         )
         self._servers.append(server)
         if ready:
@@ -281,7 +278,7 @@ class Site:
         return subprocess.run(
             self.command(*words),
             cwd=self.folder,
-            env=self._environ({name.replace("__", "."): value for name, value in settings.items()}),
+            env=self._environ(settings),
             capture_output=True,
             text=True,
             timeout=60,
