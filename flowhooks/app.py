@@ -57,7 +57,7 @@ class App:
         self._over = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._lock = _locked(settings)
+        self._lock = locked(settings)
         try:
             self.schemas, self.plugins = load(settings, objects=objects)
             self._open()
@@ -232,8 +232,12 @@ def load(settings: Settings, *, objects: Mapping[str, object] | None = None) -> 
     return schemas, plugins
 
 
-def _locked(settings: Settings) -> Lock:
-    """The lock of the settings' database, taken."""
+def locked(settings: Settings) -> Lock:
+    """Take the lock of the settings' database.
+
+    Raises:
+        LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
+    """
     file = dialects.database_file(database_url(settings))
     if file is None:
         raise LedgerUnusable("the database must be a file")

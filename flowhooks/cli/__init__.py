@@ -33,14 +33,21 @@ class _Group(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"flowhooks.cli.{name}").command
-        return command
+        return _with_blocks(import_module(f"flowhooks.cli.{name}").command)
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except FlowhooksError as error:
             raise (_WrongUsage if isinstance(error, SettingsError) else _Trouble)(str(error)) from error
+
+
+def _with_blocks(command: click.Command) -> click.Command:
+    r"""The command, its help's blocks marked as click wants them: in a docstring, which is raw, `\b` is two letters."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_blocks(inner)
+    return command
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,3 +67,6 @@ def main() -> None:
     Settings come from flowhooks.toml, then from FLOWHOOKS_... variables, then from options.
     Exit codes: 0 done, 1 trouble found, 2 wrong usage.
     """
+
+
+_with_blocks(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,43 @@ import click
 from flowhooks.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.settings import Settings
 
 
-def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--config`, `--database` and `--plugins-dir`, and hand it the settings as its first argument.
+def utf8(value: str) -> str:
+    """The type of an option or argument that is text; what the shell passes on may be any bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8") from None
+    return value
 
-    Options of the command itself that are named in `setting_names` of its context object are settings too.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Where the settings are to come from, as a command was told.
+
+    Attributes:
+        config: the file, or None for the usual one.
+        options: values by the setting's name; None means not given.
     """
+
+    config: Path | None
+    options: Mapping[str, Any]
+
+    def load(self) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: something cannot be used; every problem that there is, one a line.
+        """
+        return load(self.config, os.environ, self.options)
+
+
+def given_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--config`, `--database` and `--plugins-dir`, and hand it a `Given` as its first argument."""
 
     @click.option(
         "--config",
@@ -41,9 +71,25 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         own = {name: kwargs.pop(name) for name in tuple(kwargs) if name in _SETTINGS}
         options = {"database": database, "plugins_dirs": list(plugins_dirs) or None, **own}
-        return function(load(config, os.environ, options), *args, **kwargs)
+        return function(Given(config=config, options=options), *args, **kwargs)
 
     return wrapped
+
+
+def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `given_options`, and hand it the settings as its first argument."""
+
+    @given_options
+    @wraps(function)
+    def wrapped(given: Given, *args: Any, **kwargs: Any) -> Any:
+        return function(given.load(), *args, **kwargs)
+
+    return wrapped
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--json`, as its argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(function)
 
 
 _SETTINGS = frozenset({"listen", "admin", "insecure", "wait"})

@@ -1,0 +1,66 @@
+"""`flowhooks check`: what was found, as a list that people or programs read; it must not know what is looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import logs, output
+from flowhooks.cli.asking import load
+from flowhooks.cli.options import given_options, json_option
+from flowhooks.errors import SettingsError
+from flowhooks.operations.check import Mark, check, from_settings_error
+
+if TYPE_CHECKING:
+    from flowhooks.cli.options import Given
+    from flowhooks.operations.check import Finding
+
+_STYLES: Final = {Mark.OK: "green", Mark.NOTE: "yellow", Mark.TROUBLE: "red"}
+
+
+@click.command("check", short_help="Find out what is wrong before, or while, it runs.")
+@json_option
+@given_options
+def command(given: Given, *, as_json: bool) -> None:
+    r"""Check the settings, plugins, routes and database, and say what is wrong and what to do.
+
+    It changes nothing and needs no running server; beside one, it says which process serves. Plugins are loaded
+    as a server loads them, so what they do when they are imported and configured is done.
+
+    \b
+    Examples:
+      flowhooks check
+      flowhooks check --config /etc/flowhooks.toml
+      flowhooks check --json | jq '.findings[] | select(.mark == "trouble")'
+
+    Exit codes: 0 no trouble (notes may be there), 1 trouble found, 2 wrong usage.
+    """
+    logs.configure("critical", "text")  # what is logged of plugins is among the findings
+    try:
+        settings = given.load()
+        found = check(settings, lambda: load(settings))
+    except SettingsError as error:
+        found = from_settings_error(error)
+    marks = Counter(one.mark for one in found)
+    if as_json:
+        counts = {"trouble": marks[Mark.TROUBLE], "notes": marks[Mark.NOTE]}
+        output.emit({**counts, "findings": [asdict(one) for one in found]})
+    else:
+        _show(found)
+        troubles = output.several(marks[Mark.TROUBLE], "trouble")
+        output.line()
+        output.line(f"{troubles}, {output.several(marks[Mark.NOTE], 'note')}.")
+    if marks[Mark.TROUBLE]:
+        raise SystemExit(1)
+
+
+def _show(found: list[Finding]) -> None:
+    width = max(len(one.about) for one in found)
+    for one in found:
+        output.line(f"{one.mark:<7}  {one.about:<{width}}  {one.what}", style=_STYLES[one.mark])
+        for word, text in (("why", one.why), ("next", one.next)):
+            if text:
+                output.line(f"{'':<7}  {'':<{width}}  {word}: {text}")

@@ -1,0 +1,155 @@
+"""`flowhooks events show`: all that is known of an event, for people or as JSON; it must not know how it is found."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.events.listing import event_table
+from flowhooks.cli.events.plain import attempts_to_json, event_to_json, standing_to_json
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.clock import to_text
+from flowhooks.delivery import State
+from flowhooks.errors import NotFound
+from flowhooks.ledger import Reader
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.delivery import Attempt
+    from flowhooks.ledger.reading import Standing, Stored
+    from flowhooks.settings import Settings
+
+MOST_EVENTS: Final = 100
+"""Events of one flow instance that are looked for: one for each kind, class and source."""
+MOST_ATTEMPTS: Final = 20
+"""Attempts of one delivery that people are shown, the latest."""
+
+
+@click.command("show", short_help="All that is known of one event.")
+@click.argument("name", type=utf8, metavar="ID_OR_FLOW")
+@click.option("--traceback", is_flag=True, help="Print the tracebacks of failed attempts too.")
+@json_option
+@settings_options
+def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
+    r"""Show all that is known of an event: its fields, body, route, deliveries and their attempts.
+
+    ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
+    process instance. If that instance has several events they are listed; --json always has all of them in full.
+
+    \b
+    Examples:
+      flowhooks events show 4711
+      flowhooks events show 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11 --traceback
+      flowhooks events show 4711 --json | jq -r '.events[].body'
+
+    Exit codes: 0 done, 1 there is no such event, 2 wrong usage.
+    """
+    with closing(Reader(database_url(settings))) as reader:
+        found = _found(reader, name)
+        if as_json:
+            output.emit({"events": [_in_full(reader, one) for one in found]})
+        elif len(found) == 1:
+            _show(reader, found[0], traceback=traceback)
+        else:
+            event_table(found)
+            output.line()
+            output.line(f"{output.several(len(found), 'event')} of this flow instance: show one of them by its id.")
+
+
+def _found(reader: Reader, name: str) -> list[Stored]:
+    """The event of this id, or that of the delivery of this id, or those of the flow instance."""
+    if found := reader.find(EventFilter(ids=(name,)), limit=1):
+        return found
+    if delivery := reader.delivery(name):
+        return [reader.event(delivery[0].id)]
+    if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
+        return found
+    raise NotFound(f"there is no event, delivery or flow instance {name}")
+
+
+def _in_full(reader: Reader, stored: Stored) -> dict[str, Any]:
+    return event_to_json(stored) | {
+        "body": stored.body,
+        "data": stored.event.data,
+        "conflicts": [
+            {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(stored.event.id)
+        ],
+        "deliveries": [
+            standing_to_json(one) | {"attempts": attempts_to_json(reader.attempts(one.delivery_id))}
+            for one in stored.standings
+        ],
+    }
+
+
+def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
+    event = stored.event
+    version = event.process_definition_version
+    output.line(f"event {event.id}: {stored.state}")
+    for word, value in (
+        ("received", f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}"),
+        ("flow instance", event.flow_instance_id),
+        ("business key", event.business_key),
+        ("class", event.callback_class),
+        ("key", event.process_definition_key),
+        ("version", None if version is None else str(version)),
+        ("definition", event.process_definition_id),
+        ("came again", output.several(stored.repeats, "time") if stored.repeats else None),
+    ):
+        if value is not None:
+            output.line(f"  {word:<14} {value}")
+    if stored.state == "parked":
+        key = " ".join(
+            f"--{option} {value}"
+            for option, value in (("class", event.callback_class), ("key", event.process_definition_key))
+            if value
+        )
+        output.line(
+            f"  No class or key handler wanted it; `flowhooks routes {key}` explains."
+            if key
+            else "  It names neither class nor key, so only a handler for every event can want it."
+        )
+    output.line("  body")
+    output.lines(output.pretty(stored.body), indent="    ")
+    for received, body in reader.conflicts(event.id):
+        output.line(f"  another body, refused with 409, came at {output.moment(received)}")
+        output.lines(output.pretty(body), indent="    ")
+    for standing in stored.standings:
+        output.line()
+        _delivery(stored, standing, reader.attempts(standing.delivery_id), traceback=traceback)
+
+
+def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, traceback: bool) -> None:
+    output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
+    output.line(f"  {'handler':<14} {standing.handler}")
+    output.line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
+    if standing.note:
+        output.line(f"  {'note':<14} {standing.note}")
+    if standing.state is State.WAITING:
+        due = "when its handler is loaded" if standing.due_at is None else f"at {output.moment(standing.due_at)} UTC"
+        output.line(f"  {'runs':<14} {due}")
+    if len(attempts) > MOST_ATTEMPTS:
+        output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
+    for one in attempts[-MOST_ATTEMPTS:]:
+        ended = "" if one.finished_at is None else f" after {output.duration(one.finished_at - one.started_at)}"
+        output.line(
+            f"  {f'attempt {one.number}':<14} {output.moment(one.started_at)} UTC: {one.outcome or 'running'}{ended}"
+        )
+        if one.error:
+            output.line(f"    {one.error}")
+        if one.result is not None:
+            output.line(f"    returned {one.result}")
+        if traceback and one.traceback:
+            output.lines(one.traceback.rstrip("\n"), indent="      ")
+    if standing.state is State.UNKNOWN:
+        output.line(f"  Say what it did: flowhooks events resolve {standing.delivery_id} --did | --did-not | --close")
+    elif standing.state is State.DEAD:
+        output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
+
+
+_STYLES: Final = {State.SUCCEEDED: "green", State.DEAD: "red", State.UNKNOWN: "red", State.WAITING: "yellow"}

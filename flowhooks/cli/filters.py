@@ -1,0 +1,75 @@
+"""The options that say which events are meant, the same for every command; it must not know what is done with them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli.options import utf8
+from flowhooks.delivery import State
+from flowhooks.ledger.reading import EventFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STATES: Final = (*(state.value for state in State), "parked", "dismissed")
+"""The states of deliveries, then those of events that have none."""
+_AGO: Final = re.compile(r"(\d{1,9})\s*([smhdw])(\s+ago)?")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def time(value: str) -> int:
+    """The type of an option that is a moment: ISO 8601, a date, or so long ago; in microseconds since 1970.
+
+    Without a zone it is UTC, as is everything that is printed.
+    """
+    try:
+        return _microseconds(value.strip())
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is not a time: write 2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d"
+        ) from None
+
+
+def _microseconds(text: str) -> int:
+    if ago := _AGO.fullmatch(text):
+        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+    else:
+        moment = datetime.fromisoformat(text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `wanted`."""
+
+    @click.option("--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given several times.")
+    @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="The engine's process instance id.")
+    @click.option("--business-key", type=utf8, metavar="KEY", help="Exactly this business key.")
+    @click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="Exactly this call-back class.")
+    @click.option("--key", "process_key", type=utf8, metavar="KEY", help="Exactly this process definition key.")
+    @click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler.")
+    @click.option(
+        "--state",
+        type=click.Choice(STATES),
+        metavar="STATE",
+        help=f"With a delivery that is {', '.join(STATES[:-3])} or {STATES[-3]}; or parked, or dismissed.",
+    )
+    @click.option("--since", type=time, metavar="TIME", help="Received at or after TIME, such as 2026-11-24 or 2h.")
+    @click.option("--until", type=time, metavar="TIME", help="Received before TIME.")
+    @wraps(function)
+    def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
+        if since is not None and until is not None and since >= until:
+            raise click.UsageError("--since must lie before --until: nothing can be between them.")
+        narrowing = {name: kwargs.pop(name) for name in _NAMES}
+        wanted = EventFilter(ids=ids, since=since, until=until, **narrowing)
+        return function(*args, wanted=wanted, **kwargs)
+
+    return wrapped
+
+
+_NAMES: Final = ("flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state")

@@ -1,0 +1,181 @@
+"""How commands print: tables, one JSON document, lines that no value can break out of.
+
+It must not know what is printed. rich is loaded only where it is used, for it takes as long as a short command.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.clock import to_datetime
+from flowhooks.messages import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rich.console import Console
+
+WIDTH: Final = 120
+"""Columns of a table that does not go to a terminal, unless COLUMNS says otherwise."""
+LONGEST: Final = 2_000
+"""Characters of one value that people are shown; `--json` has all of them."""
+SLOW: Final = 1.0
+"""Seconds after which a progress bar appears."""
+
+
+def line(text: str = "", *, err: bool = False, style: str | None = None) -> None:
+    """Print one line. Whatever is in `text`, it stays one line and moves no cursor.
+
+    Args:
+        text: the line.
+        err: to the standard error.
+        style: a colour, on a terminal only.
+    """
+    stream = _ready(err=err)
+    text = shown(text, max(LONGEST, len(text) * 6))
+    coloured = click.style(text, fg=style) if style and stream.isatty() and not os.environ.get("NO_COLOR") else text
+    click.echo(coloured, err=err)
+
+
+def lines(text: str, *, indent: str = "") -> None:
+    """Print text of several lines, such as a body or a traceback, each line made inert."""
+    for one in text.split("\n"):
+        line(indent + one)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document on the standard output; in it, nothing that a terminal would obey."""
+    click.echo(to_json(document, ascii_only=not _writes_utf8(_ready())))
+
+
+def to_json(document: Any, *, ascii_only: bool = False) -> str:
+    """`document` as indented JSON in which every character can be seen, or is escaped as JSON escapes it."""
+    text = json.dumps(document, ensure_ascii=ascii_only, indent=2)
+    return "\n".join(shown(one, max(1, len(one) * 12)) for one in text.split("\n"))
+
+
+def pretty(body: str) -> str:
+    """A body as people read it: JSON indented, anything else as it is."""
+    try:
+        return to_json(json.loads(body))
+    except (ValueError, RecursionError):
+        return body
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Sequence[str] = ()) -> None:
+    """Print a table that fits the terminal; a cell may have several lines, each of which is made inert.
+
+    Args:
+        headings: one for each column.
+        rows: a cell for each column.
+        unbroken: headings of the columns whose cells are not broken into more lines than they have.
+    """
+    from rich import box  # noqa: PLC0415 (as the module says)
+    from rich.table import Table  # noqa: PLC0415 (as above)
+    from rich.text import Text  # noqa: PLC0415 (as above)
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in headings:
+        made.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
+    for row in rows:
+        made.add_row(*(Text("\n".join(shown(one, LONGEST) for one in cell.split("\n"))) for cell in row))
+    # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
+    console = _console()
+    with console.capture() as printed:
+        console.print(made)
+    _ready()
+    for one in printed.get().splitlines():
+        click.echo(one.rstrip())
+
+
+def several(count: int, one: str, many: str = "") -> str:
+    """A number with its word: `1 event`, `2 events`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def moment(microseconds: int | None) -> str:
+    """A time for people, in UTC, to the second; `-` where there is none."""
+    return "-" if microseconds is None else to_datetime(microseconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(microseconds: int) -> str:
+    """How long something took: `12 ms`, `3.4 s`, `2 min 5 s`, `3 h 2 min`."""
+    seconds = microseconds / 1_000_000
+    if seconds < 1:
+        return f"{microseconds / 1000:.0f} ms"
+    if seconds < 60:  # noqa: PLR2004 (a minute)
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@contextmanager
+def progress(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+    """A bar on the standard error, if that is a terminal and the work turns out to be slow.
+
+    Args:
+        what: is done, in a word or two.
+        total: how much there is; asked only when the bar appears.
+
+    Yields:
+        What to call with how much more has been done.
+    """
+    bar: Any = None
+    done, began = 0, time.monotonic()
+
+    def advance(more: int) -> None:
+        nonlocal bar, done
+        done += more
+        if bar is None and sys.stderr.isatty() and time.monotonic() - began > SLOW:
+            bar = _bar(what, total())
+        if bar is not None:
+            bar.update(0, completed=done)
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(what: str, total: int) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=_console(err=True), transient=True)
+    bar.add_task(what, total=total)
+    bar.start()
+    return bar
+
+
+def _console(*, err: bool = False) -> Console:
+    from rich.console import Console  # noqa: PLC0415 (as the module says)
+
+    stream = sys.stderr if err else sys.stdout
+    terminal = stream.isatty()
+    columns = os.environ.get("COLUMNS", "")
+    width = None if terminal else int(columns) if columns.isdecimal() and int(columns) > 0 else WIDTH
+    return Console(
+        file=stream, width=width, force_terminal=terminal, markup=False, highlight=False, emoji=False, soft_wrap=False
+    )
+
+
+def _writes_utf8(stream: Any) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
+
+def _ready(*, err: bool = False) -> Any:
+    """The stream, which from now on writes an escape where its encoding lacks a character, rather than fail."""
+    stream = sys.stderr if err else sys.stdout
+    if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+        stream.reconfigure(errors="backslashreplace")
+    return stream

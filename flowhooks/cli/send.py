@@ -1,0 +1,185 @@
+"""`flowhooks send`: one call-back, to try things out; it must not know what the server makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, utf8
+from flowhooks.cli.posting import post
+from flowhooks.errors import SettingsError
+
+if TYPE_CHECKING:
+    from flowhooks.cli.posting import Answer
+
+TOKEN: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
+MARGIN: Final = 15.0
+"""Seconds on top of the longest wait that a server grants."""
+LONGEST_WAIT: Final = 60.0
+_HEADERS: Final = {
+    "flowhooks-event": "Flowhooks-Event",
+    "preference-applied": "Preference-Applied",
+    "retry-after": "Retry-After",
+    "allow": "Allow",
+}
+"""The headers of an answer that say something, by their lower-case names."""
+_MEMBERS: Final = {
+    "callback_class": "callBackProcessClass",
+    "key": "processDefinitionKey",
+    "business_key": "businessKey",
+    "version": "processDefinitionVersion",
+    "definition_id": "processDefinitionId",
+}
+
+
+@click.command("send", short_help="Post one call-back, to try things out.")
+@click.argument("flow_id", type=utf8, metavar="FLOW_ID")
+@click.option(
+    "--to", default="http://127.0.0.1:8080", show_default=True, type=utf8, metavar="URL", help="The server's address."
+)
+@click.option("--kind", default="complete", show_default=True, type=utf8, metavar="KIND", help="The kind of call-back.")
+@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="callBackProcessClass in the body.")
+@click.option("--key", type=utf8, metavar="KEY", help="processDefinitionKey in the body.")
+@click.option("--business-key", type=utf8, metavar="KEY", help="businessKey in the body.")
+@click.option("--version", type=int, metavar="N", help="processDefinitionVersion in the body.")
+@click.option("--definition-id", type=utf8, metavar="ID", help="processDefinitionId in the body.")
+@click.option(
+    "--data", type=utf8, metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for the standard input."
+)
+@click.option(
+    "--wait", type=click.FloatRange(0, LONGEST_WAIT), metavar="SECONDS", help="Wait so long for the handlers."
+)
+@click.option("--async", "at_once", is_flag=True, help="Do not wait for the handlers.")
+@click.option("--language", type=click.Choice(["zh", "en"]), help="The language of the answer's message.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=f"Read the bearer token from FILE [default: the variable {TOKEN}, if it is set].",
+)
+@json_option
+def command(
+    flow_id: str,
+    *,
+    to: str,
+    kind: str,
+    data: str | None,
+    wait: float | None,
+    at_once: bool,
+    language: str | None,
+    token_file: Path | None,
+    as_json: bool,
+    **members: Any,
+) -> None:
+    r"""Post one call-back to a server, as an engine would, and print what it answers.
+
+    FLOW_ID is the process instance's id. What the options name is put into the body, over what --data has.
+    It reads no settings, and uses no proxy. A token is never given as an option, where others could read it.
+
+    \b
+    Examples:
+      flowhooks send 4711 --key contract_approval --business-key C-2026-17
+      flowhooks send 4711 --class com.example.ContractSigned --async
+      flowhooks send 4711 --data @body.json --wait 30 --language zh
+      FLOWHOOKS_TOKEN=... flowhooks send 4711 --to https://flowhooks.example.com
+
+    Exit codes: 0 the answer is a success (2xx), 1 it is not or nobody answered, 2 wrong usage.
+    """
+    if at_once and wait is not None:
+        raise click.UsageError("--wait and --async rule each other out.")
+    if not flow_id:
+        raise click.UsageError("FLOW_ID is empty.")
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if at_once or wait is not None:
+        headers["Prefer"] = "respond-async" if at_once else f"wait={wait:g}"
+    if language:
+        headers["Accept-Language"] = language
+    if token := _token(token_file):
+        headers["Authorization"] = f"Bearer {token}"
+    answer = post(
+        to,
+        f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
+        body=_body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None}),
+        headers=headers,
+        timeout=LONGEST_WAIT + MARGIN,
+    )
+    (_emit if as_json else _show)(answer)
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)
+        raise SystemExit(1)
+
+
+def _token(file: Path | None) -> str:
+    """The token, of which nothing is repeated in an error."""
+    where = f"the file {file}" if file else f"the variable {TOKEN}"
+    try:
+        token = (file.read_text(errors="replace") if file else os.environ.get(TOKEN, "")).strip()
+    except OSError as error:
+        raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
+    if file and not token:
+        raise SettingsError(f"{where} is empty")
+    if not token.isascii() or not token.isprintable() or set(token) & set(" ,"):
+        raise SettingsError(f"{where} does not hold one token: printable ASCII without blanks or commas")
+    return token
+
+
+def _body(data: str | None, members: dict[str, Any]) -> bytes:
+    """What is sent: the data as it is where nothing is to be put into it."""
+    if data is None:
+        return json.dumps(members, ensure_ascii=False).encode()
+    raw = _raw(data)
+    try:
+        body = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise click.UsageError("--data is not JSON in UTF-8.") from None
+    if not isinstance(body, dict):
+        raise click.UsageError("--data is not a JSON object.")
+    if not members:
+        return raw
+    try:
+        return json.dumps({**body, **members}, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise click.UsageError("--data has a number or a character that JSON cannot be written with.") from None
+
+
+def _raw(data: str) -> bytes:
+    if data == "-":
+        return sys.stdin.buffer.read()
+    if not data.startswith("@"):
+        return data.encode()
+    try:
+        return Path(data[1:]).read_bytes()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the file {data[1:]} cannot be read: {getattr(error, 'strerror', error)}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _shown_headers(answer: Answer) -> dict[str, str]:
+    return {name: answer.headers[lower] for lower, name in _HEADERS.items() if lower in answer.headers}
+
+
+def _emit(answer: Answer) -> None:
+    text = answer.body.decode(errors="replace")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = text
+    output.emit({"status": answer.status, "reason": answer.reason, "headers": _shown_headers(answer), "body": body})
+
+
+def _show(answer: Answer) -> None:
+    good = 200 <= answer.status < 300  # noqa: PLR2004 (HTTP's successes)
+    output.line(f"{answer.status} {answer.reason}", style="green" if good else "red")
+    for name, value in _shown_headers(answer).items():
+        output.line(f"{name}: {value}")
+    output.line()
+    output.lines(output.pretty(answer.body.decode(errors="replace")))

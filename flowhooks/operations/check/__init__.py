@@ -1,0 +1,136 @@
+"""Check: whether a server with these settings would start and run well; it changes nothing and needs no server.
+
+Plugins are loaded for it, as a server would, so their own code at import and in `configure` runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.clock import to_text
+from flowhooks.errors import SettingsError
+from flowhooks.operations.check.database import Database
+from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
+from flowhooks.operations.lookup import lookup
+from flowhooks.settings import check_binds, database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.plugins import PluginInfo, Plugins
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import Settings
+
+__all__ = ["Finding", "Mark", "check", "from_settings_error"]
+
+_ABSENT: Final = {
+    "quarantined": ("the plugin cannot be used", "mend the plugin"),
+    "denied": ("the settings keep the plugin out", "take it off plugins_deny, or put it on plugins_allow"),
+    "missing": (
+        "the plugin is not installed, or has no such handler any more",
+        "bring it back; if it is a single file, name its folder: --plugins-dir or plugins_dirs",
+    ),
+}
+"""What keeps a handler away, and what to do, by its standing in the look-up."""
+_MOST_NAMED: Final = 5
+
+
+def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> list[Finding]:
+    """Look at everything that a server with these settings stands on.
+
+    Args:
+        settings: the settings.
+        load: loads the schema files and the plugins.
+
+    Returns:
+        What was found, in the order in which a start goes through it.
+    """
+    found = [ok("settings", "the settings can be read"), *_binds(settings)]
+    try:
+        schemas, plugins = load()
+    except SettingsError as error:
+        schemas, plugins = None, None
+        found.append(trouble("plugins", str(error)))
+    if schemas is not None and plugins is not None:
+        found.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
+        found += _plugins(plugins, settings)
+    state = Database(database_url(settings))
+    found += state.findings()
+    if plugins is not None:
+        found += _routes(plugins, state.known, settings)
+    return found + state.counts
+
+
+def from_settings_error(error: SettingsError) -> list[Finding]:
+    """The findings where the settings themselves cannot be used: one for each problem."""
+    return [trouble("settings", line) for line in str(error).splitlines()]
+
+
+def _binds(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_binds(settings)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield trouble("binds", line)
+        return
+    where = f"call-backs at {settings.listen}, administration at {settings.admin}"
+    if public := settings.public_without_credential():
+        yield note("binds", where, f"other machines reach {' and '.join(public)} without a credential (insecure)")
+    else:
+        yield ok("binds", where)
+
+
+def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:
+    for info in plugins.infos:
+        yield _plugin(info)
+    for warning in plugins.warnings:
+        yield note("plugins", warning)
+    if settings.safe_mode:
+        yield note("plugins", "safe mode: no plugin is loaded")
+    elif not plugins.infos:
+        yield note(
+            "plugins",
+            "no plugin is installed",
+            "every call-back will be parked" if settings.unrouted == "park" else "every call-back will be refused",
+            "install one, or name a folder of single-file plugins: --plugins-dir or plugins_dirs",
+        )
+
+
+def _plugin(info: PluginInfo) -> Finding:
+    name = f"{info.name} {info.version}".rstrip()
+    if info.state == "loaded":
+        return ok("plugins", f"{name} is loaded, with {_several(len(info.handlers), 'handler')}")
+    if info.state == "denied":
+        return note("plugins", f"{name} is kept out by the settings", info.error)
+    return trouble(
+        "plugins",
+        f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
+        info.error,
+        "mend it; `flowhooks check --json` has its traceback" if info.traceback else "mend it",
+        traceback=info.traceback,
+    )
+
+
+def _routes(plugins: Plugins, known: Sequence[KnownHandler], settings: Settings) -> Iterator[Finding]:
+    found = lookup(plugins, known, settings.ignore.process_key)
+    plugins_of: dict[tuple[str, str], list[KnownHandler]] = {}
+    for one in known:
+        if one.id in found.absent:
+            plugins_of.setdefault((one.id.partition(":")[0], found.absent[one.id]), []).append(one)
+    for (plugin, state), missing in plugins_of.items():
+        names = ", ".join(one.id for one in missing[:_MOST_NAMED]) + (", …" if len(missing) > _MOST_NAMED else "")
+        why, to_do = _ABSENT[state]
+        yield trouble(
+            "handlers",
+            f"of plugin {plugin}, {_several(len(missing), 'handler')} known to the ledger "
+            f"{'is' if len(missing) == 1 else 'are'} not loaded: {names}",
+            f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}, and their deliveries wait",
+            to_do,
+        )
+    handlers = len(plugins.handlers) + len(found.absent)
+    yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -1,0 +1,169 @@
+"""The part of a check that looks at the database; it must not know settings or plugins."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.errors import FlowhooksError, LedgerOutdated
+from flowhooks.ledger import Reader, dialects
+from flowhooks.ledger.lock import Lock, refuse_network
+from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.lock import Holder
+
+_FIXED: Final = (3, 51, 3)
+_FIXED_EARLIER: Final = ((3, 44, 6), (3, 50, 7))
+_BEGAN: Final = (3, 7, 0)
+"""Releases of SQLite with the WAL-reset bug: from 3.7.0 to before 3.51.3, but for 3.44.6, 3.50.7 and what follows
+those in their branches (https://sqlite.org/wal.html#walresetbug)."""
+_MOST_NAMED: Final = 3
+
+
+class Database:
+    """What is found of the database; looked at once, for several parts of the list.
+
+    Attributes:
+        known: the handlers that the ledger remembers.
+        counts: the findings on what it holds.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.known: list[KnownHandler] = []
+        self.counts: list[Finding] = []
+        self._url = url
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything, the file first."""
+        if is_affected(version := dialects.library_version()):
+            yield note(
+                "database",
+                f"SQLite {version} has the WAL-reset bug, which 3.51.3 mended",
+                "two processes that write at once can spoil a database; flowhooks lets only one write, so it is safe",
+                "open the file with nothing else that writes while the server runs",
+            )
+        file = dialects.database_file(self._url)
+        if file is None:
+            yield trouble("database", "the database must be a file")
+            return
+        place = list(_place(file))
+        yield from place
+        if any(one.mark is Mark.TROUBLE for one in place):
+            return
+        holder, finding = _holder(file)
+        yield finding
+        if file.exists():
+            yield from self._contents(file, holder)
+
+    def _contents(self, file: Path, holder: Holder | None) -> Iterator[Finding]:
+        try:
+            reader = Reader(self._url)
+        except LedgerOutdated as error:
+            yield note("database", str(error), "the next start upgrades it")
+            return
+        except FlowhooksError as error:
+            yield trouble("database", str(error))
+            return
+        try:
+            if why := reader.quick_check():
+                yield trouble("database", f"{file} is damaged: {why}", "", "stop the server and restore a backup")
+                return
+            self.known = reader.known()
+            self.counts = list(_counts(reader, runs=holder is not None and bool(holder.admin)))
+            yield ok("database", f"{file} is a ledger of this version, and whole")
+        except FlowhooksError as error:
+            yield trouble("database", f"{file}: {error}")
+        finally:
+            reader.close()
+
+
+def _place(file: Path) -> Iterator[Finding]:
+    """What keeps the file from being made or written, without trying."""
+    folder = file.parent
+    lock = Lock(file).path
+    try:
+        if not folder.is_dir():
+            yield trouble("database", f"there is no folder {folder}", "", "make it, or name another: --database")
+        elif file.is_dir():
+            yield trouble("database", f"{file} is a folder", "", "name a file: --database")
+        elif unwritable := [one for one in (folder, file, lock) if one.exists() and not os.access(one, os.W_OK)]:
+            yield trouble(
+                "database", f"{unwritable[0]} cannot be written", "the server writes the file, and others beside it"
+            )
+        else:
+            refuse_network(folder)
+            if not file.exists():
+                yield note("database", f"there is none yet at {file}", "the first start makes it")
+    except (OSError, FlowhooksError) as error:
+        yield trouble("database", str(error))
+
+
+def _holder(file: Path) -> tuple[Holder | None, Finding]:
+    try:
+        holder = Lock(file).holder()
+    except FlowhooksError as error:
+        return None, trouble("server", str(error))
+    if holder is None:
+        return None, note("server", "none runs on this database", "what waits is run when one starts")
+    if not holder.admin:
+        return holder, note("server", f"none yet: process {holder.pid} has the database to itself just now")
+    return holder, ok("server", f"process {holder.pid} serves; its administration is at {holder.admin}")
+
+
+def _counts(reader: Reader, *, runs: bool) -> Iterator[Finding]:
+    tally = Counter(reader.tally())
+    yield ok(
+        "deliveries",
+        f"{tally['waiting']:,} waiting, {tally['running']:,} running" + ("" if runs else "; no server runs"),
+    )
+    if tally["shelved"]:
+        yield note("deliveries", f"{tally['shelved']:,} wait for handlers that are not loaded")
+    if tally["unknown"]:
+        yield note(
+            "deliveries",
+            f"{tally['unknown']:,} unknown",
+            "the process was killed while they ran: they may or may not have done their work",
+            "`flowhooks events list --state unknown`, then `flowhooks events resolve`",
+        )
+    if tally["dead"]:
+        yield note(
+            "deliveries",
+            f"{tally['dead']:,} dead",
+            "they failed for good",
+            "`flowhooks events list --state dead`, then `flowhooks events replay`",
+        )
+    if tally["parked"]:
+        groups = reader.parked()
+        named = [_wanted(group.callback_class, group.process_key, group.events) for group in groups[:_MOST_NAMED]]
+        more = f" and {len(groups) - _MOST_NAMED:,} more" if len(groups) > _MOST_NAMED else ""
+        yield note(
+            "deliveries",
+            f"{tally['parked']:,} parked",
+            f"when they came, no class or key handler wanted {'; '.join(named)}{more}",
+            "`flowhooks events list --state parked`; install a handler, or see `flowhooks routes --key KEY`",
+        )
+
+
+def _wanted(callback_class: str, process_key: str | None, events: int) -> str:
+    names = [f"class {callback_class}"] if callback_class else []
+    names += [f"key {process_key}"] if process_key else []
+    return f"{' and '.join(names) or 'neither class nor key'} ({events:,})"
+
+
+def is_affected(version: str) -> bool:
+    """Whether a release of SQLite has the WAL-reset bug.
+
+    Args:
+        version: such as `"3.46.1"`; one that cannot be read counts as affected.
+    """
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+    if not _BEGAN <= numbers < _FIXED:
+        return not numbers
+    return not any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _FIXED_EARLIER)

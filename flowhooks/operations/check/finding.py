@@ -1,0 +1,50 @@
+"""One thing that a check has looked at; it must not know what is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mark(StrEnum):
+    """How grave a finding is."""
+
+    OK = "ok"
+    NOTE = "note"
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        mark: how grave it is.
+        about: settings, binds, schemas, plugins, handlers, routes, database, server or deliveries.
+        what: what was found.
+        why: how it came about, or what follows from it; may be `""`.
+        next: what to do; may be `""`.
+        traceback: of a plugin that cannot be used, for its author; may be `""`.
+    """
+
+    mark: Mark
+    about: str
+    what: str
+    why: str = ""
+    next: str = ""
+    traceback: str = ""
+
+
+def ok(about: str, what: str) -> Finding:
+    """A finding that all is well."""
+    return Finding(mark=Mark.OK, about=about, what=what)
+
+
+def note(about: str, what: str, why: str = "", to_do: str = "") -> Finding:
+    """A finding that is worth knowing."""
+    return Finding(mark=Mark.NOTE, about=about, what=what, why=why, next=to_do)
+
+
+def trouble(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> Finding:
+    """A finding that keeps something from working."""
+    return Finding(mark=Mark.TROUBLE, about=about, what=what, why=why, next=to_do, traceback=traceback)

@@ -1,0 +1,54 @@
+"""The look-up as a server that starts now would have it; it must not change anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowhooks.router import Candidate, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.plugins import Plugins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookup:
+    """A router over the handlers that are loaded and those that the ledger remembers.
+
+    Attributes:
+        router: the look-up.
+        absent: the handlers that are remembered and not loaded, each with what is the matter with its plugin:
+            `"quarantined"`, `"denied"` by the settings, or `"missing"`, which it also is where the plugin is
+            loaded but has no such handler any more.
+    """
+
+    router: Router
+    absent: Mapping[str, str]
+
+    def standing(self, handler_id: str) -> str:
+        """`"present"`, or what is the matter with its plugin."""
+        return self.absent.get(handler_id, "present")
+
+
+def lookup(plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterable[str]) -> Lookup:
+    """Make the look-up.
+
+    Args:
+        plugins: what is loaded.
+        known: what the ledger remembers.
+        ignore_keys: values of `processDefinitionKey` whose events need no handler.
+    """
+    missing = [one for one in known if one.id not in plugins.handlers]
+    states = {info.name: info.state for info in plugins.infos}
+    absent = {}
+    for one in missing:
+        state = states.get(one.id.partition(":")[0])
+        absent[one.id] = state if state in {"quarantined", "denied"} else "missing"
+    candidates = [
+        *(Candidate(handler.id, handler.selectors) for handler in plugins.handlers.values()),
+        *(Candidate(one.id, one.selectors) for one in missing),
+    ]
+    return Lookup(router=Router(candidates, ignore_keys=ignore_keys), absent=absent)
