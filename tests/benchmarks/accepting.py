@@ -2,64 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 import load
 from bench import CONNECTIONS, LATER, Bench, compare, latency, rate
 from figures import Figure
-from servers import bare
+from servers import THREADS, bare
 
 if TYPE_CHECKING:
-    from bench import Comparison
+    from collections.abc import Mapping
+
+    from servers import Server
 
 WARM_UP = 1.0
 """Seconds of the same load before each one that counts."""
 
 
 def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Accept, stored before the answer, ÷ bare. Each call-back goes to a handler, which runs meanwhile."""
-    return _beside_bare(bench, "stored", prefer=LATER)
+    """Accept, stored before the answer, ÷ bare: while the handler is missing, and while it runs for each call-back."""
+    cases = {"deliveries wait": False, "deliveries run meanwhile": True}
+    return _beside_bare(bench, cases, done="stored", prefer=LATER)
 
 
 def outcome(bench: Bench) -> tuple[list[Figure], list[str]]:
-    """Answers with the handler's outcome, status 200 alone, ÷ bare."""
-    return _beside_bare(bench, "run", prefer="")
+    """Answers with the handler's outcome, status 200 alone, ÷ bare.
+
+    Only half of flowhooks' HTTP threads may wait for a handler, so both servers get two for each connection.
+    """
+    return _beside_bare(bench, {"": True}, done="run", prefer="", spare=2)
 
 
-def _beside_bare(bench: Bench, done: str, *, prefer: str) -> tuple[list[Figure], list[str]]:
+def _beside_bare(
+    bench: Bench, cases: Mapping[str, bool], *, done: str, prefer: str, spare: int = 0
+) -> tuple[list[Figure], list[str]]:
     figures, notes = [], []
     for connections in CONNECTIONS:
-        comparison = _measured(bench, connections, prefer)
-        ours, yardstick = comparison.ours, comparison.yardstick
-        figures.append(
-            Figure(
-                case=f"{connections} connections",
-                measured=f"{rate(ours)} {done}",
-                yardstick=f"{rate(yardstick)} bare",
-                judged=comparison.ratio,
+        threads = max(THREADS, connections * spare)
+        measure = _Measure(bench=bench, connections=connections, prefer=prefer, threads=threads)
+        comparisons = compare(measure.bare, *(partial(measure.ours, plugin=plugin) for plugin in cases.values()))
+        for case, comparison in zip(cases, comparisons, strict=True):
+            named = ", ".join(filter(None, [f"{connections} connections", case]))
+            ours, yardstick = comparison.ours, comparison.yardstick
+            figures.append(
+                Figure(
+                    case=named,
+                    measured=f"{rate(ours)} {done}",
+                    yardstick=f"{rate(yardstick)} bare",
+                    judged=comparison.ratio,
+                )
             )
-        )
-        notes.append(f"{connections} connections: flowhooks {latency(ours)}; bare {latency(yardstick)}")
-        if any(each.later for each in ours):
-            share = median(each.later / (each.later + each.counted) for each in ours)
-            notes.append(f"{connections} connections: {share:.1%} were answered 202 before their outcome; not counted")
+            notes.append(f"{named}, {threads} threads: flowhooks {latency(ours)}; bare {latency(yardstick)}")
+            if any(each.later for each in ours):
+                share = median(each.later / (each.later + each.counted) for each in ours)
+                notes.append(f"{named}: {share:.1%} were answered 202 before their outcome; not counted")
     return figures, notes
 
 
-def _measured(bench: Bench, connections: int, prefer: str) -> Comparison:
-    def one(url: str, name: str) -> load.Load:
-        bench.tell(f"{name}, {connections} connections")
-        for seconds in (WARM_UP, bench.seconds):
-            last = load.run(url, connections=connections, seconds=seconds, prefer=prefer, only_200=not prefer)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measure:
+    """The same load on one server or the other."""
+
+    bench: Bench
+    connections: int
+    prefer: str
+    threads: int
+
+    def bare(self) -> load.Load:
+        with self.bench.scratch() as folder, bare(folder, threads=self.threads) as server:
+            return self._load(server, "bare")
+
+    def ours(self, *, plugin: bool) -> load.Load:
+        with self.bench.site() as site:
+            if not plugin:
+                with site.serve():  # makes its handler known, so that deliveries wait for it
+                    pass
+            with site.serve(plugin=plugin, threads=self.threads) as server:
+                return self._load(server, "flowhooks")
+
+    def _load(self, server: Server, name: str) -> load.Load:
+        self.bench.tell(f"{name}, {self.connections} connections")
+        for seconds in (WARM_UP, self.bench.seconds):
+            last = load.run(
+                server.url,
+                connections=self.connections,
+                seconds=seconds,
+                prefer=self.prefer,
+                only_200=not self.prefer,
+            )
         return last
-
-    def yardstick() -> load.Load:
-        with bench.scratch() as folder, bare(folder) as server:
-            return one(server.url, "bare")
-
-    def ours() -> load.Load:
-        with bench.site() as site, site.serve() as server:
-            return one(server.url, "flowhooks")
-
-    return compare(ours, yardstick)

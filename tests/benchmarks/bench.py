@@ -78,14 +78,11 @@ class Comparison:
         return median(ours.rate / yardstick.rate for ours, yardstick in pairs)
 
 
-def compare(ours: Callable[[], load.Load], yardstick: Callable[[], load.Load]) -> Comparison:
-    """Measure the yardstick, ours, the yardstick, ours, and so on."""
-    first: list[load.Load] = []
-    second: list[load.Load] = []
-    for _ in range(ROUNDS):
-        first.append(yardstick())
-        second.append(ours())
-    return Comparison(ours=tuple(second), yardstick=tuple(first))
+def compare(yardstick: Callable[[], load.Load], *ours: Callable[[], load.Load]) -> tuple[Comparison, ...]:
+    """Measure the yardstick, then each of ours, then the yardstick again, and so on; a comparison for each of ours."""
+    rounds = [[measure() for measure in (yardstick, *ours)] for _ in range(ROUNDS)]
+    first, *others = zip(*rounds, strict=True)
+    return tuple(Comparison(ours=each, yardstick=first) for each in others)
 
 
 def rate(loads: tuple[load.Load, ...]) -> str:

@@ -114,7 +114,7 @@ def _over_http(bench: Bench, one: Site, many: Site) -> str:
                 classes=site.handlers,
             )
 
-    comparison = compare(lambda: accept(many), lambda: accept(one))
+    (comparison,) = compare(lambda: accept(one), lambda: accept(many))
     return (
         f"accepted over HTTP at {rate(comparison.ours)} with {MANY:,} handlers, all of them called back, "
         f"and at {rate(comparison.yardstick)} with 1: {comparison.ratio:.2f}"

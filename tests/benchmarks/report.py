@@ -46,10 +46,12 @@ Figures are ratios to the yardstick, except where a unit says otherwise. "At mos
 ## How each row is measured
 
 - **Durable accept**: wrk posts call-backs, each with a flowInstanceId of its own and `Prefer: respond-async`; each is
-  stored on SQLite with `synchronous=FULL` before it is answered. One handler that does nothing runs for each of them
-  meanwhile, in the same process. Any answer that is an error voids the row.
+  stored with its delivery, on SQLite with `synchronous=FULL`, before it is answered. Once while the handler's plugin is
+  missing, so that the deliveries wait: what accepting costs by itself. Once while a handler that does nothing runs for
+  each of them, in the same process. Any answer that is an error voids the row.
 - **Answer with the outcome**: the same without `Prefer`; only answers with status 200, which say that the handler has
-  succeeded and that this is stored, are counted.
+  succeeded and that this is stored, are counted. Only half of the HTTP threads may wait for handlers, so both servers
+  get two threads for each connection.
 - **Deliveries run**: call-backs are posted while their plugin is missing, so that their deliveries wait; then the
   server starts with the plugin. Counted from the first claim to the last outcome, by the times in the ledger. The
   yardstick is a quoted figure: a Celery worker on Redis on a machine of this kind.
@@ -69,6 +71,7 @@ def machine() -> dict[str, str]:
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
         "SQLite": sqlite3.sqlite_version,
         **{name: version(name) for name in PACKAGES},
+        "busy before": f"{os.getloadavg()[0]:.1f} processes on average over a minute",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 

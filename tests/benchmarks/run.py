@@ -143,13 +143,13 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None
         click.echo(load.INSTALL, err=True)
         sys.exit(2)
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
+    about = report.machine()
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
         results = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder)))
-    about = report.machine()
     if as_json:
         print(report.as_json(results, about, command))
     else:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 180)  # a file need not wrap
         console.print(report.table(results))
         for line in (*report.notes(results), *(f"{name}: {value}" for name, value in about.items()), command):
             console.print(f"- {line}", markup=False, highlight=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 THREADS = 16
-"""HTTP threads of both servers, and threads of flowhooks' runner: flowhooks' own defaults."""
+"""HTTP threads of both servers unless a row says otherwise, and threads of flowhooks' runner: its own defaults."""
 START = 60.0
 """Seconds that a server gets to become ready."""
 STOP = 60.0
@@ -91,7 +91,7 @@ class Site:
         return self.folder / "flowhooks.db"
 
     @contextmanager
-    def serve(self, *, plugin: bool = True) -> Iterator[Server]:
+    def serve(self, *, plugin: bool = True, threads: int = THREADS) -> Iterator[Server]:
         """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait."""
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
@@ -103,8 +103,8 @@ class Site:
             *("--database", str(self.database), "--plugins-dir", str(plugins)),
             *("--config", str(config)),
         ]
-        threads = {"FLOWHOOKS_HTTP_THREADS": str(THREADS), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
-        with _running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=threads) as server:
+        environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
+        with _running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
             yield server
 
     def plugins(self) -> Path:
@@ -146,10 +146,10 @@ class Site:
 
 
 @contextmanager
-def bare(folder: Path) -> Iterator[Server]:
+def bare(folder: Path, *, threads: int = THREADS) -> Iterator[Server]:
     """Run the bare app, its log in `folder`."""
     (port,) = _free_ports(1)
-    command = [sys.executable, str(Path(bare_app.__file__)), "--port", str(port), "--threads", str(THREADS)]
+    command = [sys.executable, str(Path(bare_app.__file__)), "--port", str(port), "--threads", str(threads)]
     with _running(command, folder=folder, port=port, ready=None, environ={}) as server:
         yield server
 
