@@ -72,7 +72,14 @@ def _fits() -> ColumnElement[bool]:
             outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value]),
         ),
         (deliveries.c.state == State.UNKNOWN.value, outcome == OutcomeKind.LOST.value),
-        else_=or_(none, ~_UNFINISHED),
+        # What succeeded leaves that state only by `replay --again`, which starts its retry schedule anew.
+        else_=or_(
+            none,
+            and_(
+                ~_UNFINISHED,
+                or_(outcome != OutcomeKind.SUCCEEDED.value, deliveries.c.retries_from == deliveries.c.attempt),
+            ),
+        ),
     )
 
 

@@ -28,6 +28,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import QueuePool
 
+from flowhooks.errors import LedgerUnusable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -60,7 +62,6 @@ def open_engine(url: str, *, writing: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: Any) -> None:
         if writing:
-            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
@@ -74,6 +75,24 @@ def open_engine(url: str, *, writing: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
+
+
+def write_ahead(engine: Engine) -> None:
+    """Have a database write to a log ahead of its file, so that readers and the writer do not wait for each other.
+
+    Not done on opening, for it changes the file, which may turn out to be none of ours. The file remembers it.
+
+    Raises:
+        LedgerUnusable: the folder's file system does not allow that.
+    """
+    with engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        try:
+            (mode,) = driver.execute("PRAGMA journal_mode=WAL").fetchone()
+        except sqlite3.Error as error:
+            raise LedgerUnusable(str(error)) from None
+    if mode != "wal":
+        raise LedgerUnusable(f"its folder does not let SQLite write ahead to a log (the journal mode stays {mode!r})")
 
 
 def database_file(url: str) -> Path | None:
@@ -123,7 +142,17 @@ def quick_check(engine: Engine) -> str | None:
     """What the database says is wrong with its own file, in one line, or None."""
     with engine.connect() as connection:
         answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-    return None if answer == "ok" else str(answer)
+    return None if answer == "ok" else " ".join(str(answer).split())
 
 
-__all__ = ["Integer", "database_file", "insert", "keys", "library_version", "open_engine", "quick_check", "rows"]
+__all__ = [
+    "Integer",
+    "database_file",
+    "insert",
+    "keys",
+    "library_version",
+    "open_engine",
+    "quick_check",
+    "rows",
+    "write_ahead",
+]

@@ -52,6 +52,7 @@ class Lock:
     """
 
     def __init__(self, database: Path) -> None:
+        database = database.resolve()  # a link to it is the same database
         self.path: Path = database.with_name(database.name + ".lock")
         self._file: int | None = None
 
@@ -100,11 +101,7 @@ class Lock:
         except OSError as error:
             raise LedgerUnusable(f"cannot read the lock file {self.path}: {os.strerror(error.errno or 0)}") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return _read(file, self.path)
-        else:
-            return None
+            return _held_by(file, self.path)
         finally:
             os.close(file)
 
@@ -132,14 +129,28 @@ def _taken(file: int) -> bool:
             return True
 
 
-def _read(file: int, path: Path) -> Holder:
+def _held_by(file: int, path: Path) -> Holder | None:
+    """Who holds an open lock file; one who has just taken it, or is about to let go, is looked at again."""
+    until = time.monotonic() + LOOKS_TAKE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            if (holder := _read(file)) is not None:
+                return holder
+        else:
+            return None
+        if time.monotonic() > until:
+            raise LedgerUnusable(f"another process holds {path}, but does not say who it is; try again in a moment")
+        time.sleep(LOOKS_TAKE / 10)
+
+
+def _read(file: int) -> Holder | None:
     try:
         value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
         return Holder(pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]))
     except (ValueError, KeyError, TypeError):
-        raise LedgerUnusable(
-            f"another process holds {path}, but does not say who it is; try again in a moment"
-        ) from None
+        return None
 
 
 def refuse_network(folder: Path) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.ledger import dialects
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 HEAD: Final = "0001"
 """The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
 _VERSION_TABLE: Final = "alembic_version"
+_OURS: Final = frozenset({"events", "deliveries", "attempts"})
+"""Tables that every version has; others number their migrations too."""
 
 
 def revision(connection: Connection) -> str | None:
@@ -26,7 +29,7 @@ def revision(connection: Connection) -> str | None:
         LedgerUnusable: it holds tables of something else.
     """
     tables = set(inspect(connection).get_table_names())
-    if _VERSION_TABLE in tables:
+    if _VERSION_TABLE in tables and tables >= _OURS:
         found = connection.execute(select(text("version_num")).select_from(text(_VERSION_TABLE))).scalars().all()
         if len(found) == 1:
             return str(found[0])
@@ -49,9 +52,10 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             before = revision(connection)
             if before != HEAD:
                 _alembic(connection, before)
-            return before, HEAD
+        dialects.write_ahead(engine)
     except (OperationalError, DatabaseError) as error:
         raise LedgerUnusable(str(error.orig)) from None
+    return before, HEAD
 
 
 def check(connection: Connection) -> None:

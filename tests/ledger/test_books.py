@@ -1,0 +1,162 @@
+"""The books: they balance whatever happens, and every kind of tampering shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import OutcomeKind, State
+from flowhooks.ledger.books import MOST_SHOWN
+
+ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
+
+
+@pytest.fixture
+def full(hands, house):
+    """A ledger with a delivery in every state, one of them for the second time, and events that go nowhere."""
+    for number, state in enumerate(State):
+        _, (queued,) = hands.accept(f"i{number}", f"p:{state}")
+        if state is State.CLOSED:
+            hands.bring(queued, State.DEAD)
+        hands.bring(queued, state)
+    _, (again,) = hands.accept("again", "p:again")
+    hands.bring(again, State.SUCCEEDED)
+    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], fresh=True))
+    _, (retried,) = hands.accept("retried", "p:retried")
+    hands.ledger.claim(retried)
+    hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
+    hands.accept("two", "p:x", "p:y")
+    hands.accept("parked")
+    assert hands.ledger.balance().trouble == []
+    house.check_books = False
+    return hands
+
+
+def test_the_books_of_a_ledger_in_which_everything_happened(full):
+    """They count what there is, and it adds up."""
+    books = full.ledger.balance()
+    assert books.balanced
+    assert (books.accepted, books.stored, books.purged) == (10, 10, 0)
+    assert books.events == {"parked": 1, "routed": 9}
+    assert books.deliveries == {
+        "closed": 1,
+        "dead": 1,
+        "running": 1,
+        "succeeded": 1,
+        "unknown": 1,
+        "waiting": 5,
+    }
+    assert books.attempts == 7
+
+
+def test_empty_books_balance(hands):
+    """Nothing taken in is nothing missing."""
+    assert hands.ledger.balance().balanced
+
+
+TAMPERING = {
+    "an event is deleted": ["DELETE FROM events WHERE flow_instance_id = 'parked'"],
+    "an event is deleted with all it had": [
+        "DELETE FROM attempts WHERE delivery_id = " + ONE.format("dead"),
+        "DELETE FROM deliveries WHERE handler = 'p:dead'",
+        "DELETE FROM events WHERE flow_instance_id = 'i3'",
+    ],
+    "an event is added": [
+        "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, process_definition_id, "
+        "process_definition_key, process_definition_version, body, digest, 'parked', '{}', 0, 0, received_at "
+        "FROM events LIMIT 1"
+    ],
+    "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
+    "the count of accepted events is deleted": ["DELETE FROM counters"],
+    "events are said to be purged": ["INSERT INTO counters VALUES ('purged', 'x', 1)"],
+    "a delivery that waits is deleted": ["DELETE FROM deliveries WHERE handler = 'p:waiting'"],
+    "one of two deliveries is deleted": ["DELETE FROM deliveries WHERE handler = 'p:y'"],
+    "a delivery is added": [
+        "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, changed_at "
+        "FROM deliveries WHERE handler = 'p:x'"
+    ],
+    "a delivery is moved to another event": [
+        "UPDATE deliveries SET event_id = (SELECT id FROM events WHERE flow_instance_id = 'parked') "
+        "WHERE handler = 'p:x'"
+    ],
+    "an attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("succeeded")],
+    "an earlier attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("retried")],
+    "an attempt is added": [
+        "INSERT INTO attempts SELECT delivery_id, 2, process, 0, 0, 'failed', '', '', NULL FROM attempts "
+        "WHERE delivery_id = " + ONE.format("dead")
+    ],
+    "an attempt is counted that was not made": ["UPDATE deliveries SET attempt = 2 WHERE handler = 'p:dead'"],
+    "an attempt is not counted": ["UPDATE deliveries SET attempt = 0 WHERE handler = 'p:retried'"],
+    "an attempt is renumbered": ["UPDATE attempts SET number = 2 WHERE delivery_id = " + ONE.format("dead")],
+    "an attempt that runs is said to have ended": [
+        "UPDATE attempts SET outcome = 'succeeded' WHERE delivery_id = " + ONE.format("running")
+    ],
+    "an attempt that ended is said to run": [
+        "UPDATE attempts SET outcome = NULL WHERE delivery_id = " + ONE.format("dead")
+    ],
+    "an attempt has another outcome": [
+        "UPDATE attempts SET outcome = 'failed' WHERE delivery_id = " + ONE.format("succeeded")
+    ],
+    "an event is in no state": ["UPDATE events SET state = 'gone' WHERE flow_instance_id = 'parked'"],
+    "an event that goes nowhere counts as routed": [
+        "UPDATE events SET state = 'routed' WHERE flow_instance_id = 'parked'"
+    ],
+    "a route asks for more": ["UPDATE events SET route_size = 2 WHERE flow_instance_id = 'i1'"],
+    "a delivery is in no state": ["UPDATE deliveries SET state = 'gone' WHERE handler = 'p:waiting'"],
+    **{
+        f"what is {was} is said to be {said}": [f"UPDATE deliveries SET state = '{said}' WHERE handler = 'p:{was}'"]
+        for was, all_said in {
+            "waiting": ["running", "succeeded", "unknown"],
+            "running": ["waiting", "succeeded", "dead", "unknown", "closed"],
+            "succeeded": ["waiting", "running", "dead", "unknown", "closed"],
+            "dead": ["running", "succeeded", "unknown"],
+            "unknown": ["running"],
+            "closed": ["running", "succeeded", "unknown"],
+            "again": ["running", "unknown"],
+        }.items()
+        for said in all_said
+    },
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_tampering_shows(full, what):
+    """Whoever changes rows behind the ledger's back is found out."""
+    full.sql("PRAGMA foreign_keys=OFF")
+    for statement in TAMPERING[what]:
+        full.sql(statement)
+    books = full.ledger.balance()
+    assert not books.balanced
+    assert books.trouble
+
+
+def test_trouble_names_what_it_is_about(full):
+    """A line of trouble has the id of the delivery or event, so that somebody can look."""
+    full.sql("UPDATE deliveries SET state = 'succeeded' WHERE handler = 'p:dead'")
+    ((dead,),) = full.sql("SELECT id FROM deliveries WHERE handler = 'p:dead'")
+    assert full.ledger.balance().trouble == [f"delivery {dead} does not agree with its last attempt"]
+
+
+def test_much_trouble_is_cut_short(hands, house):
+    """Of very many things of one kind the first are shown, and that there are more."""
+    house.check_books = False
+    for number in range(MOST_SHOWN + 5):
+        hands.accept(f"i{number}", "p:a")
+    hands.sql("UPDATE deliveries SET attempt = 1")
+    of_attempts = [line for line in hands.ledger.balance().trouble if "attempts" in line]
+    assert len(of_attempts) == MOST_SHOWN + 1
+    assert "more" in of_attempts[-1]
+
+
+def test_the_books_balance_while_things_happen(house, listens, together):
+    """Whenever they are checked while call-backs come in and run, they balance."""
+    flow = house.open(listens(lambda event: None), runner={"threads": 4})
+
+    def send(thread):
+        for number in range(25):
+            flow.take(f"{thread}-{number}", wait=0)
+
+    def check():
+        return [flow.app.ledger.balance().trouble for _ in range(15)]
+
+    *_, troubles = together(*[lambda thread=thread: send(thread) for thread in range(4)], check)
+    assert troubles == [[]] * 15

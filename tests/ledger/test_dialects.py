@@ -1,0 +1,121 @@
+"""What is particular to the database: durable writes, readers that cannot write, batches as one statement."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy import Integer, Text, select
+from sqlalchemy.exc import OperationalError
+
+from flowhooks.ledger import dialects
+
+
+@pytest.fixture
+def engines(tmp_path):
+    """An engine that writes and one that reads."""
+    url = f"sqlite:///{tmp_path}/a b%.db".replace("%", "%25").replace(" ", "%20")
+    writing, reading = dialects.open_engine(url, writing=True), dialects.open_engine(url, writing=False)
+    dialects.write_ahead(writing)
+    with writing.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (word TEXT)")
+    yield writing, reading
+    writing.dispose()
+    reading.dispose()
+
+
+def pragma(connection, name):
+    """The value of a pragma."""
+    return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+
+
+def test_what_is_written_is_durable(engines):
+    """The writing connection syncs at every commit (2 is FULL) to a write-ahead log, and minds foreign keys."""
+    with engines[0].connect() as connection:
+        assert pragma(connection, "journal_mode") == "wal"
+        assert pragma(connection, "synchronous") == 2
+        assert pragma(connection, "foreign_keys") == 1
+
+
+def test_there_is_one_writing_connection(engines):
+    """Nobody writes beside the writer: there is no second connection for it."""
+    writing, _ = engines
+    with writing.connect():
+        assert writing.pool.size() == 1
+        assert writing.pool._max_overflow == 0
+
+
+def test_a_reader_cannot_write(engines):
+    """A connection for reading refuses to write."""
+    with engines[1].connect() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.exec_driver_sql("INSERT INTO words VALUES ('x')")
+
+
+def test_a_reader_sees_one_moment(engines):
+    """Within one connection for reading everything is as it was at its first look."""
+    writing, reading = engines
+    with reading.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 0
+        with writing.begin() as other:
+            other.exec_driver_sql("INSERT INTO words VALUES ('x')")
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 0
+    with reading.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 1
+
+
+def test_a_failed_transaction_leaves_nothing(engines):
+    """What was written before an error is gone, and the connection can be used again."""
+    writing, _ = engines
+    with pytest.raises(ZeroDivisionError), writing.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO words VALUES ('x')")
+        raise ZeroDivisionError
+    with writing.begin() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar_one() == 0
+
+
+def test_a_batch_of_rows_is_a_table(engines):
+    """Rows handed over as JSON come out with their types, their nulls and their order."""
+    rows = dialects.rows("given", number=Integer, text=Text)
+    values = [[1, "a'b"], [2, None], [None, ""], [-(2**62), '\U0001f40d \n\\" 日本'], [0, "1"]]
+    with engines[1].connect() as connection:
+        found = connection.execute(select(rows.c.number, rows.c.text), {"given": json.dumps(values)}).all()
+        assert [list(row) for row in found] == values
+        assert connection.execute(select(rows.c.text), {"given": "[]"}).all() == []
+
+
+def test_a_batch_of_keys_is_a_list(engines):
+    """Keys handed over as JSON can be looked up with IN, however many there are."""
+    with engines[0].begin() as connection:
+        connection.exec_driver_sql("INSERT INTO words VALUES ('a'), ('b'), ('1')")
+    with engines[1].connect() as connection:
+        keys = json.dumps(["a", "1", *map(str, range(100_000, 200_000))])
+        query = select(dialects.keys("given").subquery().c.value)
+        assert len(connection.execute(query, {"given": keys}).all()) == 100_002
+
+
+def test_the_file_of_an_url(tmp_path):
+    """The file's name is read out of an URL as SQLAlchemy opens it; a database that is no file has none."""
+    assert dialects.database_file(f"sqlite:///{tmp_path}/f.db") == tmp_path / "f.db"
+    assert dialects.database_file("sqlite://") is None
+
+
+def test_a_sound_file_and_a_broken_one(engines, tmp_path):
+    """The check of a file says nothing of a sound one, and in one line what is wrong with a broken one."""
+    writing, reading = engines
+    with writing.begin() as connection:
+        for number in range(300):
+            connection.exec_driver_sql("INSERT INTO words VALUES (?)", (f"{number}" * 50,))
+    assert dialects.quick_check(reading) is None
+    reading.dispose()
+    writing.dispose()
+    file = tmp_path / "a b%.db"
+    content = bytearray(file.read_bytes())
+    content[4096 * 2 + 8 : 4096 * 2 + 200] = b"\xff" * 192
+    file.write_bytes(content)
+    broken = dialects.open_engine(f"sqlite:///{tmp_path}/a b%25.db".replace(" ", "%20"), writing=False)
+    try:
+        answer = dialects.quick_check(broken)
+        assert answer
+        assert "\n" not in answer
+    finally:
+        broken.dispose()

@@ -1,0 +1,167 @@
+"""The lock: one process writes, others learn who it is, and it is let go of however things end."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger.lock import Holder, Lock, refuse_network
+
+
+@pytest.fixture
+def locks(tmp_path):
+    """A function that makes locks of one database; all are released at the end."""
+    made = []
+
+    def make(name="f.db"):
+        made.append(Lock(tmp_path / name))
+        return made[-1]
+
+    yield make
+    for lock in made:
+        lock.release()
+
+
+def test_only_one_has_it(locks):
+    """A second one cannot take it until the first lets go."""
+    first, second = locks(), locks()
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+
+
+def test_it_says_who_has_it(locks):
+    """Others read the holder's process id, and later where it is administered and its token."""
+    first, second = locks(), locks()
+    assert second.holder() is None
+    first.acquire()
+    assert second.holder() == Holder(pid=os.getpid())
+    first.describe(Holder(pid=1, admin="http://127.0.0.1:8081", token="t" * 43))
+    assert second.holder() == Holder(pid=1, admin="http://127.0.0.1:8081", token="t" * 43)
+    first.describe(Holder(pid=2))
+    assert second.holder() == Holder(pid=2)
+    first.release()
+    assert second.holder() is None
+    assert first.path.read_bytes() == b""
+
+
+def test_nobody_else_can_read_it(locks):
+    """The file has a token in it, so only its owner may read it, whatever it was before."""
+    lock = locks()
+    lock.path.touch(0o666)
+    lock.path.chmod(0o666)
+    lock.acquire()
+    assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
+
+
+def test_the_token_is_in_no_representation():
+    """A holder that is logged or printed does not show its token."""
+    assert "secret" not in repr(Holder(pid=1, token="secret")) + str(Holder(pid=1, token="secret"))
+
+
+def test_a_killed_process_has_it_no_longer(locks, tmp_path):
+    """However a process ends, its lock ends with it."""
+    lock = locks()
+    code = (
+        "import sys, time; from pathlib import Path; from flowhooks.ledger.lock import Lock\n"
+        f"assert Lock(Path({str(tmp_path / 'f.db')!r})).acquire() or True\n"
+        f"lock = Lock(Path({str(tmp_path / 'g.db')!r})); assert lock.acquire(); print('has it', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "has it\n"
+        other = locks("g.db")
+        assert not other.acquire()
+        assert other.holder().pid == process.pid
+        process.kill()
+        process.wait()
+    assert other.acquire()
+    assert lock.acquire()
+
+
+def test_who_only_looks_keeps_nobody_out(locks):
+    """Asking who has it, over and over, does not make a start believe that somebody has."""
+    lock, looker = locks(), locks()
+    stop = threading.Event()
+    lock.acquire()
+    lock.release()
+
+    def look():
+        while not stop.is_set():
+            looker.holder()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert lock.acquire()
+            lock.release()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_link_to_a_database_is_the_same_database(locks, tmp_path):
+    """Two names of one file have one lock."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "f.db")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "folder")
+    assert locks().acquire()
+    assert not locks("link.db").acquire()
+    assert locks("folder/f.db").acquire()
+    assert not locks("elsewhere/f.db").acquire()
+
+
+def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
+    """When somebody has the lock but the file does not say who, that is said."""
+    lock = locks()
+    lock.acquire()
+    monkeypatch.setattr("flowhooks.ledger.lock.LOOKS_TAKE", 0.01)
+    for nonsense in (b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"):
+        lock.path.write_bytes(nonsense)
+        with pytest.raises(LedgerUnusable, match="does not say who"):
+            locks().holder()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    """A folder that is missing is an error that names the file."""
+    with pytest.raises(LedgerUnusable, match="cannot make the lock file"):
+        Lock(tmp_path / "none" / "f.db").acquire()
+
+
+def test_releasing_what_one_has_not_is_harmless(locks):
+    """Letting go twice, or of what was never taken, changes nothing; nor does describing."""
+    first, second = locks(), locks()
+    first.acquire()
+    second.describe(Holder(pid=9))
+    second.release()
+    assert locks().holder() == Holder(pid=os.getpid())
+    first.release()
+    first.release()
+
+
+def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
+    """A folder on a file system that cannot be trusted to lock and sync is refused; a local one is not."""
+    from flowhooks.ledger import lock
+
+    refuse_network(tmp_path)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/net\\040work nfs4 rw 0 0\n/dev/sdb {tmp_path}/net\\040work/disk xfs rw 0 0\n"
+    )
+    inside = tmp_path / "net work" / "deep"
+    (tmp_path / "net work" / "disk").mkdir(parents=True)
+    inside.mkdir()
+    assert lock._file_system(inside, mounts) == "nfs4"
+    assert lock._file_system(tmp_path / "net work" / "disk", mounts) == "xfs"
+    assert lock._file_system(tmp_path, mounts) == "ext4"
+    assert lock._file_system(tmp_path, tmp_path / "none") == ""
+    monkeypatch.setattr(lock, "_file_system", lambda _folder: "nfs4")
+    with pytest.raises(LedgerUnusable, match="network file system"):
+        Lock(inside / "f.db").acquire()

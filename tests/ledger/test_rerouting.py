@@ -1,0 +1,93 @@
+"""Parked events: grouped by what a router looks at, and given their deliveries once."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import State
+from flowhooks.ledger.rerouting import ParkedGroup, Rerouted
+
+
+def rerouted(hands, event_id, *handlers, state="routed", before=()):
+    """The event with new deliveries for these handlers."""
+    return Rerouted(
+        event_id=event_id,
+        state=state,
+        route=dict.fromkeys([*before, *handlers], "key k"),
+        deliveries=tuple((hands.clock.new_id(), handler) for handler in handlers),
+    )
+
+
+def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
+    """Kind, source, class, key and version make a group; the largest comes first."""
+    same = {"processDefinitionKey": "k", "processDefinitionVersion": 2}
+    for number in range(3):
+        hands.accept(f"i{number}", **same)
+    hands.accept("i8", callBackProcessClass="C", **same)
+    hands.accept("routed", "p:a", **same)
+    hands.ledger.accept(hands.new("i9", source="s2", kind="other"))
+    assert hands.ledger.parked() == [
+        ParkedGroup("complete", "default", "", "k", 2, 3),
+        *sorted(
+            [ParkedGroup("complete", "default", "C", "k", 2, 1), ParkedGroup("other", "s2", "", None, None, 1)],
+            key=hands.ledger.parked().index,
+        ),
+    ]
+
+
+def test_a_parked_event_gets_its_deliveries(hands):
+    """It is routed from then on, with waiting deliveries; one for a missing handler waits without a time."""
+    event_id, _ = hands.accept("i1")
+    item = rerouted(hands, event_id, "p:a", "q:away")
+    assert hands.ledger.reroute([item], absent={"q:away"}) == 1
+    stored = hands.ledger.event(event_id)
+    assert (stored.state, stored.route) == ("routed", {"p:a": "key k", "q:away": "key k"})
+    assert [(one.handler, one.state, one.due_at) for one in stored.standings] == [
+        ("p:a", State.WAITING, hands.clock.now()),
+        ("q:away", State.WAITING, None),
+    ]
+    assert hands.ledger.parked() == []
+
+
+def test_an_event_is_rerouted_once(hands, together):
+    """Of several who reroute one event at once, one does; the others find it parked no longer."""
+    event_id, _ = hands.accept("i1")
+    results = together(*[lambda: hands.ledger.reroute([rerouted(hands, event_id, "p:a")])] * 6)
+    assert sorted(results) == [0, 0, 0, 0, 0, 1]
+    assert len(hands.ledger.standings(event_id)) == 1
+
+
+def test_what_the_event_had_stays(hands):
+    """The deliveries that a parked event had of `every` handlers stay as they are, and its route grows."""
+    new = hands.new("i1", "p:every")
+    hands.ledger.accept(new)
+    hands.sql("UPDATE events SET state = 'parked'")
+    (before,) = hands.ledger.standings(new.event.id)
+    hands.ledger.reroute([rerouted(hands, new.event.id, "p:a", before=["p:every"])])
+    stored = hands.ledger.event(new.event.id)
+    assert list(stored.route) == ["p:every", "p:a"]
+    assert before in stored.standings
+    assert len(stored.standings) == 2
+
+
+def test_dismissed_is_parked_no_longer(hands):
+    """An event that nobody need want is neither parked nor routed."""
+    event_id, _ = hands.accept("i1")
+    assert hands.ledger.reroute([rerouted(hands, event_id, state="dismissed")]) == 1
+    assert hands.ledger.event(event_id).state == "dismissed"
+
+
+def test_rerouting_that_is_cut_off_leaves_all_parked(hands):
+    """When one of several cannot be given its deliveries, none of them is rerouted, and none has half of them."""
+    from flowhooks.errors import Unavailable
+
+    first, _ = hands.accept("i1")
+    second, _ = hands.accept("i2")
+    good, bad = rerouted(hands, first, "p:a"), rerouted(hands, second, "p:a")
+    bad = Rerouted(
+        event_id=second, state="routed", route=bad.route, deliveries=(*bad.deliveries, (good.deliveries[0][0], "p:b"))
+    )
+    with pytest.raises(Unavailable):
+        hands.ledger.reroute([good, bad])
+    assert [hands.ledger.event(one).state for one in (first, second)] == ["parked", "parked"]
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(0,)]
