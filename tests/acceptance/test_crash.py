@@ -1,0 +1,263 @@
+"""Kill -9 under load, again and again on one database: nothing is lost, nothing runs twice unseen."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+
+import pytest
+
+from flowhooks.ledger.reading import EventFilter
+
+PLUGIN = '''
+import os, random, time
+from flowhooks import Retry, handler, hookimpl
+
+def enter(name, event, delivery):
+    """Write down, durably, that it was entered."""
+    line = f"{name} {event.id} {delivery.id} {delivery.attempt} {event.flow_instance_id}\\n".encode()
+    file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    time.sleep(random.choice([0, 0, 0.002, 0.03]))
+
+@handler(process_key="crash")
+def plain(event, delivery):
+    """Not safe to run twice."""
+    enter("plain", event, delivery)
+
+@handler(process_key="crash", retry=Retry(attempts=50, delays=[0.05], jitter=0))
+def repeatable(event, delivery):
+    """Safe to run twice; fails now and then."""
+    enter("repeatable", event, delivery)
+    if random.random() < 0.02:
+        raise OSError("now and then")
+
+@hookimpl
+def handlers():
+    return [plain, repeatable]
+'''
+ROUNDS = 6
+CLIENTS = 8
+SEED = 20260131
+SETTINGS = {"wait": 2, "ledger__timeout": 2}
+DONE_WITH_IT = {"succeeded", "unknown", "dead", "closed"}
+
+
+class Engine(threading.Thread):
+    """An engine as it should be: it repeats a call-back until it is told that it was taken."""
+
+    def __init__(self, number, place, stop, taken, problems):
+        super().__init__(daemon=True)
+        self.number = number
+        self.place = place
+        self.stop = stop
+        self.taken = taken
+        self.problems = problems
+
+    def run(self):
+        """Call back, instance after instance."""
+        chance = random.Random(SEED + self.number)
+        connection = None
+        for count in range(1_000_000):
+            instance = f"{self.number}-{count}"
+            again = chance.random() < 0.2
+            while not self.stop.is_set():
+                try:
+                    connection = connection or http.client.HTTPConnection(*self.place[0], timeout=10)
+                    status, event_id, body = self.call(connection, instance, chance)
+                except (OSError, http.client.HTTPException):
+                    if connection:
+                        connection.close()
+                    connection = None
+                    time.sleep(0.01)
+                    continue
+                if status in {200, 202}:
+                    self.taken.append((instance, event_id, status))
+                    if not again:
+                        break
+                    again = False
+                elif status != 503:
+                    self.problems.append((instance, status, body))
+                    break
+            if self.stop.is_set():
+                break
+        if connection:
+            connection.close()
+
+    def call(self, connection, instance, chance):
+        """One call-back."""
+        headers = {"Content-Type": "application/json"}
+        if chance.random() < 0.3:
+            headers["Prefer"] = "respond-async"
+        body = json.dumps({"processDefinitionKey": "crash", "businessKey": instance})
+        connection.request("POST", f"/flow/{instance}/call-back/complete", body, headers)
+        answer = connection.getresponse()
+        raw = answer.read()
+        return answer.status, answer.headers["Flowhooks-Event"], raw
+
+
+@pytest.fixture(scope="module")
+def crashed(make_site):
+    """What is there after some rounds of load and kill -9, and a last server that has had the time to finish."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    chance = random.Random(SEED)
+    stop, taken, problems = threading.Event(), [], []
+    server = site.start(**SETTINGS)
+    place = [server.place]
+    engines = [Engine(number, place, stop, taken, problems) for number in range(CLIENTS)]
+    for engine in engines:
+        engine.start()
+    logs = []
+    for _ in range(ROUNDS):
+        before = len(taken)
+        time.sleep(chance.uniform(0.1, 0.8))
+        end = time.monotonic() + 20
+        while len(taken) < before + 20:
+            assert time.monotonic() < end, "nothing is taken"
+            time.sleep(0.005)
+        server.kill()
+        logs.append(server)
+        server = site.start(**SETTINGS)
+        place[0] = server.place
+    before = len(taken)
+    end = time.monotonic() + 20
+    while len(taken) < before + 20 and time.monotonic() < end:
+        time.sleep(0.01)
+    stop.set()
+    for engine in engines:
+        engine.join(30)
+    site.until(lambda ledger: not unfinished(ledger), within=40)
+    journal = [line.split() for line in site.journal.read_text().splitlines()]
+    site.crashes = logs
+    site.server = server
+    site.taken = taken
+    site.problems = problems
+    site.entered = [(name, event, delivery, int(attempt)) for name, event, delivery, attempt, _ in journal]
+    return site
+
+
+def unfinished(ledger):
+    """How many deliveries wait or run."""
+    tally = ledger.tally()
+    return tally["waiting"] + tally["running"] + tally["shelved"]
+
+
+@pytest.fixture(scope="module")
+def stored(crashed):
+    """Every event that is stored, by its instance."""
+    found, after = {}, ""
+    with crashed.ledger() as ledger:
+        while page := ledger.page(EventFilter(), limit=500, after=after):
+            found |= {one.event.flow_instance_id: one for one in page}
+            after = page[-1].event.id
+    return found
+
+
+def test_there_was_a_crash_worth_the_name(crashed):
+    """The rounds did kill attempts in the middle, or this file tests nothing."""
+    assert len(crashed.taken) > 20 * ROUNDS
+    assert all(server.process.returncode == -9 for server in crashed.crashes)
+    lost = [one for server in (*crashed.crashes[1:], crashed.server) for one in server.logged("recovered")]
+    assert sum(one["now_unknown"] + one["now_waiting"] for one in lost) > 0
+
+
+def test_engines_saw_nothing_but_2xx_and_503(crashed):
+    """Whatever else happened was a connection that broke; no 4xx, no 500, no conflict with itself."""
+    assert crashed.problems == []
+
+
+def test_every_call_back_that_got_a_2xx_is_there(crashed, stored):
+    """I1: a 2xx means one durable row."""
+    missing = {instance for instance, _, _ in crashed.taken} - set(stored)
+    assert missing == set()
+
+
+def test_all_2xx_for_one_call_back_speak_of_one_event(crashed, stored):
+    """However often it was sent, and to however many servers."""
+    ids = defaultdict(set)
+    for instance, event_id, _ in crashed.taken:
+        ids[instance].add(event_id)
+    assert {instance: found for instance, found in ids.items() if found != {stored[instance].event.id}} == {}
+
+
+def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
+    """What had not started was run; a lost attempt without `retry=` is unknown, with it was run again; none is dead."""
+    states = Counter()
+    for one in stored.values():
+        assert len(one.standings) == 2, one
+        states.update((standing.handler, standing.state.value) for standing in one.standings)
+    assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
+    with crashed.ledger() as ledger:
+        for one in stored.values():
+            for standing in one.standings:
+                if standing.state.value == "unknown":
+                    (attempt,) = ledger.attempts(standing.delivery_id)
+                    assert attempt.outcome.value == "lost"
+                    assert "killed while this attempt ran" in attempt.error
+
+
+def test_no_handler_without_retry_was_entered_twice(crashed):
+    """For one delivery, ever."""
+    twice = Counter(delivery for name, _, delivery, _ in crashed.entered if name == "plain")
+    assert [delivery for delivery, times in twice.items() if times > 1] == []
+
+
+def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
+    """What a handler saw agrees with what the ledger recorded before it was entered."""
+    entered = Counter((delivery, attempt) for _, _, delivery, attempt in crashed.entered)
+    assert [one for one, times in entered.items() if times > 1] == []
+    with crashed.ledger() as ledger:
+        marked = {
+            (standing.delivery_id, attempt.number): attempt
+            for one in stored.values()
+            for standing in one.standings
+            for attempt in ledger.attempts(standing.delivery_id)
+        }
+    assert set(entered) <= set(marked)
+    succeeded = {one for one, attempt in marked.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
+    assert succeeded <= set(entered)
+    events = {standing.delivery_id: one.event.id for one in stored.values() for standing in one.standings}
+    assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
+
+
+def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
+    """Conservation over all rounds; a line of the log may only be cut where the process was."""
+    assert crashed.balance().accepted == len(stored)
+    for server in crashed.crashes:
+        for line, record in zip(server.lines[:-1], server.records[:-1], strict=True):
+            assert record["event"] is not None, line
+            assert "traceback" not in record, line
+    crashed.server.check_log()
+
+
+def test_resolve_and_replay_still_work(crashed, stored):
+    """What is unknown is decided by an operator; what he says has not been done is done."""
+    token = crashed.token()
+    unknown = [standing for one in stored.values() for standing in one.standings if standing.state.value == "unknown"]
+    assert unknown, "no attempt of the handler without retry= was killed in the middle"
+    verdicts = dict(zip((one.delivery_id for one in unknown), ["did-not", "did", "close"] * len(unknown), strict=False))
+    for delivery_id, verdict in verdicts.items():
+        answer = crashed.server.operate(token, "resolve", delivery_id=delivery_id, verdict=verdict, note="looked")
+        assert answer.status == 200, answer
+    crashed.until(lambda ledger: not unfinished(ledger))
+    after = {"did-not": "succeeded", "did": "succeeded", "close": "closed"}
+    with crashed.ledger() as ledger:
+        for delivery_id, verdict in verdicts.items():
+            _, standing = ledger.delivery(delivery_id)
+            assert standing.state.value == after[verdict]
+            assert standing.attempt == (2 if verdict == "did-not" else 1)
+    again = crashed.server.operate(token, "replay", wanted={"state": "succeeded", "handler": "demo:plain"}, again=True)
+    assert again.status == 200
+    assert again.json["deliveries"] > 0
+    crashed.until(lambda ledger: not unfinished(ledger))
+    crashed.server.stop()
+    crashed.balance()
