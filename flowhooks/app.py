@@ -70,6 +70,7 @@ class App:
         self.runner = Embedded(
             threads=settings.runner.threads,
             due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
+            begin=lambda transaction, deliveries: self.ledger.begin(transaction.connection, deliveries),
             clock=self.clock,
         )
         self.ledger = Ledger(
@@ -132,6 +133,7 @@ class App:
         self.notices.start()
         self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
+        threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from threading import Event as Flag
 
+    from flowhooks.event import Event
+
 
 class State(StrEnum):
     """Where a delivery stands."""
@@ -151,6 +153,21 @@ class Queued(NamedTuple):
     probe: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An attempt that has begun: its delivery is durably marked as running.
+
+    Attributes:
+        event: read anew, so that this attempt shares its data with no other.
+        attempt: the attempt's number, from 1.
+        retries_from: attempts made before the present retry schedule.
+    """
+
+    event: Event
+    attempt: int
+    retries_from: int
+
+
 class Transaction(Protocol):
     """The ledger transaction in which a runner is told of deliveries.
 
@@ -163,6 +180,9 @@ class Transaction(Protocol):
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once the transaction is durable; never if it is not."""
 
+    def after_rollback(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called if the transaction comes to nothing."""
+
 
 class Runner(Protocol):
     """Decides when and where `execute` is called; the ledger stays the only truth: a lost or doubled call is harmless.
@@ -173,8 +193,11 @@ class Runner(Protocol):
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
 
-    def run(self, execute: Callable[[Queued], None], stop: Flag) -> None:
-        """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs."""
+    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: Flag) -> None:
+        """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs.
+
+        A runner that has claimed a delivery itself, within the transaction of `enqueue`, hands over the claim.
+        """
 
     def sweep(self, transaction: Transaction) -> None:
         """Recover what processes that died have left behind."""

@@ -6,12 +6,13 @@ import json
 import time
 import traceback
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from flowhooks.clock import SECOND
-from flowhooks.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import Reject, RetryAfter, Unavailable
 from flowhooks.ledger import Settlement
 from flowhooks.ledger.moves import Move, move, postpone
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Queued
     from flowhooks.event import Event
     from flowhooks.handler import Handler
-    from flowhooks.ledger import Claimed, Ledger
+    from flowhooks.ledger import Ledger
     from flowhooks.notices import Notices
     from flowhooks.plugins import Plugins
 
@@ -33,9 +34,11 @@ MOST_ERROR: Final = 2_000
 MOST_TRACEBACK: Final = 20_000
 MOST_RESULT: Final = 65_536
 """Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
-SETTLE_AGAIN: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
+RECORD_AGAIN: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to record an outcome while the database is down; the last one goes on."""
 
+LOOK_EVERY: Final = 0.5
+"""Seconds between looks at whether the process is about to end."""
 PROBE_AGAIN: Final = 60 * SECOND
 """How long a probe that could not tell is left alone."""
 
@@ -73,9 +76,16 @@ class Dispatch:
         self._clock = clock
         self._told = told
         self._pause = pause
+        self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
-    def execute(self, queued: Queued) -> None:
+    def execute(self, queued: Queued, claimed: Claimed | None = None) -> None:
         """Make one attempt, or ask the probe of one that is *unknown*. Harmless for a delivery that has moved on.
+
+        Returns when the attempt has ended; that is recorded soon after.
+
+        Args:
+            queued: the delivery.
+            claimed: its attempt, if its runner has begun it already.
 
         Raises:
             Unavailable: the attempt could not be marked; nothing was run.
@@ -86,7 +96,7 @@ class Dispatch:
         if queued.probe:
             self._probe(handler, queued)
             return
-        claimed = self._ledger.claim(queued)
+        claimed = claimed or self._ledger.claim(queued)
         if claimed is None:
             return
         delivery = Delivery(
@@ -140,8 +150,15 @@ class Dispatch:
             due_at,
             now,
         )
-        if not self._settled(settlement):
-            return
+
+        def recorded(settled: bool | None) -> None:
+            if settled is None:
+                self._unrecorded.put((settlement, recorded))
+            elif settled:
+                self._tell(claimed.event, delivery, outcome, settlement)
+            else:
+                log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
+
         if not outcome.succeeded:
             log.warning(
                 "attempt_failed",
@@ -154,20 +171,27 @@ class Dispatch:
                 error=settlement.error,
                 seconds=round(seconds, 6),
             )
+        try:
+            self._ledger.settle_soon(settlement, recorded)
+        except Unavailable:
+            # Too much is queued: wait for it, and so keep this thread from doing more.
+            self._record(settlement, recorded)
+
+    def _tell(self, event: Event, delivery: Delivery, outcome: Outcome, settlement: Settlement) -> None:
         self._told(
             delivery.event_id,
             Standing(
                 delivery_id=delivery.id,
                 handler=delivery.handler,
-                state=target,
+                state=settlement.target,
                 attempt=delivery.attempt,
-                due_at=due_at,
+                due_at=settlement.due_at,
                 outcome=outcome.kind,
                 error=settlement.error,
-                finished_at=now,
+                finished_at=settlement.now,
             ),
         )
-        self._notices.settled(claimed.event, delivery, outcome, target)
+        self._notices.settled(event, delivery, outcome, settlement.target)
 
     def _next(self, handler: Handler, claimed: Claimed, outcome: Outcome, now: int) -> tuple[State, int | None]:
         """The state that follows an outcome, and from when the next attempt may run."""
@@ -203,8 +227,19 @@ class Dispatch:
             return None
         return text
 
-    def _settled(self, settlement: Settlement) -> bool:
-        """Record an outcome, however long the database is down; False if the attempt was no longer the current one."""
+    def keep_recording(self) -> None:
+        """Record, for as long as the process lives, what could not be recorded at once; for a thread of its own."""
+        while True:
+            try:
+                settlement, recorded = self._unrecorded.get(timeout=LOOK_EVERY)
+            except Empty:
+                if self._pause(0):
+                    return
+                continue
+            self._record(settlement, recorded)
+
+    def _record(self, settlement: Settlement, recorded: Callable[[bool | None], None]) -> None:
+        """Record an outcome, however long the database is down, unless the process ends before."""
         tries = 0
         while True:
             try:
@@ -213,14 +248,13 @@ class Dispatch:
                 if tries == 0:
                     log.error("outcome_not_recorded", delivery=settlement.delivery_id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
                 tries += 1
-                if self._pause(SETTLE_AGAIN[min(tries, len(SETTLE_AGAIN)) - 1]):
+                if self._pause(RECORD_AGAIN[min(tries, len(RECORD_AGAIN)) - 1]):
                     log.error("outcome_lost", delivery=settlement.delivery_id, attempt=settlement.attempt)  # noqa: TRY400 (as above)
-                    return False
-                continue
-            if not settled and tries == 0:
-                log.warning("stale_attempt", delivery=settlement.delivery_id, attempt=settlement.attempt)
-            # After a try whose answer was lost, False means that it had been recorded then.
-            return settled or tries > 0
+                    return
+            else:
+                # After a try whose answer was lost, False means that it had been recorded then.
+                recorded(settled or tries > 0)
+                return
 
     def _probe(self, handler: Handler, queued: Queued) -> None:
         """Ask a handler's probe what became of a lost attempt; what it cannot tell stays *unknown*."""

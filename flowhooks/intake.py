@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger import Accepted, Ledger
     from flowhooks.notices import Notices
     from flowhooks.router import Router
-    from flowhooks.watches import Watches
+    from flowhooks.watches import Watch, Watches
 
 ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
 """A call-back that comes again gives a dead delivery one more attempt, once a minute at the most."""
@@ -138,7 +138,7 @@ class Intake:
         present = [delivery_id for delivery_id, handler in new.deliveries if handler not in new.absent]
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
         try:
-            accepted = self._ledger.accept(new)
+            accepted = self._stored(new, watch, wait)
             if accepted.conflict:
                 raise Conflict(accepted.event_id)
             if not accepted.new:
@@ -155,12 +155,32 @@ class Intake:
                 for delivery_id, handler in new.deliveries
             }
             if watch is not None:
-                watch.wait(wait)
                 standings |= watch.standings
             return _answer(event_id, accepted.state, standings.values())
         finally:
             if watch is not None:
                 self._watches.close(event_id, watch)
+
+    def _stored(self, new: NewEvent, watch: Watch | None, wait: float) -> Accepted:
+        """Store an event; and where it is watched, wait for its handlers in the same breath.
+
+        To be woken once, by what comes last, is cheaper than to be woken for every step.
+        """
+        if watch is None:
+            return self._ledger.accept(new)
+
+        def known(accepted: Accepted | None) -> None:
+            if accepted is None or not accepted.new:
+                watch.release()
+
+        started = time.monotonic()
+        stored = self._ledger.submit(new, known)
+        # No longer than storing may take: whoever cannot be told that it is stored is told that.
+        watch.wait(min(wait, self._ledger.timeout))
+        accepted = stored(max(0.0, self._ledger.timeout - (time.monotonic() - started)))
+        if accepted.new:
+            watch.wait(max(0.0, wait - (time.monotonic() - started)))
+        return accepted
 
     def _routed(self, call_back: CallBack) -> NewEvent:
         now = self._clock.now()

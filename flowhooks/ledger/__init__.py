@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
-from flowhooks.delivery import Queued, State
+from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
 from flowhooks.ledger import dialects, known, migrating, reading, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.rerouting import ParkedGroup, Rerouted, parked_groups, reroute
-from flowhooks.ledger.running import Claim, Claimed, Settlement, Settling
+from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.tables import processes
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
@@ -171,6 +171,7 @@ class Ledger(Reader):
         timeout: seconds that a piece of work may take until it is durable.
 
     Attributes:
+        timeout: as given.
         process: this process's id in the ledger.
         upgraded_from: the migration that the database stood at; None for a new one.
 
@@ -181,7 +182,7 @@ class Ledger(Reader):
     def __init__(self, url: str, *, runner: Runner, clock: Clock, queue: int = 10_000, timeout: float = 5.0) -> None:
         self.process = clock.new_id()
         self._clock = clock
-        self._timeout = timeout
+        self.timeout = timeout
         self._writing = dialects.open_engine(url, writing=True)
         try:
             with _naming(url):
@@ -234,7 +235,31 @@ class Ledger(Reader):
         Raises:
             Unavailable: it is not known to be stored; calling again is safe.
         """
-        return self._result(self._writer.submit(self._accepting, new))
+        return self.submit(new)(self.timeout)
+
+    def submit(
+        self, new: NewEvent, then: Callable[[Accepted | None], None] | None = None
+    ) -> Callable[[float], Accepted]:
+        """Have an event stored, and go on meanwhile.
+
+        Args:
+            new: the event.
+            then: called in the writer's thread with what became of it, None if it was not stored; must be quick.
+
+        Returns:
+            A function that waits some seconds until the event is durable, and returns or raises what `accept` does.
+
+        Raises:
+            Unavailable: it was not taken; calling again is safe.
+        """
+        told = None if then is None else lambda ticket: then(ticket.peek())
+        ticket = self._writer.submit(self._accepting, new, told)
+        return lambda timeout: self._result(ticket, timeout)
+
+    def begin(self, connection: Connection, deliveries: Sequence[Queued]) -> list[Claimed | None]:
+        """Claim deliveries on a connection with an open transaction; only after its commit may they be run."""
+        now = self._clock.now()
+        return running.claim(Transaction(connection), [Claim(queued, self.process, now) for queued in deliveries])
 
     def claim(self, queued: Queued) -> Claimed | None:
         """Mark a delivery as running, durably; None if it is no longer as its runner knew it.
@@ -253,6 +278,19 @@ class Ledger(Reader):
             Unavailable: it could not be done in time.
         """
         return self._result(self._writer.submit(self._settling, settlement))
+
+    def settle_soon(self, settlement: Settlement, then: Callable[[bool | None], None]) -> None:
+        """Have it recorded how an attempt ended, and go on meanwhile.
+
+        Args:
+            settlement: how it ended.
+            then: called in the writer's thread, when it is durable, with what `settle` returns; with None if it
+                could not be recorded. Must be quick.
+
+        Raises:
+            Unavailable: it was not taken.
+        """
+        self._writer.submit(self._settling, settlement, lambda ticket: then(ticket.peek()))
 
     def requeue(
         self,
@@ -342,7 +380,7 @@ class Ledger(Reader):
 
     def _result(self, ticket: Ticket[T], timeout: float | None = None, *, certain: bool = False) -> T:
         try:
-            return ticket.result(self._timeout if timeout is None else timeout, certain=certain)
+            return ticket.result(self.timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
 

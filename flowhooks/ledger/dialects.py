@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
@@ -72,7 +73,12 @@ def open_engine(url: str, *, writing: bool) -> Engine:
     @event.listens_for(engine, "begin")
     def _begun(connection: Any) -> None:
         # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        # Said to the driver itself: through SQLAlchemy it would cost as much as an INSERT.
+        begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+        try:
+            connection.connection.dbapi_connection.execute(begin)
+        except sqlite3.Error as error:
+            raise DatabaseError(begin, None, error) from error
 
     return engine
 

@@ -6,13 +6,12 @@ It must not know how a handler is run.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, select, update
 
 from flowhooks.clock import SECOND
-from flowhooks.delivery import OutcomeKind, Queued, State
+from flowhooks.delivery import Claimed, OutcomeKind, Queued, State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
 from flowhooks.ledger.moves import Move, move
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from flowhooks.delivery import Runner
-    from flowhooks.event import Event
     from flowhooks.ledger.writer import Transaction
 
 
@@ -39,21 +37,6 @@ class Claim(NamedTuple):
     queued: Queued
     process: str
     now: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """An attempt that has begun: its delivery is durably marked as running.
-
-    Attributes:
-        event: read anew, so that this attempt shares its data with no other.
-        attempt: the attempt's number, from 1.
-        retries_from: attempts made before the present retry schedule.
-    """
-
-    event: Event
-    attempt: int
-    retries_from: int
 
 
 class Settlement(NamedTuple):

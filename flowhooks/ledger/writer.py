@@ -7,15 +7,17 @@ under way shares the next one, so the busier the server, the cheaper each call-b
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -35,30 +37,42 @@ class Transaction:
         connection: the writing connection.
     """
 
-    __slots__ = ("_callbacks", "connection")
+    __slots__ = ("_committed", "_undone", "connection")
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Any = connection
-        self._callbacks: list[Callable[[], None]] = []
+        self._committed: list[Callable[[], None]] = []
+        self._undone: list[Callable[[], None]] = []
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback`, in the writer's thread, once this is durable; never if it is not. It must be quick."""
-        self._callbacks.append(callback)
+        self._committed.append(callback)
 
-    def committed(self) -> None:
+    def after_rollback(self, callback: Callable[[], None]) -> None:
+        """Call `callback`, in the writer's thread, if this comes to nothing."""
+        self._undone.append(callback)
+
+    def ended(self, *, durable: bool) -> None:
         """Make the calls that were asked for."""
-        for callback in self._callbacks:
-            callback()
+        for callback in self._committed if durable else self._undone:
+            try:
+                callback()
+            except Exception:
+                # Nothing in the ledger depends on it: the runner's own looking finds what it was not told.
+                log.exception("callback_failed", durable=durable)
 
 
 class Ticket(Generic[R]):
     """A piece of work handed to the writer, and later its result."""
 
-    __slots__ = ("_done", "_error", "_item", "_result", "_taken", "_work")
+    __slots__ = ("_done", "_error", "_item", "_result", "_taken", "_then", "_work")
 
-    def __init__(self, work: Callable[[Transaction, list[Any]], Sequence[R]], item: Any) -> None:
+    def __init__(
+        self, work: Callable[[Transaction, list[Any]], Sequence[R]], item: Any, then: Callable[[Ticket[R]], None] | None
+    ) -> None:
         self._work = work
         self._item = item
+        self._then = then
         self._taken = threading.Lock()
         self._done = threading.Lock()
         self._done.acquire()
@@ -73,6 +87,12 @@ class Ticket(Generic[R]):
         """Hand over the result and wake the waiter."""
         self._result, self._error = result, error
         self._done.release()
+        if self._then is not None:
+            self._then(self)
+
+    def peek(self) -> R | None:
+        """The result, for `then`; None if the work failed."""
+        return self._result
 
     def result(self, timeout: float, *, certain: bool = False) -> R:
         """Wait for the work to be durable.
@@ -110,6 +130,7 @@ class Writer:
         self._limit = limit
         self._queue: SimpleQueue[Ticket[Any] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
+        self._connection: Connection | None = None
         self._closed = False
         self.failing: str | None = None
 
@@ -124,12 +145,18 @@ class Writer:
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, work: Callable[[Transaction, list[T]], Sequence[R]], item: T) -> Ticket[R]:
+    def submit(
+        self,
+        work: Callable[[Transaction, list[T]], Sequence[R]],
+        item: T,
+        then: Callable[[Ticket[R]], None] | None = None,
+    ) -> Ticket[R]:
         """Queue one item of `work`; items of the same work that queue up together are done by one call.
 
         Args:
             work: takes the transaction and a list of items, returns one result for each.
             item: this caller's item.
+            then: called in the writer's thread when the ticket has its result; must be quick and raise nothing.
 
         Raises:
             Unavailable: too much is queued already, or the writer is closed.
@@ -138,7 +165,7 @@ class Writer:
             raise Unavailable("draining")
         if self._queue.qsize() >= self._limit:
             raise Unavailable("ledger_full")
-        ticket: Ticket[R] = Ticket(work, item)
+        ticket: Ticket[R] = Ticket(work, item, then)
         self._queue.put(ticket)
         return ticket
 
@@ -160,18 +187,22 @@ class Writer:
                     break
             if batch:
                 self._commit(batch)
+        self._drop()
 
     def _commit(self, batch: list[Ticket[Any]]) -> None:
         try:
             results = self._transact(batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to those who wait)
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, _CannotBegin):
                 # One bad item must not take the others with it.
                 for ticket in batch:
                     self._commit([ticket])
                 return
-            self.failing = type(error).__name__
-            batch[0].settle(None, error)
+            cause = error.__cause__ if isinstance(error, _CannotBegin) else error
+            if isinstance(cause, SQLAlchemyError):
+                self.failing = type(cause).__name__
+            for ticket in batch:
+                ticket.settle(None, cause)
             return
         self.failing = None
         for ticket, result in results:
@@ -182,17 +213,45 @@ class Writer:
         for ticket in batch:
             groups.setdefault(ticket._work, []).append(ticket)  # noqa: SLF001 (one idea in two classes)
         results: list[tuple[Ticket[Any], Any]] = []
-        with self._engine.begin() as connection:
-            transaction = Transaction(connection)
-            for work, tickets in groups.items():
-                done = work(transaction, [ticket._item for ticket in tickets])  # noqa: SLF001 (as above)
-                results.extend(zip(tickets, done, strict=True))
+        transaction = None
         try:
-            transaction.committed()
-        except Exception:
-            # Durable all the same: the runner's sweep finds what a callback did not tell it.
-            log.exception("after_commit_failed")
+            with self._begun() as connection:
+                transaction = Transaction(connection)
+                for work, tickets in groups.items():
+                    done = work(transaction, [ticket._item for ticket in tickets])  # noqa: SLF001 (as above)
+                    results.extend(zip(tickets, done, strict=True))
+        except BaseException:
+            if transaction is not None:
+                transaction.ended(durable=False)
+            raise
+        transaction.ended(durable=True)
         return results
+
+    @contextmanager
+    def _begun(self) -> Iterator[Connection]:
+        """A transaction on the one connection that this thread keeps; on a new one after any trouble."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            opened = self._connection.begin()
+        except SQLAlchemyError as error:
+            self._drop()
+            raise _CannotBegin from error
+        try:
+            with opened:
+                yield self._connection
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _CannotBegin(Exception):
+    """The database did not let a transaction begin: no item is to blame, and none is tried singly."""
 
 
 def run(transaction: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:

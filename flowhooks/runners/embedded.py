@@ -1,6 +1,10 @@
 """The runner inside the server's own process: a pool of threads, for which the ledger's rows are the queue.
 
-It must not know what a delivery does. What is held here in memory is only a hint: all of it can be read again.
+It must not know what a delivery does. What waits here in memory is only a hint: all of it can be read again.
+
+A delivery that becomes due while a thread is free is claimed in the very transaction that makes it due, so that
+its running mark costs no further commit; it is handed to that thread after the commit. All others are claimed by
+the thread that takes their turn.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Queued, Transaction
+    from flowhooks.delivery import Claimed, Queued, Transaction
 
 MOST_OF_ONE: Final = 1_000
 """Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
@@ -41,6 +45,7 @@ class _Line:
 
     @property
     def here(self) -> int:
+        """How many are here, waiting or running."""
         return len(self.queue) + self.running
 
 
@@ -51,16 +56,28 @@ class Embedded:
         threads: how many run at once at the most. One handler gets half of them at the most (but one at
             least), so that a handler that hangs does not stop the others.
         due: reads from the ledger what may run by a time, and how many of a handler at the most.
+        begin: claims deliveries within an open transaction.
         clock: tells the time.
     """
 
-    def __init__(self, *, threads: int, due: Callable[[int, Callable[[str], int]], list[Queued]], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        due: Callable[[int, Callable[[str], int]], list[Queued]],
+        begin: Callable[[Transaction, Sequence[Queued]], list[Claimed | None]],
+        clock: Clock,
+    ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due
+        self._begin = begin
         self._clock = clock
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
+        self._begun: deque[tuple[Queued, Claimed | None]] = deque()
+        self._free = 0
+        self._reserved = 0
         self._here: set[str] = set()
         self._changed = threading.Condition(threading.Lock())
         self._look = threading.Event()
@@ -68,11 +85,19 @@ class Embedded:
         self._trouble: str | None = None
 
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
-        """Take note of what may run at once after the commit; what is for later is found by looking."""
-        if not_before <= self._clock.now():
-            transaction.after_commit(partial(self._offer, deliveries))
+        """Begin at once what a thread is free for, and take note of the rest; what is for later is found by looking."""
+        if not_before > self._clock.now():
+            return
+        begun = self._reserve(deliveries)
+        if begun:
+            transaction.after_rollback(partial(self._release, begun))
+            claims = list(zip(begun, self._begin(transaction, begun), strict=True))
+            transaction.after_commit(partial(self._start, claims))
+        if len(begun) < len(deliveries):
+            taken = set(begun)
+            transaction.after_commit(partial(self._offer, [queued for queued in deliveries if queued not in taken]))
 
-    def run(self, execute: Callable[[Queued], None], stop: threading.Event) -> None:
+    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
         pool = [
             threading.Thread(target=self._work, args=(execute,), name=f"runner-{number}", daemon=True)
@@ -80,6 +105,9 @@ class Embedded:
         ]
         for thread in pool:
             thread.start()
+        with self._changed:
+            self._free = self._threads
+            self._changed.notify_all()
         while not stop.is_set():
             self._fetch()
             self._look.wait(LOOK_EVERY)
@@ -138,43 +166,85 @@ class Embedded:
                 line.queue.append(queued)
                 self._give_turn(queued.handler, line)
 
+    def _reserve(self, deliveries: Sequence[Queued]) -> list[Queued]:
+        """Those for which a thread is free, each with its thread; none of a handler that others wait for already."""
+        reserved = []
+        with self._changed:
+            for queued in deliveries:
+                if self._free == 0 or self._stopping:
+                    break
+                line = self._lines.get(queued.handler)
+                if line is None:
+                    line = self._lines[queued.handler] = _Line()
+                if queued.probe or line.queue or line.running >= self._share or queued.delivery_id in self._here:
+                    continue
+                self._here.add(queued.delivery_id)
+                line.running += 1
+                self._free -= 1
+                self._reserved += 1
+                reserved.append(queued)
+        return reserved
+
+    def _start(self, claims: Sequence[tuple[Queued, Claimed | None]]) -> None:
+        with self._changed:
+            self._reserved -= len(claims)
+            self._begun.extend(claims)
+            self._changed.notify(len(claims))
+
+    def _release(self, reserved: Sequence[Queued]) -> None:
+        with self._changed:
+            self._reserved -= len(reserved)
+        for queued in reserved:
+            self._give_back(queued)
+
     def _give_turn(self, handler: str, line: _Line) -> None:
         if line.queue and not line.has_turn and line.running < self._share:
             line.has_turn = True
             self._turns.append(handler)
             self._changed.notify()
 
-    def _take(self) -> Queued | None:
+    def _take(self) -> tuple[Queued, Claimed | None] | None:
         with self._changed:
-            while not self._stopping:
-                if not self._turns:
-                    self._changed.wait()
-                    continue
-                handler = self._turns.popleft()
-                line = self._lines[handler]
-                line.has_turn = False
-                queued = line.queue.popleft()
-                line.running += 1
-                self._give_turn(handler, line)
-                return queued
-            return None
+            while True:
+                if self._begun:
+                    return self._begun.popleft()
+                if self._stopping:
+                    if self._reserved == 0:
+                        return None
+                # A free thread that is reserved waits for what it is reserved for.
+                elif self._turns and self._free > 0:
+                    handler = self._turns.popleft()
+                    line = self._lines[handler]
+                    line.has_turn = False
+                    queued = line.queue.popleft()
+                    line.running += 1
+                    self._free -= 1
+                    self._give_turn(handler, line)
+                    return queued, None
+                self._changed.wait()
 
     def _give_back(self, queued: Queued) -> None:
         with self._changed:
             self._here.discard(queued.delivery_id)
+            self._free += 1
             line = self._lines[queued.handler]
             line.running -= 1
             self._give_turn(queued.handler, line)
+            if self._stopping:
+                self._changed.notify_all()
+            elif self._turns:
+                self._changed.notify()
             if line.more and line.here <= MOST_OF_ONE // 2:
                 line.more = False
                 self._look.set()
             elif not line.here:
                 del self._lines[queued.handler]
 
-    def _work(self, execute: Callable[[Queued], None]) -> None:
-        while (queued := self._take()) is not None:
+    def _work(self, execute: Callable[[Queued, Claimed | None], None]) -> None:
+        while (taken := self._take()) is not None:
+            queued, claimed = taken
             try:
-                execute(queued)
+                execute(queued, claimed)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
             except Exception:

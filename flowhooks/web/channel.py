@@ -174,7 +174,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     def writable(self) -> bool:
         """Whether the loop should wake when the client can take more."""
-        return not self._lingering and super().writable()
+        if self._lingering:
+            return False
+        # While a request is served, waitress 3.0.2 asks for the event and then sends nothing below `send_bytes`:
+        # the loop would spin, and take the interpreter from the thread that is about to finish the answer.
+        if self.requests and self.total_outbufs_len < self.adj.send_bytes and not self.will_close:
+            return False
+        return bool(super().writable())
 
     def handle_read(self) -> None:
         """Take what the client sends."""
