@@ -58,6 +58,10 @@ DONE: Final = frozenset({State.SUCCEEDED, State.CLOSED})
 """The states in which nothing more is needed."""
 
 
+MOST_SECONDS: Final = 30 * 86400
+"""The longest time after which an attempt may ask to be made again."""
+
+
 class OutcomeKind(StrEnum):
     """How an attempt ended."""
 
@@ -79,6 +83,10 @@ class Outcome:
         retry_after: seconds that a `RetryAfter` asked for, or None.
         entered: whether the handler's function was entered. An attempt that failed
             before that is made again whatever `retry=` says.
+
+    Raises:
+        ValueError: there is no such kind, or `retry_after` is not 0 to 30 days.
+        TypeError: a text is none.
     """
 
     kind: OutcomeKind
@@ -87,6 +95,14 @@ class Outcome:
     traceback: str = ""
     retry_after: float | None = None
     entered: bool = True
+
+    def __post_init__(self) -> None:
+        # Plugins make outcomes too: what makes no sense is refused here, where its maker can be named.
+        object.__setattr__(self, "kind", OutcomeKind(self.kind))
+        if not isinstance(self.error, str) or not isinstance(self.traceback, str):
+            raise TypeError("an outcome's error and traceback are strings")
+        if self.retry_after is not None and not 0 <= self.retry_after <= MOST_SECONDS:
+            raise ValueError(f"retry_after is 0 to {MOST_SECONDS} seconds, not {self.retry_after!r}")
 
     @property
     def succeeded(self) -> bool:

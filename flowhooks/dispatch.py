@@ -143,7 +143,7 @@ class Dispatch:
             delivery.handler,
             delivery.attempt,
             outcome.kind,
-            _kept(outcome.error, MOST_ERROR),
+            _kept(" ".join(outcome.error.split()), MOST_ERROR),
             _kept(outcome.traceback, MOST_TRACEBACK),
             self._result(outcome, delivery),
             target,
@@ -199,17 +199,16 @@ class Dispatch:
             return State.SUCCEEDED, None
         if outcome.kind is OutcomeKind.REJECTED:
             return State.DEAD, None
-        retry = handler.retry
-        if retry is None:
-            # Without `retry=` a failure is final, unless the function was not even entered, or itself asked for more.
-            if outcome.entered and outcome.retry_after is None:
-                return State.DEAD, None
-            retry = Retry()
-        delay = retry.delay(claimed.attempt - claimed.retries_from, self._clock.chance())
-        if delay is None:
+        # Without `retry=` a failure is final, unless the function itself asked for more. If it was not even entered,
+        # it is safe to run it again whatever `retry=` says, and be it that its own attempts are used up.
+        schedules = [handler.retry] if handler.retry else []
+        if not outcome.entered or (handler.retry is None and outcome.retry_after is not None):
+            schedules.append(Retry())
+        made, chance = claimed.attempt - claimed.retries_from, self._clock.chance()
+        delays = [delay for schedule in schedules if (delay := schedule.delay(made, chance)) is not None]
+        if not delays:
             return State.DEAD, None
-        if outcome.retry_after is not None:
-            delay = outcome.retry_after
+        delay = delays[0] if outcome.retry_after is None else outcome.retry_after
         return State.WAITING, now + int(delay * SECOND)
 
     def _result(self, outcome: Outcome, delivery: Delivery) -> str | None:
@@ -217,8 +216,8 @@ class Dispatch:
             return None
         try:
             text = json.dumps(outcome.value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(error))
+        except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
+            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=_one_line(error))
             return None
         if len(text) > MOST_RESULT:
             log.warning(
@@ -291,7 +290,7 @@ class Dispatch:
 def _one_line(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
+    except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be had: {type(worse).__name__})"
     return " ".join(text.split())
 

@@ -247,7 +247,7 @@ class Embedded:
                 execute(queued, claimed)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
-            except Exception:
+            except BaseException:
                 # A fault of ours must not cost a thread of the pool.
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
             finally:

@@ -61,9 +61,11 @@ TAMPERING = {
         "DELETE FROM events WHERE flow_instance_id = 'i3'",
     ],
     "an event is added": [
-        "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, process_definition_id, "
-        "process_definition_key, process_definition_version, body, digest, 'parked', '{}', 0, 0, received_at "
-        "FROM events LIMIT 1"
+        (
+            "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, process_definition_id, "
+            "process_definition_key, process_definition_version, body, digest, 'parked', '{}', 0, 0, received_at "
+            "FROM events LIMIT 1"
+        )
     ],
     "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
     "the count of accepted events is deleted": ["DELETE FROM counters"],
@@ -71,12 +73,16 @@ TAMPERING = {
     "a delivery that waits is deleted": ["DELETE FROM deliveries WHERE handler = 'p:waiting'"],
     "one of two deliveries is deleted": ["DELETE FROM deliveries WHERE handler = 'p:y'"],
     "a delivery is added": [
-        "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, changed_at "
-        "FROM deliveries WHERE handler = 'p:x'"
+        (
+            "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, changed_at "
+            "FROM deliveries WHERE handler = 'p:x'"
+        )
     ],
     "a delivery is moved to another event": [
-        "UPDATE deliveries SET event_id = (SELECT id FROM events WHERE flow_instance_id = 'parked') "
-        "WHERE handler = 'p:x'"
+        (
+            "UPDATE deliveries SET event_id = (SELECT id FROM events WHERE flow_instance_id = 'parked') "
+            "WHERE handler = 'p:x'"
+        )
     ],
     "an attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("succeeded")],
     "an earlier attempt is deleted": ["DELETE FROM attempts WHERE delivery_id = " + ONE.format("retried")],

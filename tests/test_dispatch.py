@@ -1,0 +1,586 @@
+"""Running attempts: whatever a plugin does, each one ends in an outcome, and its delivery in a state of the table."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+
+from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, hookimpl
+from flowhooks.clock import SECOND
+from flowhooks.dispatch import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
+from flowhooks.errors import Unavailable
+from flowhooks.operations.resolve import Verdict, resolve
+
+
+def fails(error):
+    """A handler's function that raises this."""
+
+    def failing(event):
+        raise error
+
+    return failing
+
+
+class Nasty(Exception):
+    """An exception whose text cannot be had."""
+
+    def __str__(self):
+        """Raise."""
+        raise RuntimeError("no text")
+
+
+class Nastier(Exception):
+    """An exception whose text ends the thread."""
+
+    def __str__(self):
+        """Exit."""
+        raise SystemExit(3)
+
+
+class Unwilling(dict):
+    """A result that cannot be read."""
+
+    def items(self):
+        """Raise."""
+        raise OSError("detached")
+
+
+def wrapped(before=None, after=None):
+    """A `run_handler` wrapper that does something before or after its yield."""
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler, event, delivery):
+        if before:
+            before()
+        answer = yield
+        return after(answer) if after else answer
+
+    return run_handler
+
+
+@pytest.fixture
+def run(house, listens, make_plugin):
+    """A function that runs one attempt of a function, and gives the flow, the standing and the attempt."""
+
+    def go(function, *, wrapper=None, seconds=20.0, **declared):
+        plugins = {"p": make_plugin(listens(function, name="h", **declared))}
+        if wrapper is not None:
+            plugins["w"] = make_plugin(run_handler=wrapper)
+        flow = house.open(plugins=plugins)
+        answer = flow.take(wait=seconds)
+        standing = flow.only(answer.event_id)
+        (*_, attempt) = flow.app.ledger.attempts(standing.delivery_id)
+        return flow, standing, attempt
+
+    return go
+
+
+def test_what_a_handler_returns_is_kept(run):
+    """A value that JSON can hold is kept with its attempt."""
+    _, standing, attempt = run(lambda event: {"archived": [1, 2.5, None, True, "é"]})
+    assert (standing.state, standing.attempt, standing.error) == (State.SUCCEEDED, 1, "")
+    assert attempt.outcome is OutcomeKind.SUCCEEDED
+    assert json.loads(attempt.result) == {"archived": [1, 2.5, None, True, "é"]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2},
+        float("nan"),
+        float("inf"),
+        object(),
+        b"x",
+        "x" * MOST_RESULT,
+        {"a": {(1, 2): 3}},
+        Unwilling(a=1),
+        10**5000,
+    ],
+    ids=["set", "nan", "inf", "object", "bytes", "huge", "keys", "unwilling", "digits"],
+)
+def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, value, logged):
+    """A value that cannot be kept is left out and logged; the work was done all the same."""
+    flow, standing, attempt = run(lambda event: value)
+    assert (standing.state, attempt.result) == (State.SUCCEEDED, None)
+    assert [entry["event"] for entry in logged if entry["log_level"] == "warning"][-1:] == ["result_dropped"]
+    assert flow.app.runner.running == 0
+
+
+def test_a_value_that_holds_itself_is_dropped(run):
+    """A value without end is not kept."""
+    value = []
+    value.append(value)
+    _, standing, attempt = run(lambda event: value)
+    assert (standing.state, attempt.result) == (State.SUCCEEDED, None)
+
+
+def test_a_failure_is_final_without_retry(run):
+    """An exception of a handler that did not say that running twice is safe makes its delivery dead."""
+    flow, standing, attempt = run(fails(ValueError("no\nroom  here")))
+    assert (standing.state, standing.outcome, standing.due_at) == (State.DEAD, OutcomeKind.FAILED, None)
+    assert standing.error == "ValueError: no room here"
+    assert "raise error" in attempt.traceback
+    flow.advance(10**6)
+    assert flow.only(flow.events()[0]).attempt == 1
+
+
+def test_reject_is_final_at_once(run):
+    """`Reject` makes the delivery dead whatever `retry=` says, with its reason and nothing else."""
+    _, standing, attempt = run(fails(Reject("no such contract")), retry=Retry())
+    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.REJECTED)
+    assert (standing.error, attempt.traceback) == ("no such contract", "")
+
+
+def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventually):
+    """`Retry()` makes eight attempts, after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h and 10 h, and not a moment earlier."""
+    runs = []
+
+    def failing(event, delivery):
+        runs.append(delivery.attempt)
+        raise OSError(f"attempt {delivery.attempt}")
+
+    flow = house.open(listens(failing, retry=Retry()))
+    event_id = flow.take(wait=0).event_id
+    for number, delay in enumerate([5, 300, 1800, 7200, 18000, 36000, 36000], start=1):
+        standing = flow.settled(event_id, State.WAITING, attempt=number)
+        assert (standing.due_at, standing.error) == (flow.clock.now() + delay * SECOND, f"OSError: attempt {number}")
+        flow.advance(delay - 0.001)
+        assert flow.app.ledger.due(flow.clock.now(), lambda _handler: 9) == []
+        flow.advance(0.001)
+    standing = flow.settled(event_id, State.DEAD)
+    assert (standing.attempt, standing.error, standing.due_at) == (8, "OSError: attempt 8", None)
+    assert runs == [1, 2, 3, 4, 5, 6, 7, 8]
+    outcomes = [one.outcome for one in flow.app.ledger.attempts(standing.delivery_id)]
+    assert outcomes == [OutcomeKind.FAILED] * 8
+
+
+def test_custom_delays_and_jitter(house, listens):
+    """A schedule of one's own is kept to, its last delay serves for what follows, and jitter lengthens it."""
+    flow = house.open(listens(fails(ValueError("x")), retry=Retry(attempts=4, delays=(2, 10), jitter=0.5)))
+    flow.clock.drawn = 0.4
+    event_id = flow.take(wait=0).event_id
+    for number, delay in enumerate([2.4, 12, 12], start=1):
+        assert flow.settled(event_id, State.WAITING, attempt=number).due_at == flow.clock.now() + int(delay * SECOND)
+        flow.advance(delay)
+    assert flow.settled(event_id, State.DEAD).attempt == 4
+
+
+def test_a_second_attempt_may_succeed(house, listens):
+    """What failed once succeeds when its retry does, and the first attempt's error stays on record."""
+    outcomes = iter([ValueError("first"), None])
+
+    def flaky(event):
+        if error := next(outcomes):
+            raise error
+        return "second"
+
+    flow = house.open(listens(flaky, retry=Retry()))
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.advance(5)
+    standing = flow.settled(event_id, State.SUCCEEDED)
+    assert standing.error == ""
+    first, second = flow.app.ledger.attempts(standing.delivery_id)
+    assert (first.error, second.result) == ("ValueError: first", '"second"')
+
+
+def test_retry_after_permits_its_own_retry_and_counts(house, listens):
+    """`RetryAfter` is obeyed without `retry=`, and ends after as many attempts as a `Retry()` has."""
+    flow = house.open(listens(fails(RetryAfter(90, "busy"))))
+    event_id = flow.take(wait=0).event_id
+    for number in range(1, 8):
+        standing = flow.settled(event_id, State.WAITING, attempt=number)
+        assert (standing.due_at, standing.error) == (flow.clock.now() + 90 * SECOND, "busy")
+        flow.advance(90)
+    assert flow.settled(event_id, State.DEAD).attempt == 8
+
+
+def test_retry_after_counts_towards_the_declared_attempts(house, listens):
+    """With `retry=` it takes the place of the schedule's delay, not of its end."""
+    flow = house.open(listens(fails(RetryAfter(7)), retry=Retry(attempts=2, delays=(1000,))))
+    event_id = flow.take(wait=0).event_id
+    assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 7 * SECOND
+    flow.advance(7)
+    assert flow.settled(event_id, State.DEAD).error == "asked to be run again after 7 s"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (SystemExit(2), "SystemExit: 2"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "GeneratorExit"),
+        (StopIteration(1), "StopIteration: 1"),
+        (MemoryError(), "MemoryError"),
+        (RecursionError("deep"), "RecursionError: deep"),
+        (BlockingIOError(11, "again"), "BlockingIOError: [Errno 11] again"),
+        (Unavailable("ledger_down"), "Unavailable: The call-back could not be stored"),
+        (
+            BaseExceptionGroup("many", [KeyboardInterrupt(), ValueError("x")]),
+            "BaseExceptionGroup: many (2 sub-exceptions)",
+        ),
+        (Nasty(), "Nasty: (its text cannot be had: RuntimeError)"),
+        (Nastier(), "Nastier: (its text cannot be had: SystemExit)"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_whatever_is_raised_is_that_attempts_failure(run, error, line):
+    """No exception, not even one that ends threads, does more than fail its own attempt; the runner goes on."""
+    flow, standing, _ = run(fails(error))
+    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
+    assert standing.error.startswith(line)
+    again = flow.take("i2")
+    assert again.status == "dead"
+    assert flow.app.runner.health() is None
+
+
+def test_a_thread_is_lost_to_no_handler(house, listens):
+    """After many exits of every kind all threads of the pool still run."""
+    errors = iter([SystemExit(1), Nastier(), KeyboardInterrupt(), Nasty()] * 5)
+    gate = threading.Barrier(4)
+
+    def failing(event):
+        raise next(errors)
+
+    flow = house.open(
+        listens(failing),
+        *(listens(lambda event: gate.wait(20) and None, name=f"h{n}", process_key=f"k{n}") for n in range(4)),
+        runner={"threads": 4},
+    )
+    for number in range(20):
+        assert flow.take(f"i{number}").status == "dead"
+    answers = [flow.take("last", key=f"k{n}", callback_class=f"c{n}", wait=0) for n in range(4)]
+    for answer in answers:
+        flow.settled(answer.event_id, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"],
+    ids=["nul", "surrogate", "megabyte", "escapes", "accents", "lines"],
+)
+def test_an_error_that_no_database_keeps_is_kept_in_part(run, text):
+    """NUL, lone surrogates and very long texts become something that can be stored, on one line and not without end."""
+    _, standing, attempt = run(fails(ValueError(text)))
+    assert standing.state is State.DEAD
+    assert standing.error.startswith("ValueError: ")
+    assert "\0" not in standing.error + attempt.traceback
+    assert "\n" not in standing.error
+    assert len(standing.error) <= MOST_ERROR + 50
+    assert len(attempt.traceback) <= MOST_TRACEBACK + 50
+
+
+def test_an_endless_traceback_is_cut(run):
+    """A very deep recursion leaves a traceback of bounded size."""
+
+    def deep(event):
+        return deep(event)
+
+    _, standing, attempt = run(deep)
+    assert standing.error.startswith("RecursionError")
+    assert 0 < len(attempt.traceback) <= MOST_TRACEBACK + 50
+
+
+def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, make_plugin, listens):
+    """Before the function was entered, a failure is repeated although the handler declared no `retry=`."""
+    broken = [True]
+    runs = []
+
+    def before():
+        if broken[0]:
+            raise ConnectionError("tracing is down")
+
+    flow = house.open(
+        plugins={
+            "p": make_plugin(listens(lambda event: runs.append(1), name="h")),
+            "tracing": make_plugin(run_handler=wrapped(before)),
+        }
+    )
+    event_id = flow.take(wait=0).event_id
+    standing = flow.settled(event_id, State.WAITING, attempt=1)
+    assert standing.due_at == flow.clock.now() + 5 * SECOND
+    assert "plugin tracing" in standing.error
+    assert "ConnectionError: tracing is down" in standing.error
+    assert runs == []
+    broken[0] = False
+    flow.advance(5)
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert runs == [1]
+
+
+def test_what_was_not_entered_is_repeated_whatever_retry_says(house, make_plugin, listens):
+    """A handler with a single attempt has not had it when a wrapper failed before its function was entered."""
+
+    def before():
+        raise ConnectionError("down")
+
+    flow = house.open(
+        plugins={
+            "p": make_plugin(listens(lambda event: None, name="h", retry=Retry(attempts=1))),
+            "tracing": make_plugin(run_handler=wrapped(before)),
+        }
+    )
+    event_id = flow.take(wait=0).event_id
+    assert flow.settled(event_id, State.WAITING, attempt=1).due_at == flow.clock.now() + 5 * SECOND
+
+
+def test_a_wrapper_that_raises_afterwards_is_named(run):
+    """After the work was done a wrapper's failure is that of the attempt, and final without `retry=`."""
+
+    def after(answer):
+        raise ConnectionError("commit failed")
+
+    _, standing, _ = run(lambda event: "done", wrapper=wrapped(after=after))
+    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
+    assert standing.error == "ConnectionError: commit failed (raised by the run_handler wrapper of plugin w)"
+
+
+def test_a_handlers_own_exception_is_blamed_on_no_wrapper(run):
+    """What the handler raised passes through wrappers without their being named."""
+    _, standing, _ = run(fails(ValueError("mine")), wrapper=wrapped(after=lambda answer: answer))
+    assert standing.error == "ValueError: mine"
+
+
+@pytest.mark.parametrize("answer", [None, True, "done", {"kind": "succeeded"}])
+def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run, answer):
+    """A wrapper that forgets to return what its yield gave does not make a success, nor an endless wait."""
+    _, standing, _ = run(lambda event: "done", wrapper=wrapped(after=lambda _: answer))
+    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
+    assert f"returned {type(answer).__name__} instead of the Outcome" in standing.error
+
+
+def test_a_wrapper_may_change_the_outcome(run):
+    """A wrapper that makes a failure of a success is obeyed."""
+
+    def after(outcome):
+        return replace(outcome, kind=OutcomeKind.FAILED, error="not good enough")
+
+    _, standing, _ = run(lambda event: 1, wrapper=wrapped(after=after))
+    assert (standing.state, standing.error) == (State.DEAD, "not good enough")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "succeeded"},
+        {"kind": "nonsense"},
+        {"kind": None},
+        {"kind": OutcomeKind.FAILED, "error": None},
+        {"kind": OutcomeKind.FAILED, "error": b"x"},
+        {"kind": OutcomeKind.FAILED, "traceback": 7},
+        {"kind": OutcomeKind.FAILED, "retry_after": float("nan")},
+        {"kind": OutcomeKind.FAILED, "retry_after": 1e300},
+        {"kind": OutcomeKind.FAILED, "retry_after": -1e300},
+        {"kind": OutcomeKind.FAILED, "retry_after": "soon"},
+        {"kind": OutcomeKind.LOST},
+    ],
+    ids=str,
+)
+def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run, change):
+    """A wrapper that makes an outcome of wrong types leaves no delivery running for ever."""
+    flow, standing, attempt = run(
+        lambda event: 1, wrapper=wrapped(after=lambda outcome: replace(outcome, **change)), seconds=20
+    )
+    assert standing.state in {State.SUCCEEDED, State.DEAD, State.WAITING}
+    assert attempt.finished_at is not None
+    assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND
+
+
+def test_an_outcome_of_many_lines_is_one_line(run):
+    """An error that a wrapper wrote is one line, as every error is."""
+    _, standing, _ = run(
+        lambda event: 1,
+        wrapper=wrapped(after=lambda outcome: Outcome(kind=OutcomeKind.FAILED, error="a\nb\0" + "x" * 5000)),
+    )
+    assert standing.state is State.DEAD
+    assert "\n" not in standing.error
+    assert len(standing.error) <= MOST_ERROR + 50
+
+
+def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventually):
+    """Each attempt has data of its own, however deep, so that one handler cannot spoil another's."""
+    seen = []
+
+    def spoiling(event):
+        seen.append(event.data["order"]["lines"][:])
+        event.data["order"]["lines"].clear()
+        event.data["new"] = 1
+        raise RetryAfter(1)
+
+    handlers = [listens(spoiling, name=f"h{n}") for n in range(3)]
+    flow = house.open(*handlers)
+    answer = flow.take(order={"lines": [1, 2]}, wait=0)
+    eventually(lambda: [one.due_at for one in flow.standings(answer.event_id)] == [flow.clock.now() + SECOND] * 3)
+    assert seen == [[1, 2]] * 3
+    flow.advance(1)
+    eventually(lambda: len(seen) == 6)
+    assert seen == [[1, 2]] * 6
+
+
+def test_the_mark_is_durable_before_the_function_is_entered(house, listens):
+    """Within the handler another connection to the file sees its delivery running, with this attempt begun."""
+    seen = []
+
+    def looking(event, delivery):
+        seen.append(
+            (delivery, flow.sql("SELECT id, state, attempt FROM deliveries"), flow.sql("SELECT * FROM attempts"))
+        )
+
+    flow = house.open(listens(looking))
+    answer = flow.take()
+    ((delivery, rows, attempts),) = seen
+    assert rows == [(delivery.id, "running", 1)]
+    assert [(row[0], row[1], row[4], row[5]) for row in attempts] == [(delivery.id, 1, None, None)]
+    assert (delivery.attempt, delivery.handler, delivery.event_id) == (1, "p:looking", answer.event_id)
+
+
+def test_a_delivery_has_one_id_over_all_attempts(house, listens):
+    """The idempotency key that a handler passes on is the same for each attempt."""
+    seen = []
+
+    def failing(event, delivery):
+        seen.append((delivery.id, delivery.attempt))
+        raise ValueError("x")
+
+    flow = house.open(listens(failing, retry=Retry(attempts=2)))
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.advance(5)
+    standing = flow.settled(event_id, State.DEAD)
+    assert seen == [(standing.delivery_id, 1), (standing.delivery_id, 2)]
+
+
+def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, monkeypatch):
+    """When the database cannot be written as a handler ends, its outcome is recorded as soon as it can be."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    entered, leave = threading.Event(), threading.Event()
+    runs = []
+
+    def slow(event):
+        runs.append(1)
+        entered.set()
+        leave.wait(20)
+        return "done"
+
+    flow = house.open(listens(slow), ledger={"timeout": 0.3})
+    event_id = flow.take(wait=0).event_id
+    assert entered.wait(20)
+    with flow.locked():
+        leave.set()
+        with pytest.raises(Unavailable):
+            flow.take("i2", wait=0)
+        assert flow.only(event_id).state is State.RUNNING
+    standing = flow.settled(event_id, State.SUCCEEDED)
+    assert standing.attempt == 1
+    assert runs == [1]
+    assert flow.take("i3").status == "done"
+
+
+def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, eventually):
+    """While the database cannot be written no function is entered; afterwards it runs once, by itself."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(1)), start=False, ledger={"timeout": 0.2})
+    event_id = flow.take(wait=0).event_id
+    with flow.locked():
+        flow.app.start()
+        eventually(lambda: flow.app.ledger.failing)
+        assert runs == []
+        assert flow.only(event_id).state is State.WAITING
+    flow.settled(event_id, State.SUCCEEDED, attempt=1)
+    assert runs == [1]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [
+        (True, State.SUCCEEDED),
+        (False, State.SUCCEEDED),
+        (None, State.UNKNOWN),
+        ("yes", State.UNKNOWN),
+        (1, State.UNKNOWN),
+    ],
+    ids=["did", "did not", "cannot tell", "nonsense", "one"],
+)
+def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict, state, eventually):
+    """True settles it, False has it run again, and anything else leaves it *unknown* and is asked again later."""
+    asked, runs = [], []
+
+    def probe(event, delivery):
+        asked.append((event.flow_instance_id, delivery.attempt))
+        return verdict
+
+    listener = listens(lambda event: runs.append(1), name="h", probe=probe)
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    eventually(lambda: asked)
+    standing = flow.settled(event_id, state)
+    assert runs == [1] * (verdict is False)
+    assert asked == [("i1", 1)]
+    if verdict is True:
+        assert standing.note == "its probe says that it did its work"
+    if state is State.UNKNOWN:
+        due = eventually(lambda: (one := flow.only(event_id)).due_at != house.clock.now() and one.due_at)
+        assert due == house.clock.now() + 60 * SECOND
+        flow.advance(59)
+        assert flow.app.ledger.due(flow.clock.now(), lambda _handler: 9) == []
+        flow.advance(1)
+        eventually(lambda: len(asked) == 2)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), Nastier()], ids=["error", "exit", "nasty"])
+def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logged):
+    """A probe that fails leaves the delivery *unknown*, is logged, and is asked again later."""
+    asked = []
+
+    def probe(event, delivery):
+        asked.append(1)
+        raise error
+
+    listener = listens(lambda event: None, name="h", probe=probe)
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    eventually(lambda: (flow.only(event_id).due_at or 0) > house.clock.now())
+    assert flow.only(event_id).state is State.UNKNOWN
+    assert asked == [1]
+    assert [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"]
+
+
+def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, listens, eventually):
+    """When an operator has decided while the probe was thinking, the operator's word stands."""
+    thinking, told = threading.Event(), threading.Event()
+
+    def probe(event, delivery):
+        thinking.set()
+        told.wait(20)
+        return True
+
+    listener = listens(lambda event: None, name="h", probe=probe)
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    assert thinking.wait(20)
+    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.CLOSE, note="by hand")
+    told.set()
+    eventually(lambda: flow.app.runner.running == 0)
+    standing = flow.only(event_id)
+    assert (standing.state, standing.note) == (State.CLOSED, "by hand")
+
+
+def lost(house, listener):
+    """The event of a delivery whose process was killed while it ran."""
+    flow = house.open(listener, start=False)
+    answer = flow.take(wait=0)
+    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+    assert flow.app.ledger.claim(queued)
+    house.crash(flow)
+    return answer.event_id
+
+
+def test_secrets_of_an_event_are_not_logged(run, logged):
+    """What is logged of a failed attempt names the delivery and the error, not the event's data."""
+    flow, _, _ = run(fails(ValueError("x")))
+    flow.take("i2", password="hunter2")
+    assert "hunter2" not in str(logged)
