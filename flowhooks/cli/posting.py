@@ -57,11 +57,14 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
     try:
         connection.request("POST", quote(url.path.rstrip("/"), safe="/%:@") + path, body=body, headers=dict(headers))
         response = connection.getresponse()
+        read = response.read(MOST_BYTES)
+        if response.length and len(read) < MOST_BYTES:
+            raise http.client.IncompleteRead(read, response.length)
         return Answer(
             status=response.status,
             reason=response.reason,
             headers={name.lower(): value for name, value in response.getheaders()},
-            body=response.read(MOST_BYTES),
+            body=read,
         )
     except TimeoutError:
         raise ServerUnreachable(f"{base} did not answer within {timeout:g} seconds") from None

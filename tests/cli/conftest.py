@@ -2,29 +2,274 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import logging
+import os
+import pty
 import re
+import shutil
+import signal
+import subprocess
 import sys
 import threading
+import time
 import warnings
+from contextlib import closing
 
 import pytest
 import structlog
+from click.testing import CliRunner
 
-from flowhooks.cli import logs
+from flowhooks.cli import logs, main
+
+PLUGIN = """
+import os, pathlib, time
+print("the shop opens")
+from flowhooks import handler, hookimpl
+
+HERE = pathlib.Path(__file__).parent
+
+@handler(process_key="leave", callback_class=["com.example.Leave", "com.example.Other"])
+def grant(event):
+    return {"days": 3}
+
+@handler(process_key="order", versions=">=2")
+def book(event):
+    if not (HERE / "open").exists():
+        raise ValueError("closed\\x1b[31m today\\n[red]really[/red]")
+
+@handler(process_key="order", source="erp")
+def copy(event):
+    pass
+
+@handler(process_key="endless")
+def hang(event):
+    (HERE / f"began-{event.flow_instance_id}").touch()
+    time.sleep(3600)
+
+@hookimpl
+def handlers():
+    return [grant, book, copy, hang]
+"""
+PATIENCE = 30.0
+"""Seconds for which something that must happen is waited for, on machines that are busy."""
+
+
+def post(base, instance, **body):
+    """Send a call-back; its event's id, once the answer is there."""
+    path = f"/flow/{instance}/call-back/complete"
+    headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
+    with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=PATIENCE)) as connection:
+        connection.request("POST", path, json.dumps(body), headers)
+        answer = connection.getresponse()
+        answer.read()
+    return answer.headers["Flowhooks-Event"]
+
+
+class Server:
+    """`flowhooks serve` in a process of its own.
+
+    Attributes:
+        env: the environment in which it runs, and in which commands mean the same ledger.
+        folder: where its plugin is; the handler `book` fails until there is a file `open` in it.
+        call_backs: where it takes them, as a URL.
+        admin: where it is administered, as a URL.
+    """
+
+    def __init__(self, folder, database):
+        self.folder = folder
+        (folder / "shop.py").write_text(PLUGIN)
+        self.env = {
+            "FLOWHOOKS_DATABASE": str(database),
+            "FLOWHOOKS_PLUGINS_DIRS": str(folder),
+            "FLOWHOOKS_PLUGINS_ALLOW": "shop",
+        }
+
+    def start(self):
+        """Start it, and wait until it serves."""
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            env=environment(self.env),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in self.process.stderr:
+            record = json.loads(line)
+            if record["event"] == "serving":
+                self.call_backs, self.admin = record["call_backs"], record["admin"]
+                break
+        else:
+            pytest.fail("the server did not start")
+        self._reading = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reading.start()
+
+    def end(self, number=signal.SIGTERM):
+        """End it by a signal."""
+        self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        self._reading.join()
+        self.process.stderr.close()
+
+    def post(self, instance, **body):
+        """Send a call-back; its event's id, once the answer is there."""
+        return post(self.call_backs, instance, **body)
+
+
+COMMAND = (sys.executable, "-m", "flowhooks")
+
+
+def environment(more):
+    """This process's environment without settings of flowhooks, and with `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    return kept | {"COLUMNS": "100"} | more
+
+
+def until(condition):
+    """Wait until `condition` gives something true, and return that."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+    return found
+
+
+HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
+"""A value that would colour, ring, break the line, turn it round and be marked up, if anybody let it."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, new_database):
+    """A server with an event of every sort, named by its flow instance; it was killed once, in the midst of one.
+
+    leave: succeeded, `again`: its call-back came again with other data; dead: dead; parked; killed, resolved: unknown;
+    hostile: with HOSTILE for its business key; twice: two events, one for each class.
+    """
+    folder = tmp_path_factory.mktemp("shop")
+    database = folder / "shop.db"
+    shutil.copy(new_database, database)
+    server = Server(folder, database)
+    server.start()
+    for instance in ("killed", "resolved"):
+        server.post(instance, processDefinitionKey="endless", prefer="respond-async")
+        until((folder / f"began-{instance}").exists)
+    server.end(signal.SIGKILL)
+    server.start()
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=2)
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=2)
+    server.post("leave", processDefinitionKey="leave", processDefinitionVersion=3)
+    server.post("dead", processDefinitionKey="order", processDefinitionVersion=2)
+    server.post("parked", processDefinitionKey="ordre", note="\u5408\u540c")
+    server.post("hostile", processDefinitionKey="leave", businessKey=HOSTILE)
+    server.post("twice", callBackProcessClass="com.example.Leave")
+    server.post("twice", callBackProcessClass="com.example.Other")
+    yield server
+    server.end()
+    assert server.process.returncode == 0
 
 
 @pytest.fixture
-def stream():
-    """A stream to log to; everything that `logs.configure` changes in this process is put back afterwards."""
+def run(logging_kept, monkeypatch, tmp_path):
+    """Runs `flowhooks` with these arguments, in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("FLOWHOOKS_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments, server=None, given="", **env):
+        env = {"COLUMNS": "100", "FLOWHOOKS_PLUGINS_ALLOW": "none"} | (server.env if server else {}) | env
+        return CliRunner(env=env).invoke(main, arguments, input=given, catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def asked(run):
+    """Runs `flowhooks ... --json`, and gives what it printed, read as JSON."""
+
+    def ask(*arguments, code=0, **more):
+        result = run(*arguments, "--json", **more)
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+    return ask
+
+
+@pytest.fixture
+def settled(asked, server):
+    """Waits until the only delivery of a flow instance is in a state, and gives it."""
+
+    def wait(instance, state):
+        def look():
+            (event,) = asked("events", "show", instance, server=server)["events"]
+            (delivery,) = event["deliveries"]
+            return delivery if delivery["state"] == state else None
+
+        return until(look)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def make_shop():
+    """A function that makes a `Server`, not started, of a folder for its plugin and a database."""
+    return Server
+
+
+@pytest.fixture(scope="session")
+def spawn():
+    """Starts a command in a process of its own, its output read as text."""
+
+    def start(*arguments, server=None, **env):
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment((server.env if server else {}) | env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def at_a_terminal(server):
+    """Runs a command in a process of its own at a terminal, typing an answer; its output and exit code."""
+
+    def run(*arguments, typed):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment(server.env) | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        printed = b""
+        try:
+            while part := os.read(ours, 65536):
+                printed += part
+        except OSError:  # how Linux says that nobody holds the other end
+            pass
+        os.close(ours)
+        return printed.decode(), process.wait(30)
+
+    return run
+
+
+@pytest.fixture
+def logging_kept():
+    """Everything that `logs.configure` changes in this process is put back afterwards."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     levels = {name: logging.getLogger(name).level for name in logs.QUIETED}
     hooks = threading.excepthook, sys.excepthook, sys.unraisablehook
     showwarning = warnings.showwarning
-    yield io.StringIO()
+    yield
     for handler in [handler for handler in root.handlers if handler not in handlers]:
         root.removeHandler(handler)
     root.setLevel(level)
@@ -46,6 +291,12 @@ def configure(stream):
         root.handlers[:] = [handler for handler in root.handlers if handler.__class__.__module__ == logs.__name__]
 
     return do
+
+
+@pytest.fixture
+def stream(logging_kept):
+    """A stream to log to."""
+    return io.StringIO()
 
 
 @pytest.fixture

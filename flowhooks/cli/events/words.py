@@ -19,7 +19,8 @@ def question(dead: int, succeeded: int) -> str:
     """What is asked before a replay."""
     parts = [f"{several(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
     if succeeded:
-        parts.append(f"{deliveries(succeeded)} that succeeded will do their work a second time")
+        whose = "its" if succeeded == 1 else "their"
+        parts.append(f"{deliveries(succeeded)} that succeeded will do {whose} work a second time")
     return f"{', and '.join(parts)}. Go on?"
 
 

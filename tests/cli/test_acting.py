@@ -1,0 +1,153 @@
+"""`flowhooks events replay`, `resolve` and `drain`, done by a running server."""
+
+from __future__ import annotations
+
+import pytest
+
+ORDER = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
+
+
+@pytest.fixture
+def open_shop(server):
+    """From now on the handler `book` works, until the test is over."""
+    file = server.folder / "open"
+    file.touch()
+    yield
+    file.unlink()
+
+
+def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_shop):
+    """By the event's id: the second attempt succeeds, the first one is kept, and numbers are told in words."""
+    (server.folder / "open").unlink()
+    event_id = server.post("r1", **ORDER)
+    (server.folder / "open").touch()
+    dry = run("events", "replay", event_id, "--dry-run", server=server)
+    assert dry.stdout == "1 delivery would run again, of 1 event looked at.\n"
+    assert settled("r1", "dead")["attempts"][-1]["number"] == 1
+    done = run("events", "replay", event_id, "--yes", server=server)
+    assert (done.exit_code, done.stdout) == (0, "1 delivery runs again, of 1 event looked at.\n")
+    assert [one["outcome"] for one in settled("r1", "succeeded")["attempts"]] == ["failed", "succeeded"]
+    assert asked("events", "replay", event_id, "--yes", server=server) == {
+        "events": 1,
+        "deliveries": 0,
+        "passed_over": 1,
+        "moved_on": 0,
+        "next": "",
+        "dry_run": False,
+        "server": True,
+    }
+
+
+def test_what_succeeded_is_passed_over_unless_asked_for(server, run, settled):
+    """`--again` does the work a second time, and nothing else does."""
+    event_id = server.post("r2", processDefinitionKey="leave")
+    said = run("events", "replay", event_id, "--yes", server=server).stdout
+    assert said.startswith("0 deliveries run again, of 1 event looked at. 1 passed over")
+    assert len(settled("r2", "succeeded")["attempts"]) == 1
+    run("events", "replay", "--flow", "r2", "--again", "--yes", server=server)
+    assert len(settled("r2", "succeeded")["attempts"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Which events? Give IDs or a filter, or --all"),
+        (("--all", "--flow", "dead"), "--all means every event"),
+        (("--flow", "dead"), "There is no terminal to ask on: give --yes"),
+        (tuple(map(str, range(1001))), "Give 1,000 IDs at the most"),
+    ],
+)
+def test_replay_refuses_what_was_hardly_meant(server, run, settled, arguments, said):
+    """Without a filter, with too much of one, or without anybody to ask: exit code 2, and nothing is done."""
+    result = run("events", "replay", *arguments, server=server)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert len(settled("dead", "dead")["attempts"]) == 1
+
+
+def test_replay_of_an_unknown_id_does_nothing(server, run, asked, settled):
+    """One id that does not exist stops all: it may be a flow instance's."""
+    (event,) = asked("events", "show", "dead", server=server)["events"]
+    result = run("events", "replay", event["id"], "nothing", "--yes", server=server)
+    assert (result.exit_code, result.output) == (1, "Error: there is no event nothing\n")
+    assert len(settled("dead", "dead")["attempts"]) == 1
+
+
+def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
+    """At a terminal it says how many, and what `--again` means; "n" does nothing, "y" does it."""
+    (server.folder / "open").unlink()
+    server.post("r3", **ORDER, businessKey="asked")
+    server.post("r3-done", processDefinitionKey="leave", businessKey="asked")
+    (server.folder / "open").touch()
+    said, code = at_a_terminal("events", "replay", "--business-key", "asked", "--again", typed="n\n")
+    assert (
+        "1 dead delivery will run again, and 1 delivery that succeeded will do its work a second time. Go on? [y/N]"
+    ) in said
+    assert code == 1
+    assert len(settled("r3", "dead")["attempts"]) == 1
+    said, code = at_a_terminal("events", "replay", "--business-key", "asked", typed="y\n")
+    assert "1 dead delivery will run again. Go on? [y/N]" in said
+    assert code == 0
+    assert len(settled("r3", "succeeded")["attempts"]) == 2
+    assert len(settled("r3-done", "succeeded")["attempts"]) == 1
+
+
+def test_resolve_says_what_became_of_an_unknown_delivery(server, run, asked, settled):
+    """First what would change, then the change, with its note; a second time is refused."""
+    delivery_id = settled("resolved", "unknown")["id"]
+    for verdict, state in (("--did", "succeeded"), ("--did-not", "waiting"), ("--close", "closed")):
+        dry = run("events", "resolve", delivery_id, verdict, "--dry-run", server=server)
+        assert dry.stdout == f"Delivery {delivery_id} for shop:hang would go from unknown to {state}.\n"
+    done = asked("events", "resolve", delivery_id, "--did", "--note", "seen\x1b[31m it", "--yes", server=server)
+    assert done == {
+        "delivery_id": delivery_id,
+        "handler": "shop:hang",
+        "before": "unknown",
+        "after": "succeeded",
+        "dry_run": False,
+        "server": True,
+    }
+    assert settled("resolved", "succeeded")["note"] == "seen\x1b[31m it"
+    assert "note           seen\\u001b[31m it" in run("events", "show", "resolved", server=server).stdout
+    again = run("events", "resolve", delivery_id, "--did", "--yes", server=server)
+    assert again.exit_code == 1
+    assert again.output == (
+        f"Error: delivery {delivery_id} is succeeded: only of an unknown one can it be said whether it did its work\n"
+    )
+
+
+def test_resolve_refuses_what_was_hardly_meant(server, run):
+    """No verdict, nobody to ask, no such delivery."""
+    for arguments, code, said in (
+        (("x",), 2, "Say what became of it: --did, --did-not or --close."),
+        (("x", "--did"), 2, "There is no terminal to ask on"),
+        (("x", "--did", "--yes"), 1, "Error: there is no delivery x\n"),
+    ):
+        result = run("events", "resolve", *arguments, server=server)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert said in result.stderr
+
+
+def test_drain_finds_nobody(server, run, asked):
+    """What is parked stays parked while no handler wants it."""
+    assert run("events", "drain", server=server).stdout == "No parked event is wanted by any handler just now.\n"
+    done = asked("events", "drain", "--dry-run", server=server)
+    assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
+
+
+def test_a_command_and_a_server_do_not_fight(server, run):
+    """`db upgrade` is refused while the server has the database, and says who has it."""
+    result = run("db", "upgrade", server=server)
+    assert result.exit_code == 1
+    assert f"is in use by process {server.process.pid}, whose administration is at {server.admin}" in result.stderr
+
+
+def test_many_commands_at_once(server, spawn, open_shop, settled):
+    """Replays at the same moment run a delivery again once: each of the others finds that it has moved on."""
+    (server.folder / "open").unlink()
+    event_id = server.post("r4", **ORDER)
+    (server.folder / "open").touch()
+    started = [spawn("events", "replay", event_id, "--yes", server=server) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert sorted(one.split(",")[0] for one in said) == ["0 deliveries run again", "1 delivery runs again"]
+    assert len(settled("r4", "succeeded")["attempts"]) == 2

@@ -1,0 +1,232 @@
+"""Operations where no server runs, where one is half there, and where they stop half-way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import threading
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from flowhooks.app import App
+from flowhooks.intake import CallBack
+from flowhooks.ledger import Reader
+from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.operations import replay
+from flowhooks.settings import Settings
+
+
+@pytest.fixture
+def left(tmp_path, new_database, make_shop):
+    """What a server has left: a ledger with four dead deliveries, and its plugin."""
+    file = tmp_path / "left.db"
+    shutil.copy(new_database, file)
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    left = make_shop(folder, file)
+    app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("shop",)))
+    app.start()
+    body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
+    for number in range(4):
+        call_back = CallBack(
+            source="default", kind="complete", flow_instance_id=f"f{number}", body=body, text=json.dumps(body)
+        )
+        app.intake.take(call_back, wait=20)
+    app.close(20)
+    left.file = file
+    return left
+
+
+@pytest.fixture
+def lock(left):
+    """The lock of what was left, held by somebody else than the command."""
+    lock = Lock(left.file)
+    assert lock.acquire()
+    yield lock
+    lock.release()
+
+
+def states(left):
+    """How many deliveries are in each state, and how many events there are."""
+    with closing(Reader(f"sqlite:///{left.file}")) as reader:
+        return reader.balance().deliveries
+
+
+def test_without_a_server_it_is_done_here(left, run, asked):
+    """The command takes the lock itself, and says that what waits is run when a server starts."""
+    result = run("events", "replay", "--flow", "f0", "--yes", server=left)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "1 delivery runs again, of 1 event looked at.\nNo server runs just now: they are run when one starts.\n"
+    )
+    assert states(left) == {"dead": 3, "waiting": 1}
+    assert asked("events", "replay", "--all", "--yes", server=left)["server"] is False
+    assert states(left) == {"waiting": 4}
+
+
+def test_what_plugins_print_is_not_the_answer(left, run):
+    """A plugin that prints while it is loaded does not spoil JSON on the standard output."""
+    for arguments in (("events", "drain"), ("events", "drain", "--dry-run"), ("routes",), ("check",)):
+        result = run(*arguments, "--json", server=left)
+        assert json.loads(result.stdout)
+        assert "the shop opens" in result.stderr
+
+
+def test_a_dry_run_changes_nothing(left, run, tmp_path):
+    """Without a server it does not even take the lock, and leaves the file as it was."""
+    before = left.file.read_bytes()
+    (left.folder / "shop.py").write_text("raise SystemExit('no')")
+    for arguments in (("replay", "--all"), ("drain",)):
+        result = run("events", *arguments, "--dry-run", server=left)
+        assert result.exit_code == 0, result.output
+    assert left.file.read_bytes() == before
+
+
+def test_a_missing_plugin_is_named_on_the_way(left, run):
+    """Replaying without the plugin says on the standard error whose deliveries wait for whom."""
+    result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_ALLOW="none")
+    assert result.stdout.startswith("4 deliveries run again")
+    assert "handler_missing" in result.stderr
+    assert "shop:book" in result.stderr
+
+
+def test_pages_are_added_up(left, asked, monkeypatch):
+    """An operation is asked for until all is done, and its numbers are one sum."""
+    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    done = asked("events", "replay", "--all", "--yes", server=left)
+    assert (done["events"], done["deliveries"], done["next"]) == (4, 4, "")
+
+
+def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
+    """The first Ctrl-C ends it after the page under way, with exit code 130; the same command goes on."""
+    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    page, pages = Reader.page, []
+
+    def interrupted(self, *args, **kwargs):
+        pages.append(1)
+        if len(pages) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return page(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reader, "page", interrupted)
+        result = run("events", "replay", "--all", "--yes", server=left)
+    assert result.exit_code == 130
+    assert "Stopping after this step" in result.stderr
+    assert result.stderr.endswith(
+        "Error: interrupted; the same command goes on. Until then: 2 deliveries run again, of 2 events looked at.\n"
+    )
+    assert states(left) == {"dead": 2, "waiting": 2}
+    assert run("events", "replay", "--all", "--yes", server=left).stdout.startswith("2 deliveries run again")
+
+
+def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkeypatch):
+    """An interrupted `--again` says where to go on, so that nothing that ran is run once more."""
+    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    page = Reader.page
+
+    def interrupted(self, *args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return page(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reader, "page", interrupted)
+        stopped = run("events", "replay", "--all", "--again", "--yes", server=left)
+    after = stopped.stderr.rsplit("add --after ", 1)[1].split(".")[0]
+    rest = run("events", "replay", "--all", "--again", "--after", after, "--dry-run", server=left)
+    assert rest.stdout.startswith("3 deliveries would run again, of 3 events looked at.")
+
+
+def test_a_second_ctrl_c_stops_at_once(left, run, monkeypatch):
+    """Then nobody can say whether the page under way was done, and that is what is said."""
+
+    def interrupted(self, *args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Reader, "page", interrupted)
+    result = run("events", "replay", "--all", "--yes", server=left)
+    assert result.exit_code == 130
+    assert "the step that was under way may be done too" in result.stderr
+
+
+def test_another_command_holds_the_lock(left, lock, run):
+    """A holder without an address is a command at work or a server that starts: try again."""
+    result = run("events", "replay", "--all", "--yes", server=left)
+    assert result.exit_code == 1
+    assert "has the database to itself just now" in result.stderr
+    assert "try again in a moment" in result.stderr
+    assert states(left) == {"dead": 4}
+    assert run("events", "list", server=left).exit_code == 0
+
+
+def test_the_server_of_the_lock_is_not_there(left, lock, run):
+    """Its address is refused: who it is, where, and what to do."""
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        admin = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        lock.describe(Holder(pid=4711, admin=admin, token="secret-token"))
+        result = run("events", "replay", "--all", "--yes", server=left)
+    assert result.exit_code == 1
+    assert result.output == (
+        f"Error: the server (process 4711) at {admin} holds the database, but did not take this: "
+        f"no answer from {admin}: connection refused. "
+        "If it was just stopped or started again, try again; if it hangs, stop it and try again\n"
+    )
+
+
+def answering(status, body):
+    """A request handler that gives every POST one answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    return Handler
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b"<html>", "is not the server (process 4711): try again"),
+        (401, b'{"message": "no"}', "was started anew just now; try again"),
+        (503, b'{"message": "send the call-back again"}', "is stopping, or busy: the database could not be written"),
+        (422, b'{"message": "that cannot be"}', "Error: that cannot be"),
+        (500, b'{"message": "oh"}', "answered 500: oh"),
+    ],
+)
+def test_what_else_a_server_may_answer(left, lock, run, answer):
+    """Each becomes one line that says what to do, and exit code 1; the token is in none."""
+    status, body, said = answer
+    with HTTPServer(("127.0.0.1", 0), answering(status, body)) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        lock.describe(Holder(pid=4711, admin=f"http://127.0.0.1:{other.server_port}", token="secret-token"))
+        result = run("events", "replay", "--all", "--yes", server=left)
+        thread.join()
+    assert result.exit_code == 1
+    assert said in result.output
+    assert result.output.count("\n") == 1
+    assert "secret" not in result.output
+
+
+def test_the_lock_is_let_go_of(left, run):
+    """After a command that failed half-way through opening, a server could start."""
+    missing = str(left.folder / "nothing")
+    result = run("events", "replay", "--all", "--yes", server=left, FLOWHOOKS_PLUGINS_DIRS=missing)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"the plugins folder {missing} cannot be read" in result.stderr
+    lock = Lock(left.file)
+    assert lock.acquire()
+    lock.release()

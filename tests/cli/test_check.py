@@ -1,0 +1,244 @@
+"""`flowhooks check`, and what it looks at."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from flowhooks.ledger.lock import Lock
+from flowhooks.operations.check.database import is_affected
+
+
+@pytest.fixture
+def findings(asked):
+    """Runs `check --json`, sees that its exit code and counts fit, and gives the findings of a subject."""
+
+    def look(about, **more):
+        code = more.pop("code", 0)
+        found = asked("check", code=code, **more)
+        marks = [one["mark"] for one in found["findings"]]
+        assert (found["trouble"], found["notes"]) == (marks.count("trouble"), marks.count("note"))
+        assert bool(found["trouble"]) == bool(code)
+        for one in found["findings"]:
+            assert set(one) == {"mark", "about", "what", "why", "next", "traceback"}
+        return [one for one in found["findings"] if one["about"] == about]
+
+    return look
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder for plugins of the test's own."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    return folder
+
+
+def test_beside_a_server(server, findings):
+    """It says who serves, where, and what there is to look at, with the command that shows it."""
+    (holder,) = findings("server", server=server)
+    assert holder["mark"] == "ok"
+    assert holder["what"] == f"process {server.process.pid} serves; its administration is at {server.admin}"
+    counts = findings("deliveries", server=server)
+    assert counts[0]["mark"] == "ok"
+    dead = next(one for one in counts if one["what"].endswith(" dead"))
+    assert dead["mark"] == "note"
+    assert "flowhooks events list --state dead" in dead["next"]
+    parked = next(one for one in counts if one["what"].endswith(" parked"))
+    assert "key ordre (1)" in parked["why"]
+    assert findings("routes", server=server)[0]["what"] == "6 routes to 4 handlers"
+
+
+def test_it_changes_nothing(findings, tmp_path):
+    """Where there is no database, there is none afterwards, which is a note."""
+    database = findings("database")
+    assert {one["mark"] for one in database} <= {"note"}
+    assert database[-1]["what"] == f"there is none yet at {tmp_path}/flowhooks.db"
+    assert findings("plugins")[-1]["mark"] == "note"
+    assert not list(tmp_path.iterdir())
+
+
+def test_for_people(server, run, folder):
+    """A line for each finding with its mark first, a line for why and next, and a sum."""
+    (folder / "broken.py").write_text("raise ValueError('[red]no[/red]\\x1b[31m')")
+    text = run("check", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="broken").stdout
+    lines = text.splitlines()
+    trouble = next(number for number, line in enumerate(lines) if line.startswith("trouble  plugins "))
+    assert "broken cannot be used and is quarantined" in lines[trouble]
+    assert lines[trouble + 1].strip().startswith("why: plugin 'broken' (file")
+    assert "[red]no[/red]" in lines[trouble + 1]
+    assert "flowhooks check --json" in lines[trouble + 2]
+    assert lines[-1].startswith("2 troubles, ")
+    assert "\x1b" not in text
+
+
+def test_a_broken_plugin_is_trouble(findings, folder):
+    """Whatever a plugin does when it is loaded: the line of its error, and the traceback in JSON."""
+    for name, source in (
+        ("exits", "import sys\nsys.exit(3)"),
+        ("raises", "def f():\n    1 / 0\nf()"),
+        ("spoilt", "def (:"),
+        ("works", "from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []"),
+    ):
+        (folder / f"{name}.py").write_text(source)
+    found = findings(
+        "plugins", code=1, FLOWHOOKS_PLUGINS_DIRS=str(folder), FLOWHOOKS_PLUGINS_ALLOW="exits,raises,spoilt,works"
+    )
+    by_name = {one["what"].split()[0]: one for one in found}
+    assert [by_name[name]["mark"] for name in ("exits", "raises", "spoilt", "works")] == ["trouble"] * 3 + ["ok"]
+    assert by_name["raises"]["why"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
+    assert by_name["raises"]["traceback"].startswith("Traceback")
+    assert "it called sys.exit()" in by_name["exits"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("env", "why", "to_do"),
+    [
+        ({"FLOWHOOKS_PLUGINS_DIRS": ""}, "the plugin is not installed", "--plugins-dir"),
+        ({"FLOWHOOKS_PLUGINS_DENY": "shop"}, "the settings keep the plugin out", "plugins_deny"),
+        ({"FLOWHOOKS_SAFE_MODE": "yes"}, "the settings keep the plugin out", "plugins_deny"),
+    ],
+)
+def test_known_handlers_that_are_missing_are_trouble(server, findings, env, why, to_do):
+    """They are named with their plugin, what keeps it away, and what to do; their routes are still there."""
+    (missing,) = findings("handlers", code=1, server=server, **env)
+    assert missing["what"] == (
+        "of plugin shop, 4 handlers known to the ledger are not loaded: shop:book, shop:copy, shop:grant, shop:hang"
+    )
+    assert missing["why"].startswith(why)
+    assert to_do in missing["next"]
+    assert findings("routes", code=1, server=server, **env)[0]["what"] == "6 routes to 4 handlers"
+
+
+def test_settings_that_cannot_be_used_are_trouble(findings, tmp_path):
+    """Each problem is a finding, and nothing else is looked at."""
+    (tmp_path / "flowhooks.toml").write_text('listn = "x"\nwait = 99\n')
+    found = findings("settings", code=1)
+    assert [one["what"] for one in found] == [
+        "flowhooks.toml: listn is no setting; did you mean listen?",
+        "flowhooks.toml: wait must be a number of seconds, 0 to 60, not 99",
+    ]
+
+
+def test_public_listeners(findings):
+    """Without a credential they are trouble; with `insecure`, a note."""
+    found = findings("binds", code=1, FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_ADMIN="0.0.0.0:8081")
+    assert [one["mark"] for one in found] == ["trouble", "trouble"]
+    (found,) = findings("binds", FLOWHOOKS_LISTEN="0.0.0.0:8080", FLOWHOOKS_INSECURE="1")
+    assert (found["mark"], found["why"]) == ("note", "other machines reach listen without a credential (insecure)")
+
+
+def test_folders_that_are_not_there(findings, tmp_path):
+    """Of plugins and of schema files."""
+    for name in ("FLOWHOOKS_PLUGINS_DIRS", "FLOWHOOKS_SCHEMAS_DIR"):
+        (found,) = findings("plugins", code=1, **{name: str(tmp_path / "nothing")})
+        assert found["mark"] == "trouble"
+        assert str(tmp_path / "nothing") in found["what"]
+
+
+@pytest.fixture
+def place(tmp_path, new_database):
+    """Makes a path of some sort for a database."""
+    file = tmp_path / "some.db"
+
+    def change(statement):
+        with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    def make(sort):
+        match sort:
+            case "text":
+                file.write_text("not a database, and long enough to be read as none\n" * 20)
+            case "folder":
+                file.mkdir()
+            case "no folder":
+                return str(tmp_path / "nothing" / "some.db")
+            case "empty":
+                file.touch()
+            case "other's":
+                change("CREATE TABLE t (a)")
+            case "newer":
+                shutil.copy(new_database, file)
+                change("UPDATE alembic_version SET version_num = '9999'")
+        return str(file)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("sort", "mark", "said"),
+    [
+        ("text", "trouble", "file is not a database"),
+        ("folder", "trouble", "is a folder"),
+        ("no folder", "trouble", "there is no folder"),
+        ("other's", "trouble", "it is not a flowhooks ledger: it holds other tables (t)"),
+        ("newer", "trouble", "it was written by a newer flowhooks"),
+        ("empty", "note", "it is empty: run `flowhooks db upgrade`, or start the server once"),
+    ],
+)
+def test_databases_that_are_none(findings, place, sort, mark, said):
+    """Each is told apart, and what only needs an upgrade is a note."""
+    last = findings("database", code=int(mark == "trouble"), FLOWHOOKS_DATABASE=place(sort))[-1]
+    assert last["mark"] == mark
+    assert said in last["what"]
+
+
+def test_a_file_that_cannot_be_written(findings, tmp_path, monkeypatch):
+    """The system is asked, not tried; as root nearly all may be written, so here it says no."""
+    (tmp_path / "flowhooks.db").touch()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))
+    last = findings("database", code=1)[-1]
+    assert last["what"] == f"{tmp_path} cannot be written"
+
+
+def test_a_damaged_file_is_trouble(server, findings, tmp_path):
+    """Pages that were overwritten are found by the database's own check, and no error gets out."""
+    with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
+        whole.execute("VACUUM INTO ?", [str(tmp_path / "flowhooks.db")])
+    with (tmp_path / "flowhooks.db").open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 40960)
+    last = findings("database", code=1)[-1]
+    assert last["mark"] == "trouble"
+    assert str(tmp_path / "flowhooks.db") in last["what"]
+
+
+def test_somebody_else_has_the_lock(findings, tmp_path):
+    """A command at work is a note, and one that does not say who it is, trouble."""
+    lock = Lock(tmp_path / "flowhooks.db")
+    assert lock.acquire()
+    (found,) = findings("server")
+    assert (found["mark"], "has the database to itself" in found["what"]) == ("note", True)
+    lock.path.write_text("")
+    (found,) = findings("server", code=1)
+    assert "does not say who it is" in found["what"]
+    lock.release()
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ("3.6.23", False),
+        ("3.7.0", True),
+        ("3.40.1", True),
+        ("3.44.5", True),
+        ("3.44.6", False),
+        ("3.45.0", True),
+        ("3.50.6", True),
+        ("3.50.7", False),
+        ("3.50.12", False),
+        ("3.51.2", True),
+        ("3.51.3", False),
+        ("3.53.0", False),
+        ("4.0.0", False),
+        ("unknown", True),
+    ],
+)
+def test_releases_with_the_wal_reset_bug(version, affected):
+    """From 3.7.0 to 3.51.2, but for the branches that were mended."""
+    assert is_affected(version) is affected

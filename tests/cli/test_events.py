@@ -1,0 +1,186 @@
+"""`flowhooks events list` and `show`."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flowhooks.cli.filters import time
+
+EVENT = {
+    "id",
+    "received_at",
+    "source",
+    "kind",
+    "flow_instance_id",
+    "business_key",
+    "callback_class",
+    "process_definition_id",
+    "process_definition_key",
+    "process_definition_version",
+    "state",
+    "route",
+    "repeats",
+    "deliveries",
+}
+DELIVERY = {"id", "handler", "state", "attempts", "due_at", "outcome", "error", "finished_at", "note"}
+ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "result", "process"}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def flows(listed):
+    """The flow instances of a listing, in its order."""
+    return [one["flow_instance_id"] for one in listed["events"]]
+
+
+def test_list_has_stable_names(asked, server):
+    """The members of an event and of a delivery, and times in ISO 8601."""
+    (event,) = asked("events", "list", "--flow", "leave", server=server)["events"]
+    assert set(event) == EVENT
+    assert set(event["deliveries"][0]) == DELIVERY
+    assert MOMENT.fullmatch(event["received_at"])
+    assert MOMENT.fullmatch(event["deliveries"][0]["finished_at"])
+    assert (event["state"], event["repeats"], event["process_definition_version"]) == ("routed", 1, 2)
+    assert event["route"] == {"shop:grant": "key leave"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--state", "dead", "--flow", "dead"), {"dead"}),
+        (("--state", "unknown", "--flow", "killed"), {"killed"}),
+        (("--state", "parked"), {"parked"}),
+        (("--state", "dismissed"), set()),
+        (("--key", "ordre"), {"parked"}),
+        (("--class", "com.example.Leave"), {"twice"}),
+        (("--handler", "shop:hang"), {"killed", "resolved"}),
+        (("--handler", "shop:grant", "--state", "dead"), set()),
+        (("--flow", "leave", "--since", "1h"), {"leave"}),
+        (("--flow", "leave", "--until", "1h"), set()),
+        (("--flow", "leave", "--since", "2001-01-01", "--until", "2002-01-01"), set()),
+        (("--business-key", "nothing"), set()),
+        (("--id", "nothing"), set()),
+    ],
+)
+def test_filters_narrow(asked, server, options, expected):
+    """Each filter, alone and together."""
+    assert set(flows(asked("events", "list", *options, server=server))) == expected
+
+
+def test_list_goes_on_where_it_left_off(asked, run, server):
+    """Pages, newest first, are all events, each once; the last one says that it is."""
+    everything = flows(asked("events", "list", "--until", "2100-01-01", server=server))
+    found, after = [], ""
+    while True:
+        page = asked("events", "list", "--limit", "3", "--after", after, server=server)
+        assert len(page["events"]) <= 3
+        found += flows(page)
+        if not (after := page["next"]):
+            break
+    assert found[-len(everything) :] == everything
+    assert found[-2:] == ["resolved", "killed"]
+    assert "There are more: add --after " in run("events", "list", "--limit", "1", server=server).stdout
+
+
+def test_the_table_fits_and_has_the_ids_whole(run, asked, server):
+    """At 80 columns, every id can be copied, and flow, key and deliveries are there."""
+    result = run("events", "list", server=server, COLUMNS="80")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    for event in asked("events", "list", server=server)["events"]:
+        assert event["id"] in result.stdout
+    assert "unknown shop:hang" in result.stdout
+    assert "com.example.Leave" in result.stdout
+
+
+def test_nothing_found_is_said(run, server):
+    """No table without rows."""
+    result = run("events", "list", "--flow", "nobody", server=server)
+    assert (result.exit_code, result.stdout) == (0, "No event is like that.\n")
+
+
+def test_show_by_event_delivery_or_flow(asked, server):
+    """Three names for one event."""
+    (event,) = asked("events", "show", "dead", server=server)["events"]
+    for name in (event["id"], event["deliveries"][0]["id"]):
+        assert asked("events", "show", name, server=server)["events"] == [event]
+
+
+def test_show_has_everything(asked, server):
+    """Body as received, its data, other bodies, attempts with their times and results."""
+    (event,) = asked("events", "show", "leave", server=server)["events"]
+    assert set(event) == EVENT | {"body", "data", "conflicts"}
+    assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
+    assert event["data"] == json.loads(event["body"])
+    (conflict,) = event["conflicts"]
+    assert json.loads(conflict["body"])["processDefinitionVersion"] == 3
+    (attempt,) = event["deliveries"][0]["attempts"]
+    assert set(attempt) == ATTEMPT
+    assert MOMENT.fullmatch(attempt["started_at"])
+    assert attempt["seconds"] >= 0
+    assert (attempt["number"], attempt["outcome"], attempt["result"]) == (1, "succeeded", {"days": 3})
+
+
+def test_show_for_people(run, server):
+    """Fields, why it was routed, attempts and errors; a traceback only when it is asked for; what to do next."""
+    text = run("events", "show", "leave", server=server).stdout
+    for part in ("came again     1 time", "why            key leave", 'returned {"days": 3}', "refused with 409"):
+        assert part in text
+    text = run("events", "show", "dead", server=server).stdout
+    assert re.search(r"attempt 1 .* UTC: failed after \d+ ms\n    ValueError: closed", text)
+    assert "flowhooks events replay " in text
+    assert "Traceback" not in text
+    assert "Traceback" in run("events", "show", "dead", "--traceback", server=server).stdout
+    text = run("events", "show", "parked", server=server).stdout
+    assert "`flowhooks routes --key ordre` explains" in text
+    assert "合同" in text
+
+
+def test_several_events_of_a_flow_are_listed(run, asked, server):
+    """Two classes are two events: people choose one, programs get both."""
+    result = run("events", "show", "twice", server=server)
+    assert "2 events of this flow instance" in result.stdout
+    assert len(asked("events", "show", "twice", server=server)["events"]) == 2
+
+
+def test_there_is_no_such_event(run, server):
+    """One line, exit code 1."""
+    result = run("events", "show", "nothing", server=server)
+    assert result.exit_code == 1
+    assert result.output == "Error: there is no event, delivery or flow instance nothing\n"
+
+
+def test_without_a_database_nothing_is_made(run, tmp_path):
+    """Who only looks, or mistypes a path, leaves no file behind."""
+    for arguments in (("list",), ("show", "x"), ("replay", "--all", "--yes"), ("drain",), ("drain", "--dry-run")):
+        result = run("events", *arguments)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: there is no database at {tmp_path}/flowhooks.db")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-24", datetime(2026, 11, 24, tzinfo=UTC)),
+        ("2026-11-24T09:30", datetime(2026, 11, 24, 9, 30, tzinfo=UTC)),
+        ("2026-11-24 09:30:01.5", datetime(2026, 11, 24, 9, 30, 1, 500_000, tzinfo=UTC)),
+        ("2026-11-24T09:30:00+08:00", datetime(2026, 11, 24, 1, 30, tzinfo=UTC)),
+        ("2026-11-24T09:30:00Z", datetime(2026, 11, 24, 9, 30, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read(text, moment):
+    """ISO 8601; without a zone it is UTC."""
+    assert time(text) == moment.timestamp() * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"), [("90s", 90), ("5m", 300), ("2h", 7200), ("3d ago", 259_200), ("1w", 604_800)]
+)
+def test_times_ago_are_read(text, ago):
+    """So long ago, from now."""
+    expected = datetime.now(UTC) - timedelta(seconds=ago)
+    assert abs(time(text) - expected.timestamp() * 1_000_000) < 5_000_000

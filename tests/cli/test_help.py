@@ -1,0 +1,102 @@
+"""What every command says of itself."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from flowhooks.cli import COMMANDS, main
+
+
+def commands():
+    """Every command, each with the words that call it."""
+    context = click.Context(main)
+    for name in COMMANDS:
+        command = main.get_command(context, name)
+        yield (name,), command
+        if isinstance(command, click.Group):
+            for inner in command.commands:
+                yield (name, inner), command.commands[inner]
+
+
+ALL = dict(commands())
+LEAVES = [words for words, command in ALL.items() if not isinstance(command, click.Group)]
+LISTINGS = [("check",), ("routes",), ("events", "list"), ("events", "show"), ("verify",)]
+
+
+def test_every_command_is_there():
+    """The commands of the reference exist, and no other."""
+    assert list(ALL) == [
+        ("serve",),
+        ("check",),
+        ("routes",),
+        ("events",),
+        ("events", "list"),
+        ("events", "show"),
+        ("events", "replay"),
+        ("events", "resolve"),
+        ("events", "drain"),
+        ("verify",),
+        ("db",),
+        ("db", "upgrade"),
+        ("send",),
+    ]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_help_is_there_and_has_no_marks_left(run, words):
+    """Every command's --help ends well, and shows neither a block mark nor a docstring's backslash."""
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    assert f"Usage: main {' '.join(words)}" in result.stdout
+    assert "\\" not in result.stdout
+    assert "\b" not in result.stdout
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if words != ("serve",)], ids=" ".join)
+def test_help_teaches_by_examples(run, words):
+    """Two to four examples, each on a line of its own and of options that the command has."""
+    lines = run(*words, "--help").stdout.splitlines()
+    start = lines.index("  Examples:")
+    examples = lines[start + 1 : lines.index("", start)]
+    assert 2 <= len(examples) <= 4
+    for example in examples:
+        called = example.split("flowhooks ", 1)[1].split(" | ")[0]
+        assert called.startswith(" ".join(words))
+        known = {name for option in ALL[words].params for name in option.opts}
+        assert {word for word in called.split() if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("words", LISTINGS, ids=" ".join)
+def test_every_listing_has_json(run, words):
+    """Whatever lists something can print JSON."""
+    assert "--json" in run(*words, "--help").stdout
+
+
+def test_wrong_usage_is_said_in_short(run):
+    """A command, an option or a value that does not exist: exit code 2, and an error that names it."""
+    for arguments, named in (
+        (("nonsense",), "nonsense"),
+        (("events", "nonsense"), "nonsense"),
+        (("events", "list", "--nonsense"), "--nonsense"),
+        (("events", "list", "--state", "nonsense"), "--state"),
+        (("events", "list", "--limit", "0"), "--limit"),
+        (("events", "list", "--since", "nonsense"), "'nonsense' is not a time"),
+        (("events", "list", "--since", "2h", "--until", "3h"), "--since must lie before --until"),
+        (("events", "list", "--flow", "\udcff"), "UTF-8"),
+        (("events", "list", "--database", "postgresql://user:secret@host/db"), "postgresql://"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (2, ""), arguments
+        assert named in result.stderr
+        assert "secret" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if words[0] not in {"serve", "send"}], ids=" ".join)
+def test_an_unknown_setting_is_refused_everywhere(run, words):
+    """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
+    more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
+    more |= {("events", "resolve"): ("x", "--did", "--yes")}
+    result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
+    assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
+    assert result.exit_code == (1 if words == ("check",) else 2)

@@ -1,0 +1,93 @@
+"""How commands print: inert, readable, and the same JSON wherever it goes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from flowhooks.cli import output
+
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Whatever a terminal would obey, but for the line ends that we print."""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("events", "list"), ("events", "show", "hostile"), ("events", "list", "--json"), ("routes",)]
+)
+def test_hostile_values_are_inert(server, run, arguments):
+    """Escape sequences, bells, line ends, marks that turn the text round: all are shown, none is obeyed."""
+    result = run(*arguments, server=server)
+    assert result.exit_code == 0
+    assert not CONTROLS.search(result.stdout)
+
+
+def test_hostile_values_are_shown_whole(server, run, asked):
+    """Escaped, not dropped; markup and emoji names stay the letters that they are; JSON has the value itself."""
+    text = run("events", "show", "hostile", server=server).stdout
+    assert "business key   a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:\n" in text
+    (event,) = asked("events", "show", "hostile", server=server)["events"]
+    assert event["business_key"] == "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
+
+
+def test_hostile_values_in_a_table(capsys):
+    """Within a cell, only its own line ends begin a line."""
+    output.table(("[bold]a", "b"), [("x\x1b[2Jy [red]z[/red] :smile:", "one\ntwo"), ("合同\u202e", "")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if "─" not in line] == [
+        ["[bold]a", "b"],
+        ["x\\u001b[2Jy", "[red]z[/red]", ":smile:", "one"],
+        ["two"],
+        ["合同\\u202e"],
+    ]
+
+
+def test_at_a_terminal_too(server, at_a_terminal):
+    """Colours are ours alone, and no value adds to them."""
+    said, code = at_a_terminal("events", "show", "hostile", typed="")
+    assert code == 0
+    assert set(re.findall("\x1b\\[[0-9;]*m", said)) == {"\x1b[32m", "\x1b[0m"}
+    assert not CONTROLS.search(re.sub("\x1b\\[(32|0)m|\r", "", said))
+
+
+def test_json_is_one_document_in_any_encoding(server, spawn):
+    """Where the standard output cannot write Chinese, JSON escapes it and text does not fail."""
+    started = [
+        spawn("events", "show", "parked", *more, server=server, PYTHONIOENCODING="latin-1")
+        for more in ((), ("--json",))
+    ]
+    (text, _), (document, _) = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert "\\u5408" in text
+    assert json.loads(document)["events"][0]["data"]["note"] == "合同"
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (0, "0 ms"),
+        (12_345, "12 ms"),
+        (3_400_000, "3.4 s"),
+        (125_000_000, "2 min 5 s"),
+        (10_920_000_000, "3 h 2 min"),
+    ],
+)
+def test_durations(microseconds, text):
+    """In the unit that people would use."""
+    assert output.duration(microseconds) == text
+
+
+def test_a_bar_only_where_somebody_sees_it(capsys):
+    """No terminal, no bar; and nothing is counted for it."""
+    with output.progress("work", lambda: pytest.fail("counted")) as advance:
+        advance(1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_value_that_is_very_long(capsys):
+    """A cell is cut; a line is not."""
+    output.table(("a",), [("x" * 100_000,)])
+    assert capsys.readouterr().out.count("x") < output.LONGEST
+    output.line("y" * 100_000)
+    assert capsys.readouterr().out == "y" * 100_000 + "\n"

@@ -1,0 +1,54 @@
+"""`flowhooks verify` and `flowhooks db upgrade`."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+
+def test_the_books_balance(server, asked, run):
+    """Beside a server; numbers in JSON and as a table."""
+    books = asked("verify", server=server)
+    assert (books["balanced"], books["trouble"]) == (True, [])
+    assert books["accepted"] == books["stored"] == sum(books["events"].values())
+    result = run("verify", server=server)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("\n\nThe books balance.\n")
+
+
+def test_the_books_do_not_balance(server, asked, run, tmp_path):
+    """A delivery that vanished is a line, and exit code 1."""
+    file = tmp_path / "flowhooks.db"
+    with closing(sqlite3.connect(server.env["FLOWHOOKS_DATABASE"])) as whole:
+        whole.execute("VACUUM INTO ?", [str(file)])
+    with closing(sqlite3.connect(file, isolation_level=None)) as spoilt:
+        spoilt.execute("DELETE FROM deliveries WHERE id = (SELECT min(id) FROM deliveries)")
+    (trouble,) = asked("verify", code=1)["trouble"]
+    assert trouble.endswith("does not have the deliveries of its recorded route")
+    result = run("verify")
+    assert result.exit_code == 1
+    assert f"trouble: {trouble}\nThe books do not balance.\n" in result.stdout
+
+
+def test_upgrade_makes_the_database(run, tmp_path):
+    """The first time it is made, the second time nothing is changed, and `verify` can read it."""
+    first = run("db", "upgrade")
+    assert (first.exit_code, first.stdout[:5]) == (0, "Made ")
+    assert str(tmp_path / "flowhooks.db") in first.stdout
+    assert "nothing was changed" in run("db", "upgrade").stdout
+    assert run("verify").exit_code == 0
+
+
+def test_upgrade_refuses_what_it_cannot_upgrade(run, tmp_path):
+    """A newer database, and one of something else: one line, and the file as it was."""
+    run("db", "upgrade")
+    file = tmp_path / "flowhooks.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as newer:
+        newer.execute("UPDATE alembic_version SET version_num = '9999'")
+    for command in (("db", "upgrade"), ("verify",), ("events", "list")):
+        result = run(*command)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"Error: cannot use the database {file}: it was written by a newer flowhooks")
+        assert result.output.count("\n") == 1
+    with closing(sqlite3.connect(file)) as newer:
+        assert newer.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
