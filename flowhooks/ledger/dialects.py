@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
@@ -78,7 +78,7 @@ def open_engine(url: str, *, writing: bool) -> Engine:
         try:
             connection.connection.dbapi_connection.execute(begin)
         except sqlite3.Error as error:
-            raise DatabaseError(begin, None, error) from error
+            raise DBAPIError.instance(begin, None, error, sqlite3.Error) from error
 
     return engine
 

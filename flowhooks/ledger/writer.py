@@ -192,7 +192,7 @@ class Writer:
     def _commit(self, batch: list[Ticket[Any]]) -> None:
         try:
             results = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it belongs to those who wait)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, SystemExit too, it belongs to those who wait)
             if len(batch) > 1 and not isinstance(error, _CannotBegin):
                 # One bad item must not take the others with it.
                 for ticket in batch:
