@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 import structlog
@@ -21,13 +22,13 @@ from flowhooks.web.admin import create_admin
 from flowhooks.web.server import Limits, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flowhooks.settings import Settings
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds between two threads' turns at the interpreter. Python's own 0.005 halves the rate at 32 connections,
 for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
+ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for the end."""
 ADMIN_THREADS: Final = 4
 ANSWERS_GET: Final = 10.0
 """Seconds in which requests that have begun to arrive are answered when the server stops."""
@@ -54,9 +55,8 @@ def command(settings: Settings) -> None:
     check_binds(settings)
     logs.configure(settings.log.level, settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    stop = threading.Event()
     broken = threading.Event()
-    with _Signals(stop):
+    with _Ending() as ending:
         app = App(settings)
         try:
             limits = Limits(
@@ -79,22 +79,22 @@ def command(settings: Settings) -> None:
         app.describe(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
-            threading.Thread(target=_serve, args=(server, stop, broken), daemon=True).start()
+            threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
         log.info("serving", call_backs=f"http://{web.address}", admin=f"http://{admin.address}", **_facts(app))
-        stop.wait()
+        ending.wait()
         _end(app, web, admin)
     if broken.is_set():
         raise SystemExit(1)
 
 
-def _serve(server: Server, stop: threading.Event, broken: threading.Event) -> None:
+def _serve(server: Server, ending: _Ending, broken: threading.Event) -> None:
     try:
         server.serve()
     except Exception:
         log.exception("listener_failed", address=server.address)
         broken.set()
     finally:
-        stop.set()
+        ending.ask()
 
 
 def _end(app: App, web: Server, admin: Server) -> None:
@@ -117,25 +117,42 @@ def _facts(app: App) -> dict[str, Any]:
     }
 
 
-class _Signals:
-    """SIGTERM and SIGINT ask for an orderly end; the second one of them ends the process at once."""
+class _Ending:
+    """Waits until the end is asked for: by SIGTERM or SIGINT, or by `ask`. A second signal ends the process at once.
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    What Python does about a signal it does between two steps of the main thread, so a main thread that waits for a
+    lock may never hear of one that another thread was given, or that came just before it began to wait. Here it
+    waits for a pipe, into which the interpreter writes each signal's number as it comes.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
         self._before: dict[int, Any] = {}
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
 
-    def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._asked())
+    def __enter__(self) -> Self:
+        self._pipe_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in ENDS:
+            self._before[number] = signal.signal(number, self._signalled)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+        signal.set_wakeup_fd(self._pipe_before)
 
-    def _asked(self) -> Callable[[int, Any], None]:
-        def asked(number: int, _frame: Any) -> None:
-            if self._stop.is_set():
-                os._exit(128 + number)
-            self._stop.set()
+    def ask(self) -> None:
+        """Ask for the end; from any thread, and as often as one likes."""
+        with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
+            os.write(self._writer, bytes([signal.SIGTERM]))
 
-        return asked
+    def wait(self) -> None:
+        """Wait until the end is asked for; other signals, of which plugins may make use, do not count."""
+        while os.read(self._reader, 1)[0] not in ENDS:
+            pass
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True
