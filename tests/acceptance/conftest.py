@@ -183,9 +183,16 @@ class Server:
 
     def wait(self, timeout=ENDS):
         """Wait for its end and its whole log; returns the exit code."""
-        code = self.process.wait(timeout)
+        late = False
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            late = True
+            self.process.send_signal(signal.SIGABRT)  # it then writes down where each of its threads is
+            code = self.process.wait(timeout)
         self._listener.join(timeout)
         self.process.stderr.close()
+        assert not late, "the server did not end:\n" + "\n".join(self.lines[-200:])
         return code
 
     def stop(self):
@@ -249,7 +256,7 @@ class Site:
     def _environ(self, settings):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
         given = {f"FLOWHOOKS_{name.upper().replace('__', '_')}": str(value) for name, value in settings.items()}
-        return kept | given | {"JOURNAL": str(self.journal)}
+        return kept | given | {"JOURNAL": str(self.journal), "PYTHONFAULTHANDLER": "1"}
 
     def command(self, *words):
         """A command line of flowhooks in this folder, with nothing installed but what the test installs."""

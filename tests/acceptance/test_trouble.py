@@ -1,58 +1,292 @@
-"""What goes wrong in one place stays there: plugins that break, hang or are gone, a database that is locked."""
+"""What goes wrong in one place stays there: plugins that cannot be loaded, that raise, and that hang."""
 
 from __future__ import annotations
 
-import sqlite3
+import json
 import time
-from contextlib import closing
 
-LATER = '''
-from flowhooks import Retry, handler, hookimpl
+import pytest
 
-@handler(process_key="later", retry=Retry(attempts=9, delays=[0.4], jitter=0))
-def later(event, delivery):
-    """Fail once, then do its work."""
-    if delivery.attempt == 1:
-        raise OSError("not yet")
+FAULTY = """
+import os, sys, time
+from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl
+
+class Rude(BaseException):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def deeper():
+    deeper()
+
+FAULTS = {
+    "value": lambda: (_ for _ in ()).throw(ValueError("no\\x1b[31m room\\nin \\u202e here")),
+    "exit": lambda: sys.exit(3),
+    "exit-quietly": lambda: sys.exit(),
+    "interrupt": lambda: (_ for _ in ()).throw(KeyboardInterrupt()),
+    "rude": lambda: (_ for _ in ()).throw(Rude()),
+    "recursion": deeper,
+    "memory": lambda: (_ for _ in ()).throw(MemoryError()),
+    "stop": lambda: next(iter(())),
+    "group": lambda: (_ for _ in ()).throw(ExceptionGroup("two", [OSError("a"), ValueError("b")])),
+    "long": lambda: (_ for _ in ()).throw(ValueError("x" * 1_000_000)),
+    "surrogate": lambda: (_ for _ in ()).throw(ValueError("half \\ud800 of a pair, and NUL \\0")),
+    "not-json": lambda: object(),
+    "nan": lambda: float("nan"),
+    "large": lambda: "x" * 1_000_000,
+    "circle": lambda: (lambda one: one.append(one) or one)([]),
+    "bytes": lambda: b"x",
+    "warns": lambda: __import__("warnings").warn("look out"),
+    "prints": lambda: print("to stdout"),
+}
+
+@handler(process_key="faulty")
+def faulty(event):
+    return FAULTS[event.business_key]()
+
+@handler(process_key="hangs")
+def hangs(event):
+    open(os.environ["JOURNAL"] + ".hangs", "w").close()
+    time.sleep(60)
 
 @hookimpl
 def handlers():
-    return [later]
-'''
+    return [faulty, hangs]
+"""
+GOOD = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key=("good", "faulty"))
+def good(event):
+    return event.flow_instance_id
+
+@hookimpl
+def handlers():
+    return [good]
+"""
+WRAPPER = """
+import os
+from flowhooks import handler, hookimpl
+
+@hookimpl(wrapper=True)
+def run_handler(handler, event, delivery):
+    if event.business_key == "before" and delivery.attempt == 1:
+        raise LookupError("no connection")
+    answer = yield
+    if event.business_key == "after":
+        raise LookupError("cannot commit")
+    return None if event.business_key == "nothing" else answer
+
+@handler(process_key="wrapped")
+def wrapped(event, delivery):
+    with open(os.environ["JOURNAL"], "a") as file:
+        print(event.business_key, delivery.attempt, file=file)
+
+@hookimpl
+def handlers():
+    return [wrapped]
+"""
+LISTENER = """
+import sys
+from flowhooks import hookimpl
+
+@hookimpl
+def event_accepted(event):
+    if event.business_key == "exit":
+        sys.exit(1)
+    raise ValueError("cannot listen")
+
+@hookimpl
+def delivery_settled(delivery, outcome, state):
+    raise ValueError(f"cannot hear {state}")
+"""
+BROKEN = {
+    "absent": ("import no_such_module", "No module named 'no_such_module'"),
+    "exits": ("import sys; sys.exit(0)", "it called sys.exit()"),
+    "raises": ("raise RuntimeError('out\\x1b[31m of order')", "RuntimeError"),
+    "syntax": ("def (:", "SyntaxError"),
+    "selects-nothing": (
+        "from flowhooks import handler\n@handler()\ndef f(event): ...",
+        "it listens to nothing",
+    ),
+    "misspelt": ("from flowhooks import hookimpl\n@hookimpl\ndef handler(): ...", "handler"),
+    "hook-raises": ("from flowhooks import hookimpl\n@hookimpl\ndef handlers(): 1 / 0", "ZeroDivisionError"),
+    "refuses": (
+        "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings): raise ValueError('url is missing')",
+        "url is missing",
+    ),
+    "no-python": ("\0\0\0", "null bytes"),
+}
 
 
-def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
-    """While the database is locked no attempt begins; afterwards none is left marked as running that nobody runs."""
-    site.plugin("demo", LATER)
-    server = site.start(ledger__timeout=0.3)
-    answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
-    assert answer.status == 202
-    server.until_logged("attempt_failed", attempt=1)
-    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=10)) as outside:
-        outside.execute("BEGIN IMMEDIATE")
-        time.sleep(1.2)
-        outside.execute("ROLLBACK")
-    site.until(lambda ledger: ledger.standings(answer.event_id)[0].state == "succeeded", within=5)
-    server.stop()
-    site.balance()
+@pytest.fixture(scope="module")
+def troubled(make_site):
+    """A folder in which most plugins are broken."""
+    site = make_site()
+    for name, source in {"faulty": FAULTY, "good": GOOD, "wrapper": WRAPPER, "listener": LISTENER}.items():
+        site.plugin(name, source)
+    for name, (source, _) in BROKEN.items():
+        site.plugin(name, source)
+    return site
 
 
-def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
-    """The server says that it is not ready and why, and goes on by itself when it can."""
-    site.plugin("demo", LATER)
-    server = site.start(ledger__timeout=9)
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
-        outside.execute("BEGIN IMMEDIATE")
-        answer = server.post("a", {"processDefinitionKey": "nobody"})
-        assert "database cannot be used just now" in answer.message_of_error(503)
-        assert answer.headers["Retry-After"]
-        ready = server.ask("GET", "/readyz", admin=True)
-        assert (ready.status, ready.json["ready"]) == (503, False)
-        assert "the last write to the database failed" in ready.json["trouble"][0]
-        assert server.ask("GET", "/healthz", admin=True).status == 200
-        outside.execute("ROLLBACK")
-    assert server.post("a", {"processDefinitionKey": "nobody"}).status == 202
+@pytest.fixture(scope="module")
+def server(troubled):
+    """A server amid all that; one event is held up by a wrapper from the start, since its repeat takes seconds."""
+    server = troubled.start(runner__threads=4, wait=10)
+    server.held_up = server.post("w-1", {"processDefinitionKey": "wrapped", "businessKey": "before"}, Prefer="wait=0")
+    return server
+
+
+def only(site, answer):
+    """The only delivery of an answer's event, and its attempts."""
+    with site.ledger() as ledger:
+        (standing,) = ledger.standings(answer.event_id)
+        return standing, ledger.attempts(standing.delivery_id)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
+    """One line of the log says which and why; the server runs on with the others."""
+    (record,) = server.logged("plugin_quarantined", plugin=name)
+    assert record["level"] == "error"
+    assert BROKEN[name][1] in record["why"]
+    assert f"{name}.py" in record["why"]
+    assert "\x1b" not in record["why"]
+
+
+def test_the_start_says_what_runs(server):
+    """How many were loaded, how many were not."""
+    assert server.logged("serving", plugins=4, quarantined=len(BROKEN), handlers=4)
+
+
+def test_check_says_the_same_of_broken_plugins(troubled):
+    """`flowhooks check` names each, and exits with 1."""
+    ran = troubled.run("check", "--json", "--database", troubled.database, "--plugins-dir", troubled.plugins)
+    assert ran.returncode == 1
+    found = json.loads(ran.stdout)["findings"]
+    trouble = " ".join(f"{one['what']} {one['why']}" for one in found if one["mark"] == "trouble")
+    for name, (_, why) in BROKEN.items():
+        assert name in trouble
+        assert why in trouble
+
+
+FAILING = {
+    "value": "ValueError: no",
+    "exit": "SystemExit: 3",
+    "exit-quietly": "SystemExit",
+    "interrupt": "KeyboardInterrupt",
+    "rude": "Rude: (its text cannot be had: RuntimeError)",
+    "recursion": "RecursionError: maximum recursion depth exceeded",
+    "memory": "MemoryError",
+    "stop": "StopIteration",
+    "group": "ExceptionGroup: two (2 sub-exceptions)",
+    "long": "ValueError: xxx",
+    "surrogate": "ValueError: half \\\\ud800 of a pair, and NUL \\\\0",
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
+    """500 names it and why, on one line; the event's other handler has done its work."""
+    answer = server.post(f"f-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
+    message = answer.message_of_error(500)
+    assert "its handler faulty:faulty failed: " in message
+    assert FAILING[name].replace("\\\\", "\\") in message
+    assert message.isprintable()
+    assert len(message) < 700
+    with troubled.ledger() as ledger:
+        states = {one.handler: one.state.value for one in ledger.standings(answer.event_id)}
+    assert states == {"faulty:faulty": "dead", "good:good": "succeeded"}
+    record = server.until_logged("attempt_failed", event_id=answer.event_id)
+    assert (record["handler"], record["state"], record["attempt"]) == ("faulty:faulty", "dead", 1)
+
+
+@pytest.mark.parametrize("name", ["not-json", "nan", "large", "circle", "bytes"])
+def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, name):
+    """The work was done all the same."""
+    answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
+    assert (answer.status, answer.body) == (200, b'{"success": true}')
+    assert server.logged("result_dropped", handler="faulty:faulty")
+    with troubled.ledger() as ledger:
+        found = [one for one in ledger.standings(answer.event_id) if one.handler == "faulty:faulty"]
+        assert [attempt.result for attempt in ledger.attempts(found[0].delivery_id)] == [None]
+
+
+@pytest.mark.parametrize("name", ["warns", "prints"])
+def test_a_handler_may_warn_and_print(server, name):
+    """Neither breaks the log."""
+    answer = server.post(f"p-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
+    assert answer.status == 200
+
+
+def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_again(server, troubled):
+    """Though the handler declares no `retry=`: its function was not entered."""
+    assert server.held_up.status == 202
+    record = server.until_logged("attempt_failed", event_id=server.held_up.event_id)
+    assert record["state"] == "waiting"
+    said = "the run_handler wrapper of plugin wrapper raised before the handler was entered: LookupError: no connection"
+    assert record["error"] == said
+    troubled.until(lambda ledger: ledger.standings(server.held_up.event_id)[0].state == "succeeded", within=15)
+    _, attempts = only(troubled, server.held_up)
+    assert [one.outcome.value for one in attempts] == ["failed", "succeeded"]
+    assert troubled.journal.read_text().splitlines().count("before 2") == 1
+    assert "before 1" not in troubled.journal.read_text()
+
+
+def test_a_wrapper_that_raises_after_the_handler_makes_a_failure_that_names_it(server, troubled):
+    """The function was entered, and without `retry=` it is not entered again."""
+    answer = server.post("w-2", {"processDefinitionKey": "wrapped", "businessKey": "after"})
+    message = answer.message_of_error(500)
+    assert "wrapper:wrapped failed: LookupError: cannot commit (raised by the run_handler wrapper of plugin" in message
+    assert only(troubled, answer)[0].attempt == 1
+
+
+def test_a_wrapper_that_swallows_the_outcome_makes_a_failure(server):
+    """What the handler did is not known any more; that is no success."""
+    answer = server.post("w-3", {"processDefinitionKey": "wrapped", "businessKey": "nothing"})
+    assert "wrapper returned NoneType instead of the Outcome" in answer.message_of_error(500)
+
+
+def test_a_listener_that_raises_is_logged_with_its_plugin_and_changes_nothing(server):
+    """Nor does one that calls `sys.exit`."""
+    for name in ("raise", "exit"):
+        answer = server.post(f"l-{name}", {"processDefinitionKey": "good", "businessKey": name})
+        assert (answer.status, answer.body) == (200, b'{"success": true}')
+    for hook in ("event_accepted", "delivery_settled"):
+        record = server.until_logged("notice_failed", plugin="listener", hook=hook)
+        assert "cannot" in record["traceback"]
+
+
+def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, troubled):
+    """It holds at most half of the pool; an unrelated call-back is answered at once, with its handler's outcome."""
+    hanging = [server.post(f"h-{number}", {"processDefinitionKey": "hangs"}, Prefer="wait=0") for number in range(6)]
+    assert {answer.status for answer in hanging} == {202}
+    end = time.monotonic() + 10
+    while not troubled.journal.with_name("journal.hangs").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    slowest = 0.0
+    for number in range(20):
+        began = time.monotonic()
+        answer = server.post(f"g-{number}", {"processDefinitionKey": "good"})
+        slowest = max(slowest, time.monotonic() - began)
+        assert answer.body == b'{"success": true}'
+    assert slowest < 1
+    with troubled.ledger() as ledger:
+        states = [ledger.standings(answer.event_id)[0].state.value for answer in hanging]
+    assert sorted(states) == ["running"] * 2 + ["waiting"] * 4
+
+
+def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled):
+    """One JSON object a line; a traceback only of what no ledger keeps: a listener's."""
     assert server.ask("GET", "/readyz", admin=True).status == 200
-    server.stop()
-    server.check_log()
-    assert site.balance().accepted == 1
+    for line, record in zip(server.lines, server.records, strict=True):
+        assert record["event"] is not None, line
+        assert "traceback" not in record or record["event"] == "notice_failed", line
+        assert "\u202e" not in line
+        assert "\x1b" not in line
+    ran = troubled.run("verify", "--database", troubled.database)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "The books balance." in ran.stdout
+    server.kill()
+    troubled.balance()

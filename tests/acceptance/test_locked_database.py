@@ -1,0 +1,57 @@
+"""A database that another program holds locked: nothing is lost, and the server goes on by itself."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+
+LATER = """
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="later", retry=Retry(attempts=9, delays=[0.4], jitter=0))
+def later(event, delivery):
+    if delivery.attempt == 1:
+        raise OSError("not yet")
+
+@hookimpl
+def handlers():
+    return [later]
+"""
+
+
+def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
+    """While the database is locked no attempt begins; afterwards none is left marked as running that nobody runs."""
+    site.plugin("demo", LATER)
+    server = site.start(ledger__timeout=0.3)
+    answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
+    assert answer.status == 202
+    server.until_logged("attempt_failed", attempt=1)
+    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=10)) as outside:
+        outside.execute("BEGIN IMMEDIATE")
+        time.sleep(1.2)
+        outside.execute("ROLLBACK")
+    site.until(lambda ledger: ledger.standings(answer.event_id)[0].state == "succeeded", within=5)
+    server.stop()
+    site.balance()
+
+
+def test_a_database_that_stays_locked_is_a_503_and_no_reason_to_restart(site):
+    """The server says that it is not ready and why, and goes on by itself when it can."""
+    site.plugin("demo", LATER)
+    server = site.start(ledger__timeout=9)
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+        outside.execute("BEGIN IMMEDIATE")
+        answer = server.post("a", {"processDefinitionKey": "nobody"})
+        assert "database cannot be used just now" in answer.message_of_error(503)
+        assert answer.headers["Retry-After"]
+        ready = server.ask("GET", "/readyz", admin=True)
+        assert (ready.status, ready.json["ready"]) == (503, False)
+        assert "the last write to the database failed" in ready.json["trouble"][0]
+        assert server.ask("GET", "/healthz", admin=True).status == 200
+        outside.execute("ROLLBACK")
+    assert server.post("a", {"processDefinitionKey": "nobody"}).status == 202
+    assert server.ask("GET", "/readyz", admin=True).status == 200
+    server.stop()
+    server.check_log()
+    assert site.balance().accepted == 1

@@ -1,0 +1,248 @@
+"""How a server ends: in order when it is asked to, at once when asked twice, with one line when it cannot start."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+PLUGIN = '''
+import os, signal, threading, time
+from flowhooks import Retry, handler, hookimpl
+
+def mark(name):
+    open(os.environ["JOURNAL"] + name, "w").close()
+
+def until(name):
+    while not os.path.exists(os.environ["JOURNAL"] + name):
+        time.sleep(0.01)
+
+@handler(process_key="good")
+def good(event):
+    pass
+
+@handler(process_key="slow")
+def slow(event):
+    mark(f".entered-{event.flow_instance_id}")
+    until(".go")
+    return "done"
+
+@handler(process_key="slow-again", retry=Retry(attempts=5, delays=[0.05]))
+def slow_again(event):
+    mark(f".entered-{event.flow_instance_id}")
+    until(".go")
+    return "done"
+
+@handler(process_key="signals")
+def signals(event):
+    """Whichever thread the kernel picks gets the signal."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+@handler(process_key="leaves-a-thread")
+def leaves_a_thread(event):
+    threading.Thread(target=until, args=(".never",)).start()
+
+@hookimpl
+def handlers():
+    return [good, slow, slow_again, signals, leaves_a_thread]
+'''
+GOOD = {"processDefinitionKey": "good"}
+SLOW = {"processDefinitionKey": "slow"}
+
+
+@pytest.fixture
+def site(site):
+    """A folder with a plugin whose handlers can be held up."""
+    site.plugin("demo", PLUGIN)
+    return site
+
+
+def mark(site, name):
+    """The file by which the test and a handler tell each other something."""
+    return site.journal.with_name(f"journal.{name}")
+
+
+def until_entered(site, instance):
+    """Wait until the handler of this instance runs."""
+    end = time.monotonic() + 15
+    while not mark(site, f"entered-{instance}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Waiting(threading.Thread):
+    """A caller who waits for an answer."""
+
+    def __init__(self, server, instance, body):
+        super().__init__()
+        self.call = lambda: server.post(instance, body, Prefer="wait=30")
+        self.start()
+
+    def run(self):
+        """Ask."""
+        self.answer = self.call()
+
+    def result(self):
+        """The answer, once it is there."""
+        self.join(30)
+        return self.answer
+
+
+def states(site):
+    """How many deliveries are in each state."""
+    return site.balance().deliveries
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_orderly_end(site, number):
+    """Who waits is answered 202, what runs is waited for and settled, what has not started runs at the next start."""
+    server = site.start(runner__threads=2, shutdown__timeout=20)
+    waiting = Waiting(server, "runs", SLOW)
+    until_entered(site, "runs")
+    queued = [server.post(f"queued-{number}", SLOW, Prefer="wait=0") for number in range(5)]
+    assert {answer.status for answer in queued} == {202}
+    arriving = socket.create_connection(server.place, timeout=10)
+    body = json.dumps(GOOD).encode()
+    arriving.sendall(
+        b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+    )
+    assert server.post("first", GOOD).status == 200  # so the half request before it has arrived
+    began = time.monotonic()
+    server.signal(number)
+    answer = waiting.result()
+    assert time.monotonic() - began < 5
+    assert (answer.status, answer.json["success"]) == (202, True)
+    assert server.until_logged("stopping")
+    with closing(arriving):
+        arriving.sendall(body)
+        said = b""
+        while part := arriving.recv(65536):
+            said += part
+    head, _, raw = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: " in head.lower()
+    assert b"connection: close" in head.lower()
+    assert "shutting down" in json.loads(raw)["message"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(server.place, timeout=5).close()
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert (ready.status, ready.json["trouble"]) == (503, ["the server is stopping"])
+    assert server.process.poll() is None
+    mark(site, "go").touch()
+    assert server.wait() == 0
+    assert server.logged("stopped", all_ended=True)
+    server.check_log()
+    assert states(site) == {"succeeded": 2, "waiting": 5}
+    with site.ledger() as ledger:
+        assert ledger.standings(answer.event_id)[0].state == "succeeded"
+    server = site.start()
+    site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 7})
+    assert not server.logged("recovered")
+    assert server.post("runs", SLOW).event_id == answer.event_id
+    assert server.post("late", GOOD).status == 200
+    with site.ledger() as ledger:
+        assert all(ledger.standings(one.event_id)[0].attempt == 1 for one in queued)
+    server.stop()
+
+
+def test_a_handler_that_outlasts_the_time_it_gets(site):
+    """The exit code is 0 all the same; the next start finds it: unknown, or run again where that is declared safe."""
+    server = site.start(shutdown__timeout=0.5)
+    for instance, key in (("plain", "slow"), ("again", "slow-again")):
+        server.post(instance, {"processDefinitionKey": key}, Prefer="wait=0")
+        until_entered(site, instance)
+    server.signal()
+    assert server.wait(timeout=10) == 0
+    assert server.logged("handlers_still_running", running=2)
+    assert server.logged("stopped", all_ended=False)
+    assert states(site) == {"running": 2}
+    mark(site, "go").touch()
+    server = site.start()
+    assert server.logged("recovered", now_unknown=1, now_waiting=1)
+    site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 1, "unknown": 1})
+    assert "1 unknown" in server.post("plain", SLOW).json["message"]
+    server.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(site, number):
+    """Whoever asks twice does not want to wait; what ran is found by the next start."""
+    server = site.start(shutdown__timeout=30)
+    server.post("runs", SLOW, Prefer="wait=0")
+    until_entered(site, "runs")
+    server.signal(number)
+    server.until_logged("stopping")
+    began = time.monotonic()
+    server.signal(number)
+    assert server.wait(timeout=10) == 128 + number
+    assert time.monotonic() - began < 5
+    assert states(site) == {"running": 1}
+
+
+def test_a_signal_counts_whichever_thread_it_hits(site):
+    """The kernel may hand it to any thread, or to the main one just before that begins to wait."""
+    server = site.start()
+    server.post("hit", {"processDefinitionKey": "signals"})
+    assert server.wait(timeout=15) == 0
+    assert states(site) == {"succeeded": 1}
+
+
+def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
+    """Nor how the interpreter joins it when it ends."""
+    server = site.start()
+    assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
+    server.signal()
+    assert server.wait(timeout=15) == 0
+    assert server.logged("stopped", all_ended=True)
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
+    """For either listener; the database is let go of."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        for which in ("listen", "admin"):
+            server = site.start(ready=False, **{which: place})
+            assert server.wait() == 2
+            assert server.lines == [f"Error: cannot listen on {place}: address already in use (another server?)"]
+    site.start().stop()
+
+
+def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
+    """It says who holds it; that one is not disturbed."""
+    first = site.start()
+    second = site.start(ready=False)
+    assert second.wait() == 1
+    (line,) = second.lines
+    assert line.startswith(f"Error: the database {site.database} is in use by process {first.process.pid}")
+    assert "Traceback" not in line
+    assert site.token() not in line
+    assert first.post("a", GOOD).status == 200
+    first.stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--plugins-dir", "nowhere"], 2, "nowhere"),
+        (["--listen", "127.0.0.1"], 2, "host:port"),
+        (["--database", "nowhere/flowhooks.db"], 1, "there is no folder"),
+        (["--database", "plugins"], 1, "cannot use the database"),
+        (["--database", "demo.txt"], 1, "file is not a database"),
+        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--config", "demo.txt"], 2, "is not TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(site, words, code, says):
+    """Wrong usage is 2, trouble is 1; never a traceback."""
+    (site.folder / "demo.txt").write_text("this is [ no file of either kind\n" * 40)
+    server = site.start(*words, ready=False)
+    assert server.wait() == code
+    assert says in server.lines[-1]
+    assert not any("Traceback" in line for line in server.lines)

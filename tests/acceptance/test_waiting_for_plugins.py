@@ -1,0 +1,106 @@
+"""What waits for a plugin: deliveries of one that is gone, and events that nobody has wanted yet."""
+
+from __future__ import annotations
+
+GOOD = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key=("good", "faulty"))
+def good(event):
+    return event.flow_instance_id
+
+@hookimpl
+def handlers():
+    return [good]
+"""
+
+
+def states(ledger, answer):
+    """The states of an answer's deliveries."""
+    return {one.state.value for one in ledger.standings(answer.event_id)}
+
+
+def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
+    """Its handlers still get deliveries; the log is loud about it; nothing else is held up."""
+    site.plugin("good", GOOD)
+    site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
+    server = site.start(wait=5)
+    assert server.post("a", {"processDefinitionKey": "good"}).status == 200
+    server.stop()
+    site.remove("gone")
+    server = site.start(wait=5)
+    assert server.logged("handler_missing", handler="gone:good", level="warning")
+    both = server.post("b", {"processDefinitionKey": "good"})
+    assert (both.status, "1 waiting" in both.json["message"]) == (202, True)
+    alone = server.post("c", {"processDefinitionKey": "gone"})
+    assert alone.status == 202
+    assert server.post("a", {"processDefinitionKey": "good"}).status == 200
+    with site.ledger() as ledger:
+        states = {one.handler: (one.state.value, one.attempt) for one in ledger.standings(both.event_id)}
+    assert states == {"good:good": ("succeeded", 1), "gone:good": ("waiting", 0)}
+    server.stop()
+    site.plugin("gone", "raise ImportError('half an upgrade')")
+    server = site.start(wait=5)
+    assert server.logged("handler_missing", handler="gone:good")
+    assert server.logged("plugin_quarantined", plugin="gone")
+    assert server.post("b", {"processDefinitionKey": "good"}).status == 202
+    server.stop()
+    site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
+    server = site.start(wait=5)
+    for answer in (both, alone):
+        site.until(
+            lambda ledger, of=answer: {one.state.value for one in ledger.standings(of.event_id)} == {"succeeded"}
+        )
+    assert server.post("b", {"processDefinitionKey": "good"}).body == b'{"success": true}'
+    server.stop()
+    server.check_log()
+    assert site.balance().deliveries == {"succeeded": 5}
+
+
+EVERY = """
+from flowhooks import handler, hookimpl
+
+@handler(every=True)
+def audit(event):
+    return "seen"
+
+@hookimpl
+def handlers():
+    return [audit]
+"""
+
+
+def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
+    """Oldest first, at the next start; an `every` handler does not make it wanted, nor see it twice."""
+    site.plugin("audit", EVERY)
+    server = site.start(wait=5)
+    parked = [server.post(f"p-{number}", {"processDefinitionKey": "good"}) for number in range(5)]
+    other = server.post("p-other", {"processDefinitionKey": "nobody"})
+    assert {answer.status for answer in (*parked, other)} == {202}
+    assert "no handler is installed" in other.json["message"]
+    server.stop()
+    site.plugin("good", GOOD)
+    server = site.start(wait=5)
+    assert server.until_logged("drained")["delivered"] == 5
+    for answer in parked:
+        site.until(lambda ledger, of=answer: len(ledger.standings(of.event_id)) == 2)
+    site.until(lambda ledger: ledger.tally()["waiting"] + ledger.tally()["running"] == 0)
+    for number, answer in enumerate(parked):
+        again = server.post(f"p-{number}", {"processDefinitionKey": "good"})
+        assert (again.status, again.event_id) == (200, answer.event_id)
+    assert server.post("p-other", {"processDefinitionKey": "nobody"}).status == 202
+    with site.ledger() as ledger:
+        for answer in parked:
+            states = {one.handler: (one.state.value, one.attempt) for one in ledger.standings(answer.event_id)}
+            assert states == {"audit:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
+        begun = [
+            attempt.started_at
+            for answer in parked
+            for one in ledger.standings(answer.event_id)
+            if one.handler == "good:good"
+            for attempt in ledger.attempts(one.delivery_id)
+        ]
+    assert begun == sorted(begun)
+    server.stop()
+    books = site.balance()
+    assert books.events == {"parked": 1, "routed": 5}
