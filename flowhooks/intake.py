@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import DONE, OutcomeKind, State
-from flowhooks.errors import Conflict, Unavailable, Unprocessable
+from flowhooks.errors import Conflict, LedgerUnusable, Unavailable, Unprocessable
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent
 from flowhooks.ledger.reading import Standing
@@ -142,6 +142,10 @@ class Intake:
             if accepted.conflict:
                 raise Conflict(accepted.event_id)
             if not accepted.new:
+                if watch is not None:
+                    # What it was to watch does not exist; its place may be the only one that is free.
+                    self._watches.close(event_id, watch)
+                    watch = None
                 return self._again(accepted, wait=wait)
             self._notices.accepted(new.event, list(new.route))
             standings = {
@@ -156,6 +160,8 @@ class Intake:
             }
             if watch is not None:
                 standings |= watch.standings
+                if len(watch.standings) < len(present):
+                    standings |= self._stored_standings(event_id)
             return _answer(event_id, accepted.state, standings.values())
         finally:
             if watch is not None:
@@ -218,7 +224,7 @@ class Intake:
             watch = self._watches.open(accepted.event_id, [one.delivery_id for one in moving], wait)
             if watch is not None:
                 try:
-                    watch.tell_before(self._ledger.standings(accepted.event_id))
+                    watch.tell_before(self._stored_standings(accepted.event_id).values())
                     watch.wait(max(0.0, wait - (time.monotonic() - started)))
                     standings = tuple(({one.delivery_id: one for one in standings} | watch.standings).values())
                 finally:
@@ -231,7 +237,14 @@ class Intake:
         if not again:
             return standings
         self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=self._absent))
-        return self._ledger.standings(event_id)
+        return tuple(({one.delivery_id: one for one in standings} | self._stored_standings(event_id)).values())
+
+    def _stored_standings(self, event_id: str) -> dict[str, Standing]:
+        """How an event's deliveries stand, by id; nothing where that cannot be read, for it is stored all the same."""
+        try:
+            return {one.delivery_id: one for one in self._ledger.standings(event_id)}
+        except LedgerUnusable:
+            return {}
 
     def _may_try_again(self, standing: Standing, now: int) -> bool:
         handler = self._handlers.get(standing.handler)

@@ -142,7 +142,7 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
     ids=["no retry", "probe", "retry", "second retry", "none left", "one attempt", "probe but retry"],
 )
 def test_what_a_killed_process_left_running(house, listens, declared, attempts, ends):
-    """It is lost: *waiting* if its handler may run again and attempts are left, else *dead*; without `retry=` *unknown*."""
+    """It is lost: *waiting* or, with no attempt left, *dead*; *unknown* if its handler may not run twice."""
     state, after = ends
     listener = listens(nothing, **declared)
     event_id = begun(first := house.open(listener, start=False), attempts=attempts)
