@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
@@ -32,6 +33,8 @@ ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 ADMIN_THREADS: Final = 4
 ANSWERS_GET: Final = 10.0
 """Seconds in which requests that have begun to arrive are answered when the server stops."""
+LEAVING_GETS: Final = 3.0
+"""Seconds that the interpreter gets to end, and what plugins have it do then."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +86,9 @@ def command(settings: Settings) -> None:
         log.info("serving", call_backs=f"http://{web.address}", admin=f"http://{admin.address}", **_facts(app))
         ending.wait()
         _end(app, web, admin)
-    if broken.is_set():
-        raise SystemExit(1)
+    code = 1 if broken.is_set() else 0
+    threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
+    raise SystemExit(code)
 
 
 def _serve(server: Server, ending: _Ending, broken: threading.Event) -> None:
@@ -105,6 +109,13 @@ def _end(app: App, web: Server, admin: Server) -> None:
     web.close()
     admin.close()
     log.info("stopped", all_ended=ended)
+
+
+def _leave(code: int) -> None:
+    """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
+    time.sleep(LEAVING_GETS)
+    log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
+    os._exit(code)
 
 
 def _facts(app: App) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 PLUGIN = '''
 import os, signal, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from flowhooks import Retry, handler, hookimpl
 
 def mark(name):
@@ -45,7 +46,7 @@ def signals(event):
 
 @handler(process_key="leaves-a-thread")
 def leaves_a_thread(event):
-    threading.Thread(target=until, args=(".never",)).start()
+    ThreadPoolExecutor().submit(until, ".never")
 
 @hookimpl
 def handlers():
@@ -193,12 +194,13 @@ def test_a_signal_counts_whichever_thread_it_hits(site):
 
 
 def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
-    """Nor how the interpreter joins it when it ends."""
+    """The interpreter would wait for it without end."""
     server = site.start()
     assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
     server.signal()
     assert server.wait(timeout=15) == 0
     assert server.logged("stopped", all_ended=True)
+    assert any("ThreadPoolExecutor" in name for name in server.logged("threads_left_behind")[0]["threads"])
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
