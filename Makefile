@@ -1,0 +1,47 @@
+# The one list of commands. Each makes the environment first, if it is not there.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python here that is new enough and can make environments; `make PYTHON=…` names another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+PLUGINS := plugins/flowhooks-contracts plugins/flowhooks-timings
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint format bench wheel clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+$(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version): a minute or so, once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev $(PLUGINS:%=--editable %)
+	@touch $@
+
+demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
+	@$(BIN)/python tests/demo.py
+
+test: lint ## Run every check and every test, as continuous integration does
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types and floors
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Put the code into shape
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(READY) ## Measure against the bare server, ratios in one run (needs wrk; about 25 minutes)
+	@$(BIN)/python tests/benchmarks/run.py
+
+wheel: $(READY) ## Build the wheel into dist/
+	@$(BIN)/python -m build --wheel
+
+clean: ## Remove everything that these commands have made
+	@rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
