@@ -171,8 +171,10 @@ class App:
         return found
 
     def drain(self) -> None:
-        """Take nothing more in, and answer those who wait."""
+        """Take nothing more in, start nothing more, and answer those who wait."""
         self.draining = True
+        self._stop.set()
+        self.runner.wake()
         self.intake.drain()
 
     def close(self, timeout: float = 0.0) -> bool:
@@ -185,8 +187,6 @@ class App:
             Whether all of them ended in time. Those that did not are found by the next start.
         """
         self.drain()
-        self._stop.set()
-        self.runner.wake()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -39,6 +39,10 @@ def slow_again(event):
     until(".go")
     return "done"
 
+@handler(process_key="short")
+def short(event):
+    time.sleep(0.1)
+
 @handler(process_key="signals")
 def signals(event):
     """Whichever thread the kernel picks gets the signal."""
@@ -50,7 +54,7 @@ def leaves_a_thread(event):
 
 @hookimpl
 def handlers():
-    return [good, slow, slow_again, signals, leaves_a_thread]
+    return [good, slow, slow_again, short, signals, leaves_a_thread]
 '''
 GOOD = {"processDefinitionKey": "good"}
 SLOW = {"processDefinitionKey": "slow"}
@@ -168,6 +172,23 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
     site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 1, "unknown": 1})
     assert "1 unknown" in server.post("plain", SLOW).json["message"]
     server.stop()
+
+
+def test_nothing_is_started_once_the_end_is_asked_for(site):
+    """Also while a client takes its time to send the request that it has begun."""
+    server = site.start(runner__threads=1)
+    with closing(socket.create_connection(server.place, timeout=20)) as arriving:
+        arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        for number in range(20):
+            server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
+        server.signal()
+        server.until_logged("stopping")
+        before = states(site)["waiting"]
+        time.sleep(1)
+        arriving.sendall(b'{"a": 12}')
+        assert arriving.recv(4096).startswith(b"HTTP/1.1 503 ")
+    assert server.wait() == 0
+    assert states(site)["waiting"] >= before - 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
