@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 
 import pytest
 
@@ -83,6 +85,21 @@ def test_a_bar_only_where_somebody_sees_it(capsys):
     with output.progress("work", lambda: pytest.fail("counted")) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_where_work_is_slow(monkeypatch):
+    """At a terminal, once it takes long, it says how much of how much is done, and leaves nothing behind."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(output, "SLOW", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with output.progress("work", lambda: 40) as advance:
+        advance(30)
+    assert "work" in sys.stderr.getvalue()
+    assert "30/40" in sys.stderr.getvalue()
 
 
 def test_a_value_that_is_very_long(capsys):

@@ -30,7 +30,7 @@ def replayed(done: Mapping[str, Any]) -> str:
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
     text = f"{deliveries(count)} {verb}, of {several(done['events'], 'event')} looked at."
     if passed := done["passed_over"]:
-        text += f" {passed:,} passed over, for only dead ones are run again (and with --again those that succeeded)."
+        text += f" {passed:,} passed over, being neither dead nor, with --again, succeeded."
     if moved := done["moved_on"]:
         text += f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone."
     return text
