@@ -28,6 +28,8 @@ MOST_OF_ONE: Final = 1_000
 """Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
 LOOK_EVERY: Final = 0.2
 """Seconds between looks into the ledger for what has become due."""
+REST: Final = 1.0
+"""Seconds for which a thread rests when the ledger could not be written: it would only fail again, and log it."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +83,7 @@ class Embedded:
         self._here: set[str] = set()
         self._changed = threading.Condition(threading.Lock())
         self._look = threading.Event()
+        self._stopped = threading.Event()
         self._stopping = False
         self._trouble: str | None = None
 
@@ -112,6 +115,7 @@ class Embedded:
             self._fetch()
             self._look.wait(LOOK_EVERY)
             self._look.clear()
+        self._stopped.set()
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -143,6 +147,10 @@ class Embedded:
             if self._trouble is None:
                 log.error("cannot_look_for_work", why=str(error))  # noqa: TRY400 (one line until it changes)
             self._trouble = str(error)
+        except Exception as error:
+            # A fault of ours must not end the looking: nothing would ever be run again.
+            log.exception("cannot_look_for_work")
+            self._trouble = type(error).__name__
 
     def _wanted(self, handler: str) -> int:
         """How many rows of a handler to read; those that are here already still wait in the ledger, and come first."""
@@ -247,6 +255,7 @@ class Embedded:
                 execute(queued, claimed)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+                self._stopped.wait(REST)
             except BaseException:
                 # A fault of ours must not cost a thread of the pool.
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
