@@ -1,0 +1,306 @@
+"""Who may do what: engines by token and address, administrators by the lock file; no secret in log or answer."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import stat
+from contextlib import closing
+
+import pytest
+
+from flowhooks.ledger.reading import EventFilter
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    return event.source
+
+@handler(process_key="only-hr", source="hr")
+def only_hr(event):
+    return event.source
+
+@handler(process_key="fails")
+def fails(event):
+    raise ValueError("no")
+
+@hookimpl
+def handlers():
+    return [good, only_hr, fails]
+"""
+TOKENS = {
+    "oa": "oa-token-0123456789abcdefghijklmnopqrstuv",
+    "hr": "hr-token-0123456789abcdefghijklmnopqrstuv",
+    "hr-new": "hr-new-token-3456789abcdefghijklmnopqrstuv",
+    "far": "far-token-123456789abcdefghijklmnopqrstuv",
+    "near": "near-token-23456789abcdefghijklmnopqrstuv~/+=",
+}
+DIGESTS = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in TOKENS.items()}
+CONFIG = f"""
+[sources.oa]
+token_sha256 = ["{DIGESTS["oa"]}"]
+[sources.hr]
+token_sha256 = ["{DIGESTS["hr"]}", "{DIGESTS["hr-new"].upper()}"]
+[sources.far]
+token_sha256 = ["{DIGESTS["far"]}"]
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+[sources.near]
+token_sha256 = ["{DIGESTS["near"]}"]
+allow = ["10.0.0.0/8", "127.0.0.0/8"]
+"""
+GOOD = {"processDefinitionKey": "good"}
+PATH = "/flow/x/call-back/complete"
+
+
+@pytest.fixture(scope="module")
+def site(make_site):
+    """A folder with one plugin, and a lock file that somebody has left open to all."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    lock = site.database.with_name("flowhooks.db.lock")
+    lock.touch()
+    lock.chmod(0o666)
+    return site
+
+
+@pytest.fixture(scope="module")
+def server(site):
+    """A server with four sources, which logs all it can."""
+    return site.start(config=CONFIG, log__level="debug")
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Every answer that these tests have got."""
+    return []
+
+
+@pytest.fixture
+def post(server, answers):
+    """Call back, with an Authorization header or none."""
+
+    def post(instance, body, authorization=None, **headers):
+        given = {} if authorization is None else {"Authorization": authorization}
+        answers.append(server.post(instance, body, **given, **headers))
+        return answers[-1]
+
+    return post
+
+
+def bearer(name):
+    """The header of a source."""
+    return f"Bearer {TOKENS[name]}"
+
+
+def stored(site, answer):
+    """The event of an answer."""
+    with site.ledger() as ledger:
+        return ledger.event(answer.event_id)
+
+
+@pytest.mark.parametrize("name", ["oa", "hr", "near"])
+def test_a_token_names_its_source(post, site, name):
+    """The event carries the name, and so does what the handler saw."""
+    answer = post(f"named-{name}", GOOD, bearer(name))
+    assert answer.status == 200
+    event = stored(site, answer)
+    assert event.event.source == name
+    with site.ledger() as ledger:
+        assert json.loads(ledger.attempts(event.standings[0].delivery_id)[0].result) == name
+
+
+def test_while_a_token_is_replaced_both_are_taken(post, site):
+    """They name one source, so what comes under either has one identity; how the scheme is written does not matter."""
+    first = post("both", GOOD, bearer("hr"))
+    second = post("both", GOOD, f"bEARER   {TOKENS['hr-new']}")
+    assert (first.status, second.status, second.event_id) == (200, 200, first.event_id)
+    assert stored(site, second).event.source == "hr"
+
+
+def test_one_instance_of_two_sources_is_two_events(post):
+    """Two engines may count alike."""
+    assert post("two", GOOD, bearer("oa")).event_id != post("two", GOOD, bearer("hr")).event_id
+
+
+def test_a_handler_may_listen_to_one_source(post):
+    """From another one, nobody wants the event."""
+    assert post("only", {"processDefinitionKey": "only-hr"}, bearer("hr")).status == 200
+    assert "no handler is installed" in post("only", {"processDefinitionKey": "only-hr"}, bearer("oa")).json["message"]
+
+
+WRONG = {
+    "missing": None,
+    "empty": "",
+    "no token": "Bearer",
+    "no token after a space": "Bearer ",
+    "no scheme": TOKENS["oa"],
+    "another scheme": f"Basic {TOKENS['oa']}",
+    "wrong": "Bearer wrong",
+    "the digest": f"Bearer {DIGESTS['oa']}",
+    "cut": bearer("oa")[:-1],
+    "longer": bearer("oa") + "A",
+    "small letters": bearer("oa").upper().replace("BEARER", "Bearer"),
+    "two in one": f"{bearer('oa')}, {bearer('oa')}",
+    "two words": f"{bearer('oa')} {TOKENS['oa']}",
+    "quoted": f'Bearer "{TOKENS["oa"]}"',
+    "tab": f"Bearer\t{TOKENS['oa']}",
+    "huge": "Bearer " + "A" * 12_000,
+    "not ASCII": "Bearer \xfc\xff",
+    "percent-encoded": bearer("oa").replace("-", "%2D"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_without_a_valid_token_it_is_401(post, site, name):
+    """Nothing is said about why, nothing is stored, and the sentence says what to send."""
+    answer = post("denied", GOOD, WRONG[name])
+    assert "Authorization: Bearer" in answer.message_of_error(401)
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert "凭证" in post("denied", GOOD, WRONG[name], Accept_Language="zh").message_of_error(401)
+    with site.ledger() as ledger:
+        assert ledger.find(EventFilter(flow_instance_id="denied"), limit=1) == []
+
+
+def test_a_token_twice_is_401(server, answers):
+    """Two header lines arrive joined, and are no token."""
+    with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
+        connection.putrequest("POST", PATH)
+        for _ in range(2):
+            connection.putheader("Authorization", bearer("oa"))
+        connection.putheader("Content-Length", "2")
+        connection.endheaders(b"{}")
+        assert connection.getresponse().status == 401
+
+
+def test_who_is_not_known_learns_nothing_of_the_body(post):
+    """Neither what is wrong with it nor whether it came before."""
+    post("known", GOOD, bearer("oa"))
+    for body in (b"{", b"[]", b'{"businessKey": 1}', GOOD, GOOD | {"a": 1}):
+        post("known", body).message_of_error(401)
+        post("%ff", body).message_of_error(401)
+        post("known", body, Content_Type="text/plain").message_of_error(401)
+
+
+def test_from_an_address_that_is_not_allowed_it_is_403(post):
+    """Its own sentence, for the credential is valid; headers of proxies are not believed."""
+    for headers in ({}, {"X_Forwarded_For": "10.0.0.1"}, {"Forwarded": "for=10.0.0.1"}, {"X_Real_IP": "10.0.0.1"}):
+        answer = post("far", GOOD, bearer("far"), **headers)
+        assert "may not be used from this address" in answer.message_of_error(403)
+        assert answer.headers["WWW-Authenticate"] is None
+
+
+def test_the_contract_is_open_to_read(server, answers):
+    """It says that a credential is needed, and which."""
+    answers.append(server.ask("GET", "/openapi.json"))
+    assert answers[-1].status == 200
+    assert "bearer" in answers[-1].body.decode().lower()
+
+
+def test_the_administration_asks_for_the_lock_files_token(server, site, answers):
+    """Engines' tokens do not open it; alive and ready are open to those who watch."""
+    path = "/api/operations/replay"
+    body = json.dumps({"wanted": {}})
+    token = site.token()
+    assert len(token) >= 40
+    for given in (
+        None,
+        "",
+        "Bearer ",
+        "Bearer x",
+        bearer("oa"),
+        f"bearer {token}",
+        f"Bearer {token}, Bearer {token}",
+        f"Bearer  {token}",
+        "Bearer \xff",
+    ):
+        headers = {} if given is None else {"Authorization": given}
+        answers.append(server.ask("POST", path, body, headers, admin=True))
+        answers[-1].message_of_error(401)
+        assert answers[-1].headers["WWW-Authenticate"] == "Bearer"
+    answers.append(server.operate(token, "replay", wanted={}))
+    assert answers[-1].status == 200
+    for path in ("/healthz", "/readyz"):
+        answers.append(server.ask("GET", path, admin=True))
+        assert answers[-1].status == 200
+
+
+def test_the_listeners_do_not_serve_each_others_paths(server, site, answers):
+    """The administration is not reachable where engines call, nor the other way round."""
+    for path in ("/api/operations/replay", "/healthz", "/readyz"):
+        for method in ("GET", "POST"):
+            headers = {"Authorization": f"Bearer {site.token()}"}
+            answers.append(server.ask(method, path, b"{}", headers))
+            answers[-1].message_of_error(404)
+    answers.append(server.ask("POST", PATH, json.dumps(GOOD), {"Authorization": bearer("oa")}, admin=True))
+    answers[-1].message_of_error(404)
+
+
+def test_the_lock_file_is_its_owners_alone(server, site):
+    """Also one that was there before, open to all."""
+    lock = site.database.with_name("flowhooks.db.lock")
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    assert json.loads(lock.read_text())["pid"] == server.process.pid
+
+
+def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, answers):
+    """Engines' tokens, their digests, the administration's token; after the server's end, its token is nowhere."""
+    post("fails", {"processDefinitionKey": "fails"}, bearer("oa")).message_of_error(500)
+    token = site.token()
+    secrets = [*TOKENS.values(), *DIGESTS.values(), token]
+    server.stop()
+    server.check_log()
+    assert len(answers) > 40
+    for secret in secrets:
+        assert not [line for line in server.lines if secret in line]
+        assert not [one for one in answers if secret.encode() in one.body or secret in str(one.headers)]
+    assert token not in site.database.with_name("flowhooks.db.lock").read_text()
+    site.balance()
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
+    """Exit code 2 and a sentence that says what to do; nothing has been touched."""
+    site = make_site()
+    for which in ("listen", "admin"):
+        server = site.start(ready=False, **{which: listen})
+        assert server.wait() == 2
+        assert "--insecure" in server.lines[0]
+        assert not any("Traceback" in line for line in server.lines)
+    assert not site.database.exists()
+
+
+def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
+    """The administration still has to stay at home, unless it is insecure that is asked for."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    server = site.start(listen="0.0.0.0:0", config=CONFIG)
+    assert server.post("a", GOOD).status == 401
+    assert server.post("a", GOOD, Authorization=bearer("oa")).status == 200
+    server.stop()
+    server = site.start("--insecure", listen="0.0.0.0:0", admin="0.0.0.0:0")
+    assert server.post("a", GOOD).status == 200
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[sources.oa]\n",
+        '[sources.oa]\ntoken_sha256 = "{token}"\n',
+        '[sources.oa]\ntoken_sha256 = ["{token}"]\n',
+        '[sources.oa]\ntoken_sha256 = ["{digest}"]\nallow = "10.0.0.0/8"\n',
+        '[sources.oa]\ntoken_sha256 = ["{digest}"]\nalow = ["10.0.0.0/8"]\n',
+        '[sources.oa]\ntoken = "{token}"\n',
+        '[sources.oa]\ntoken_sha256 = ["{digest}"]\n[sources.hr]\ntoken_sha256 = ["{digest}"]\n',
+    ],
+)
+def test_a_source_that_is_not_set_up_right_stops_the_start(site, config):
+    """Fail closed: it is not guessed what was meant, and the token is not repeated in the error."""
+    text = config.replace("{token}", TOKENS["oa"]).replace("{digest}", DIGESTS["oa"])
+    server = site.start(ready=False, config=text)
+    assert server.wait() == 2
+    assert "sources" in server.lines[0]
+    assert not any(TOKENS["oa"] in line or DIGESTS["oa"] in line for line in server.lines)
