@@ -243,6 +243,7 @@ class Site:
         self.plugins = folder / "plugins"
         self.plugins.mkdir(parents=True)
         self.journal = folder / "journal"
+        self.flowhooks = [sys.executable, "-m", "flowhooks"]
         self._servers = []
 
     def plugin(self, name, source):
@@ -260,7 +261,7 @@ class Site:
 
     def command(self, *words):
         """A command line of flowhooks in this folder, with nothing installed but what the test installs."""
-        return [sys.executable, "-m", "flowhooks", *map(str, words)]
+        return [*map(str, self.flowhooks), *map(str, words)]
 
     def start(self, *words, config="", ready=True, listen="127.0.0.1:0", admin="127.0.0.1:0", **settings):
         """Start a server. Settings are given by name with `__` for the dot, such as `ledger__timeout=1`."""

@@ -1,0 +1,113 @@
+"""The wheel, built from this checkout and installed elsewhere: all is in it, and it serves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PLUGIN = '''
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    """Do nothing."""
+
+@hookimpl
+def handlers():
+    return [good]
+'''
+
+
+class Installed(NamedTuple):
+    """A wheel, and an environment of its own in which it is installed."""
+
+    wheel: Path
+    bin: Path
+
+    def python(self, code):
+        """What a program prints there."""
+        command = [self.bin / "python", "-c", code]
+        return subprocess.run(command, cwd=self.wheel.parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Built and installed without any network: what flowhooks needs comes from the environment of these tests."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, CHECKOUT)
+        (wheel,) = folder.glob("*.whl")
+        home = folder / "venv"
+        venv.create(home, with_pip=False, symlinks=True)
+        into = home / "bin/python"
+        run(sys.executable, "-m", "pip", "--python", into, "install", "--no-deps", "--no-index", wheel)
+        # Only the path, after its own: .pth files in there are not read, so nothing that is editable comes along.
+        (packages,) = home.glob("lib/python*/site-packages")
+        (packages / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        yield Installed(wheel, home / "bin")
+
+
+def run(*command):
+    """Run a command, and show what it said if it failed."""
+    ran = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+
+
+def test_all_that_is_needed_is_in_the_wheel(installed):
+    """Schema files, migrations, the mark that there are types, the licence; no tests, no plugins."""
+    with zipfile.ZipFile(installed.wheel) as wheel:
+        names = set(wheel.namelist())
+    for folder, pattern, to in (
+        ("schemas", "**/*.json", "flowhooks/schemas"),
+        ("flowhooks", "**/*.py", "flowhooks"),
+        ("flowhooks", "**/py.typed", "flowhooks"),
+    ):
+        files = [one.relative_to(CHECKOUT / folder).as_posix() for one in (CHECKOUT / folder).glob(pattern)]
+        assert files
+        assert {f"{to}/{one}" for one in files} <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"flowhooks"}
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
+
+
+def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
+    """Or the other tests of this file would say nothing."""
+    where = Path(installed.python("import flowhooks; print(flowhooks.__file__)"))
+    assert where.is_relative_to(installed.bin.parent)
+    shipped = Path(installed.python("from flowhooks.schema import shipped; print(shipped())"))
+    assert shipped == where.parent / "schemas"
+
+
+def test_the_command_knows_its_version(installed):
+    """The one that the project file says."""
+    version = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+    ran = subprocess.run([installed.bin / "flowhooks", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"flowhooks {version}\n"
+    assert installed.python("import flowhooks; print(flowhooks.__version__)") == version
+
+
+def test_it_serves_far_from_the_checkout(installed, site):
+    """Migrations are applied, schemas are found and published, a call-back reaches its handler, the books balance."""
+    site.plugin("demo", PLUGIN)
+    site.flowhooks = [installed.bin / "flowhooks"]
+    server = site.start()
+    answer = server.post("a-1", {"processDefinitionKey": "good"})
+    assert (answer.status, answer.body) == (200, b'{"success": true}')
+    assert "must be of type string" in server.post("a-2", {"businessKey": 1}).message_of_error(422)
+    assert "/flow/{flowInstanceId}/call-back/complete" in server.ask("GET", "/openapi.json").json["paths"]
+    server.stop()
+    server.check_log()
+    ran = site.run("verify", "--database", site.database)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "The books balance." in ran.stdout
