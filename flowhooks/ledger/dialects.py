@@ -26,7 +26,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
@@ -70,16 +69,11 @@ def open_engine(url: str, *, writing: bool) -> Engine:
         else:
             connection.execute("PRAGMA query_only=ON")
 
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Any) -> None:
-        # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way.
-        # Said to the driver itself: through SQLAlchemy it would cost as much as an INSERT.
-        begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
-        try:
-            connection.connection.dbapi_connection.execute(begin)
-        except sqlite3.Error as error:
-            raise DBAPIError.instance(begin, None, error, sqlite3.Error) from error
-
+    # IMMEDIATE takes the write lock before the first read, so that no transaction fails half-way. Said by the dialect
+    # rather than by a listener: an engine that has one looks for more of them at every statement, for a third of its
+    # time (SQLAlchemy 2.1).
+    begin = "BEGIN IMMEDIATE" if writing else "BEGIN"
+    engine.dialect.do_begin = lambda connection: connection.execute(begin)  # type: ignore[assignment]  # result unused
     return engine
 
 
