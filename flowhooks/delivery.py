@@ -161,12 +161,14 @@ class Queued(NamedTuple):
         handler: its handler's id; runners may queue by it.
         attempt: how many attempts have been made: the claim is a compare-and-set on it.
         probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
+        fresh: makes its event anew, where that is at hand; saves reading it back. Not to be kept: it holds the body.
     """
 
     delivery_id: str
     handler: str
     attempt: int
     probe: bool = False
+    fresh: Callable[[], Event] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Integer, Text, func, select, update
 
+from flowhooks import schema
 from flowhooks.delivery import Queued, State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.reading import Standing, standings
@@ -47,6 +48,10 @@ class NewEvent:
     deliveries: Sequence[tuple[str, str]]
     absent: frozenset[str] = frozenset()
     now: int
+
+    def fresh(self) -> Event:
+        """The event once more, its data read anew so that nobody shares it."""
+        return replace(self.event, data=schema.parse(self.body.encode()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +150,7 @@ class Accepting:
 
     def _enqueue(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
         queued = [
-            Queued(delivery_id, handler, 0)
+            Queued(delivery_id, handler, 0, fresh=item.fresh)
             for item in items
             for delivery_id, handler in item.deliveries
             if handler not in item.absent

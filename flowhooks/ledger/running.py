@@ -150,9 +150,15 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
         ],
     ).all()
     found = {
-        row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
-        for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
+        delivery_id: Claimed(event=item.queued.fresh(), attempt=1, retries_from=0)
+        for delivery_id, item in begun.items()
+        if item.queued.fresh is not None
     }
+    if unread := [delivery_id for delivery_id in begun if delivery_id not in found]:
+        found |= {
+            row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+            for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(unread)})
+        }
     # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
     return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
 

@@ -171,7 +171,7 @@ class Embedded:
                     line.more = True
                     continue
                 self._here.add(queued.delivery_id)
-                line.queue.append(queued)
+                line.queue.append(queued._replace(fresh=None))
                 self._give_turn(queued.handler, line)
 
     def _reserve(self, deliveries: Sequence[Queued]) -> list[Queued]:
