@@ -30,6 +30,8 @@ LOOK_EVERY: Final = 0.2
 """Seconds between looks into the ledger for what has become due."""
 REST: Final = 1.0
 """Seconds for which a thread rests when the ledger could not be written: it would only fail again, and log it."""
+FAULT_SECONDS: Final = 1.0
+"""How long a thread rests after a delivery that could not be run: it will be offered again, and may fail again."""
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +105,7 @@ class Embedded:
     def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
         pool = [
-            threading.Thread(target=self._work, args=(execute,), name=f"runner-{number}", daemon=True)
+            threading.Thread(target=self._work, args=(execute, stop), name=f"runner-{number}", daemon=True)
             for number in range(self._threads)
         ]
         for thread in pool:
@@ -248,16 +250,18 @@ class Embedded:
             elif not line.here:
                 del self._lines[queued.handler]
 
-    def _work(self, execute: Callable[[Queued, Claimed | None], None]) -> None:
+    def _work(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         while (taken := self._take()) is not None:
             queued, claimed = taken
             try:
                 execute(queued, claimed)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+                stop.wait(FAULT_SECONDS)
                 self._stopped.wait(REST)
             except BaseException:
                 # A fault of ours must not cost a thread of the pool.
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+                stop.wait(FAULT_SECONDS)
             finally:
                 self._give_back(queued)
