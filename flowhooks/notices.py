@@ -78,4 +78,8 @@ class Notices:
                 if self._stop.is_set():
                     return
                 continue
-            notice()
+            try:
+                notice()
+            except BaseException:
+                # Even an interrupt that a plugin raised: in this thread it is no operator's.
+                log.exception("notice_failed")

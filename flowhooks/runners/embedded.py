@@ -28,8 +28,6 @@ MOST_OF_ONE: Final = 1_000
 """Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
 LOOK_EVERY: Final = 0.2
 """Seconds between looks into the ledger for what has become due."""
-REST: Final = 1.0
-"""Seconds for which a thread rests when the ledger could not be written: it would only fail again, and log it."""
 FAULT_SECONDS: Final = 1.0
 """How long a thread rests after a delivery that could not be run: it will be offered again, and may fail again."""
 
@@ -85,7 +83,6 @@ class Embedded:
         self._here: set[str] = set()
         self._changed = threading.Condition(threading.Lock())
         self._look = threading.Event()
-        self._stopped = threading.Event()
         self._stopping = False
         self._trouble: str | None = None
 
@@ -117,7 +114,6 @@ class Embedded:
             self._fetch()
             self._look.wait(LOOK_EVERY)
             self._look.clear()
-        self._stopped.set()
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -258,7 +254,6 @@ class Embedded:
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_SECONDS)
-                self._stopped.wait(REST)
             except BaseException:
                 # A fault of ours must not cost a thread of the pool.
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)

@@ -1,0 +1,69 @@
+"""Time and ids: microseconds since 1970, and ids that sort by them."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from datetime import UTC, datetime
+
+from flowhooks.clock import SECOND, Clock, to_datetime, to_text
+
+UUID_7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+class At(Clock):
+    """A clock at a given time."""
+
+    def __init__(self, moment):
+        self.moment = moment
+
+    def now(self):
+        """That time."""
+        return self.moment
+
+
+def test_now_is_now_in_microseconds():
+    """The real clock tells the time of the machine."""
+    before = time.time()
+    now = Clock().now()
+    assert before - 0.001 <= now / SECOND <= time.time() + 0.001
+    assert isinstance(now, int)
+
+
+def test_chance_is_a_part_of_one():
+    """Chance lies between 0 and 1 and is not always the same."""
+    drawn = [Clock().chance() for _ in range(100)]
+    assert all(0 <= one < 1 for one in drawn)
+    assert len(set(drawn)) > 90
+
+
+def test_an_id_is_a_uuid_of_version_7_with_its_time():
+    """An id has the form that RFC 9562 gives it, and its first 48 bits are the milliseconds."""
+    moment = 1_767_225_600_123_456
+    made = At(moment).new_id()
+    assert UUID_7.fullmatch(made)
+    parsed = uuid.UUID(made)
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert parsed.int >> 80 == moment // 1000
+
+
+def test_ids_sort_by_the_microsecond():
+    """An id that was made a microsecond later sorts later, over the borders of milliseconds too."""
+    ids = [At(1_767_225_600_000_000 + step).new_id() for step in range(5_000)]
+    assert ids == sorted(ids)
+
+
+def test_ids_of_one_moment_differ():
+    """Ten thousand ids of the same microsecond are ten thousand ids."""
+    clock = At(1_767_225_600_000_000)
+    assert len({clock.new_id() for _ in range(10_000)}) == 10_000
+
+
+def test_a_moment_as_time_and_as_text():
+    """The same moment as an aware time, exactly, and as ISO 8601 to the millisecond, cut off."""
+    moment = 1_767_225_600_123_956
+    assert to_datetime(moment) == datetime(2026, 1, 1, 0, 0, 0, 123_956, tzinfo=UTC)
+    assert to_text(moment) == "2026-01-01T00:00:00.123Z"
+    assert to_text(0) == "1970-01-01T00:00:00.000Z"
+    assert to_text(None) is None

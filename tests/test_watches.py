@@ -1,0 +1,102 @@
+"""Waiting for deliveries: until nothing more can settle in time, in a bounded number of places."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import State
+from flowhooks.clock import SECOND
+from flowhooks.ledger.reading import Standing
+from flowhooks.watches import Watches
+
+
+def standing(delivery_id, state, due_at=None):
+    """How a delivery stands."""
+    return Standing(delivery_id=delivery_id, handler="p:h", state=state, attempt=1, due_at=due_at)
+
+
+def over(watch):
+    """Whether a watch has nothing more to wait for."""
+    thread = threading.Thread(target=watch.wait, args=(0.05,))
+    started = watch._done.is_set()
+    thread.start()
+    thread.join()
+    return started
+
+
+@pytest.fixture
+def watches(clock):
+    """Two places to wait."""
+    return Watches(clock=clock, most=2)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
+def test_what_cannot_move_by_itself_has_settled(watches, state):
+    """A watch is over when its last delivery is where it does not leave by itself in time."""
+    watch = watches.open("e", ["a", "b"], 10)
+    watches.tell("e", standing("a", state))
+    assert not over(watch)
+    watches.tell("e", standing("b", State.SUCCEEDED))
+    assert over(watch)
+    assert {one.state for one in watch.standings.values()} == {state, State.SUCCEEDED}
+
+
+def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
+    """What waits for a time within the wait may still settle; what waits for a later one, or for no time, may not."""
+    for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
+        watch = watches.open("e", ["a"], 10)
+        watches.tell("e", standing("a", State.RUNNING))
+        watches.tell("e", standing("a", State.WAITING, due_at))
+        assert over(watch) is not may_settle
+        watches.close("e", watch)
+
+
+def test_what_is_told_of_others_does_not_matter(watches):
+    """Only what is told of the watched event reaches a watch; of it, every watch hears."""
+    one, two = watches.open("e", ["a"], 10), watches.open("e", ["a"], 10)
+    watches.tell("other", standing("a", State.SUCCEEDED))
+    watches.tell("e", standing("unasked", State.SUCCEEDED))
+    assert not over(one)
+    watches.tell("e", standing("a", State.SUCCEEDED))
+    assert over(one)
+    assert over(two)
+
+
+def test_what_was_read_does_not_take_back_what_was_told(watches):
+    """A standing that was read before, and is older, does not replace the news."""
+    watch = watches.open("e", ["a", "b"], 10)
+    watches.tell("e", standing("a", State.SUCCEEDED))
+    watch.tell_before([standing("a", State.RUNNING), standing("b", State.DEAD)])
+    assert over(watch)
+    assert {name: one.state for name, one in watch.standings.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
+
+
+def test_places_are_limited_and_given_back(watches):
+    """No more may wait than there are places; who stops watching makes room."""
+    one, two = watches.open("e", ["a"], 10), watches.open("f", ["a"], 10)
+    assert watches.open("g", ["a"], 10) is None
+    watches.close("e", one)
+    three = watches.open("g", ["a"], 10)
+    assert three is not None
+    watches.close("f", two)
+    watches.close("g", three)
+    assert watches._watches == {}
+
+
+def test_nobody_may_wait_where_there_is_no_place(clock):
+    """Without places every answer is given at once."""
+    assert Watches(clock=clock, most=0).open("e", ["a"], 10) is None
+
+
+def test_everybody_is_let_go_at_the_end(watches):
+    """When the server stops, who waits goes on at once, and nobody may wait any more."""
+    watch = watches.open("e", ["a"], 10)
+    waiting = threading.Thread(target=watch.wait, args=(30,))
+    waiting.start()
+    watches.release()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    watches.close("e", watch)
+    assert watches.open("f", ["a"], 10) is None
