@@ -74,7 +74,7 @@ class Reader:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise LedgerUnusable(f"the database cannot be read: {plain(error)}") from error
+            raise LedgerUnusable(f"the database cannot be read: {dialects.plain(error)}") from error
 
     def close(self) -> None:
         """Let go of the database."""
@@ -157,7 +157,7 @@ class Reader:
         try:
             return dialects.quick_check(self._engine)
         except SQLAlchemyError as error:
-            return plain(error)
+            return dialects.plain(error)
 
 
 class Ledger(Reader):
@@ -412,11 +412,6 @@ def _naming(url: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise LedgerUnusable(f"cannot use the database {name}: {plain(error)}") from error
+        raise LedgerUnusable(f"cannot use the database {name}: {dialects.plain(error)}") from error
     except LedgerUnusable as error:
         raise type(error)(f"cannot use the database {name}: {error}") from error
-
-
-def plain(error: SQLAlchemyError) -> str:
-    """What a database error says, in one line and without the statement."""
-    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())

@@ -33,6 +33,8 @@ from flowhooks.errors import LedgerUnusable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sqlalchemy.exc import SQLAlchemyError
+
 CACHE_KIB: Final = 65536
 """Page cache of the writing connection: holds the hot end of every index at 1,000,000 events."""
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
@@ -138,6 +140,11 @@ def library_version() -> str:
     return sqlite3.sqlite_version
 
 
+def plain(error: SQLAlchemyError) -> str:
+    """What a database error says, in one line and without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+
+
 def quick_check(engine: Engine) -> str | None:
     """What the database says is wrong with its own file, in one line, or None."""
     with engine.connect() as connection:
@@ -152,6 +159,7 @@ __all__ = [
     "keys",
     "library_version",
     "open_engine",
+    "plain",
     "quick_check",
     "rows",
     "write_ahead",

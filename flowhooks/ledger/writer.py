@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import Unavailable
+from flowhooks.ledger import dialects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +124,9 @@ class Writer:
     Args:
         engine: each of its transactions may write.
         limit: how many pieces of work may queue before new ones are refused.
+
+    Attributes:
+        failing: why the last write failed, as the database says it; None if it did not.
     """
 
     def __init__(self, engine: Engine, *, limit: int = 10_000) -> None:
@@ -200,13 +204,21 @@ class Writer:
                 return
             cause = error.__cause__ if isinstance(error, _CannotBegin) else error
             if isinstance(cause, SQLAlchemyError):
-                self.failing = type(cause).__name__
+                self._note(dialects.plain(cause))
             for ticket in batch:
                 ticket.settle(None, cause)
             return
-        self.failing = None
+        self._note(None)
         for ticket, result in results:
             ticket.settle(result)
+
+    def _note(self, failing: str | None) -> None:
+        """Log once that writing fails, and once that it works again, however many wait for it."""
+        if failing and not self.failing:
+            log.error("ledger_write_failed", why=failing, next="call-backs are answered 503 until it works again")
+        elif self.failing and not failing:
+            log.info("ledger_writes_again")
+        self.failing = failing
 
     def _transact(self, batch: list[Ticket[Any]]) -> list[tuple[Ticket[Any], Any]]:
         groups: dict[Any, list[Ticket[Any]]] = {}

@@ -313,7 +313,7 @@ def test_a_locked_database_is_an_error_and_then_works_again(bench):
         for ticket in tickets:
             with pytest.raises(OperationalError, match="locked"):
                 ticket.result(SOON)
-        assert bench.writer.failing == "OperationalError"
+        assert bench.writer.failing == "database is locked"
         other.execute("ROLLBACK")
     assert bench.submit("after").result(SOON) == "AFTER"
     assert bench.writer.failing is None
