@@ -23,6 +23,8 @@ from flowhooks import messages
 from flowhooks.web import errors, negotiation
 from flowhooks.web.parser import Parser
 
+SENT_WHOLE: Final = 65536
+"""Bytes of an answer up to which it is sent when it is complete, not while it is written."""
 LINGER_SECONDS: Final = 2.0
 """How long a client that is still sending is listened to after its answer, so that it can read it."""
 LINGER_BYTES: Final = 64 * 1024 * 1024
@@ -176,9 +178,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """Whether the loop should wake when the client can take more."""
         if self._lingering:
             return False
-        # While a request is served, waitress 3.0.2 asks for the event and then sends nothing below `send_bytes`:
-        # the loop would spin, and take the interpreter from the thread that is about to finish the answer.
-        if self.requests and self.total_outbufs_len < self.adj.send_bytes and not self.will_close:
+        # A thread that is writing its answer holds the lock that sending needs. The loop would spin until it lets go,
+        # and take the interpreter from it meanwhile; the thread wakes the loop itself when the answer is complete.
+        if self.requests and self.total_outbufs_len < SENT_WHOLE and not self.will_close:
             return False
         return bool(super().writable())
 
