@@ -164,7 +164,7 @@ class App:
         found = []
         if self.draining:
             found.append("the server is stopping")
-        if self.ledger.failing:
+        if self.ledger.failing and not self.ledger.mended():
             found.append(f"the last write to the database failed ({self.ledger.failing})")
         if why := self.runner.health():
             found.append(f"deliveries cannot be run: {why}")
@@ -195,8 +195,10 @@ class App:
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
         self._over.set()
         self.notices.stop(NOTICES_GET)
-        self.ledger.close()
-        self._lock.release()
+        try:
+            self.ledger.close()
+        finally:
+            self._lock.release()
         return all_ended
 
 

@@ -92,6 +92,7 @@ class Dispatch:
         """
         handler = self._handlers.get(queued.handler)
         if handler is None:
+            self._leave(queued, claimed)
             return
         if queued.probe:
             self._probe(handler, queued)
@@ -105,6 +106,25 @@ class Dispatch:
         started = time.perf_counter()
         outcome = self._run(handler, claimed.event, delivery)
         self._finish(handler, claimed, delivery, outcome, time.perf_counter() - started)
+
+    def _leave(self, queued: Queued, claimed: Claimed | None) -> None:
+        """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""
+        if claimed is None and not queued.probe:
+            claimed = self._ledger.claim(queued)
+        if claimed is not None:
+            settlement = Settlement(
+                queued.delivery_id,
+                queued.handler,
+                claimed.attempt,
+                OutcomeKind.FAILED,
+                "no plugin that is loaded has this handler; the delivery waits for one",
+                "",
+                None,
+                State.WAITING,
+                None,
+                self._clock.now(),
+            )
+            self._record(settlement, lambda _settled: None)
 
     def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import update
@@ -191,12 +191,17 @@ class Ledger(Reader):
         except LedgerUnusable:
             self._writing.dispose()
             raise
+        self._url = url
         self._runner = runner
         self._accepting = Accepting(runner=runner, process=self.process)
         self._settling = Settling(runner=runner)
         self._writer = Writer(self._writing, limit=queue)
         self._writer.start()
-        self.write(self._signed_on)
+        try:
+            self._at_start(self._signed_on)
+        except LedgerUnusable:
+            self.close()
+            raise
 
     def _signed_on(self, transaction: Transaction) -> None:
         transaction.connection.execute(
@@ -208,12 +213,11 @@ class Ledger(Reader):
     def close(self) -> None:
         """Commit what was submitted, sign off, let go of the database."""
         signed_off = update(processes).where(processes.c.id == self.process).values(stopped_at=self._clock.now())
-        try:
+        with suppress(Unavailable):  # full, or closed already
             self._writer.submit(run, lambda transaction: transaction.connection.execute(signed_off))
-        finally:
-            self._writer.close()
-            super().close()
-            self._writing.dispose()
+        self._writer.close()
+        super().close()
+        self._writing.dispose()
 
     def write(self, function: Callable[[Transaction], T], timeout: float | None = None) -> T:
         """Call `function` in the writer's thread, in a transaction, and wait until that is durable.
@@ -358,25 +362,49 @@ class Ledger(Reader):
             known.shelve(transaction, here, now)
             return [one for one in known.known(transaction.connection) if one.id not in here]
 
-        return self.write(met, timeout=600)
+        return self._at_start(met)
 
     def recover(self, *, absent: Collection[str] = ()) -> dict[Any, int]:
         """Settle as lost what earlier processes left running; how many went where.
 
         Args:
             absent: ids of handlers that are not loaded: their deliveries wait for them.
+
+        Raises:
+            LedgerUnusable: the database cannot be written.
         """
-        return self.write(
+        return self._at_start(
             lambda transaction: running.recover(
                 transaction, self._settling, self._clock.now(), chance=self._clock.chance, absent=absent
-            ),
-            timeout=600,
+            )
         )
+
+    def _at_start(self, function: Callable[[Transaction], T]) -> T:
+        """Write what must be written before anything else, however much it is.
+
+        Raises:
+            LedgerUnusable: that cannot be done.
+        """
+        with _naming(self._url):
+            try:
+                return self.write(function, timeout=600)
+            except Unavailable as error:
+                raise (error.__cause__ or LedgerUnusable(str(error))) from error
 
     @property
     def failing(self) -> str | None:
         """Why the last write failed, if it did: the kind of error."""
         return self._writer.failing
+
+    def mended(self) -> bool:
+        """Whether the database can be written again after a failure: a small write is tried.
+
+        Else a server that is sent nothing while it says that it is in trouble would say so for ever.
+        """
+        same = update(processes).where(processes.c.id == self.process).values(stopped_at=None)
+        with suppress(Unavailable):
+            self.write(lambda transaction: transaction.connection.execute(same), timeout=1.0)
+        return self.failing is None
 
     def _result(self, ticket: Ticket[T], timeout: float | None = None, *, certain: bool = False) -> T:
         try:

@@ -1,0 +1,295 @@
+"""The whole without HTTP: known handlers, the lock, starting on what cannot be used, and ending."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.app import App
+from flowhooks.errors import IllegalMove, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.ledger import Reader
+from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.moves import Move, move
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.replay import replay
+from flowhooks.settings import Settings
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def names(logged):
+    """What was logged."""
+    return [entry["event"] for entry in logged]
+
+
+def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
+    """When a plugin is gone at the next start, events are routed to it as before, and run when it is back."""
+    runs = []
+    listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
+    house.open(listener, start=False).close()
+    without = house.open()
+    assert [entry["handler"] for entry in logged if entry["event"] == "handler_missing"] == ["p:h"]
+    event_id = without.take().event_id
+    assert without.only(event_id).state is State.WAITING
+    assert without.app.ledger.event(event_id).route == {"p:h": "key leave"}
+    without.close()
+    back = house.open(listener)
+    back.settled(event_id, State.SUCCEEDED)
+    assert runs == ["i1"]
+    assert names(logged).count("handler_missing") == 1
+
+
+def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listens, make_plugin, logged):
+    """A plugin that fails to load is as one that is missing: what is for it waits until it is mended."""
+    runs = []
+    good = make_plugin(listens(lambda event: runs.append(1), name="h"))
+    house.open(plugins={"p": good}, start=False).close()
+
+    def refuses(settings):
+        raise RuntimeError("no such server")
+
+    bad = make_plugin(listens(lambda event: runs.append(1), name="h"), configure=refuses)
+    flow = house.open(plugins={"p": bad, "other": make_plugin(listens(nothing, process_key="k"))})
+    assert {"plugin_quarantined", "handler_missing"} <= set(names(logged))
+    answer = flow.take()
+    assert (answer.status, answer.standings[0].handler) == ("pending", "p:h")
+    assert flow.take("i2", key="k").status == "done"
+    flow.close()
+    mended = house.open(plugins={"p": good})
+    mended.settled(answer.event_id, State.SUCCEEDED)
+    assert runs == [1]
+
+
+def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(house, listens):
+    """What cannot run is not begun: after a replay it waits, without a time, for its handler."""
+
+    def fails(event):
+        raise ValueError("x")
+
+    first = house.open(listens(fails, name="h"))
+    event_id = first.take().event_id
+    first.close()
+    without = house.open()
+    assert replay(without.app.desk, EventFilter()).deliveries == 1
+    assert (without.only(event_id).state, without.only(event_id).due_at) == (State.WAITING, None)
+    without.close()
+    again = house.open(listens(nothing, name="h"))
+    again.settled(event_id, State.SUCCEEDED, attempt=2)
+
+
+def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
+    """A handler that was retired is neither loaded nor missed; what is replayed for it is not left running."""
+
+    def fails(event):
+        raise ValueError("x")
+
+    first = house.open(listens(fails, name="h"))
+    event_id = first.take().event_id
+    first.close()
+    first.sql("UPDATE handlers SET retired_at = 1")
+    flow = house.open(listens(nothing, name="other", process_key="k"))
+    assert flow.app.absent == set()
+    assert flow.take("i2").status == "parked"
+    replay(flow.app.desk, EventFilter(ids=(event_id,)))
+    flow.take("i3", key="k")
+    assert flow.only(event_id).state is State.WAITING
+
+
+def test_one_process_serves_a_database(house, listens):
+    """A second one on the same file is refused, with who has it, and does not disturb the first."""
+    flow = house.open(listens(nothing))
+    flow.app.describe("http://127.0.0.1:8081", "secret")
+    with pytest.raises(
+        LedgerUnusable, match=r"in use by process \d+, whose administration is at http://127"
+    ) as refusal:
+        house.open(listens(nothing))
+    assert "secret" not in str(refusal.value)
+    assert flow.take().status == "done"
+    flow.close()
+    assert house.open(listens(nothing)).take("i2").status == "done"
+
+
+def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
+    """Under another name the file is in use all the same."""
+    house.open(listens(nothing))
+    link = tmp_path / "link.db"
+    link.symlink_to(house.file)
+    with pytest.raises(LedgerUnusable, match="in use"):
+        App(Settings(database=str(link), plugins_allow=("none",)))
+
+
+def test_the_lock_file_is_the_owners_alone(house):
+    """Only its owner may read the file that tells how to administer the server, and others read who it is there."""
+    flow = house.open()
+    flow.app.describe("http://127.0.0.1:1", "token")
+    lock = Lock(house.file)
+    assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
+    assert lock.holder().admin == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error"),
+    [
+        (lambda file: file.write_text("a text that is no database" * 100), "not a database"),
+        (lambda file: run(file, "UPDATE alembic_version SET version_num = '9999'"), "newer flowhooks"),
+        (lambda file: (file.unlink(), run(file, "CREATE TABLE users (id)")), "not a flowhooks ledger"),
+        (
+            lambda file: run(
+                file, "CREATE TRIGGER t BEFORE INSERT ON processes BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            ),
+            "no room",
+        ),
+        (
+            lambda file: run(
+                file, "CREATE TRIGGER t BEFORE INSERT ON handlers BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            ),
+            "no room",
+        ),
+    ],
+    ids=["no database", "newer", "foreign", "cannot sign on", "cannot remember handlers"],
+)
+def test_a_start_that_fails_lets_go_of_everything(house, listens, prepare, error):
+    """What cannot be used is said in one line as what it is, and neither lock nor thread nor connection stays."""
+    house.check_books = False
+    prepare(house.file)
+    before = set(threading.enumerate())
+    with pytest.raises(LedgerUnusable, match=error) as refusal:
+        house.open(listens(nothing))
+    assert "\n" not in str(refusal.value)
+    assert str(house.file) in str(refusal.value)
+    lock = Lock(house.file)
+    assert lock.acquire()
+    lock.release()
+    assert set(threading.enumerate()) <= before
+
+
+def run(file, statement):
+    """Run a statement on a database file."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def test_a_start_with_unusable_settings_lets_go_of_the_lock(house, tmp_path):
+    """A folder that is not there is a mistake in the settings, and the database can be opened afterwards."""
+    with pytest.raises(SettingsError):
+        house.open(plugins_dirs=(str(tmp_path / "none"),))
+    house.open()
+
+
+@pytest.mark.parametrize("where", ["none/f.db", "f.db/f.db"])
+def test_a_folder_that_is_not_there_is_named(tmp_path, where):
+    """A database in a folder that does not exist is refused before anything is made."""
+    (tmp_path / "f.db").write_text("")
+    with pytest.raises(LedgerUnusable, match="no folder"):
+        App(Settings(database=str(tmp_path / where), plugins_allow=("none",)))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["f.db"]
+
+
+def test_an_odd_file_name(tmp_path):
+    """A name with blanks, percent signs and Chinese is the file's name."""
+    file = tmp_path / "流程 50%20#?.db"
+    app = App(Settings(database=str(file), plugins_allow=("none",)))
+    app.close()
+    assert file.exists()
+    assert {Path(one).suffix for one in map(str, tmp_path.iterdir())} == {".db", ".lock"}
+
+
+def test_closing_twice_is_harmless(house, listens):
+    """A second end finds nothing to do."""
+    flow = house.open(listens(nothing))
+    flow.take()
+    assert flow.close() is True
+    assert flow.close() is True
+
+
+def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
+    """Even if the database cannot be written at the end, the lock is let go."""
+    flow = house.open(listens(nothing))
+    flow.take()
+    flow.sql("CREATE TRIGGER t BEFORE UPDATE ON processes BEGIN SELECT RAISE(ABORT, 'no'); END")
+    flow.close()
+    lock = Lock(house.file)
+    assert lock.acquire()
+    lock.release()
+    flow.sql("DROP TRIGGER t")
+
+
+def test_an_app_that_was_not_started_can_be_closed(house):
+    """Opened, not started, closed: nothing stays."""
+    assert house.open(start=False).close() is True
+
+
+def test_each_process_signs_on_and_off(house):
+    """The ledger knows which processes have been there and which have ended as they should."""
+    house.open().close()
+    house.clock.advance(5)
+    house.open()
+    rows = house._flows[-1].sql("SELECT started_at, stopped_at FROM processes ORDER BY id DESC LIMIT 2")
+    assert rows[0] == (house.clock.now(), None)
+    assert rows[1][1] == house.clock.now() - 5_000_000
+
+
+def test_there_is_no_trouble(house, listens):
+    """A server that can take and run call-backs says so; one that is stopping says that."""
+    flow = house.open(listens(nothing))
+    flow.take()
+    assert flow.app.trouble() == []
+    flow.app.drain()
+    assert flow.app.trouble() == ["the server is stopping"]
+
+
+def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
+    """A database that could not be written is trouble only until it can be again, without any call-back."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    flow = house.open(listens(nothing))
+    with flow.locked():
+        with pytest.raises(Unavailable):
+            flow.take()
+        assert flow.app.trouble()
+        assert flow.app.trouble()
+    eventually(lambda: flow.app.trouble() == [])
+
+
+def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
+    """An operation that is refused says nothing about the database."""
+    flow = house.open(listens(nothing))
+    answer = flow.take()
+    delivery_id = answer.standings[0].delivery_id
+    with pytest.raises(IllegalMove):
+        flow.app.ledger.write(
+            lambda transaction: move(transaction, [Move(delivery_id, State.CLOSED, State.RUNNING, 1, 1)])
+        )
+    assert flow.app.trouble() == []
+
+
+def test_what_was_stored_is_there_after_a_crash(house, listens):
+    """Whatever was acknowledged is there when the process ended without a word, and is run at the next start."""
+    runs = []
+    listener = listens(lambda event: runs.append(event.flow_instance_id), name="h", retry=Retry())
+    flow = house.open(listener, start=False)
+    taken = [flow.take(f"i{number}", wait=0).event_id for number in range(20)]
+    house.crash(flow)
+    second = house.open(listener)
+    for event_id in taken:
+        second.settled(event_id, State.SUCCEEDED)
+    assert sorted(runs) == sorted(f"i{number}" for number in range(20))
+
+
+def test_a_reader_may_look_beside_a_server(house, listens):
+    """What only looks needs no lock."""
+    flow = house.open(listens(nothing))
+    flow.take()
+    reader = Reader(f"sqlite:///{house.file}")
+    try:
+        assert reader.balance().balanced
+    finally:
+        reader.close()
