@@ -22,8 +22,9 @@ class Goal:
     unit: str = ""
 
     def verdict(self, figure: float) -> str:
-        """`aim met`, `met` or `missed`."""
+        """`aim met`, `met` or `missed`, by the two decimals that are shown."""
         sign = -1 if self.smaller else 1
+        figure = round(figure, 2)
         if sign * figure >= sign * self.aim:
             return "aim met"
         return "met" if sign * figure >= sign * self.least else "missed"
