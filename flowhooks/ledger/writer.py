@@ -89,7 +89,11 @@ class Ticket(Generic[R]):
         self._result, self._error = result, error
         self._done.release()
         if self._then is not None:
-            self._then(self)
+            try:
+                self._then(self)
+            except Exception:
+                # It is done all the same; the writer is everybody's, and must go on.
+                log.exception("callback_failed")
 
     def peek(self) -> R | None:
         """The result, for `then`; None if the work failed."""

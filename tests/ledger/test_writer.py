@@ -325,3 +325,35 @@ def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
     with pytest.raises(ValueError, match="bad"):
         bench.submit("bad").result(SOON)
     assert bench.writer.failing is None
+
+
+def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
+    """What is called with a ticket's result may fail: that is logged, and the others get theirs."""
+    bench.hold()
+    tickets = [
+        bench.writer.submit(bench.insert, "a", lambda _ticket: 1 / 0),
+        bench.submit("b"),
+    ]
+    bench.free()
+    assert [ticket.result(SOON) for ticket in tickets] == ["A", "B"]
+    assert bench.submit("c").result(SOON) == "C"
+    assert "callback_failed" in [entry["event"] for entry in logged]
+
+
+def test_a_broken_connection_is_replaced(bench):
+    """When the connection itself breaks, one piece of work fails and the next one has a new connection."""
+
+    def breaking(transaction):
+        transaction.connection.connection.dbapi_connection.close()
+        raise ValueError("broken")
+
+    bench.submit("a").result(SOON)
+    with pytest.raises((ValueError, SQLAlchemyError)):
+        bench.writer.submit(run, breaking).result(SOON)
+    for word in "bcd":
+        try:
+            assert bench.submit(word).result(SOON) == word.upper()
+        except SQLAlchemyError:
+            continue
+    assert bench.words()[:1] == ["a"]
+    assert bench.words()[-1] == "d"
