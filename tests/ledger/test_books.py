@@ -62,8 +62,8 @@ TAMPERING = {
     ],
     "an event is added": [
         (
-            "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, process_definition_id, "
-            "process_definition_key, process_definition_version, body, digest, 'parked', '{}', 0, 0, received_at "
+            "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, "
+            "process_definition_id, process_definition_key, process_definition_version, body, digest, 'parked', '{}', 0, 0, received_at "
             "FROM events LIMIT 1"
         )
     ],
@@ -74,8 +74,8 @@ TAMPERING = {
     "one of two deliveries is deleted": ["DELETE FROM deliveries WHERE handler = 'p:y'"],
     "a delivery is added": [
         (
-            "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, changed_at "
-            "FROM deliveries WHERE handler = 'p:x'"
+            "INSERT INTO deliveries SELECT 'new', event_id, 'p:new', 'waiting', 0, 0, due_at, '', created_at, "
+            "changed_at FROM deliveries WHERE handler = 'p:x'"
         )
     ],
     "a delivery is moved to another event": [
