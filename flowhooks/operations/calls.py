@@ -5,10 +5,10 @@ It must not know who asks.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.delivery import State
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.drain import drain
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 _TEXTS: Final = frozenset({"flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state"})
 _TIMES: Final = frozenset({"since", "until"})
-_STATES: Final = (*State, "parked", "dismissed")
-_LATEST: Final = 2**63 - 1
-"""What a database's 64 bits hold."""
 
 
 def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,18 +48,17 @@ def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, An
         raise SettingsError(f"{name} takes {', '.join(takes)}, not {', '.join(unknown)}")
     read = {key: takes[key](key, value) for key, value in arguments.items()}
     try:
-        return asdict(function(desk, **read))
-    except TypeError as error:
-        if set(takes) <= set(read):
-            raise
-        raise SettingsError(f"{name} needs more than {', '.join(sorted(read)) or 'nothing'}") from error
+        inspect.signature(function).bind(desk, **read)
+    except TypeError:
+        raise SettingsError(f"{name} needs more than {', '.join(sorted(read)) or 'nothing'}") from None
+    return asdict(function(desk, **read))
 
 
 def filter_from_json(key: str, value: Any) -> EventFilter:
     """An `EventFilter` out of JSON.
 
     Raises:
-        SettingsError: it has a name, a type or a state that a filter does not have.
+        SettingsError: it has a name, a type or a state that a filter does not have, or an empty list of ids.
     """
     if not isinstance(value, dict):
         raise SettingsError(f"{key} is an object")
@@ -73,18 +69,17 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
         fits = (
             isinstance(given, str)
             if name in _TEXTS
-            else type(given) is int and abs(given) <= _LATEST
+            else type(given) is int
             if name in _TIMES
             else isinstance(given, list)
         ) or given is None
         if not fits:
             raise SettingsError(f"{key}.{name} is of the wrong type")
-    if (state := value.get("state")) is not None and state not in _STATES:
-        raise SettingsError(f"{key}.state is one of {', '.join(_STATES)}")
-    ids = value.get("ids") or ()
-    if not all(isinstance(one, str) for one in ids):
-        raise SettingsError(f"{key}.ids are strings")
-    return EventFilter(**{**value, "ids": tuple(ids)})
+    ids = value.get("ids")
+    if ids is not None and not (ids and all(isinstance(one, str) for one in ids)):
+        # None at all would mean every event, which is hardly what a caller without any means.
+        raise SettingsError(f"{key}.ids are one or more strings")
+    return EventFilter(**{**value, "ids": tuple(ids or ())})
 
 
 def _text(key: str, value: Any) -> str:

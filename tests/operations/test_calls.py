@@ -1,0 +1,139 @@
+"""Operations by name, with JSON in and out: what is not as an operation takes it is refused before anything is done."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flowhooks import State
+from flowhooks.errors import NotFound, SettingsError
+from flowhooks.operations.calls import CALLS, filter_from_json, perform
+
+
+@pytest.fixture
+def flow(house, listens):
+    """A flow with one dead delivery."""
+
+    def failing(event):
+        raise ValueError("x")
+
+    flow = house.open(listens(failing, name="h"))
+    flow.take(businessKey="B")
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("destroy", {}),
+        ("", {}),
+        ("replay", {"wanted": {}, "force": True}),
+        ("replay", {}),
+        ("replay", {"again": True}),
+        ("replay", {"wanted": []}),
+        ("replay", {"wanted": None}),
+        ("replay", {"wanted": "all"}),
+        ("replay", {"wanted": {}, "again": "yes"}),
+        ("replay", {"wanted": {}, "again": 1}),
+        ("replay", {"wanted": {}, "dry_run": None}),
+        ("replay", {"wanted": {}, "after": 3}),
+        ("replay", {"wanted": {"sate": "dead"}}),
+        ("replay", {"wanted": {"state": "ded"}}),
+        ("replay", {"wanted": {"state": 1}}),
+        ("replay", {"wanted": {"state": ""}}),
+        ("replay", {"wanted": {"ids": "e1"}}),
+        ("replay", {"wanted": {"ids": [1]}}),
+        ("replay", {"wanted": {"ids": []}}),
+        ("replay", {"wanted": {"since": "2026-01-01"}}),
+        ("replay", {"wanted": {"since": 1.5}}),
+        ("replay", {"wanted": {"since": True}}),
+        ("replay", {"wanted": {"until": 2**64}}),
+        ("replay", {"wanted": {"narrows": True}}),
+        ("resolve", {}),
+        ("resolve", {"delivery_id": "d"}),
+        ("resolve", {"verdict": "did"}),
+        ("resolve", {"delivery_id": "d", "verdict": "maybe"}),
+        ("resolve", {"delivery_id": "d", "verdict": []}),
+        ("resolve", {"delivery_id": 1, "verdict": "did"}),
+        ("resolve", {"delivery_id": "d", "verdict": "did", "note": None}),
+        ("drain", {"dry_run": "no"}),
+        ("drain", {"wanted": {}}),
+    ],
+)
+def test_what_is_not_as_an_operation_takes_it_is_refused(flow, name, arguments):
+    """A wrong name, a wrong argument or one too few is refused in one line, and nothing is changed."""
+    before = flow.sql("SELECT * FROM deliveries")
+    with pytest.raises(SettingsError) as refusal:
+        perform(flow.app.desk, name, arguments)
+    assert "\n" not in str(refusal.value)
+    assert flow.sql("SELECT * FROM deliveries") == before
+
+
+def test_a_replay_in_json(flow):
+    """The answer is what the operation did, as JSON has it."""
+    answer = perform(flow.app.desk, "replay", {"wanted": {"business_key": "B", "state": None}, "dry_run": True})
+    assert json.loads(json.dumps(answer)) == {
+        "events": 1,
+        "deliveries": 1,
+        "passed_over": 0,
+        "moved_on": 0,
+        "next": "",
+        "dry_run": True,
+    }
+
+
+def test_resolving_in_json(flow):
+    """A verdict and a note travel as text."""
+    delivery_id = flow.only(flow.events()[0]).delivery_id
+    answer = perform(
+        flow.app.desk, "resolve", {"delivery_id": delivery_id, "verdict": "close", "note": "paid by hand ✓"}
+    )
+    assert json.loads(json.dumps(answer)) == {
+        "delivery_id": delivery_id,
+        "handler": "p:h",
+        "before": "dead",
+        "after": "closed",
+        "dry_run": False,
+    }
+    assert flow.only(flow.events()[0]).note == "paid by hand ✓"
+
+
+def test_draining_in_json(flow):
+    """A drain needs no arguments."""
+    assert perform(flow.app.desk, "drain", {})["delivered"] == 0
+
+
+def test_what_the_operation_refuses_is_passed_on(flow):
+    """An operation's own refusal says what it is."""
+    with pytest.raises(NotFound):
+        perform(flow.app.desk, "resolve", {"delivery_id": "none", "verdict": "did"})
+
+
+def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatch):
+    """A TypeError of ours is not passed off as a missing argument."""
+
+    def faulty(desk, *, dry_run=False, after=""):
+        raise TypeError("ours")
+
+    monkeypatch.setitem(CALLS, "drain", (faulty, CALLS["drain"][1]))
+    with pytest.raises(TypeError, match="ours"):
+        perform(flow.app.desk, "drain", {})
+
+
+def test_a_filter_out_of_json():
+    """Every part of a filter can be given; what is null or left out does not narrow."""
+    whole = {
+        "ids": ["e1", "e2"],
+        "flow_instance_id": "i",
+        "business_key": "b",
+        "callback_class": "c",
+        "process_key": "k",
+        "handler": "p:h",
+        "state": State.DEAD.value,
+        "since": 1,
+        "until": 2,
+    }
+    read = filter_from_json("wanted", whole)
+    assert {name: getattr(read, name) for name in whole} == whole | {"ids": ("e1", "e2")}
+    assert not filter_from_json("wanted", dict.fromkeys(whole)).narrows

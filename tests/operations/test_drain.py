@@ -1,0 +1,139 @@
+"""Drain: what was parked is delivered when somebody wants it, the oldest first, and nothing of it twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import State
+from flowhooks.errors import Unavailable
+from flowhooks.operations import drain as module
+from flowhooks.operations.drain import drain, wanted_by_now
+
+
+def parked(house, *handlers, count=3, **given):
+    """Park call-backs that nobody wants yet, and end; gives the events' ids."""
+    flow = house.open(*handlers, **given)
+    for number in range(count):
+        flow.clock.advance(1)
+        assert flow.take(f"i{number}").status == "parked"
+    ids = flow.events()
+    flow.close()
+    return ids
+
+
+def test_what_was_parked_is_delivered_at_start(house, listens):
+    """When a handler is installed, the next start delivers what waited for it, the oldest first."""
+    ids = parked(house, count=5)
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner={"threads": 2})
+    for event_id in ids:
+        flow.settled(event_id, State.SUCCEEDED)
+    assert runs == [f"i{number}" for number in range(5)]
+    assert flow.app.ledger.parked() == []
+    assert flow.app.ledger.event(ids[0]).route == {"p:h": "key leave"}
+
+
+def test_only_what_is_wanted_is_delivered(house, listens):
+    """Events for which there is no handler yet go on waiting."""
+    flow = house.open()
+    wanted, other = flow.take("i1").event_id, flow.take("i2", key="else").event_id
+    flow.close()
+    flow = house.open(listens(lambda event: 1, name="h"))
+    flow.settled(wanted, State.SUCCEEDED)
+    assert flow.app.ledger.event(other).state == "parked"
+
+
+def test_a_dry_run_counts_and_changes_nothing(house, listens):
+    """It says what would be delivered, and leaves all as it is."""
+    ids = parked(house)
+    flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
+    done = drain(flow.app.desk, dry_run=True)
+    assert (done.events, done.delivered, done.dismissed, done.deliveries, done.dry_run) == (3, 3, 0, 6, True)
+    assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
+    assert flow.sql("SELECT count(*) FROM deliveries") == [(0,)]
+    assert wanted_by_now(flow.app.desk) == 3
+
+
+def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
+    """An `every` handler that has had a parked event does not get it again when it is drained."""
+    runs = []
+    every = listens(lambda event: runs.append("every"), name="every", every=True)
+    ids = parked(house, every, count=1)
+    assert runs == ["every"]
+    flow = house.open(every, listens(lambda event: runs.append("h"), name="h"))
+    eventually(lambda: flow.app.ledger.event(ids[0]).state == "routed")
+    assert flow.take("i0").status == "done"
+    assert sorted(runs) == ["every", "h"]
+    assert flow.app.ledger.event(ids[0]).route == {"p:every": "every", "p:h": "key leave"}
+
+
+def test_keys_that_need_no_handler_are_dismissed(house):
+    """When the settings come to say that nobody need want a key, its parked events are dismissed."""
+    ids = parked(house)
+    flow = house.open(ignore={"process_key": ("leave",)}, start=False)
+    done = drain(flow.app.desk)
+    assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
+    assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3
+    assert flow.take("i0").status == "done"
+
+
+def test_a_page_at_a_time(house, listens, monkeypatch):
+    """Each call goes through so many parked events, wanted or not, and says where to go on."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    flow = house.open(start=False)
+    for number in range(7):
+        flow.take(f"i{number}", key="leave" if number in {0, 3, 6} else "else", wait=0)
+    flow.close()
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    pages, after = [], ""
+    while True:
+        done = drain(flow.app.desk, after=after)
+        pages.append((done.events, done.delivered))
+        if not (after := done.next):
+            break
+    assert pages == [(2, 1), (2, 1), (2, 0), (1, 1)]
+    assert sum(group.events for group in flow.app.ledger.parked()) == 4
+
+
+def test_a_start_goes_through_every_page(house, listens, monkeypatch):
+    """At start all of it is delivered, however many pages that are."""
+    ids = parked(house, count=7)
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    flow = house.open(listens(lambda event: 1, name="h"))
+    for event_id in ids:
+        flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_drained_for_a_missing_handler_waits_for_it(house, listens):
+    """An event that a known but missing handler wants is its delivery, which waits without a time."""
+    ids = parked(house, count=1)
+    house.open(listens(lambda event: 1, name="h"), start=False).close()
+    flow = house.open(start=False)
+    assert drain(flow.app.desk).deliveries == 1
+    assert flow.only(ids[0]).due_at is None
+
+
+def test_draining_at_once_delivers_once(house, listens, together):
+    """However many drain at the same moment, each event has its deliveries once."""
+    ids = parked(house)
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    together(*[lambda: drain(flow.app.desk)] * 4)
+    assert [len(flow.standings(one)) for one in ids] == [1, 1, 1]
+
+
+def test_nothing_to_drain(house, listens):
+    """Without parked events there is nothing to do."""
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    done = drain(flow.app.desk)
+    assert (done.events, done.delivered, done.next) == (0, 0, "")
+
+
+def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypatch):
+    """While the database is locked it is refused, and can be made again."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    ids = parked(house)
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    with flow.locked(), pytest.raises(Unavailable):
+        drain(flow.app.desk)
+    assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
+    assert drain(flow.app.desk).delivered == 3

@@ -1,0 +1,233 @@
+"""Replay: what is dead runs again on a fresh schedule, what was not asked for stays, and nothing is routed anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import Reject, Retry, State
+from flowhooks.clock import SECOND
+from flowhooks.errors import Unavailable
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import replay as module
+from flowhooks.operations.replay import replay
+
+ALL = EventFilter()
+
+
+class Works:
+    """A handler that fails until it is mended."""
+
+    def __init__(self, error=None):
+        self.error = error or ValueError("broken")
+        self.runs = []
+
+    def __call__(self, event, delivery):
+        """Handle."""
+        self.runs.append((event.flow_instance_id, delivery.attempt))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def works():
+    """A handler that fails until it is mended."""
+    return Works()
+
+
+def test_what_is_dead_runs_again(house, listens, works):
+    """A dead delivery is waiting again, and then done when its handler has been mended; history is kept."""
+    flow = house.open(listens(works, name="h"))
+    event_id = flow.take().event_id
+    works.error = None
+    done = replay(flow.app.desk, ALL)
+    assert (done.events, done.deliveries, done.passed_over, done.moved_on, done.next) == (1, 1, 0, 0, "")
+    standing = flow.settled(event_id, State.SUCCEEDED)
+    assert standing.attempt == 2
+    assert [one.error for one in flow.app.ledger.attempts(standing.delivery_id)] == ["ValueError: broken", ""]
+    assert works.runs == [("i1", 1), ("i1", 2)]
+
+
+def test_the_retry_schedule_starts_anew(house, listens, works):
+    """After a replay all attempts that the handler declared are made again, with the delays from the first."""
+    flow = house.open(listens(works, name="h", retry=Retry(attempts=2, delays=(7,))))
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.advance(7)
+    flow.settled(event_id, State.DEAD, attempt=2)
+    replay(flow.app.desk, ALL)
+    assert flow.settled(event_id, State.WAITING, attempt=3).due_at == flow.clock.now() + 7 * SECOND
+    flow.advance(7)
+    flow.settled(event_id, State.DEAD, attempt=4)
+
+
+def test_what_was_rejected_may_be_replayed(house, listens):
+    """`Reject` says that the event cannot be handled as things stand; an operator may have changed them."""
+    works = Works(Reject("no such contract"))
+    flow = house.open(listens(works, name="h"))
+    event_id = flow.take().event_id
+    works.error = None
+    assert replay(flow.app.desk, ALL).deliveries == 1
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
+    """Without `again` it is passed over; with it, the handler does its work a second time."""
+    works.error = None
+    flow = house.open(listens(works, name="h"))
+    event_id = flow.take().event_id
+    done = replay(flow.app.desk, ALL)
+    assert (done.deliveries, done.passed_over) == (0, 1)
+    done = replay(flow.app.desk, ALL, again=True)
+    assert (done.deliveries, done.passed_over) == (1, 0)
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert works.runs == [("i1", 1), ("i1", 2)]
+
+
+def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, works):
+    """Only what is dead, and on demand what succeeded, is replayed."""
+    house.check_books = False
+    flow = house.open(listens(works, name="h"), start=False)
+    for number, state in enumerate(("waiting", "running", "unknown", "closed")):
+        flow.take(f"i{number}", wait=0)
+        flow.sql("UPDATE deliveries SET state = ? WHERE id = (SELECT max(id) FROM deliveries)", state)
+    before = flow.sql("SELECT * FROM deliveries")
+    done = replay(flow.app.desk, ALL, again=True)
+    assert (done.events, done.deliveries, done.passed_over) == (4, 0, 4)
+    assert flow.sql("SELECT * FROM deliveries") == before
+
+
+def test_a_dry_run_changes_nothing(house, listens, works):
+    """It counts what would run again, and leaves every row as it is."""
+    flow = house.open(listens(works, name="h"))
+    flow.take()
+    before = flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")
+    done = replay(flow.app.desk, ALL, dry_run=True)
+    assert (done.deliveries, done.dry_run) == (1, True)
+    assert (flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")) == before
+    assert len(works.runs) == 1
+
+
+def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works):
+    """Of an event with two dead deliveries only the named handler's runs again."""
+    other = Works()
+    flow = house.open(listens(works, name="h"), listens(other, name="other"))
+    answer = flow.take()
+    works.error = other.error = None
+    done = replay(flow.app.desk, EventFilter(handler="p:h"))
+    assert (done.events, done.deliveries, done.passed_over) == (1, 1, 0)
+    (mended,) = [one for one in answer.standings if one.handler == "p:h"]
+    flow.settled(answer.event_id, State.SUCCEEDED)
+    assert flow.app.ledger.delivery(mended.delivery_id)[1].attempt == 2
+    assert len(other.runs) == 1
+
+
+def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works):
+    """Events with a dead delivery, even with `again`, do not have their successful ones run a second time."""
+    good = Works()
+    good.error = None
+    flow = house.open(listens(works, name="h"), listens(good, name="good"))
+    event_id = flow.take().event_id
+    works.error = None
+    assert replay(flow.app.desk, EventFilter(state="dead"), again=True).deliveries == 1
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert len(good.runs) == 1
+
+
+def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
+    """Events outside the filter are not touched."""
+    flow = house.open(listens(works, name="h"))
+    first, second = flow.take("i1").event_id, flow.take("i2").event_id
+    works.error = None
+    assert replay(flow.app.desk, EventFilter(flow_instance_id="i1")).events == 1
+    flow.settled(first, State.SUCCEEDED)
+    assert flow.only(second).state is State.DEAD
+
+
+def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, monkeypatch):
+    """Each call goes through so many events and says where to go on, until all have been replayed once."""
+    monkeypatch.setattr(module, "AT_ONCE", 10)
+    flow = house.open(listens(works, name="h"))
+    for number in range(25):
+        flow.take(f"i{number}", wait=0)
+    for event_id in flow.events():
+        flow.settled(event_id, State.DEAD)
+    works.error = None
+    pages, after = [], ""
+    while True:
+        done = replay(flow.app.desk, EventFilter(state="dead"), after=after)
+        pages.append((done.events, done.deliveries))
+        if not (after := done.next):
+            break
+    assert pages == [(10, 10), (10, 10), (5, 5)]
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED, attempt=2)
+
+
+def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, works, monkeypatch):
+    """When the last page is full, the next call finds nothing more, and says that all is done."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    flow = house.open(listens(works, name="h"))
+    flow.take("i1")
+    flow.take("i2")
+    first = replay(flow.app.desk, ALL, dry_run=True)
+    assert first.next == flow.events()[-1]
+    last = replay(flow.app.desk, ALL, after=first.next, dry_run=True)
+    assert (last.events, last.next) == (0, "")
+
+
+def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, works, monkeypatch):
+    """A delivery that is no longer as it was read is not replayed a second time."""
+    flow = house.open(listens(works, name="h"))
+    flow.take("i1")
+    flow.take("i2")
+    real = flow.app.ledger.page
+
+    def page(*given, **more):
+        read = real(*given, **more)
+        monkeypatch.undo()
+        assert replay(flow.app.desk, EventFilter(flow_instance_id="i1")).deliveries == 1
+        return read
+
+    monkeypatch.setattr(flow.app.ledger, "page", page)
+    done = replay(flow.app.desk, ALL)
+    assert (done.events, done.deliveries, done.moved_on) == (2, 1, 1)
+
+
+def test_two_replays_at_once_run_each_delivery_once(house, listens, works, together):
+    """However many operators ask at the same moment, each dead delivery has one attempt more."""
+    flow = house.open(listens(works, name="h"))
+    for number in range(10):
+        flow.take(f"i{number}", wait=0)
+    for event_id in flow.events():
+        flow.settled(event_id, State.DEAD)
+    works.error = None
+    results = together(*[lambda: replay(flow.app.desk, EventFilter(state="dead"))] * 4)
+    assert sum(one.deliveries for one in results) == 10
+    for event_id in flow.events():
+        flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert len(works.runs) == 20
+
+
+def test_nothing_is_routed_anew(house, listens, works):
+    """A handler that was installed since does not get old events by a replay."""
+    house.open(listens(works, name="h")).take()
+    house._flows[-1].close()
+    new = Works()
+    new.error = works.error = None
+    flow = house.open(listens(works, name="h"), listens(new, name="new"))
+    replay(flow.app.desk, ALL)
+    flow.settled(flow.events()[0], State.SUCCEEDED)
+    assert new.runs == []
+
+
+def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, monkeypatch):
+    """While the database is locked it is refused, and can be made again."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    flow = house.open(listens(works, name="h"))
+    event_id = flow.take().event_id
+    with flow.locked(), pytest.raises(Unavailable):
+        replay(flow.app.desk, ALL)
+    assert flow.only(event_id).state is State.DEAD
+    works.error = None
+    assert replay(flow.app.desk, ALL).deliveries == 1
+    flow.settled(event_id, State.SUCCEEDED)

@@ -1,0 +1,172 @@
+"""Resolve: what an operator may say of a delivery in each state, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from flowhooks import OutcomeKind, Retry, State
+from flowhooks.errors import IllegalMove, NotFound
+from flowhooks.ledger import Settlement
+from flowhooks.operations.resolve import Verdict, resolve
+
+MAY = {
+    (Verdict.DID, State.UNKNOWN): State.SUCCEEDED,
+    (Verdict.DID_NOT, State.UNKNOWN): State.WAITING,
+    (Verdict.CLOSE, State.UNKNOWN): State.CLOSED,
+    (Verdict.CLOSE, State.DEAD): State.CLOSED,
+    (Verdict.CLOSE, State.WAITING): State.CLOSED,
+}
+
+
+@pytest.fixture
+def put(house, listens):
+    """A function that gives a flow, not started, with one delivery brought into a state by the ways that there are."""
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+
+    def bring(state):
+        answer = flow.take(state, wait=0)
+        standing = flow.only(answer.event_id)
+        if state is State.CLOSED:
+            resolve(flow.app.desk, standing.delivery_id, Verdict.CLOSE)
+        elif state is not State.WAITING:
+            found = [
+                one
+                for one in flow.app.ledger.due(flow.clock.now(), lambda _h: 99)
+                if one.delivery_id == standing.delivery_id
+            ]
+            flow.app.ledger.claim(found[0])
+            if state is not State.RUNNING:
+                outcome = {
+                    State.SUCCEEDED: OutcomeKind.SUCCEEDED,
+                    State.DEAD: OutcomeKind.FAILED,
+                    State.UNKNOWN: OutcomeKind.LOST,
+                }[state]
+                flow.app.ledger.settle(
+                    Settlement(standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now())
+                )
+        return standing.delivery_id
+
+    bring.flow = flow
+    return bring
+
+
+def test_every_verdict_on_every_state(put):
+    """What may be said moves the delivery; everything else is refused with its state, and changes nothing."""
+    flow = put.flow
+    for verdict, state in itertools.product(Verdict, State):
+        delivery_id = put(state) if verdict is Verdict.DID else put_again(put, state, verdict)
+        before = flow.app.ledger.delivery(delivery_id)[1]
+        assert before.state is state
+        flow.clock.advance(1)
+        target = MAY.get((verdict, state))
+        if target is None:
+            with pytest.raises(IllegalMove, match=state):
+                resolve(flow.app.desk, delivery_id, verdict)
+            assert flow.app.ledger.delivery(delivery_id)[1] == before
+        else:
+            said = resolve(flow.app.desk, delivery_id, verdict, note="seen by hand", dry_run=True)
+            assert (said.before, said.after, said.dry_run) == (state, target, True)
+            assert flow.app.ledger.delivery(delivery_id)[1] == before
+            said = resolve(flow.app.desk, delivery_id, verdict, note="seen by hand")
+            assert (said.delivery_id, said.handler, said.before, said.after) == (delivery_id, "p:h", state, target)
+            after = flow.app.ledger.delivery(delivery_id)[1]
+            assert (after.state, after.note) == (target, "seen by hand")
+            assert after.due_at == (flow.clock.now() if target is State.WAITING else None)
+
+
+def put_again(put, state, verdict):
+    """A further delivery in a state, for another verdict."""
+    flow = put.flow
+    real = flow.take
+    flow.take = lambda instance, **more: real(f"{instance}-{verdict}", **more)
+    try:
+        return put(state)
+    finally:
+        flow.take = real
+
+
+def test_without_a_note_it_says_who_said_it(put):
+    """Whoever looks later sees that an operator decided."""
+    delivery_id = put(State.DEAD)
+    resolve(put.flow.app.desk, delivery_id, Verdict.CLOSE)
+    assert put.flow.app.ledger.delivery(delivery_id)[1].note == "an operator said: close"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_delivery_that_is_not_there(house, verdict):
+    """Of nothing, nothing can be said."""
+    flow = house.open()
+    with pytest.raises(NotFound, match="no delivery none"):
+        resolve(flow.app.desk, "none", verdict)
+
+
+def test_what_did_not_do_its_work_runs_again(house, listens):
+    """After `did-not` it runs at once, with a fresh schedule, although its handler declared no `retry=`."""
+    runs = []
+    listener = listens(lambda event, delivery: runs.append(delivery.attempt), name="h")
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.DID_NOT)
+    flow.settled(event_id, State.SUCCEEDED, attempt=2)
+    assert runs == [2]
+
+
+def test_what_did_its_work_does_not_run_again(house, listens):
+    """After `did` it has succeeded, and the call-back that comes again is answered so."""
+    runs = []
+    listener = listens(lambda event: runs.append(1), name="h")
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.DID)
+    assert flow.take().status == "done"
+    assert runs == []
+
+
+def test_what_is_closed_while_it_waits_is_not_run(house, listens):
+    """A delivery that is closed before its time has come is never run again."""
+    runs = []
+
+    def failing(event):
+        runs.append(1)
+        raise ValueError("x")
+
+    flow = house.open(listens(failing, retry=Retry()))
+    event_id = flow.take(wait=2).event_id
+    resolve(flow.app.desk, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Verdict.CLOSE)
+    flow.advance(10)
+    assert flow.take("i2", wait=2).status == "pending"
+    assert flow.only(event_id).state is State.CLOSED
+    assert runs == [1, 1]
+
+
+def test_what_is_closed_in_the_queue_is_not_run(house, listens):
+    """A delivery that is closed while it waits for a thread is not run when its turn comes."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
+    first = flow.take("i1", wait=0).event_id
+    resolve(flow.app.desk, flow.only(first).delivery_id, Verdict.CLOSE)
+    flow.app.start()
+    assert flow.take("i2").status == "done"
+    assert runs == ["i2"]
+
+
+def test_of_two_operators_one_decides(house, listens, together):
+    """When two say different things at the same moment, one is told that the delivery has moved on."""
+    listener = listens(lambda event: 1, name="h")
+    event_id = lost(house, listener)
+    flow = house.open(listener, start=False)
+    delivery_id = flow.only(event_id).delivery_id
+    results = together(*[lambda: resolve(flow.app.desk, delivery_id, Verdict.CLOSE)] * 4)
+    assert sum(not isinstance(one, IllegalMove) for one in results) == 1
+
+
+def lost(house, listener):
+    """The event of a delivery whose process was killed while it ran."""
+    flow = house.open(listener, start=False)
+    answer = flow.take(wait=0)
+    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+    assert flow.app.ledger.claim(queued)
+    house.crash(flow)
+    return answer.event_id
