@@ -219,19 +219,20 @@ class Ledger(Reader):
         super().close()
         self._writing.dispose()
 
-    def write(self, function: Callable[[Transaction], T], timeout: float | None = None) -> T:
+    def write(self, function: Callable[[Transaction], T], timeout: float | None = None, *, certain: bool = True) -> T:
         """Call `function` in the writer's thread, in a transaction, and wait until that is durable.
 
         Args:
             function: may be called a second time if the transaction failed.
-            timeout: seconds; default the ledger's own.
+            timeout: seconds until it must have begun; default the ledger's own.
+            certain: wait on for what has begun, so that `Unavailable` means that nothing was changed.
 
         Raises:
             Unavailable: it could not be done, or not in time.
             FlowhooksError: whatever `function` raised; nothing was changed.
         """
         ticket: Ticket[T] = self._writer.submit(run, function)
-        return self._result(ticket, timeout)
+        return self._result(ticket, timeout, certain=certain)
 
     def accept(self, new: NewEvent) -> Accepted:
         """Store an event and its deliveries in one transaction, and wait until that is durable.
@@ -403,7 +404,7 @@ class Ledger(Reader):
         """
         same = update(processes).where(processes.c.id == self.process).values(stopped_at=None)
         with suppress(Unavailable):
-            self.write(lambda transaction: transaction.connection.execute(same), timeout=1.0)
+            self.write(lambda transaction: transaction.connection.execute(same), timeout=1.0, certain=False)
         return self.failing is None
 
     def _result(self, ticket: Ticket[T], timeout: float | None = None, *, certain: bool = False) -> T:
