@@ -1,4 +1,4 @@
-"""Replay: new attempts on existing deliveries, history kept; it never routes again."""
+"""Replay: new attempts on existing deliveries, history kept; it must not route again."""
 
 from __future__ import annotations
 

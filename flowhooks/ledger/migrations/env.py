@@ -1,4 +1,4 @@
-"""Alembic's entry: runs migrations on the connection that `flowhooks.ledger.migrating` hands over."""
+"""Alembic's entry: runs migrations on the connection it is handed; it must not open one, nor know what they do."""
 
 from __future__ import annotations
 

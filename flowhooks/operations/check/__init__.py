@@ -1,4 +1,4 @@
-"""Check: whether a server with these settings would start and run well; it changes nothing and needs no server.
+"""Check: whether a server with these settings would start and run well; it must not change anything or need one.
 
 Plugins are loaded for it, as a server would, so their own code at import and in `configure` runs.
 """
