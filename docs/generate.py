@@ -1,0 +1,318 @@
+"""Write into the documentation what the code itself says, so that it cannot drift; it must not know what it means.
+
+`python docs/generate.py` rewrites the generated parts of the pages; with `--check` it changes nothing, names the
+pages that are out of date, and exits with 1 if there are any. A part stands between two comments:
+
+    <!-- generated: NAME -->
+    <!-- end -->
+"""
+
+# ruff: noqa: INP001 (a script, in no package)
+from __future__ import annotations
+
+import ast
+import enum
+import inspect
+import re
+import sys
+import tomllib
+from dataclasses import fields
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+import flowhooks
+from flowhooks import hookspecs
+from flowhooks.cli import COMMANDS, main
+from flowhooks.delivery import TRANSITIONS
+from flowhooks.plugins import HOOKS
+from flowhooks.settings import Settings, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+DOCS: Final = ROOT / "docs"
+PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHARED_OPTIONS: Final = ("--config", "--database", "--plugins-dir")
+"""Options of every command that reads settings; listed once."""
+WIDTH: Final = 90
+"""Characters of a signature beyond which each argument has a line of its own."""
+_SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
+_ITEM: Final = re.compile(r"    (\*{0,2}[\w.]+): (.*)")
+
+
+def render(page: str) -> str:
+    """A page's text with its generated parts made anew.
+
+    Args:
+        page: the text as it is.
+
+    Raises:
+        KeyError: it has a part that nothing here generates.
+    """
+    return PART.sub(lambda match: f"{match[1]}\n{PARTS[match[2]]().strip()}\n\n{match[3]}", page)
+
+
+def pages() -> list[Path]:
+    """Every page that has a generated part."""
+    return sorted(path for path in DOCS.rglob("*.md") if PART.search(path.read_text("utf-8")))
+
+
+def settings() -> str:
+    """Every setting, a table for each section."""
+    sections = {one.name: str(one.metadata.get("doc", "")) for one in fields(Settings)}
+    out: list[str] = []
+    for section, group in groupby(describe(), key=lambda one: one.name.rpartition(".")[0]):
+        heading = f"[{section}]" if section else "At the top of the file"
+        if section == "plugins":
+            heading, section = "[plugins.NAME]", ""  # noqa: PLW2901 (the whole section is the user's)
+        out += ["", f"## {heading}", "", sections.get(section.partition(".")[0], ""), ""]
+        out += _table(
+            ("setting", "default", "may be", "what it does"),
+            (
+                (
+                    f"`{one.name}`" + (f"<br>`{one.variable}`" if one.variable else ""),
+                    f"`{one.default}`" if one.default else "none",
+                    one.type,
+                    one.doc,
+                )
+                for one in group
+            ),
+        )
+    return "\n".join(out)
+
+
+def commands() -> str:
+    """Every command with what it says of itself and its options."""
+    out = ["## Options of the settings", "", "Every command but `send` takes them.", ""]
+    serve = _command(("serve",))
+    out += _options(param for param in serve.params if _names(param)[0] in SHARED_OPTIONS)
+    for words, command in _all_commands():
+        context = click.Context(command, info_name=" ".join(("flowhooks", *words)))
+        usage = " ".join((context.info_name or "", *command.collect_usage_pieces(context)))
+        out += ["", f"## {' '.join(('flowhooks', *words))}", "", "```text", usage, "```", "", *_help(command)]
+        own = [param for param in command.params if isinstance(param, click.Option)]
+        own = [param for param in own if _names(param)[0] not in SHARED_OPTIONS]
+        if own:
+            out += ["", *_options(own)]
+        if len(own) < sum(isinstance(param, click.Option) for param in command.params):
+            out += ["", "And [the options of the settings](#options-of-the-settings)."]
+    return "\n".join(out)
+
+
+def hooks() -> str:
+    """Every hook under its signature."""
+    out: list[str] = []
+    for name in HOOKS:
+        function = getattr(hookspecs, name)
+        out += ["", f"## {name}", "", "```python", f"def {name}{signature(function)}: ...", "```", ""]
+        out += _docstring(function)
+    return "\n".join(out)
+
+
+def names() -> str:
+    """Everything that plugins import, but for what has no docstring of ours."""
+    out: list[str] = []
+    for name in flowhooks.__all__:
+        if name == "hookimpl":
+            continue
+        thing = getattr(flowhooks, name)
+        out += ["", f"### {name}", ""]
+        if isinstance(thing, enum.EnumType):
+            known: Mapping[str, enum.Enum] = thing.__members__
+            members = [f'`{name}.{member}` (`"{value}"`)' for member, value in known.items()]
+            out += [*_docstring(thing), "", f"One of {', '.join(members)}."]
+            continue
+        keyword = "def" if inspect.isfunction(thing) else "class"
+        of = thing if keyword == "def" else _constructor(thing)
+        out += ["```python", f"{keyword} {name}{signature(of, method=keyword == 'class')}: ...", "```", ""]
+        out += _docstring(thing)
+    return "\n".join(out)
+
+
+def transitions() -> str:
+    """The table of states."""
+    rows = ((row.source or "-", row.target, row.by) for row in TRANSITIONS)
+    return "\n".join(_table(("from", "to", "by"), rows))
+
+
+def diagram() -> str:
+    """The table of states, drawn."""
+    out = ["```mermaid", "stateDiagram-v2"]
+    for row in TRANSITIONS:
+        label = row.by.replace(": ", ", ")  # in a label, Mermaid takes no second colon
+        out.append(f"    {row.source or '[*]'} --> {row.target}: {label}")
+    return "\n".join([*out, "```"])
+
+
+def floors() -> str:
+    """The floors as import-linter holds them, the highest first, with what each file or folder says of itself."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    rows = (
+        (str(len(layers) - place), f"`{name}`", _summary(f"flowhooks.{name}"))
+        for place, layer in enumerate(layers)
+        for name in layer.split(" | ")
+    )
+    return "\n".join(_table(("floor", "file or folder", "what it says of itself"), rows))
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "settings": settings,
+    "commands": commands,
+    "hooks": hooks,
+    "names": names,
+    "transitions": transitions,
+    "diagram": diagram,
+    "floors": floors,
+}
+"""What can be generated, by the name that a page asks for it."""
+
+
+def signature(function: Callable[..., Any], *, method: bool = False) -> str:
+    """A function's arguments and result as they are written, annotations included; private arguments left out."""
+    found = inspect.signature(function)
+    parameters = list(found.parameters.values())[1 if method and inspect.isfunction(function) else 0 :]
+    shown: list[str] = []
+    for parameter in parameters:
+        if parameter.name.startswith("_"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        text = parameter.name
+        if parameter.annotation is not parameter.empty:
+            text += f": {_annotation(parameter.annotation)}"
+        if parameter.default is not parameter.empty:
+            text += f" = {parameter.default!r}"
+        shown.append(text)
+    result = "" if method or found.return_annotation is found.empty else f" -> {_annotation(found.return_annotation)}"
+    if sum(map(len, shown)) + len(result) <= WIDTH:
+        return f"({', '.join(shown)}){result}"
+    return "(\n" + "".join(f"    {one},\n" for one in shown) + f"){result}"
+
+
+def _annotation(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _constructor(kind: type) -> Callable[..., Any]:
+    """What is called to make one; an exception without arguments of its own takes those of every exception."""
+    found: Callable[..., Any] | None = vars(kind).get("__init__")
+    return found or (lambda *_args: None)
+
+
+def _all_commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command and group, in the order of `flowhooks --help`."""
+    yield (), main
+    for name in COMMANDS:
+        command = _command((name,))
+        yield (name,), command
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            yield (name, str(inner.name)), inner
+
+
+def _command(words: tuple[str, ...]) -> click.Command:
+    found = main.get_command(click.Context(main), words[0])
+    if found is None:
+        raise LookupError(words)
+    return found
+
+
+def _help(command: click.Command) -> Iterator[str]:
+    """What a command says of itself; blocks that click keeps as they are become code."""
+    for number, paragraph in enumerate(inspect.cleandoc(command.help or "").split("\n\n")):
+        if number:
+            yield ""
+        if not paragraph.startswith("\b\n"):
+            yield " ".join(paragraph.split())
+            continue
+        first, *rest = paragraph.removeprefix("\b\n").split("\n")
+        if first.endswith(":") and rest:
+            yield from (first, "")
+        else:
+            rest = [first, *rest]
+        yield from ("```text", *inspect.cleandoc("\n" + "\n".join(rest)).split("\n"), "```")
+
+
+def _options(params: Iterable[click.Parameter]) -> list[str]:
+    rows = ((_option(param), _described(param)) for param in params if isinstance(param, click.Option))
+    return _table(("option", "what it does"), rows)
+
+
+def _names(param: click.Parameter) -> list[str]:
+    return [*param.opts, *param.secondary_opts]
+
+
+def _option(param: click.Option) -> str:
+    text = ", ".join(_names(param))
+    if not param.is_flag:
+        text += " " + (param.metavar or "|".join(getattr(param.type, "choices", ())))
+    return f"`{text}`"
+
+
+def _described(param: click.Option) -> str:
+    text = param.help or ""
+    if isinstance(param.type, click.IntRange | click.FloatRange):
+        text += f" {param.type.min:g} to {param.type.max:g}."
+    if param.show_default:
+        text += f" Default: `{param.default}`."
+    return text
+
+
+def _docstring(thing: Any) -> list[str]:
+    """A Google docstring as Markdown: its sections become lists."""
+    out: list[str] = []
+    section = ""
+    for line in inspect.cleandoc(thing.__doc__ or "").split("\n"):
+        if match := _SECTION.fullmatch(line):
+            section = match[1]
+            out += [f"{section}:", ""]
+        elif section and line.startswith("    "):
+            item = None if section in {"Returns", "Yields"} else _ITEM.fullmatch(line)
+            if item:
+                out.append(f"- `{item[1]}`: {item[2]}")
+            elif out[-1] == "":
+                out.append(f"- {line.strip()}")
+            else:
+                out[-1] += f" {line.strip()}"
+        else:
+            section = section if not line else ""
+            out.append(line)
+    return out
+
+
+def _summary(module: str) -> str:
+    """What a module's docstring says first, read without importing it."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise LookupError(module)
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split()).partition("; it must not")[0].rstrip(".")
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """A Markdown table; a bar in a cell is escaped, even where it stands in code."""
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def run(arguments: list[str]) -> int:
+    """Rewrite the pages, or with `--check` only say which would change; the exit code."""
+    stale = 0
+    for path in pages():
+        before = path.read_text("utf-8")
+        after = render(before)
+        if after != before:
+            stale += 1
+            sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+            if "--check" not in arguments:
+                path.write_text(after, "utf-8")
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
