@@ -8,6 +8,7 @@ import re
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -152,6 +153,19 @@ def test_the_same_call_back_is_answered_the_same_again(server, site, again):
     with site.ledger() as ledger:
         (standing,) = ledger.standings(first.event_id)
         assert standing.attempt == 1
+
+
+def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
+    """All are told its outcome; its handler runs once."""
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: server.post("at-once", DONE), range(32)))
+    assert {answer.event_id for answer in answers} == {answers[0].event_id}
+    # Half of the threads may wait; whoever is answered before the handler has ended is told that it is pending.
+    assert {answer.status for answer in answers} <= {200, 202}
+    assert server.post("at-once", DONE).body == SUCCESS
+    with site.ledger() as ledger:
+        assert [one.attempt for one in ledger.standings(answers[0].event_id)] == [1]
+        assert ledger.event(answers[0].event_id).repeats == 32
 
 
 def test_two_classes_of_one_instance_are_two_events(server):

@@ -290,10 +290,7 @@ def test_a_public_bind_with_a_credential_or_insecure_is_served(make_site):
     [
         "[sources.oa]\n",
         '[sources.oa]\ntoken_sha256 = "{token}"\n',
-        '[sources.oa]\ntoken_sha256 = ["{token}"]\n',
-        '[sources.oa]\ntoken_sha256 = ["{digest}"]\nallow = "10.0.0.0/8"\n',
         '[sources.oa]\ntoken_sha256 = ["{digest}"]\nalow = ["10.0.0.0/8"]\n',
-        '[sources.oa]\ntoken = "{token}"\n',
         '[sources.oa]\ntoken_sha256 = ["{digest}"]\n[sources.hr]\ntoken_sha256 = ["{digest}"]\n',
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -250,15 +251,44 @@ def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
     first.stop()
 
 
+def test_of_several_that_start_at_once_one_serves(site):
+    """On a database that is new; the others end in a line each."""
+    several = [site.start(ready=False) for _ in range(4)]
+    end = time.monotonic() + 30
+    while sum(server.process.poll() is not None for server in several) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    (alive,) = [server for server in several if server.process.poll() is None]
+    assert {server.wait() for server in several if server is not alive} == {1}
+    assert [len(server.lines) for server in several if server is not alive] == [1] * 3
+    assert alive.post("a", GOOD).status == 200
+    alive.stop()
+
+
+def test_the_end_is_reached_while_the_database_is_locked(site):
+    """What could not be written down is found by the next start; the exit code is 0."""
+    server = site.start(shutdown__timeout=1)
+    server.post("runs", SLOW, Prefer="wait=0")
+    until_entered(site, "runs")
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+        outside.execute("BEGIN IMMEDIATE")
+        mark(site, "go").touch()
+        server.signal()
+        assert server.wait() == 0
+        outside.execute("ROLLBACK")
+    server.check_log()
+    server = site.start()
+    assert server.logged("recovered", now_unknown=1)
+    assert "1 unknown" in server.post("runs", SLOW).json["message"]
+    server.stop()
+    assert states(site) == {"unknown": 1}
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--plugins-dir", "nowhere"], 2, "nowhere"),
-        (["--listen", "127.0.0.1"], 2, "host:port"),
         (["--database", "nowhere/flowhooks.db"], 1, "there is no folder"),
-        (["--database", "plugins"], 1, "cannot use the database"),
         (["--database", "demo.txt"], 1, "file is not a database"),
-        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
         (["--config", "demo.txt"], 2, "is not TOML"),
     ],
 )
