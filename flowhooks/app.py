@@ -70,7 +70,6 @@ class App:
         self.runner = Embedded(
             threads=settings.runner.threads,
             due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
-            begin=lambda transaction, deliveries: self.ledger.begin(transaction.connection, deliveries),
             clock=self.clock,
         )
         self.ledger = Ledger(

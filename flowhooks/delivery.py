@@ -161,7 +161,7 @@ class Queued(NamedTuple):
         handler: its handler's id; runners may queue by it.
         attempt: how many attempts have been made: the claim is a compare-and-set on it.
         probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
-        fresh: makes its event anew, where that is at hand; saves reading it back. Not to be kept: it holds the body.
+        fresh: makes its event anew, where it is being stored just now. Not to be kept: it holds the body.
     """
 
     delivery_id: str
@@ -169,6 +169,10 @@ class Queued(NamedTuple):
     attempt: int
     probe: bool = False
     fresh: Callable[[], Event] | None = None
+
+    def claimed(self) -> Claimed | None:
+        """The first attempt of a delivery that is stored as running; None if it is not being stored just now."""
+        return None if self.fresh is None else Claimed(event=self.fresh(), attempt=1, retries_from=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +212,19 @@ class Runner(Protocol):
     The first one is `flowhooks.runners.embedded`.
     """
 
+    def reserve(self, transaction: Transaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
+        """Choose which of `deliveries`, about to be stored, are run as soon as `transaction` is durable.
+
+        Those are stored as running at once, which saves claiming them. A runner that works elsewhere chooses none.
+        """
+
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
 
     def run(self, execute: Callable[[Queued, Claimed | None], None], stop: Flag) -> None:
         """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs.
 
-        A runner that has claimed a delivery itself, within the transaction of `enqueue`, hands over the claim.
+        For what it had reserved it hands over the claim, too.
         """
 
     def sweep(self, transaction: Transaction) -> None:

@@ -481,7 +481,7 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
     assert sorted(runs) == ["after", "before", "during-0"]
 
 
-def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, monkeypatch):
+def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
     """Who cannot be told in time that a call-back is stored is told to call again, and that is safe."""
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), ledger={"timeout": 0.2})
@@ -491,8 +491,15 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, monkeyp
             with pytest.raises(Unavailable):
                 flow.take(f"i{wait}", wait=wait)
         assert time.monotonic() - started < 5
-    assert flow.take("i0").status == "done"
-    assert flow.take("i20").status == "done"
+
+    def called_again(name):
+        try:
+            return flow.take(name).status == "done"
+        except Unavailable:  # a busy machine may take longer than 0.2 s once more
+            return False
+
+    eventually(lambda: called_again("i0"))
+    eventually(lambda: called_again("i20"))
     assert sorted(runs) == ["i0", "i20"]
 
 

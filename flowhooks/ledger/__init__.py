@@ -261,11 +261,6 @@ class Ledger(Reader):
         ticket = self._writer.submit(self._accepting, new, told)
         return lambda timeout: self._result(ticket, timeout)
 
-    def begin(self, connection: Connection, deliveries: Sequence[Queued]) -> list[Claimed | None]:
-        """Claim deliveries on a connection with an open transaction; only after its commit may they be run."""
-        now = self._clock.now()
-        return running.claim(Transaction(connection), [Claim(queued, self.process, now) for queued in deliveries])
-
     def claim(self, queued: Queued) -> Claimed | None:
         """Mark a delivery as running, durably; None if it is no longer as its runner knew it.
 

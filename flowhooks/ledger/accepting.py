@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Integer, Text, func, select, update
 
 from flowhooks import schema
-from flowhooks.delivery import Queued, State
+from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects
+from flowhooks.ledger.moves import NewDelivery, store
 from flowhooks.ledger.reading import Standing, standings
-from flowhooks.ledger.tables import conflicts, counters, deliveries, events
+from flowhooks.ledger.running import Claim, begin
+from flowhooks.ledger.tables import conflicts, counters, events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,8 +77,6 @@ class Accepted:
 
 _IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
 _INSERT_EVENTS: Final = dialects.insert(events).on_conflict_do_nothing().returning(events.c.id)
-# RETURNING is for its effect: it makes all rows one statement.
-INSERT_DELIVERIES: Final = dialects.insert(deliveries).returning(deliveries.c.id)
 _FIND: Final = select(
     events.c.id,
     events.c.digest,
@@ -137,26 +137,40 @@ class Accepting:
         if not stored:
             return stored
         fresh = [item for item in items if item.event.id in stored]
-        rows = [
-            delivery_row(delivery_id, item.event.id, handler, absent=handler in item.absent, now=item.now)
-            for item in fresh
-            for delivery_id, handler in item.deliveries
-        ]
-        if rows:
-            connection.execute(INSERT_DELIVERIES, rows).all()
-            self._enqueue(transaction, fresh)
+        self._store(transaction, fresh)
         count(transaction, "accepted", self._process, len(fresh))
         return stored
 
-    def _enqueue(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
+    def _store(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
+        """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
         queued = [
             Queued(delivery_id, handler, 0, fresh=item.fresh)
             for item in items
             for delivery_id, handler in item.deliveries
             if handler not in item.absent
         ]
-        if queued:
-            self._runner.enqueue(transaction, queued, items[0].now)
+        reserved = {one.delivery_id for one in self._runner.reserve(transaction, queued)} if queued else set()
+        store(
+            transaction,
+            [
+                NewDelivery(
+                    delivery_id,
+                    item.event.id,
+                    handler,
+                    item.now,
+                    absent=handler in item.absent,
+                    begun=delivery_id in reserved,
+                )
+                for item in items
+                for delivery_id, handler in item.deliveries
+            ],
+        )
+        begun = [one for one in queued if one.delivery_id in reserved]
+        if begun:
+            begin(transaction, [Claim(one, self._process, items[0].now) for one in begun])
+        if len(begun) < len(queued):
+            rest = [one for one in queued if one.delivery_id not in reserved]
+            self._runner.enqueue(transaction, rest, items[0].now)
 
     @staticmethod
     def _answer(item: NewEvent, known: tuple[str, str, str], *, fresh: bool) -> Accepted:
@@ -239,20 +253,4 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "route_size": len(item.route),
         "repeats": 0,
         "received_at": item.now,
-    }
-
-
-def delivery_row(delivery_id: str, event_id: str, handler: str, *, absent: bool, now: int) -> dict[str, object]:
-    """A delivery that waits; without a time from which it may run if its handler is not loaded."""
-    return {
-        "id": delivery_id,
-        "event_id": event_id,
-        "handler": handler,
-        "state": State.WAITING.value,
-        "attempt": 0,
-        "retries_from": 0,
-        "due_at": None if absent else now,
-        "note": "",
-        "created_at": now,
-        "changed_at": now,
     }

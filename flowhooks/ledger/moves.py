@@ -1,4 +1,4 @@
-"""The only place where a delivery changes its state; it must not know why it does."""
+"""The only place where a delivery gets or changes its state; it must not know why it does."""
 
 from __future__ import annotations
 
@@ -44,6 +44,28 @@ class Move(NamedTuple):
     note: str | None = None
 
 
+class NewDelivery(NamedTuple):
+    """A delivery that is to be stored.
+
+    Attributes:
+        delivery_id: its id.
+        event_id: whose it is.
+        handler: its handler's id.
+        now: microseconds since 1970.
+        absent: whether its handler is not loaded: it then waits without a time from which it may run.
+        begun: whether its first attempt begins with the commit: it is then stored as running.
+    """
+
+    delivery_id: str
+    event_id: str
+    handler: str
+    now: int
+    absent: bool = False
+    begun: bool = False
+
+
+# RETURNING is for its effect: it makes all rows one statement.
+_INSERT: Final = dialects.insert(deliveries).returning(deliveries.c.id)
 _ROWS = dialects.rows(
     "moves",
     delivery_id=Text,
@@ -73,6 +95,29 @@ _MOVE: Final = (
     )
     .returning(deliveries.c.id)
 )
+
+
+def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
+    """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
+    if new:
+        transaction.connection.execute(
+            _INSERT,
+            [
+                {
+                    "id": one.delivery_id,
+                    "event_id": one.event_id,
+                    "handler": one.handler,
+                    "state": (State.RUNNING if one.begun else State.WAITING).value,
+                    "attempt": int(one.begun),
+                    "retries_from": 0,
+                    "due_at": None if one.absent or one.begun else one.now,
+                    "note": "",
+                    "created_at": one.now,
+                    "changed_at": one.now,
+                }
+                for one in new
+            ],
+        ).all()
 
 
 def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:

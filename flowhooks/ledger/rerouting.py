@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import func, select, update
 
 from flowhooks.delivery import Queued
-from flowhooks.ledger.accepting import INSERT_DELIVERIES, delivery_row
+from flowhooks.ledger.moves import NewDelivery, store
 from flowhooks.ledger.tables import events
 
 if TYPE_CHECKING:
@@ -87,12 +87,13 @@ def reroute(
         if not changed:
             continue
         done += 1
-        rows = [
-            delivery_row(delivery_id, item.event_id, handler, absent=handler in absent, now=now)
-            for delivery_id, handler in item.deliveries
-        ]
-        if rows:
-            transaction.connection.execute(INSERT_DELIVERIES, rows).all()
+        store(
+            transaction,
+            [
+                NewDelivery(delivery_id, item.event_id, handler, now, absent=handler in absent)
+                for delivery_id, handler in item.deliveries
+            ],
+        )
         queued = [Queued(delivery_id, handler, 0) for delivery_id, handler in item.deliveries if handler not in absent]
         if queued:
             runner.enqueue(transaction, queued, now)

@@ -19,7 +19,7 @@ from flowhooks.ledger.reading import to_event
 from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from flowhooks.delivery import Runner
     from flowhooks.ledger.writer import Transaction
@@ -135,32 +135,31 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
         return [None] * len(items)
     connection = transaction.connection
     begun = {item.queued.delivery_id: item for item in items if item.queued.delivery_id in moved}
-    connection.execute(
+    begin(transaction, begun.values())
+    found = {
+        row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+        for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
+    }
+    # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
+    return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
+
+
+def begin(transaction: Transaction, claims: Iterable[Claim]) -> None:
+    """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
+    transaction.connection.execute(
         _BEGIN,
         [
             {
-                "delivery_id": delivery_id,
-                "number": item.queued.attempt + 1,
-                "process": item.process,
-                "started_at": item.now,
+                "delivery_id": claim.queued.delivery_id,
+                "number": claim.queued.attempt + 1,
+                "process": claim.process,
+                "started_at": claim.now,
                 "error": "",
                 "traceback": "",
             }
-            for delivery_id, item in begun.items()
+            for claim in claims
         ],
     ).all()
-    found = {
-        delivery_id: Claimed(event=item.queued.fresh(), attempt=1, retries_from=0)
-        for delivery_id, item in begun.items()
-        if item.queued.fresh is not None
-    }
-    if unread := [delivery_id for delivery_id in begun if delivery_id not in found]:
-        found |= {
-            row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
-            for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(unread)})
-        }
-    # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
-    return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
 
 
 class Settling:

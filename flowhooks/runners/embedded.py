@@ -2,9 +2,8 @@
 
 It must not know what a delivery does. What waits here in memory is only a hint: all of it can be read again.
 
-A delivery that becomes due while a thread is free is claimed in the very transaction that makes it due, so that
-its running mark costs no further commit; it is handed to that thread after the commit. All others are claimed by
-the thread that takes their turn.
+A delivery that is stored while a thread is free is stored as running, so that its running mark costs no further
+commit; it is handed to that thread after the commit. All others are claimed by the thread that takes their turn.
 """
 
 from __future__ import annotations
@@ -58,26 +57,17 @@ class Embedded:
         threads: how many run at once at the most. One handler gets half of them at the most (but one at
             least), so that a handler that hangs does not stop the others.
         due: reads from the ledger what may run by a time, and how many of a handler at the most.
-        begin: claims deliveries within an open transaction.
         clock: tells the time.
     """
 
-    def __init__(
-        self,
-        *,
-        threads: int,
-        due: Callable[[int, Callable[[str], int]], list[Queued]],
-        begin: Callable[[Transaction, Sequence[Queued]], list[Claimed | None]],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, *, threads: int, due: Callable[[int, Callable[[str], int]], list[Queued]], clock: Clock) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due
-        self._begin = begin
         self._clock = clock
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
-        self._begun: deque[tuple[Queued, Claimed | None]] = deque()
+        self._begun: deque[Queued] = deque()
         self._free = 0
         self._reserved = 0
         self._here: set[str] = set()
@@ -86,18 +76,18 @@ class Embedded:
         self._stopping = False
         self._trouble: str | None = None
 
+    def reserve(self, transaction: Transaction, deliveries: Sequence[Queued]) -> list[Queued]:
+        """Those for which a thread is free: they are handed to it after the commit."""
+        reserved = self._reserve(deliveries)
+        if reserved:
+            transaction.after_commit(partial(self._start, reserved))
+            transaction.after_rollback(partial(self._release, reserved))
+        return reserved
+
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
-        """Begin at once what a thread is free for, and take note of the rest; what is for later is found by looking."""
-        if not_before > self._clock.now():
-            return
-        begun = self._reserve(deliveries)
-        if begun:
-            transaction.after_rollback(partial(self._release, begun))
-            claims = list(zip(begun, self._begin(transaction, begun), strict=True))
-            transaction.after_commit(partial(self._start, claims))
-        if len(begun) < len(deliveries):
-            taken = set(begun)
-            transaction.after_commit(partial(self._offer, [queued for queued in deliveries if queued not in taken]))
+        """Take note of what may run at once after the commit; what is for later is found by looking."""
+        if not_before <= self._clock.now():
+            transaction.after_commit(partial(self._offer, deliveries))
 
     def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
@@ -191,11 +181,11 @@ class Embedded:
                 reserved.append(queued)
         return reserved
 
-    def _start(self, claims: Sequence[tuple[Queued, Claimed | None]]) -> None:
+    def _start(self, reserved: Sequence[Queued]) -> None:
         with self._changed:
-            self._reserved -= len(claims)
-            self._begun.extend(claims)
-            self._changed.notify(len(claims))
+            self._reserved -= len(reserved)
+            self._begun.extend(reserved)
+            self._changed.notify(len(reserved))
 
     def _release(self, reserved: Sequence[Queued]) -> None:
         with self._changed:
@@ -209,11 +199,12 @@ class Embedded:
             self._turns.append(handler)
             self._changed.notify()
 
-    def _take(self) -> tuple[Queued, Claimed | None] | None:
+    def _take(self) -> tuple[Queued, bool] | None:
+        """What to run next, and whether it is claimed already; None when the runner stops."""
         with self._changed:
             while True:
                 if self._begun:
-                    return self._begun.popleft()
+                    return self._begun.popleft(), True
                 if self._stopping:
                     if self._reserved == 0:
                         return None
@@ -226,7 +217,7 @@ class Embedded:
                     line.running += 1
                     self._free -= 1
                     self._give_turn(handler, line)
-                    return queued, None
+                    return queued, False
                 self._changed.wait()
 
     def _give_back(self, queued: Queued) -> None:
@@ -248,9 +239,9 @@ class Embedded:
 
     def _work(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         while (taken := self._take()) is not None:
-            queued, claimed = taken
+            queued, begun = taken
             try:
-                execute(queued, claimed)
+                execute(queued, queued.claimed() if begun else None)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_SECONDS)
