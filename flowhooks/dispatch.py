@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
@@ -17,6 +16,7 @@ from flowhooks.errors import Reject, RetryAfter, Unavailable
 from flowhooks.ledger import Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
+from flowhooks.plugins.fault import in_full
 from flowhooks.retry import Retry
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Dispatch:
         return Outcome(
             kind=OutcomeKind.FAILED,
             error=line,
-            traceback=_traceback(error),
+            traceback=in_full(error),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
             entered=entered,
         )
@@ -286,7 +286,7 @@ class Dispatch:
         try:
             verdict = handler.probe(event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
-            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=_traceback(error))  # noqa: TRY400 (it is in the field)
+            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=in_full(error))  # noqa: TRY400 (it is in the field)
             verdict = None
         now = self._clock.now()
         if verdict is True:
@@ -313,10 +313,6 @@ def _one_line(error: BaseException) -> str:
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be had: {type(worse).__name__})"
     return " ".join(text.split())
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
 
 
 def _kept(text: str, most: int) -> str:

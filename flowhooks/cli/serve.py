@@ -17,12 +17,16 @@ import structlog
 from flowhooks.app import App
 from flowhooks.cli import logs
 from flowhooks.cli.options import settings_options
-from flowhooks.settings import check_binds
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import dialects
+from flowhooks.settings import check_binds, database_url
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
 from flowhooks.web.server import Limits, Server
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
     from flowhooks.settings import Settings
 
 SWITCH_INTERVAL: Final = 0.0002
@@ -62,20 +66,9 @@ def command(settings: Settings) -> None:
     with _Ending() as ending:
         app = App(settings)
         try:
-            limits = Limits(
-                max_body_bytes=settings.http.max_body_bytes,
-                max_header_bytes=settings.http.max_header_bytes,
-                read_timeout=settings.http.read_timeout,
-                idle_timeout=settings.http.idle_timeout,
-                max_connections=settings.http.max_connections,
-            )
             token = secrets.token_urlsafe(32)
-            web = Server(
-                create_app(app), listen=settings.listen, threads=settings.http.threads, limits=limits, name="http"
-            )
-            admin = Server(
-                create_admin(app, token), listen=settings.admin, threads=ADMIN_THREADS, limits=limits, name="admin"
-            )
+            web = _listener("listen", create_app(app), settings, threads=settings.http.threads)
+            admin = _listener("admin", create_admin(app, token), settings, threads=ADMIN_THREADS)
         except BaseException:
             app.close()
             raise
@@ -84,11 +77,33 @@ def command(settings: Settings) -> None:
         for server in (admin, web):
             threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
         log.info("serving", call_backs=f"http://{web.address}", admin=f"http://{admin.address}", **_facts(app))
+        if not app.plugins.handlers:
+            log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
         ending.wait()
         _end(app, web, admin)
     code = 1 if broken.is_set() else 0
     threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
     raise SystemExit(code)
+
+
+def _listener(name: str, application: WSGIApplication, settings: Settings, *, threads: int) -> Server:
+    """The server of one listener, bound to its address.
+
+    Raises:
+        SettingsError: the address cannot be listened on; says which option named it.
+    """
+    http = settings.http
+    limits = Limits(
+        max_body_bytes=http.max_body_bytes,
+        max_header_bytes=http.max_header_bytes,
+        read_timeout=http.read_timeout,
+        idle_timeout=http.idle_timeout,
+        max_connections=http.max_connections,
+    )
+    try:
+        return Server(application, listen=getattr(settings, name), threads=threads, limits=limits, name=name)
+    except SettingsError as error:
+        raise SettingsError(f"--{name}: {error}") from None
 
 
 def _serve(server: Server, ending: _Ending, broken: threading.Event) -> None:
@@ -121,7 +136,7 @@ def _leave(code: int) -> None:
 def _facts(app: App) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
-        "database": app.settings.database,
+        "database": str(dialects.database_file(database_url(app.settings))),
         "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
         "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
         "handlers": len(app.plugins.handlers),
