@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS contracts (
 """
 
 
-class ArchiveBusy(Exception):  # noqa: N818 (a state that passes, not an error)
+class ArchiveBusy(Exception):
     """Somebody else has been writing to the archive for longer than `busy_timeout`."""
 
 
