@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
 from flowhooks.ledger import dialects, known, migrating, reading, running
-from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
+from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.rerouting import ParkedGroup, Rerouted, parked_groups, reroute
@@ -397,9 +397,9 @@ class Ledger(Reader):
 
         Else a server that is sent nothing while it says that it is in trouble would say so for ever.
         """
-        same = update(processes).where(processes.c.id == self.process).values(stopped_at=None)
         with suppress(Unavailable):
-            self.write(lambda transaction: transaction.connection.execute(same), timeout=1.0, certain=False)
+            # One more each time, for SQLite does not write a row that stays as it was.
+            self.write(lambda transaction: count(transaction, "tried", self.process, 1), timeout=1.0, certain=False)
         return self.failing is None
 
     def _result(self, ticket: Ticket[T], timeout: float | None = None, *, certain: bool = False) -> T:
