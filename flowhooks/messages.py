@@ -249,6 +249,10 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "The call-back could not be stored, for the database cannot be used just now; send it again later.",
         "zh": "数据库暂时不可用，回调未能存储；请稍后重发。",
     },
+    "no_room": {
+        "en": "The server has no room to keep a body of this size just now; send it again later.",
+        "zh": "服务器暂时没有空间存放这样大的请求体；请稍后重发。",
+    },
     "internal": {
         "en": "The server failed because of an error of its own, which it has logged; send the request again later.",
         "zh": "服务器内部错误，详情已记录在服务器日志中；请稍后重发请求。",

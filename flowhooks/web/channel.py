@@ -25,6 +25,8 @@ from flowhooks.web.parser import Parser
 
 SENT_WHOLE: Final = 65536
 """Bytes of an answer up to which it is sent when it is complete, not while it is written."""
+RETRY_AFTER: Final = 5
+"""Seconds after which a client may call again that was refused for want of room."""
 LINGER_SECONDS: Final = 2.0
 """How long a client that is still sending is listened to after its answer, so that it can read it."""
 LINGER_BYTES: Final = 64 * 1024 * 1024
@@ -42,6 +44,8 @@ def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
     body = errors.encode(errors.envelope(status=status, message=message, path=path))
     task.status = falcon.code_to_http_status(status)
     task.response_headers = list(errors.HEADERS)
+    if status == 503:  # noqa: PLR2004 (Service Unavailable)
+        task.response_headers.append(("Retry-After", str(RETRY_AFTER)))
     task.content_length = len(body)
     task.content_bytes_written = 0
     task.complete = True

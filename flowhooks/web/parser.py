@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
+import structlog
 from waitress.buffers import OverflowableBuffer  # type: ignore[import-untyped]  # waitress has no types
 from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]  # waitress has no types
 from waitress.receiver import ChunkedReceiver, FixedStreamReceiver  # type: ignore[import-untyped]  # no types
@@ -34,6 +35,8 @@ _DIGITS: Final = re.compile(r"[0-9]+")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _CHUNK_LINE: Final = 256
 """Bytes of the line that opens a chunk. What clients write there is the size, at most 16 digits."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -81,7 +84,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     def close(self) -> None:
         """Let go of the body."""
         self._closed = True
-        super().close()
+        with contextlib.suppress(OSError):  # the disk is full: what was still to be written to it does not matter
+            super().close()
 
     def _take_head(self, data: bytes) -> int:
         known = len(self.header_plus)
@@ -180,7 +184,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         return OverflowableBuffer(self.adj.inbuf_overflow)
 
     def _take_body(self, data: bytes) -> int:
-        taken: int = self.body_rcv.received(data)
+        try:
+            taken: int = self.body_rcv.received(data)
+        except OSError as error:  # a large body goes to a temporary file, and there is no room for it
+            _log.error("body_not_kept", why=error.strerror or str(error))
+            raise HTTPRefusal(503, "no_room") from None
         if self.body_rcv.completed:
             self.completed = True
             if self.chunked:

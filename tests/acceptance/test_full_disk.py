@@ -34,16 +34,23 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
         assert answer.status in {200, 202}
         taken[f"a-{number}"] = answer.event_id
     assert len(taken) > 2
+    # Now not even the small write goes through by which the server finds out whether there is room again.
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     for _ in range(3):
+        # A large body has to go to the disk before it gets as far as the database.
         refused = server.post(f"a-{len(taken)}", body)
+        assert "no room" in refused.message_of_error(503)
+        assert refused.headers["Retry-After"]
+        refused = server.post("small", {"processDefinitionKey": "good"})
         assert "database cannot be used" in refused.message_of_error(503)
         assert refused.headers["Retry-After"]
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
-    (record,) = server.logged("ledger_write_failed")
+    record = server.logged("ledger_write_failed")[-1]
     assert record["level"] == "error"
     assert "disk" in record["why"]
     assert record["why"] in ready.json["trouble"][0]
+    assert len(server.logged("ledger_write_failed")) <= 1 + len(server.logged("ledger_writes_again"))
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, UNLIMITED)
     for instance in (*taken, f"a-{len(taken)}"):
         answer = server.post(instance, body)
