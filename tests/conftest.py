@@ -221,7 +221,7 @@ class House:
         """Close what is open, and see that the books balance."""
         for flow in self._flows:
             if not flow.closed:
-                flow.close()
+                assert flow.close(), "something was still running at the end"
         if self.check_books and self.file.exists():
             reader = Reader(f"sqlite:///{self.file}")
             try:
