@@ -1,4 +1,5 @@
 -- Posts call-backs, each with a flowInstanceId of its own, and prints what came of them as one line of JSON.
+-- The ids begin at random, as engines' UUIDs do: so they fall all over the index of a large database.
 -- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
 -- and "count" to count answers by status (which costs wrk a parse of every answer) or "".
 
@@ -12,7 +13,7 @@ end
 function init(args)
   local first = #args - 3
   local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
-  local head = "POST /flow/" .. args[first] .. "-" .. number .. "-"
+  local middle = "-" .. args[first] .. "-" .. number .. "-"
   local tails = {}
   for class = 0, classes - 1 do
     local name = "com.cnooc.test.CallbackHandler" .. (class == 0 and "" or class)
@@ -23,10 +24,11 @@ function init(args)
       .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
       .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "\r\n" .. body
   end
-  local sent = 0
+  local sent, random = 0, math.random
+  math.randomseed(tonumber(args[first]:sub(1, 7), 16))
   request = function()
     sent = sent + 1
-    return head .. sent .. tails[sent % classes]
+    return string.format("POST /flow/%08x", random(0, 2147483647)) .. middle .. sent .. tails[sent % classes]
   end
   ok, accepted, other = 0, 0, 0
   if counting then
