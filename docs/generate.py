@@ -127,9 +127,10 @@ def names() -> str:
             members = [f'`{name}.{member}` (`"{value}"`)' for member, value in known.items()]
             out += [*_docstring(thing), "", f"One of {', '.join(members)}."]
             continue
-        keyword = "def" if inspect.isfunction(thing) else "class"
-        of = thing if keyword == "def" else _constructor(thing)
-        out += ["```python", f"{keyword} {name}{signature(of, method=keyword == 'class')}: ...", "```", ""]
+        if inspect.isfunction(thing):
+            out += ["```python", f"def {name}{signature(thing)}: ...", "```", ""]
+        else:
+            out += ["```text", f"{name}{signature(_constructor(thing), method=True)}", "```", ""]
         out += _docstring(thing)
     return "\n".join(out)
 
