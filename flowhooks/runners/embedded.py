@@ -9,6 +9,7 @@ commit; it is handed to that thread after the commit. All others are claimed by 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -101,8 +102,10 @@ class Embedded:
             self._free = self._threads
             self._changed.notify_all()
         while not stop.is_set():
+            started = time.monotonic()
             self._fetch()
-            self._look.wait(LOOK_EVERY)
+            # With thousands of handlers a look takes a while: it must not take more than a tenth of the time.
+            self._look.wait(max(LOOK_EVERY, 9 * (time.monotonic() - started)))
             self._look.clear()
         with self._changed:
             self._stopping = True

@@ -234,7 +234,8 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(site):
         for which in ("listen", "admin"):
             server = site.start(ready=False, **{which: place})
             assert server.wait() == 2
-            assert server.lines == [f"Error: cannot listen on {place}: address already in use (another server?)"]
+            (line,) = server.lines
+            assert f"cannot listen on {place}: address already in use (another server?)" in line
     site.start().stop()
 
 

@@ -78,8 +78,9 @@ def replay_command(
     _refuse_without_terminal(yes or dry_run)
     with closing(Reader(database_url(settings))) as reader:
         _refuse_unknown(reader, wanted.ids)
-    narrowing = {key: value for key, value in asdict(wanted).items() if value is not None}
-    arguments = {"wanted": narrowing | {"ids": list(wanted.ids)}, **({"after": after} if after else {})}
+    # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
+    narrowing = {key: value for key, value in asdict(wanted).items() if value not in (None, ())}
+    arguments = {"wanted": narrowing, **({"after": after} if after else {})}
 
     def perform(*, again: bool, dry_run: bool) -> dict[str, Any]:
         return _performed(
