@@ -44,7 +44,7 @@ def repeatable(event, delivery):
 def handlers():
     return [plain, repeatable]
 '''
-ROUNDS = 6
+ROUNDS = 5
 CLIENTS = 8
 SEED = 20260131
 SETTINGS = {"wait": 2, "ledger__timeout": 2}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -264,25 +263,6 @@ def test_of_several_that_start_at_once_one_serves(site):
     assert [len(server.lines) for server in several if server is not alive] == [1] * 3
     assert alive.post("a", GOOD).status == 200
     alive.stop()
-
-
-def test_the_end_is_reached_while_the_database_is_locked(site):
-    """What could not be written down is found by the next start; the exit code is 0."""
-    server = site.start(shutdown__timeout=1)
-    server.post("runs", SLOW, Prefer="wait=0")
-    until_entered(site, "runs")
-    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
-        outside.execute("BEGIN IMMEDIATE")
-        mark(site, "go").touch()
-        server.signal()
-        assert server.wait() == 0
-        outside.execute("ROLLBACK")
-    server.check_log()
-    server = site.start()
-    assert server.logged("recovered", now_unknown=1)
-    assert "1 unknown" in server.post("runs", SLOW).json["message"]
-    server.stop()
-    assert states(site) == {"unknown": 1}
 
 
 @pytest.mark.parametrize(
