@@ -20,7 +20,6 @@ from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.intake import Answer, CallBack
 from flowhooks.ledger import Reader, upgrade
-from flowhooks.ledger.books import balance
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import (
     HttpSettings,
@@ -42,10 +41,6 @@ PATIENCE = 20.0
 """Seconds for which something that must happen is waited for, on machines that are busy."""
 STARTS_AT = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z."""
-
-
-COMPILED: dict[Any, Any] = {}
-"""The statements that check the books, compiled once for all tests."""
 
 
 class HandClock(Clock):
@@ -225,9 +220,7 @@ class House:
         if self.check_books and self.file.exists():
             reader = Reader(f"sqlite:///{self.file}")
             try:
-                with reader.connection() as connection:
-                    kept = connection.execution_options(compiled_cache=COMPILED)
-                    assert balance(kept).trouble == []
+                assert reader.balance().trouble == []
                 assert reader.quick_check() is None
             finally:
                 reader.close()

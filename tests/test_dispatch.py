@@ -65,16 +65,22 @@ def wrapped(before=None, after=None):
 def run(house, listens, make_plugin):
     """A function that runs one attempt of a function, and gives the flow, the standing and the attempt."""
 
-    def go(function, *, wrapper=None, seconds=20.0, **declared):
-        plugins = {"p": make_plugin(listens(function, name="h", **declared))}
-        if wrapper is not None:
-            plugins["w"] = make_plugin(run_handler=wrapper)
-        flow = house.open(plugins=plugins)
-        answer = flow.take(wait=seconds)
-        standing = flow.only(answer.event_id)
-        (*_, attempt) = flow.app.ledger.attempts(standing.delivery_id)
+    def go(function, *, wrapper=None, **declared):
+        ((flow, standing, attempt),) = many([function], wrapper=wrapper, **declared)
         return flow, standing, attempt
 
+    def many(functions, *, wrapper=None, **declared):
+        """The same for several functions, each for a key of its own."""
+        handlers = [listens(one, name=f"h{n}", process_key=f"k{n}", **declared) for n, one in enumerate(functions)]
+        plugins = {"p": make_plugin(*handlers)} | ({"w": make_plugin(run_handler=wrapper)} if wrapper else {})
+        flow = house.open(plugins=plugins)
+        for number in range(len(functions)):
+            answer = flow.take(key=f"k{number}", callback_class=f"c{number}")
+            standing = flow.only(answer.event_id)
+            (*_, attempt) = flow.app.ledger.attempts(standing.delivery_id)
+            yield flow, standing, attempt
+
+    go.many = many
     return go
 
 
@@ -86,27 +92,24 @@ def test_what_a_handler_returns_is_kept(run):
     assert json.loads(attempt.result) == {"archived": [1, 2.5, None, True, "é"]}
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {1, 2},
-        float("nan"),
-        float("inf"),
-        object(),
-        b"x",
-        "x" * MOST_RESULT,
-        {"a": {(1, 2): 3}},
-        Unwilling(a=1),
-        10**5000,
-    ],
-    ids=["set", "nan", "inf", "object", "bytes", "huge", "keys", "unwilling", "digits"],
-)
-def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, value, logged):
+UNFIT = [
+    {1, 2},
+    float("nan"),
+    float("inf"),
+    object(),
+    b"x",
+    "x" * MOST_RESULT,
+    {"a": {(1, 2): 3}},
+    Unwilling(a=1),
+    10**5000,
+]
+
+
+def test_what_json_cannot_hold_is_dropped_and_the_attempt_succeeds(run, logged):
     """A value that cannot be kept is left out and logged; the work was done all the same."""
-    flow, standing, attempt = run(lambda event: value)
-    assert (standing.state, attempt.result) == (State.SUCCEEDED, None)
-    assert [entry["event"] for entry in logged if entry["log_level"] == "warning"][-1:] == ["result_dropped"]
-    assert flow.app.runner.running == 0
+    for _, standing, attempt in run.many([lambda event, value=value: value for value in UNFIT]):
+        assert (standing.state, attempt.result) == (State.SUCCEEDED, None), standing.handler
+    assert [entry["event"] for entry in logged].count("result_dropped") == len(UNFIT)
 
 
 def test_a_value_that_holds_itself_is_dropped(run):
@@ -207,34 +210,30 @@ def test_retry_after_counts_towards_the_declared_attempts(house, listens):
     assert flow.settled(event_id, State.DEAD).error == "asked to be run again after 7 s"
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (SystemExit(2), "SystemExit: 2"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (GeneratorExit(), "GeneratorExit"),
-        (StopIteration(1), "StopIteration: 1"),
-        (MemoryError(), "MemoryError"),
-        (RecursionError("deep"), "RecursionError: deep"),
-        (BlockingIOError(11, "again"), "BlockingIOError: [Errno 11] again"),
-        (Unavailable("ledger_down"), "Unavailable: The call-back could not be stored"),
-        (
-            BaseExceptionGroup("many", [KeyboardInterrupt(), ValueError("x")]),
-            "BaseExceptionGroup: many (2 sub-exceptions)",
-        ),
-        (Nasty(), "Nasty: (its text cannot be had: RuntimeError)"),
-        (Nastier(), "Nastier: (its text cannot be had: SystemExit)"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
-)
-def test_whatever_is_raised_is_that_attempts_failure(run, error, line):
+RAISED = [
+    (SystemExit(2), "SystemExit: 2"),
+    (KeyboardInterrupt(), "KeyboardInterrupt"),
+    (GeneratorExit(), "GeneratorExit"),
+    (StopIteration(1), "StopIteration: 1"),
+    (MemoryError(), "MemoryError"),
+    (RecursionError("deep"), "RecursionError: deep"),
+    (BlockingIOError(11, "again"), "BlockingIOError: [Errno 11] again"),
+    (Unavailable("ledger_down"), "Unavailable: The call-back could not be stored"),
+    (
+        BaseExceptionGroup("many", [KeyboardInterrupt(), ValueError("x")]),
+        "BaseExceptionGroup: many (2 sub-exceptions)",
+    ),
+    (Nasty(), "Nasty: (its text cannot be had: RuntimeError)"),
+    (Nastier(), "Nastier: (its text cannot be had: SystemExit)"),
+]
+
+
+def test_whatever_is_raised_is_that_attempts_failure(run):
     """No exception, not even one that ends threads, does more than fail its own attempt; the runner goes on."""
-    flow, standing, _ = run(fails(error))
-    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
-    assert standing.error.startswith(line)
-    again = flow.take("i2")
-    assert again.status == "dead"
-    assert flow.app.runner.health() is None
+    runs = run.many([fails(error) for error, _ in RAISED])
+    for (_, line), (_, standing, _) in zip(RAISED, runs, strict=True):
+        assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED), line
+        assert standing.error.startswith(line)
 
 
 def test_a_thread_is_lost_to_no_handler(house, listens):
@@ -257,20 +256,16 @@ def test_a_thread_is_lost_to_no_handler(house, listens):
         flow.settled(answer.event_id, State.SUCCEEDED)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"],
-    ids=["nul", "surrogate", "megabyte", "escapes", "accents", "lines"],
-)
-def test_an_error_that_no_database_keeps_is_kept_in_part(run, text):
+def test_an_error_that_no_database_keeps_is_kept_in_part(run):
     """NUL, lone surrogates and very long texts become something that can be stored, on one line and not without end."""
-    _, standing, attempt = run(fails(ValueError(text)))
-    assert standing.state is State.DEAD
-    assert standing.error.startswith("ValueError: ")
-    assert "\0" not in standing.error + attempt.traceback
-    assert "\n" not in standing.error
-    assert len(standing.error) <= MOST_ERROR + 50
-    assert len(attempt.traceback) <= MOST_TRACEBACK + 50
+    texts = ["a\0b", "\ud800", "x" * 1_000_000, "\x1b[31m\u202e", "é" * 100_000, "a\r\nb"]
+    for _, standing, attempt in run.many([fails(ValueError(text)) for text in texts]):
+        assert standing.state is State.DEAD
+        assert standing.error.startswith("ValueError: ")
+        assert "\0" not in standing.error + attempt.traceback
+        assert "\n" not in standing.error
+        assert len(standing.error) <= MOST_ERROR + 50
+        assert len(attempt.traceback) <= MOST_TRACEBACK + 50
 
 
 def test_an_endless_traceback_is_cut(run):
@@ -344,12 +339,14 @@ def test_a_handlers_own_exception_is_blamed_on_no_wrapper(run):
     assert standing.error == "ValueError: mine"
 
 
-@pytest.mark.parametrize("answer", [None, True, "done", {"kind": "succeeded"}])
-def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run, answer):
+def test_a_wrapper_that_returns_no_outcome_fails_the_attempt(run):
     """A wrapper that forgets to return what its yield gave does not make a success, nor an endless wait."""
-    _, standing, _ = run(lambda event: "done", wrapper=wrapped(after=lambda _: answer))
-    assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
-    assert f"returned {type(answer).__name__} instead of the Outcome" in standing.error
+    answers = [None, True, "done", {"kind": "succeeded"}]
+    left = iter(answers)
+    runs = run.many([lambda event: "done"] * len(answers), wrapper=wrapped(after=lambda _: next(left)))
+    for answer, (_, standing, _) in zip(answers, runs, strict=True):
+        assert (standing.state, standing.outcome) == (State.DEAD, OutcomeKind.FAILED)
+        assert f"returned {type(answer).__name__} instead of the Outcome" in standing.error
 
 
 def test_a_wrapper_may_change_the_outcome(run):
@@ -362,31 +359,31 @@ def test_a_wrapper_may_change_the_outcome(run):
     assert (standing.state, standing.error) == (State.DEAD, "not good enough")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"kind": "succeeded"},
-        {"kind": "nonsense"},
-        {"kind": None},
-        {"kind": OutcomeKind.FAILED, "error": None},
-        {"kind": OutcomeKind.FAILED, "error": b"x"},
-        {"kind": OutcomeKind.FAILED, "traceback": 7},
-        {"kind": OutcomeKind.FAILED, "retry_after": float("nan")},
-        {"kind": OutcomeKind.FAILED, "retry_after": 1e300},
-        {"kind": OutcomeKind.FAILED, "retry_after": -1e300},
-        {"kind": OutcomeKind.FAILED, "retry_after": "soon"},
-        {"kind": OutcomeKind.LOST},
-    ],
-    ids=str,
-)
-def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run, change):
+CHANGES = [
+    {"kind": "succeeded"},
+    {"kind": "nonsense"},
+    {"kind": None},
+    {"kind": OutcomeKind.FAILED, "error": None},
+    {"kind": OutcomeKind.FAILED, "error": b"x"},
+    {"kind": OutcomeKind.FAILED, "traceback": 7},
+    {"kind": OutcomeKind.FAILED, "retry_after": float("nan")},
+    {"kind": OutcomeKind.FAILED, "retry_after": 1e300},
+    {"kind": OutcomeKind.FAILED, "retry_after": -1e300},
+    {"kind": OutcomeKind.FAILED, "retry_after": "soon"},
+    {"kind": OutcomeKind.LOST},
+]
+
+
+def test_an_outcome_that_makes_no_sense_still_ends_the_attempt(run):
     """A wrapper that makes an outcome of wrong types leaves no delivery running for ever."""
-    flow, standing, attempt = run(
-        lambda event: 1, wrapper=wrapped(after=lambda outcome: replace(outcome, **change)), seconds=20
+    left = iter(CHANGES)
+    runs = run.many(
+        [lambda event: 1] * len(CHANGES), wrapper=wrapped(after=lambda outcome: replace(outcome, **next(left)))
     )
-    assert standing.state in {State.SUCCEEDED, State.DEAD, State.WAITING}
-    assert attempt.finished_at is not None
-    assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND
+    for change, (flow, standing, attempt) in zip(CHANGES, runs, strict=True):
+        assert standing.state in {State.SUCCEEDED, State.DEAD, State.WAITING}, change
+        assert attempt.finished_at is not None, change
+        assert standing.due_at is None or standing.due_at <= flow.clock.now() + 31 * 86400 * SECOND, change
 
 
 def test_an_outcome_of_many_lines_is_one_line(run):

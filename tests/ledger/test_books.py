@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from sqlalchemy import NullPool, create_engine
 
 from flowhooks import OutcomeKind, State
-from flowhooks.ledger import Reader
 from flowhooks.ledger.books import MOST_SHOWN, balance
 
 ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
@@ -132,17 +132,16 @@ TAMPERING = {
 def test_tampering_shows(full, tmp_path):
     """Whoever changes rows behind the ledger's back is found out."""
     full.flow.close()
-    file, compiled, unseen = tmp_path / "tampered.db", {}, []
+    file, unseen = tmp_path / "tampered.db", []
+    looking = create_engine(f"sqlite:///{file}", poolclass=NullPool)
     for what, statements in TAMPERING.items():
         shutil.copy(full.flow.file, file)
         with closing(sqlite3.connect(file, isolation_level=None)) as connection:
             for statement in statements:
                 assert connection.execute(statement).rowcount > 0, what
-        reader = Reader(f"sqlite:///{file}")
-        with reader.connection() as connection:
-            if balance(connection.execution_options(compiled_cache=compiled)).balanced:
+        with looking.connect() as connection:
+            if balance(connection).balanced:
                 unseen.append(what)
-        reader.close()
     assert unseen == []
 
 

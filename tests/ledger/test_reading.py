@@ -26,29 +26,28 @@ def put(hands, instance, state, *, handler="p:a", **body):
     return event_id
 
 
-@pytest.mark.parametrize(
-    ("wanted", "means"),
-    [
-        ({}, {"one", "two", "three", "parked", "dismissed"}),
-        ({"flow_instance_id": "i1"}, {"one", "three"}),
-        ({"business_key": "B-2"}, {"two"}),
-        ({"callback_class": "C"}, {"three"}),
-        ({"process_key": "k2"}, {"two"}),
-        ({"handler": "p:b"}, {"two"}),
-        ({"state": "dead"}, {"two"}),
-        ({"state": "parked"}, {"parked"}),
-        ({"state": "dismissed"}, {"dismissed"}),
-        ({"state": "waiting", "handler": "p:b"}, set()),
-        ({"flow_instance_id": "i1", "callback_class": "C"}, {"three"}),
-        ({"flow_instance_id": "i"}, set()),
-        ({"flow_instance_id": "i_"}, set()),
-        ({"business_key": "%"}, set()),
-        ({"since": 20}, {"two", "three", "parked", "dismissed"}),
-        ({"until": 20}, {"one"}),
-        ({"since": 20, "until": 30}, {"two"}),
-    ],
-)
-def test_a_filter_means_what_it_says(hands, wanted, means):
+FILTERS = [
+    ({}, {"one", "two", "three", "parked", "dismissed"}),
+    ({"flow_instance_id": "i1"}, {"one", "three"}),
+    ({"business_key": "B-2"}, {"two"}),
+    ({"callback_class": "C"}, {"three"}),
+    ({"process_key": "k2"}, {"two"}),
+    ({"handler": "p:b"}, {"two"}),
+    ({"state": "dead"}, {"two"}),
+    ({"state": "parked"}, {"parked"}),
+    ({"state": "dismissed"}, {"dismissed"}),
+    ({"state": "waiting", "handler": "p:b"}, set()),
+    ({"flow_instance_id": "i1", "callback_class": "C"}, {"three"}),
+    ({"flow_instance_id": "i"}, set()),
+    ({"flow_instance_id": "i_"}, set()),
+    ({"business_key": "%"}, set()),
+    ({"since": 20}, {"two", "three", "parked", "dismissed"}),
+    ({"until": 20}, {"one"}),
+    ({"since": 20, "until": 30}, {"two"}),
+]
+
+
+def test_a_filter_means_what_it_says(hands):
     """Each part of a filter narrows by exactly that; parts together narrow by all."""
     hands.clock.time = 10
     named = {"one": put(hands, "i1", State.WAITING, processDefinitionKey="k1")}
@@ -59,9 +58,10 @@ def test_a_filter_means_what_it_says(hands, wanted, means):
     named["parked"], _ = hands.accept("i4")
     named["dismissed"], _ = hands.accept("i5")
     hands.sql("UPDATE events SET state = 'dismissed' WHERE id = ?", named["dismissed"])
-    found = EventFilter(**wanted)
-    assert set(ids(hands.ledger.page(found, limit=100))) == {named[name] for name in means}
-    assert hands.ledger.how_many(found) == len(means)
+    for wanted, means in FILTERS:
+        found = EventFilter(**wanted)
+        assert set(ids(hands.ledger.page(found, limit=100))) == {named[name] for name in means}, wanted
+        assert hands.ledger.how_many(found) == len(means), wanted
 
 
 def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
@@ -170,31 +170,31 @@ def test_looking_for_work_scans_nothing(hands):
         assert not any("TEMP B-TREE" in line for line in plan), plan
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda ledger: ledger.tally(),
-        lambda ledger: ledger.page(EventFilter(state="parked"), limit=5),
-        lambda ledger: ledger.page(EventFilter(state="dead"), limit=5),
-        lambda ledger: ledger.find(EventFilter(state="unknown", handler="p:a"), limit=5),
-        lambda ledger: ledger.page(EventFilter(flow_instance_id="i1"), limit=5),
-        lambda ledger: ledger.page(EventFilter(business_key="B"), limit=5),
-        lambda ledger: ledger.page(EventFilter(ids=("e1", "e2")), limit=5),
-        lambda ledger: ledger.parked(),
-        lambda ledger: ledger.standings("e1"),
-        lambda ledger: ledger.delivery("d1"),
-        lambda ledger: ledger.attempts("d1"),
-        lambda ledger: ledger.meet([]),
-        lambda ledger: ledger.recover(),
-    ],
-)
-def test_what_is_asked_often_goes_through_no_whole_table(hands, call):
+OFTEN = [
+    lambda ledger: ledger.tally(),
+    lambda ledger: ledger.page(EventFilter(state="parked"), limit=5),
+    lambda ledger: ledger.page(EventFilter(state="dead"), limit=5),
+    lambda ledger: ledger.find(EventFilter(state="unknown", handler="p:a"), limit=5),
+    lambda ledger: ledger.page(EventFilter(flow_instance_id="i1"), limit=5),
+    lambda ledger: ledger.page(EventFilter(business_key="B"), limit=5),
+    lambda ledger: ledger.page(EventFilter(ids=("e1", "e2")), limit=5),
+    lambda ledger: ledger.parked(),
+    lambda ledger: ledger.standings("e1"),
+    lambda ledger: ledger.delivery("d1"),
+    lambda ledger: ledger.attempts("d1"),
+    lambda ledger: ledger.meet([]),
+    lambda ledger: ledger.recover(),
+]
+
+
+def test_what_is_asked_often_goes_through_no_whole_table(hands):
     """What a console, an operation or a start asks for does not read a million events or deliveries."""
     asked = []
     for engine in (hands.ledger._engine, hands.ledger._writing):
         event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
-    call(hands.ledger)
-    assert asked
+    for call in OFTEN:
+        call(hands.ledger)
+    assert len(asked) >= len(OFTEN)
     plans = [row[-1] for statement, values in asked for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
     tables = [line for line in plans if line.startswith(("SCAN deliveries", "SCAN events", "SCAN attempts"))]
     assert [line for line in tables if not line.endswith(PARTIAL)] == []
