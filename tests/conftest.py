@@ -157,14 +157,16 @@ class Flow:
             return connection.execute(statement, values).fetchall()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep the database locked against every write."""
+    def locked(self, *, timeout: float | None = None) -> Iterator[None]:
+        """Keep the database locked against every write; who writes meanwhile gives up after `timeout` seconds."""
+        before, self.app.ledger.timeout = self.app.ledger.timeout, timeout or self.app.ledger.timeout
         with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             finally:
                 connection.execute("ROLLBACK")
+                self.app.ledger.timeout = before
 
     def close(self, timeout: float = PATIENCE) -> bool:
         """Stop it as the server does."""
@@ -185,6 +187,7 @@ class House:
     def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
         """Settings for the database of this house, without the plugins that happen to be installed."""
         sections: dict[str, Any] = {}
+        given["ledger"] = {"timeout": PATIENCE} | given.get("ledger", {})
         for name, section in (
             ("http", HttpSettings),
             ("runner", RunnerSettings),

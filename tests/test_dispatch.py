@@ -462,10 +462,10 @@ def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, m
         leave.wait(20)
         return "done"
 
-    flow = house.open(listens(slow), ledger={"timeout": 0.3})
+    flow = house.open(listens(slow))
     event_id = flow.take(wait=0).event_id
     assert entered.wait(20)
-    with flow.locked():
+    with flow.locked(timeout=0.3):
         leave.set()
         with pytest.raises(Unavailable):
             flow.take("i2", wait=0)
@@ -480,9 +480,9 @@ def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, ev
     """While the database cannot be written no function is entered; afterwards it runs once, by itself."""
     monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
     runs = []
-    flow = house.open(listens(lambda event: runs.append(1)), start=False, ledger={"timeout": 0.2})
+    flow = house.open(listens(lambda event: runs.append(1)), start=False)
     event_id = flow.take(wait=0).event_id
-    with flow.locked():
+    with flow.locked(timeout=0.2):
         flow.app.start()
         eventually(lambda: flow.app.ledger.failing)
         assert runs == []

@@ -138,7 +138,7 @@ def test_no_wait_answers_as_soon_as_it_is_stored(house, listens, gate):
 def test_the_answer_says_what_still_runs(house, listens, gate):
     """When the wait is over, an answer tells what runs from what waits."""
     flow = house.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
-    answer = flow.take(wait=0.3)
+    answer = flow.take(wait=1)
     assert answer.status == "pending"
     assert {one.handler: one.state for one in answer.standings} == {"p:gate": State.RUNNING, "p:later": State.WAITING}
 
@@ -484,8 +484,8 @@ def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch
 def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventually):
     """Who cannot be told in time that a call-back is stored is told to call again, and that is safe."""
     runs = []
-    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), ledger={"timeout": 0.2})
-    with flow.locked():
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
+    with flow.locked(timeout=0.2):
         started = time.monotonic()
         for wait in (0, 20):
             with pytest.raises(Unavailable):

@@ -170,7 +170,8 @@ class Embedded:
         reserved = []
         with self._changed:
             for queued in deliveries:
-                if self._free == 0 or self._stopping:
+                # As many threads stay free as others have a turn coming.
+                if self._free <= len(self._turns) or self._stopping:
                     break
                 line = self._lines.get(queued.handler)
                 if line is None:

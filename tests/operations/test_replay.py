@@ -238,12 +238,8 @@ def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, w
     monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.5)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
-    flow.app.ledger.timeout = 0.1
-    locked = flow.locked()
-    locked.__enter__()
-    with pytest.raises(Unavailable):
+    with flow.locked(timeout=0.1), pytest.raises(Unavailable):
         replay(flow.app.desk, ALL)
-    locked.__exit__(None, None, None)
     flow.app.ledger.write(lambda transaction: None, timeout=20)
     assert flow.only(event_id).state is State.DEAD
     assert len(works.runs) == 1

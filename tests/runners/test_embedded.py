@@ -11,6 +11,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND, to_datetime
+from flowhooks.delivery import Queued
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent
 from flowhooks.runners import embedded
@@ -107,6 +108,16 @@ def test_a_small_pool_runs_everything(house, listens, threads):
     for number in range(12):
         assert flow.take(f"i{number}", key=f"k{number % 3}").status == "done"
     assert Counter(runs) == {0: 4, 1: 4, 2: 4}
+
+
+def test_whose_turn_it_is_comes_before_what_is_new(clock):
+    """A free thread is not given to a new delivery while one of another handler waits for its turn."""
+    runner = embedded.Embedded(threads=2, due=lambda now, most: [], clock=clock)
+    runner._free = 1
+    runner._offer([Queued("waits", "p:a", 0)])
+    assert runner._reserve([Queued("new", "p:b", 0)]) == []
+    runner._free = 2
+    assert runner._reserve([Queued("new", "p:b", 0)]) == [Queued("new", "p:b", 0)]
 
 
 def test_a_handler_that_hangs_does_not_stop_the_others(house, listens, gate):
