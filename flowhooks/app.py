@@ -42,6 +42,7 @@ class App:
         settings: the settings.
         clock: time, ids and chance; default the real ones.
         objects: plugins given directly, by name, besides those that are found.
+        cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -49,11 +50,17 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, *, clock: Clock | None = None, objects: Mapping[str, object] | None = None
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        objects: Mapping[str, object] | None = None,
+        cores: frozenset[int] = frozenset(),
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.draining = False
+        self._cores = cores
         self._over = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -71,6 +78,7 @@ class App:
             threads=settings.runner.threads,
             due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
             clock=self.clock,
+            cores=self._cores,
         )
         self.ledger = Ledger(
             database_url(settings),

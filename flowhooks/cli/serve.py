@@ -17,6 +17,7 @@ import structlog
 from flowhooks.app import App
 from flowhooks.cli import logs
 from flowhooks.cli.options import settings_options
+from flowhooks.cores import gather
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
 from flowhooks.settings import check_binds, database_url
@@ -64,7 +65,7 @@ def command(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     broken = threading.Event()
     with _Ending() as ending:
-        app = App(settings)
+        app = App(settings, cores=_gather(settings))
         try:
             token = secrets.token_urlsafe(32)
             web = _listener("listen", create_app(app), settings, threads=settings.http.threads)
@@ -84,6 +85,15 @@ def command(settings: Settings) -> None:
     code = 1 if broken.is_set() else 0
     threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
     raise SystemExit(code)
+
+
+def _gather(settings: Settings) -> frozenset[int]:
+    """Keep this thread, and so all that it starts, on one core; the cores that handlers may use."""
+    try:
+        return gather() if settings.one_core else frozenset()
+    except OSError as error:
+        log.warning("not_on_one_core", why=str(error))
+        return frozenset()
 
 
 def _listener(name: str, application: WSGIApplication, settings: Settings, *, threads: int) -> Server:
