@@ -118,31 +118,40 @@ def crashed(make_site):
         engine.start()
     logs = []
     for _ in range(ROUNDS):
-        before = len(taken)
         time.sleep(chance.uniform(0.1, 0.8))
-        end = time.monotonic() + 20
-        while len(taken) < before + 20:
-            assert time.monotonic() < end, "nothing is taken"
-            time.sleep(0.005)
+        until_more(taken, 20)
         server.kill()
         logs.append(server)
         server = site.start(**SETTINGS)
         place[0] = server.place
-    before = len(taken)
-    end = time.monotonic() + 20
-    while len(taken) < before + 20 and time.monotonic() < end:
-        time.sleep(0.01)
+    until_more(taken, 20)
+    orderly = server
+    orderly.signal()
+    orderly.wait()
+    server = site.start(**SETTINGS)
+    place[0] = server.place
+    until_more(taken, 20)
     stop.set()
     for engine in engines:
         engine.join(30)
     site.until(lambda ledger: not unfinished(ledger), within=40)
     journal = [line.split() for line in site.journal.read_text().splitlines()]
     site.crashes = logs
+    site.orderly = orderly
     site.server = server
     site.taken = taken
     site.problems = problems
     site.entered = [(name, event, delivery, int(attempt)) for name, event, delivery, attempt, _ in journal]
     return site
+
+
+def until_more(taken, count):
+    """Wait until so many more call-backs have been taken."""
+    wanted = len(taken) + count
+    end = time.monotonic() + 20
+    while len(taken) < wanted:
+        assert time.monotonic() < end, "nothing is taken"
+        time.sleep(0.005)
 
 
 def unfinished(ledger):
@@ -166,8 +175,16 @@ def test_there_was_a_crash_worth_the_name(crashed):
     """The rounds did kill attempts in the middle, or this file tests nothing."""
     assert len(crashed.taken) > 20 * ROUNDS
     assert all(server.process.returncode == -9 for server in crashed.crashes)
-    lost = [one for server in (*crashed.crashes[1:], crashed.server) for one in server.logged("recovered")]
+    lost = [one for server in (*crashed.crashes[1:], crashed.orderly) for one in server.logged("recovered")]
     assert sum(one["now_unknown"] + one["now_waiting"] for one in lost) > 0
+
+
+def test_an_orderly_end_under_load_leaves_nothing_to_recover(crashed):
+    """Exit code 0, and the next start finds no attempt that was cut off."""
+    assert crashed.orderly.process.returncode == 0
+    assert crashed.orderly.logged("stopped", all_ended=True)
+    assert not crashed.server.logged("recovered")
+    crashed.orderly.check_log()
 
 
 def test_engines_saw_nothing_but_2xx_and_503(crashed):
