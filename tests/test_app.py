@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowhooks import Retry, State
+from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
 from flowhooks.errors import IllegalMove, LedgerUnusable, SettingsError, Unavailable
 from flowhooks.ledger import Reader
@@ -99,8 +99,9 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
     assert flow.app.absent == set()
     assert flow.take("i2").status == "parked"
     replay(flow.app.desk, EventFilter(ids=(event_id,)))
-    flow.take("i3", key="k")
-    assert flow.only(event_id).state is State.WAITING
+    standing = flow.settled(event_id, State.WAITING, attempt=2)
+    assert (standing.due_at, standing.outcome) == (None, OutcomeKind.FAILED)
+    assert "no plugin" in standing.error
 
 
 def test_one_process_serves_a_database(house, listens):
