@@ -98,7 +98,7 @@ class Explanation:
 class _Entry:
     """A candidate with the parts of its reasons written out once, not per event."""
 
-    __slots__ = ("handler_id", "order", "selectors", "sources", "versions")
+    __slots__ = ("handler_id", "narrow", "order", "selectors", "sources", "versions")
 
     def __init__(self, order: int, candidate: Candidate) -> None:
         self.order = order
@@ -106,8 +106,17 @@ class _Entry:
         self.selectors = candidate.selectors
         self.versions = self.selectors.versions.strip()
         self.sources = ", ".join(self.selectors.sources)
+        # Most have neither: with ten thousand handlers, what need not be touched is not fetched from memory.
+        self.narrow = bool(self.versions or self.sources)
+
+    def takes(self, event: Event) -> bool:
+        """Whether versions and source, of an event of the right kind, are right."""
+        return not self.narrow or self.selectors.refusal(event) is None
 
     def reason(self, shares: str, event: Event) -> str:
+        """Why it gets the event, given what both share."""
+        if not self.narrow:
+            return shares
         if self.versions:
             shares = f"{shares}, version {event.process_definition_version} in {self.versions}"
         if self.sources:
@@ -165,16 +174,16 @@ class Router:
         wanted = False
         if (index := self._kinds.get(event.kind)) is not None:
             for entry, shares in index.classes.get(event.callback_class, _NONE):
-                if entry.selectors.refusal(event) is None:
+                if entry.takes(event):
                     matched[entry.order] = entry, shares
             for entry, shares in index.keys.get(event.process_definition_key, _NONE):
                 if (by_class := matched.get(entry.order)) is not None:
                     matched[entry.order] = entry, f"{by_class[1]} and {shares}"
-                elif entry.selectors.refusal(event) is None:
+                elif entry.takes(event):
                     matched[entry.order] = entry, shares
             wanted = bool(matched)
             for entry in index.every:
-                if entry.order not in matched and entry.selectors.refusal(event) is None:
+                if entry.order not in matched and entry.takes(event):
                     matched[entry.order] = entry, "every"
         handlers = {entry.handler_id: entry.reason(shares, event) for _, (entry, shares) in sorted(matched.items())}
         if wanted:
