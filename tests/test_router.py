@@ -123,10 +123,12 @@ def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
     monkeypatch.setattr(Selectors, "refusal", lambda self, event: asked.append(self) or refusal(self, event))
     for number in (1, 10_000):
         router = Router(
-            Candidate(f"p:h{i}", Selectors(callback_classes=(f"C{i}",), process_keys=(f"k{i}",))) for i in range(number)
+            Candidate(f"p:h{i}", Selectors(callback_classes=(f"C{i}",), process_keys=(f"k{i}",), versions=">0"))
+            for i in range(number)
         )
         asked.clear()
-        assert list(router.route(make_event(callback_class="C0", process_definition_key="k0")).handlers) == ["p:h0"]
+        event = make_event(callback_class="C0", process_definition_key="k0", process_definition_version=1)
+        assert list(router.route(event).handlers) == ["p:h0"]
         assert len(asked) == 1
         asked.clear()
         assert router.route(make_event(callback_class="unknown")).parked
