@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
 
 CACHE_KIB: Final = 8192
-"""Page cache of the writing connection. With 1,000,000 events stored, 64 MiB were no faster than this (`make bench`):
-the system's own cache holds the rest."""
+"""Page cache of the writing connection. With 1,000,000 events stored, 64 MiB were no faster than this under the load of
+`make bench`: the system's own cache holds the rest."""
 WAL_LIMIT_BYTES: Final = 64 * 1024 * 1024
 CHECKPOINT_PAGES: Final = 4000
 """Pages in the log after which it is copied into the file, 16 MB: the hot ends of the indexes are copied once for many

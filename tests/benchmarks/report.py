@@ -26,7 +26,8 @@ STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "b
 PAGE = """# Benchmarks
 
 What flowhooks costs, measured beside a bare Falcon + waitress app that parses the same JSON and answers a constant:
-same machine, same session, same number of HTTP threads, same switch interval. Each pair is measured one after the
+same machine, same session, same number of HTTP threads, same switch interval; flowhooks with its defaults otherwise,
+which keep its own threads on one core, the bare app as anybody would run it. Each pair is measured one after the
 other, several times; the median of the ratios counts. Absolute figures are this machine's; the ratios carry over.
 
 This page is written by `{command}`.
