@@ -1,6 +1,6 @@
 """One process writes: a lock file beside the database says which one, and how to reach it.
 
-It must not know what is written. FACTS in short: SQLite up to 3.51.2 can lose data when two connections of two
+It must not know what is written. SQLite up to 3.51.2 can lose data when two connections of two
 processes write or checkpoint at once, so a second process is kept away from the file altogether.
 """
 
