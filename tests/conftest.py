@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from flowhooks.handler import Handler
     from flowhooks.ledger.reading import Standing
+
+hypothesis.settings.register_profile("flowhooks", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("flowhooks")
 
 PATIENCE = 20.0
 """Seconds for which something that must happen is waited for, on machines that are busy."""

@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowhooks.errors import Malformed
@@ -230,7 +230,6 @@ def test_large_bodies_take_time_in_proportion():
     assert refusal(b'{"a": %s}' % (b"1" * 1_000_000)).key == "number_too_long"
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(st.text(KEPT), VALUES), st.booleans(), st.sampled_from([None, 1]))
 def test_agrees_with_json(value, ascii_only, indent):
     """On what can be kept, it says what `json.loads` says, less the nulls."""
@@ -238,7 +237,6 @@ def test_agrees_with_json(value, ascii_only, indent):
     assert json.dumps(parse(body)) == json.dumps(without_nulls(json.loads(body)))
 
 
-@settings(deadline=None)
 @given(
     st.binary() | st.lists(PIECES).map(b"".join) | st.lists(PIECES).map(lambda pieces: b'{"a":%s}' % b"".join(pieces))
 )

@@ -49,7 +49,7 @@ def read(pieces):
     return parser.completed, parser.command, parser.request_uri, parser.headers, body, taken
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(STREAMS, st.lists(st.integers(1, 40), min_size=1))
 def test_cuts_do_not_count(stream, sizes):
     """No bytes raise, and where a stream was cut up on its way makes no difference to what was read."""
@@ -66,7 +66,7 @@ def test_cuts_do_not_count(stream, sizes):
         assert cut == whole
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=50), st.lists(st.integers(1, 20), min_size=1))
 def test_chunks_are_the_body(body, sizes):
     """However a body is cut into chunks, the same body is read, and what follows it is left alone."""
