@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowhooks.clock import Clock
+from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.intake import Intake
@@ -78,7 +79,6 @@ class App:
             threads=settings.runner.threads,
             due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
             clock=self.clock,
-            cores=self._cores,
         )
         self.ledger = Ledger(
             database_url(settings),
@@ -121,6 +121,7 @@ class App:
             clock=self.clock,
             told=self.watches.tell,
             pause=self._over.wait,
+            room=Room(self._cores),
         )
         self.intake = Intake(
             ledger=self.ledger,

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Final
+
+QUICK_SECONDS: Final = 0.005
+"""A handler that took less the last time gains nothing from a core of its own: moving its thread there and handing it
+the interpreter across would cost more (a fifth of the deliveries that `make bench` runs in a second)."""
 
 
 def gather() -> frozenset[int]:
@@ -32,3 +37,37 @@ def spread(cores: frozenset[int]) -> None:
     if cores:
         with suppress(OSError):  # an operator has taken them away meanwhile: on one core it is slower, not wrong
             os.sched_setaffinity(0, cores)
+
+
+class Room:
+    """All cores for handlers that may need them, and the one core for those that were done in no time.
+
+    What a handler starts, a process or a thread, keeps the cores that its thread had then. So a handler that is
+    not known yet is given all of them.
+
+    Args:
+        cores: what `gather` returned; with fewer than two there is nothing to choose, and nothing is ever moved.
+    """
+
+    def __init__(self, cores: frozenset[int] = frozenset()) -> None:
+        self._all = cores if len(cores) > 1 else frozenset()
+        self._one = frozenset({max(cores)}) if self._all else frozenset()
+        self._quick: set[str] = set()
+
+    def enter(self, handler: str) -> bool:
+        """Give the calling thread all cores unless `handler` was quick the last time; whether it has them now."""
+        wide = bool(self._all) and handler not in self._quick
+        if wide:
+            spread(self._all)
+        return wide
+
+    def leave(self, handler: str, seconds: float, *, wide: bool) -> None:
+        """Take back what `enter` gave (it answered `wide`), and note how long the handler took."""
+        if wide:
+            spread(self._one)
+        if not self._all:
+            return
+        if seconds < QUICK_SECONDS:
+            self._quick.add(handler)
+        else:
+            self._quick.discard(handler)

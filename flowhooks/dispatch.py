@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.clock import SECOND
+from flowhooks.cores import Room
 from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import Reject, RetryAfter, Unavailable
 from flowhooks.ledger import Settlement
@@ -56,6 +57,7 @@ class Dispatch:
         clock: time and chance.
         told: called, after it is durable, with the event's id and the delivery's standing.
         pause: waits some seconds; answers True when the process is about to end.
+        room: the processor cores that handlers may use; default: whatever their threads have.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Dispatch:
         clock: Clock,
         told: Callable[[str, Standing], None],
         pause: Callable[[float], bool],
+        room: Room | None = None,
     ) -> None:
         self._ledger = ledger
         self._plugins = plugins
@@ -76,6 +79,7 @@ class Dispatch:
         self._clock = clock
         self._told = told
         self._pause = pause
+        self._room = room or Room()
         self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: Queued, claimed: Claimed | None = None) -> None:
@@ -103,9 +107,12 @@ class Dispatch:
         delivery = Delivery(
             id=queued.delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt
         )
+        wide = self._room.enter(handler.id)
         started = time.perf_counter()
         outcome = self._run(handler, claimed.event, delivery)
-        self._finish(handler, claimed, delivery, outcome, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._room.leave(handler.id, seconds, wide=wide)
+        self._finish(handler, claimed, delivery, outcome, seconds)
 
     def _leave(self, queued: Queued, claimed: Claimed | None) -> None:
         """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 
 import pytest
 
 from flowhooks import cores
-from flowhooks.clock import Clock
-from flowhooks.delivery import Queued
-from flowhooks.runners.embedded import Embedded
+from flowhooks.app import App
+from flowhooks.intake import CallBack
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")
 
@@ -60,18 +60,66 @@ def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
     assert in_a_thread(spread) == os.sched_getaffinity(0)
 
 
-def test_handlers_may_use_every_core():
-    """Where the process keeps to one core, the threads that run handlers do not."""
-    stop, seen = threading.Event(), []
+def seen_by(room, handler, *, seconds=0.0):
+    """The cores that the calling thread has while `handler` runs for `seconds`, and afterwards."""
+    wide = room.enter(handler)
+    within = os.sched_getaffinity(0)
+    room.leave(handler, seconds, wide=wide)
+    return within, os.sched_getaffinity(0)
 
-    def execute(_queued, _claimed):
-        seen.append(os.sched_getaffinity(0))
-        stop.set()
+
+def in_one_room(*runs):
+    """What `seen_by` found for each (handler, seconds) in turn, in one thread that keeps to one core."""
+
+    def gathered():
+        room = cores.Room(cores.gather())
+        return [seen_by(room, handler, seconds=seconds) for handler, seconds in runs]
+
+    return in_a_thread(gathered)
+
+
+def test_a_handler_that_is_not_known_may_use_every_core():
+    """The first attempt of a handler has all cores; its thread is back on the one core afterwards."""
+    ((within, after),) = in_one_room(("p:h", 0.0))
+    assert within == os.sched_getaffinity(0)
+    assert after == {max(within)}
+
+
+def test_a_handler_that_was_quick_stays_on_the_one_core():
+    """What was done in no time is not moved again; another handler still has all cores."""
+    _first, (again, _), (other, _) = in_one_room(("p:h", 0.001), ("p:h", 0.001), ("p:other", 0.001))
+    assert again == {max(other)}
+    assert other == os.sched_getaffinity(0)
+
+
+def test_a_handler_that_takes_longer_has_every_core_back():
+    """One slow attempt is enough."""
+    *_, (within, after) = in_one_room(("p:h", 0.001), ("p:h", 1.0), ("p:h", 1.0))
+    assert within == os.sched_getaffinity(0)
+    assert after == {max(within)}
+
+
+def test_without_cores_to_choose_from_nothing_is_moved():
+    """A process that did not gather its threads leaves them where they are."""
+    before = os.sched_getaffinity(0)
+    assert in_a_thread(lambda: seen_by(cores.Room(), "p:h", seconds=1.0)) == (before, before)
+
+
+def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
+    """An app that was told the cores runs the first attempt of a handler on all of them."""
+    found = []
+    plugin = make_plugin(listens(lambda _event: found.append(os.sched_getaffinity(0))))
 
     def serve():
         had = cores.gather()
-        offered = [Queued("d", "p:h", 0)]
-        Embedded(threads=1, due=lambda _now, _most: offered, clock=Clock(), cores=had).run(execute, stop)
+        app = App(house.settings(allow=("p",)), objects={"p": plugin}, cores=had)
+        app.start()
+        body = {"processDefinitionKey": "leave"}
+        app.intake.take(
+            CallBack(source="default", kind="complete", flow_instance_id="i", body=body, text=json.dumps(body)),
+            wait=20,
+        )
+        app.close(20)
+        return had
 
-    in_a_thread(serve)
-    assert seen == [os.sched_getaffinity(0)]
+    assert found == [in_a_thread(serve)]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowhooks.cores import spread
 from flowhooks.errors import FlowhooksError
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ class Embedded:
             least), so that a handler that hangs does not stop the others.
         due: reads from the ledger what may run by a time, and how many of a handler at the most.
         clock: tells the time.
-        cores: the processor cores that handlers may use, where the process's other threads keep to one.
     """
 
     def __init__(
@@ -69,13 +67,11 @@ class Embedded:
         threads: int,
         due: Callable[[int, Callable[[str], int]], list[Queued]],
         clock: Clock,
-        cores: frozenset[int] = frozenset(),
     ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due
         self._clock = clock
-        self._cores = cores
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
         self._begun: deque[Queued] = deque()
@@ -252,7 +248,6 @@ class Embedded:
                 del self._lines[queued.handler]
 
     def _work(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
-        spread(self._cores)
         while (taken := self._take()) is not None:
             queued, begun = taken
             try:

@@ -152,7 +152,9 @@ class Settings:
     plugins_deny: tuple[str, ...] = _setting((), kinds.several(kinds.name()), "Names of plugins that are not loaded.")
     safe_mode: bool = _setting(False, kinds.truth(), "Load no plugins at all.")
     one_core: bool = _setting(
-        True, kinds.truth(), "Keep the server's own threads on one processor core; handlers may use all of them."
+        True,
+        kinds.truth(),
+        "Keep the server's own threads on one processor core; handlers that take longer than 5 ms may use all of them.",
     )
     schemas_dir: str = _setting(
         "", kinds.folder(optional=True), "A folder whose schema files replace or add to those that flowhooks has."

@@ -30,7 +30,8 @@ def durable_accept(bench: Bench) -> tuple[list[Figure], list[str]]:
 def outcome(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Answers with the handler's outcome, status 200 alone, ÷ bare.
 
-    Only half of flowhooks' HTTP threads may wait for a handler, so both servers get two for each connection.
+    Only half of flowhooks' HTTP threads may wait for handlers, and half of its runner's may run one of them: so both
+    servers get two HTTP threads for each connection, and the runner as many.
     """
     return _beside_bare(bench, {"": True}, done="run", prefer="", spare=2)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 THREADS = 16
-"""HTTP threads of both servers unless a row says otherwise, and threads of flowhooks' runner: its own defaults."""
+"""HTTP threads of both servers, and threads of flowhooks' runner, unless a row says otherwise: its own defaults."""
 START = 60.0
 """Seconds that a server gets to become ready."""
 STOP = 60.0
@@ -103,7 +103,7 @@ class Site:
             *("--database", str(self.database), "--plugins-dir", str(plugins)),
             *("--config", str(config)),
         ]
-        environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(THREADS)}
+        environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(threads)}
         with _running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
             yield server
 
