@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
+from flowhooks.alert import Alert, AlertCause
 from flowhooks.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import FlowhooksError, Reject, RetryAfter
 from flowhooks.event import Event
@@ -15,6 +16,8 @@ from flowhooks.hookspecs import hookimpl
 from flowhooks.retry import Retry
 
 __all__ = [
+    "Alert",
+    "AlertCause",
     "Delivery",
     "Event",
     "FlowhooksError",

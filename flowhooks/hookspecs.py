@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from flowhooks.alert import Alert
     from flowhooks.delivery import Delivery, Outcome, State
     from flowhooks.event import Event
     from flowhooks.handler import Handler
@@ -101,4 +102,16 @@ def delivery_settled(event: Event, delivery: Delivery, outcome: Outcome, state: 
     """Learn how an attempt ended and in which state that leaves its delivery.
 
     Called after the commit, from the same thread as `event_accepted` and under the same terms.
+    """
+
+
+@hookspec
+def alert_raised(alert: Alert) -> None:
+    """Learn of a cause for which a person should look, to tell that person.
+
+    Called once for each cause, not for each delivery or event that shares it, after it was durably written down,
+    from a thread of its own. A plugin that raises is asked again later, with the same `alert.id`, until it
+    returns or the cause has gone; so one that was killed meanwhile may be told twice.
+
+    Must not wait without end: give whatever it sends through a timeout.
     """

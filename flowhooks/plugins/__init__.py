@@ -20,12 +20,13 @@ from flowhooks.plugins.discovery import find
 from flowhooks.plugins.loading import Denied, Loader, PluginInfo, PluginState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
     from pluggy import HookCaller
 
+    from flowhooks.alert import Alert
     from flowhooks.delivery import Delivery, Outcome, State
     from flowhooks.event import Event
     from flowhooks.handler import Handler
@@ -54,6 +55,7 @@ class Plugins:
     _run: HookCaller = field(repr=False)
     _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _alerted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _blame: Blame = field(repr=False)
 
     @classmethod
@@ -107,6 +109,7 @@ class Plugins:
             _run=loader.shared.hook.run_handler,
             _accepted=loader.calls("event_accepted"),
             _settled=loader.calls("delivery_settled"),
+            _alerted=loader.calls("alert_raised"),
             _blame=loader.blame(),
         )
 
@@ -136,18 +139,30 @@ class Plugins:
         for name, call in self._settled:
             _notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
 
+    @property
+    def alert_listeners(self) -> tuple[str, ...]:
+        """The names of the plugins that want to be told of alerts."""
+        return tuple(name for name, _ in self._alerted)
+
+    def alert_raised(self, alert: Alert, names: Collection[str]) -> list[str]:
+        """Tell those plugins of `names` that listen; the names of those that have taken it. Who raises is logged."""
+        return [name for name, call in self._alerted if name in names and _notify(name, call, alert=alert)]
+
     def guilty(self, exception: BaseException) -> str | None:
         """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
         return self._blame.guilty(exception)
 
 
-def _notify(name: str, call: HookCaller, **arguments: object) -> None:
+def _notify(name: str, call: HookCaller, **arguments: object) -> bool:
+    """Tell one plugin; whether it took it."""
     try:
         call(**arguments)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
         _log.exception("notice_failed", plugin=name, hook=call.name)
+        return False
+    return True
 
 
 def _absent(what: str, name: str, names: Sequence[str]) -> str:

@@ -1,0 +1,53 @@
+"""An alert: a cause for which a person should look, raised once however many deliveries share it.
+
+It must not know who finds causes or who is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class AlertCause(StrEnum):
+    """Why a person should look."""
+
+    DEAD = "dead"
+    """Deliveries of a handler failed for good."""
+    UNKNOWN = "unknown"
+    """Deliveries of a handler may or may not have done their work."""
+    PARKED = "parked"
+    """Events that no handler wants have been parked for too long."""
+    WAITING = "waiting"
+    """Deliveries of a handler have been able to run, or lacked their plugin, for too long."""
+    QUARANTINED = "quarantined"
+    """A plugin could not be loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A cause for which a person should look, as the hook `alert_raised` is told of it.
+
+    While a cause goes on it is raised once; when it has gone and comes again, it is a new alert with a new id.
+
+    Attributes:
+        id: of this alert: the same each time that it is told.
+        cause: why.
+        subject: what it is about: a handler's id, a plugin's name, or what parked events wait for.
+        message: one English sentence for a person: what is the matter, since when, and what to do next.
+        since: from when it has been so, in UTC.
+        count: how many deliveries or events share it now; 1 for a plugin.
+        event_id: one of those events, to begin with; `""` where none is concerned.
+    """
+
+    id: str
+    cause: AlertCause
+    subject: str
+    message: str
+    since: datetime
+    count: int
+    event_id: str = ""

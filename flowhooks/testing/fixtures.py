@@ -1,0 +1,1 @@
+"""The pytest fixtures of the test kit; pytest finds them by itself where flowhooks is installed."""
