@@ -51,8 +51,8 @@ Figures are ratios to the yardstick, except where a unit says otherwise. "At mos
   missing, so that the deliveries wait: what accepting costs by itself. Once while a handler that does nothing runs for
   each of them, in the same process. Any answer that is an error voids the row.
 - **Answer with the outcome**: the same without `Prefer`; only answers with status 200, which say that the handler has
-  succeeded and that this is stored, are counted. Only half of the HTTP threads may wait for handlers, so both servers
-  get two threads for each connection.
+  succeeded and that this is stored, are counted. Only half of the HTTP threads may wait for handlers, and half of
+  the runner's may run one handler: so both servers get two threads for each connection, and the runner as many.
 - **Deliveries run**: call-backs are posted while their plugin is missing, so that their deliveries wait; then the
   server starts with the plugin. Counted from the first claim to the last outcome, by the times in the ledger. The
   yardstick is a quoted figure: a Celery worker on Redis on a machine of this kind.
