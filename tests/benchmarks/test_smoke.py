@@ -106,3 +106,12 @@ def test_an_unknown_row_is_a_wrong_usage():
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "no row typo; there are accept, outcome" in ran.stderr
+
+
+def test_the_stations_are_measured():
+    """The profile prints a figure for every station and every size of batch."""
+    command = [sys.executable, str(HERE / "stations.py"), "--events", "64"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    figures = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines()[2:]]
+    assert len(figures) == 5 + 3 * 4
+    assert all(int(figure) >= 0 for _, figure in figures)

@@ -1,0 +1,166 @@
+"""Where a call-back's processor time goes: each station of its way by itself, in one thread; no HTTP, no waiting.
+
+`python tests/benchmarks/stations.py` prints the table that `docs/explanation/where-time-goes.md` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks import Delivery, OutcomeKind, State, handler, hookimpl, schema
+from flowhooks.clock import Clock
+from flowhooks.event import digest, from_body
+from flowhooks.ledger import NewEvent, Settlement, dialects, migrating
+from flowhooks.ledger.accepting import Accepting
+from flowhooks.ledger.running import Settling
+from flowhooks.ledger.tables import processes
+from flowhooks.ledger.writer import Transaction
+from flowhooks.plugins import Plugins
+from flowhooks.router import Candidate, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flowhooks.delivery import Queued
+
+BODY = {
+    "businessKey": "HT-2026-0042",
+    "callBackProcessClass": "com.cnooc.test.CallbackHandler",
+    "processDefinitionId": "contract_approval:3:8f14e45f-ceea-467f-a8d3-1d2b5c0e7a11",
+    "processDefinitionKey": "contract_approval",
+    "processDefinitionVersion": 3,
+}
+HANDLER = "bench:nothing"
+
+
+class _Takes:
+    """A runner that begins whatever is stored at once, and runs nothing."""
+
+    def reserve(self, _transaction: Transaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
+        return deliveries
+
+    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+        raise NotImplementedError
+
+
+class _Plugin:
+    @hookimpl
+    def handlers(self) -> list[Any]:
+        return [handler(callback_class=BODY["callBackProcessClass"], name="nothing")(lambda _event: None)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batches:
+    """Microseconds of processor time for each call-back, by station, in batches of one size."""
+
+    accept: float
+    settle: float
+    commit: float
+
+
+def _each(function: Callable[[], object], times: int = 5_000) -> float:
+    """Microseconds of processor time for one call."""
+    turns = []
+    for _ in range(5):
+        began = time.thread_time()
+        for _ in range(times):
+            function()
+        turns.append((time.thread_time() - began) / times * 1e6)
+    return median(turns)
+
+
+def _new(clock: Clock, text: str) -> NewEvent:
+    event = from_body(
+        BODY,
+        id=clock.new_id(),
+        source="default",
+        kind="complete",
+        flow_instance_id=clock.new_id(),
+        received_at=datetime.now(UTC),
+    )
+    return NewEvent(
+        event=event,
+        body=text,
+        digest=digest(BODY, ()),
+        state="routed",
+        route={HANDLER: f"class {BODY['callBackProcessClass']}"},
+        deliveries=[(clock.new_id(), HANDLER)],
+        now=clock.now(),
+    )
+
+
+def _settlement(new: NewEvent) -> Settlement:
+    ((delivery_id, _),) = new.deliveries
+    return Settlement(delivery_id, HANDLER, 1, OutcomeKind.SUCCEEDED, "", "", None, State.SUCCEEDED, None, new.now)
+
+
+def _batches(file: Path, size: int, events: int) -> _Batches:
+    clock, text = Clock(), json.dumps(BODY)
+    engine = dialects.open_engine(f"sqlite:///{file}", writing=True)
+    migrating.upgrade(engine)
+    process = clock.new_id()
+    accepting, settling = Accepting(runner=_Takes(), process=process), Settling(runner=_Takes())  # type: ignore[arg-type]  # of a runner, what they call
+    spent = [0.0, 0.0, 0.0]
+    with engine.connect() as connection:
+        with connection.begin():
+            connection.execute(dialects.insert(processes).values(id=process, host="", pid=1, started_at=1))
+        before: list[NewEvent] = []
+        for _ in range(events // size):
+            batch = [_new(clock, text) for _ in range(size)]
+            opened = connection.begin()
+            transaction = Transaction(connection)
+            marks = [time.thread_time()]
+            accepting(transaction, batch)
+            marks.append(time.thread_time())
+            if before:
+                settling(transaction, [_settlement(new) for new in before])
+            marks.append(time.thread_time())
+            opened.commit()
+            marks.append(time.thread_time())
+            spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:], strict=False)]
+            before = batch
+    engine.dispose()
+    return _Batches(*(total / events * 1e6 for total in spent))
+
+
+@click.command()
+@click.option("--events", type=int, default=4_000, show_default=True, help="Call-backs for each size of batch.")
+def main(events: int) -> None:
+    """Print microseconds of processor time for each call-back, by station."""
+    clock, raw, text = Clock(), json.dumps(BODY).encode(), json.dumps(BODY)
+    schemas = schema.Schemas.load()
+    plugins = Plugins.load(
+        dirs=[], allow=[], deny=[], safe_mode=False, sections={}, entry_points=[], objects={"bench": _Plugin()}
+    )
+    router = Router(Candidate(one.id, one.selectors) for one in plugins.handlers.values())
+    event = _new(clock, text).event
+    one = plugins.handlers[HANDLER]
+    delivery = Delivery(id=clock.new_id(), event_id=event.id, handler=HANDLER, attempt=1)
+    click.echo("| station | µs |\n|---|---|")
+    for name, function in {
+        "strict JSON": lambda: schema.parse(raw),
+        "JSON Schema": lambda: schemas.check_body("complete", BODY),
+        "event and digest": lambda: _new(clock, text),
+        "route": lambda: router.route(event),
+        "hook call": lambda: plugins.run_handler(one, event, delivery),
+    }.items():
+        click.echo(f"| {name} | {_each(function):.0f} |")
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (1, 4, 16, 64):
+            found = _batches(Path(folder) / f"{size}.db", size, events)
+            click.echo(f"| accept, in batches of {size} | {found.accept:.0f} |")
+            click.echo(f"| settle, in batches of {size} | {found.settle:.0f} |")
+            click.echo(f"| commit, in batches of {size} | {found.commit:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
