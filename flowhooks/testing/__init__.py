@@ -1,1 +1,48 @@
-"""The plugin authors' test kit."""
+"""The plugin authors' test kit: flowhooks under test, without a server and without waiting.
+
+    from flowhooks.testing import exactly_once, make_event
+
+    def test_a_contract_is_archived(flowhooks_app):
+        app = flowhooks_app(my_plugin)
+        answer = app.post("4711", callBackProcessClass="com.example.ContractSigned")
+        assert answer.json == {"success": True}
+
+It must not know any plugin, nor be needed by anything that serves. The names below are loaded when they are
+asked for: pytest imports this package in every environment in which flowhooks is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from flowhooks.testing.clock import HandClock
+    from flowhooks.testing.events import make_event
+    from flowhooks.testing.once import exactly_once
+    from flowhooks.testing.report import Finding, Report
+    from flowhooks.testing.seen import Answer, DeliverySeen
+    from flowhooks.testing.under_test import AppUnderTest
+
+__all__ = ["Answer", "AppUnderTest", "DeliverySeen", "Finding", "HandClock", "Report", "exactly_once", "make_event"]
+
+_HOMES: Final = {
+    "Answer": "seen",
+    "AppUnderTest": "under_test",
+    "DeliverySeen": "seen",
+    "Finding": "report",
+    "HandClock": "clock",
+    "Report": "report",
+    "exactly_once": "once",
+    "make_event": "events",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

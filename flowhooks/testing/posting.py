@@ -1,0 +1,70 @@
+"""A call-back sent through a WSGI app, without a socket; it must not know what the test wants of it."""
+
+from __future__ import annotations
+
+from concurrent import futures
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from falcon.testing import Result, simulate_post
+
+from flowhooks.delivery import State
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.testing.seen import Answer
+from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.app import App
+
+
+def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> Answer:
+    """Send a call-back, and wait for its answer, but for nothing that needs the clock to be moved.
+
+    Args:
+        app: the app behind `web`.
+        web: the WSGI app.
+        path: the flow instance id and the kind.
+        text: the body.
+        headers: all of them.
+    """
+    flow_instance_id, kind = path
+    address = f"/flow/{quote(flow_instance_id, safe='')}/call-back/{quote(kind, safe='')}"
+    # In a thread of its own: this one looks meanwhile whether the answer waits for a clock that stands still.
+    with futures.ThreadPoolExecutor(1, "post") as pool:
+        future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers))
+        while not futures.wait([future], LOOK_EVERY).done:
+            _release_who_waits_for_the_clock(app, flow_instance_id)
+    return _answer(future.result())
+
+
+def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
+    """Have the answers go out that wait for a delivery whose time cannot come while the clock stands still."""
+    now = app.clock.now()
+    wanted = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
+    try:
+        found = app.ledger.page(wanted, limit=MOST_EVENTS)
+    except FlowhooksError:
+        return  # the ledger cannot be read just now: the answer says so
+    for stored in found:
+        for one in stored.standings:
+            if one.state is State.WAITING and one.due_at is not None and one.due_at > now:
+                app.watches.tell(stored.event.id, replace(one, due_at=None))
+
+
+def _answer(result: Result) -> Answer:
+    try:
+        body = result.json
+    except ValueError:
+        body = None
+    said = body if isinstance(body, dict) else {}
+    return Answer(
+        status=result.status_code,
+        json=body,
+        event_id=result.headers.get("Flowhooks-Event") or "",
+        message=str(said.get("message") or ""),
+        headers=result.headers,
+    )

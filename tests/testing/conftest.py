@@ -1,0 +1,60 @@
+"""Plugins as their authors have them: modules that can be imported, and work that is done in a database file."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+import sys
+from contextlib import closing
+from textwrap import dedent
+
+import pytest
+
+
+class World:
+    """The world outside of a plugin: bookings in a SQLite file, in which nothing keeps one from being made twice."""
+
+    def __init__(self, file):
+        self.file = file
+        with self.open() as connection, connection:
+            connection.execute("CREATE TABLE bookings (flow TEXT)")
+            connection.execute("CREATE TABLE seen (delivery TEXT PRIMARY KEY)")
+
+    def open(self):
+        """A connection."""
+        return closing(sqlite3.connect(self.file, timeout=20))
+
+    def book(self, flow):
+        """Make a booking, at once and for ever."""
+        with self.open() as connection, connection:
+            connection.execute("INSERT INTO bookings VALUES (?)", (flow,))
+
+    def booked(self, event):
+        """How many bookings there are for an event."""
+        with self.open() as connection:
+            return connection.execute(
+                "SELECT count(*) FROM bookings WHERE flow = ?", (event.flow_instance_id,)
+            ).fetchone()[0]
+
+
+@pytest.fixture
+def world(tmp_path):
+    """The world outside of the plugin."""
+    return World(tmp_path / "world.db")
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module called `acme_NAME` and import it; it is forgotten at the end."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = []
+
+    def write(name, text):
+        made.append(f"acme_{name}")
+        (tmp_path / f"acme_{name}.py").write_text(dedent(text))
+        importlib.invalidate_caches()
+        return importlib.import_module(f"acme_{name}")
+
+    yield write
+    for name in made:
+        sys.modules.pop(name, None)

@@ -1,0 +1,80 @@
+"""Events and a clock made by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from flowhooks.event import from_body
+from flowhooks.testing import HandClock, make_event
+
+
+def test_an_event_is_made_as_of_a_body():
+    """The names of Python and those of the body lead to the same event as a call-back does."""
+    event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, amount=3, note=None)
+    body = {
+        "businessKey": "HT-1",
+        "callBackProcessClass": "C",
+        "processDefinitionKey": "k",
+        "processDefinitionVersion": 3,
+        "amount": 3,
+    }
+    assert event == from_body(
+        body,
+        id=event.id,
+        source="default",
+        kind="complete",
+        flow_instance_id="1",
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    again = make_event(**body)
+    assert (again.business_key, again.process_definition_key, again.data) == ("HT-1", "k", body)
+
+
+def test_what_is_left_out_is_absent():
+    """Nothing is invented but an id, which is new each time; the key comes out of the id as it does in a server."""
+    event, other = make_event(), make_event(process_definition_id="leave:3:17")
+    assert (event.business_key, event.callback_class, event.process_definition_key, event.data) == (
+        None,
+        None,
+        None,
+        {},
+    )
+    assert event.id != other.id
+    assert other.process_definition_key == "leave"
+
+
+def test_the_rest_can_be_chosen():
+    """Instance, kind, source, id and time are as given."""
+    time = datetime(2026, 5, 1, tzinfo=UTC)
+    event = make_event(flow_instance_id="17", kind="cancel", source="hr", id="e", received_at=time)
+    assert (event.flow_instance_id, event.kind, event.source, event.id, event.received_at) == (
+        "17",
+        "cancel",
+        "hr",
+        "e",
+        time,
+    )
+
+
+def test_a_member_is_given_once():
+    """A member by both of its names is refused, and so is what JSON cannot hold."""
+    with pytest.raises(TypeError, match="given twice: businessKey"):
+        make_event(business_key="1", businessKey="2")
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        make_event(amount=object())
+
+
+def test_the_clock_stands_still():
+    """It begins at the same moment, goes by what it is told, and its ids sort."""
+    clock = HandClock()
+    ids = [clock.new_id(), clock.new_id()]
+    before = clock.now()
+    clock.advance(1, minutes=2, hours=3, days=4)
+    assert clock.now() - before == (1 + 120 + 3 * 3600 + 4 * 86400) * 1_000_000
+    ids.append(clock.new_id())
+    assert ids == sorted(set(ids))
+    assert clock.chance() == 0
+    with pytest.raises(ValueError, match="forward only"):
+        clock.advance(-1)

@@ -1,0 +1,118 @@
+"""The pytest plugin: found by itself, cheap where nobody uses it, and it says when something is wrong at the end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+pytest_plugins = ["pytester"]
+
+HANDLER = """
+    import threading
+    import pytest
+    from flowhooks import Retry, handler
+
+    @handler(process_key="leave", retry=Retry())
+    def grant(event, delivery):
+        if delivery.attempt == 1:
+            raise OSError("not yet")
+"""
+
+
+def test_the_fixtures_are_found_by_themselves(pytester):
+    """A test that asks for the fixtures runs without a conftest, with every warning an error."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makepyfile(
+        HANDLER
+        + """
+    def test_it(flowhooks_app, flowhooks_clock):
+        app, other = flowhooks_app(grant), flowhooks_app(grant)
+        answer = app.post("1", processDefinitionKey="leave")
+        app.wait_for(answer.event_id, "waiting")
+        assert app.clock is flowhooks_clock
+        flowhooks_clock.advance(minutes=1)
+        app.wait_for(answer.event_id, "succeeded")
+        assert app.folder != other.folder
+        app.crash()
+    """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_a_project_without_flowhooks_notices_nothing(pytester):
+    """Where no test asks for the fixtures, nothing of the kit and of the server is imported."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makepyfile(
+        """
+    import sys
+
+    def test_it():
+        assert "flowhooks.testing.fixtures" in sys.modules
+        heavy = {"falcon", "sqlalchemy", "alembic", "jsonschema", "structlog", "flowhooks.app", "flowhooks.clock"}
+        assert heavy & set(sys.modules) == set()
+    """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_books_that_do_not_balance_are_an_error_at_the_end(pytester):
+    """All apps are closed, and what is wrong with one is said by the test that opened it."""
+    pytester.makepyfile(
+        HANDLER
+        + """
+    import sqlite3
+
+    def test_it(flowhooks_app):
+        app, other = flowhooks_app(grant), flowhooks_app(grant)
+        other.post("1", processDefinitionKey="leave")
+        with sqlite3.connect(other.folder / "flowhooks.db", timeout=20) as connection:
+            connection.execute("DELETE FROM attempts")
+        connection.close()
+
+    def test_after(flowhooks_app):
+        flowhooks_app(grant)
+    """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*do not balance*does not have the attempts that it counts*"])
+
+
+def test_failures_point_into_the_test(pytester):
+    """A wait in vain shows the line of the test, not the kit's own code."""
+    pytester.makepyfile(
+        HANDLER
+        + """
+    def test_it(flowhooks_app):
+        app = flowhooks_app(grant)
+        answer = app.post("1", processDefinitionKey="leave")
+        app.wait_for(answer.event_id, "dead")
+    """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--tb=short")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*: in test_it", '*app.wait_for(answer.event_id, "dead")*', "E *waited for the delivery of handlers:grant*"]
+    )
+    result.stdout.no_fnmatch_line("*under_test.py*")
+
+
+def test_the_names_are_loaded_when_they_are_asked_for():
+    """The package lists its names, gives each, and refuses others; to import it costs next to nothing."""
+    code = """
+import sys
+import flowhooks.testing as kit
+assert "sqlalchemy" not in sys.modules
+assert set(kit.__all__) <= set(dir(kit))
+for name in kit.__all__:
+    assert getattr(kit, name).__name__ == name
+from flowhooks.testing import exactly_once
+assert callable(exactly_once)
+try:
+    kit.nothing
+except AttributeError as error:
+    assert str(error) == "module 'flowhooks.testing' has no attribute 'nothing'"
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

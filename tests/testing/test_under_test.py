@@ -1,0 +1,390 @@
+"""A real flowhooks for a plugin's tests: what it is asked, what it answers, and what it says when a test is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import flowhooks_contracts
+import pytest
+
+from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
+from flowhooks.testing import AppUnderTest
+
+
+@pytest.fixture
+def app_of(clock, tmp_path_factory):
+    """Make an `AppUnderTest`; all are closed at the end."""
+    made = []
+
+    def make(*plugins, **given):
+        made.append(AppUnderTest(*plugins, clock=clock_of(given), folder=tmp_path_factory.mktemp("app"), **given))
+        return made[-1]
+
+    def clock_of(given):
+        return given.pop("clock", None)
+
+    yield make
+    for app in made:
+        app.close()
+
+
+SILENT = OSError("payroll does not answer")
+
+
+def failing(times, error=SILENT, **given):
+    """A handler that fails the first times; it counts its attempts in `attempts`."""
+    attempts = []
+
+    @handler(process_key="leave", name="grant", **given)
+    def grant(event):
+        """Grant it."""
+        attempts.append(event.flow_instance_id)
+        if len(attempts) <= times:
+            raise error
+        return {"granted": len(attempts)}
+
+    return grant, attempts
+
+
+def test_a_call_back_goes_the_whole_way(app_of):
+    """An answer as the engine gets it, and the delivery, the event and its result as the ledger has them."""
+    grant, attempts = failing(0)
+    app = app_of(grant)
+    answer = app.post("17", processDefinitionKey="leave", businessKey="L-1")
+    assert (answer.status, answer.json, answer.message) == (200, {"success": True}, "")
+    assert answer.headers["flowhooks-event"] == answer.event_id
+    (delivery,) = app.deliveries(answer.event_id)
+    assert delivery == app.delivery(answer.event_id, "grant") == app.delivery(answer.event_id, "handlers:grant")
+    assert (delivery.handler, delivery.state, delivery.attempt) == ("handlers:grant", "succeeded", 1)
+    assert (delivery.outcome, delivery.result, delivery.due_at) == (OutcomeKind.SUCCEEDED, {"granted": 1}, None)
+    assert app.event(answer.event_id).business_key == "L-1"
+    assert app.events() == (app.event(answer.event_id),)
+    assert attempts == ["17"]
+
+
+def test_a_refusal_is_what_the_engine_gets(app_of):
+    """What the schema refuses has no event, and says why, in the language that was asked for."""
+    app = app_of(failing(0)[0])
+    answer = app.post("17", processDefinitionVersion="three", headers={"Accept-Language": "zh"})
+    assert (answer.status, answer.event_id) == (422, "")
+    assert "类型应为" in answer.message
+    assert app.post("a/b").status == 422
+    assert app.post("17", kind="cancel").status == 404
+    assert app.events() == ()
+
+
+def test_a_retry_runs_when_the_clock_is_moved(app_of):
+    """The answer does not wait for a time that cannot come; the retry runs as soon as it has come."""
+    grant, attempts = failing(1, retry=Retry())
+    app = app_of(grant)
+    answer = app.post("17", processDefinitionKey="leave")
+    assert answer.status == 202
+    delivery = app.wait_for(answer.event_id, "waiting")
+    assert (delivery.attempt, delivery.outcome, delivery.error) == (1, "failed", "OSError: payroll does not answer")
+    assert "raise error" in delivery.traceback
+    assert delivery.due_at == datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+    app.advance(seconds=4.9)
+    app.advance(seconds=0.1)
+    assert app.wait_for(answer.event_id, "succeeded").attempt == 2
+    assert len(attempts) == 2
+    assert app.post("17", processDefinitionKey="leave").status == 200
+    assert len(attempts) == 2
+
+
+def test_everything_is_settled(app_of):
+    """`settle` goes from one due time to the next: all attempts of a handler that fails, and those of others."""
+    never, attempts = failing(99, retry=Retry(attempts=4))
+    app = app_of(never)
+    answers = [app.post(str(number), processDefinitionKey="leave") for number in range(2)]
+    app.settle(answers[0].event_id)
+    assert app.delivery(answers[0].event_id).state is State.DEAD
+    app.settle()
+    assert {app.delivery(one.event_id).state for one in answers} == {State.DEAD}
+    assert len(attempts) == 8
+
+
+def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
+    """A delivery whose probe never knows stays unknown, and `settle` does not go on asking."""
+    entered = threading.Event()
+    go_on = threading.Event()
+    asked = []
+
+    @handler(process_key="leave", probe=lambda event, delivery: asked.append(delivery.id))
+    def announce(event):
+        entered.set()
+        assert go_on.wait(20)
+
+    app = app_of(announce)
+    answer = app.post("17", processDefinitionKey="leave", wait=0)
+    assert entered.wait(20)
+    app.crash()
+    go_on.set()
+    app.restart()
+    app.settle()
+    assert app.delivery(answer.event_id).state is State.UNKNOWN
+    assert asked
+    with pytest.raises(AssertionError, match=r"its probe could not tell.*call advance\(\d+\)"):
+        app.wait_for(answer.event_id, "succeeded")
+
+
+def test_a_crash_is_what_a_killed_process_leaves(app_of):
+    """What ran is lost; with `retry=` it runs again, without it is unknown; what was settled stays."""
+    go_on = threading.Event()
+    entered = threading.Semaphore(0)
+
+    @handler(process_key="leave", retry=Retry())
+    def again(event, delivery):
+        entered.release()
+        assert delivery.attempt == 2 or go_on.wait(20)
+
+    @handler(process_key="leave")
+    def once(event):
+        entered.release()
+        assert go_on.wait(20)
+
+    app = app_of(again, once)
+    answer = app.post("17", processDefinitionKey="leave", wait=0)
+    for _ in range(2):
+        assert entered.acquire(timeout=20)
+    app.crash()
+    with pytest.raises(AssertionError, match=r"crashed or closed: call restart\(\)"):
+        app.post("18")
+    app.restart()
+    go_on.set()
+    app.settle()
+    assert app.wait_for(answer.event_id, "succeeded", "again").attempt == 2
+    assert app.wait_for(answer.event_id, "unknown", "once").outcome == "lost"
+    app.restart()
+    assert app.delivery(answer.event_id, "once").state is State.UNKNOWN
+
+
+def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
+    """An installed plugin has its entry point's name, its settings and its kinds of call-back."""
+    app = app_of(
+        flowhooks_contracts,
+        settings={"contracts": {"database": str(tmp_path / "c.db"), "outbox": str(tmp_path / "o.txt")}},
+    )
+    made_of = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-1"}
+    answer = app.post("17", **made_of)
+    assert app.delivery(answer.event_id).handler == "contracts:archive_contract"
+    answer = app.post("17", kind="cancel", cancelReason="withdrawn", **made_of)
+    assert answer.status == 200
+    flowhooks_contracts.configure({})
+
+
+def test_names_of_plugins(app_of, module):
+    """A module has its own name, objects have numbers, handlers are together; a name can be chosen."""
+    leave = module(
+        "leave",
+        """
+        from flowhooks import handler, hookimpl
+
+        @handler(every=True)
+        def grant(event): ...
+
+        @hookimpl
+        def handlers(): return [grant]
+        """,
+    )
+    first, second = (SimpleNamespace(handlers=hookimpl(lambda: [failing(0)[0]])) for _ in range(2))
+    app = app_of(leave, first, second, failing(0)[0], names={"chosen": failing(0)[0]})
+    assert set(app.handlers) == {
+        "acme_leave:grant",
+        "plugin:grant",
+        "plugin2:grant",
+        "handlers:grant",
+        "chosen:grant",
+    }
+
+
+def test_an_engine_with_a_credential(app_of):
+    """A handler that listens to one engine gets its call-backs, and not another's."""
+
+    @handler(every=True, source="hr")
+    def grant(event): ...
+
+    app = app_of(grant, sources=["hr", "erp"])
+    assert app.event(app.post("1").event_id).source == "hr"
+    other = app.post("1", source="erp")
+    assert app.deliveries(other.event_id) == ()
+    with pytest.raises(KeyError):
+        app.post("1", source="crm")
+    with pytest.raises(KeyError, match="give sources="):
+        app_of(grant).post("1", source="hr")
+
+
+def test_members_that_are_called_like_arguments(app_of):
+    """A body may have members called kind, wait or source."""
+    app = app_of(failing(0)[0])
+    answer = app.post("1", processDefinitionKey="leave", also={"kind": "annual", "wait": 1}, days=3)
+    assert app.event(answer.event_id).data == {
+        "kind": "annual",
+        "wait": 1,
+        "days": 3,
+        "processDefinitionKey": "leave",
+    }
+
+
+def test_what_nobody_wants_is_parked(app_of):
+    """It is listed, and asking for its delivery says what was sent and what the handlers listen to."""
+    app = app_of(failing(0)[0])
+    answer = app.post("1", processDefinitionKey="leaf")
+    assert answer.status == 202
+    assert app.parked() == (app.event(answer.event_id),)
+    with pytest.raises(AssertionError) as raised:
+        app.wait_for(answer.event_id, "succeeded")
+    assert "is parked, for no handler wants it" in str(raised.value)
+    assert "processDefinitionKey 'leaf'" in str(raised.value)
+    assert "handlers:grant listens to process_keys=['leave'], kind='complete'" in str(raised.value)
+
+
+# What is wrong is said at once
+
+
+def test_a_quarantined_plugin_is_said_at_once(module):
+    """The reason and the plugin's own traceback come with the error."""
+    broken = module(
+        "broken",
+        """
+        from flowhooks import hookimpl
+
+        @hookimpl
+        def handlers():
+            return what_is_not_there
+        """,
+    )
+    with pytest.raises(FlowhooksError) as raised:
+        AppUnderTest(broken)
+    said = str(raised.value)
+    assert said.startswith("plugin 'acme_broken' (object): NameError: name 'what_is_not_there' is not defined")
+    assert "return what_is_not_there" in said
+
+
+@pytest.mark.parametrize("thing", [None, "contracts", dict, lambda event: None])
+def test_what_is_no_plugin_is_refused(thing):
+    """A name, a class or a function that @handler has not seen is no plugin."""
+    with pytest.raises(FlowhooksError, match="handlers made by @handler, not"):
+        AppUnderTest(thing)
+
+
+def test_a_section_of_nobody_is_refused():
+    """Settings for a plugin that is not there are a slip, and so are two plugins of one name."""
+    with pytest.raises(FlowhooksError, match=r"no plugin is called 'leave'; there are handlers"):
+        AppUnderTest(failing(0)[0], settings={"leave": {}})
+    with pytest.raises(FlowhooksError, match="two plugins would be called 'handlers'"):
+        AppUnderTest(failing(0)[0], names={"handlers": failing(0)[0]})
+
+
+def test_what_has_no_effect_is_a_warning(module):
+    """A hook that lacks its mark, and settings that nobody takes, are what pytest shows as warnings."""
+    leave = module(
+        "forgetful",
+        """
+        from flowhooks import hookimpl
+
+        def configure(settings): ...
+
+        @hookimpl
+        def handlers(): return []
+        """,
+    )
+    with pytest.warns(UserWarning, match="function 'configure' .* without @hookimpl"):
+        AppUnderTest(leave).close()
+
+
+def test_a_wait_in_vain_says_what_is_instead(app_of):
+    """What was waited for, what is, its error with the traceback, and what would move it; at once."""
+    grant, _ = failing(1, retry=Retry())
+    app = app_of(grant)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError) as raised:
+        app.wait_for(event_id, "succeeded")
+    said = str(raised.value)
+    assert said.startswith(
+        "waited for the delivery of handlers:grant to be 'succeeded', but it is 'waiting' in attempt 1: "
+        "it is due again in 5 seconds, and the clock stands still: call advance(5)\n"
+        "its error: OSError: payroll does not answer\n"
+        "Traceback"
+    )
+    app.advance(5)
+    app.wait_for(event_id, "succeeded", attempt=2)
+    with pytest.raises(AssertionError, match="to be 'succeeded' in attempt 3, but it is 'succeeded' in attempt 2"):
+        app.wait_for(event_id, "succeeded", attempt=3)
+    with pytest.raises(ValueError, match="'done' is not a valid State"):
+        app.wait_for(event_id, "done")
+
+
+def test_a_wait_for_what_still_runs_ends(app_of):
+    """A handler that does not come to an end is waited for as long as was said."""
+    go_on = threading.Event()
+
+    @handler(process_key="leave")
+    def grant(event):
+        assert go_on.wait(20)
+
+    app = app_of(grant)
+    event_id = app.post("1", processDefinitionKey="leave", wait=0).event_id
+    with pytest.raises(AssertionError, match=r"it is '(running|waiting)' in attempt [01]: 0.05 seconds have passed"):
+        app.wait_for(event_id, "succeeded", timeout=0.05)
+    go_on.set()
+    app.wait_for(event_id, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "said"),
+    [
+        (Reject("there is no such leave"), "dead", "it is dead, and stays so by itself"),
+        (None, "succeeded", "succeeded"),
+    ],
+)
+def test_a_settled_delivery_is_not_waited_for(app_of, error, state, said):
+    """What cannot change any more ends the waiting at once."""
+    app = app_of(failing(1 if error else 0, error)[0])
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError, match=said):
+        app.wait_for(event_id, "waiting")
+    app.wait_for(event_id, state)
+
+
+def test_several_deliveries_have_to_be_told_apart(app_of):
+    """An event with two deliveries is asked for with the handler's name; a wrong name is said."""
+    grant = failing(0)[0]
+
+    @handler(process_key="leave")
+    def tell(event): ...
+
+    app = app_of(grant, tell)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    with pytest.raises(AssertionError, match="has deliveries of handlers:grant, handlers:tell: say which one"):
+        app.delivery(event_id)
+    with pytest.raises(AssertionError, match="has no delivery of 'told', only of"):
+        app.delivery(event_id, "told")
+    assert [one.handler for one in app.deliveries(event_id, "tell")] == ["handlers:tell"]
+
+
+def test_the_books_are_checked_at_the_end():
+    """A ledger that somebody has changed is found out when the app is closed."""
+    app = AppUnderTest(failing(0)[0])
+    app.post("1", processDefinitionKey="leave")
+    with closing(sqlite3.connect(app.folder / "flowhooks.db", timeout=20)) as connection, connection:
+        connection.execute("UPDATE deliveries SET state = 'dead'")
+    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*does not agree with its last"):
+        app.close()
+    assert not app.folder.exists()
+    app.close()
+
+
+def test_it_is_a_context_manager():
+    """It is closed at the end, and what failed inside is what is raised."""
+    with AppUnderTest(failing(0)[0]) as app:
+        assert app.post("1", processDefinitionKey="leave").status == 200
+    assert not app.folder.exists()
+    with pytest.raises(AssertionError, match="was closed"):
+        app.restart()
+    with pytest.raises(ZeroDivisionError), AppUnderTest() as app:
+        raise ZeroDivisionError
+    assert not app.folder.exists()
