@@ -85,6 +85,18 @@ def known(connection: Connection) -> list[KnownHandler]:
     ]
 
 
+def retired(connection: Connection) -> frozenset[str]:
+    """The ids of the handlers that were retired and have not been loaded since."""
+    return frozenset(connection.execute(select(handlers.c.id).where(handlers.c.retired_at.is_not(None))).scalars())
+
+
+def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:
+    """Forget handlers until they are loaded again; the ids of those that were known. What is stored for them stays."""
+    known_ones = handlers.c.id.in_(dialects.keys("ids")) & handlers.c.retired_at.is_(None)
+    forgotten = update(handlers).where(known_ones).values(retired_at=now).returning(handlers.c.id)
+    return frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
+
+
 def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
 

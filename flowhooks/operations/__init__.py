@@ -20,7 +20,7 @@ class Desk:
     Attributes:
         ledger: the ledger, for writing.
         router: the present look-up.
-        absent: ids of handlers that are known but not loaded.
+        absent: ids of handlers that are known, or were, but are not loaded.
         clock: time and ids.
     """
 

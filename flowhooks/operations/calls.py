@@ -14,6 +14,7 @@ from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.drain import drain
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.retire import retire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,6 +89,12 @@ def _text(key: str, value: Any) -> str:
     return value
 
 
+def _texts(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise SettingsError(f"{key} is a list of strings")
+    return value
+
+
 def _truth(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{key} is true or false")
@@ -105,5 +112,6 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
     "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
     "drain": (drain, {"dry_run": _truth, "after": _text}),
+    "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
 }
 """Every operation, with the arguments that it takes and how each is read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -11,9 +12,12 @@ from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.rerouting import Rerouted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flowhooks.ledger.reading import Stored
     from flowhooks.ledger.rerouting import ParkedGroup
     from flowhooks.operations import Desk
+    from flowhooks.router import Router
 
 AT_ONCE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""
@@ -70,6 +74,17 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
 def wanted_by_now(desk: Desk) -> int:
     """How many parked events somebody wants by now; found without reading each of them."""
     return sum(group.events for group in desk.ledger.parked() if not desk.router.route(_like(group)).parked)
+
+
+def parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> dict[str, int]:
+    """How many parked events each handler wants by now, by its class or its key; those that none wants left out."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        route = router.route(_like(group))
+        if not route.parked:
+            # One that takes every event had its delivery when the event came, or was not there then.
+            counts.update({one: group.events for one, why in route.handlers.items() if not why.startswith("every")})
+    return dict(counts)
 
 
 def _like(group: ParkedGroup) -> Event:

@@ -32,7 +32,8 @@ class Plugin:
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     """A started app with one event, of whose deliveries one is dead and one has succeeded."""
-    app = App(Settings(database=str(tmp_path_factory.mktemp("replay") / "ledger.db")), objects={"two": Plugin()})
+    database = str(tmp_path_factory.mktemp("replay") / "ledger.db")
+    app = App(Settings(database=database, plugins_allow=("two",)), objects={"two": Plugin()})
     app.start()
     call_back = CallBack(
         source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"

@@ -28,11 +28,19 @@ _ABSENT: Final = {
     "quarantined": ("the plugin cannot be used", "mend the plugin"),
     "denied": ("the settings keep the plugin out", "take it off plugins_deny, or put it on plugins_allow"),
     "missing": (
-        "the plugin is not installed, or has no such handler any more",
-        "bring it back; if it is a single file, name its folder: --plugins-dir or plugins_dirs",
+        "the plugin is not installed",
+        (
+            "bring it back (a single file: name its folder, --plugins-dir or plugins_dirs); "
+            "if it is gone for good, `flowhooks plugins uninstall {plugin}`"
+        ),
     ),
 }
 """What keeps a handler away, and what to do, by its standing in the look-up."""
+_REMOVED: Final = (
+    "the plugin is loaded, and has no such handler any more",
+    "bring it back; if it was renamed or removed for good, `flowhooks plugins uninstall {plugin} --handler {handler}`",
+)
+"""The same where the plugin is there without it."""
 _MOST_NAMED: Final = 5
 
 
@@ -93,7 +101,8 @@ def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:
             "plugins",
             "no plugin is installed",
             "every call-back will be parked" if settings.unrouted == "park" else "every call-back will be refused",
-            "install one, or name a folder of single-file plugins: --plugins-dir or plugins_dirs",
+            "install one (`flowhooks plugins new` makes one), "
+            "or name a folder of single-file plugins: --plugins-dir or plugins_dirs",
         )
 
 
@@ -107,7 +116,7 @@ def _plugin(info: PluginInfo) -> Finding:
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
-        "mend it; `flowhooks check --json` has its traceback" if info.traceback else "mend it",
+        f"mend it; `flowhooks plugins show {info.name}` has its traceback" if info.traceback else "mend it",
         traceback=info.traceback,
     )
 
@@ -118,15 +127,18 @@ def _routes(plugins: Plugins, known: Sequence[KnownHandler], settings: Settings)
     for one in known:
         if one.id in found.absent:
             plugins_of.setdefault((one.id.partition(":")[0], found.absent[one.id]), []).append(one)
+    loaded = {info.name for info in plugins.infos if info.state == "loaded"}
     for (plugin, state), missing in plugins_of.items():
         names = ", ".join(one.id for one in missing[:_MOST_NAMED]) + (", …" if len(missing) > _MOST_NAMED else "")
         why, to_do = _ABSENT[state]
+        if plugin in loaded:
+            why, to_do = _REMOVED
         yield trouble(
             "handlers",
             f"of plugin {plugin}, {_several(len(missing), 'handler')} known to the ledger "
             f"{'is' if len(missing) == 1 else 'are'} not loaded: {names}",
             f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}, and their deliveries wait",
-            to_do,
+            to_do.format(plugin=plugin, handler=missing[0].id.partition(":")[2]),
         )
     handlers = len(plugins.handlers) + len(found.absent)
     yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")

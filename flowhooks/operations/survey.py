@@ -1,0 +1,115 @@
+"""Survey: every plugin that is there or was, and what is stored for its handlers; it must not change anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.operations.drain import parked_by_handler
+from flowhooks.operations.lookup import lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowhooks.handler import Handler, Selectors
+    from flowhooks.ledger import Reader
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.plugins import PluginInfo, Plugins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A handler that is loaded, that the ledger remembers, or that something is still stored for.
+
+    Attributes:
+        id: `plugin:name`.
+        standing: `"present"`, or why it is not: `"quarantined"`, `"denied"`, `"missing"`, or `"retired"`.
+        selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
+        handler: itself, where it is present.
+        backlog: what is stored for it.
+    """
+
+    id: str
+    standing: str
+    selectors: Selectors | None
+    handler: Handler | None
+    backlog: Backlog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """A plugin that was found, or that only the ledger remembers.
+
+    Attributes:
+        name: its name.
+        state: as it was found, `"loaded"`, `"quarantined"` or `"denied"`; else `"missing"`, or `"retired"` if the
+            ledger has forgotten its handlers and something is still stored for them.
+        info: what loading it found out; None where it was not found.
+        handlers: its handlers, by id.
+    """
+
+    name: str
+    state: str
+    info: PluginInfo | None
+    handlers: tuple[Listed, ...]
+
+
+def survey(plugins: Plugins, reader: Reader | None, ignore_keys: Iterable[str] = ()) -> tuple[Surveyed, ...]:
+    """Look at every plugin; those that were found first, in the order in which they were registered.
+
+    Args:
+        plugins: what was found.
+        reader: the ledger; None where there is none.
+        ignore_keys: values of `processDefinitionKey` whose events need no handler.
+
+    Raises:
+        LedgerUnusable: the ledger cannot be read.
+    """
+    known: list[KnownHandler] = reader.known() if reader else []
+    stored: dict[str, Backlog] = {}
+    found = lookup(plugins, known, ignore_keys)
+    if reader:
+        with reader.connection() as connection:
+            stored = dict(backlog(connection))
+        for handler, events in parked_by_handler(found.router, reader.parked()).items():
+            stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
+    selectors = {one.id: one.selectors for one in known}
+    selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
+    listed: dict[str, list[Listed]] = {}
+    for one in sorted({*selectors, *stored}):
+        listed.setdefault(one.partition(":")[0], []).append(
+            Listed(
+                id=one,
+                standing=found.standing(one) if one in selectors else "retired",
+                selectors=selectors.get(one),
+                handler=plugins.handlers.get(one),
+                backlog=stored.get(one, Backlog()),
+            )
+        )
+    return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))
+
+
+def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
+    """Of two plugins of one name the first has the handlers: ids in the ledger are its."""
+    seen: set[str] = set()
+    surveyed = []
+    for info in infos:
+        handlers = () if info.name in seen else tuple(listed.get(info.name, ()))
+        seen.add(info.name)
+        surveyed.append(Surveyed(name=info.name, state=info.state, info=info, handlers=handlers))
+    return surveyed
+
+
+def _gone(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
+    here = {info.name for info in infos}
+    return [
+        Surveyed(
+            name=name,
+            state="retired" if all(one.standing == "retired" for one in handlers) else "missing",
+            info=None,
+            handlers=tuple(handlers),
+        )
+        for name, handlers in listed.items()
+        if name not in here
+    ]

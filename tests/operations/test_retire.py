@@ -1,0 +1,131 @@
+"""Retire: what the ledger forgets gets nothing more, and nothing that is stored is lost by it."""
+
+from __future__ import annotations
+
+from flowhooks import Retry, State
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.calls import perform
+from flowhooks.operations.replay import replay
+from flowhooks.operations.retire import retire
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def due(flow):
+    """What a runner would find, ever."""
+    return flow.app.ledger.due(flow.clock.now() + 10**15, lambda _handler: 100)
+
+
+def test_what_is_retired_is_known_no_longer(house, listens):
+    """Nobody waits for it from the next start on: what only it wanted is parked, and no start misses it."""
+    house.open(listens(nothing), start=False).close()
+    flow = house.open(start=False)
+    assert flow.app.absent == {"p:nothing"}
+    done = retire(flow.app.desk, ["p:nothing"])
+    assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), (), False)
+    assert flow.app.ledger.known() == []
+    flow.close()
+    later = house.open(start=False)
+    assert later.take(wait=0).status == "parked"
+
+
+def test_a_dry_run_changes_nothing(house, listens):
+    """It says the same, and the handler is as known as before."""
+    house.open(listens(nothing), start=False).close()
+    flow = house.open(start=False)
+    done = retire(flow.app.desk, ["p:nothing", "p:other"], dry_run=True)
+    assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), ("p:other",), True)
+    assert [one.id for one in flow.app.ledger.known()] == ["p:nothing"]
+
+
+def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listens):
+    """A second time does nothing, and the time of the first one stays."""
+    house.open(listens(nothing), start=False).close()
+    flow = house.open(start=False)
+    retire(flow.app.desk, ["p:nothing"])
+    (before,) = flow.sql("SELECT retired_at FROM handlers")
+    flow.clock.advance(60)
+    done = retire(flow.app.desk, ["p:nothing", "p:other", "p:other"])
+    assert (done.handlers, done.passed_over) == ((), ("p:nothing", "p:other"))
+    assert flow.sql("SELECT retired_at FROM handlers") == [before]
+
+
+def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
+    """Deliveries that wait, that are *unknown* and that are dead are told, each by number; none is changed."""
+
+    def failing(event):
+        raise ValueError("no")
+
+    flow = house.open(listens(failing, name="h"))
+    dead = flow.take("dead").event_id
+    flow.close()
+    flow = house.open(listens(nothing, name="h"), start=False)
+    lost = flow.take("lost", wait=0).event_id
+    (queued,) = due(flow)
+    assert flow.app.ledger.claim(queued)
+    house.crash(flow)
+    flow = house.open(start=False)
+    waiting = [flow.take(f"waits-{number}", wait=0).event_id for number in range(2)]
+    states = {event_id: flow.only(event_id).state for event_id in (dead, lost, *waiting)}
+    assert list(states.values()) == [State.DEAD, State.UNKNOWN, State.WAITING, State.WAITING]
+    done = retire(flow.app.desk, ["p:h"])
+    assert (done.waiting, done.unknown, done.dead) == (2, 1, 1)
+    assert {event_id: flow.only(event_id).state for event_id in states} == states
+
+
+def test_a_running_server_goes_on_as_it_was_started(house, listens):
+    """A handler that is loaded while it is retired still gets its events, and they still run."""
+    flow = house.open(listens(nothing))
+    assert retire(flow.app.desk, ["p:nothing"]).handlers == ("p:nothing",)
+    assert flow.take().status == "done"
+
+
+def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens):
+    """Who installs a plugin again finds all that was kept for it."""
+    house.open(listens(nothing), start=False).close()
+    flow = house.open(start=False)
+    event_id = flow.take(wait=0).event_id
+    retire(flow.app.desk, ["p:nothing"])
+    flow.close()
+    flow = house.open(listens(nothing))
+    assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
+    assert [one.id for one in flow.app.ledger.known()] == ["p:nothing"]
+
+
+def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, listens):
+    """A replay and a recovery give its deliveries no time: nobody tries to run what nobody has."""
+
+    def failing(event):
+        raise ValueError("no")
+
+    flow = house.open(listens(failing, name="h"))
+    dead = flow.take("dead").event_id
+    flow.close()
+    flow = house.open(listens(nothing, name="h", retry=Retry()), start=False)
+    lost = flow.take("lost", wait=0).event_id
+    (queued,) = due(flow)
+    assert flow.app.ledger.claim(queued)
+    retire(flow.app.desk, ["p:h"])
+    house.crash(flow)
+    flow = house.open()
+    assert flow.only(lost).state is State.WAITING
+    replay(flow.app.desk, EventFilter(handler="p:h"))
+    assert flow.only(dead).state is State.WAITING
+    assert due(flow) == []
+    assert [flow.only(one).attempt for one in (dead, lost)] == [1, 1]
+
+
+def test_it_is_called_by_name(house, listens):
+    """As the administration API and commands ask for it: ids as a list of strings."""
+    house.open(listens(nothing), start=False).close()
+    flow = house.open(start=False)
+    assert perform(flow.app.desk, "retire", {"handlers": ["p:nothing"]}) == {
+        "handlers": ("p:nothing",),
+        "passed_over": (),
+        "waiting": 0,
+        "unknown": 0,
+        "dead": 0,
+        "dry_run": False,
+    }

@@ -1,0 +1,97 @@
+"""Survey: every plugin that is there or was, with what is stored for its handlers."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from flowhooks.ledger import Reader
+from flowhooks.ledger.backlog import Backlog
+from flowhooks.operations.retire import retire
+from flowhooks.operations.survey import survey
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def failing(event):
+    """Fail."""
+    raise ValueError("no")
+
+
+def look(flow):
+    """The survey of a flow, by plugin."""
+    with closing(Reader(f"sqlite:///{flow.file}")) as reader:
+        return {one.name: one for one in survey(flow.app.plugins, reader)}
+
+
+def test_without_a_ledger_there_is_what_is_loaded(house, listens):
+    """Each plugin with its handlers, and nothing stored for any."""
+    flow = house.open(listens(nothing), start=False)
+    one = next(one for one in survey(flow.app.plugins, None) if one.name == "p")
+    assert (one.state, [(handler.id, handler.standing) for handler in one.handlers]) == (
+        "loaded",
+        [("p:nothing", "present")],
+    )
+    assert one.handlers[0].handler is flow.app.plugins.handlers["p:nothing"]
+    assert one.handlers[0].backlog.empty
+
+
+def test_every_standing(house, listens, make_plugin):
+    """A handler that is there, one that its plugin has no more, one whose plugin is gone, and one that is retired."""
+    first = house.open(
+        plugins={"a": make_plugin(listens(nothing), listens(failing)), "b": make_plugin(listens(nothing))},
+        start=False,
+    )
+    first.take(wait=0)
+    first.close()
+    flow = house.open(plugins={"a": make_plugin(listens(nothing))}, start=False)
+    found = look(flow)
+    assert [(one.id, one.standing) for one in found["a"].handlers] == [
+        ("a:failing", "missing"),
+        ("a:nothing", "present"),
+    ]
+    assert (found["b"].state, found["b"].info, [one.standing for one in found["b"].handlers]) == (
+        "missing",
+        None,
+        ["missing"],
+    )
+    assert found["b"].handlers[0].selectors == listens(nothing).selectors
+    retire(flow.app.desk, ["b:nothing"])
+    (one,) = look(flow)["b"].handlers
+    assert (look(flow)["b"].state, one.standing, one.selectors) == ("retired", "retired", None)
+    assert one.backlog == Backlog(waiting=1)
+
+
+def test_what_is_stored(house, listens):
+    """Waiting with a time and without, *unknown* and dead are told apart; what has succeeded is not counted."""
+    flow = house.open(listens(failing, name="h"))
+    flow.take("dead")
+    flow.close()
+    flow = house.open(listens(nothing, name="h"))
+    flow.take("done")
+    flow.close()
+    flow = house.open(listens(nothing, name="h"), start=False)
+    flow.take("lost", wait=0)
+    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    assert flow.app.ledger.claim(queued)
+    assert look(flow)["p"].handlers[0].backlog == Backlog(running=1, dead=1)
+    house.crash(flow)
+    flow = house.open(listens(nothing, name="h"), start=False)
+    flow.take("soon", wait=0)
+    assert look(flow)["p"].handlers[0].backlog == Backlog(waiting=1, unknown=1, dead=1)
+    flow.close()
+    flow = house.open(start=False)
+    assert look(flow)["p"].handlers[0].backlog == Backlog(waiting=1, unknown=1, dead=1)
+
+
+def test_what_is_parked_and_wanted_by_now(house, listens):
+    """Each handler by whose class or key it would be drained is told how many; one that takes every event is not."""
+    flow = house.open(start=False)
+    for number in range(3):
+        assert flow.take(f"i{number}", wait=0).status == "parked"
+    flow.take("other", key="other", wait=0)
+    flow.close()
+    flow = house.open(listens(nothing), listens(failing, every=True), start=False)
+    stored = {one.id: one.backlog for one in look(flow)["p"].handlers}
+    assert stored == {"p:nothing": Backlog(parked=3), "p:failing": Backlog()}

@@ -1,0 +1,69 @@
+"""What installed packages say of themselves."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from flowhooks.plugins.packages import package
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A function that puts the metadata of a package on `sys.path`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def put(name, text, entry_points=""):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(text)
+        (folder / "entry_points.txt").write_text(entry_points)
+
+    return put
+
+
+def test_a_package_is_found_however_its_name_is_written(installed):
+    """With its summary, its home page and the names of its plugins."""
+    installed(
+        "Acme-Leave",
+        "Metadata-Version: 2.1\nName: Acme-Leave\nVersion: 1.0\nSummary: Leave, granted.\n"
+        "Project-URL: Changelog, https://acme.example/changes\nProject-URL: Homepage, https://acme.example/\n",
+        "[flowhooks]\nsick = acme_leave.sick\nleave = acme_leave\n[console_scripts]\nx = y:z\n",
+    )
+    for name in ("acme-leave", "ACME_leave", "Acme.Leave"):
+        found = package(name)
+        assert (found.name, found.version, found.summary) == ("Acme-Leave", "1.0", "Leave, granted.")
+        assert (found.home_page, found.plugins) == ("https://acme.example/", ("leave", "sick"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "home_page"),
+    [
+        ("Home-page: https://old.example/\nProject-URL: Homepage, https://new.example/\n", "https://old.example/"),
+        ("Home-page: UNKNOWN\n", ""),
+        ("Project-URL: Source, https://s.example/\nProject-URL: Docs, https://d.example/\n", "https://s.example/"),
+        ("Project-URL: Tracker, https://t.example/\n", "https://t.example/"),
+        ("Home-page: https://a.example/\x1b[31m\n", "https://a.example/\N{REPLACEMENT CHARACTER}[31m"),
+        ("", ""),
+    ],
+)
+def test_where_it_is_at_home(installed, fields, home_page):
+    """The field of old, else the address whose label fits best; nothing in it that a terminal would obey."""
+    installed("p", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{fields}")
+    assert package("p").home_page == home_page
+
+
+def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
+    """A missing package, a name that is none, and metadata that cannot be read."""
+    installed("spoilt", "Metadata-Version: 2.1\nName: spoilt\nVersion: 1\n")
+    (tmp_path / "spoilt-1.0.dist-info/METADATA").write_bytes(b"Name: \xff\n")
+    for name in ("not-installed-anywhere", "", "../x", "spoilt"):
+        assert package(name) is None, name
+
+
+def test_nothing_is_imported(installed):
+    """To read of a package does not run it."""
+    installed("quiet", "Metadata-Version: 2.1\nName: quiet\nVersion: 1\n", "[flowhooks]\nquiet = quiet_module\n")
+    assert package("quiet").plugins == ("quiet",)
+    assert "quiet_module" not in sys.modules
