@@ -82,6 +82,7 @@ def perform(
     arguments: Mapping[str, Any],
     *,
     progress: tuple[str, Callable[[], int]] | None = None,
+    level: str = "warning",
 ) -> dict[str, Any]:
     """Do an operation, page by page until all is done, and add up what each page did.
 
@@ -90,6 +91,7 @@ def perform(
         name: the operation, a name of `operations.calls.CALLS`.
         arguments: as JSON has them.
         progress: what to call the work in a progress bar, and what counts the events that it will go through.
+        level: the least severe level of what is logged meanwhile, where it is done here.
 
     Returns:
         What the operation answered, numbers added up; and `server`, whether a server did it: otherwise
@@ -101,7 +103,7 @@ def perform(
         FlowhooksError: whatever keeps it from being done.
     """
     dry_run = bool(arguments.get("dry_run"))
-    with _asked(settings, dry_run=dry_run) as (ask, by_server), _Interruptible() as interruptible:
+    with _asked(settings, dry_run=dry_run, level=level) as (ask, by_server), _Interruptible() as interruptible:
         what, total = progress or (name, lambda: 0)
         with output.progress(what, total) as advance:
             return _pages(ask, name, arguments, interruptible, advance) | {"server": by_server}
@@ -135,7 +137,7 @@ def _sum(before: Any, value: Any) -> Any:
 
 
 @contextmanager
-def _asked(settings: Settings, *, dry_run: bool) -> Iterator[tuple[Ask, bool]]:
+def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[Ask, bool]]:
     """Whom to ask: the running server; without one, what is opened here. Also whether it is a server."""
     holder = holder_of(settings)
     if holder is not None:
@@ -149,7 +151,7 @@ def _asked(settings: Settings, *, dry_run: bool) -> Iterator[tuple[Ask, bool]]:
     # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
     reader = Reader(database_url(settings))
     try:
-        logs.configure("warning", "text")
+        logs.configure(level, "text")
         if dry_run:
             desk = _looking_desk(settings, reader)
             yield (lambda name, arguments: calls.perform(desk, name, arguments)), False

@@ -39,6 +39,14 @@ class Given:
     config: Path | None
     options: Mapping[str, Any]
 
+    @property
+    def words(self) -> list[str]:
+        """The options that were given, as another command takes them, so that it comes to the same settings."""
+        words = [] if self.config is None else [f"--config={self.config}"]
+        if (database := self.options["database"]) is not None:
+            words.append(f"--database={database}")
+        return words + [f"--plugins-dir={folder}" for folder in self.options["plugins_dirs"] or ()]
+
     def load(self) -> Settings:
         """Read the settings.
 

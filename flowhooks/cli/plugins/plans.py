@@ -1,0 +1,152 @@
+"""What an uninstall would remove, retire and leave; it must not know how any of it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flowhooks.cli.plugins import words
+from flowhooks.errors import SettingsError
+from flowhooks.settings.kinds import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_FILE = "file "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is meant, out of what `flowhooks plugins list --json` says.
+
+    Attributes:
+        package: the package that pip is to uninstall; `""` if none is.
+        plugins: the names of the plugins in it, or of the one whose handlers are to be retired.
+        handlers: the handlers that are to be retired.
+        others: those that stay.
+    """
+
+    package: str
+    plugins: tuple[str, ...]
+    handlers: tuple[Mapping[str, Any], ...]
+    others: tuple[Mapping[str, Any], ...]
+
+    @property
+    def known(self) -> list[str]:
+        """The ids of the handlers that are not retired yet."""
+        return [one["id"] for one in self.handlers if one["standing"] != "retired"]
+
+    def lines(self, unrouted: str) -> Iterator[str]:
+        """What it would do, a line each.
+
+        Args:
+            unrouted: the setting: `"park"` or `"reject"`.
+        """
+        names = f"plugin{'s' if len(self.plugins) > 1 else ''} {', '.join(self.plugins)}"
+        if self.package:
+            yield f"Uninstalls the package {self.package}, with the {names}."
+        else:
+            yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
+        for one in self.handlers:
+            stored = words.stored(one["backlog"])
+            word = "Retired before:" if one["standing"] == "retired" else "Retires"
+            yield f"{word} {one['id']}: {words.listening(one['listens'])}{f'; stored: {stored}' if stored else ''}"
+        if not self.handlers:
+            yield "It has no handlers."
+        if any(words.stored(one["backlog"]) for one in self.handlers):
+            yield "What is stored for them stays stored, and goes on if they are installed again."
+        if unwanted := self.unwanted():
+            so = "parked" if unrouted == "park" else "refused with 422"
+            yield f"Call-backs with {' or '.join(unwanted)} will be {so}: no other handler listens to that."
+
+    def unwanted(self) -> list[str]:
+        """The classes and keys to which no handler listens any more afterwards."""
+        still = {value for one in self.others for value in _values(one)}
+        gone = dict.fromkeys(value for one in self.handlers for value in _values(one))
+        return [f"{by} {value}" for by, value, kind in gone if (by, value, kind) not in still]
+
+
+def _values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    listens = handler["listens"]
+    if listens and handler["standing"] != "retired":
+        for by, values in (("class", listens["callback_classes"]), ("key", listens["process_keys"])):
+            for value in values:
+                yield by, value, listens["kind"]
+
+
+def of_plugin(name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]) -> Plan:
+    """The plan to be rid of a plugin.
+
+    Args:
+        name: as it was asked for.
+        found: the plugins that this names.
+        plugins: every plugin.
+
+    Raises:
+        SettingsError: it is nothing that pip could uninstall, or two packages have it.
+    """
+    here = [one for one in found if one["origin"]]
+    for one in here:
+        if one["origin"].startswith(_FILE):
+            raise SettingsError(
+                f"plugin {one['name']} is the single file {one['origin'].removeprefix(_FILE)}: delete it; "
+                "after that, this command has the ledger forget its handlers"
+            )
+        if not one["package"]:
+            raise SettingsError(f"plugin {one['name']} ({one['origin']}) is in no package that pip could uninstall")
+    packages = list(dict.fromkeys(one["package"] for one in here))
+    if len(packages) > 1:
+        raise SettingsError(
+            f"the packages {' and '.join(packages)} both have a plugin {name}: name one of the packages"
+        )
+    package = packages[0] if packages else ""
+    theirs = [one for one in plugins if package and one["package"] == package] or list(found)
+    names = tuple(dict.fromkeys(one["name"] for one in theirs))
+    # Who stays takes over what is known under the name.
+    staying = {one["name"] for one in plugins if one["origin"] and one["package"] != package}
+    handlers = [
+        handler for one in plugins if one["name"] in names and one["name"] not in staying for handler in one["handlers"]
+    ]
+    return _plan(package, names, handlers, plugins)
+
+
+def of_handlers(found: Sequence[Mapping[str, Any]], asked: Sequence[str], plugins: Sequence[Mapping[str, Any]]) -> Plan:
+    """The plan to be rid of single handlers that their plugin does not have any more.
+
+    Args:
+        found: the plugins that are named.
+        asked: handlers, each by its name or its id.
+        plugins: every plugin.
+
+    Raises:
+        SettingsError: there is no such handler, or its plugin has it, or cannot be asked.
+    """
+    there = {one["id"]: one for plugin in found for one in plugin["handlers"]}
+    chosen = []
+    for name in asked:
+        matching = [
+            handler for handler_id, handler in there.items() if name in {handler_id, handler_id.partition(":")[2]}
+        ]
+        if not matching:
+            meant = nearest(name, [*there, *(one.partition(":")[2] for one in there)])
+            raise SettingsError(f"the ledger knows no handler {name!r} of {found[0]['name']}{meant}")
+        chosen += matching
+    for one in chosen:
+        if why := _KEPT.get(one["standing"]):
+            raise SettingsError(f"handler {one['id']} cannot be forgotten: {why}")
+    return _plan("", tuple(dict.fromkeys(one["name"] for one in found)), chosen, plugins)
+
+
+_KEPT = {
+    "present": "its plugin has it, and would have it remembered at the next start",
+    "quarantined": "its plugin cannot be used just now, so nobody can tell whether it still has it; mend that first",
+    "denied": "the settings keep its plugin out, so nobody can tell whether it still has it",
+}
+
+
+def _plan(
+    package: str, names: tuple[str, ...], handlers: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
+) -> Plan:
+    ids = {one["id"] for one in handlers}
+    others = tuple(one for plugin in plugins for one in plugin["handlers"] if one["id"] not in ids)
+    return Plan(package=package, plugins=names, handlers=tuple(handlers), others=others)

@@ -1,0 +1,147 @@
+"""`flowhooks plugins show`: all that is known of one plugin; it must not know any setting's value."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.plugins import described, words
+from flowhooks.cli.plugins.looking import look, named, unknown
+from flowhooks.cli.plugins.plain import plugin_to_json
+from flowhooks.plugins.packages import package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.cli.plugins.looking import Looked
+    from flowhooks.operations.survey import Surveyed
+    from flowhooks.settings import Settings
+
+
+@click.command("show", short_help="All that is known of one plugin.")
+@click.argument("name", type=utf8, metavar="NAME")
+@json_option
+@settings_options
+def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
+    r"""Show a plugin's handlers and what they listen to, its hooks, its settings, and what is wrong with it.
+
+    NAME is the plugin's name, or that of the package it comes in. Of settings it says what there is and which are
+    set, never what to. Plugins are loaded for it, as a server loads them.
+
+    \b
+    Examples:
+      flowhooks plugins show contracts
+      flowhooks plugins show flowhooks-contracts
+      flowhooks plugins show contracts --json | jq -r '.plugins[].traceback'
+
+    Exit codes: 0 done, also of a broken plugin; 2 there is no such plugin, or other wrong usage.
+    """
+    looked = look(settings)
+    plain = [plugin_to_json(one) for one in looked.surveyed]
+    chosen = [one for one, itself in zip(looked.surveyed, plain, strict=True) if itself in named(name, plain)]
+    if not chosen:
+        raise unknown(name, dict.fromkeys(one.name for one in looked.surveyed))
+    found = [_in_full(one, looked, settings) for one in chosen]
+    if as_json:
+        output.emit({"plugins": found, "ledger": looked.ledger})
+        return
+    for number, one in enumerate(found):
+        if number:
+            output.line()
+        _show(one)
+    if why := looked.ledger["why"]:
+        output.line(f"Without what the ledger remembers: {why}", err=True)
+
+
+def _in_full(one: Surveyed, looked: Looked, settings: Settings) -> dict[str, Any]:
+    info = one.info
+    folders = [folder for name, folder in looked.plugins.schema_folders if name == one.name and one.state == "loaded"]
+    section = settings.plugins.get(one.name, {})
+    installed = package(info.distribution) if info and info.distribution else None
+    return plugin_to_json(one) | {
+        "documentation": info.documentation if info else "",
+        "summary": installed.summary if installed else "",
+        "home_page": installed.home_page if installed else "",
+        "settings": described.settings(folders, section),
+        "kinds": described.kinds(folders),
+        "data": described.data(folders),
+        "traceback": info.traceback if info else "",
+    }
+
+
+def _show(one: dict[str, Any]) -> None:
+    output.line(f"plugin {words.called(one)}: {one['state']}", style=words.STYLES[one["state"]])
+    for word, value in (
+        ("", one["documentation"]),
+        ("", one["summary"] if one["summary"] != one["documentation"] else ""),
+        ("home page", one["home_page"]),
+        ("from", one["origin"]),
+        ("hooks", ", ".join(one["hooks"])),
+    ):
+        if value:
+            output.line(f"  {word:<10} {value}" if word else f"  {value}")
+    if one["state"] in _WHY:
+        output.line(f"  {_WHY[one['state']]}", style="yellow")
+    if one["error"]:
+        output.line(f"  {one['error']}", style="red")
+    if one["traceback"]:
+        output.lines(one["traceback"].rstrip("\n"), indent="    ")
+    for handler in one["handlers"]:
+        output.line()
+        _handler(handler)
+    if one["state"] == "loaded" and not one["handlers"]:
+        output.line("  It has no handlers.")
+    _settings(one)
+    for kind in one["kinds"]:
+        output.line()
+        output.line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
+        output.line(f"  {'schema':<10} {kind['file']}")
+    for schema in one["data"]:
+        output.line()
+        output.line(f"data of {schema['by']} {schema['value']}, for its own handlers")
+        output.line(f"  {'schema':<10} {schema['file']}")
+
+
+_WHY = {
+    "missing": "The ledger remembers its handlers, and it is not here: what comes for them is kept, and waits.",
+    "retired": "The ledger has forgotten its handlers; what is stored for them stays.",
+}
+
+
+def _handler(one: dict[str, Any]) -> None:
+    standing = "" if one["standing"] == "present" else f": {one['standing']}"
+    output.line(f"handler {one['id']}{standing}", style=None if one["standing"] == "present" else "yellow")
+    if one["summary"]:
+        output.line(f"  {one['summary']}")
+    output.line(f"  {'listens to':<10} {words.listening(one['listens'])}")
+    if one["standing"] == "present":
+        output.line(f"  {'retry':<10} {words.retrying(one['retry'])}")
+        output.line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
+        output.line(f"  {'where':<10} {one['where']}")
+    if stored := words.stored(one["backlog"]):
+        output.line(f"  {'stored':<10} {stored}")
+
+
+def _settings(one: dict[str, Any]) -> None:
+    found: Sequence[dict[str, Any]] = one["settings"]
+    if not found:
+        return
+    output.line()
+    output.line(f"settings, in [plugins.{one['name']}]")
+    for setting in found:
+        if not setting["described"]:
+            output.line(f"  {setting['name']}: set; the plugin does not say what it is")
+            continue
+        facts = [setting["type"]]
+        if setting["required"]:
+            facts.append("required")
+        if setting["default"] is not None:
+            facts.append(f"default {json.dumps(setting['default'], ensure_ascii=False)}")
+        facts.append("set" if setting["set"] else "not set")
+        output.line(f"  {setting['name']}: {', '.join(facts)}")
+        if setting["description"]:
+            output.line(f"    {setting['description']}")

@@ -1,0 +1,72 @@
+"""What is known of plugins and handlers, in words; it must not know how it is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.cli.output import several
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STYLES: Final = {"loaded": "green", "quarantined": "red", "missing": "red", "denied": "yellow", "retired": "yellow"}
+"""The colour of each state of a plugin."""
+_STORED: Final = {"waiting": "waiting", "running": "running", "unknown": "unknown", "dead": "dead"}
+
+
+def called(plugin: Mapping[str, Any]) -> str:
+    """A plugin's name with its version and package: `leave 0.2.0 (acme-leave)`."""
+    package = f" ({plugin['package']})" if plugin["package"] else ""
+    return f"{plugin['name']} {plugin['version']}".rstrip() + package
+
+
+def listening(listens: Mapping[str, Any] | None) -> str:
+    """What a handler listens to: `class com.example.Leave or key leave, versions >=3, from erp`."""
+    if listens is None:
+        return "what it listened to was forgotten"
+    wanted = [
+        *(f"class {one}" for one in listens["callback_classes"]),
+        *(f"key {one}" for one in listens["process_keys"]),
+        *(["every event"] if listens["every"] else []),
+    ]
+    text = " or ".join(wanted)
+    if listens["versions"].strip():
+        text += f", versions {listens['versions'].strip()}"
+    if listens["sources"]:
+        text += f", from {' or '.join(listens['sources'])}"
+    return text if listens["kind"] == "complete" else f"{text}, kind {listens['kind']}"
+
+
+def retrying(retry: Mapping[str, Any] | None) -> str:
+    """When a failed attempt is made again: `3 attempts in all, after 10 s and 1 min`."""
+    if retry is None:
+        return "none: a failure is final"
+    delays = [_seconds(delay) for delay in retry["delays"]][: retry["attempts"] - 1]
+    text = f"{several(retry['attempts'], 'attempt')} in all"
+    if not delays:
+        return text
+    more = ", and so on" if retry["attempts"] - 1 > len(delays) else ""
+    return f"{text}, after {', '.join(delays)}{more}"
+
+
+def _seconds(seconds: float) -> str:
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def stored(backlog: Mapping[str, int]) -> str:
+    """What is stored for a handler: `3 waiting, 1 dead`; `""` where there is nothing."""
+    parts = [f"{backlog[state]:,} {word}" for state, word in _STORED.items() if backlog[state]]
+    if backlog["parked"]:
+        parts.append(f"{several(backlog['parked'], 'parked event')} that it wants")
+    return ", ".join(parts)
+
+
+def together(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What is stored for several handlers, added up."""
+    return {
+        state: sum(one["backlog"][state] for one in handlers)
+        for state in ("waiting", "running", "unknown", "dead", "parked")
+    }
