@@ -1,0 +1,129 @@
+"""Sends one message and says what its answer means; it must not know events, nor what the message says."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+import httpx2
+
+from flowhooks import Reject, RetryAfter
+
+if TYPE_CHECKING:
+    from flowhooks import Retry
+    from flowhooks_webhooks.endpoint import Endpoint
+
+PASSES: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+)
+"""Statuses that pass by themselves, and may say when."""
+MOST_WAIT: Final = 86_400.0
+"""Seconds: a receiver cannot put a delivery off for more than a day."""
+
+
+class NotDelivered(Exception):
+    """The receiver did not take the message, and may take it later. Names the endpoint, never its URL."""
+
+
+class Sender:
+    """Sends messages, from any number of threads at once.
+
+    Args:
+        retry: the schedule on which failed attempts are made again.
+    """
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._client: httpx2.Client | None = None
+        self._lock = Lock()
+
+    def send(self, endpoint: Endpoint, body: str, headers: dict[str, str], *, attempt: int) -> int:
+        """Post a message.
+
+        Args:
+            endpoint: where to.
+            body: the JSON text.
+            headers: the message's header fields.
+            attempt: the number of the delivery's attempt, from 1.
+
+        Returns:
+            The status of the answer, 200 to 299.
+
+        Raises:
+            Reject: it will never be taken.
+            RetryAfter: the receiver said when it may be taken.
+            NotDelivered: it was not taken.
+        """
+        try:
+            # Only the status matters: what else is answered is not read.
+            with self._opened().stream(
+                "POST", endpoint.url, content=body.encode(), headers=headers, timeout=endpoint.timeout
+            ) as answer:
+                status, after = answer.status_code, answer.headers.get("retry-after", "")
+        except httpx2.TimeoutException as error:
+            raise NotDelivered(
+                f"endpoint {endpoint.name} gave no answer in {endpoint.timeout:g} s ({type(error).__name__})"
+            ) from None
+        except httpx2.ConnectError as error:
+            raise NotDelivered(f"endpoint {endpoint.name} cannot be reached: {error}") from None
+        except httpx2.TransportError as error:
+            # Without the library's words and traceback: some of them show what was sent.
+            raise NotDelivered(f"endpoint {endpoint.name} gave no answer ({type(error).__name__})") from None
+        self._judge(endpoint, status, after, attempt=attempt)
+        return status
+
+    def close(self) -> None:
+        """Give back what was opened; it is opened again when it is needed."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+    def _opened(self) -> httpx2.Client:
+        with self._lock:
+            if self._client is None:
+                # A connection for each message: one that is kept may have been closed by the receiver just when the
+                # next message begins, and that would be a failed attempt for nothing.
+                limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+                self._client = httpx2.Client(follow_redirects=False, limits=limits)
+            return self._client
+
+    def _judge(self, endpoint: Endpoint, status: int, after: str, *, attempt: int) -> None:
+        said = f"endpoint {endpoint.name} answered {_called(status)}"
+        if 200 <= status <= 299:  # noqa: PLR2004 (RFC 9110, 15.3)
+            return
+        if status in PASSES and (seconds := _seconds(after)) is not None:
+            # Later than asked is allowed. Sooner than the schedule would use up the attempts within seconds.
+            least = self._retry.delay(attempt, 0.0) or self._retry.delays[0]
+            raise RetryAfter(min(max(seconds, least), MOST_WAIT), said)
+        if status in PASSES or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise NotDelivered(said)
+        if status == HTTPStatus.GONE:
+            raise Reject(f"{said}: it wants no more messages; take it out of [[plugins.webhooks.endpoints]]")
+        if status < HTTPStatus.BAD_REQUEST:
+            raise Reject(f"{said}: redirects are not followed; write the address that it has now into its url")
+        raise Reject(f"{said}: it does not take this message; mend one of the two, then replay")
+
+
+def _called(status: int) -> str:
+    """The status and its usual name: what a receiver writes beside it is not repeated."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _seconds(after: str) -> float | None:
+    """The seconds that a Retry-After field asks for (RFC 9110, 10.2.3), or None where it cannot be read."""
+    if after.isascii() and after.isdecimal():
+        return float(after)
+    try:
+        when = parsedate_to_datetime(after)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max((when - datetime.now(UTC)).total_seconds(), 0.0)

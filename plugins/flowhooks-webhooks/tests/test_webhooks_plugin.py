@@ -1,0 +1,519 @@
+"""flowhooks-webhooks against a real receiver that verifies with the library; it must not know how messages are made."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
+from threading import Event as Flag
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+import flowhooks_webhooks
+import pytest
+from flowhooks_webhooks import Webhooks
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from flowhooks import FlowhooksError, Retry
+from flowhooks.testing import exactly_once, make_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from flowhooks import Handler
+    from flowhooks.testing import AppUnderTest
+
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+OTHER_SECRET = "whsec_" + base64.b64encode(b"o" * 32).decode()
+HANGS = 0
+"""An answer that never comes."""
+CLOSES = 1
+"""A connection that is closed without an answer."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the receiver was sent, already verified."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        """What makes it the same message."""
+        return self.headers["webhook-id"]
+
+    @property
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """A service that takes webhooks: verifies each with the library, and answers as it is told, with 204 after that.
+
+    Attributes:
+        secret: what it verifies with.
+        answers: the next answers, each a status and header fields.
+        messages: what it was sent.
+        refused: what did not fit the signature.
+    """
+
+    secret: str = SECRET
+    answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    refused: list[Message] = field(default_factory=list)
+    port: int = 0
+    over: Flag = field(default_factory=Flag)
+    lock: Lock = field(default_factory=Lock)
+
+    def take(self, message: Message) -> tuple[int, dict[str, str]]:
+        """Verify a message; how to answer it."""
+        with self.lock:
+            try:
+                Webhook(self.secret).verify(message.body, dict(message.headers))
+            except WebhookVerificationError:
+                self.refused.append(message)
+                return 401, {}
+            self.messages.append(message)
+            return self.answers.pop(0) if self.answers else (204, {})
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}/hooks"
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A receiver that listens on this machine."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    receiver = Receiver()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            status, fields = receiver.take(Message({k.lower(): v for k, v in self.headers.items()}, body))
+            if status == HANGS:
+                receiver.over.wait(30)
+            if status in {HANGS, CLOSES}:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in ({"content-length": "0"} | fields).items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's own name)
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        receiver.port = server.server_address[1]
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield receiver
+        receiver.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def plugin() -> Iterator[Webhooks]:
+    """A plugin of its own for each test."""
+    plugin = Webhooks()
+    yield plugin
+    plugin.sender.close()
+
+
+@pytest.fixture
+def forwarding(
+    plugin: Webhooks, receiver: Receiver, flowhooks_app: Callable[..., AppUnderTest]
+) -> Callable[..., AppUnderTest]:
+    """Start flowhooks with one endpoint, `crm`, at the receiver; or with those that are given."""
+
+    def start(*endpoints: dict[str, Any], **changes: Any) -> AppUnderTest:
+        one = {"name": "crm", "url": receiver.url, "secret": SECRET, "process_key": "leave"} | changes
+        return flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": list(endpoints) or [one]}})
+
+    return start
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    """The installed package announces its object as the plugin `webhooks`."""
+    found = entry_points(group="flowhooks", name="webhooks")
+    assert [entry_point.load() for entry_point in found] == [flowhooks_webhooks.plugin]
+
+
+def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """The receiver verifies the message, finds the event's members by their contract's names, and is asked once."""
+    app = forwarding(headers={"X-Tenant": "north"})
+    answer = app.post("4711", processDefinitionKey="leave", businessKey="合同-1", processDefinitionVersion=3, more=[1])
+    assert answer.status == 200
+    delivery = app.delivery(answer.event_id)
+    assert (delivery.handler, delivery.state, delivery.result) == ("webhooks:crm", "succeeded", {"status": 204})
+    (message,) = receiver.messages
+    assert message.id == delivery.id
+    assert message.headers["content-type"] == "application/json"
+    assert message.headers["user-agent"].startswith("flowhooks-webhooks/")
+    assert message.headers["x-tenant"] == "north"
+    assert abs(int(message.headers["webhook-timestamp"]) - datetime.now(UTC).timestamp()) < 300
+    assert message.json == {
+        "type": "flow.completed",
+        "timestamp": app.event(answer.event_id).received_at.isoformat(),
+        "data": {
+            "eventId": answer.event_id,
+            "source": "default",
+            "kind": "complete",
+            "flowInstanceId": "4711",
+            "businessKey": "合同-1",
+            "callBackProcessClass": None,
+            "processDefinitionId": None,
+            "processDefinitionKey": "leave",
+            "processDefinitionVersion": 3,
+            "data": {
+                "processDefinitionKey": "leave",
+                "businessKey": "合同-1",
+                "processDefinitionVersion": 3,
+                "more": [1],
+            },
+        },
+    }
+    assert receiver.refused == []
+
+
+def test_a_retry_is_the_same_message(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """After an answer 500 the message comes again, with the same id and body, and is verified again."""
+    receiver.answers = [(500, {}), (502, {})]
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    assert "endpoint crm answered 500 Internal Server Error" in app.delivery(event_id).error
+    app.advance(seconds=6)
+    assert "502 Bad Gateway" in app.wait_for(event_id, "waiting", attempt=2).error
+    app.advance(minutes=6)
+    assert app.wait_for(event_id, "succeeded").attempt == 3
+    assert len(receiver.messages) == 3
+    assert len({(one.id, one.body) for one in receiver.messages}) == 1
+
+
+def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """One service that is away does not keep another from its message, nor is that one sent again."""
+    whole = {"secret": SECRET, "process_key": ["leave", "travel"]}
+    app = forwarding(
+        {"name": "away", "url": "http://127.0.0.1:1/", **whole}, {"name": "crm", "url": receiver.url, **whole}
+    )
+    event_id = app.post("1", processDefinitionKey="travel").event_id
+    assert {one.handler: one.state.value for one in app.deliveries(event_id)} == {
+        "webhooks:away": "waiting",
+        "webhooks:crm": "succeeded",
+    }
+    app.settle(event_id)
+    assert {one.handler: (one.state.value, one.attempt) for one in app.deliveries(event_id)} == {
+        "webhooks:away": ("dead", 8),
+        "webhooks:crm": ("succeeded", 1),
+    }
+    assert "endpoint away cannot be reached" in app.delivery(event_id, "away").error
+    assert len(receiver.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (301, "redirects are not followed"),
+        (307, "redirects are not followed"),
+        (400, "does not take this message"),
+        (401, "does not take this message"),
+        (404, "does not take this message"),
+        (410, "wants no more messages"),
+        (422, "does not take this message"),
+    ],
+)
+def test_what_will_not_get_better_is_rejected(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver, status: int, says: str
+) -> None:
+    """The delivery is dead after one attempt and says why; the place that a redirect names is not asked."""
+    receiver.answers = [(status, {"location": f"{receiver.url}/elsewhere"})]
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    delivery = app.delivery(event_id)
+    assert (delivery.state, delivery.outcome, delivery.attempt) == ("dead", "rejected", 1)
+    assert f"endpoint crm answered {status} " in delivery.error
+    assert says in delivery.error
+    assert len(receiver.messages) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 503])
+def test_the_receiver_says_when(forwarding: Callable[..., AppUnderTest], receiver: Receiver, status: int) -> None:
+    """A Retry-After is kept: the message comes again then, not before."""
+    receiver.answers = [(status, {"retry-after": "120"})]
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    delivery = app.delivery(event_id)
+    assert delivery.due_at is not None
+    assert (delivery.due_at - app.event(event_id).received_at).total_seconds() == 120
+    app.advance(seconds=119)
+    assert len(receiver.messages) == 1
+    app.advance(seconds=2)
+    assert app.wait_for(event_id, "succeeded").attempt == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "least", "most"),
+    [
+        ("1", 5, 5),
+        ("0", 5, 5),
+        ("99999999999", 86_400, 86_400),
+        ("9" * 400, 86_400, 86_400),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), 6_000, 7_200),
+        (format_datetime(datetime.now(UTC) - timedelta(hours=2), usegmt=True), 5, 5),
+        ("soon", 5, 5.5),
+        ("-5", 5, 5.5),
+        ("", 5, 5.5),
+    ],
+)
+def test_how_retry_after_is_read(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver, after: str, least: float, most: float
+) -> None:
+    """Seconds or a date, at least what the schedule has, at most a day; else the schedule decides."""
+    receiver.answers = [(429, {"retry-after": after})]
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    delivery = app.delivery(event_id)
+    assert delivery.due_at is not None
+    assert least <= (delivery.due_at - app.event(event_id).received_at).total_seconds() <= most
+    assert delivery.error.endswith("endpoint crm answered 429 Too Many Requests")
+
+
+def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver
+) -> None:
+    """The second attempt's Retry-After of a second is drawn out to the schedule's five minutes."""
+    receiver.answers = [(429, {"retry-after": "1"})] * 2
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    app.advance(seconds=5)
+    delivery = app.wait_for(event_id, "waiting", attempt=2)
+    assert delivery.due_at is not None
+    assert (delivery.due_at - app.event(event_id).received_at).total_seconds() == 305
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (HANGS, "NotDelivered: endpoint crm gave no answer in 0.2 s (ReadTimeout)"),
+        (CLOSES, "NotDelivered: endpoint crm gave no answer (RemoteProtocolError)"),
+    ],
+)
+def test_no_answer_is_a_failed_attempt(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver, answer: int, says: str
+) -> None:
+    """An answer that does not come in time, or not at all, is retried with the same id."""
+    receiver.answers = [(answer, {})]
+    app = forwarding(timeout=0.2 if answer == HANGS else 10)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    assert app.delivery(event_id).error == says
+    app.advance(seconds=6)
+    app.wait_for(event_id, "succeeded")
+    assert len({one.id for one in receiver.messages}) == 1
+
+
+@pytest.mark.parametrize("knows", [SECRET, OTHER_SECRET])
+def test_secrets_can_be_changed(forwarding: Callable[..., AppUnderTest], receiver: Receiver, knows: str) -> None:
+    """With the new and the old secret in the settings, a receiver that knows either one verifies the message."""
+    receiver.secret = knows
+    app = forwarding(secret=[OTHER_SECRET, SECRET])
+    assert app.post("1", processDefinitionKey="leave").status == 200
+    assert (len(receiver.messages), receiver.refused) == (1, [])
+
+
+def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """The signature is that of the secret: who knows another one does not verify it, and says 401."""
+    receiver.secret = OTHER_SECRET
+    app = forwarding()
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    assert app.delivery(event_id).state == "dead"
+    assert (receiver.messages, len(receiver.refused)) == ([], 1)
+
+
+def test_every_event_of_a_kind(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """`every` takes what nobody else wants."""
+    app = forwarding({"name": "all", "url": receiver.url, "secret": SECRET, "every": True})
+    app.post("1", processDefinitionKey="unheard of")
+    assert [one.json["data"]["flowInstanceId"] for one in receiver.messages] == ["1"]
+
+
+@pytest.mark.parametrize("answer", [500, 404, HANGS, CLOSES])
+def test_nothing_secret_is_shown(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """User info and query of the URL, secrets and header fields reach the receiver, and no error, traceback or log."""
+    receiver.answers = [(answer, {})]
+    caplog.set_level(logging.DEBUG)
+    url = f"http://someone:pass-4711@127.0.0.1:{receiver.port}/hooks?token=query-4711"
+    app = forwarding(url=url, timeout=0.2, headers={"X-Key": "header-4711"})
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    (message,) = receiver.messages
+    assert message.headers["authorization"] == "Basic " + base64.b64encode(b"someone:pass-4711").decode()
+    assert message.headers["x-key"] == "header-4711"
+    delivery = app.delivery(event_id)
+    shown = "".join((delivery.error, delivery.traceback, repr(app.handlers), repr(app.app.plugins)))
+    for secret in ("pass-4711", "query-4711", "header-4711", SECRET, SECRET.removeprefix("whsec_")):
+        assert secret not in shown
+    own = [one.getMessage() for one in caplog.records if one.name.startswith(("flowhooks", "root"))]
+    assert not any("4711" in one for one in own)
+
+
+def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
+    """The handler's summary names the host; its URL is nowhere in what may be printed of it."""
+    plugin.configure(settings={"endpoints": [section(url="https://me:pw@crm.example/x?y=z", process_key="leave")]})
+    (handler,) = plugin.handlers()
+    assert handler.summary == "Forward events to crm.example."
+    assert "pw" not in repr(handler)
+
+
+def test_many_are_forwarded_at_once(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+    """Forty events from eight threads: forty messages, all verified, each with an id of its own."""
+    app = forwarding()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: app.post(str(n), processDefinitionKey="leave"), range(40)))
+    for answer in answers:
+        app.wait_for(answer.event_id, "succeeded")
+    assert len({one.id for one in receiver.messages}) == 40
+    assert receiver.refused == []
+
+
+def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: Receiver) -> None:
+    """However often flowhooks is killed or told the same thing again, all messages of an event have one id."""
+    report = exactly_once(
+        plugin,
+        name="webhooks",
+        settings={"endpoints": [section(url=receiver.url, process_key="leave")]},
+        make={"processDefinitionKey": "leave"},
+        done=lambda event: len({one.id for one in receiver.messages if one.json["data"]["eventId"] == event.id}),
+    )
+    assert report.ok, str(report)
+
+
+def section(**changes: Any) -> dict[str, Any]:
+    """An endpoint of the settings, with changes."""
+    return {"name": "crm", "url": "https://crm.example/hooks", "secret": SECRET} | changes
+
+
+def handlers_of(plugin: Webhooks, *endpoints: dict[str, Any]) -> list[Handler]:
+    """The handlers that these endpoints become."""
+    plugin.configure(settings={"endpoints": list(endpoints)})
+    return list(plugin.handlers())
+
+
+def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
+    """An endpoint's selectors are its handler's, and it may run again on the usual schedule."""
+    crm, erp = handlers_of(
+        plugin,
+        section(process_key=["leave", "travel"], callback_class="com.example.Signed"),
+        section(name="erp", every=True, kind="cancel"),
+    )
+    assert (crm.name, crm.retry, crm.selectors.kind, crm.selectors.every) == ("crm", Retry(), "complete", False)
+    assert crm.selectors.process_keys == ("leave", "travel")
+    assert crm.selectors.callback_classes == ("com.example.Signed",)
+    assert (erp.name, erp.selectors.kind, erp.selectors.every) == ("erp", "cancel", True)
+
+
+def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receiver) -> None:
+    """A kind of call-back that a plugin has added is `flow.` and its name."""
+    (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
+    from flowhooks import Delivery  # noqa: PLC0415 (only here)
+
+    handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
+    assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
+
+
+def test_without_settings_there_is_nothing_to_do(plugin: Webhooks) -> None:
+    """The plugin loads without a section, and has no handlers."""
+    plugin.configure(settings={})
+    assert plugin.handlers() == []
+
+
+SHORT = "whsec_" + base64.b64encode(b"k" * 23).decode()
+LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"secret": "topsecret-4711"}, "its secret is to be whsec_ followed by 24 to 64 bytes in base64"),
+        ({"secret": "whsec_topsecret-4711!"}, "its secret is to be whsec_ followed by"),
+        ({"secret": SECRET.removeprefix("whsec_")}, "its secret is to be whsec_ followed by"),
+        ({"secret": SHORT}, "its secret is to be whsec_ followed by"),
+        ({"secret": LONG}, "its secret is to be whsec_ followed by"),
+        ({"secret": [SECRET, "topsecret-4711"]}, "its secret is to be whsec_ followed by"),
+        ({"process_key": []}, "say which events it wants: process_key, callback_class or every = true"),
+        ({"url": "ftp://me:topsecret-4711@crm.example/"}, "its url is to begin with http:// or https:// and a host"),
+        ({"url": "crm.example/hooks"}, "its url is to begin with http:// or https:// and a host"),
+        ({"url": "https:///topsecret-4711"}, "its url is to begin with http:// or https:// and a host"),
+        ({"url": "https://topsecret-4711:port/"}, "its url cannot be read"),
+        ({"headers": {"X Y": "1"}}, "'X Y' cannot be the name of a header field"),
+        ({"headers": {"Webhook-Id": "1"}}, "the header field Webhook-Id is set by the message itself"),
+        ({"headers": {"X-Key": "topsecret-4711\r\nX-Other: 1"}}, "the header field X-Key is to be printable ASCII"),
+        ({"headers": {"X-Key": "topsecret-4711\n"}}, "the header field X-Key is to be printable ASCII"),
+        ({"headers": {"X-Key": ""}}, "the header field X-Key is to be printable ASCII"),
+    ],
+)
+def test_wrong_settings_quarantine_the_plugin(
+    plugin: Webhooks, flowhooks_app: Callable[..., AppUnderTest], changes: dict[str, Any], says: str
+) -> None:
+    """One line names the endpoint and what to mend, and shows nothing that is secret."""
+    one = section(process_key="leave") | changes
+    with pytest.raises(ValueError, match=r"^endpoint 'crm' in ") as refused:
+        plugin.configure(settings={"endpoints": [one]})
+    assert says in str(refused.value)
+    assert "topsecret-4711" not in str(refused.value)
+    with pytest.raises(FlowhooksError) as quarantined:
+        flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": [one]}})
+    assert "webhooks" in str(quarantined.value)
+    assert "topsecret-4711" not in str(quarantined.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"secrt": SECRET}, "secrt"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": "10"}, "timeout"),
+        ({"every": "yes"}, "every"),
+    ],
+)
+def test_the_schema_of_the_settings_refuses(
+    plugin: Webhooks, flowhooks_app: Callable[..., AppUnderTest], changes: dict[str, Any], says: str
+) -> None:
+    """What is misspelt or of a wrong type is found by the schema that the plugin ships, and named."""
+    with pytest.raises(FlowhooksError, match=says):
+        flowhooks_app(
+            names={"webhooks": plugin},
+            settings={"webhooks": {"endpoints": [section(process_key="leave") | changes]}},
+        )
+
+
+def test_a_secret_comes_from_the_environment(
+    forwarding: Callable[..., AppUnderTest], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`secret = {env = "CRM_SECRET"}` signs with what the variable holds."""
+    monkeypatch.setenv("CRM_SECRET", OTHER_SECRET)
+    receiver.secret = OTHER_SECRET
+    app = forwarding(secret={"env": "CRM_SECRET"})
+    app.post("1", processDefinitionKey="leave")
+    assert (len(receiver.messages), receiver.refused) == (1, [])
+
+
+def test_two_endpoints_of_one_name_are_refused(plugin: Webhooks) -> None:
+    """Their deliveries could not be told apart."""
+    with pytest.raises(ValueError, match=r"has two endpoints named crm$"):
+        plugin.configure(settings={"endpoints": [section(every=True), section(every=True)]})
