@@ -1,0 +1,139 @@
+"""A span, a count and a duration for every attempt, as OpenTelemetry; it must not know what any handler does."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from flowhooks import Delivery, Event, Handler, Outcome, OutcomeKind, Reject, hookimpl
+from flowhooks_opentelemetry import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Seconds, from OpenTelemetry's semantic conventions for `messaging.process.duration`."""
+
+
+class Telemetry:
+    """Wraps every attempt.
+
+    Args:
+        traces: makes the tracer; default: the process's own provider, whenever it is set.
+        measures: makes the meter; default: likewise.
+    """
+
+    def __init__(self, traces: TracerProvider | None = None, measures: MeterProvider | None = None) -> None:
+        self._traces = traces
+        self._measures = measures
+        self._export = False
+        self._instruments: _Instruments | None = None
+        self._lock = Lock()
+
+    @hookimpl
+    def schemas(self) -> Sequence[Path]:
+        """Give the schema of the section `[plugins.opentelemetry]`."""
+        return [Path(__file__).with_name("schemas")]
+
+    @hookimpl
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take `[plugins.opentelemetry]`.
+
+        Raises:
+            ValueError: it is to export, and what does that is not installed.
+        """
+        self._export = settings.get("export", False)
+        if self._export and not all(map(_installed, ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
+            raise ValueError(
+                "[plugins.opentelemetry] export needs more packages: pip install 'flowhooks-opentelemetry[otlp]'"
+            )
+
+    # First means outermost: what other plugins wrap round the function is part of the attempt, and may fail it.
+    @hookimpl(wrapper=True, tryfirst=True)
+    def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> Generator[None, Outcome, Outcome]:
+        """Trace and measure the attempt, whichever way it ends; what was returned or raised goes on as it came."""
+        instruments = self._instruments or self._started()
+        began = perf_counter()
+        kind, error_type = OutcomeKind.FAILED, "_OTHER"
+        with instruments.tracer.start_as_current_span(
+            f"{attributes.OPERATION} {handler.id}",
+            kind=SpanKind.CONSUMER,
+            attributes=attributes.of_span(handler, event, delivery),
+            record_exception=False,  # done here, for the status tells a rejected event from a failure
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                outcome = yield
+            except BaseException as error:
+                kind = OutcomeKind.REJECTED if isinstance(error, Reject) else OutcomeKind.FAILED
+                error_type = type(error).__qualname__
+                span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                raise
+            else:
+                # A broken wrapper may give anything: flowhooks takes that for a failed attempt.
+                kind = outcome.kind if isinstance(outcome, Outcome) else OutcomeKind.FAILED
+                if kind is not OutcomeKind.SUCCEEDED:
+                    span.set_status(Status(StatusCode.ERROR, getattr(outcome, "error", None)))
+                return outcome
+            finally:
+                ended = attributes.of_end(kind, error_type)
+                span.set_attributes(ended)
+                instruments.count(handler, ended, seconds=perf_counter() - began)
+
+    def _started(self) -> _Instruments:
+        """The instruments, made at the first attempt: an exporter has threads, which no hook at start may begin."""
+        with self._lock:
+            if self._instruments is None:
+                traces, measures = self._traces, self._measures
+                if self._export:
+                    from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
+
+                    traces, measures = providers()
+                self._instruments = _Instruments(traces, measures)
+            return self._instruments
+
+
+class _Instruments:
+    """What records: a tracer, a counter and a histogram."""
+
+    def __init__(self, traces: TracerProvider | None, measures: MeterProvider | None) -> None:
+        name, ours = __name__, version("flowhooks-opentelemetry")
+        self.tracer = trace.get_tracer(name, ours, traces, attributes.SCHEMA_URL)
+        meter = metrics.get_meter(name, ours, measures, attributes.SCHEMA_URL)
+        self._attempts = meter.create_counter(
+            "flowhooks.delivery.attempts", unit="{attempt}", description="Attempts that have ended."
+        )
+        self._duration = meter.create_histogram(
+            "messaging.process.duration",
+            unit="s",
+            description="Duration of processing operation.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+
+    def count(self, handler: Handler, ended: Mapping[str, str], *, seconds: float) -> None:
+        """Count an attempt that has ended."""
+        measured = {**attributes.of_measure(handler), **ended}
+        self._attempts.add(1, measured)
+        self._duration.record(seconds, measured)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it would be in
+        return False
+
+
+plugin: Final = Telemetry()
+"""What the entry point names."""

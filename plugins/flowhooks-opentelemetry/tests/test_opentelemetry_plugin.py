@@ -1,0 +1,381 @@
+"""flowhooks-opentelemetry with the real SDK, whose spans and measures stay in memory; it must not know a collector."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import flowhooks_opentelemetry
+import pytest
+from flowhooks_opentelemetry import Telemetry
+from opentelemetry import trace
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from flowhooks import (
+    Delivery,
+    Event,
+    FlowhooksError,
+    Handler,
+    Outcome,
+    OutcomeKind,
+    Reject,
+    Retry,
+    RetryAfter,
+    handler,
+    hookimpl,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from flowhooks.testing import AppUnderTest
+
+
+class Recorded:
+    """A plugin with an SDK of its own, and what that has recorded."""
+
+    def __init__(self) -> None:
+        self._spans = InMemorySpanExporter()
+        self._reader = InMemoryMetricReader()
+        self.traces = TracerProvider(shutdown_on_exit=False)
+        self.traces.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.measures = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.plugin = Telemetry(self.traces, self.measures)
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """All spans that have ended."""
+        return list(self._spans.get_finished_spans())
+
+    def points(self, name: str) -> list[Any]:
+        """The points of one measure."""
+        data = self._reader.get_metrics_data()
+        metrics = [
+            metric
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        return [point for metric in metrics if metric.name == name for point in metric.data.data_points]
+
+    def counts(self) -> dict[tuple[Any, Any, Any], Any]:
+        """How many attempts were counted, by handler, outcome and type of error."""
+        return {
+            (
+                point.attributes["messaging.destination.name"],
+                point.attributes["flowhooks.outcome"],
+                point.attributes.get("error.type"),
+            ): point.value
+            for point in self.points("flowhooks.delivery.attempts")
+        }
+
+    def close(self) -> None:
+        """Shut the SDK down."""
+        self.traces.shutdown()
+        self.measures.shutdown()
+
+
+@pytest.fixture
+def recorded() -> Iterator[Recorded]:
+    """An SDK of this test's own: the process's providers are not touched."""
+    recorded = Recorded()
+    yield recorded
+    recorded.close()
+
+
+class Leave:
+    """A plugin of handlers that end in each way there is, and a wrapper that may spoil it."""
+
+    def __init__(self, spoil: object = None) -> None:
+        self.spoil = spoil
+        self.raised = ValueError("the database is away")
+
+    @hookimpl
+    def handlers(self) -> list[Handler]:
+        """One handler for each way."""
+
+        @handler(process_key="fine", name="fine", retry=Retry())
+        def fine(event: Event) -> str:
+            with trace.get_tracer("leave").start_as_current_span("inner"):
+                return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+        @handler(process_key="broken", name="broken")
+        def broken(event: Event) -> None:
+            raise self.raised
+
+        @handler(process_key="refused", name="refused")
+        def refused(event: Event) -> None:
+            raise Reject("there is no such leave")
+
+        @handler(process_key="later", name="later")
+        def later(event: Event, delivery: Delivery) -> None:
+            if delivery.attempt == 1:
+                raise RetryAfter(60, "payroll is closed")
+
+        return [fine, broken, refused, later]
+
+    @hookimpl(wrapper=True)
+    def run_handler(self) -> Generator[None, Outcome, Any]:
+        """Do to the attempt what the test wants done."""
+        outcome = yield
+        if isinstance(self.spoil, BaseException):
+            raise self.spoil
+        return outcome if self.spoil is None else self.spoil
+
+
+@pytest.fixture
+def leave(recorded: Recorded, flowhooks_app: Callable[..., AppUnderTest]) -> Callable[..., AppUnderTest]:
+    """Start flowhooks with the plugin and the handlers of `Leave`."""
+
+    def start(spoil: object = None) -> AppUnderTest:
+        return flowhooks_app(names={"opentelemetry": recorded.plugin, "leave": Leave(spoil)})
+
+    return start
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    """The installed package announces its object as the plugin `opentelemetry`."""
+    found = entry_points(group="flowhooks", name="opentelemetry")
+    assert [entry_point.load() for entry_point in found] == [flowhooks_opentelemetry.plugin]
+
+
+def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+    """The span is named and marked as the messaging conventions have it, and says which delivery it was."""
+    app = leave()
+    event_id = app.post(
+        "4711", processDefinitionKey="fine", callBackProcessClass="com.example.Leave", businessKey="secret", also={}
+    ).event_id
+    delivery = app.wait_for(event_id, "succeeded")
+    (span,) = recorded.spans
+    assert (span.name, span.kind) == ("process leave:fine", SpanKind.CONSUMER)
+    assert dict(span.attributes or {}) == {
+        "messaging.system": "flowhooks",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "leave:fine",
+        "messaging.message.id": delivery.id,
+        "messaging.message.conversation_id": "4711",
+        "flowhooks.handler": "leave:fine",
+        "flowhooks.plugin": "leave",
+        "flowhooks.attempt": 1,
+        "flowhooks.event.id": event_id,
+        "flowhooks.event.kind": "complete",
+        "flowhooks.event.source": "default",
+        "flowhooks.flow_instance.id": "4711",
+        "flowhooks.process_definition.key": "fine",
+        "flowhooks.callback_class": "com.example.Leave",
+        "flowhooks.outcome": "succeeded",
+    }
+    assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
+    assert span.instrumentation_scope is not None
+    assert span.instrumentation_scope.name == "flowhooks_opentelemetry"
+    assert recorded.counts() == {("leave:fine", "succeeded", None): 1}
+
+
+def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+    """Inside the function the attempt's span is the current one."""
+    app = leave()
+    delivery = app.wait_for(app.post("1", processDefinitionKey="fine").event_id, "succeeded")
+    (span,) = recorded.spans
+    assert span.context is not None
+    assert delivery.result == trace.format_trace_id(span.context.trace_id)
+
+
+@pytest.mark.parametrize(
+    ("key", "ends"),
+    [
+        ("broken", ("failed", "ValueError", "the database is away")),
+        ("refused", ("rejected", "Reject", "there is no such leave")),
+        ("later", ("failed", "RetryAfter", "payroll is closed")),
+    ],
+)
+def test_an_exception_is_recorded(
+    leave: Callable[..., AppUnderTest], recorded: Recorded, key: str, ends: tuple[str, str, str]
+) -> None:
+    """Status, outcome and type of error say how the attempt ended, as the ledger has it, and the exception is there."""
+    outcome, error_type, description = ends
+    app = leave()
+    event_id = app.post("1", processDefinitionKey=key).event_id
+    delivery = app.delivery(event_id)
+    (span,) = recorded.spans
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, description)
+    assert span.attributes is not None
+    assert span.attributes["flowhooks.outcome"] == outcome == delivery.outcome
+    assert span.attributes["error.type"] == error_type
+    (event,) = span.events
+    assert event.name == "exception"
+    assert event.attributes is not None
+    assert event.attributes["exception.message"] == description
+    assert recorded.counts() == {(f"leave:{key}", outcome, error_type): 1}
+    assert description in delivery.error
+
+
+def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+    """A delivery that is retried is two spans, one message id, two counts and two durations in seconds."""
+    app = leave()
+    event_id = app.post("1", processDefinitionKey="later").event_id
+    app.advance(seconds=61)
+    app.wait_for(event_id, "succeeded")
+    found = [dict(span.attributes or {}) for span in recorded.spans]
+    assert [(one["flowhooks.attempt"], one["flowhooks.outcome"]) for one in found] == [(1, "failed"), (2, "succeeded")]
+    assert len({one["messaging.message.id"] for one in found}) == 1
+    assert recorded.counts() == {("leave:later", "failed", "RetryAfter"): 1, ("leave:later", "succeeded", None): 1}
+    durations = recorded.points("messaging.process.duration")
+    assert [point.count for point in durations] == [1, 1]
+    assert all(0 <= point.sum < 60 for point in durations)
+    assert durations[0].explicit_bounds[:2] == (0.005, 0.01)
+
+
+def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+    """A function that returned, and whose transaction then failed, is a failed attempt here and in the ledger."""
+    app = leave(spoil=LookupError("the commit failed"))
+    delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
+    assert recorded.counts() == {("leave:fine", "failed", "LookupError"): 1}
+    assert delivery.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "outcome", "description"),
+    [
+        (Outcome(kind=OutcomeKind.FAILED, error="counted as failed"), "failed", "counted as failed"),
+        (Outcome(kind=OutcomeKind.REJECTED, error="not wanted"), "rejected", "not wanted"),
+        ("no outcome at all", "failed", None),
+    ],
+)
+def test_an_outcome_that_a_wrapper_made_counts(
+    leave: Callable[..., AppUnderTest], recorded: Recorded, spoil: object, outcome: str, description: str | None
+) -> None:
+    """What comes back without an exception is still told apart, and agrees with the ledger."""
+    app = leave(spoil)
+    delivery = app.delivery(app.post("1", processDefinitionKey="broken" if spoil is None else "fine").event_id)
+    assert delivery.outcome == outcome
+    assert recorded.counts() == {("leave:fine", outcome, "_OTHER"): 1}
+    (span,) = recorded.spans
+    assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, description)
+
+
+def test_exceptions_pass_through_unchanged(recorded: Recorded) -> None:
+    """What comes out of the wrapper is the very object that was thrown in."""
+    error = KeyboardInterrupt("an operator's")
+    wrapper = recorded.plugin.run_handler(*attempt())
+    next(wrapper)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        wrapper.throw(error)
+    assert raised.value is error
+    assert recorded.counts() == {("leave:fine", "failed", "KeyboardInterrupt"): 1}
+
+
+def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks() -> None:
+    """With the API alone the wrapper only passes on what it was given."""
+    wrapper = Telemetry(trace.NoOpTracerProvider()).run_handler(*attempt())
+    next(wrapper)
+    given = Outcome(kind=OutcomeKind.SUCCEEDED, value=1)
+    with pytest.raises(StopIteration) as returned:
+        wrapper.send(given)
+    assert returned.value.value is given
+
+
+def attempt() -> tuple[Handler, Event, Delivery]:
+    """What the hook is called with."""
+    from flowhooks.testing import make_event  # noqa: PLC0415 (only here)
+
+    event = make_event(process_key="fine")
+
+    @handler(process_key="fine", name="leave:fine".partition(":")[2])
+    def fine(event: Event) -> None:
+        """Do nothing."""
+
+    from dataclasses import replace  # noqa: PLC0415 (only here)
+
+    named = replace(fine, plugin="leave")
+    return named, event, Delivery(id="d1", event_id=event.id, handler=named.id, attempt=1)
+
+
+# A process of its own, because an SDK that exports belongs to a whole process and is shut down at its end.
+EXPORTS = """
+from flowhooks_opentelemetry import Telemetry
+from opentelemetry import trace
+from flowhooks import Delivery, Event, Outcome, OutcomeKind, handler
+from flowhooks.testing import make_event
+
+@handler(process_key="fine")
+def fine(event):
+    pass
+
+plugin = Telemetry()
+plugin.configure(settings={"export": True})
+event = make_event(process_key="fine")
+wrapper = plugin.run_handler(fine, event, Delivery(id="d1", event_id=event.id, handler="leave:fine", attempt=1))
+next(wrapper)
+try:
+    wrapper.send(Outcome(kind=OutcomeKind.SUCCEEDED))
+except StopIteration:
+    pass
+assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider), "the process's own provider was set"
+"""
+
+
+@pytest.mark.parametrize(("given", "service"), [({}, "flowhooks"), ({"OTEL_SERVICE_NAME": "callbacks"}, "callbacks")])
+def test_it_exports_as_the_environment_says(given: dict[str, str], service: str) -> None:
+    """With `export = true` a collector gets span and measures when the process ends, under the service's name."""
+    received: dict[str, bytes] = {}
+
+    class Collects(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received[self.path] = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's own name)
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collects) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}",
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "NO_PROXY": "127.0.0.1",
+            **given,
+        }
+        ran = subprocess.run([sys.executable, "-c", EXPORTS], env=environ, capture_output=True, text=True, check=False)
+        server.shutdown()
+        thread.join()
+    assert ran.returncode == 0, ran.stderr
+    traces = ExportTraceServiceRequest.FromString(received["/v1/traces"])
+    (sent,) = traces.resource_spans
+    assert [span.name for scope in sent.scope_spans for span in scope.spans] == ["process :fine"]
+    assert service in {one.value.string_value for one in sent.resource.attributes if one.key == "service.name"}
+    measures = ExportMetricsServiceRequest.FromString(received["/v1/metrics"])
+    (measured,) = measures.resource_metrics
+    assert {one.name for scope in measured.scope_metrics for one in scope.metrics} == {
+        "flowhooks.delivery.attempts",
+        "messaging.process.duration",
+    }
+
+
+def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin says which packages are missing, rather than being silent for ever."""
+    for module in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
+    with pytest.raises(ValueError, match=r"pip install 'flowhooks-opentelemetry\[otlp\]'"):
+        Telemetry().configure(settings={"export": True})
+
+
+def test_a_misspelt_setting_is_refused(flowhooks_app: Callable[..., AppUnderTest]) -> None:
+    """The schema of the settings names it."""
+    with pytest.raises(FlowhooksError, match="exprot"):
+        flowhooks_app(names={"opentelemetry": Telemetry()}, settings={"opentelemetry": {"exprot": True}})
