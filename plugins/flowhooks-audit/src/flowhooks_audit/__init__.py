@@ -1,0 +1,123 @@
+"""The audit trail as a flowhooks plugin: what is recorded, and when; it must not know how a record is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks import Delivery, Event, Handler, Outcome, Retry, State, handler, hookimpl
+from flowhooks_audit.trail import Trail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+log: Final = logging.getLogger(__name__)
+
+NAME: Final = "audit"
+"""The plugin's name, as its entry point has it."""
+
+
+class Audit:
+    """Records every event of some kinds, and, where it is asked to, how the attempts of other plugins ended.
+
+    Args:
+        now: the time at which a record is written, with UTC as its zone; default: the machine's clock.
+    """
+
+    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
+        self._kinds: tuple[str, ...] = ()
+        self._with_data = True
+        self._with_outcomes = False
+        self._trail: Trail | None = None
+
+    @hookimpl
+    def schemas(self) -> Sequence[Path]:
+        """Give the schema of the section `[plugins.audit]`."""
+        return [Path(__file__).with_name("schemas")]
+
+    @hookimpl
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take `[plugins.audit]`.
+
+        Raises:
+            ValueError: the folder of the file does not exist.
+        """
+        self._trail = self._opened(settings["file"]) if "file" in settings else None
+        if self._trail is None:
+            log.warning("nothing is recorded: say where the audit trail is to be, with file in [plugins.audit]")
+        self._kinds = tuple(settings.get("kinds", ("complete",)))
+        self._with_data = settings.get("data", True)
+        self._with_outcomes = settings.get("outcomes", False)
+
+    @hookimpl
+    def handlers(self) -> Sequence[Handler]:
+        """Give a handler for each kind of call-back, for a handler listens to one; none where nothing is recorded."""
+        if self._trail is None:
+            return []
+        record = self._recorder(self._trail)
+        return [handler(every=True, kind=kind, name=f"record_{kind}", retry=Retry())(record) for kind in self._kinds]
+
+    def _recorder(self, trail: Trail) -> Callable[[Event, Delivery], dict[str, bool]]:
+        def record(event: Event, delivery: Delivery) -> dict[str, bool]:
+            """Record the event in the audit trail, once."""
+            return {"written_now": trail.append(delivery.id, self._members(event))}
+
+        return record
+
+    def _members(self, event: Event) -> dict[str, Any]:
+        return {
+            "what": "event",
+            "at": self._now().isoformat(timespec="milliseconds"),
+            "event": event.id,
+            "receivedAt": event.received_at.isoformat(timespec="milliseconds"),
+            "source": event.source,
+            "kind": event.kind,
+            "flowInstanceId": event.flow_instance_id,
+            "businessKey": event.business_key,
+            "callBackProcessClass": event.callback_class,
+            "processDefinitionId": event.process_definition_id,
+            "processDefinitionKey": event.process_definition_key,
+            "processDefinitionVersion": event.process_definition_version,
+            **self._body(event.data),
+        }
+
+    @hookimpl
+    def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+        """Record how an attempt of another plugin ended; a notice, so not given again if the server is killed."""
+        if self._trail is None or not self._with_outcomes or delivery.handler.startswith(f"{NAME}:"):
+            return
+        self._trail.append(
+            f"{delivery.id} attempt {delivery.attempt}",
+            {
+                "what": "outcome",
+                "at": self._now().isoformat(timespec="milliseconds"),
+                "event": event.id,
+                "handler": delivery.handler,
+                "delivery": delivery.id,
+                "attempt": delivery.attempt,
+                "outcome": outcome.kind.value,
+                "state": state.value,
+                "error": outcome.error,
+            },
+        )
+
+    def _opened(self, file: str) -> Trail:
+        path = Path(file)
+        if not path.parent.is_dir():
+            raise ValueError(f"[plugins.audit] file: there is no folder {path.parent}; create it")
+        return Trail(path)
+
+    def _body(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        if self._with_data:
+            return {"data": dict(data)}
+        text = json.dumps(dict(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return {"dataSha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+plugin: Final = Audit()
+"""What the entry point names."""

@@ -1,0 +1,78 @@
+"""`python -m flowhooks_audit verify FILE`: whether an audit trail is whole; it must not know who wrote it."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowhooks_audit import chain
+from flowhooks_audit.trail import last_noted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0 where all records are as they were written, 1 where they are not, 2 where that cannot be told.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m flowhooks_audit", description="Tell whether an audit trail is as it was written."
+    )
+    verify = parser.add_subparsers(required=True).add_parser(
+        "verify", help="check every record, its place in the chain, and that the last ones are there"
+    )
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the files of one trail, the oldest first")
+    verify.add_argument(
+        "--after",
+        metavar="HASH",
+        help="the hash that the first record follows, where the earlier files are not at hand",
+    )
+    verify.add_argument("--last", metavar="HASH", help="the hash that the trail must contain, noted elsewhere before")
+    given = parser.parse_args(arguments)
+    try:
+        return _verify(given.files, after=given.after, last=given.last)
+    except (OSError, sqlite3.Error) as error:
+        print(f"cannot be read: {error}", file=sys.stderr)  # noqa: T201 (this is a command)
+        return 2
+
+
+def _verify(files: Sequence[Path], *, after: str | None, last: str | None) -> int:
+    # The index is asked first: a server may append while this reads, and what it noted before is in the file.
+    noted = last_noted(files[-1])
+    wanted = {last} if last else set()
+    if noted is not None and noted != chain.START:
+        wanted.add(noted.hash)
+    link = None if after else chain.START
+    for file in files:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    members, link = chain.read(line, after=link)
+                except chain.Broken as error:
+                    return _trouble(f"{file}, line {number}: {error}")
+                if after not in {None, members["previous"]}:
+                    return _trouble(f"{file}, line {number}: this record does not follow {after}")
+                after = None  # that was the first record of all
+                wanted.discard(link.hash)
+    found = link or chain.START
+    if noted is not None and noted.hash in wanted:
+        return _trouble(f"{files[-1]} ends with {found}, and its index knows of {noted}: the last ones were removed")
+    if wanted:
+        return _trouble(f"no record has the hash {last}: records were removed, or all of them written anew")
+    print(f"all is as it was written, up to {found}")  # noqa: T201 (as above)
+    return 0
+
+
+def _trouble(what: str) -> int:
+    print(what, file=sys.stderr)  # noqa: T201 (as above)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,412 @@
+"""flowhooks-audit on real files: what is recorded, how often, and that a change is found; it must not know SQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import flowhooks_audit
+import pytest
+from flowhooks_audit import Audit, chain
+from flowhooks_audit.__main__ import main
+from flowhooks_audit.trail import Trail, index_of
+
+from flowhooks import Event, FlowhooksError, Reject, handler
+from flowhooks.testing import exactly_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from flowhooks.testing import AppUnderTest
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the trail is kept; it does not exist yet."""
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def trail(file: Path) -> Trail:
+    """A trail that is empty."""
+    return Trail(file)
+
+
+@pytest.fixture
+def audited(file: Path, flowhooks_app: Callable[..., AppUnderTest]) -> Callable[..., AppUnderTest]:
+    """Start flowhooks with the plugin, its file and further settings, and further plugins."""
+
+    def start(*plugins: object, **settings: Any) -> AppUnderTest:
+        return flowhooks_app(*plugins, names={"audit": Audit()}, settings={"audit": {"file": str(file)} | settings})
+
+    return start
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    """The records of a trail."""
+    return [json.loads(line) for line in file.read_text("ascii").splitlines()]
+
+
+def verify(*words: object) -> int:
+    """Run the command; its exit code."""
+    return main(["verify", *map(str, words)])
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    """The installed package announces its object as the plugin `audit`."""
+    found = entry_points(group="flowhooks", name="audit")
+    assert [entry_point.load() for entry_point in found] == [flowhooks_audit.plugin]
+
+
+def test_an_event_is_a_record(audited: Callable[..., AppUnderTest], file: Path) -> None:
+    """Whatever its key, the event is one line with all that the call-back said, and the trail is whole."""
+    app = audited()
+    event_id = app.post("4711", processDefinitionKey="leave", businessKey="合同\n1", more={"x": None, "y": 1}).event_id
+    delivery = app.wait_for(event_id, "succeeded")
+    (record,) = records(file)
+    assert record.pop("at")
+    assert len(record.pop("hash")) == 64
+    assert record == {
+        "number": 1,
+        "previous": "0" * 64,
+        "key": delivery.id,
+        "what": "event",
+        "event": event_id,
+        "receivedAt": app.event(event_id).received_at.isoformat(timespec="milliseconds"),
+        "source": "default",
+        "kind": "complete",
+        "flowInstanceId": "4711",
+        "businessKey": "合同\n1",
+        "callBackProcessClass": None,
+        "processDefinitionId": None,
+        "processDefinitionKey": "leave",
+        "processDefinitionVersion": None,
+        "data": dict(app.event(event_id).data),
+    }
+    assert verify(file) == 0
+
+
+def test_the_data_can_be_left_out(audited: Callable[..., AppUnderTest], file: Path) -> None:
+    """With `data = false` its SHA-256 is recorded in its place, which does not depend on the order of its members."""
+    app = audited(data=False)
+    app.post("1", a=1, b="personal")
+    app.post("2", b="personal", a=1)
+    first, second = records(file)
+    assert "personal" not in file.read_text()
+    assert first["dataSha256"] == second["dataSha256"]
+    assert "data" not in first
+
+
+def test_recorded_once_whatever_happens(tmp_path: Path) -> None:
+    """Killed at any line, told the same thing again: each event is one record, and the trail is whole."""
+    file = tmp_path / "audit.jsonl"
+    report = exactly_once(
+        Audit(),
+        name="audit",
+        settings={"file": str(file)},
+        make={"processDefinitionKey": "leave"},
+        done=lambda event: sum(record["event"] == event.id for record in records(file)) if file.exists() else 0,
+    )
+    assert report.ok, str(report)
+    assert report.exactly_once, str(report)
+    assert verify(file) == 0
+
+
+def test_a_replay_does_not_record_again(trail: Trail, file: Path) -> None:
+    """The same key is written once, in this process and in another one, however much came in between."""
+    assert trail.append("a", {"x": 1}) is True
+    assert trail.append("b", {"x": 2}) is True
+    assert trail.append("a", {"x": 3}) is False
+    assert Trail(file).append("b", {"x": 4}) is False
+    assert [(one["number"], one["x"]) for one in records(file)] == [(1, 1), (2, 2)]
+
+
+def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
+    """What is in the file and not in the index is not written again: the index catches up."""
+    trail.append("a", {})
+    index = index_of(file).read_bytes()
+    trail.append("b", {})
+    index_of(file).write_bytes(index)
+    assert Trail(file).append("b", {}) is False
+    assert Trail(file).append("c", {}) is True
+    assert [one["key"] for one in records(file)] == ["a", "b", "c"]
+    assert verify(file) == 0
+
+
+@pytest.mark.parametrize("kept", [1, 40, -1])
+def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
+    """A line that was not written to its end is cut off, and its record is written again, whole."""
+    trail.append("a", {})
+    whole = file.read_bytes()
+    index = index_of(file).read_bytes()
+    trail.append("b", {})
+    line = file.read_bytes()[len(whole) :]
+    file.write_bytes(whole + line[:kept])
+    index_of(file).write_bytes(index)
+    assert verify(file) == 1
+    assert Trail(file).append("b", {}) is True
+    assert [one["key"] for one in records(file)] == ["a", "b"]
+    assert verify(file) == 0
+
+
+def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
+    """All that the index knows is in the file."""
+    for key in "abc":
+        trail.append(key, {})
+    index_of(file).unlink()
+    assert [Trail(file).append(key, {}) for key in "abcd"] == [False, False, False, True]
+    assert verify(file) == 0
+
+
+def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_path: Path) -> None:
+    """The chain and the keys go on in the new file; both files together are whole, and the new one alone is not."""
+    trail.append("a", {})
+    trail.append("b", {})
+    old = file.rename(tmp_path / "audit-1.jsonl")
+    last = records(old)[-1]["hash"]
+    assert trail.append("a", {}) is False
+    assert trail.append("c", {}) is True
+    assert [one["number"] for one in records(file)] == [3]
+    assert verify(old, file) == 0
+    assert verify("--after", last, file) == 0
+    assert verify(file) == 1
+    assert verify("--after", "f" * 64, file) == 1
+    assert verify(file, old) == 1
+
+
+def test_killed_right_after_the_first_record_of_a_new_file(trail: Trail, file: Path, tmp_path: Path) -> None:
+    """A file that was just begun is not taken for one that was cut."""
+    for key in "abc":
+        trail.append(key, {"x": "long" * 100})
+    file.rename(tmp_path / "audit-1.jsonl")
+    assert trail.append("a", {}) is False  # it has now noted that the file was moved away
+    index = index_of(file).read_bytes()
+    trail.append("d", {})
+    index_of(file).write_bytes(index)
+    assert Trail(file).append("d", {}) is False
+    assert verify(tmp_path / "audit-1.jsonl", file) == 0
+
+
+def damaged(file: Path, how: str) -> bytes:
+    """What somebody has made of three records."""
+    first, second, third = file.read_bytes().splitlines(keepends=True)
+    made = {
+        "a value changed": [first, second.replace(b'"x":2', b'"x":9'), third],
+        "a hash changed": [first, second.replace(b'"hash":"', b'"hash":"0')[:-4] + b'"}\n', third],
+        "the first removed": [second, third],
+        "one in the middle removed": [first, third],
+        "the last removed": [first, second],
+        "all removed": [],
+        "two exchanged": [second, first, third],
+        "one twice": [first, second, second, third],
+        "one put in": [first, chain.write({"x": 5}, after=chain.START)[0], second, third],
+        "no JSON": [first, b"x\n", third],
+        "an empty line": [first, b"\n", second, third],
+        "the end cut off": [first, second, third[:-9]],
+        "a line end in Windows' way": [first, second[:-1] + b"\r\n", third],
+        "something after it": [first, second, third, b'{"number":4}\n'],
+        "not text": [first, b"\xff\xfe\n", third],
+    }
+    return b"".join(made[how])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a value changed",
+        "a hash changed",
+        "the first removed",
+        "one in the middle removed",
+        "the last removed",
+        "all removed",
+        "two exchanged",
+        "one twice",
+        "one put in",
+        "no JSON",
+        "an empty line",
+        "the end cut off",
+        "a line end in Windows' way",
+        "something after it",
+        "not text",
+    ],
+)
+def test_a_change_is_found(trail: Trail, file: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever was done to the file, the command says where and exits with 1."""
+    for number, key in enumerate("abc", 1):
+        trail.append(key, {"x": number})
+    assert verify(file) == 0
+    assert capsys.readouterr().out.startswith("all is as it was written, up to record 3, ")
+    file.write_bytes(damaged(file, how))
+    assert verify(file) == 1
+    assert str(file) in capsys.readouterr().err
+
+
+def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(
+    trail: Trail, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who can write both files can write a whole chain anew; who noted a hash elsewhere finds that, too."""
+    trail.append("a", {"x": 1})
+    noted = records(file)[0]["hash"]
+    trail.append("b", {"x": 2})
+    assert verify("--last", noted, file) == 0
+    file.unlink()
+    index_of(file).unlink()
+    trail.append("a", {"x": 9})
+    assert verify(file) == 0
+    assert verify("--last", noted, file) == 1
+    assert noted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["the last removed", "the end cut off", "something after it"])
+def test_nothing_is_appended_to_a_damaged_trail(
+    audited: Callable[..., AppUnderTest], trail: Trail, file: Path, how: str
+) -> None:
+    """The delivery fails, and says what to do; nothing hides the damage under further records."""
+    for number, key in enumerate("abc", 1):
+        trail.append(key, {"x": number})
+    file.write_bytes(damaged(file, how))
+    before = file.read_bytes()
+    app = audited()
+    delivery = app.delivery(app.post("1").event_id)
+    assert (delivery.state, delivery.outcome) == ("waiting", "failed")
+    assert "TrailDamaged" in delivery.error
+    assert str(file) in delivery.error
+    assert file.read_bytes() == before
+
+
+def test_a_full_disk_leaves_no_half_record(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that could be written only in part is cut off before the next one."""
+    trail.append("a", {})
+    real = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        if len(data) > 10:
+            return real(descriptor, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, data: full(descriptor, data[:12]))
+        with pytest.raises(OSError, match="No space left"):
+            trail.append("b", {})
+    assert not file.read_bytes().endswith(b"\n")
+    assert trail.append("b", {}) is True
+    assert [one["key"] for one in records(file)] == ["a", "b"]
+
+
+def test_many_threads_record_at_once(trail: Trail, file: Path) -> None:
+    """Forty keys, each twice, from eight threads on a trail that does not exist yet: forty records, one chain."""
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda n: trail.append(f"k{n % 40}", {"x": "y" * 5000}), range(80)))
+    assert written.count(True) == 40
+    assert len({one["key"] for one in records(file)}) == 40
+    assert verify(file) == 0
+
+
+def test_two_processes_record_at_once(file: Path) -> None:
+    """Two trails of one file, as two servers would have by mistake: still one chain, and each key once."""
+    code = "import pathlib, sys; from flowhooks_audit.trail import Trail; trail = Trail(pathlib.Path(sys.argv[1]))"
+    code += "\nfor n in range(25): trail.append(f'k{n}', {})"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for _ in range(2)]
+    assert [one.wait(60) for one in both] == [0, 0]
+    assert len(records(file)) == 25
+    assert verify(file) == 0
+
+
+def test_without_a_file_nothing_is_recorded_and_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """A plugin that was only installed writes nowhere, and does not keep that to itself."""
+    audit = Audit()
+    audit.configure(settings={})
+    assert audit.handlers() == []
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == ["nothing is recorded"]
+
+
+def test_each_kind_has_a_handler(file: Path) -> None:
+    """The kinds in the settings are what is listened to; unless they are given, `complete`."""
+    audit = Audit()
+    audit.configure(settings={"file": str(file)})
+    assert [one.name for one in audit.handlers()] == ["record_complete"]
+    audit.configure(settings={"file": str(file), "kinds": ["complete", "cancel"]})
+    assert [(one.name, one.selectors.kind, one.selectors.every) for one in audit.handlers()] == [
+        ("record_complete", "complete", True),
+        ("record_cancel", "cancel", True),
+    ]
+
+
+@handler(process_key="leave")
+def refuse(event: Event) -> None:
+    """Refuse."""
+    raise Reject("there is no such leave")
+
+
+def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppUnderTest], file: Path) -> None:
+    """With `outcomes = true` each attempt of other plugins is a record too, in the same chain; its own are not."""
+    app = audited(refuse, outcomes=True)
+    event_id = app.post("1", processDefinitionKey="leave").event_id
+    refused = app.delivery(event_id, "refuse")
+    app.close()  # gives the notices that are still pending
+    found = {one["what"]: one for one in records(file)}
+    assert len(records(file)) == 2
+    outcome = found["outcome"]
+    assert {
+        name: outcome[name] for name in ("event", "handler", "delivery", "attempt", "outcome", "state", "error")
+    } == {
+        "event": event_id,
+        "handler": refused.handler,
+        "delivery": refused.id,
+        "attempt": 1,
+        "outcome": "rejected",
+        "state": "dead",
+        "error": "there is no such leave",
+    }
+    assert verify(file) == 0
+
+
+def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppUnderTest], file: Path) -> None:
+    """Without the setting there are events only."""
+    app = audited(refuse)
+    app.post("1", processDefinitionKey="leave")
+    app.close()
+    assert [one["what"] for one in records(file)] == ["event"]
+
+
+def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppUnderTest]) -> None:
+    """The plugin is quarantined with what to do, rather than failing at the first event."""
+    settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
+    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: there is no folder .*missing; create it"):
+        flowhooks_app(names={"audit": Audit()}, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"flie": "x"}, {"file": 5}, {"kinds": []}, {"kinds": ["a b"]}, {"data": "no"}, {"outcomes": 1}]
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: Callable[..., AppUnderTest]) -> None:
+    """The schema of the settings names what is misspelt or of a wrong type."""
+    with pytest.raises(FlowhooksError, match=next(iter(settings))):
+        flowhooks_app(names={"audit": Audit()}, settings={"audit": settings})
+
+
+def test_the_command(trail: Trail, file: Path) -> None:
+    """`python -m flowhooks_audit verify FILE` exits with 0, with 1 on trouble, and with 2 where it cannot tell."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "flowhooks_audit", *map(str, words)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        return ran.returncode, ran.stdout, ran.stderr
+
+    trail.append("a", {})
+    last = records(file)[0]["hash"]
+    assert run("verify", file) == (0, f"all is as it was written, up to record 1, {last}\n", "")
+    code, out, err = run("verify", file.with_name("missing"))
+    assert (code, out) == (2, "")
+    assert err.startswith("cannot be read: ")
+    assert run()[0] == 2
+    file.write_bytes(file.read_bytes().replace(b'"a"', b'"b"'))
+    code, out, err = run("verify", file)
+    assert (code, out) == (1, "")
+    assert err == f"{file}, line 1: the record was changed: it does not fit its hash\n"
