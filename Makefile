@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # The first Python here that is new enough and can make environments; `make PYTHON=…` names another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
-PLUGINS := plugins/flowhooks-contracts plugins/flowhooks-timings
+PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test lint format docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -18,7 +18,7 @@ $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@echo "Making $(VENV) with $$($(PYTHON) --version): a minute or so, once"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev $(PLUGINS:%=--editable %)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev --group docs $(PLUGINS:%=--editable %)
 	@touch $@
 
 demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
@@ -37,6 +37,9 @@ format: $(READY) ## Put the code into shape
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: $(READY) ## Build the documentation as a site, to be read from site/index.html
+	@$(BIN)/mkdocs build --strict --quiet
+
 bench: $(READY) ## Measure against the bare server, ratios in one run (needs wrk; about 25 minutes)
 	@$(BIN)/python tests/benchmarks/run.py
 
@@ -44,4 +47,4 @@ wheel: $(READY) ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel
 
 clean: ## Remove everything that these commands have made
-	@rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

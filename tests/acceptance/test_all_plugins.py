@@ -1,0 +1,217 @@
+"""Every plugin of `plugins/` in one real server: none is in another's way, and each does its work."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections import defaultdict
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from standardwebhooks.webhooks import Webhook
+
+PLUGINS = Path(__file__).parents[2] / "plugins"
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+CONFIG = """
+[plugins.contracts]
+database = "contracts.db"
+outbox = "outbox.txt"
+
+[plugins.timings]
+file = "timings.jsonl"
+
+[plugins.audit]
+file = "audit.jsonl"
+outcomes = true
+
+[[plugins.webhooks.endpoints]]
+name = "crm"
+url = "http://127.0.0.1:PORT/hooks"
+secret = {env = "CRM_SECRET"}
+every = true
+
+[plugins.opentelemetry]
+export = true
+
+[[plugins.notice.chats]]
+name = "operators"
+url = "http://127.0.0.1:PORT/chat"
+"""
+
+
+def names():
+    """The plugins of `plugins/`, by the entry points of their packages."""
+    found = {}
+    for file in PLUGINS.glob("*/pyproject.toml"):
+        found |= tomllib.loads(file.read_text())["project"]["entry-points"]["flowhooks"]
+    return found
+
+
+@pytest.fixture
+def outside():
+    """All that is outside: a service that takes messages, a collector and a chat; what each path was posted."""
+    posted = defaultdict(list)
+
+    class Takes(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            posted[self.path].append(({k.lower(): v for k, v in self.headers.items()}, body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Takes) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        posted["port"] = server.server_address[1]
+        yield posted
+        server.shutdown()
+        thread.join()
+
+
+def until(condition, *, within=30.0):
+    """Wait until `condition()` gives something true; returns it."""
+    end = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < end, f"not within {within} s"
+        time.sleep(0.02)
+    return found
+
+
+def lines(file):
+    """What a file of JSON lines holds."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_all_of_them_are_installed():
+    """Each package of `plugins/` is in the environment of these tests, and its entry point is what the server finds."""
+    installed = {one.name: one.value for one in entry_points(group="flowhooks")}
+    assert names().items() <= installed.items()
+    assert len(names()) == 6
+
+
+def test_all_plugins_work_together(site, outside, monkeypatch):
+    """One contract is archived, one is refused: each plugin has done what it is for, on both."""
+    monkeypatch.setenv("CRM_SECRET", SECRET)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{outside['port']}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    others = sorted({one.name for one in entry_points(group="flowhooks")} - names().keys())
+    server = site.start(config=CONFIG.replace("PORT", str(outside["port"])), plugins_deny=",".join(others), wait=20)
+    serving = server.until_logged("serving")
+    assert (serving["plugins"], serving["quarantined"]) == (len(names()), 0)
+
+    good = server.post("1", {"processDefinitionKey": "test_flow_key", "businessKey": "HT-1"})
+    assert (good.status, good.json) == (200, {"success": True})
+    refused = server.post("2", {"processDefinitionKey": "test_flow_key"})
+    assert "There is no businessKey" in refused.message_of_error(500)
+
+    with site.ledger() as ledger:
+        ids = {}
+        for answer in (good, refused):
+            standings = {one.handler: one for one in ledger.standings(answer.event_id)}
+            ids[answer.event_id] = {name: one.delivery_id for name, one in standings.items()}
+            assert standings.keys() == {"contracts:archive_contract", "webhooks:crm", "audit:record_complete"}
+            assert {standings[name].state.value for name in ("webhooks:crm", "audit:record_complete")} == {"succeeded"}
+    contracts(site, good, ids)
+    webhooks(outside, ids)
+    notice(outside)
+    opentelemetry(outside, ids)
+    server.stop()
+    server.check_log()
+    timings(site, ids)
+    audit(site, ids)
+    assert "flowhooks.delivery.attempts" in measures(outside)
+
+
+def contracts(site, good, ids):
+    """The contract that has a business key is archived."""
+    with closing(sqlite3.connect(site.folder / "contracts.db")) as archive:
+        found = archive.execute("SELECT business_key, delivery_id FROM contracts").fetchall()
+    assert found == [("HT-1", ids[good.event_id]["contracts:archive_contract"])]
+
+
+def webhooks(outside, ids):
+    """Both events were forwarded, each once, and the signatures are right."""
+    messages = [(headers["webhook-id"], Webhook(SECRET).verify(body, headers)) for headers, body in outside["/hooks"]]
+    assert sorted((one, message["data"]["eventId"]) for one, message in messages) == sorted(
+        (deliveries["webhooks:crm"], event_id) for event_id, deliveries in ids.items()
+    )
+
+
+def notice(outside):
+    """Somebody is told of the delivery that is dead."""
+    ((_, body),) = until(lambda: outside["/chat"])
+    assert "contracts:archive_contract" in json.loads(body)["text"]
+
+
+def opentelemetry(outside, ids):
+    """Each attempt is a span, also those of the other plugins' handlers."""
+
+    def spans():
+        return {
+            (span.name, value["messaging.message.id"], value["flowhooks.outcome"])
+            for _, body in list(outside["/v1/traces"])
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+            for value in [{one.key: one.value.string_value for one in span.attributes}]
+        }
+
+    first, second = ids.values()
+    wanted = {
+        (f"process {name}", one, "rejected" if one == second["contracts:archive_contract"] else "succeeded")
+        for deliveries in (first, second)
+        for name, one in deliveries.items()
+    }
+    until(lambda: spans() == wanted)
+
+
+def measures(outside):
+    """The names of what was measured."""
+    return {
+        metric.name
+        for _, body in outside["/v1/metrics"]
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+
+
+def timings(site, ids):
+    """Each attempt was measured."""
+    settled = [one for one in lines(site.folder / "timings.jsonl") if one["what"] == "settled"]
+    assert sorted(one["delivery"] for one in settled) == sorted(
+        one for deliveries in ids.values() for one in deliveries.values()
+    )
+    assert all(one["seconds"] > 0 for one in settled)
+
+
+def audit(site, ids):
+    """Each event is recorded once, with how the other plugins' attempts ended, and the trail is whole."""
+    found = lines(site.folder / "audit.jsonl")
+    assert sorted(one["event"] for one in found if one["what"] == "event") == sorted(ids)
+    assert sorted((one["handler"], one["outcome"]) for one in found if one["what"] == "outcome") == [
+        ("contracts:archive_contract", "rejected"),
+        ("contracts:archive_contract", "succeeded"),
+        ("webhooks:crm", "succeeded"),
+        ("webhooks:crm", "succeeded"),
+    ]
+    command = [sys.executable, "-m", "flowhooks_audit", "verify", site.folder / "audit.jsonl"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
