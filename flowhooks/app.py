@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowhooks.alerts import Alerts
 from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 NOTICES_GET: float = 2.0
-"""Seconds that pending notices get when the server stops."""
+"""Seconds that pending notices get when the server stops, and again alerts."""
 
 
 class App:
@@ -113,6 +114,7 @@ class App:
         )
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
         self.notices = Notices(self.plugins)
+        self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
         self.dispatch = Dispatch(
             ledger=self.ledger,
             plugins=self.plugins,
@@ -139,6 +141,7 @@ class App:
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
         self.notices.start()
+        self.alerts.start()
         self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
         threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
@@ -203,6 +206,7 @@ class App:
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
         self._over.set()
         self.notices.stop(NOTICES_GET)
+        self.alerts.stop(NOTICES_GET)
         try:
             self.ledger.close()
         finally:

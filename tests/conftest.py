@@ -23,6 +23,7 @@ from flowhooks.intake import Answer, CallBack
 from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import (
+    AlertsSettings,
     HttpSettings,
     IdentitySettings,
     IgnoreSettings,
@@ -198,6 +199,7 @@ class House:
             ("ledger", LedgerSettings),
             ("identity", IdentitySettings),
             ("ignore", IgnoreSettings),
+            ("alerts", AlertsSettings),
         ):
             if name in given:
                 sections[name] = section(**given.pop(name))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from flowhooks.settings.loading import load
 from flowhooks.settings.places import host_and_port, is_loopback
 from flowhooks.settings.tree import (
+    AlertsSettings,
     Described,
     HttpSettings,
     IdentitySettings,
@@ -28,6 +29,7 @@ from flowhooks.settings.tree import (
 )
 
 __all__ = [
+    "AlertsSettings",
     "Described",
     "HttpSettings",
     "IdentitySettings",

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from flowhooks.delivery import State
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
 from flowhooks.ledger import Reader, dialects, migrating, upgrade
 from flowhooks.ledger.tables import metadata
@@ -152,3 +153,38 @@ def test_a_folder_is_no_database(tmp_path):
     """A folder in the place of the file is refused in one line."""
     with pytest.raises(LedgerUnusable, match=r"^cannot use the database [^\n]+$"):
         upgrade(url(tmp_path))
+
+
+def test_a_ledger_of_the_first_version_is_upgraded(house, listens, writing, tmp_path):
+    """What the first migration made and a server filled is all there afterwards, and a server goes on with it."""
+    from alembic import command
+
+    with writing.begin() as connection:
+        command.upgrade(migrating._config(connection), "0001")
+    flow = house.open(listens(fail, name="h"))
+    dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
+    flow.settled(dead, State.DEAD)
+    flow.close()
+    old = tmp_path / "new.db"
+    tables = ("events", "conflicts", "deliveries", "attempts", "handlers", "processes", "counters")
+    make(
+        old,
+        f"ATTACH '{house.file}' AS filled",
+        *(f"INSERT INTO main.{table} SELECT * FROM filled.{table}" for table in tables),
+    )
+    with pytest.raises(LedgerOutdated, match="at version 0001"):
+        Reader(url(old))
+    house.file.unlink()
+    old.rename(house.file)
+    before = {table: flow.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
+    assert len(before["deliveries"]) == 1
+    assert upgrade(url(house.file)) == ("0001", migrating.HEAD)
+    assert {table: flow.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables} == before
+    again = house.open(listens(fail, name="h"), start=False, alerts={"parked_after": 0.0})
+    again.app.alerts.look()
+    assert {row[0] for row in again.sql("SELECT event_id FROM alerts")} == {dead, parked}
+
+
+def fail(event):
+    """Fail for good."""
+    raise ValueError("no")

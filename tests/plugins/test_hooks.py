@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 import structlog
 
-from flowhooks import Outcome, OutcomeKind, State, handler, hookimpl
+from flowhooks import Alert, AlertCause, Outcome, OutcomeKind, State, handler, hookimpl
 from flowhooks.plugins import Plugins
 
 
@@ -28,7 +29,7 @@ def with_grant(**hooks):
 
 
 def test_hook_configure(load_sections):
-    """Each plugin sees its own section of the settings and no other, once, before its other hooks."""
+    """Each plugin sees its own section of the settings and no other, once, before its handlers are asked for."""
     seen = []
     plugins = load_sections(
         {"one": {"url": "x", "deep": {"list": [1]}}, "other": {"secret": "s"}},
@@ -57,27 +58,33 @@ def test_hook_schemas(load, tmp_path):
     assert plugins.schema_folders == (("one", first), ("two", second), ("two", first))
 
 
-def test_schemas_that_are_not_accepted_quarantine_their_plugin(tmp_path):
-    """Whoever loads plugins may refuse their schema files; a plugin that gives none is not asked."""
-
-    def refuse(folders):
-        raise ValueError(f"{len(folders)} spoilt")
-
-    plugins = Plugins.load(
-        dirs=(),
-        allow=(),
-        deny=(),
-        safe_mode=False,
-        sections={},
-        entry_points=(),
-        objects={"bad": with_grant(schemas=lambda: [tmp_path]), "good": with_grant(schemas=list_nothing)},
-        accept_schemas=refuse,
-    )
-    bad, good = plugins.infos
-    assert (bad.state, good.state) == ("quarantined", "loaded")
-    assert "ValueError: 1 spoilt" in bad.error
-    assert list(plugins.handlers) == ["good:grant"]
+def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
+    """Of several folders all are taken or none, and what was there before stays in force."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder, schema in ((good, "{}"), (bad, "{")):
+        (folder / "call-back").mkdir(parents=True)
+        (folder / f"call-back/{folder.name}.schema.json").write_text(schema)
+    plugins = load(one=with_grant(schemas=lambda: [good, bad]), two=with_grant(schemas=list_nothing))
+    one, two = plugins.infos
+    assert (one.state, two.state) == ("quarantined", "loaded")
+    assert f"schema file {bad}/call-back/bad.schema.json: not JSON: " in one.error
+    assert list(plugins.handlers) == ["two:grant"]
     assert plugins.schema_folders == ()
+    assert plugins.schemas.kinds == ("complete",)
+
+
+def test_schemas_are_asked_for_first(load_sections, tmp_path):
+    """`schemas` comes before `configure`, for what it gives is what the section is checked by."""
+    seen = []
+    load_sections(
+        {"one": {}},
+        one=plugin(
+            configure=lambda settings: seen.append("configure"),
+            schemas=lambda: seen.append("schemas") or [tmp_path],
+            handlers=lambda: seen.append("handlers") or [],
+        ),
+    )
+    assert seen == ["schemas", "configure", "handlers"]
 
 
 def test_hook_handlers(load):
@@ -173,6 +180,35 @@ def test_hook_delivery_settled(load, event, delivery):
     outcome = Outcome(kind=OutcomeKind.FAILED, error="no")
     plugins.delivery_settled(event, delivery, outcome, State.DEAD)
     assert seen == [(outcome, State.DEAD)]
+
+
+def test_hook_alert_raised(load):
+    """Those plugins of a list that listen are told of an alert; it is said which of them have taken it."""
+    seen = []
+
+    def fail(alert):
+        seen.append(("bad", alert.id))
+        raise ValueError("oops")
+
+    plugins = load(
+        deaf=with_grant(),
+        bad=plugin(alert_raised=fail),
+        mail=plugin(alert_raised=lambda alert: seen.append(("mail", alert.id))),
+        chat=plugin(alert_raised=lambda: seen.append("chat")),
+    )
+    alert = Alert(
+        id="a1",
+        cause=AlertCause.DEAD,
+        subject="one:grant",
+        message="1 delivery is dead.",
+        since=datetime(2026, 1, 1, tzinfo=UTC),
+        count=1,
+    )
+    assert plugins.alert_listeners == ("bad", "mail", "chat")
+    with structlog.testing.capture_logs() as logs:
+        assert plugins.alert_raised(alert, ["deaf", "bad", "mail"]) == ["mail"]
+    assert seen == [("bad", "a1"), ("mail", "a1")]
+    assert [(log["event"], log["plugin"], log["hook"]) for log in logs] == [("notice_failed", "bad", "alert_raised")]
 
 
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), GeneratorExit()])

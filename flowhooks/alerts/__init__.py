@@ -1,0 +1,246 @@
+"""Raises an alert once for each cause, durably, and tells whoever listens; it must not know what mends a cause.
+
+All of it is found by looking: what one process did not come to, its next look does, or the next process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import structlog
+
+from flowhooks.alert import Alert, AlertCause
+from flowhooks.alerts.causes import OTHERS, Cause, Causes, others
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import alarming
+from flowhooks.ledger.alarming import OpenAlert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger import Ledger, Transaction
+    from flowhooks.plugins import Plugins
+    from flowhooks.settings import AlertsSettings
+
+MOST_OPEN: Final = 100
+"""Open alerts of one cause at the most; one more stands for all others, so that nobody gets ten thousand mails."""
+AGAIN_AFTER: Final = (30, 60, 120, 300, 600)
+"""Seconds for which a listener that raised is left alone, the last one again and again: a mail server that is down is
+not to be hammered, nor the log filled."""
+NOT_MORE_THAN: Final = 0.1
+"""The part of the time that looking may take, however much there is to look at."""
+
+log = structlog.get_logger(__name__)
+
+_Key: TypeAlias = tuple[AlertCause, str]
+
+
+class _Rest(NamedTuple):
+    """How long a listener that raised is left alone.
+
+    Attributes:
+        failures: how often running it has raised.
+        until: microseconds since 1970.
+    """
+
+    failures: int
+    until: int
+
+
+class Alerts:
+    """The hook `alert_raised`, called once for each cause.
+
+    Args:
+        ledger: where causes are found, and alerts written down.
+        plugins: who listens, and who is quarantined.
+        clock: time and ids.
+        settings: how often to look, and how long is too long.
+    """
+
+    def __init__(self, *, ledger: Ledger, plugins: Plugins, clock: Clock, settings: AlertsSettings) -> None:
+        self._ledger = ledger
+        self._plugins = plugins
+        self._clock = clock
+        self._look_every = settings.look_every
+        self._causes = Causes(settings, plugins.infos)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="alerts", daemon=True)
+        self._missed: set[str] = set()
+        self._taken: dict[str, OpenAlert] = {}
+        self._rests: dict[str, _Rest] = {}
+        self._refused: dict[str, int] = {}
+        self._trouble: str | None = None
+
+    def start(self) -> None:
+        """Start looking: at once, then again and again."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; a listener that is being told gets `timeout` seconds. The next process tells what was not taken."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def look(self) -> None:
+        """Raise what is new, close what has gone, and tell whoever has not taken what is open.
+
+        Raises:
+            FlowhooksError: the database cannot be read or written just now; a later look does it all.
+        """
+        self._tell(self._raise())
+
+    def _loop(self) -> None:
+        rest = 0.0
+        while not self._over.wait(rest):
+            rest, started = self._look_every, time.monotonic()
+            try:
+                untold = self._raise()
+                rest = max(rest, (time.monotonic() - started) * (1 / NOT_MORE_THAN - 1))
+                self._tell(untold)
+                self._trouble = None
+            except FlowhooksError as error:
+                if self._trouble is None and not self._over.is_set():
+                    log.error("cannot_look_for_alerts", why=str(error))  # noqa: TRY400 (one line until it changes)
+                self._trouble = str(error)
+            except Exception as error:
+                # A fault of ours must not end the looking: nobody would ever be told of anything again.
+                if self._trouble is None:
+                    log.exception("cannot_look_for_alerts")
+                self._trouble = type(error).__name__
+
+    def _raise(self) -> list[OpenAlert]:
+        """Write down what is new and what has gone; what somebody is to be told of now."""
+        now = self._clock.now()
+        with self._ledger.connection() as connection:
+            # What was taken but could not be written down is known here only.
+            before = {(one.cause, one.subject): self._taken.get(one.id, one) for one in alarming.still_open(connection)}
+            causes, complete = self._causes.find(connection, now)
+            causes = _bounded(causes, before)
+            new = [self._new(connection, cause) for key, cause in causes.items() if key not in before]
+            untold = [
+                _counted(connection, one, causes[key])
+                for key, one in before.items()
+                if key in causes and self._to_tell(one, now)
+            ]
+        gone = {
+            one.id: one
+            for key, one in before.items()
+            if key not in causes and (complete or one.cause is not AlertCause.PARKED)
+        }
+        # Gone is what two looks running do not find: a delivery that is tried again is not dead for a moment.
+        closing = [one for one in gone.values() if one.id in self._missed]
+        opened = self._write(new, closing)
+        self._missed = gone.keys() - {one.id for one in closing}
+        return [*untold, *opened]
+
+    def _new(self, connection: Connection, cause: Cause) -> OpenAlert:
+        new = OpenAlert(
+            id=self._clock.new_id(),
+            cause=cause.cause,
+            subject=cause.subject,
+            message="",
+            since=cause.since,
+            count=0,
+            event_id="",
+        )
+        return _counted(connection, new, cause)
+
+    def _write(self, new: Sequence[OpenAlert], closing: Sequence[OpenAlert]) -> list[OpenAlert]:
+        """Make it durable, then log it; those of `new` that are alerts now."""
+        taken = dict(self._taken)
+        if not (new or closing or taken):
+            return []
+
+        def write(transaction: Transaction) -> set[str]:
+            now = self._clock.now()
+            for one in taken.values():
+                alarming.note_told(transaction, one)
+            alarming.close_alerts(transaction, [one.id for one in closing], now)
+            return alarming.open_alerts(transaction, new, now)
+
+        ids = self._ledger.write(write)
+        self._taken.clear()
+        opened = [one for one in new if one.id in ids]
+        for one in opened:
+            log.warning("alert_raised", count=one.count, event_id=one.event_id, why=one.message, **_named(one))
+        for one in closing:
+            self._refused.pop(one.id, None)
+            log.info("alert_over", **_named(one))
+        return opened
+
+    def _to_tell(self, alert: OpenAlert, now: int) -> list[str]:
+        """Who is to be told of an alert now."""
+        return [
+            name
+            for name in self._plugins.alert_listeners
+            if name not in alert.told and not (name in self._rests and self._rests[name].until > now)
+        ]
+
+    def _tell(self, untold: Sequence[OpenAlert]) -> None:
+        # What a listener could not take before comes last, so that it does not keep the others from being told.
+        for alert in sorted(untold, key=lambda one: (self._refused.get(one.id, 0), one.id)):
+            told = alert
+            for name in self._to_tell(alert, self._clock.now()):
+                if self._over.is_set():
+                    return
+                if self._takes(name, alert):
+                    self._rests.pop(name, None)
+                    told = self._taken[alert.id] = replace(told, told=(*told.told, name))
+                    self._write([], [])
+                else:
+                    self._refused[alert.id] = self._refused.get(alert.id, 0) + 1
+                    failures = self._rests[name].failures if name in self._rests else 0
+                    seconds = AGAIN_AFTER[min(failures, len(AGAIN_AFTER) - 1)]
+                    self._rests[name] = _Rest(failures + 1, self._clock.now() + seconds * SECOND)
+
+    def _takes(self, name: str, alert: OpenAlert) -> bool:
+        try:
+            return bool(self._plugins.alert_raised(_alert(alert), [name]))
+        except BaseException:
+            # Even an interrupt that a plugin raised: in this thread it is no operator's.
+            log.exception("notice_failed", plugin=name, hook="alert_raised")
+            return False
+
+
+def _bounded(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> dict[_Key, Cause]:
+    """The same causes, but no more of a kind than may be open: one then stands for those that are left out."""
+    bounded = dict(causes)
+    for kind in AlertCause:
+        room = MOST_OPEN - sum(cause is kind and subject != OTHERS for cause, subject in before)
+        new = [one for key, one in causes.items() if one.cause is kind and key not in before]
+        left_out = new[max(0, room) :]
+        for one in left_out:
+            del bounded[one.key]
+        if left_out:
+            one = others(kind, left_out)
+            bounded[one.key] = one
+    return bounded
+
+
+def _counted(connection: Connection, alert: OpenAlert, cause: Cause) -> OpenAlert:
+    """An alert that says how many share it now."""
+    count = cause.count(connection)
+    return replace(alert, count=count, message=cause.sentence(count, alert.since), event_id=cause.event_id)
+
+
+def _alert(alert: OpenAlert) -> Alert:
+    return Alert(
+        id=alert.id,
+        cause=alert.cause,
+        subject=alert.subject,
+        message=alert.message,
+        since=to_datetime(alert.since),
+        count=alert.count,
+        event_id=alert.event_id,
+    )
+
+
+def _named(alert: OpenAlert) -> dict[str, str]:
+    return {"alert": alert.id, "cause": alert.cause.value, "subject": alert.subject}

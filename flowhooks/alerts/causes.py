@@ -1,0 +1,200 @@
+"""What a person should look at just now, and the sentence that says so; it must not know what was raised or told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.alert import AlertCause
+from flowhooks.clock import SECOND, to_text
+from flowhooks.delivery import State
+from flowhooks.ledger import alarming
+from flowhooks.plugins.fault import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.alarming import Troubled, Wanting
+    from flowhooks.plugins import PluginInfo
+    from flowhooks.settings import AlertsSettings
+
+MOST_GROUPS: Final = 1_000
+"""Classes and keys of parked events that are looked at: whoever calls back can make up as many as they like."""
+OTHERS: Final = "(others)"
+"""The subject of the one alert for all that would be too many."""
+
+_TEXTS: Final[Mapping[AlertCause, str]] = {
+    AlertCause.DEAD: (
+        "{many} of handler {subject} {are} dead, the first since {since}: mend the cause, "
+        "then run `flowhooks events replay --handler {subject}`."
+    ),
+    AlertCause.UNKNOWN: (
+        "{many} of handler {subject} {are} unknown, the first since {since}: find out what each of them did, "
+        "then run `flowhooks events resolve`."
+    ),
+    AlertCause.WAITING: (
+        "{many} of handler {subject} {have} not begun, and the first could have at {since}: "
+        "`flowhooks events list --state running` shows what holds the threads."
+    ),
+    AlertCause.PARKED: (
+        "{many} {are} parked for want of a handler for {subject}, the first since {since}: "
+        "install a plugin that listens to it, or name the key in ignore.process_key."
+    ),
+    AlertCause.QUARANTINED: (
+        "Plugin {subject} cannot be used since {since}, and what its handlers would do waits: {why}. "
+        "Mend it, and start the server again."
+    ),
+}
+_SHELVED: Final = (
+    "{many} of handler {subject} {are} kept for its plugin, which is not loaded, the first since {since}: "
+    "mend the plugin or bring it back, and start the server again; `flowhooks check` says what is wrong."
+)
+_OTHERS: Final = (
+    "{count:,} more alerts of the cause {cause} would be too many, and were not raised, since {since}: "
+    "run `flowhooks check`."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """One cause for which a person should look.
+
+    Attributes:
+        cause: why.
+        subject: what it is about.
+        since: from when it has been so, in microseconds since 1970.
+        count: how many deliveries or events share it: counted when it is called, on a connection.
+        event_id: one event that it is about; `""` where none is.
+        nouns: what is counted, one and several.
+        text: the sentence, with places for what it names.
+        why: what a plugin cannot be used for.
+    """
+
+    cause: AlertCause
+    subject: str
+    since: int
+    count: Callable[[Connection], int]
+    event_id: str = ""
+    nouns: tuple[str, str] = ("delivery", "deliveries")
+    text: str
+    why: str = ""
+
+    @property
+    def key(self) -> tuple[AlertCause, str]:
+        """What makes it the same cause as another one, now or later."""
+        return self.cause, self.subject
+
+    def sentence(self, count: int, since: int) -> str:
+        """What to say of so many, since then (microseconds since 1970)."""
+        return self.text.format(
+            many=f"{count:,} {self.nouns[count != 1]}",
+            are="is" if count == 1 else "are",
+            have="has" if count == 1 else "have",
+            count=count,
+            cause=self.cause,
+            subject=self.subject,
+            since=to_text(since),
+            why=self.why.rstrip("."),
+        )
+
+
+class Causes:
+    """Finds them.
+
+    Args:
+        settings: how long is too long.
+        plugins: what is known of each plugin.
+    """
+
+    def __init__(self, settings: AlertsSettings, plugins: Sequence[PluginInfo]) -> None:
+        self._parked_after = int(settings.parked_after * SECOND)
+        self._waiting_after = int(settings.waiting_after * SECOND)
+        self._quarantined = [info for info in plugins if info.state == "quarantined"]
+
+    def find(self, connection: Connection, now: int) -> tuple[dict[tuple[AlertCause, str], Cause], bool]:
+        """Every cause that there is, by its key; and whether all classes and keys of parked events were looked at.
+
+        Args:
+            connection: reads one moment's state.
+            now: microseconds since 1970.
+        """
+        found: dict[tuple[AlertCause, str], Cause] = {}
+        groups, complete = alarming.wanting(connection, now - self._parked_after, most=MOST_GROUPS)
+        for one in (
+            *_failed(connection),
+            *_waiting(connection, now - self._waiting_after),
+            *(_parked(group, now - self._parked_after) for group in groups),
+            *(_quarantined(info, now) for info in self._quarantined),
+        ):
+            found.setdefault(one.key, one)
+        return found, complete
+
+
+def others(cause: AlertCause, several: Sequence[Cause]) -> Cause:
+    """The one cause that stands for several of the same kind."""
+    return Cause(
+        cause=cause,
+        subject=OTHERS,
+        since=min(one.since for one in several),
+        count=lambda _: len(several),
+        event_id=several[0].event_id,
+        text=_OTHERS,
+    )
+
+
+def wanted(callback_class: str, process_key: str | None) -> str:
+    """What parked events wait for, on one line; what cannot be printed is replaced."""
+    names = [f"class {printable(callback_class)}"] if callback_class else []
+    names += [f"key {printable(process_key)}"] if process_key else []
+    return " and ".join(names) or "neither class nor key"
+
+
+def _failed(connection: Connection) -> Iterator[Cause]:
+    for cause, state in ((AlertCause.DEAD, State.DEAD), (AlertCause.UNKNOWN, State.UNKNOWN)):
+        for one in alarming.failed(connection, state):
+            count = partial(alarming.how_many_failed, state=state, handler=one.handler)
+            yield _of_handler(cause, one, count, _TEXTS[cause])
+
+
+def _waiting(connection: Connection, before: int) -> Iterator[Cause]:
+    for one in alarming.shelved(connection, before):
+        count = partial(alarming.how_many_shelved, handler=one.handler)
+        yield _of_handler(AlertCause.WAITING, one, count, _SHELVED)
+    for one in alarming.late(connection, before):
+        count = partial(alarming.how_many_late, before=before, handler=one.handler)
+        yield _of_handler(AlertCause.WAITING, one, count, _TEXTS[AlertCause.WAITING])
+
+
+def _of_handler(cause: AlertCause, one: Troubled, count: Callable[[Connection], int], text: str) -> Cause:
+    return Cause(cause=cause, subject=one.handler, since=one.since, count=count, event_id=one.event_id, text=text)
+
+
+def _parked(group: Wanting, before: int) -> Cause:
+    return Cause(
+        cause=AlertCause.PARKED,
+        subject=wanted(group.callback_class, group.process_key),
+        since=group.since,
+        count=partial(
+            alarming.how_many_wanting,
+            before=before,
+            callback_class=group.callback_class,
+            process_key=group.process_key,
+        ),
+        event_id=group.event_id,
+        nouns=("event", "events"),
+        text=_TEXTS[AlertCause.PARKED],
+    )
+
+
+def _quarantined(info: PluginInfo, now: int) -> Cause:
+    return Cause(
+        cause=AlertCause.QUARANTINED,
+        subject=printable(info.name),
+        since=now,
+        count=lambda _: 1,
+        text=_TEXTS[AlertCause.QUARANTINED],
+        why=printable(info.error),
+    )

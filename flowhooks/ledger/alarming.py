@@ -1,0 +1,255 @@
+"""What a person should look at, and the alerts that were raised for it; it must not know their words or who is told.
+
+What is looked for again and again is found by steps down an index, one for each handler or class, however many
+deliveries or events share it; only those of an alert that is raised or told are counted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Subquery, and_, func, select, update
+
+from flowhooks.alert import AlertCause
+from flowhooks.delivery import State
+from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import FAILED, alerts, deliveries, events, handlers, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy import Connection, Select
+
+    from flowhooks.ledger.writer import Transaction
+
+
+class Troubled(NamedTuple):
+    """A handler with deliveries that somebody should look at.
+
+    Attributes:
+        handler: its id.
+        event_id: the event of the delivery for which that has been so longest.
+        since: from when, in microseconds since 1970.
+    """
+
+    handler: str
+    event_id: str
+    since: int
+
+
+class Wanting(NamedTuple):
+    """Parked events of one class and key.
+
+    Attributes:
+        callback_class: their class; `""` where they named none.
+        process_key: their process definition key, or None.
+        event_id: the oldest of them.
+        since: when that was received, in microseconds since 1970.
+    """
+
+    callback_class: str
+    process_key: str | None
+    event_id: str
+    since: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAlert:
+    """An alert whose cause goes on, as it was last told.
+
+    Attributes:
+        id: its id.
+        cause: why.
+        subject: what it is about.
+        message: one sentence.
+        since: from when it has been so, in microseconds since 1970.
+        count: how many deliveries or events shared it.
+        event_id: one of those events, or `""`.
+        told: the plugins that have taken it.
+    """
+
+    id: str
+    cause: AlertCause
+    subject: str
+    message: str
+    since: int
+    count: int
+    event_id: str
+    told: tuple[str, ...] = ()
+
+
+_WAITING: Final = deliveries.c.state == State.WAITING.value
+_PARKED: Final = events.c.state == "parked"
+
+
+def failed(connection: Connection, state: State) -> list[Troubled]:
+    """The handlers with deliveries in `state`, *dead* or *unknown*."""
+    found = connection.execute(_oldest(deliveries.c.changed_at, FAILED, deliveries.c.state == state.value))
+    return [Troubled(row.handler, row.event_id, row.changed_at) for row in found]
+
+
+def how_many_failed(connection: Connection, state: State, handler: str) -> int:
+    """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
+    return _count(connection, FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+
+
+def late(connection: Connection, before: int) -> list[Troubled]:
+    """The handlers with deliveries that have been able to run since before `before`, and still wait."""
+    has_time = deliveries.c.due_at.is_not(None)
+    found = connection.execute(_oldest(deliveries.c.due_at, has_time, only=(_WAITING, deliveries.c.due_at <= before)))
+    return [Troubled(row.handler, row.event_id, row.due_at) for row in found]
+
+
+def how_many_late(connection: Connection, before: int, handler: str) -> int:
+    """How many deliveries of a handler have been able to run since before `before`, and still wait."""
+    return _count(connection, deliveries.c.handler == handler, deliveries.c.due_at <= before, _WAITING)
+
+
+def shelved(connection: Connection, before: int) -> list[Troubled]:
+    """The handlers that are missing, and have deliveries that have waited for them since before `before`."""
+    each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
+    # A handler has been missing since the first start without it.
+    missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
+    missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
+    found = connection.execute(
+        select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
+        .select_from(each)
+        .outerjoin(handlers, handlers.c.id == each.c.handler)
+    )
+    several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
+    return [one for one in several if one.since <= before]
+
+
+def how_many_shelved(connection: Connection, handler: str) -> int:
+    """How many deliveries wait for a handler that is missing."""
+    return _count(connection, _WAITING, deliveries.c.due_at.is_(None), deliveries.c.handler == handler)
+
+
+def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
+    """Of each handler with deliveries of `where`, the one that comes first by `order` and is among `only`.
+
+    `where` is what an index is made for that has the handler, then `order`, after what `where` fixes.
+    """
+    first = select(func.min(deliveries.c.handler).label("handler")).where(*where).cte("each", recursive=True)
+    following = select(func.min(deliveries.c.handler)).where(*where, deliveries.c.handler > first.c.handler)
+    each = first.union_all(select(following.scalar_subquery()).where(first.c.handler.is_not(None)))
+    oldest = (
+        select(deliveries.c.id)
+        .where(*where, *only, deliveries.c.handler == each.c.handler)
+        .order_by(order)
+        .limit(1)
+        .correlate(each)
+        .scalar_subquery()
+    )
+    found = select(each.c.handler, oldest.label("id")).where(each.c.handler.is_not(None)).subquery("found")
+    return _with_facts(found)
+
+
+def _with_facts(found: Subquery) -> Select[Any]:
+    facts = deliveries.alias("facts")
+    return select(
+        found.c.handler, facts.c.id, facts.c.event_id, facts.c.due_at, facts.c.created_at, facts.c.changed_at
+    ).join(facts, facts.c.id == found.c.id)
+
+
+def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
+    return int(connection.execute(select(func.count()).select_from(deliveries).where(*where)).scalar_one())
+
+
+_GROUP: Final = (events.c.callback_class, events.c.process_definition_key)
+_NEXT_GROUP: Final = select(*_GROUP, events.c.id, events.c.received_at).order_by(*_GROUP, events.c.received_at).limit(1)
+
+
+def wanting(connection: Connection, before: int, *, most: int) -> tuple[list[Wanting], bool]:
+    """What has been parked since before `before`, by class and key.
+
+    Args:
+        connection: any connection.
+        before: microseconds since 1970.
+        most: how many classes and keys are looked at, in their order.
+
+    Returns:
+        Those with such events; and whether no class or key was left out.
+    """
+    found: list[Wanting] = []
+    row = connection.execute(_NEXT_GROUP.where(_PARKED)).one_or_none()
+    for _ in range(most):
+        if row is None:
+            return found, True
+        if row.received_at <= before:
+            found.append(Wanting(row.callback_class, row.process_definition_key, row.id, row.received_at))
+        row = _group_after(connection, row.callback_class, row.process_definition_key)
+    return found, row is None
+
+
+def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
+    # No key sorts before any key.
+    key = events.c.process_definition_key
+    more = key.is_not(None) if process_key is None else key > process_key
+    same_class = _NEXT_GROUP.where(_PARKED, events.c.callback_class == callback_class, more)
+    return (
+        connection.execute(same_class).one_or_none()
+        or connection.execute(_NEXT_GROUP.where(_PARKED, events.c.callback_class > callback_class)).one_or_none()
+    )
+
+
+def how_many_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
+    """How many events of a class and key have been parked since before `before`."""
+    key = events.c.process_definition_key
+    of_group = and_(
+        events.c.callback_class == callback_class, key.is_(None) if process_key is None else key == process_key
+    )
+    query = select(func.count()).select_from(events).where(_PARKED, of_group, events.c.received_at <= before)
+    return int(connection.execute(query).scalar_one())
+
+
+def still_open(connection: Connection) -> list[OpenAlert]:
+    """The alerts that were raised and whose causes have not gone, the oldest first."""
+    found = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
+    return [
+        OpenAlert(
+            id=row["id"],
+            cause=AlertCause(row["cause"]),
+            subject=row["subject"],
+            message=row["message"],
+            since=row["since"],
+            count=row["count"],
+            event_id=row["event_id"],
+            told=tuple(json.loads(row["told"])),
+        )
+        for row in found
+    ]
+
+
+def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) -> set[str]:
+    """Write down new alerts; the ids of those of which there was none open for the same cause and subject."""
+    opened = set()
+    for one in new:
+        row = asdict(one) | {"cause": one.cause.value, "told": json.dumps(one.told), "opened_at": now}
+        made = (
+            dialects.insert(alerts)
+            .values(row)
+            .on_conflict_do_nothing(index_elements=["cause", "subject"], index_where=alerts.c.closed_at.is_(None))
+            .returning(alerts.c.id)
+        )
+        opened.update(transaction.connection.execute(made).scalars())
+    return opened
+
+
+def note_told(transaction: Transaction, alert: OpenAlert) -> None:
+    """Write down who has taken an alert, and what it said then."""
+    transaction.connection.execute(
+        update(alerts)
+        .where(alerts.c.id == alert.id)
+        .values(told=json.dumps(alert.told), message=alert.message, count=alert.count, event_id=alert.event_id)
+    )
+
+
+def close_alerts(transaction: Transaction, ids: Collection[str], now: int) -> None:
+    """Write down that the causes of these alerts have gone."""
+    gone = alerts.c.id.in_(dialects.keys("ids"))
+    transaction.connection.execute(
+        update(alerts).where(gone, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}
+    )

@@ -1,0 +1,321 @@
+"""What alerts are raised for: found where it is, counted exactly, and looked for without reading what shares it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event
+
+from flowhooks import AlertCause, State
+from flowhooks.clock import SECOND
+from flowhooks.ledger import alarming
+
+HOUR = 3600 * SECOND
+
+
+def read(hands, function, *given, **named):
+    """What a function of `alarming` reads."""
+    with hands.ledger.connection() as connection:
+        return function(connection, *given, **named)
+
+
+def put(hands, instance, state, *handlers, **body):
+    """An event whose deliveries are all in a state."""
+    event_id, several = hands.accept(instance, *(handlers or ("p:a",)), **body)
+    for queued in several:
+        hands.bring(queued, state)
+    return event_id
+
+
+@pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
+def test_what_failed_by_handler(hands, state):
+    """Each handler with such deliveries, once, with the one that has been so longest; others do not count."""
+    for other in State:
+        if other is not state:
+            put(hands, f"other-{other}", other, "p:other")
+    hands.clock.advance(10)
+    late = hands.accept("late", "p:a")[1][0]
+    first = put(hands, "first", state, "p:b", "q:c")
+    since = hands.clock.now()
+    hands.clock.advance(10)
+    put(hands, "second", state, "p:b")
+    hands.bring(late, state)
+    found = read(hands, alarming.failed, state)
+    assert [(one.handler, one.since) for one in found] == [
+        ("p:a", since + 10 * SECOND),
+        ("p:b", since),
+        ("q:c", since),
+    ]
+    assert [one.event_id for one in found[1:]] == [first, first]
+    assert [read(hands, alarming.how_many_failed, state, one.handler) for one in found] == [1, 2, 1]
+    assert read(hands, alarming.how_many_failed, state, "p:other") == 0
+
+
+def test_nothing_is_found_where_nothing_is(hands):
+    """An empty ledger, and one where all went well, have nothing to look at."""
+    for number in range(2):
+        now = hands.clock.now()
+        for state in (State.DEAD, State.UNKNOWN):
+            assert read(hands, alarming.failed, state) == []
+        assert read(hands, alarming.late, now) == read(hands, alarming.shelved, now) == []
+        assert read(hands, alarming.wanting, now, most=5) == ([], True)
+        put(hands, f"fine{number}", State.SUCCEEDED)
+
+
+def test_what_could_have_begun_is_late_from_its_time_on(hands, house):
+    """A delivery is late from the time on at which it might have run, not from when it was stored."""
+    house.check_books = False
+    retried = put(hands, "retried", State.WAITING, "p:a")
+    hands.sql("UPDATE deliveries SET due_at = due_at + ?", 10 * HOUR)
+    put(hands, "asked", State.UNKNOWN, "p:b")
+    hands.sql("UPDATE deliveries SET due_at = created_at WHERE handler = 'p:b'")
+    put(hands, "running", State.RUNNING, "p:c")
+    now = hands.clock.now()
+    assert read(hands, alarming.late, now + 10 * HOUR - 1) == []
+    (one,) = read(hands, alarming.late, now + 10 * HOUR)
+    assert one == ("p:a", retried, now + 10 * HOUR)
+    assert read(hands, alarming.how_many_late, now + 10 * HOUR, "p:a") == 1
+    assert read(hands, alarming.how_many_late, now + 10 * HOUR, "p:b") == 0
+
+
+def test_the_longest_late_of_each_handler(hands):
+    """Of several that are late the first comes, and all of them count."""
+    events = []
+    for number in range(3):
+        events.append(put(hands, f"i{number}", State.WAITING, "p:a", "p:b"))
+        hands.clock.advance(60)
+    found = read(hands, alarming.late, hands.clock.now() - 60 * SECOND)
+    assert [(one.handler, one.event_id) for one in found] == [("p:a", events[0]), ("p:b", events[0])]
+    assert read(hands, alarming.how_many_late, hands.clock.now() - 60 * SECOND, "p:a") == 3
+    assert read(hands, alarming.how_many_late, hands.clock.now() - 61 * SECOND, "p:a") == 2
+
+
+def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, listens):
+    """A delivery waits for its plugin from the first start without it on, or from when it was stored since."""
+
+    def start(*handlers):
+        hands.flow.close()
+        hands.flow = house.open(*handlers, start=False)
+        hands.ledger, hands.sql = hands.flow.app.ledger, hands.flow.sql
+        hands.clock.advance(100)
+        return hands.clock.now() - 100 * SECOND
+
+    start(listens(fine, name="h"))
+    before = hands.accept("i1", "p:h")[0]
+    missed = start()
+    start()  # a second start without it does not make it missed later
+    assert read(hands, alarming.shelved, hands.clock.now()) == [("p:h", before, missed)]
+    assert read(hands, alarming.shelved, missed) == [("p:h", before, missed)]
+    assert read(hands, alarming.shelved, missed - 1) == []
+    hands.sql("UPDATE deliveries SET state = 'closed'")
+    stored = hands.clock.now()
+    since = hands.accept("i2", "p:h", absent=["p:h"])[0]
+    hands.clock.advance(100)
+    hands.accept("i3", "p:h", absent=["p:h"])
+    assert read(hands, alarming.shelved, hands.clock.now()) == [("p:h", since, stored)]
+    assert read(hands, alarming.how_many_shelved, "p:h") == 2
+
+
+def fine(event):
+    """Do nothing."""
+
+
+def test_a_handler_that_was_never_known_is_missed_from_the_first_delivery_on(hands):
+    """Where nobody wrote down when a handler was loaded, the delivery's own time counts."""
+    stored = hands.clock.now()
+    event_id, _ = hands.accept("i1", "q:never", absent=["q:never"])
+    assert read(hands, alarming.shelved, stored) == [("q:never", event_id, stored)]
+
+
+PARKED = [
+    {"callBackProcessClass": "A"},
+    {"callBackProcessClass": "A", "processDefinitionKey": "k1"},
+    {"callBackProcessClass": "A", "processDefinitionKey": "k2"},
+    {"callBackProcessClass": "B", "processDefinitionKey": "k1"},
+    {"processDefinitionKey": "k1"},
+    {},
+]
+GROUPS = [("", None), ("", "k1"), ("A", None), ("A", "k1"), ("A", "k2"), ("B", "k1")]
+
+
+def test_what_is_parked_by_class_and_key(hands):
+    """Each class and key that events are parked for, no key being one of its own, with the oldest event."""
+    oldest = {}
+    for number in range(3):
+        for place, body in enumerate(PARKED):
+            event_id, _ = hands.accept(f"i{number}-{place}", **body)
+            oldest.setdefault((body.get("callBackProcessClass", ""), body.get("processDefinitionKey")), event_id)
+        hands.clock.advance(10)
+    hands.accept("routed", "p:a", processDefinitionKey="k9")
+    now = hands.clock.now()
+    found, complete = read(hands, alarming.wanting, now, most=99)
+    assert complete
+    assert [one[:2] for one in found] == GROUPS
+    assert {one[:2]: one.event_id for one in found} == oldest
+    assert {one.since for one in found} == {now - 30 * SECOND}
+    assert [read(hands, alarming.how_many_wanting, now - 20 * SECOND, *one[:2]) for one in found] == [2] * len(GROUPS)
+    assert read(hands, alarming.wanting, now - 30 * SECOND - 1, most=99) == ([], True)
+
+
+def test_so_many_classes_and_keys_are_looked_at(hands):
+    """Whoever makes up classes does not make a look endless; it is said whether some were left out."""
+    for place, body in enumerate(PARKED):
+        hands.accept(f"i{place}", **body)
+    now = hands.clock.now()
+    for most in (1, 5, 6, 7):
+        found, complete = read(hands, alarming.wanting, now, most=most)
+        assert [one[:2] for one in found] == GROUPS[:most]
+        assert complete is (most >= len(GROUPS))
+
+
+def new(hands, subject="p:h", **changes):
+    """An alert that could be opened."""
+    members = {
+        "id": hands.clock.new_id(),
+        "cause": AlertCause.DEAD,
+        "subject": subject,
+        "message": "1 delivery is dead.",
+        "since": hands.clock.now(),
+        "count": 1,
+        "event_id": "e1",
+    }
+    return alarming.OpenAlert(**members | changes)
+
+
+def opened(hands, *several):
+    """Open these; the ids of those that were."""
+    return hands.ledger.write(lambda transaction: alarming.open_alerts(transaction, several, hands.clock.now()))
+
+
+def close(hands, *ids):
+    """Close these."""
+    hands.ledger.write(lambda transaction: alarming.close_alerts(transaction, ids, hands.clock.now()))
+
+
+def test_one_alert_is_open_for_each_cause_and_subject(hands):
+    """A second one for the same is not opened, whoever asks; one for another cause or subject is."""
+    first, second, other, third = new(hands), new(hands), new(hands, "p:i"), new(hands, cause=AlertCause.UNKNOWN)
+    assert opened(hands, first, second) == {first.id}
+    assert opened(hands, second, other, third) == {other.id, third.id}
+    assert read(hands, alarming.still_open) == [first, other, third]
+
+
+def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
+    """A closed alert stays written down with its time, and the same cause is then another alert."""
+    first = new(hands)
+    opened(hands, first)
+    hands.clock.advance(60)
+    close(hands, first.id)
+    assert read(hands, alarming.still_open) == []
+    at = hands.clock.now()
+    hands.clock.advance(60)
+    close(hands, first.id)
+    again = new(hands)
+    assert opened(hands, again) == {again.id}
+    assert hands.sql("SELECT id, opened_at, closed_at FROM alerts ORDER BY id") == [
+        (first.id, at - 60 * SECOND, at),
+        (again.id, at + 60 * SECOND, None),
+    ]
+
+
+def test_who_has_taken_it_is_written_down(hands):
+    """With what it said then; nothing else of it changes."""
+    first = new(hands, message="it's 'quoted', 合同 {x}")
+    opened(hands, first)
+    told = replace(first, told=("mail", "chat"), count=7, message="7", event_id="e2", since=0, subject="other")
+    hands.ledger.write(lambda transaction: alarming.note_told(transaction, told))
+    assert read(hands, alarming.still_open) == [replace(told, since=first.since, subject=first.subject)]
+
+
+LOOKING = [
+    lambda connection, now: alarming.failed(connection, State.DEAD),
+    lambda connection, now: alarming.failed(connection, State.UNKNOWN),
+    alarming.late,
+    alarming.shelved,
+    lambda connection, now: alarming.wanting(connection, now, most=99),
+    lambda connection, now: alarming.still_open(connection),
+    lambda connection, now: alarming.how_many_failed(connection, State.DEAD, "p:a"),
+    lambda connection, now: alarming.how_many_shelved(connection, "p:a"),
+    lambda connection, now: alarming.how_many_late(connection, now, "p:a"),
+    lambda connection, now: alarming.how_many_wanting(connection, now, "A", "k1"),
+    lambda connection, now: alarming.how_many_wanting(connection, now, "A", None),
+]
+INDEXES = ("deliveries_failed", "deliveries_due", "deliveries_shelved", "events_wanting", "alerts_open", "PRIMARY KEY")
+
+
+@pytest.fixture
+def asked(hands):
+    """The statements that are executed, with their values; the ledger has something of everything."""
+    for number, state in enumerate((State.DEAD, State.UNKNOWN, State.WAITING, State.SUCCEEDED)):
+        put(hands, f"i{number}", state)
+    hands.accept("away", "q:away", absent=["q:away"])
+    for place, body in enumerate(PARKED):
+        hands.accept(f"p{place}", **body)
+    statements = []
+    event.listen(hands.ledger._engine, "before_cursor_execute", lambda *given: statements.append(given[2:4]))
+    return statements
+
+
+@pytest.mark.parametrize("place", range(len(LOOKING)))
+def test_a_look_is_steps_down_an_index(hands, asked, place):
+    """Neither a table nor a whole index is gone through, and nothing is sorted, however much there is to look at."""
+    read(hands, LOOKING[place], hands.clock.now())
+    assert asked
+    for statement, values in asked:
+        plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
+        of_tables = [line for line in plan if any(f" {table}" in line for table in ("deliveries", "events", "facts"))]
+        for line in of_tables:
+            # The first step of all may be the first entry of an index of a part of a table.
+            assert any(name in line for name in INDEXES), plan
+        assert not any("TEMP B-TREE" in line for line in plan), plan
+
+
+def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
+    """What is found again and again takes as many steps of the database with 20,000 that share it as with one."""
+    house.check_books = False
+
+    def steps():
+        counted = 0
+
+        def count():
+            nonlocal counted
+            counted += 1
+            return 0
+
+        with hands.ledger.connection() as connection:
+            driver = connection.connection.dbapi_connection
+            driver.set_progress_handler(count, 1)
+            now = hands.clock.now() + HOUR
+            for look in LOOKING[:6]:
+                look(connection, now)
+            driver.set_progress_handler(None, 0)
+        return counted
+
+    few = steps()
+    _multiply(hands, 20_000)
+    assert steps() <= 1.5 * few
+
+
+def _multiply(hands, times):
+    """Have each delivery and each parked event so many times."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+    columns = [row[1] for row in hands.sql("PRAGMA table_info(events)")]
+    picked = [
+        {"id": "e.id || '-' || i", "flow_instance_id": "e.flow_instance_id || '-' || i"}.get(c, c) for c in columns
+    ]
+    hands.sql(
+        f"{numbers} INSERT INTO events SELECT {', '.join(picked)} FROM events e, n WHERE e.state = 'parked'", times // 6
+    )
+    for state, due in (("dead", ""), ("unknown", ""), ("waiting", "NOT NULL"), ("waiting", "NULL")):
+        hands.sql(
+            f"""{numbers} INSERT INTO events SELECT {", ".join(picked)} FROM events e, n WHERE e.id =
+            (SELECT event_id FROM deliveries d WHERE d.state = '{state}' {due and "AND due_at IS " + due} LIMIT 1)""",
+            times,
+        )
+    columns = [row[1] for row in hands.sql("PRAGMA table_info(deliveries)")]
+    picked = [{"id": "d.id || '-' || e.id", "event_id": "e.id"}.get(c, f"d.{c}") for c in columns]
+    hands.sql(
+        f"""INSERT INTO deliveries SELECT {", ".join(picked)} FROM deliveries d, events e
+        WHERE e.id > d.event_id || '-' AND e.id < d.event_id || '.'"""
+    )
