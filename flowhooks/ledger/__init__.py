@@ -4,160 +4,36 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.delivery import Claimed, Queued, State
-from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
-from flowhooks.ledger import dialects, known, migrating, reading, running
+from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.ledger import dialects, known, migrating, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
-from flowhooks.ledger.books import Books, balance
+from flowhooks.ledger.books import Books
 from flowhooks.ledger.moves import Move, move
-from flowhooks.ledger.rerouting import ParkedGroup, Rerouted, parked_groups, reroute
+from flowhooks.ledger.reader import Reader, naming
+from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.tables import processes
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-
-    from sqlalchemy import Connection
+    from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Attempt, Runner
-    from flowhooks.event import Event
+    from flowhooks.delivery import Runner
     from flowhooks.handler import Handler
     from flowhooks.ledger.known import KnownHandler
-    from flowhooks.ledger.reading import EventFilter, Standing, Stored
+    from flowhooks.ledger.reading import Standing
 
 __all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Settlement", "Transaction", "upgrade"]
 
 T = TypeVar("T")
-
-
-class Reader:
-    """The ledger for those who only look: it can change nothing, whatever it is asked.
-
-    Args:
-        url: the database.
-
-    Raises:
-        LedgerOutdated: the database is empty or of an older version.
-        LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
-    """
-
-    def __init__(self, url: str) -> None:
-        file = dialects.database_file(url)
-        if file is not None and not file.exists():
-            raise LedgerUnusable(
-                f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
-            )
-        self._engine = dialects.open_engine(url, writing=False)
-        try:
-            with _naming(url), self._engine.connect() as connection:
-                migrating.check(connection)
-        except LedgerUnusable:
-            self._engine.dispose()
-            raise
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """A connection that reads one moment's state.
-
-        Raises:
-            LedgerUnusable: the database cannot be read.
-        """
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise LedgerUnusable(f"the database cannot be read: {dialects.plain(error)}") from error
-
-    def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
-
-    def find(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
-        """The newest events that a filter means, `limit` at the most, going on after the id `after`."""
-        with self.connection() as connection:
-            return reading.find(connection, wanted, limit=limit, after=after)
-
-    def event(self, event_id: str) -> Stored:
-        """One event.
-
-        Raises:
-            NotFound: there is none with this id.
-        """
-        with self.connection() as connection:
-            found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
-        if not found:
-            raise NotFound(f"there is no event {event_id}")
-        return found[0]
-
-    def standings(self, event_id: str) -> tuple[Standing, ...]:
-        """How the deliveries of an event stand."""
-        with self.connection() as connection:
-            return reading.standings(connection, [event_id]).get(event_id, ())
-
-    def delivery(self, delivery_id: str) -> tuple[Event, Standing] | None:
-        """One delivery and its event, or None."""
-        with self.connection() as connection:
-            return reading.delivery(connection, delivery_id)
-
-    def due(self, now: int, most: Callable[[str], int]) -> list[Queued]:
-        """What may run or be probed by `now`; `most` says how many of a handler are wanted."""
-        with self.connection() as connection:
-            return reading.due(connection, now, most)
-
-    def page(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
-        """The oldest events that a filter means, `limit` at the most, going on after the id `after`."""
-        with self.connection() as connection:
-            return reading.find(connection, wanted, limit=limit, after=after, newest_first=False)
-
-    def how_many(self, wanted: EventFilter) -> int:
-        """How many events a filter means."""
-        with self.connection() as connection:
-            return reading.how_many(connection, wanted)
-
-    def attempts(self, delivery_id: str) -> tuple[Attempt, ...]:
-        """Every attempt of a delivery, the first one first."""
-        with self.connection() as connection:
-            return reading.attempts_of(connection, delivery_id)
-
-    def conflicts(self, event_id: str) -> list[tuple[int, str]]:
-        """The differing bodies that came under an event's identity: when, and what."""
-        with self.connection() as connection:
-            return reading.conflicts_of(connection, event_id)
-
-    def parked(self) -> list[ParkedGroup]:
-        """What is parked, by what a router looks at."""
-        with self.connection() as connection:
-            return parked_groups(connection)
-
-    def tally(self) -> dict[str, int]:
-        """How much is waiting, running, dead, unknown and parked."""
-        with self.connection() as connection:
-            return reading.tally(connection)
-
-    def known(self) -> list[KnownHandler]:
-        """Every handler that was ever loaded and not retired."""
-        with self.connection() as connection:
-            return known.known(connection)
-
-    def balance(self) -> Books:
-        """Whether the books balance."""
-        with self.connection() as connection:
-            return balance(connection)
-
-    def quick_check(self) -> str | None:
-        """What the database says is wrong with its file, or None."""
-        try:
-            return dialects.quick_check(self._engine)
-        except SQLAlchemyError as error:
-            return dialects.plain(error)
 
 
 class Ledger(Reader):
@@ -185,7 +61,7 @@ class Ledger(Reader):
         self.timeout = timeout
         self._writing = dialects.open_engine(url, writing=True)
         try:
-            with _naming(url):
+            with naming(url):
                 self.upgraded_from, _head = migrating.upgrade(self._writing)
             super().__init__(url)
         except LedgerUnusable:
@@ -381,7 +257,7 @@ class Ledger(Reader):
         Raises:
             LedgerUnusable: that cannot be done.
         """
-        with _naming(self._url):
+        with naming(self._url):
             try:
                 return self.write(function, timeout=600)
             except Unavailable as error:
@@ -423,19 +299,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     """
     engine = dialects.open_engine(url, writing=True)
     try:
-        with _naming(url):
+        with naming(url):
             return migrating.upgrade(engine)
     finally:
         engine.dispose()
-
-
-@contextmanager
-def _naming(url: str) -> Iterator[None]:
-    """Have whatever keeps a database from being opened say which one it is."""
-    name = dialects.database_file(url) or "of the settings"
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise LedgerUnusable(f"cannot use the database {name}: {dialects.plain(error)}") from error
-    except LedgerUnusable as error:
-        raise type(error)(f"cannot use the database {name}: {error}") from error

@@ -52,6 +52,14 @@ Index(
     postgresql_where=events.c.state == "parked",
 )
 Index(
+    "events_wanting",
+    events.c.callback_class,
+    events.c.process_definition_key,
+    events.c.received_at,
+    sqlite_where=events.c.state == "parked",
+    postgresql_where=events.c.state == "parked",
+)
+Index(
     "events_business_key",
     events.c.business_key,
     sqlite_where=events.c.business_key.is_not(None),
@@ -97,6 +105,17 @@ NOT_AT_REST: Final = deliveries.c.state.in_(
 """Deliveries that somebody may have to look at. A query uses the index below only if it says exactly this, written
 out: what is handed over apart from the statement the database does not compare with an index's condition."""
 Index("deliveries_open", deliveries.c.state, sqlite_where=NOT_AT_REST, postgresql_where=NOT_AT_REST)
+FAILED: Final = deliveries.c.state.in_(bindparam("failed", ("dead", "unknown"), expanding=True, literal_execute=True))
+"""Deliveries of which a person is told. Said exactly so, as above, for an index of their own: one that began with
+the state and went on with more would have to be written at each attempt."""
+Index(
+    "deliveries_failed",
+    deliveries.c.state,
+    deliveries.c.handler,
+    deliveries.c.changed_at,
+    sqlite_where=FAILED,
+    postgresql_where=FAILED,
+)
 _SHELVED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
 Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_SHELVED, postgresql_where=_SHELVED)
 
@@ -145,4 +164,28 @@ counters: Final = Table(
     Column("process", Text, nullable=False, comment="a row for each process, so that none waits for another"),
     Column("value", BigInteger, nullable=False),
     PrimaryKeyConstraint("name", "process"),
+)
+
+alerts: Final = Table(
+    "alerts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="a handler's id, a plugin's name, or what parked events wait for"),
+    Column("message", Text, nullable=False),
+    Column("since", BigInteger, nullable=False, comment="from when the cause has been there"),
+    Column("count", Integer, nullable=False, comment="how many shared it when it was last told"),
+    Column("event_id", Text, nullable=False, comment="one of them; '' where none is"),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("told", Text, nullable=False, comment="JSON: the plugins that have taken it"),
+    Column("closed_at", BigInteger, comment="null while the cause is there"),
+)
+# However often it is looked for: one alert for each cause.
+Index(
+    "alerts_open",
+    alerts.c.cause,
+    alerts.c.subject,
+    unique=True,
+    sqlite_where=alerts.c.closed_at.is_(None),
+    postgresql_where=alerts.c.closed_at.is_(None),
 )

@@ -98,6 +98,25 @@ class IgnoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsSettings:
+    """When somebody is told that they should look."""
+
+    look_every: float = _setting(
+        10.0, kinds.seconds(0, 3600), "Seconds between looks for what somebody is to be told of."
+    )
+    parked_after: float = _setting(
+        3600.0,
+        kinds.seconds(0, 30 * _DAY, zero=True),
+        "Seconds for which an event may be parked before somebody is told; 0: none.",
+    )
+    waiting_after: float = _setting(
+        3600.0,
+        kinds.seconds(0, 30 * _DAY),
+        "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -171,6 +190,9 @@ class Settings:
         default_factory=IdentitySettings, metadata={"doc": "When two call-backs are the same."}
     )
     ignore: IgnoreSettings = field(default_factory=IgnoreSettings, metadata={"doc": "Which events need no handler."})
+    alerts: AlertsSettings = field(
+        default_factory=AlertsSettings, metadata={"doc": "When somebody is told that they should look."}
+    )
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and how."})
     sources: Mapping[str, Source] = field(
         default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may."}
