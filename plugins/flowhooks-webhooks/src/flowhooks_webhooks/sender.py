@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -22,6 +24,9 @@ PASSES: Final = frozenset(
 """Statuses that pass by themselves, and may say when."""
 MOST_WAIT: Final = 86_400.0
 """Seconds: a receiver cannot put a delivery off for more than a day."""
+
+
+_sending: ContextVar[bool] = ContextVar("flowhooks_webhooks_sending", default=False)
 
 
 class NotDelivered(Exception):
@@ -57,9 +62,11 @@ class Sender:
             RetryAfter: the receiver said when it may be taken.
             NotDelivered: it was not taken.
         """
+        client = self._opened()
+        sending = _sending.set(True)
         try:
             # Only the status matters: what else is answered is not read.
-            with self._opened().stream(
+            with client.stream(
                 "POST", endpoint.url, content=body.encode(), headers=headers, timeout=endpoint.timeout
             ) as answer:
                 status, after = answer.status_code, answer.headers.get("retry-after", "")
@@ -72,6 +79,8 @@ class Sender:
         except httpx2.TransportError as error:
             # Without the library's words and traceback: some of them show what was sent.
             raise NotDelivered(f"endpoint {endpoint.name} gave no answer ({type(error).__name__})") from None
+        finally:
+            _sending.reset(sending)
         self._judge(endpoint, status, after, attempt=attempt)
         return status
 
@@ -85,6 +94,7 @@ class Sender:
     def _opened(self) -> httpx2.Client:
         with self._lock:
             if self._client is None:
+                logging.getLogger("httpx2").addFilter(_is_not_ours)
                 # A connection for each message: one that is kept may have been closed by the receiver just when the
                 # next message begins, and that would be a failed attempt for nothing.
                 limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
@@ -106,6 +116,11 @@ class Sender:
         if status < HTTPStatus.BAD_REQUEST:
             raise Reject(f"{said}: redirects are not followed; write the address that it has now into its url")
         raise Reject(f"{said}: it does not take this message; mend one of the two, then replay")
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:  # noqa: ARG001 (a filter is given the record)
+    """Whether a record of the client's may be logged: of each request it logs the whole URL, which may be secret."""
+    return not _sending.get()
 
 
 def _called(status: int) -> str:
