@@ -16,7 +16,7 @@ from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.intake import Intake
-from flowhooks.ledger import Ledger, dialects
+from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
@@ -29,7 +29,7 @@ from flowhooks.settings import Settings, database_url
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,7 @@ class App:
         clock: time, ids and chance; default the real ones.
         objects: plugins given directly, by name, besides those that are found.
         cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
+        environ: the environment that plugins' secrets are taken from; default: this process's.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -58,6 +59,7 @@ class App:
         clock: Clock | None = None,
         objects: Mapping[str, object] | None = None,
         cores: frozenset[int] = frozenset(),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
@@ -68,7 +70,7 @@ class App:
         self._threads: list[threading.Thread] = []
         self._lock = locked(settings)
         try:
-            self.schemas, self.plugins = load(settings, objects=objects)
+            self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
             self._open()
         except BaseException:
             self._lock.release()
@@ -97,7 +99,10 @@ class App:
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
         missing = self.ledger.meet(list(handlers.values()))
-        self.absent = frozenset(one.id for one in missing)
+        with self.ledger.connection() as connection:
+            forgotten = known.retired(connection)
+        # A retired handler gets nothing more, but what is stored for it must wait for it, too.
+        self.absent = frozenset(one.id for one in missing) | forgotten
         for one in missing:
             log.warning(
                 "handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it"
@@ -214,23 +219,19 @@ class App:
         return all_ended
 
 
-def load(settings: Settings, *, objects: Mapping[str, object] | None = None) -> tuple[Schemas, Plugins]:
+def load(
+    settings: Settings, *, objects: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Schemas, Plugins]:
     """Load the schema files and the plugins; log which plugins cannot be used.
 
     Args:
         settings: the settings.
         objects: plugins given directly, by name.
+        environ: the environment that plugins' secrets are taken from; default: this process's.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
-    schemas = Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else [])
-
-    def accept(folders: Sequence[Path]) -> None:
-        nonlocal schemas
-        for folder in folders:
-            schemas = schemas.with_folder(folder)
-
     plugins = Plugins.load(
         dirs=[Path(folder) for folder in settings.plugins_dirs],
         allow=settings.plugins_allow,
@@ -238,14 +239,15 @@ def load(settings: Settings, *, objects: Mapping[str, object] | None = None) -> 
         safe_mode=settings.safe_mode,
         sections=settings.plugins,
         objects=objects or {},
-        accept_schemas=accept,
+        schemas=Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else []),
+        environ=os.environ if environ is None else environ,
     )
     for info in plugins.infos:
         if info.state == "quarantined":
             log.error("plugin_quarantined", plugin=info.name, origin=info.origin, why=info.error)
     for warning in plugins.warnings:
         log.warning("plugin_warning", why=warning)
-    return schemas, plugins
+    return plugins.schemas, plugins
 
 
 def locked(settings: Settings) -> Lock:

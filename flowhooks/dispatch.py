@@ -134,6 +134,16 @@ class Dispatch:
             self._record(settlement, lambda _settled: None)
 
     def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
+        if refused := self._plugins.refusal(handler, event):
+            return Outcome(kind=OutcomeKind.REJECTED, error=refused, entered=False)
+        outcome = self._attempt(handler, event, delivery)
+        if outcome.error or outcome.traceback:
+            # Here, before anything is cut or anybody is told.
+            conceal = self._plugins.conceal
+            return replace(outcome, error=conceal(outcome.error), traceback=conceal(outcome.traceback))
+        return outcome
+
+    def _attempt(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
         try:
             answer = self._plugins.run_handler(handler, event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
@@ -244,7 +254,12 @@ class Dispatch:
         try:
             text = json.dumps(outcome.value, allow_nan=False)
         except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
-            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=_one_line(error))
+            log.warning(
+                "result_dropped",
+                handler=delivery.handler,
+                delivery=delivery.id,
+                why=self._plugins.conceal(_one_line(error)),
+            )
             return None
         if len(text) > MOST_RESULT:
             log.warning(
@@ -293,7 +308,8 @@ class Dispatch:
         try:
             verdict = handler.probe(event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
-            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=in_full(error))  # noqa: TRY400 (it is in the field)
+            traceback = self._plugins.conceal(in_full(error))
+            log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)
             verdict = None
         now = self._clock.now()
         if verdict is True:

@@ -28,6 +28,9 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
 }
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What names of plugins, handlers and sources look like."""
+_LEAST_VERSION: Final = -(2**31)
+_MOST_VERSION: Final = 2**31 - 1
+"""`processDefinitionVersion` is an int32, in every kind of call-back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +189,8 @@ def handler(
         A decorator that turns the function into a `Handler`, to be returned from the `handlers` hook.
 
     Raises:
-        HandlerError: it could never run: no selector, a wrong type, `async def`, wrong arguments.
+        HandlerError: it could never run: no selector, versions that contradict one another, a wrong type,
+            `async def`, wrong arguments.
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
@@ -198,8 +202,8 @@ def handler(
                 selectors=Selectors(
                     callback_classes=_several("callback_class", callback_class),
                     process_keys=_several("process_key", process_key),
-                    versions=versions,
-                    sources=_several("source", source),
+                    versions=_satisfiable(versions),
+                    sources=_sources(source),
                     kind=kind,
                     every=_a("every", every, bool),
                 ),
@@ -227,6 +231,35 @@ def _several(what: str, given: str | tuple[str, ...] | list[str]) -> tuple[str, 
     if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
         raise HandlerError(f"{what}= is a string or several, not {given!r}")
     return tuple(dict.fromkeys(given))
+
+
+def _sources(given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    sources = _several("source", given)
+    for one in sources:
+        if one and not NAME.fullmatch(one):
+            raise HandlerError(f"source= {one!r} is the name of no engine: 1 to 100 letters, digits, '.', '_' or '-'")
+    return sources
+
+
+def _satisfiable(versions: str) -> str:
+    """`versions` as it is, unless it can be read and no version satisfies it."""
+    if not isinstance(versions, str) or not versions.strip():
+        return versions  # refused, or taken, by `Selectors`
+    low, high, excluded = _LEAST_VERSION, _MOST_VERSION, set[int]()
+    for operator, number in map(_term, _TERM_SPACES.split(versions.strip())):
+        if number > _MOST_VERSION:
+            raise HandlerError(
+                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MOST_VERSION}"
+            )
+        if operator in {"==", ">=", ">"}:
+            low = max(low, number + (operator == ">"))
+        if operator in {"==", "<=", "<"}:
+            high = min(high, number - (operator == "<"))
+        if operator == "!=":
+            excluded.add(number)
+    if high - low < len([number for number in excluded if low <= number <= high]):
+        raise HandlerError(f"versions= {versions!r} contradicts itself: no version satisfies all of it")
+    return versions
 
 
 def _a(what: str, given: Any, kind: type, *others: Any) -> Any:

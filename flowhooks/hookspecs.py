@@ -43,8 +43,14 @@ hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 def configure(settings: Mapping[str, Any]) -> None:
     """Take the plugin's own section of the settings, `[plugins.NAME]`; `{}` where there is none.
 
-    Called once, at start, before any other hook of the plugin. Each plugin sees its own section only.
-    Raise to refuse: the plugin is then quarantined with the error, and the others run.
+    Called once, at start, after `schemas` and before any other hook of the plugin. Each plugin sees its own section
+    only, and a copy. A table in it that is exactly `{env = "NAME"}` or `{file = "PATH"}` has been replaced by the
+    string which that environment variable or file holds, and the whole been checked against `settings.schema.json`,
+    if a schema folder of the plugin has one; where either fails the plugin is quarantined, and this is not called.
+    Raise to refuse for other reasons: the plugin is then quarantined with the error, and the others run.
+
+    Such strings are secrets: flowhooks masks them in errors and tracebacks of plugins and handlers. What the plugin
+    itself logs or sends is its own care.
 
     Must not start threads or open connections that a fork would share.
     """
@@ -54,8 +60,18 @@ def configure(settings: Mapping[str, Any]) -> None:
 def schemas() -> Sequence[Path]:  # type: ignore[empty-body]  # a specification has no body
     """Give folders of JSON Schema files, laid out like `schemas/`.
 
-    Called once, at start. A file `call-back/KIND.schema.json` in such a folder opens
-    `POST /flow/{flowInstanceId}/call-back/KIND`. A plugin cannot replace a kind that is already there.
+    Called once, at start, before any other hook of the plugin. In such a folder
+
+    - `call-back/KIND.schema.json` opens `POST /flow/{flowInstanceId}/call-back/KIND`. A plugin cannot replace a kind
+      that is already there;
+    - `settings.schema.json` says what the plugin's own section of the settings may be;
+    - `data/class/CLASS.schema.json` and `data/key/KEY.schema.json` say what `event.data` must be for the plugin's own
+      handlers, where `callBackProcessClass` or `processDefinitionKey` is exactly that. A delivery whose event is
+      otherwise is rejected: dead at once, and the handler's function is not entered.
+
+    `settings.schema.json` and what lies in `data/`, also `data/NAME.schema.json` that others refer to, are the
+    plugin's alone: another plugin may say something else of the same class. All other files are shared, and a plugin
+    that would change one that is there is quarantined.
     """
 
 

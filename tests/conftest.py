@@ -206,11 +206,18 @@ class House:
         return Settings(database=str(self.file), plugins_allow=allow, **sections, **given)
 
     def open(
-        self, *handlers: Handler, plugins: dict[str, object] | None = None, start: bool = True, **given: Any
+        self,
+        *handlers: Handler,
+        plugins: dict[str, object] | None = None,
+        start: bool = True,
+        sections: dict[str, dict[str, Any]] | None = None,
+        environ: dict[str, str] | None = None,
+        **given: Any,
     ) -> Flow:
-        """An `App` with the plugin `p` of these handlers, or with other plugins by name."""
+        """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections."""
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
-        app = App(self.settings(allow=tuple(objects) or ("none",), **given), clock=self.clock, objects=objects)
+        settings = self.settings(allow=tuple(objects) or ("none",), plugins=sections or {}, **given)
+        app = App(settings, clock=self.clock, objects=objects, environ=environ)
         flow = Flow(app, self.clock, self.file)
         self._flows.append(flow)
         if start:

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from flowhooks import __version__
 from flowhooks.plugins.admission import HOOKS
 from flowhooks.plugins.discovery import find
+from flowhooks.plugins.fault import in_full
 from flowhooks.plugins.loading import Denied, Loader, PluginInfo, PluginState
+from flowhooks.schema import Schemas
+from flowhooks.settings.secrets import concealing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from flowhooks.event import Event
     from flowhooks.handler import Handler
     from flowhooks.plugins.blame import Blame
+    from flowhooks.schema import OwnSchemas
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
 
@@ -46,17 +51,21 @@ class Plugins:
         warnings: sentences for the operator: settings and functions that have no effect.
         handlers: every handler, by its id; cannot be changed.
         schema_folders: folders of schema files, each with its plugin's name.
+        schemas: the schemas in force: those that were given, and what plugins add to them.
     """
 
     infos: tuple[PluginInfo, ...]
     warnings: tuple[str, ...]
     handlers: Mapping[str, Handler]
     schema_folders: tuple[tuple[str, Path], ...]
+    schemas: Schemas = field(repr=False)
     _run: HookCaller = field(repr=False)
     _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _alerted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _blame: Blame = field(repr=False)
+    _data: Mapping[str, OwnSchemas] = field(repr=False)
+    _conceal: Callable[[str], str] = field(repr=False)
 
     @classmethod
     def load(
@@ -69,7 +78,8 @@ class Plugins:
         sections: Mapping[str, Mapping[str, Any]],
         entry_points: Iterable[EntryPoint] | None = None,
         objects: Mapping[str, object] = MappingProxyType({}),
-        accept_schemas: Callable[[Sequence[Path]], object] | None = None,
+        schemas: Schemas | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Plugins:
         """Find, import, check and configure plugins, one by one; one that fails is quarantined, the rest run.
 
@@ -81,8 +91,8 @@ class Plugins:
             sections: the settings' `[plugins.NAME]`, by name. Each plugin sees its own only.
             entry_points: those to take; default: the installed ones of the group `flowhooks`.
             objects: plugins given directly, by name.
-            accept_schemas: called with the schema folders of each plugin that has any, before it is asked for its
-                handlers; whatever it raises quarantines that plugin. Default: takes all.
+            schemas: the schemas in force, to which those of plugins are added; default: those that are shipped.
+            environ: the environment that secrets in `sections` are taken from, such as `os.environ`; default: empty.
 
         Raises:
             SettingsError: a folder of `dirs` does not exist or cannot be read.
@@ -92,10 +102,12 @@ class Plugins:
         loader = Loader(
             denied=Denied(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
             sections=sections,
-            accept_schemas=accept_schemas,
+            environ=environ,
+            schemas=schemas or Schemas.load(),
+            running=__version__,
             warnings=warnings,
         )
-        infos = tuple(map(loader.load, found))
+        infos = loader.load_all(found)
         names = tuple(dict.fromkeys(one.name for one in found))
         for what, mentioned in (("plugins_allow", allow), ("plugins_deny", deny), ("[plugins.NAME]", sections)):
             warnings += [_absent(what, name, names) for name in mentioned if name not in names]
@@ -106,12 +118,28 @@ class Plugins:
             schema_folders=tuple(
                 (name, folder) for name, plugin in loader.admitted.items() for folder in plugin.schema_folders
             ),
+            schemas=loader.schemas,
             _run=loader.shared.hook.run_handler,
             _accepted=loader.calls("event_accepted"),
             _settled=loader.calls("delivery_settled"),
             _alerted=loader.calls("alert_raised"),
             _blame=loader.blame(),
+            _data={name: plugin.schemas for name, plugin in loader.admitted.items() if plugin.schemas.of_data},
+            _conceal=concealing(loader.secrets),
         )
+
+    def refusal(self, handler: Handler, event: Event) -> str | None:
+        """Why the data of `event` is not what the plugin of `handler` asks for by its own schemas; None if it is."""
+        own = self._data.get(handler.plugin)
+        if own is None:
+            return None
+        return own.refused_data(
+            event.data, callback_class=event.callback_class, process_key=event.process_definition_key
+        )
+
+    def conceal(self, text: str) -> str:
+        """`text` with `…` for each secret out of the plugins' settings."""
+        return self._conceal(text)
 
     @property
     def has_notices(self) -> bool:
@@ -132,12 +160,12 @@ class Plugins:
     def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
         """Tell each plugin that an event was stored. One that raises is logged, and the others are told."""
         for name, call in self._accepted:
-            _notify(name, call, event=event, handlers=handlers)
+            self._notify(name, call, event=event, handlers=handlers)
 
     def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
         """Tell each plugin how an attempt ended. One that raises is logged, and the others are told."""
         for name, call in self._settled:
-            _notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
+            self._notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
 
     @property
     def alert_listeners(self) -> tuple[str, ...]:
@@ -146,23 +174,22 @@ class Plugins:
 
     def alert_raised(self, alert: Alert, names: Collection[str]) -> list[str]:
         """Tell those plugins of `names` that listen; the names of those that have taken it. Who raises is logged."""
-        return [name for name, call in self._alerted if name in names and _notify(name, call, alert=alert)]
+        return [name for name, call in self._alerted if name in names and self._notify(name, call, alert=alert)]
 
     def guilty(self, exception: BaseException) -> str | None:
         """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
         return self._blame.guilty(exception)
 
-
-def _notify(name: str, call: HookCaller, **arguments: object) -> bool:
-    """Tell one plugin; whether it took it."""
-    try:
-        call(**arguments)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
-        _log.exception("notice_failed", plugin=name, hook=call.name)
-        return False
-    return True
+    def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
+        """Tell one plugin; whether it took it."""
+        try:
+            call(**arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
+            _log.error("notice_failed", plugin=name, hook=call.name, traceback=self.conceal(in_full(error)))
+            return False
+        return True
 
 
 def _absent(what: str, name: str, names: Sequence[str]) -> str:

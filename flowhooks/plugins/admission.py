@@ -6,23 +6,25 @@ one that raises stops no other, and one that is refused leaves nothing behind in
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import os
 import reprlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
 from flowhooks import hookspecs
-from flowhooks.errors import PluginError
+from flowhooks.errors import PluginError, SettingsError
 from flowhooks.handler import Handler
+from flowhooks.plugins.matching import unheard
+from flowhooks.schema import OwnSchemas, Schemas, taken
+from flowhooks.settings.secrets import place, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 def manager() -> pluggy.PluginManager:
@@ -55,6 +57,7 @@ class Admitted:
         hooks: the hooks it implements, in the order of `hookspecs.py`.
         handlers: its handlers, each with the plugin's name filled in.
         schema_folders: its folders of schema files.
+        schemas: what they say of its own settings and data.
         calls: for each of its hooks, what calls it in this plugin alone.
         warnings: what its author should know, though it may run.
     """
@@ -62,24 +65,35 @@ class Admitted:
     hooks: tuple[str, ...]
     handlers: tuple[Handler, ...]
     schema_folders: tuple[Path, ...]
+    schemas: OwnSchemas
     calls: Mapping[str, pluggy.HookCaller]
     warnings: tuple[str, ...]
 
 
-def admit(
-    plugin: object,
-    *,
-    name: str,
-    section: Mapping[str, Any] | None,
-    accept_schemas: Callable[[Sequence[Path]], object] | None = None,
-) -> Admitted:
-    """Check a plugin's hooks, configure it, and take its schema folders and handlers.
+@dataclass(slots=True, kw_only=True)
+class Terms:
+    """What a plugin is admitted with.
+
+    Attributes:
+        section: its own section of the settings; None where there is none.
+        environ: the environment that the section may take secrets from.
+        schemas: the schemas in force; the plugin's are added as soon as they can be used, though it be refused later.
+        secrets: what was found of the section's secrets is added.
+    """
+
+    section: Mapping[str, Any] | None
+    environ: Mapping[str, str]
+    schemas: Schemas
+    secrets: set[str] = field(repr=False)
+
+
+def admit(plugin: object, *, name: str, terms: Terms) -> Admitted:
+    """Check a plugin's hooks, take its schema folders, configure it, and take its handlers.
 
     Args:
         plugin: a module or an object.
         name: the plugin's name.
-        section: its own section of the settings; None where there is none.
-        accept_schemas: given the plugin's schema folders; raises to refuse them. Default: takes all.
+        terms: what it is admitted with.
 
     Raises:
         PluginError: it cannot be used.
@@ -91,20 +105,39 @@ def admit(
         f"plugin {name!r} has a function {hook!r} ({place}) without @hookimpl: it is not called"
         for hook, place in _unmarked(own, plugin)
     ]
-    if section is not None and "configure" not in hooks:
-        warnings.append(f"the settings have a section [plugins.{name}], but plugin {name!r} takes no settings")
-    own.hook.configure(settings=copy.deepcopy(dict(section or {})))
     folders = tuple(_folder(folder) for folder in _collect(own, "schemas", "folders"))
-    if folders and accept_schemas is not None:
-        accept_schemas(folders)
+    try:
+        terms.schemas, schemas = taken(terms.schemas, folders)
+    except SettingsError as error:
+        raise PluginError(str(error)) from None
+    if "configure" in hooks:
+        own.hook.configure(settings=_section(name, terms, schemas))
+    elif terms.section is not None:
+        warnings.append(f"the settings have a section [plugins.{name}], but plugin {name!r} takes no settings")
+    elif schemas.of_settings:
+        warnings.append(f"plugin {name!r} has a schema of settings, but takes none: it has no hook 'configure'")
     handlers = _named([_handler(item) for item in _collect(own, "handlers", "handlers")], plugin=name)
+    warnings += [f"plugin {name!r} has a schema {file}, but {why}" for file, why in unheard(schemas, handlers)]
     return Admitted(
         hooks=hooks,
         handlers=handlers,
         schema_folders=folders,
+        schemas=schemas,
         calls={hook: getattr(own.hook, hook) for hook in hooks},
         warnings=tuple(warnings),
     )
+
+
+def _section(name: str, terms: Terms, schemas: OwnSchemas) -> dict[str, Any]:
+    """A copy of the plugin's section, with its secrets in their places, as its own schema takes it."""
+    try:
+        section, secrets = resolved(terms.section or {}, plugin=name, environ=terms.environ)
+    except SettingsError as error:
+        raise PluginError(str(error)) from None
+    terms.secrets |= secrets
+    if refused := schemas.refused_settings(section):
+        raise PluginError("; ".join(f"{place(name, path)} {why}" for path, why in refused))
+    return section
 
 
 def place_of(function: Callable[..., Any]) -> str:

@@ -33,6 +33,7 @@ class Found:
         version: that package's version; `""` if none.
         home: its top-level module, to tell its frames from a library's.
         load: imports it and gives the plugin; raises whatever the plugin raises.
+        requires: what that package requires, as its metadata has it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Found:
     version: str
     home: str
     load: Callable[[], object]
+    requires: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -139,7 +141,16 @@ def _entry_point(entry_point: EntryPoint) -> Found:
         version=_told(entry_point.dist, "Version"),
         home=home,
         load=load,
+        requires=_requires(entry_point.dist),
     )
+
+
+def _requires(distribution: metadata.Distribution | None) -> tuple[str, ...]:
+    """What a distribution requires; nothing where that cannot be read."""
+    try:
+        return tuple((distribution.requires if distribution else None) or ())
+    except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
+        return ()
 
 
 def _not_an_entry_point() -> object:

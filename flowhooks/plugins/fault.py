@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import HandlerError, PluginError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
@@ -16,18 +17,19 @@ _LONGEST: Final = 600
 """Characters of one line, so that a listing stays one."""
 
 
-def one_line(error: BaseException, *, home: str) -> str:
+def one_line(error: BaseException, *, home: str, conceal: Callable[[str], str] = str) -> str:
     """What happened, and in which file and line where that is known.
 
     Args:
         error: whatever the plugin raised, or a `PluginError` of our own checks, which says all itself.
         home: the plugin's top-level module; a line in it tells its author more than one in a library.
+        conceal: masks secrets in what happened; default: there are none.
 
     Returns:
         Printable text without line breaks, at most some 600 characters before the place.
     """
     place = _place(error, home)
-    text = printable(_what(error))
+    text = printable(conceal(_what(error)))  # before it is cut, and its white space run together
     # A declaration that `@handler` refuses already says where it stands.
     named = isinstance(error, HandlerError) and place.rpartition(":")[0] in text
     return text if not place or named else f"{text} ({printable(place)})"

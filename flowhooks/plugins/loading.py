@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import inspect
+from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowhooks import builtin
@@ -10,17 +12,20 @@ from flowhooks.errors import PluginError
 from flowhooks.handler import NAME
 from flowhooks.hookspecs import PROJECT
 from flowhooks.plugins import fault
-from flowhooks.plugins.admission import Admitted, admit, manager
+from flowhooks.plugins.admission import Admitted, Terms, admit, manager
 from flowhooks.plugins.blame import Blame
+from flowhooks.plugins.matching import impossible
+from flowhooks.plugins.requirement import unmet
+from flowhooks.settings.secrets import concealing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from pluggy import HookCaller, PluginManager
 
     from flowhooks.handler import Handler
     from flowhooks.plugins.discovery import Found
+    from flowhooks.schema import Schemas
 
 PluginState = Literal["loaded", "quarantined", "denied"]
 
@@ -39,6 +44,7 @@ class PluginInfo:
         traceback: the plugin's traceback, for operators only; `""` when there is none.
         handlers: its handlers.
         hooks: the hooks it implements.
+        documentation: the first line of what its author says of it; `""` if it was not loaded, or has none.
     """
 
     name: str
@@ -50,6 +56,7 @@ class PluginInfo:
     traceback: str = field(default="", repr=False)
     handlers: tuple[Handler, ...] = ()
     hooks: tuple[str, ...] = ()
+    documentation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +91,12 @@ class Loader:
     Attributes:
         denied: what the settings keep out.
         sections: the settings' `[plugins.NAME]`, by name.
-        accept_schemas: given a plugin's schema folders; raises to refuse them. None takes all.
+        environ: the environment that sections may take secrets from.
+        schemas: the schemas in force; each plugin's are added. They stay even if the plugin is refused later on: so
+            its kinds of call-back stay open, and their events wait for it.
+        running: the version of flowhooks that runs.
         warnings: sentences for the operator; added to.
+        secrets: those of every plugin's section.
         shared: the pluggy manager in which every plugin that was loaded meets: what wraps the runs.
         admitted: what was loaded, by name.
         origins: who took each name first.
@@ -93,8 +104,11 @@ class Loader:
 
     denied: Denied
     sections: Mapping[str, Mapping[str, Any]]
-    accept_schemas: Callable[[Sequence[Path]], object] | None
+    environ: Mapping[str, str]
+    schemas: Schemas
+    running: str
     warnings: list[str]
+    secrets: set[str] = field(default_factory=set, repr=False)
     shared: PluginManager = field(default_factory=lambda: _with_builtin(manager()))
     admitted: dict[str, Admitted] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -112,9 +126,30 @@ class Loader:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
-            line = whose + fault.one_line(error, home=found.home)
-            return _info(found, "quarantined", error=line, traceback=fault.in_full(error))
-        return _info(found, "loaded", version=version, handlers=admitted.handlers, hooks=admitted.hooks)
+            conceal = concealing(self.secrets)
+            line = whose + fault.one_line(error, home=found.home, conceal=conceal)
+            return _info(found, "quarantined", error=line, traceback=conceal(fault.in_full(error)))
+        return _info(
+            found,
+            "loaded",
+            version=version,
+            handlers=admitted.handlers,
+            hooks=admitted.hooks,
+            documentation=_documentation(plugin),
+        )
+
+    def load_all(self, found: Sequence[Found]) -> tuple[PluginInfo, ...]:
+        """Load one after the other; then, with all schemas there, see that each handler listens to what can come."""
+        return tuple(map(self._checked, found, [self.load(one) for one in found]))
+
+    def _checked(self, found: Found, info: PluginInfo) -> PluginInfo:
+        whys = [why for handler in info.handlers if (why := impossible(handler, self.schemas))]
+        if not whys:
+            return info
+        self.shared.unregister(name=info.name)
+        del self.admitted[info.name]
+        line = f"plugin {info.name!r} ({found.where}): {fault.printable(whys[0])}"
+        return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
     def _claim(self, found: Found) -> None:
         """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
@@ -125,12 +160,21 @@ class Loader:
         if first := self.origins.get(found.name):
             raise PluginError(f"there are two plugins of this name; the other one is {first}")
         self.origins[found.name] = found.where
+        if wanted := unmet(found.requires, self.running):
+            raise PluginError(
+                f"it is made for {wanted}, and this is {PROJECT} {self.running}: install a version of "
+                f"{found.distribution} that fits"
+            )
 
     def _admit(self, name: str, plugin: object) -> Admitted:
         for other, registered in self.shared.list_name_plugin():
             if registered is plugin:
                 raise PluginError(f"it is the same object as plugin {other!r}")
-        admitted = admit(plugin, name=name, section=self.sections.get(name), accept_schemas=self.accept_schemas)
+        terms = Terms(section=self.sections.get(name), environ=self.environ, schemas=self.schemas, secrets=self.secrets)
+        try:
+            admitted = admit(plugin, name=name, terms=terms)
+        finally:
+            self.schemas = terms.schemas
         self.shared.register(plugin, name)
         self.shared.check_pending()
         self.admitted[name] = admitted
@@ -154,6 +198,15 @@ class Loader:
 def _with_builtin(plugins: PluginManager) -> PluginManager:
     plugins.register(builtin, PROJECT)
     return plugins
+
+
+def _documentation(plugin: object) -> str:
+    """A module's docstring, or that of an object's class, if it is a class of the plugin's own."""
+    if isinstance(plugin, ModuleType):
+        text = plugin.__doc__
+    else:
+        text = None if type(plugin).__module__ in {"types", "builtins"} else type(plugin).__doc__
+    return fault.printable(inspect.cleandoc(text or "").partition("\n")[0])
 
 
 def _version(plugin: object) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flowhooks.schema.files import shipped
+from flowhooks.schema.own import OwnSchemas, taken
 from flowhooks.schema.schemas import Schemas
 from flowhooks.schema.strict import parse
 
-__all__ = ["Schemas", "parse", "shipped"]
+__all__ = ["OwnSchemas", "Schemas", "parse", "shipped", "taken"]

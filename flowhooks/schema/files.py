@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import quote, unquote, urldefrag, urljoin
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
@@ -19,7 +19,7 @@ from flowhooks.schema.keywords import IN_PLACE, subschemas, within
 from flowhooks.schema.translation import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Document = dict[str, Any]
 
@@ -27,6 +27,12 @@ BASE: Final = "https://flowhooks.example/schemas/"
 """Where the files' `$id`s say that they are; a name that RFC 2606 reserves, so it is never fetched."""
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SUFFIX: Final = ".schema.json"
+SETTINGS: Final = f"settings{SUFFIX}"
+"""The schema of a plugin's own section of the settings."""
+CLASSES: Final = "data/class/"
+"""Where a file's name is a value of `callBackProcessClass`, exactly."""
+KEYS: Final = "data/key/"
+"""The same for `processDefinitionKey`."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _REFUSED: Final = ("$dynamicRef", "$dynamicAnchor")
 
@@ -45,6 +51,21 @@ def shipped() -> Path:
         if (folder / f"call-back/complete{SUFFIX}").is_file():
             return folder
     raise SettingsError(f"flowhooks is installed without its schema files: there is no folder {package / 'schemas'}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of a plugin's folder is that plugin's alone: of its settings, or of the data that it takes."""
+    return name == SETTINGS or name.startswith("data/")
+
+
+def named(names: Iterable[str], folder: str) -> Iterator[str]:
+    """The classes, keys or kinds that the files of `folder`, such as `CLASSES`, are named after."""
+    return (name.removeprefix(folder).removesuffix(SUFFIX) for name in names if name.startswith(folder))
+
+
+def uri(name: str) -> str:
+    """Where a file says that it is; names of classes and keys may have what a URI cannot."""
+    return BASE + quote(name)
 
 
 def read(folder: Path) -> dict[str, Document]:
@@ -83,14 +104,8 @@ def _unreadable(error: OSError) -> None:
 
 
 def _read(file: Path, name: str) -> Document:
-    *parents, last = name.removesuffix(SUFFIX).split("/")
-    if not name.endswith(SUFFIX) or not all(_NAME.fullmatch(part) for part in (*parents, last)):
-        raise SettingsError(
-            f"schema file {file}: its name is not NAME{SUFFIX}, where NAME and every folder's name are "
-            "1 to 64 of a-z, 0-9 and -, starting with a letter"
-        )
-    if parents != ["call-back"] and "call-back" in parents:
-        raise SettingsError(f"schema file {file}: kinds of call-back are files of the folder call-back itself")
+    if why := _misnamed(name):
+        raise SettingsError(f"schema file {shown(str(file), 300)}: {why}")
     try:
         document = json.loads(file.read_text("utf-8-sig"), parse_constant=_no_constant)
         _check(document, name)
@@ -99,6 +114,36 @@ def _read(file: Path, name: str) -> Document:
     except RecursionError:
         raise SettingsError(f"schema file {file}: it is nested too deep") from None
     return document  # type: ignore[no-any-return]  # _check refuses what is not an object
+
+
+def _misnamed(name: str) -> str | None:
+    """Why no schema file is called so, by its path within the folder."""
+    *parents, last = name.removesuffix(SUFFIX).split("/")
+    for folder, what in ((CLASSES, "callBackProcessClass"), (KEYS, "processDefinitionKey")):
+        if name.startswith(folder):
+            return _misnamed_value(name, folder, what)
+    if not name.endswith(SUFFIX) or not all(_NAME.fullmatch(part) for part in (*parents, last)):
+        return (
+            f"its name is not NAME{SUFFIX}, where NAME and every folder's name are "
+            "1 to 64 of a-z, 0-9 and -, starting with a letter"
+        )
+    if parents != ["call-back"] and "call-back" in parents:
+        return "kinds of call-back are files of the folder call-back itself"
+    if parents[:1] == ["data"] and len(parents) > 1:
+        return f"the folder data has the folders {CLASSES} and {KEYS} and no other"
+    return None
+
+
+def _misnamed_value(name: str, folder: str, what: str) -> str | None:
+    """The same of a file that is named after a class or a key, whatever that is made of."""
+    value = name.removeprefix(folder).removesuffix(SUFFIX)
+    if not name.endswith(SUFFIX):
+        return f"its name is not NAME{SUFFIX}, where NAME is a {what}"
+    if "/" in value:
+        return f"a {what} is the name of a file of the folder {folder} itself, so one with a / can have no schema"
+    if not value.isprintable():  # lone surrogates, which stand for what is not UTF-8, are not either
+        return f"its name is no {what} that can be printed"
+    return None
 
 
 def _no_constant(text: str) -> Any:
@@ -122,8 +167,8 @@ def _check(document: Any, name: str) -> None:
         raise ValueError("it is not an object")  # noqa: TRY004 (a file's content, not an argument)
     if document.get("$schema", DIALECT) != DIALECT:
         raise ValueError(f"its $schema is not {DIALECT}")
-    if document.get("$id", BASE + name) != BASE + name:
-        raise ValueError(f"its $id is not {BASE + name}; leave it out or write this")
+    if document.get("$id", uri(name)) != uri(name):
+        raise ValueError(f"its $id is not {uri(name)}; leave it out or write this")
     Draft202012Validator.check_schema(document)
     for pointer, schema in subschemas(document):
         for keyword in (*_REFUSED, "$id", "$schema") if pointer else _REFUSED:
@@ -134,8 +179,10 @@ def _check(document: Any, name: str) -> None:
 
 def target(name: str, reference: str) -> tuple[str, str]:
     """Where a `$ref` in the file `name` leads: the other file's name, and the fragment without its `#`."""
-    uri, fragment = urldefrag(urljoin(BASE + name, reference))
-    return uri.removeprefix(BASE), unquote(fragment)
+    there, fragment = urldefrag(urljoin(uri(name), reference))
+    file = unquote(there.removeprefix(BASE))
+    # As it stands or percent-encoded; half of each would be found by nobody later.
+    return file if there in {uri(file), BASE + file} else there, unquote(fragment)
 
 
 def locate(documents: Mapping[str, Document], name: str, reference: str) -> tuple[str, str]:

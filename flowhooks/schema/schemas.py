@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+from flowhooks import messages
 from flowhooks.errors import SettingsError, Unprocessable
 from flowhooks.schema import files
 from flowhooks.schema.translation import translate
@@ -61,45 +62,51 @@ class Schemas:
         documents = files.read(files.shipped())
         for folder in extra:
             documents |= files.read(folder)
+            if own := next(filter(files.is_own, documents), None):
+                raise SettingsError(
+                    f"schema file {folder / own}: {files.SETTINGS} and data/ belong into a plugin's own folder"
+                )
         return cls._of(documents)
 
     def with_folder(self, folder: Path, *, replace: bool = False) -> Schemas:
         """These schemas and those of one more folder, such as a plugin's.
 
         Args:
-            folder: laid out like `schemas/`.
+            folder: laid out like `schemas/`. What is a plugin's own in it, of its settings and data, is left out.
             replace: whether a file of the same path may replace the earlier one; by default it is refused,
                 unless it says the same.
 
         Raises:
             SettingsError: the folder or a file cannot be used; one line that names it.
         """
-        added = files.read(folder)
+        added = {name: document for name, document in files.read(folder).items() if not files.is_own(name)}
+        return self.with_documents(added, folder, replace=replace)
+
+    def with_documents(self, added: Mapping[str, files.Document], folder: Path, *, replace: bool = False) -> Schemas:
+        """The same of files that were read already, by their path within `folder`.
+
+        Raises:
+            SettingsError: as `with_folder`.
+        """
         for name, document in added.items():
             if not replace and self.documents.get(name, document) != document:
                 raise SettingsError(f"schema file {folder / name}: there is one already, which may not be replaced")
-        return self._of({**self.documents, **added})
+        return self._of({**self.documents, **added}) if added else self
 
     @classmethod
     def _of(cls, documents: dict[str, files.Document]) -> Schemas:
         files.check_references(documents)
-        ready = {name: translate(document) | {"$id": files.BASE + name} for name, document in documents.items()}
-        registry = Registry().with_resources(
-            (files.BASE + name, DRAFT202012.create_resource(document)) for name, document in ready.items()
-        )
-        registry = registry.crawl()  # once, not at each `$ref`
-        check: dict[str, Validator] = {
-            name: Draft202012Validator(document, registry=registry) for name, document in ready.items()
-        }
-        validators: dict[str, tuple[Validator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
-        names = sorted(name for name in documents if name.startswith(_KINDS))
-        kinds = {name.removeprefix(_KINDS).removesuffix(files.SUFFIX): name for name in names}
-        for kind, name in kinds.items():
+        ready, registry = _ready(documents)
+        check = {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
+        bodies: dict[str, tuple[Validator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
+        kinds = sorted(files.named(documents, _KINDS))
+        for kind in kinds:
+            name = f"{_KINDS}{kind}{files.SUFFIX}"
             own = _without_shared(name, ready[name])
-            validators[kind] = (check[SHARED],)
+            bodies[kind] = (check[SHARED],)
             if Draft202012Validator.VALIDATORS.keys() & own.keys():
-                validators[kind] += (Draft202012Validator(own, registry=registry),)
-        return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(validators))
+                bodies[kind] += (Draft202012Validator(own, registry=registry),)
+        return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
 
     def check_body(self, kind: str, body: Mapping[str, Any]) -> None:
         """See that a body is what its kind of call-back takes.
@@ -126,6 +133,25 @@ class Schemas:
             raise Unprocessable("body_refused_more", first, total=len(found), shown=SHOWN)
         raise Unprocessable("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
 
+    def refused_member(self, kind: str, name: str, value: Any) -> str | None:
+        """Why no call-back of a kind can have `value` as its member `name`, in a sentence; None if one can.
+
+        Args:
+            kind: one of `kinds`.
+            name: such as `callBackProcessClass`.
+            value: what is asked for.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
+        try:
+            found = _check(self._validators[kind], {name: value})
+        except Exception:  # noqa: BLE001 (what cannot be checked is not known to be impossible)
+            return None
+        # Whatever else such a body lacks is no matter.
+        of_it = [one for one in found if one.path[:1] == (name,)]
+        return messages.text(of_it[0].key, "en", **dict(of_it[0].params)) if of_it else None
+
     def check_flow_instance_id(self, text: str) -> None:
         """See that the path's flowInstanceId, percent-decoded, is one.
 
@@ -134,6 +160,27 @@ class Schemas:
         """
         if found := _check(self._validators[FLOW_INSTANCE_ID], text):
             raise Unprocessable("path_id", [("flowInstanceId", key, params) for _, key, params in _first(found)])
+
+
+def validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:
+    """What checks by each document, which may refer to one another.
+
+    Raises:
+        SettingsError: a reference leads nowhere; one line that names the file.
+    """
+    files.check_references(documents)
+    ready, registry = _ready(documents)
+    return {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
+
+
+def _ready(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
+    """The documents as jsonschema takes them, and where it finds one by the other's `$ref`."""
+    ready = {name: translate(document) | {"$id": files.uri(name)} for name, document in documents.items()}
+    resources = {name: DRAFT202012.create_resource(document) for name, document in ready.items()}
+    registry = Registry().with_resources(
+        (uri, resource) for name, resource in resources.items() for uri in {files.uri(name), files.BASE + name}
+    )
+    return ready, registry.crawl()  # once, not at each `$ref`
 
 
 def _check(validators: tuple[Validator, ...], value: Any) -> list[Violation]:

@@ -4,6 +4,7 @@ tree      the settings themselves, one frozen dataclass for each section
 loading   defaults < flowhooks.toml < environment < options
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
+secrets   what a plugin's section takes from the environment and from files
 """
 
 from __future__ import annotations

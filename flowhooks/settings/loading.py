@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.kinds import NAME, Kind, nearest, shown
+from flowhooks.settings.secrets import variables
 from flowhooks.settings.tree import Settings, Source, leaves, variable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 DEFAULT_FILE: Final = "flowhooks.toml"
 PREFIX: Final = "FLOWHOOKS_"
@@ -49,7 +50,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     path = _path(config, environ)
     table = _read(path, problems) if path else {}
     values, sources, plugins = _from_table(table, f"{_line(path)}: ", problems)
-    values |= _from_environ(environ, problems)
+    values |= _from_environ(environ, frozenset(variables(plugins.values())), problems)
     values |= _from_options(options, problems)
     settings = _build(values, sources, plugins)
     if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
@@ -176,7 +177,7 @@ def _shared_tokens(sources: Mapping[str, Source], where: str) -> Iterable[str]:
                 yield f"{where}sources {owners[token]} and {name} have the same token_sha256; a token names one source"
 
 
-def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in sorted(key for key in environ if key.startswith(PREFIX)):
         if name := _VARIABLES.get(key):
@@ -184,6 +185,8 @@ def _from_environ(environ: Mapping[str, str], problems: list[str]) -> dict[str, 
                 values[name] = _KINDS[name].check(_KINDS[name].parse(environ[key]))
             except ValueError as error:
                 problems.append(f"environment variable {key} {error}")
+        elif key in secrets:
+            continue
         elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
             rest = key.removeprefix(PREFIX)
             only = [section for section in ("sources", "plugins") if rest.startswith(f"{section.upper()}_")]

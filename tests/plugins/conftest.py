@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import textwrap
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from flowhooks import Delivery, Event
 from flowhooks.plugins import PluginInfo, Plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 GOOD = """
@@ -31,6 +32,14 @@ GOOD = """
 """
 
 
+SCHEMAS = """
+from pathlib import Path
+@hookimpl
+def schemas():
+    return [Path(__file__).with_name("{name}_schemas")]
+"""
+
+
 class Site:
     """A folder on `sys.path` into which distributions are installed."""
 
@@ -38,13 +47,30 @@ class Site:
         self.path = path
         self.dirs: list[Path] = []
 
-    def install(self, name: str, source: str, *, target: str | None = None, version: str = "1.2") -> Path:
+    def install(
+        self,
+        name: str,
+        source: str,
+        *,
+        target: str | None = None,
+        version: str = "1.2",
+        requires: Sequence[str] = (),
+        schemas: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Install the distribution `flowhooks-NAME` with the module `NAME_plugin`, and give the module's file."""
         module = self.path / f"{name}_plugin.py"
-        module.write_text(textwrap.dedent(source).lstrip())
+        source = textwrap.dedent(source).lstrip()
+        for path, schema in (schemas or {}).items():
+            file = self.path / f"{name}_schemas" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(schema if isinstance(schema, str) else json.dumps(schema), "utf-8")
+        module.write_text(source + (SCHEMAS.format(name=name) if schemas else ""))
         info = self.path / f"flowhooks_{name}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: flowhooks-{name}\nVersion: {version}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: flowhooks-{name}\nVersion: {version}\n"
+            + "".join(f"Requires-Dist: {one}\n" for one in requires)
+        )
         (info / "entry_points.txt").write_text(f"[flowhooks]\n{name} = {target or module.stem}\n")
         importlib.invalidate_caches()
         return module

@@ -14,7 +14,8 @@ import pytest
 
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
 from flowhooks.errors import Unprocessable
-from flowhooks.schema import Schemas
+from flowhooks.plugins import Plugins
+from flowhooks.schema import Schemas, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
 
 def test_one_schema_file_opens_a_kind_of_call_back() -> None:
     """The package's folder adds the kind `cancel`, which asks for a reason and means the same by the five names."""
-    schemas = Schemas.load(contracts.schemas())
+    schemas, _ = taken(Schemas.load(), contracts.schemas())
     assert set(schemas.kinds) == {"complete", "cancel"}
     schemas.check_body("cancel", {"cancelReason": "withdrawn", "businessKey": "1", "more": 1})
     with pytest.raises(Unprocessable) as raised:
@@ -199,16 +200,42 @@ def test_what_the_handlers_listen_to() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"databse": "x.db"}, "no setting 'databse'; there are database, outbox"),
-        ({"database": 5}, "database is the path of a file, not 5"),
-        ({"outbox": ""}, "outbox is the path of a file, not ''"),
+        ({"databse": "x.db"}, "[plugins.contracts] databse is no setting; there are database, outbox"),
+        ({"database": 5}, "[plugins.contracts] database must be of type string"),
+        ({"outbox": ""}, "[plugins.contracts] outbox must not be shorter than 1 characters"),
     ],
 )
 def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], message: str) -> None:
-    """A setting that is misspelt or of a wrong type is named, and nothing is changed by it."""
-    with pytest.raises(ValueError, match=message):
-        contracts.configure(settings)
+    """A setting that is misspelt or of a wrong type is named, the plugin not used, and nothing is changed by it."""
+    plugins = Plugins.load(
+        dirs=(),
+        allow=(),
+        deny=(),
+        safe_mode=False,
+        sections={"contracts": settings},
+        entry_points=(),
+        objects={"contracts": contracts},
+    )
+    assert plugins.infos[0].error.endswith(message)
+    assert not plugins.handlers
     assert contracts.archive.database == folder / "contracts.db"
+
+
+def test_what_the_archive_can_file() -> None:
+    """The schema of the class's data takes what engines send, and names what the archive could not be searched for."""
+    _, own = taken(Schemas.load(), contracts.schemas())
+    assert own.classes == (contracts.CALLBACK_CLASS,)
+
+    def refused(**data: Any) -> str | None:
+        return own.refused_data(data, callback_class=contracts.CALLBACK_CLASS, process_key=None)
+
+    assert refused(businessKey="1", processDefinitionVersion=1) is None
+    assert refused(businessKey="HT-2026 第7号", cancelReason="signed by mistake") is None
+    assert refused() is None
+    said = refused(businessKey="HT-7 ", processDefinitionVersion=0)
+    assert said is not None
+    assert "/businessKey: must match" in said
+    assert "/processDefinitionVersion: must be at least 1" in said
 
 
 def test_the_defaults_hold_without_a_section() -> None:

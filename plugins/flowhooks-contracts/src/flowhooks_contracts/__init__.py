@@ -30,12 +30,7 @@ outbox = Outbox(Path(DEFAULTS["outbox"]))
 
 @hookimpl
 def configure(settings: Mapping[str, Any]) -> None:
-    """Take `[plugins.contracts]`; a misspelt setting is refused rather than passed over."""
-    for name, value in settings.items():
-        if name not in DEFAULTS:
-            raise ValueError(f"[plugins.contracts] has no setting {name!r}; there are {', '.join(DEFAULTS)}")
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"[plugins.contracts] {name} is the path of a file, not {value!r}")
+    """Take `[plugins.contracts]`; that nothing in it is misspelt or of a wrong type, `settings.schema.json` sees to."""
     chosen = {**DEFAULTS, **settings}
     archive.database = Path(chosen["database"])
     outbox.file = Path(chosen["outbox"])
@@ -43,7 +38,7 @@ def configure(settings: Mapping[str, Any]) -> None:
 
 @hookimpl
 def schemas() -> Sequence[Path]:
-    """Open `/flow/{flowInstanceId}/call-back/cancel`, a further kind of call-back, by one schema file."""
+    """Give the schema files: of a further kind of call-back, of this plugin's settings, and of the data it can file."""
     return [Path(__file__).with_name("schemas")]
 
 

@@ -1,0 +1,162 @@
+"""The schemas that are one plugin's alone: of its settings, and of the data of its own deliveries' events.
+
+It must not know plugins, events or where settings come from. Two plugins may ask different things of one class:
+so these never join the schemas in force, which they may refer to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks import messages
+from flowhooks.errors import SettingsError
+from flowhooks.messages import shown
+from flowhooks.schema import files
+from flowhooks.schema.schemas import LOOKED_FOR, SHOWN, Schemas, validators
+from flowhooks.schema.violations import MAX_ALLOWED, Violation, violations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from jsonschema.protocols import Validator
+
+_OF_SETTINGS: Final[Mapping[str, str]] = {
+    "schema.required": "must have {name}",
+    "schema.dependentRequired": "must have {name} too, since it has {given}",
+    "schema.nothing": "is no setting",
+}
+"""Sentences that are others for settings: a file of settings has no null, and its members are called settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSchemas:
+    """What a plugin's schema folders say of its own settings and of the data that its handlers take. Made by `taken`.
+
+    Attributes:
+        classes: the values of `callBackProcessClass` that have a schema, sorted.
+        keys: the values of `processDefinitionKey` that have one, sorted.
+    """
+
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+    _validators: Mapping[str, Validator]
+    _known: tuple[str, ...]
+
+    @property
+    def of_settings(self) -> bool:
+        """Whether there is a schema of the plugin's settings."""
+        return files.SETTINGS in self._validators
+
+    @property
+    def of_data(self) -> bool:
+        """Whether there is a schema of any event's data."""
+        return bool(self.classes or self.keys)
+
+    def refused_settings(self, section: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+        """What the schema refuses of the plugin's section: where, and a sentence that never repeats the value.
+
+        Returns:
+            The first 20; none, too, if there is no such schema.
+        """
+        validator = self._validators.get(files.SETTINGS)
+        if validator is None:
+            return []
+        try:
+            found = _found([validator], section)
+        except Exception:  # noqa: BLE001 (jsonschema's own limits, such as of nesting and of huge numbers)
+            return [((), f"could not be checked against {files.SETTINGS}")]
+        return [(one.path, self._of_setting(one)) for one in found[:SHOWN]]
+
+    def _of_setting(self, violation: Violation) -> str:
+        params = dict(violation.params)
+        if violation.key not in _OF_SETTINGS:
+            return messages.text(violation.key, "en", **params)
+        said = _OF_SETTINGS[violation.key].format_map(params)
+        if violation.key == "schema.nothing" and len(violation.path) == 1 and self._known:
+            said += f"; there are {shown(', '.join(self._known), MAX_ALLOWED)}"
+        return said
+
+    def refused_data(
+        self, data: Mapping[str, Any], *, callback_class: str | None, process_key: str | None
+    ) -> str | None:
+        """Why an event's data is not what the plugin asks for; None if it is.
+
+        Args:
+            data: the whole body.
+            callback_class: the event's `callBackProcessClass`.
+            process_key: its `processDefinitionKey`.
+
+        Returns:
+            The first 20 violations of each schema on one line, each with its JSON Pointer, never the value.
+        """
+        refusals: list[str] = []
+        for folder, value, known in (
+            (files.CLASSES, callback_class, self.classes),
+            (files.KEYS, process_key, self.keys),
+        ):
+            if value is not None and value in known:
+                refusals += _refused(self._validators[f"{folder}{value}{files.SUFFIX}"], folder + value, data)
+        return "; ".join(refusals) or None
+
+
+def _refused(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
+    file = shown(f"{name}{files.SUFFIX}", MAX_ALLOWED)
+    try:
+        found = _found([validator], data)
+    except Exception:  # noqa: BLE001 (as for settings)
+        yield f"the data could not be checked against {file}"
+        return
+    if found:
+        clauses = (f"{one.pointer or '/'}: {messages.text(one.key, 'en', **dict(one.params))}" for one in found[:SHOWN])
+        more = "" if len(found) <= SHOWN else f" (the first {SHOWN} of {_many(len(found))} violations)"
+        yield f"the data is not what {file} asks for{more}: {'; '.join(clauses)}"
+
+
+def _many(count: int) -> str:
+    return f"more than {LOOKED_FOR}" if count > LOOKED_FOR else str(count)
+
+
+def _found(checks: Sequence[Validator], value: Any) -> list[Violation]:
+    """What the schemas refuse; looked for in full only when there is something."""
+    if all(check.is_valid(value) for check in checks):
+        return []
+    return violations(value, chain.from_iterable(check.iter_errors(value) for check in checks), LOOKED_FOR + 1)
+
+
+def taken(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, OwnSchemas]:
+    """Take a plugin's schema folders.
+
+    Args:
+        schemas: those in force.
+        folders: laid out like `schemas/`, and with `settings.schema.json` and `data/`, which are the plugin's own.
+
+    Returns:
+        The schemas in force with what the folders add to them, and those that are the plugin's own.
+
+    Raises:
+        SettingsError: a folder or a file cannot be used; one line that names it.
+    """
+    own: dict[str, files.Document] = {}
+    for folder in folders:
+        shared = {}
+        for name, document in files.read(folder).items():
+            if not files.is_own(name):
+                shared[name] = document
+            elif own.setdefault(name, document) != document:
+                raise SettingsError(f"schema file {folder / name}: another folder of the plugin has one already")
+        schemas = schemas.with_documents(shared, folder)
+    return schemas, _own(schemas, own)
+
+
+def _own(schemas: Schemas, own: dict[str, files.Document]) -> OwnSchemas:
+    checks = validators({**schemas.documents, **own}) if own else {}
+    return OwnSchemas(
+        classes=tuple(sorted(files.named(own, files.CLASSES))),
+        keys=tuple(sorted(files.named(own, files.KEYS))),
+        _validators=MappingProxyType({name: checks[name] for name in own}),
+        _known=tuple(own.get(files.SETTINGS, {}).get("properties", ())),
+    )

@@ -1,0 +1,203 @@
+"""Secrets that a plugin's section names and does not hold: looked up, and masked; it must not know plugins.
+
+Anywhere within a section a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` stands for a string that the
+environment or a file holds. So flowhooks.toml can be shown, kept and copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, quote_plus
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings.kinds import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+MOST_BYTES: Final = 65_536
+"""The largest file that is taken for a secret: several times a chain of certificates with its key."""
+LEAST_MASKED: Final = 4
+"""Characters from which on a secret is masked; a shorter one would take half of every sentence with it."""
+LEAST_LINE: Final = 16
+"""Characters from which on a single line of a secret of several lines is masked, too."""
+MASK: Final = "…"
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+Where = tuple[str | int, ...]
+"""Names of tables and indexes of lists that lead to a value, from the section on."""
+
+
+def place(plugin: str, path: Where) -> str:
+    """Where in a plugin's section something stands: `[plugins.NAME] endpoints[0].secret`.
+
+    Args:
+        plugin: the plugin's name.
+        path: names of tables and indexes of lists, from the section on.
+    """
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if _BARE_KEY.fullmatch(part) else shown(part))
+    return f"[plugins.{plugin}] {text}".rstrip()
+
+
+def resolved(section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
+    """A copy of a plugin's section with every secret in its place, and those secrets.
+
+    Args:
+        section: the section `[plugins.NAME]`. It is a table of settings itself, never a secret.
+        plugin: the plugin's name.
+        environ: the environment, such as `os.environ`.
+
+    Raises:
+        SettingsError: a secret cannot be had; one line that names each place and says what to do, never a value.
+    """
+    problems: list[str] = []
+    secrets: set[str] = set()
+
+    def copy(value: Any, path: Where) -> Any:
+        if isinstance(value, dict):
+            if path and (wanted := _wanted(value)):
+                try:
+                    secret = _READ[wanted[0]](wanted[1], environ)
+                except ValueError as error:
+                    problems.append(f"{place(plugin, path)}: {error}")
+                    return ""
+                secrets.add(secret)
+                return secret
+            return {key: copy(one, (*path, key)) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(one, (*path, index)) for index, one in enumerate(value)]
+        return value
+
+    found = {key: copy(value, (key,)) for key, value in section.items()}
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return found, secrets
+
+
+def variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The names of the environment variables that secrets in these sections are taken from."""
+    for section in sections:
+        for value in section.values():
+            yield from _variables(value)
+
+
+def _variables(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if (wanted := _wanted(value)) and wanted[0] == "env":
+            yield wanted[1]
+        for one in value.values():
+            yield from _variables(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _variables(one)
+
+
+def _wanted(table: Mapping[str, Any]) -> tuple[str, str] | None:
+    """How and under which name a secret is to be had, if `table` stands for one."""
+    if len(table) == 1:
+        ((how, name),) = table.items()
+        if how in _READ and isinstance(name, str):
+            return how, name
+    return None
+
+
+def _from_environ(name: str, environ: Mapping[str, str]) -> str:
+    if not name:
+        raise ValueError("env = is the name of an environment variable, not an empty string")
+    value = environ.get(name)
+    if not value:
+        what = "is empty" if value == "" else "is not set"
+        raise ValueError(f"the environment variable {_printable(name)} {what}; set it where flowhooks is started")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the environment variable {_printable(name)} is not UTF-8; set it to text") from None
+    return value
+
+
+def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `_from_environ`)
+    file = f"the file {_printable(name)}"
+    try:
+        content = _content(Path(name).expanduser(), file)
+        text = content.decode()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}; write the secret into it") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8, at byte {error.start + 1}; a secret is text") from None
+    except RuntimeError:
+        raise ValueError(f"{file} cannot be read: there is no home folder to stand for '~'") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{file} is empty; write the secret into it")
+    if text.startswith("\ufeff"):
+        raise ValueError(f"{file} starts with a byte order mark; save it as UTF-8 without one")
+    return text
+
+
+def _content(path: Path, file: str) -> bytes:
+    if "\0" in str(path):
+        raise ValueError(f"{file} cannot be read: its name has a NUL")
+    # Not to wait for whoever would write into a pipe: without O_NONBLOCK the opening itself would.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:  # noqa: PTH123 (it is open already)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError(f"{file} is no regular file; name one that holds nothing but the secret")
+        content = opened.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{file} has more than {MOST_BYTES} bytes; name one that holds nothing but the secret")
+    return content
+
+
+_READ: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {"env": _from_environ, "file": _from_file}
+"""What a table's only key may be, if the table is to stand for a secret, and what reads it."""
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 200 else shown(name)  # noqa: PLR2004 (a long path is one line)
+
+
+def concealing(secrets: Iterable[str]) -> Callable[[str], str]:
+    """What replaces each occurrence of a secret in a text by `…`.
+
+    Found are a secret of at least 4 characters, also as `repr`, JSON and a URL write it or with its white space run
+    together, and the longer lines of one that has several. What a plugin makes of a secret itself, such as a hash, is
+    not.
+
+    Args:
+        secrets: the values.
+    """
+    forms = {form for secret in secrets if len(secret.strip()) >= LEAST_MASKED for form in _forms(secret)}
+    if not forms:
+        return lambda text: text
+    # The longest first, so that of two secrets of which one begins the other nothing is left over.
+    pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form)))))
+    return lambda text: pattern.sub(MASK, text)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as texts may hold it."""
+    yield secret
+    yield repr(secret)[1:-1]
+    yield ascii(secret)[1:-1]
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield quote(secret, safe="")
+    yield quote(secret)
+    yield quote_plus(secret)
+    joined = " ".join(secret.split())
+    if len(joined) >= LEAST_MASKED:
+        yield joined
+    for line in secret.splitlines()[:1000]:
+        if len(line.strip()) >= LEAST_LINE:
+            yield line.strip()

@@ -1,0 +1,239 @@
+"""What could never work as it is declared: refused when it is loaded, in one line with plugin, file and line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flowhooks import __version__
+from flowhooks.plugins.requirement import unmet
+
+HEAD = "from flowhooks import handler, hookimpl\n"
+TAIL = "\ndef h(event): pass\n@hookimpl\ndef handlers(): return [h]\n"
+AT = r"handler 'h' \(\S*bad_plugin\.py:2\): "
+LONG = "x" * 513
+NO_SCHEMA = {"type": "text"}
+
+DECLARED = {
+    "no selector": ("@handler()", AT + "it listens to nothing: give callback_class=, process_key= or every=True$"),
+    "a class that is no string": ("@handler(callback_class=3)", AT + r"callback_class= is a string or several, not 3$"),
+    "an empty key": ("@handler(process_key='')", AT + "selectors are strings that are not empty, not ''$"),
+    "versions of a wrong type": (
+        "@handler(process_key='k', versions=3)",
+        AT + r'versions= is a string such as ">=3,<5", not 3$',
+    ),
+    "versions that contradict one another": (
+        "@handler(process_key='k', versions='>5,<3')",
+        AT + "versions= '>5,<3' contradicts itself: no version satisfies all of it$",
+    ),
+    "versions of which every one is left out": (
+        "@handler(process_key='k', versions='>=3,!=3,<4')",
+        AT + "versions= '>=3,!=3,<4' contradicts itself: ",
+    ),
+    "a version beyond int32": (
+        "@handler(process_key='k', versions='<=2147483648')",
+        AT + "versions= names 2147483648, and a processDefinitionVersion is an int32, at most 2147483647$",
+    ),
+    "a source that can have no such name": (
+        "@handler(process_key='k', source='hr engine')",
+        AT + "source= 'hr engine' is the name of no engine: ",
+    ),
+    "a kind that nothing opens": (
+        "@handler(process_key='k', kind='cancel')",
+        AT + "kind='cancel' is no kind of call-back: no schema file opens it; there are complete$",
+    ),
+    "a class that no call-back can have": (
+        f"@handler(callback_class='{LONG}')",
+        AT + "no call-back can have the callback_class= x+…, which must not be longer than 512 characters$",
+    ),
+    "a key that no call-back can have": (
+        f"@handler(process_key=['k', '{LONG}'])",
+        AT + "no call-back can have the process_key= x+…, which must not be longer than 512 characters$",
+    ),
+    "async def": (
+        "@handler(process_key='k')\nasync def h(event): pass",
+        AT + "`async def` and generators are not run; ",
+    ),
+}
+
+
+def is_refused_alone(site, good, info_of, expected, **installed):
+    """The plugin `bad` is quarantined with one line, and the other one runs."""
+    file = site.install("bad", **installed)
+    site.install("good", good)
+    plugins = site.load()
+    bad = info_of(plugins, "bad")
+    assert bad.state == "quarantined"
+    assert bad.error.startswith("plugin 'bad' (entry point bad_plugin of flowhooks-bad): ")
+    assert bad.error.isprintable()
+    assert re.search(expected, bad.error)
+    assert (bad.handlers, list(plugins.handlers)) == ((), ["good:grant"])
+    return file
+
+
+@pytest.mark.parametrize(("declared", "expected"), DECLARED.values(), ids=DECLARED)
+def test_a_handler_that_could_never_run(declared, expected, site, good, info_of):
+    """Whoever declares it so is told at the next start, not by events that never come."""
+    source = HEAD + declared + (TAIL if declared.endswith(")") else "")
+    is_refused_alone(site, good, info_of, expected, source=source)
+
+
+def test_two_handlers_with_one_id(site, good, info_of):
+    """Their deliveries could not be told apart."""
+    source = HEAD + "@handler(every=True)" + TAIL.replace("[h]", "[h, handler(every=True, name='h')(print)]")
+    expected = (
+        r"two handlers are called 'h': \S*bad_plugin\.py:3 and <built-in function print>; give one of them name=$"
+    )
+    is_refused_alone(site, good, info_of, expected.replace("py:3", r"py:\d"), source=source)
+
+
+@pytest.mark.parametrize(
+    ("versions", "satisfiable"),
+    [
+        ("", True),
+        (" ", True),
+        (">5,<3", False),
+        (">=3,!=3,<4", False),
+        (">=3,!=3,<5", True),
+        (">=3,!=3,!=4,!=3,<5", False),
+        ("==3,!=3", False),
+        ("==3,==4", False),
+        ("==3,<=3,>=3", True),
+        (">3,<4", False),
+        (">3,<5", True),
+        (">=4,<=4", True),
+        ("<=2147483647", True),
+        (">2147483647", False),
+        (">=2147483647,!=2147483647", False),
+        ("<1", True),
+        ("==2147483648", False),
+    ],
+)
+def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_of):
+    """Exactly those are refused that nothing can satisfy; negative versions are versions, too."""
+    site.install("bad", HEAD + f"@handler(process_key='k', versions='{versions}')" + TAIL)
+    assert info_of(site.load(), "bad").state == ("loaded" if satisfiable else "quarantined")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["call-back/cancel.schema.json", "settings.schema.json", "data/class/C.schema.json", "data/key/K.schema.json"],
+)
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (NO_SCHEMA, "not a JSON Schema of 2020-12, at /type: 'text' is not valid"),
+        ("{", r"not JSON: Expecting .* line 1 column 2"),
+        ({"$ref": "nowhere.schema.json"}, r"\$ref nowhere\.schema\.json at / leads to no schema"),
+    ],
+)
+def test_a_schema_that_is_none(path, schema, why, request):
+    """The file is named, and what the matter is with it."""
+    source = HEAD + "@handler(every=True)" + TAIL
+    expected = rf"schema file (\S*/bad_schemas/)?{re.escape(path)}: {why}"
+    fixtures = (request.getfixturevalue(name) for name in ("site", "good", "info_of"))
+    is_refused_alone(*fixtures, expected, source=source, schemas={path: schema})
+
+
+def test_a_kind_that_another_plugin_opens(site, info_of):
+    """Which kinds there are is known only when the last plugin has given its schemas."""
+    site.install("first", HEAD + "@handler(process_key='k', kind='cancel')" + TAIL)
+    site.install("second", HEAD + "@handler(every=True)" + TAIL, schemas={"call-back/cancel.schema.json": {}})
+    plugins = site.load()
+    assert list(plugins.handlers) == ["first:h", "second:h"]
+    assert plugins.schemas.kinds == ("cancel", "complete")
+
+
+def test_values_that_the_schema_in_force_refuses(site, info_of):
+    """What counts is the schema of the handler's own kind, and what it says of that member alone."""
+    schemas = {
+        "call-back/cancel.schema.json": {
+            "properties": {
+                "callBackProcessClass": {"pattern": "^com\\."},
+                "processDefinitionKey": {"pattern": "^[a-z]+$"},
+                "processDefinitionId": {"pattern": "^[a-z]+:"},
+            },
+            "required": ["reason"],
+        }
+    }
+    site.install("schemas", HEAD + "@handler(every=True)" + TAIL, schemas=schemas)
+    for name, declared in {
+        "one": "callback_class='com.x', kind='cancel'",
+        "two": "callback_class='org.x', kind='cancel'",
+        "three": "callback_class='org.x'",
+        "four": "process_key='abc', kind='cancel'",
+        "five": "process_key='ABC', kind='cancel'",
+    }.items():
+        site.install(name, HEAD + f"@handler({declared})" + TAIL)
+    plugins = site.load()
+    states = {info.name: info.state for info in plugins.infos}
+    assert {name for name, state in states.items() if state == "quarantined"} == {"two", "five"}
+    assert info_of(plugins, "two").error.endswith(
+        "no call-back can have the callback_class= org.x, which must match the regular expression ^com\\."
+    )
+
+
+def test_a_key_that_only_a_definition_id_can_bring(site, info_of):
+    """A key may come as the first part of a processDefinitionId, which another schema is for."""
+    schemas = {"call-back/cancel.schema.json": {"properties": {"processDefinitionKey": {"maxLength": 3}}}}
+    site.install("p", HEAD + "@handler(process_key='long', kind='cancel')" + TAIL, schemas=schemas)
+    assert info_of(site.load(), "p").state == "loaded"
+
+
+def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt):
+    """A plugin that is refused after all were loaded leaves nothing behind either."""
+    wrapper = "@hookimpl(wrapper=True)\ndef run_handler():\n    raise AssertionError\n    yield\n"
+    told = "@hookimpl\ndef event_accepted(): raise AssertionError\n"
+    site.install("bad", HEAD + "@handler(process_key='k', kind='none')" + TAIL + wrapper + told)
+    site.install("good", good)
+    plugins = site.load()
+    assert attempt(plugins, "good:grant").value == "granted"
+    assert not plugins.has_notices
+
+
+def test_a_plugin_for_another_flowhooks(site, good, info_of):
+    """A package that asks for another version is not imported, and told which one it is made for."""
+    expected = (
+        rf"it is made for flowhooks<3,>=2, and this is flowhooks {re.escape(__version__)}: "
+        r"install a version of flowhooks-bad that fits$"
+    )
+    is_refused_alone(
+        site, good, info_of, expected, source="raise AssertionError('imported')", requires=["flowhooks>=2,<3"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("requires", "running", "wanted"),
+    [
+        ([], "0.1.0", None),
+        (["flowhooks"], "0.1.0", None),
+        (["flowhooks>=0.1"], "0.1.0", None),
+        (["requests>=9", "flowhooks-contracts>=2", "flowhooks.extra>3", "flowhooksy>3"], "0.1.0", None),
+        (["requests", "FlowHooks (>=1)"], "0.1.0", "flowhooks>=1"),
+        (["flowhooks>=1.4,<2"], "1.5.2", None),
+        (["flowhooks~=1.4"], "2.0", "flowhooks~=1.4"),
+        (["flowhooks<1"], "1.0.0", "flowhooks<1"),
+        (["flowhooks>=1"], "1.0.0rc1", None),
+        (["flowhooks>=1"], "1.0.0.dev3+local", None),
+        (["flowhooks<1"], "1.0.0rc1", "flowhooks<1"),
+        (["flowhooks>=0.9"], "1.0.0rc1", None),
+        (["flowhooks==0.1.*"], "0.1.0", None),
+        (["flowhooks>=0.1.0a1"], "0.1.0", None),
+        (["flowhooks[new]>=2"], "0.1.0", "flowhooks>=2"),
+        (['flowhooks>=2; extra == "test"'], "0.1.0", None),
+        (['flowhooks>=2; python_version < "3"'], "0.1.0", None),
+        (['flowhooks>=0.1; python_version > "3"', "flowhooks<0.1"], "0.1.0", "flowhooks<0.1"),
+        (["flowhooks >=!"], "0.1.0", "flowhooks >=!"),
+    ],
+)
+def test_what_a_package_asks_for(requires, running, wanted):
+    """Pre-releases count as the version before which they come; other packages, extras and machines are no matter."""
+    assert unmet(requires, running) == wanted
+
+
+def test_metadata_that_cannot_be_read_asks_for_nothing(site, good, info_of):
+    """What a package requires is for its installer to see to; flowhooks looks only where it can."""
+    site.install("good", good)
+    (site.path / "flowhooks_good-1.2.dist-info" / "METADATA").unlink()
+    assert info_of(site.load(), "good").state == "loaded"

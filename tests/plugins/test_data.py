@@ -1,0 +1,237 @@
+"""Deliveries whose event's data breaks the plugin's own schema; and secrets in what attempts say. In a whole App."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, handler, hookimpl
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.replay import replay
+from flowhooks.web.openapi import openapi
+
+SECRET = "hunter2-värde"
+AMOUNT = {"properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
+
+
+@pytest.fixture
+def with_schemas(tmp_path, make_plugin):
+    """A function that makes a plugin of handlers with schema files, given by their path."""
+
+    def make(*handlers, name="p", **files):
+        folder = tmp_path / f"{name}-schemas"
+        folder.mkdir(exist_ok=True)
+        for path, schema in files.items():
+            file = folder / f"{path}.schema.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(schema))
+        return make_plugin(*handlers, schemas=lambda: [folder])
+
+    return make
+
+
+def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
+    """Dead at once with the violations, whatever `retry=` says; neither the function nor a wrapper is entered."""
+    entered = []
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler):
+        entered.append(f"wrapper of {handler.id}")
+        return (yield)
+
+    plugin = with_schemas(
+        listens(lambda event: entered.append("p"), name="h", retry=Retry()), **{"data/key/leave": AMOUNT}
+    )
+    flow = house.open(plugins={"p": plugin, "w": SimpleNamespace(run_handler=run_handler)})
+    answer = flow.take(amount="a lot")
+    (standing,) = answer.standings
+    assert (standing.state, standing.outcome, standing.attempt) == (State.DEAD, OutcomeKind.REJECTED, 1)
+    assert standing.error == (
+        "the data is not what data/key/leave.schema.json asks for: /amount: must be of type integer"
+    )
+    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
+    assert (attempt.error, attempt.traceback, attempt.result) == (standing.error, "", None)
+    assert entered == []
+    assert flow.take("i2", amount=3).standings[0].state is State.SUCCEEDED
+    assert entered == ["wrapper of p:h", "p"]
+
+
+def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventually):
+    """A schema is for its own plugin's handlers, all of them, and for no other plugin's."""
+    ran = []
+    own = [
+        listens(lambda event: ran.append("own h"), name="h"),
+        listens(lambda event: ran.append("own every"), name="e", every=True),
+    ]
+    strict = with_schemas(*own, **{"data/key/leave": AMOUNT})
+    other = with_schemas(
+        listens(lambda event: ran.append("other"), name="h"), name="o", **{"data/key/leave": {"required": ["other"]}}
+    )
+    third = make_plugin(listens(lambda event: ran.append("third"), name="h"))
+    flow = house.open(plugins={"strict": strict, "other": other, "third": third})
+    answer = flow.take(other=1)
+    states = eventually(
+        lambda: (
+            {one.handler: one.state for one in flow.standings(answer.event_id)}
+            if all(one.state in {State.DEAD, State.SUCCEEDED} for one in flow.standings(answer.event_id))
+            else None
+        )
+    )
+    assert states == {
+        "strict:h": State.DEAD,
+        "strict:e": State.DEAD,
+        "other:h": State.SUCCEEDED,
+        "third:h": State.SUCCEEDED,
+    }
+    assert sorted(ran) == ["other", "third"]
+
+
+def test_class_and_key_are_both_asked(house, with_schemas):
+    """A schema counts for the class or key that the event has, also where the key comes out of a definition id."""
+    files = {"data/class/com.Leave": {"required": ["a"]}, "data/key/leave": {"required": ["b"]}}
+    both = handler(callback_class="com.Leave", process_key="leave", name="h")(lambda event: None)
+    flow = house.open(plugins={"p": with_schemas(both, **files)})
+
+    def refused(instance, **call):
+        (standing,) = flow.take(instance, **call).standings
+        return [name for name in ("com.Leave", "leave") if f"/{name}.schema.json" in standing.error]
+
+    assert refused("i1", callback_class="com.Leave") == ["com.Leave", "leave"]
+    assert refused("i2", callback_class="com.Leave", a=1) == ["leave"]
+    assert refused("i3", callback_class="com.Leave", a=1, b=1) == []
+    assert refused("i4", key=None, processDefinitionId="leave:3:abc") == ["leave"]
+    assert refused("i5", key=None, callback_class="com.Leave") == ["com.Leave"]
+
+
+def test_calling_again_does_not_revive_it(house, listens, with_schemas):
+    """The same body breaks the same schema: the stored refusal is answered again."""
+    flow = house.open(
+        plugins={"p": with_schemas(listens(lambda event: None, name="h", retry=Retry()), **{"data/key/leave": AMOUNT})}
+    )
+    first = flow.take()
+    flow.advance(3600)
+    again = flow.take()
+    assert again.event_id == first.event_id
+    assert [(one.state, one.attempt) for one in again.standings] == [(State.DEAD, 1)]
+
+
+def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
+    """What was wrong may be the schema: the plugin is mended, the server started again, the delivery replayed."""
+    ran = []
+    work = listens(lambda event: ran.append(event.data["amount"]), name="h")
+    flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": AMOUNT})})
+    event_id = flow.take(amount="1.5").event_id
+    assert flow.only(event_id).state is State.DEAD
+    flow.close()
+    mended = {"properties": {"amount": {"type": "string"}}}
+    flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": mended})})
+    assert flow.only(event_id).state is State.DEAD
+    replay(flow.app.desk, EventFilter())
+    assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
+    assert ran == ["1.5"]
+
+
+def test_the_published_contract_does_not_change(house, listens, with_schemas):
+    """What one plugin asks of its own deliveries is nothing that engines need to know."""
+    before = house.open(listens(lambda event: None, name="h"))
+    published = openapi(before.app.schemas)
+    before.close()
+    files = {"data/key/leave": AMOUNT, "data/money": {}, "settings": {}}
+    after = house.open(plugins={"p": with_schemas(listens(lambda event: None, name="h"), **files)})
+    assert openapi(after.app.schemas) == published
+
+
+@pytest.fixture
+def secretive(house, make_plugin, listens):
+    """A function that opens an App whose plugin `p` has a secret, and a handler or hooks that use it."""
+
+    def go(work, *, wrapper=None, **declared):
+        kept = {}
+
+        def configure(settings):
+            kept.update(settings)
+
+        plugin = make_plugin(listens(lambda event: work(kept["token"]), name="h", **declared), configure=configure)
+        plugins = {"p": plugin} | ({"w": SimpleNamespace(run_handler=wrapper)} if wrapper else {})
+        return house.open(plugins=plugins, sections={"p": {"token": {"env": "TOKEN"}}}, environ={"TOKEN": SECRET})
+
+    return go
+
+
+@pytest.fixture
+def nowhere(house, eventually, logged):
+    """A function that sees that the secret is in nothing that is kept, answered or logged; how the delivery stands."""
+
+    def look(flow, answer):
+        def failed():
+            return next((one for one in flow.standings(answer.event_id) if one.error), None)
+
+        standing = eventually(failed)
+        assert "…" in standing.error
+        attempts = flow.app.ledger.attempts(standing.delivery_id)
+        assert "hunter2" not in repr((answer, standing, attempts, logged))
+        flow.close()
+        for file in house.folder.glob("flowhooks.db*"):
+            assert SECRET.encode() not in file.read_bytes()
+        return standing
+
+    return look
+
+
+def raising(kind, *, text="no answer from https://me:{}@example.com"):
+    """A handler's function that raises with its secret in the text."""
+
+    def work(secret):
+        raise kind(text.format(secret)) from LookupError(secret)
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [ValueError, Reject, KeyError, SystemExit, lambda text: RetryAfter(5, text)],
+    ids=["ValueError", "Reject", "KeyError", "SystemExit", "RetryAfter"],
+)
+def test_a_handlers_error_holds_no_secret(kind, secretive, nowhere, request):
+    """Ledger, answer and log have `…` where the exception had the plugin's secret."""
+    flow = secretive(raising(kind))
+    answer = flow.take(wait=0 if "RetryAfter" in request.node.name else 20)
+    standing = nowhere(flow, answer)
+    assert "no answer from https://me:…@example.com" in standing.error
+
+
+def test_a_long_error_is_masked_before_it_is_cut(secretive, nowhere):
+    """A secret that the cut would halve is none that is found afterwards."""
+    text = "x" * 980 + "{}" + "y" * 3000
+    flow = secretive(raising(ValueError, text=text))
+    nowhere(flow, flow.take())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_wrappers_error_holds_no_secret(before, secretive, nowhere):
+    """Nor does what another plugin's wrapper raises, before or after the function."""
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler):
+        if before:
+            raise ConnectionError(f"refused {SECRET}")
+        yield
+        raise ConnectionError(f"refused {SECRET}")
+
+    flow = secretive(lambda secret: None, wrapper=run_handler)
+    answer = flow.take(wait=0 if before else 20)
+    assert "ConnectionError: refused …" in nowhere(flow, answer).error
+
+
+def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
+    """An outcome that a plugin made itself is masked like one of ours."""
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler):
+        yield
+        return Outcome(kind=OutcomeKind.FAILED, error=f"refused {SECRET}", traceback=f"at {SECRET}")
+
+    flow = secretive(lambda secret: None, wrapper=run_handler)
+    nowhere(flow, flow.take())

@@ -1,0 +1,271 @@
+"""A plugin's section on its way to `configure`: secrets in their places, checked by the plugin's own schema, masked."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import handler, hookimpl
+from flowhooks.app import load as load_app
+from flowhooks.operations.check import check
+from flowhooks.plugins import Plugins
+from flowhooks.settings import Settings
+
+SECRET = "hunter2-värde"
+SCHEMA = {
+    "properties": {
+        "endpoints": {
+            "items": {
+                "properties": {"url": {"type": "string"}, "secret": {"type": "string", "minLength": 4}},
+                "required": ["url", "secret"],
+                "additionalProperties": False,
+            }
+        }
+    },
+    "required": ["endpoints"],
+    "additionalProperties": False,
+}
+
+
+class Hooks:
+    """A plugin that keeps what it is configured with, and with which it was called."""
+
+    def __init__(self, folder, schema=SCHEMA):
+        self.calls = []
+        self.settings = None
+        self.folder = folder
+        if schema is not None:
+            (folder / "settings.schema.json").write_text(json.dumps(schema))
+
+    @hookimpl
+    def schemas(self):
+        """Give the folder."""
+        self.calls.append("schemas")
+        return [self.folder]
+
+    @hookimpl
+    def configure(self, settings):
+        """Keep them."""
+        self.calls.append("configure")
+        self.settings = settings
+
+    @hookimpl
+    def handlers(self):
+        """Give one."""
+        self.calls.append("handlers")
+        return [handler(process_key="leave", name="h")(lambda event: None)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A schema folder."""
+    (tmp_path / "schemas").mkdir()
+    return tmp_path / "schemas"
+
+
+def load(section, environ=None, **objects):
+    """Load plugins given directly, `hooks` with this section."""
+    return Plugins.load(
+        dirs=(),
+        allow=(),
+        deny=(),
+        safe_mode=False,
+        sections={} if section is None else {"hooks": section},
+        entry_points=(),
+        objects=objects,
+        environ=environ or {},
+    )
+
+
+def test_secrets_are_in_their_places_when_it_is_configured(folder):
+    """The schema and `configure` see the string, `configure` comes after `schemas`, and the settings keep the table."""
+    section = {"endpoints": [{"url": "https://example.com", "secret": {"env": "HOOKS_SECRET"}}]}
+    plugin = Hooks(folder)
+    plugins = load(section, {"HOOKS_SECRET": SECRET}, hooks=plugin)
+    assert [(info.state, info.error) for info in plugins.infos] == [("loaded", "")]
+    assert plugin.settings == {"endpoints": [{"url": "https://example.com", "secret": SECRET}]}
+    assert plugin.calls == ["schemas", "configure", "handlers"]
+    assert section["endpoints"][0]["secret"] == {"env": "HOOKS_SECRET"}
+    assert plugins.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "environ", "why"),
+    [
+        (
+            {"endpoints": [{"url": "x", "secret": {"env": "HOOKS_SECRET"}}]},
+            {},
+            "[plugins.hooks] endpoints[0].secret: the environment variable HOOKS_SECRET is not set; set it where ",
+        ),
+        (
+            {"endpoints": [{"url": "x", "secret": {"file": "/no/such"}}]},
+            {},
+            "[plugins.hooks] endpoints[0].secret: the file /no/such cannot be read: No such file or directory; write ",
+        ),
+        (None, {}, '[plugins.hooks] must have "endpoints"'),
+        (
+            {"endpoints": [{"url": 3, "secret": SECRET, "time out": 1}], "endpoint": []},
+            {},
+            "[plugins.hooks] endpoint is no setting; there are endpoints; [plugins.hooks] endpoints[0].'time out' is ",
+        ),
+        (
+            {"endpoints": [{"url": "x", "secret": {"env": "S"}}]},
+            {"S": "abc"},
+            "[plugins.hooks] endpoints[0].secret must not be shorter than 4 characters",
+        ),
+    ],
+)
+def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ, why, folder):
+    """One line names the plugin, the place and what to do, never a value; `configure` is not called, others run."""
+    plugin = Hooks(folder)
+    other = SimpleNamespace(handlers=hookimpl(lambda: [handler(every=True, name="o")(print)]))
+    plugins = load(section, environ, hooks=plugin, other=other)
+    bad, fine = plugins.infos
+    assert (bad.state, fine.state) == ("quarantined", "loaded")
+    assert bad.error.startswith(f"plugin 'hooks' (object): {why}")
+    assert bad.traceback == ""
+    assert plugin.calls == ["schemas"]
+    assert list(plugins.handlers) == ["other:o"]
+
+
+def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
+    """So its call-backs are stored, and wait for the plugin to be mended, rather than being answered 404."""
+    (folder / "call-back").mkdir()
+    (folder / "call-back/cancel.schema.json").write_text("{}")
+    plugins = load({}, hooks=Hooks(folder))
+    assert plugins.infos[0].state == "quarantined"
+    assert plugins.schemas.kinds == ("cancel", "complete")
+
+
+def test_a_plugin_without_configure_is_told(folder):
+    """A schema of settings, or a section, that nobody takes has no effect."""
+    (folder / "settings.schema.json").write_text("{}")
+    plugin = SimpleNamespace(schemas=hookimpl(lambda: [folder]))
+    assert load(None, hooks=plugin).warnings == (
+        "plugin 'hooks' has a schema of settings, but takes none: it has no hook 'configure'",
+    )
+    assert load({"a": {"env": "NOT_SET"}}, hooks=plugin).warnings == (
+        "the settings have a section [plugins.hooks], but plugin 'hooks' takes no settings",
+    )
+
+
+def test_a_schema_of_data_that_nobody_listens_for(folder):
+    """A file for a class or key that no handler of the plugin has is likely a misspelt one: a warning, no more."""
+    for path in ("class/com.Known", "class/com.Unknown", "key/leave", "key/unknown"):
+        file = folder / f"data/{path}.schema.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    listening = handler(callback_class="com.Known", process_key="leave", name="h")(print)
+    every = handler(every=True, name="e")(print)
+    others = handler(process_key="unknown", name="o")(print)
+
+    def warnings(*handlers):
+        hooks = SimpleNamespace(schemas=hookimpl(lambda: [folder]), handlers=hookimpl(lambda: list(handlers)))
+        return load(None, hooks=hooks, others=SimpleNamespace(handlers=hookimpl(lambda: [others]))).warnings
+
+    has = "plugin 'hooks' has a schema data/"
+    assert warnings(listening) == (
+        f"{has}class/com.Unknown.schema.json, but none of its handlers has that callback_class=",
+        f"{has}key/unknown.schema.json, but none of its handlers has that process_key=",
+    )
+    assert warnings(listening, every) == ()
+
+
+def test_secrets_are_masked_in_why_a_plugin_is_quarantined(folder):
+    """Neither the line nor the traceback has them, however the plugin writes them, and even where the line is cut."""
+
+    def configure(settings):
+        cause = LookupError(f"no host in {settings['url']}")
+        raise ValueError(f"cannot connect: {'x' * 580}{settings['url']}{settings['url']!r}") from cause
+
+    plugin = SimpleNamespace(configure=hookimpl(configure))
+    (info,) = load({"url": {"env": "URL"}}, {"URL": f"https://me:{SECRET}\t@example.com"}, hooks=plugin).infos
+    assert info.state == "quarantined"
+    assert "hunter" not in info.error + info.traceback
+    assert "ValueError: cannot connect: xxx" in info.error
+    assert "LookupError: no host in …" in info.traceback
+    assert info.traceback.endswith("x…'…'\n")
+
+
+def test_every_plugins_secrets_are_concealed(folder):
+    """One plugin's error may hold another's secret, such as a wrapper's."""
+
+    def takes(section):
+        return SimpleNamespace(configure=hookimpl(lambda settings: None), section=section)
+
+    plugins = Plugins.load(
+        dirs=(),
+        allow=(),
+        deny=(),
+        safe_mode=False,
+        sections={"a": {"x": [{"env": "A"}]}, "b": {"y": {"env": "B"}}, "c": {"z": {"env": "C"}}},
+        entry_points=(),
+        objects={"a": takes("a"), "b": takes("b"), "c": SimpleNamespace()},
+        environ={"A": "alpha-secret", "B": "beta", "C": "gamma", "D": "delta"},
+    )
+    assert plugins.conceal("alpha-secret beta gamma delta") == "… … gamma delta"
+    assert "alpha" not in repr(plugins)
+
+
+@pytest.mark.parametrize("hook", ["event_accepted", "delivery_settled", "alert_raised"])
+def test_secrets_are_masked_in_the_log_of_a_notice(hook, logged, event, delivery):
+    """A listener that raises is logged with its traceback, without secrets."""
+    kept = {}
+
+    def configure(settings):
+        kept.update(settings)
+
+    def fail():
+        raise ConnectionError(f"refused {kept['token']}")
+
+    plugin = SimpleNamespace(configure=hookimpl(configure), **{hook: hookimpl(fail)})
+    plugins = load({"token": {"env": "TOKEN"}}, {"TOKEN": SECRET}, hooks=plugin)
+    arguments = {
+        "event_accepted": (event, ()),
+        "delivery_settled": (event, delivery, None, None),
+        "alert_raised": (None, ["hooks"]),
+    }
+    getattr(plugins, hook)(*arguments[hook])
+    (entry,) = [one for one in logged if one["event"] == "notice_failed"]
+    assert (entry["plugin"], entry["hook"], entry["log_level"]) == ("hooks", hook, "error")
+    assert "ConnectionError: refused …" in entry["traceback"]
+    assert SECRET not in str(logged)
+
+
+def test_check_reports_a_missing_secret(tmp_path):
+    """`flowhooks check` loads plugins as a server does, so it finds what a server would."""
+    (tmp_path / "hooks.py").write_text(
+        "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n    print(settings)\n"
+    )
+    settings = Settings(
+        database=str(tmp_path / "flowhooks.db"),
+        plugins_dirs=(str(tmp_path),),
+        plugins_allow=("hooks",),
+        plugins={"hooks": {"token": {"env": "HOOKS_TOKEN"}}},
+    )
+    missing = [one for one in check(settings, lambda: load_app(settings, environ={})) if one.about == "plugins"]
+    assert "the environment variable HOOKS_TOKEN is not set" in str(missing)
+    found = [
+        one
+        for one in check(settings, lambda: load_app(settings, environ={"HOOKS_TOKEN": SECRET}))
+        if one.about == "plugins"
+    ]
+    assert "is loaded" in str(found)
+    assert "quarantined" not in str([one for one in found if "hooks" in str(one)])
+
+
+def test_the_composition_root_gives_the_processs_environment(tmp_path, monkeypatch, capsys):
+    """Where nobody says otherwise, secrets are taken from the environment of the process."""
+    (tmp_path / "hooks.py").write_text(
+        "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n    print(settings)\n"
+    )
+    monkeypatch.setenv("HOOKS_TOKEN", "from outside")
+    settings = Settings(
+        plugins_dirs=(str(tmp_path),),
+        plugins_allow=("hooks",),
+        plugins={"hooks": {"token": {"env": "HOOKS_TOKEN"}}},
+    )
+    load_app(settings)
+    assert "{'token': 'from outside'}" in capsys.readouterr().out

@@ -1,0 +1,240 @@
+"""A plugin's own schemas: of its settings and of its events' data; their files' names, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.errors import SettingsError
+from flowhooks.schema import Schemas, taken
+
+SECRET = "S3CRET"
+
+
+@pytest.fixture
+def own(folder):
+    """Takes schema files given by their path, and gives the plugin's own."""
+    return lambda files: taken(Schemas.load(), [folder(files)])[1]
+
+
+def data(own, body, *, callback_class=None, process_key=None):
+    """Why the data of an event is refused."""
+    said = own.refused_data(body, callback_class=callback_class, process_key=process_key)
+    assert said is None or (said.isprintable() and SECRET not in said)
+    return said
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["com.example.ContractSigned", "合同审批", "com#x", "a b%20?", "CON", "..x", "A:1:b", "x" * 230],
+)
+def test_files_are_named_after_a_class_or_key_exactly(name, own):
+    """Case, script and marks are kept; nothing is made of the name but a look-up."""
+    if name.startswith("."):
+        assert own({f"data/class/{name}.schema.json": {}}).classes == ()  # hidden files are passed over
+        return
+    schemas = own({f"data/class/{name}.schema.json": {"required": ["a"]}, f"data/key/{name}.schema.json": {}})
+    assert (schemas.classes, schemas.keys, schemas.of_data) == ((name,), (name,), True)
+    assert "/: must have the member" in data(schemas, {}, callback_class=name)
+    assert data(schemas, {"a": 1}, callback_class=name) is None
+    assert data(schemas, {}, callback_class=name.swapcase() + "2") is None
+    assert data(schemas, {}, process_key=name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("data/class/com/Example.schema.json", "so one with a / can have no schema"),
+        ("data/key/a/b/c.schema.json", "a processDefinitionKey is the name of a file of the folder data/key/ itself"),
+        ("data/class/com.Example.json", "its name is not NAME.schema.json, where NAME is a callBackProcessClass"),
+        ("data/key/a\tb.schema.json", "its name is no processDefinitionKey that can be printed"),
+        ("data/key/\udcff.schema.json", "its name is no processDefinitionKey that can be printed"),
+        ("data/classes/leave.schema.json", "the folder data has the folders data/class/ and data/key/ and no other"),
+        ("data/Class/Leave.schema.json", "its name is not NAME.schema.json"),
+        ("Settings.schema.json", "its name is not NAME.schema.json"),
+    ],
+)
+def test_names_that_say_nothing(name, why, folder, tmp_path):
+    """What cannot be the name of a class, a key or a schema file is refused, on one line that names the file."""
+    with pytest.raises(SettingsError) as raised:
+        taken(Schemas.load(), [folder({name: "{}"})])
+    message = str(raised.value)
+    assert message.isprintable()
+    assert message.startswith(f"schema file {tmp_path}/schemas/")
+    assert why in message
+
+
+@pytest.mark.parametrize("name", ["settings.schema.json", "data/class/C.schema.json", "data/key/K.schema.json"])
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "text"}, "not a JSON Schema of 2020-12, at /type: "),
+        ({"$ref": "none.schema.json"}, "leads to no schema"),
+        (b"{", "not JSON: "),
+    ],
+)
+def test_a_file_that_is_no_schema(name, schema, why, folder):
+    """It is refused like any schema file, and named."""
+    with pytest.raises(SettingsError) as raised:
+        taken(Schemas.load(), [folder({name: schema})])
+    assert name in str(raised.value)
+    assert why in str(raised.value)
+
+
+def test_they_never_join_the_schemas_in_force(folder):
+    """Two plugins may say different things of one class; neither opens a path nor is published."""
+    schemas = Schemas.load()
+    one = folder(
+        {
+            "data/class/C.schema.json": {"$ref": "../money.schema.json"},
+            "data/money.schema.json": {"required": ["euro"]},
+            "settings.schema.json": {"required": ["url"]},
+        },
+        "one",
+    )
+    two = folder(
+        {
+            "data/class/C.schema.json": {"$ref": "../money.schema.json"},
+            "data/money.schema.json": {"required": ["yuan"]},
+            "settings.schema.json": {},
+        },
+        "two",
+    )
+    after, first = taken(schemas, [one])
+    after, second = taken(after, [two])
+    assert (after.documents, after.kinds) == (schemas.documents, schemas.kinds)
+    assert '"euro"' in data(first, {}, callback_class="C")
+    assert '"yuan"' in data(second, {}, callback_class="C")
+
+
+def test_they_may_refer_to_shared_files(folder):
+    """To shipped ones, to the plugin's other files, and to one another, also by names that a URI has to escape."""
+    where = folder(
+        {
+            "call-back/cancel.schema.json": {"$ref": "../reason.schema.json"},
+            "reason.schema.json": {"required": ["why"]},
+            "data/class/C.schema.json": {
+                "allOf": [
+                    {"$ref": "../../process-end-call-back-ro.schema.json"},
+                    {"$ref": "../../reason.schema.json"},
+                    {"$ref": "../key/%E5%90%88%20%E5%90%8C.schema.json"},
+                    {"$ref": "../key/合 同.schema.json#/$defs/x"},
+                ]
+            },
+            "data/key/合 同.schema.json": {"required": ["amount"], "$defs": {"x": {"required": ["x"]}}},
+        }
+    )
+    after, own = taken(Schemas.load(), [where])
+    assert after.kinds == ("cancel", "complete")
+    said = data(own, {"businessKey": 1}, callback_class="C")
+    assert [clause.split(" (")[0] for clause in said.split(": ", 1)[1].split("; ")] == [
+        '/: must have the member "amount"',
+        '/: must have the member "why"',
+        '/: must have the member "x"',
+        "/businessKey: must be of type string",
+    ]
+
+
+def test_shared_files_cannot_refer_to_them(folder):
+    """A kind of call-back is published; what is a plugin's own is not."""
+    where = folder(
+        {
+            "call-back/cancel.schema.json": {"$ref": "../data/class/C.schema.json"},
+            "data/class/C.schema.json": {},
+        }
+    )
+    with pytest.raises(SettingsError, match="leads to no schema"):
+        taken(Schemas.load(), [where])
+
+
+def test_an_operators_folder_has_none(folder):
+    """The folder that the settings name is nobody's own: there such a file would do nothing, so it is refused."""
+    for name in ("settings.schema.json", "data/key/K.schema.json", "data/x.schema.json"):
+        with pytest.raises(SettingsError, match=r"belong into a plugin's own folder"):
+            Schemas.load([folder({name: {}}, name.replace("/", "-"))])
+
+
+def test_several_folders_of_one_plugin(folder):
+    """They add up; two that differ are refused, two that say the same are not."""
+    one = folder({"settings.schema.json": {"required": ["a"]}}, "one")
+    same = folder({"settings.schema.json": {"required": ["a"]}, "data/key/K.schema.json": {}}, "same")
+    other = folder({"settings.schema.json": {"required": ["b"]}}, "other")
+    own = taken(Schemas.load(), [one, same])[1]
+    assert (own.of_settings, own.keys) == (True, ("K",))
+    with pytest.raises(SettingsError, match=r"other/settings.schema.json: another folder of the plugin has one"):
+        taken(Schemas.load(), [one, other])
+
+
+def test_what_a_schema_of_data_refuses(own):
+    """Each violation has its JSON Pointer and a sentence of ours, without the value; class and key are both asked."""
+    schemas = own(
+        {
+            "data/class/C.schema.json": {
+                "properties": {
+                    "amount": {"type": "integer", "minimum": 5},
+                    "items": {"items": {"enum": [1, 2]}},
+                    "secret": {"pattern": "^[0-9]+$"},
+                }
+            },
+            "data/key/K.schema.json": {"properties": {"by": {"type": "string"}}, "required": ["by"]},
+        }
+    )
+    body = {"amount": 4, "items": [1, SECRET, 2], "secret": SECRET}
+    of_class = (
+        "the data is not what data/class/C.schema.json asks for: /amount: must be at least 5; "
+        "/items/1: must be one of 1, 2; /secret: must match the regular expression ^[0-9]+$"
+    )
+    of_key = (
+        'the data is not what data/key/K.schema.json asks for: /: must have the member "by" (null counts as absent)'
+    )
+    assert data(schemas, body, callback_class="C") == of_class
+    assert data(schemas, body, process_key="K") == of_key
+    assert data(schemas, body, callback_class="C", process_key="K") == f"{of_class}; {of_key}"
+    assert data(schemas, body) is None
+
+
+@pytest.mark.parametrize(("count", "said"), [(20, None), (21, "the first 20 of 21 "), (2000, "of more than 1000 ")])
+def test_the_first_twenty_are_shown(count, said, own):
+    """As an answer to an engine does."""
+    schemas = own({"data/class/C.schema.json": {"properties": {"x": {"items": {"type": "string"}}}}})
+    refused = data(schemas, {"x": [1] * count}, callback_class="C")
+    assert refused.count("must be of type string") == 20
+    assert said is None or said in refused
+
+
+def test_what_cannot_be_checked_is_refused(own):
+    """The limits of jsonschema itself are no way round a schema."""
+    schemas = own({"data/class/C.schema.json": {"properties": {"x": {"multipleOf": 0.1}}}})
+    assert data(schemas, {"x": 10**400}, callback_class="C") == (
+        "the data could not be checked against data/class/C.schema.json"
+    )
+
+
+def test_what_a_schema_of_settings_refuses(own):
+    """The place of each violation and a sentence that fits a file of settings; never the value."""
+    schemas = own(
+        {
+            "settings.schema.json": {
+                "properties": {
+                    "url": {"type": "string"},
+                    "ends": {"items": {"required": ["secret"], "dependentRequired": {"a": ["b"]}}},
+                },
+                "required": ["url"],
+                "additionalProperties": False,
+            }
+        }
+    )
+    assert schemas.refused_settings({"url": "x"}) == []
+    assert schemas.refused_settings({"ends": [{"a": SECRET}], "urll": SECRET}) == [
+        ((), 'must have "url"'),
+        (("ends", 0), 'must have "b" too, since it has "a"'),
+        (("ends", 0), 'must have "secret"'),
+        (("urll",), "is no setting; there are url, ends"),
+    ]
+    assert schemas.refused_settings({"url": 3}) == [(("url",), "must be of type string")]
+
+
+def test_without_a_schema_of_settings_nothing_is_refused(own):
+    """Then only the plugin knows what its section means."""
+    schemas = own({"call-back/cancel.schema.json": {}})
+    assert (schemas.of_settings, schemas.of_data) == (False, False)
+    assert schemas.refused_settings({"anything": 1}) == []

@@ -1,0 +1,198 @@
+"""Secrets that a plugin's section names: where they are taken from, what is said of those that cannot be had, masks."""
+
+from __future__ import annotations
+
+import json
+import os
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings import load
+from flowhooks.settings.secrets import MOST_BYTES, concealing, place, resolved
+
+VALUE = "s3cr3t-värde"
+
+
+def look_up(section, environ=None):
+    """A section of the plugin `hooks`, with its secrets."""
+    return resolved(section, plugin="hooks", environ=environ or {})
+
+
+def refusal(section, environ=None):
+    """Why the section's secrets cannot be had: one line, which never holds the value."""
+    with pytest.raises(SettingsError) as raised:
+        look_up(section, environ)
+    message = str(raised.value)
+    assert message.isprintable()
+    assert VALUE not in message
+    return message
+
+
+def test_from_the_environment_and_from_a_file(tmp_path):
+    """Tables at any depth, also in lists, are replaced; all else, and what was given, stays as it is."""
+    file = tmp_path / "token"
+    file.write_text(f"{VALUE}\n", "utf-8")
+    section = {
+        "token": {"file": str(file)},
+        "endpoints": [{"url": "https://example.com", "secret": {"env": "HOOKS"}}, [{"env": "HOOKS"}]],
+        "deep": {"er": {"env": "HOOKS"}},
+        "number": 3,
+    }
+    before = json.dumps(section)
+    found, secrets = look_up(section, {"HOOKS": "in the environment"})
+    assert found == {
+        "token": VALUE,
+        "endpoints": [{"url": "https://example.com", "secret": "in the environment"}, ["in the environment"]],
+        "deep": {"er": "in the environment"},
+        "number": 3,
+    }
+    assert secrets == {VALUE, "in the environment"}
+    assert json.dumps(section) == before
+    found["endpoints"][0]["url"] = "changed"
+    assert json.dumps(section) == before
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"env": "X", "default": "y"}, {"environment": "X"}, {"env": 3}, {"file": ["a"]}, {}, {"env": {"name": "X"}}],
+)
+def test_what_is_not_exactly_such_a_table_is_left_alone(table):
+    """A plugin may have tables of its own with these words in them."""
+    assert look_up({"a": table}, {"X": VALUE}) == ({"a": table}, set())
+
+
+def test_the_section_itself_is_no_secret():
+    """A section with the one setting `env` is a section."""
+    assert look_up({"env": "X"}, {"X": VALUE}) == ({"env": "X"}, set())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("one", "one"),
+        ("one\n", "one"),
+        ("one\r\n", "one"),
+        ("one\n\n", "one\n"),
+        (" one ", " one "),
+        ("a\nb\n", "a\nb"),
+    ],
+)
+def test_one_line_end_is_taken_off(content, expected, tmp_path):
+    """Editors end a file with a line end, which is no part of the secret; nothing else is taken off."""
+    (tmp_path / "s").write_bytes(content.encode())
+    assert look_up({"s": {"file": str(tmp_path / "s")}})[0] == {"s": expected}
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({}, "the environment variable HOOKS is not set; set it where flowhooks is started"),
+        ({"HOOKS": ""}, "the environment variable HOOKS is empty; set it where flowhooks is started"),
+        ({"HOOKS": "\udcff"}, "the environment variable HOOKS is not UTF-8; set it to text"),
+    ],
+)
+def test_a_variable_that_is_none(environ, why):
+    """The place, the variable and what to do are named."""
+    section = {"endpoints": [{"secret": {"env": "HOOKS"}}]}
+    assert refusal(section, environ) == f"[plugins.hooks] endpoints[0].secret: {why}"
+
+
+def test_a_file_that_is_none(tmp_path):
+    """A file that is missing, empty, no text, no file or too large is named, and what to do."""
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(VALUE.encode() + b"\xff")
+    (tmp_path / "bom").write_text(f"\ufeff{VALUE}", "utf-8")
+    (tmp_path / "large").write_text(VALUE * MOST_BYTES)
+    os.mkfifo(tmp_path / "pipe")
+    for name, why in {
+        "none": "cannot be read: No such file or directory; write the secret into it",
+        "empty": "is empty; write the secret into it",
+        "binary": "is not UTF-8, at byte 14; a secret is text",
+        "bom": "starts with a byte order mark; save it as UTF-8 without one",
+        "large": "has more than 65536 bytes; name one that holds nothing but the secret",
+        "pipe": "is no regular file; name one that holds nothing but the secret",
+        ".": "",
+    }.items():
+        said = refusal({"key": {"file": str(tmp_path / name)}})
+        assert said.startswith(f"[plugins.hooks] key: the file {tmp_path / name} ")
+        assert said.endswith(why)
+    assert "Is a directory" in said or "no regular file" in said
+    assert "NUL" in refusal({"key": {"file": "a\0b"}})
+    assert "not an empty string" in refusal({"key": {"env": ""}})
+
+
+def test_a_file_of_the_largest_size_is_taken(tmp_path):
+    """The bound is what it says."""
+    (tmp_path / "s").write_text("x" * MOST_BYTES)
+    assert look_up({"s": {"file": str(tmp_path / "s")}})[1] == {"x" * MOST_BYTES}
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    """`~` stands for it, as in other paths of the settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "s").write_text(VALUE)
+    assert look_up({"s": {"file": "~/s"}})[0] == {"s": VALUE}
+
+
+def test_every_secret_that_is_missing_is_named():
+    """One start tells of all of them."""
+    said = refusal({"a": {"env": "A"}, "b c": {"d": {"env": "B"}}})
+    assert said.split("; ")[::2] == [
+        "[plugins.hooks] a: the environment variable A is not set",
+        "[plugins.hooks] 'b c'.d: the environment variable B is not set",
+    ]
+
+
+def test_places():
+    """As one would write it in the file."""
+    assert place("p", ()) == "[plugins.p]"
+    assert place("p", ("a", 0, 1, "b-c", "d e")) == "[plugins.p] a[0][1].b-c.'d e'"
+
+
+def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
+    """A secret's variable may begin with FLOWHOOKS_, where others are taken for misspelt settings."""
+    file = tmp_path / "flowhooks.toml"
+    file.write_text('[plugins.hooks]\nendpoints = [{secret = {env = "FLOWHOOKS_HOOKS"}}]\n')
+    assert load(file, {"FLOWHOOKS_HOOKS": VALUE}, {}).plugins == {
+        "hooks": {"endpoints": [{"secret": {"env": "FLOWHOOKS_HOOKS"}}]}
+    }
+    with pytest.raises(SettingsError, match="FLOWHOOKS_HOOK is no setting"):
+        load(file, {"FLOWHOOKS_HOOK": VALUE}, {})
+
+
+def test_masks():
+    """A secret is masked wherever it stands, the longer one first; one of three characters is not."""
+    conceal = concealing(["hunter2", "hunter2-long", "abc"])
+    assert conceal("x hunter2-long hunter2hunter2 abc") == "x … …… abc"
+    assert concealing([])("anything") == "anything"
+    assert concealing(["abc", "    "])("abc     ") == "abc     "
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        str,
+        repr,
+        json.dumps,
+        lambda secret: json.dumps(secret, ensure_ascii=False),
+        ascii,
+        quote,
+        lambda secret: quote(secret, safe=""),
+        lambda secret: " ".join(secret.split()),
+        lambda secret: "\n".join(f"  | {line}" for line in secret.splitlines()),
+    ],
+)
+def test_masks_of_a_secret_as_it_is_written(write):
+    """Escaped, in a URL, on one line or indented, it is still found."""
+    secret = "begin \"key/ä' of sixteen\n\tand a second line, longer\\"
+    assert not {"begin", "sixteen", "second"} & set(concealing([secret])(f"got {write(secret)}!").split())
+
+
+@given(st.text(min_size=4).filter(lambda text: len(text.strip()) >= 4), st.text(), st.text())
+def test_no_secret_is_left(secret, before, after):
+    """Whatever the secret is, and whatever it stands between."""
+    assert secret not in concealing([secret])(before + secret + after)
