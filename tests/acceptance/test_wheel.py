@@ -64,15 +64,17 @@ def run(*command):
 
 
 def test_all_that_is_needed_is_in_the_wheel(installed):
-    """Schema files, migrations, the mark that there are types, the licence; no tests, no plugins."""
+    """Schema files, migrations, the template of plugins, the mark that there are types, the licence; no tests."""
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = set(wheel.namelist())
     for folder, pattern, to in (
         ("schemas", "**/*.json", "flowhooks/schemas"),
         ("flowhooks", "**/*.py", "flowhooks"),
         ("flowhooks", "**/py.typed", "flowhooks"),
+        ("plugins/cookiecutter-flowhooks-plugin", "**/*", "flowhooks/template"),
     ):
-        files = [one.relative_to(CHECKOUT / folder).as_posix() for one in (CHECKOUT / folder).glob(pattern)]
+        found = [one for one in (CHECKOUT / folder).glob(pattern) if one.is_file()]
+        files = [one.relative_to(CHECKOUT / folder).as_posix() for one in found]
         assert files
         assert {f"{to}/{one}" for one in files} <= names
     assert any(name.endswith("/licenses/LICENSE") for name in names)

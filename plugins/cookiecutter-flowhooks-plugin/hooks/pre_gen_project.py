@@ -1,0 +1,73 @@
+"""Refuse answers of which no plugin can be made, in one line; it must not know what is made of them.
+
+Cookiecutter puts the answers in, then runs this in the new folder, and removes that if this fails.
+"""
+
+# ruff: noqa: INP001 (cookiecutter runs it as a file)
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import sys
+from importlib.util import find_spec
+
+# In a raw string in single quotes, for `tojson` gives neither a single quote nor a line end, whatever was answered.
+ANSWERS: dict[str, str] = json.loads(
+    r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "class": cookiecutter.callback_class, "key": cookiecutter.process_key} | tojson }}'  # noqa: E501 (one line of Jinja)
+)
+NO_TEXT = set('"\\`{}<>')
+"""What would end, escape or open something in one of the files that an answer is written into."""
+NO_NAME = NO_TEXT | {"'"}
+PACKAGE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = {"flowhooks", "pytest", "tests", "conftest"}
+"""Modules that are there where a plugin is tested."""
+LONGEST = {"domain": 40, "package": 60, "author": 80, "class": 200, "key": 200}
+CALLED = {"class": "callback_class", "key": "process_key"}
+
+
+def refusal(answers: dict[str, str]) -> str | None:
+    """Why no plugin can be made of these answers, or None."""
+    for name, value in answers.items():
+        if why := _unfit(name, value):
+            return f"{CALLED.get(name, name)} {why}"
+    if not re.search(r"[^\W_]", answers["domain"]):
+        return (
+            "domain has neither a letter nor a digit: say in a word or two what the plugin is about, such as Contracts"
+        )
+    if not answers["class"] and not answers["key"]:
+        return "callback_class and process_key are both empty: give one, or no event would reach the handler"
+    return _package(answers["package"])
+
+
+def _unfit(name: str, value: str) -> str | None:
+    if len(value) > LONGEST[name]:
+        return f"has {len(value)} characters: {LONGEST[name]} at the most"
+    refused = NO_NAME if name in CALLED else NO_TEXT
+    for character in value:
+        if character in refused or not character.isprintable() or (name in CALLED and character.isspace()):
+            shown = character if character.isprintable() and not character.isspace() else ascii(character)
+            return f"has a character that cannot be used: {shown}"
+    if value != value.strip():
+        return "begins or ends with a blank"
+    return None
+
+
+def _package(package: str) -> str | None:
+    if not PACKAGE.fullmatch(package):
+        return (
+            f"package {package!r} is no name for a package: lower-case ASCII letters, digits and single dashes,"
+            " a letter first, such as flowhooks-contracts"
+        )
+    module = package.replace("-", "_")
+    known = module in sys.stdlib_module_names or module in TAKEN or keyword.iskeyword(module)
+    if known or (not module.startswith("flowhooks_") and find_spec(module)):
+        return f"package {package!r} would make a module {module}, and there is one already: choose another name"
+    if package == "flowhooks-flowhooks":
+        return f"package {package!r} would make a plugin flowhooks, and that name is reserved: choose another"
+    return None
+
+
+sys.path.pop(0)  # the folder of temporary files, in which this lies: its modules are nobody's
+if why := refusal(ANSWERS):
+    sys.exit(why)

@@ -1,0 +1,49 @@
+"""{{ cookiecutter.domain }}, as a flowhooks plugin; it must not know how flowhooks runs it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowhooks import Delivery, Event, Handler, Reject, Retry, handler, hookimpl
+
+from {{ cookiecutter.__module }}.register import Register
+
+DATABASE = "{{ cookiecutter.__plugin }}-register.db"
+"""Where the register is unless the settings say otherwise."""
+
+register = Register(Path(DATABASE))
+
+
+@hookimpl
+def configure(settings: Mapping[str, Any]) -> None:
+    """Take `[plugins.{{ cookiecutter.__plugin }}]`, which `schemas/settings.schema.json` has checked."""
+    register.database = Path(settings.get("database", DATABASE))
+
+
+@hookimpl
+def schemas() -> Sequence[Path]:
+    """Give the folder that has the schema of the settings."""
+    return [Path(__file__).with_name("schemas")]
+
+
+@handler(
+{% if cookiecutter.callback_class %}
+    callback_class="{{ cookiecutter.callback_class }}",
+{% endif %}
+{% if cookiecutter.process_key %}
+    process_key="{{ cookiecutter.process_key }}",
+{% endif %}
+    retry=Retry(),  # running it twice is safe: the register knows the delivery's id
+)
+def record_flow(event: Event, delivery: Delivery) -> dict[str, int]:
+    """Enter the completed flow into the register."""
+    if not event.business_key:
+        raise Reject("There is no businessKey, so nobody can say what was approved.")
+    number = register.enter(delivery_id=delivery.id, flow=event.flow_instance_id, business_key=event.business_key)
+    return {"number": number}
+
+
+@hookimpl
+def handlers() -> Sequence[Handler]:
+    """Give flowhooks what it is to call."""
+    return [record_flow]
