@@ -1,0 +1,292 @@
+"""The tutorial, typed word for word into a shell: in an empty folder, with an empty environment and an empty home."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+ENGLISH, CHINESE = CHECKOUT / "docs/tutorial.md", CHECKOUT / "docs/tutorial.zh-CN.md"
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COUNTS = {
+    ENGLISH: r"\*\*(\d+) (?:more )?commands\*\*",
+    CHINESE: r"\*\*(?:再用 )?(\d+) 条命令\*\*",
+}
+ALL_TIME = 300.0
+"""Seconds for the whole of it: the five minutes that the tutorial speaks of."""
+PORTS = (8080, 8081)
+"""Where the server of the tutorial listens."""
+
+
+class Block(NamedTuple):
+    """A piece of code of the page."""
+
+    language: str
+    text: str
+
+
+def blocks(page):
+    """The pieces of code of a page, in their order."""
+    return [Block(*match) for match in FENCED.findall(page.read_text("utf-8"))]
+
+
+def commands(several):
+    """What is typed, line by line."""
+    return [line for one in several if one.language == "sh" for line in one.text.splitlines()]
+
+
+class Shell:
+    """One shell, into which command after command is typed, and all that it says.
+
+    A background command ends with the shell, for they are a process group of their own.
+    """
+
+    def __init__(self, folder, environ):
+        self._until = time.monotonic() + ALL_TIME
+        self._said = ""
+        self._news = threading.Condition()
+        self._process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+            start_new_session=True,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self):
+        for line in self._process.stdout:
+            with self._news:
+                self._said += line
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def type(self, command):
+        """Type one command; returns its exit code and what was said until it ended."""
+        with self._news:
+            before = len(self._said)
+        self._process.stdin.write(f'{command}\necho "ended:$?"\n')
+        match = self.until(r"^ended:(\d+)\n", since=before)
+        with self._news:
+            return int(match[1]), self._said[before : match.start()]
+
+    def until(self, pattern, *, since=0):
+        """Wait until something like `pattern` has been said."""
+        wanted = re.compile(pattern, re.MULTILINE)
+        with self._news:
+            while not (match := wanted.search(self._said, since)):
+                left = self._until - time.monotonic()
+                assert left > 0, f"not within {ALL_TIME:.0f} s: {pattern}\n{self._said[-3000:]}"
+                assert self._listener.is_alive(), f"the shell has ended before {pattern}\n{self._said[-3000:]}"
+                self._news.wait(left)
+            return match
+
+    @property
+    def length(self):
+        """How much has been said so far."""
+        with self._news:
+            return len(self._said)
+
+    def close(self):
+        """End the shell, and what it has left in the background."""
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        finally:
+            if self._listener.is_alive():
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(30)
+            self._listener.join(30)
+            self._process.stdout.close()
+
+
+class Ports(NamedTuple):
+    """Where the server listens: as the tutorial says, or elsewhere if somebody else listens there just now."""
+
+    web: int
+    admin: int
+
+    @classmethod
+    def free(cls):
+        """The tutorial's own ports, or two others if one of them is taken."""
+        for wanted in (PORTS, (0, 0)):
+            sockets = [socket.socket() for _ in wanted]
+            try:
+                for one, port in zip(sockets, wanted, strict=True):
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    one.bind(("127.0.0.1", port))
+                return cls(*(one.getsockname()[1] for one in sockets))
+            except OSError:
+                continue
+            finally:
+                for one in sockets:
+                    one.close()
+        raise AssertionError("no port is free")
+
+    @property
+    def environ(self):
+        """What tells the server."""
+        if self == PORTS:
+            return {}
+        return {"FLOWHOOKS_LISTEN": f"127.0.0.1:{self.web}", "FLOWHOOKS_ADMIN": f"127.0.0.1:{self.admin}"}
+
+    def at(self, command):
+        """The command as it stands on the page; only where it sends to may differ."""
+        if self == PORTS or not command.startswith("flowhooks send "):
+            return command
+        return f"{command} --to http://127.0.0.1:{self.web}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Flowhooks as it is published: a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, CHECKOUT]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture
+def newcomer(tmp_path, wheel):
+    """The environment of somebody who has Python and nothing else; pip finds flowhooks in this checkout's wheel."""
+    programs, home = tmp_path / "bin", tmp_path / "home"
+    programs.mkdir()
+    home.mkdir()
+    (programs / "python3").symlink_to(Path(sys._base_executable).resolve())
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match(r"FLOWHOOKS_|PYTHON|PYTEST|COV_|VIRTUAL_ENV|COLUMNS$|BASH_ENV$|XDG_", name)
+    }
+    return kept | {
+        "HOME": str(home),
+        "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin",
+        "PIP_FIND_LINKS": f"{wheel.parent} {os.environ.get('PIP_FIND_LINKS', '')}".strip(),
+        "PIP_CACHE_DIR": _pip("cache", "dir"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "LC_ALL": "C.UTF-8",
+        **_pip_configuration(),
+    }
+
+
+def _pip(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "pip", *words], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _pip_configuration():
+    """A person's own settings of pip, such as which index is near, are not those of a home that is empty."""
+    for file in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"):
+        if file.is_file() and "PIP_CONFIG_FILE" not in os.environ:
+            return {"PIP_CONFIG_FILE": str(file)}
+    return {}
+
+
+def shown(text, said):
+    """Check that what the page shows was said, line by line and in its order; `…` stands for anything."""
+    place = 0
+    for line in filter(None, text.splitlines()):
+        pattern = ".*".join(re.escape(part) for part in line.split("…"))
+        match = re.compile(pattern if "…" in line else f"^{pattern}$", re.MULTILINE).search(said, place)
+        assert match, f"{line!r} was not said:\n{said}"
+        place = match.end()
+
+
+@pytest.mark.parametrize("page", [ENGLISH, CHINESE], ids=lambda page: page.name)
+def test_as_many_commands_as_it_says(page):
+    """The numbers at the top of the page are those of the commands up to the first answer, and after it."""
+    first, more = map(int, re.findall(COUNTS[page], page.read_text("utf-8")))
+    typed = commands(blocks(page))
+    assert len(typed) == first + more
+    assert typed[first - 1].startswith("flowhooks send ")
+    assert not any(one.startswith("flowhooks send ") for one in typed[: first - 1])
+
+
+def test_both_languages_have_the_same_code():
+    """What is typed, shown and written is the same in English and in Chinese."""
+    assert blocks(ENGLISH) == blocks(CHINESE)
+
+
+@pytest.mark.timeout(ALL_TIME + 60)
+def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property, capsys):
+    """Every command does what the page shows, from nothing to the plugin's answer, and through failure and replay."""
+    if shutil.which("bash") is None:
+        pytest.skip("the tutorial's shell, bash, is not here")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    ports = Ports.free()
+    began = time.monotonic()
+    answered = None
+    shell = Shell(folder, newcomer | ports.environ)
+    try:
+        last = ""
+        for block in blocks(ENGLISH):
+            if block.language == "sh":
+                last = ""
+                for command in block.text.splitlines():
+                    before = shell.length
+                    code, said = shell.type(ports.at(command))
+                    last += said
+                    if command == "flowhooks serve &":
+                        shell.until(r"serving", since=before)
+                    failed = command.endswith("ExpensesApproved") and "send 4712" in command
+                    assert code == (1 if failed else 0), f"{command}: {code}\n{said}"
+                    if answered is None and command.startswith("flowhooks send "):
+                        answered = time.monotonic() - began
+                        assert '"success": true' in said
+            elif block.language == "text":
+                shown(block.text, last)
+            else:
+                replace_function(folder / "flowhooks-expenses/src/flowhooks_expenses/__init__.py", block.text)
+        check_is_installed(wheel, folder / ".venv")
+        code, said = shell.type("pytest")
+        assert "1 failed" in said
+        assert "3 passed" in said
+        assert "FAILED tests/test_handler.py::test_no_business_key" in said
+    finally:
+        shell.close()
+    seconds = f"{answered:.0f}"
+    record_property("tutorial_seconds", seconds)
+    with capsys.disabled():
+        print(f"\nthe tutorial: answered after {seconds} s of the machine's time")  # noqa: T201 (for who wonders)
+
+
+def check_is_installed(wheel, environment):
+    """Check that it was this wheel, and none of the same name and version from elsewhere."""
+    with zipfile.ZipFile(wheel) as packed:
+        (record,) = [name for name in packed.namelist() if name.endswith(".dist-info/RECORD")]
+        ours = {line for line in packed.read(record).decode().splitlines() if "sha256=" in line}
+    (installed,) = environment.glob(f"lib/python*/site-packages/{record}")
+    assert ours <= set(installed.read_text("utf-8").splitlines())
+
+
+def replace_function(file, new):
+    """Do as the page says: put this function in the place of the one of its name, and leave the decorator."""
+    name = re.match(r"def (\w+)\(", new)[1]
+    text = file.read_text("utf-8")
+    whole = re.compile(rf"^def {name}\(.*?(?=^\S)", re.MULTILINE | re.DOTALL)
+    replaced, times = whole.subn(lambda _: f"{new}\n\n", text)
+    assert times == 1
+    file.write_text(replaced, "utf-8")
