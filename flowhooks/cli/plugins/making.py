@@ -185,7 +185,7 @@ def _say(target: Path, answers: dict[str, str]) -> None:
     ):
         output.line(f"  {command}")
     output.line("and in another terminal:")
-    output.line(f"  flowhooks send 1 {' '.join(options)}")
+    output.line(f"  flowhooks send 1 --business-key K-1 {' '.join(options)}")
 
 
 _SENT: Final = {"callback_class": "class", "process_key": "key"}
