@@ -21,7 +21,17 @@ def commands():
 
 ALL = dict(commands())
 LEAVES = [words for words, command in ALL.items() if not isinstance(command, click.Group)]
-LISTINGS = [("check",), ("routes",), ("events", "list"), ("events", "show"), ("verify",)]
+LISTINGS = [
+    ("check",),
+    ("plugins", "list"),
+    ("plugins", "show"),
+    ("routes",),
+    ("events", "list"),
+    ("events", "show"),
+    ("verify",),
+]
+READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new")}
+"""Those that take none, and the one that would go on for ever."""
 
 
 def test_every_command_is_there():
@@ -29,6 +39,12 @@ def test_every_command_is_there():
     assert list(ALL) == [
         ("serve",),
         ("check",),
+        ("plugins",),
+        ("plugins", "list"),
+        ("plugins", "show"),
+        ("plugins", "new"),
+        ("plugins", "install"),
+        ("plugins", "uninstall"),
         ("routes",),
         ("events",),
         ("events", "list"),
@@ -92,11 +108,12 @@ def test_wrong_usage_is_said_in_short(run):
         assert "secret" not in result.stderr
 
 
-@pytest.mark.parametrize("words", [words for words in LEAVES if words[0] not in {"serve", "send"}], ids=" ".join)
+@pytest.mark.parametrize("words", [words for words in LEAVES if words not in READ_NO_SETTINGS], ids=" ".join)
 def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
-    more |= {("events", "resolve"): ("x", "--did", "--yes")}
+    more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
+    more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
     assert result.exit_code == (1 if words == ("check",) else 2)

@@ -1,0 +1,424 @@
+"""`flowhooks plugins install` and `uninstall`, with pip, in an environment that is thrown away."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import venv
+import zipfile
+from contextlib import closing, contextmanager
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from flowhooks.app import App
+from flowhooks.intake import CallBack
+from flowhooks.ledger import Reader
+from flowhooks.settings import Settings
+
+CHECKOUT = Path(__file__).parents[2]
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "acme-leave"
+version = "{version}"
+dependencies = ["flowhooks"]
+
+[project.entry-points.flowhooks]
+leave = "acme_leave"
+
+[tool.hatch.build.targets.wheel]
+only-include = ["acme_leave.py"]
+"""
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="leave_request")
+def grant(event):
+    \"\"\"Grant it.\"\"\"
+
+@hookimpl
+def handlers():
+    return [grant]
+"""
+PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation", "--quiet")
+"""Nothing is fetched: what a build needs is in the environment of these tests."""
+
+
+class Environment:
+    """An environment of its own, in which flowhooks runs on a ledger of its own.
+
+    Attributes:
+        folder: where it is, where commands run, and where packages are made.
+        database: the ledger, which may be there or not.
+    """
+
+    def __init__(self, folder, python):
+        self.folder = folder
+        self.python = python
+        self.database = folder / "flowhooks.db"
+        self.env = {
+            "FLOWHOOKS_DATABASE": str(self.database),
+            # What is installed for these tests is on the path too.
+            "FLOWHOOKS_PLUGINS_DENY": ",".join(sorted({one.name for one in entry_points(group="flowhooks")})),
+        }
+
+    def command(self, *words):
+        """A command of flowhooks there."""
+        return [self.python, "-P", "-m", "flowhooks", *map(str, words)]
+
+    def environ(self):
+        """The environment variables that it runs with."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON"))}
+        return kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | self.env
+
+    def run(self, *words, code=0, **env):
+        """What a command prints; its standard error is in `said`."""
+        done = subprocess.run(
+            self.command(*words),
+            cwd=self.folder,
+            env=self.environ() | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        self.said = done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def ask(self, *words, **more):
+        """What a command prints as JSON."""
+        return json.loads(self.run(*words[:2], "--json", *words[2:], **more))
+
+    def package(self, version="0.1.0", source=PLUGIN):
+        """Make, or make anew, the folder of a package with the plugin `leave`."""
+        folder = self.folder / "acme-leave"
+        folder.mkdir(exist_ok=True)
+        (folder / "pyproject.toml").write_text(PROJECT.format(version=version))
+        (folder / "acme_leave.py").write_text(source)
+        return folder
+
+    def install(self, version="0.1.0", source=PLUGIN, more="", code=0):
+        """Install a wheel of the package, which is quicker than to have it built; what that says as JSON."""
+        wheel = self.folder / f"acme_leave-{version}-py3-none-any.whl"
+        info = f"acme_leave-{version}.dist-info"
+        with zipfile.ZipFile(wheel, "w") as made:
+            made.writestr("acme_leave.py", source)
+            made.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: acme-leave\nVersion: {version}\n")
+            made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            made.writestr(f"{info}/entry_points.txt", f"[flowhooks]\nleave = acme_leave\n{more}")
+            made.writestr(f"{info}/RECORD", "")
+        return self.ask("plugins", "install", wheel, *PIP, code=code)
+
+    def plugin(self, name="leave"):
+        """What `plugins list` says of a plugin; None if it is not in the list."""
+        found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
+        return found.get(name)
+
+    def end(self):
+        """Uninstall what a test has left."""
+        subprocess.run(
+            [self.python, "-P", "-m", "pip", "uninstall", "--yes", "--quiet", "acme-leave"],
+            capture_output=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory):
+    """The Python of an environment that has all of this one's packages but nothing editable, and flowhooks."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "needed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{CHECKOUT}\n")
+    return home / "bin/python"
+
+
+@pytest.fixture
+def there(python, tmp_path):
+    """Where things are installed and uninstalled; what a test leaves is uninstalled after it."""
+    there = Environment(tmp_path, python)
+    yield there
+    there.end()
+
+
+@pytest.fixture
+def ledger(there, new_database):
+    """A ledger with two parked events that the plugin will want."""
+    shutil.copy(new_database, there.database)
+    store(there, "leave_request", 2)
+    return there.database
+
+
+def store(there, key, count):
+    """Have call-backs stored by an `App` without plugins."""
+    app = App(Settings(database=str(there.database), plugins_allow=("none",)))
+    body = {"processDefinitionKey": key}
+    for number in range(count):
+        app.intake.take(
+            CallBack(
+                source="default",
+                kind="complete",
+                flow_instance_id=f"{key}-{number}",
+                body=body,
+                text=json.dumps(body),
+            ),
+            wait=0,
+        )
+    app.close()
+
+
+def known(there):
+    """The handlers that the ledger remembers."""
+    with closing(Reader(f"sqlite:///{there.database}")) as reader:
+        return [one.id for one in reader.known()]
+
+
+def test_from_nothing_to_a_plugin_and_back(there, ledger):
+    """What is parked is told before it is drained, kept when the plugin goes, and told again when it comes back."""
+    there.package()
+    text = there.run("plugins", "install", "./acme-leave", *PIP)
+    assert "new: leave 0.1.0 (acme-leave): loaded" in text
+    assert "leave:grant listens to key leave_request" in text
+    assert "2 parked events will be delivered to leave:grant" in text
+    assert "No server runs just now: the next one to start takes this." in text
+    assert known(there) == []
+    there.run("events", "drain")
+    assert known(there) == ["leave:grant"]
+    dry = there.run("plugins", "uninstall", "leave", "--dry-run")
+    assert "Uninstalls the package acme-leave, with the plugin leave." in dry
+    assert "Retires leave:grant: key leave_request; stored: 2 waiting" in dry
+    assert "Call-backs with key leave_request will be parked" in dry
+    assert there.plugin()["state"] == "loaded"
+    assert known(there) == ["leave:grant"]
+    text = there.run("plugins", "uninstall", "acme_leave", "--yes")
+    assert "Uninstalled acme-leave." in text
+    assert "Retired leave:grant." in text
+    assert "Still stored for them: 2 waiting" in text
+    assert "handler_missing" not in there.said
+    assert known(there) == []
+    assert there.plugin()["state"] == "retired"
+    store(there, "leave_request", 3)
+    done = there.install()
+    (leave,) = done["new"]
+    assert leave["handlers"][0]["backlog"] == {"waiting": 2, "running": 0, "unknown": 0, "dead": 0, "parked": 1}
+    assert done["trouble"] == []
+    there.run("events", "drain")
+    assert known(there) == ["leave:grant"]
+
+
+def test_a_new_version_is_a_change(there):
+    """It says from which version to which, and what the handlers listen to now; the same once more is none."""
+    assert [one["name"] for one in there.install()["new"]] == ["leave"]
+    done = there.install()
+    assert (done["new"], done["changed"], done["gone"]) == ([], [], [])
+    there.package("0.2.0", PLUGIN.replace("leave_request", "leave"))
+    text = there.run("plugins", "install", "--upgrade", "./acme-leave", *PIP)
+    assert "changed: leave 0.2.0 (acme-leave), before 0.1.0: loaded" in text
+    assert "leave:grant listens to key leave\n" in text
+    assert not there.database.exists()
+
+
+def test_an_editable_one(there):
+    """Changes to its folder count at once; uninstalling it leaves the folder."""
+    folder = there.package()
+    assert [one["name"] for one in there.ask("plugins", "install", "-e", "./acme-leave", *PIP)["new"]] == ["leave"]
+    (folder / "acme_leave.py").write_text(PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
+    assert [one["id"] for one in there.plugin()["handlers"]] == ["leave:book"]
+    there.run("plugins", "uninstall", "leave", "--yes")
+    assert there.plugin() is None
+    assert (folder / "acme_leave.py").exists()
+
+
+def test_a_plugin_that_cannot_be_used_is_trouble(there):
+    """It is installed, the check says what is wrong and where to look, and the exit code is 1."""
+    there.package(source="1 / 0")
+    text = there.run("plugins", "install", "./acme-leave", *PIP, code=1)
+    assert "new: leave 0.1.0 (acme-leave): quarantined" in text
+    assert "trouble: leave 0.1.0 cannot be used and is quarantined" in text
+    assert "ZeroDivisionError" in text
+    assert "flowhooks plugins show leave" in text
+
+
+def test_a_plugin_that_the_settings_keep_out(there):
+    """It is installed, and the setting that keeps it out is named."""
+    there.package()
+    text = there.run("plugins", "install", "./acme-leave", *PIP, FLOWHOOKS_PLUGINS_ALLOW="other")
+    assert "new: leave 0.1.0 (acme-leave): denied" in text
+    assert "it is not in plugins_allow" in text
+
+
+def test_what_pip_cannot_install(there):
+    """What pip says is passed through, and the exit code is 1."""
+    there.run("plugins", "install", "./nothing-here", *PIP, code=1)
+    assert "nothing-here" in there.said
+    assert "pip could not install that (its exit code is 1)" in there.said
+    assert there.run("plugins", "install", code=2) == ""
+    assert "What is to be installed?" in there.said
+
+
+def test_wrong_settings_are_found_before_pip_is_run(there):
+    """Nothing is installed that nobody could look at."""
+    there.package()
+    there.run("plugins", "install", "./acme-leave", *PIP, code=2, FLOWHOOKS_LISTN="x")
+    assert "FLOWHOOKS_LISTN is no setting" in there.said
+    assert there.plugin() is None
+    there.run("plugins", "install", "./acme-leave", *PIP, code=1, FLOWHOOKS_PLUGINS_DIRS="missing-folder")
+    assert "the plugins folder missing-folder cannot be read" in there.said
+    assert there.plugin() is None
+
+
+def test_an_environment_without_pip(there, tmp_path):
+    """One line that says so, before anything is done."""
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False, symlinks=True)
+    (packages,) = bare.glob("lib/python*/site-packages")
+    # Everything but pip and what is editable, each by a link.
+    for one in Path(sysconfig.get_path("purelib")).iterdir():
+        if not one.name.startswith("pip") and one.suffix != ".pth":
+            (packages / one.name).symlink_to(one)
+    (packages / "flowhooks.pth").write_text(f"{CHECKOUT}\n")
+    there.python = bare / "bin/python"
+    there.run("plugins", "install", "./acme-leave", code=1)
+    assert "has no pip" in there.said
+    assert "-m ensurepip" in there.said
+
+
+def test_a_package_with_several_plugins(there, ledger):
+    """All of them go with it, and all their handlers are retired; a plugin of another package stays."""
+    there.install(more="sick = acme_leave:sick\n", source=PLUGIN + SICK)
+    there.run("events", "drain")
+    assert known(there) == ["leave:grant", "sick:grant"]
+    done = there.ask("plugins", "uninstall", "sick", "--yes")
+    assert (done["package"], sorted(done["plugins"])) == ("acme-leave", ["leave", "sick"])
+    assert done["handlers"] == ["leave:grant", "sick:grant"]
+    assert known(there) == []
+
+
+SICK = """
+class Sick:
+    @hookimpl
+    def handlers(self):
+        return [grant]
+
+sick = Sick()
+"""
+
+
+def test_a_plugin_that_is_gone_already(there, ledger):
+    """Its handlers are retired; nothing is left to do a second time."""
+    there.install()
+    there.run("events", "drain")
+    there.end()
+    assert there.plugin()["state"] == "missing"
+    text = there.run("plugins", "uninstall", "leave", "--yes")
+    assert "Uninstalls nothing" in text
+    assert "Retired leave:grant." in text
+    text = there.run("plugins", "uninstall", "leave", "--yes")
+    assert "There was nothing to retire." in text
+
+
+def test_a_handler_that_its_plugin_has_no_more(there, ledger):
+    """It alone is retired; one that the plugin has is not."""
+    there.install()
+    there.run("events", "drain")
+    there.install("0.2.0", PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"), code=1)
+    for handler, said in (
+        ("book", "handler leave:book cannot be forgotten: its plugin has it"),
+        ("gran", "the ledger knows no handler 'gran' of leave; did you mean grant?"),
+    ):
+        there.run("plugins", "uninstall", "leave", "--handler", handler, "--yes", code=2)
+        assert said in there.said
+    done = there.ask("plugins", "uninstall", "leave", "--handler", "grant", "--yes")
+    assert (done["package"], done["handlers"]) == ("", ["leave:grant"])
+    assert done["waiting"] == 2
+    assert there.plugin()["version"] == "0.2.0"
+    assert known(there) == ["leave:book"]
+
+
+def test_what_is_outside_the_environment_is_not_retired(there):
+    """That pip leaves alone, and calls a success; here it is trouble."""
+    entry = next(one for one in entry_points(group="flowhooks"))
+    there.run("plugins", "uninstall", entry.name, "--yes", code=1)
+    assert f"pip did not uninstall {entry.dist.name}" in there.said
+
+
+def test_what_is_refused(there, tmp_path):
+    """A name that nobody has, a single file, and nobody to ask."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "single.py").write_text(PLUGIN)
+    for words, said in (
+        (("singel", "--yes"), "there is no plugin 'singel'; did you mean single?"),
+        (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete it"),
+        (("single",), "There is no terminal to ask on"),
+    ):
+        there.run("plugins", "uninstall", *words, "--plugins-dir", folder, code=2)
+        assert said in there.said
+    assert (folder / "single.py").exists()
+
+
+@contextmanager
+def serving(there):
+    """A server meanwhile; where it takes call-backs, as host and port."""
+    process = subprocess.Popen(
+        there.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        cwd=there.folder,
+        env=there.environ(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                record = json.loads(line)
+                if record["event"] == "serving":
+                    break
+            else:
+                pytest.fail("".join(said))
+            yield record["call_backs"].removeprefix("http://")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+    assert process.returncode == 0
+
+
+def post(base, instance):
+    """The status that a call-back for the plugin is answered with."""
+    with closing(http.client.HTTPConnection(base, timeout=30)) as connection:
+        headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
+        connection.request(
+            "POST", f"/flow/{instance}/call-back/complete", '{"processDefinitionKey": "leave_request"}', headers
+        )
+        return connection.getresponse().status
+
+
+def test_beside_a_running_server(there, ledger):
+    """The server retires what it is told to, goes on as it was started, and says so; restarted, it has forgotten."""
+    there.install()
+    with serving(there) as base:
+        assert post(base, "before") == 200
+        done = there.run("plugins", "uninstall", "leave", "--yes")
+        assert "Retired leave:grant." in done
+        assert "The running server goes on as it was started: start it again." in done
+        assert known(there) == []
+        assert post(base, "after") == 200
+        assert there.install()["server"] is True
+        there.end()
+    with serving(there) as base:
+        assert post(base, "parked") == 202
+    assert len(there.ask("events", "list", "--state", "parked")["events"]) == 1

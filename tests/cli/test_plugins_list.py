@@ -1,0 +1,294 @@
+"""`flowhooks plugins list` and `show`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+WORKS = '''
+"""Grants leave; that is all.
+
+And says more here.
+"""
+
+from pathlib import Path
+
+from flowhooks import Retry, handler, hookimpl
+
+__version__ = "1.2"
+
+@handler(process_key=["leave", "sick"], callback_class="com.example.Leave", versions=">=2", source="erp",
+         retry=Retry(attempts=3, delays=(10, 60)))
+def grant(event):
+    """Grant it.
+
+    More.
+    """
+
+@handler(every=True, probe=lambda event, delivery: None, name="note-down")
+def note(event):
+    pass
+
+@hookimpl
+def configure(settings):
+    pass
+
+@hookimpl
+def schemas():
+    return [Path(__file__).with_name("works-schemas")]
+
+@hookimpl
+def handlers():
+    return [grant, note]
+'''
+SETTINGS = {
+    "type": "object",
+    "required": ["payroll"],
+    "additionalProperties": True,
+    "properties": {
+        "payroll": {"type": "string", "description": "Where leave is booked."},
+        "days": {"type": "integer", "default": 30, "title": "How many at the most"},
+        "mode": {"enum": ["strict", "\u5bbd\u677e"]},
+        "mail": {
+            "type": "object",
+            "required": ["from"],
+            "properties": {"from": {"type": "string"}, "to": {"type": "array", "items": {"type": "string"}}},
+        },
+        "anything": True,
+    },
+}
+TOML = """
+[plugins.works]
+payroll = "https://secret.example/hidden-value"
+mail = {from = "hidden-value"}
+extra = "hidden-value"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a plugin that works and has schema files, one that raises, and one that is kept out."""
+    folder = tmp_path / "plugins"
+    schemas = folder / "works-schemas"
+    (schemas / "call-back").mkdir(parents=True)
+    (schemas / "data/key").mkdir(parents=True)
+    (schemas / "settings.schema.json").write_text(json.dumps(SETTINGS))
+    (schemas / "call-back/withdraw.schema.json").write_text('{"type": "object"}')
+    (schemas / "data/key/leave.schema.json").write_text('{"type": "object"}')
+    (folder / "works.py").write_text(WORKS)
+    (folder / "raises.py").write_text("def f():\n    1 / 0\nf()")
+    (folder / "kept.py").write_text("raise SystemExit('never imported')")
+    (tmp_path / "flowhooks.toml").write_text(TOML)
+    return folder
+
+
+@pytest.fixture
+def env(folder):
+    """The settings by which those plugins are found."""
+    return {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "works,raises"}
+
+
+def by_name(found):
+    """The plugins of a document, by name; those that happen to be installed here left out."""
+    return {one["name"]: one for one in found["plugins"] if one["origin"].startswith("file ") or not one["origin"]}
+
+
+def test_every_plugin_is_listed_whatever_its_state(asked, env, folder):
+    """Loaded, quarantined and denied ones, each with what is known of it; the exit code is 0 all the same."""
+    found = asked("plugins", "list", **env)
+    plugins = by_name(found)
+    assert {name: one["state"] for name, one in plugins.items()} == {
+        "works": "loaded",
+        "raises": "quarantined",
+        "kept": "denied",
+    }
+    works = plugins["works"]
+    assert (works["version"], works["package"], works["error"]) == ("1.2", "", "")
+    assert works["hooks"] == ["configure", "schemas", "handlers"]
+    assert [(one["id"], one["standing"]) for one in works["handlers"]] == [
+        ("works:grant", "present"),
+        ("works:note-down", "present"),
+    ]
+    assert plugins["raises"]["error"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
+    assert plugins["raises"]["handlers"] == []
+    assert "plugins_allow" in plugins["kept"]["error"]
+    assert found["ledger"] == {"read": False, "why": ""}
+
+
+def test_the_table(run, env):
+    """A line or two for each plugin, a sum, and the errors in full below it."""
+    result = run("plugins", "list", **env)
+    assert result.exit_code == 0
+    assert "works\n" not in result.stdout.splitlines()[0]
+    row = next(line for line in result.stdout.splitlines() if line.startswith("works"))
+    assert row.split() == ["works", "-", "loaded", "2", "configure"]
+    assert "1 loaded, 1 quarantined" in result.stdout.replace("1 quarantined, 1 loaded", "1 loaded, 1 quarantined")
+    assert "Quarantined: plugin 'raises'" in result.stdout
+    assert "ZeroDivisionError" in result.stdout
+
+
+def test_no_plugin_at_all(run):
+    """Then it says how to get one."""
+    installed = run("plugins", "list", FLOWHOOKS_SAFE_MODE="yes").stdout
+    assert "No plugin is installed" in installed or "denied" in installed
+
+
+def test_what_only_the_ledger_remembers(server, asked, run):
+    """A plugin that is missing is listed with its handlers, what they listened to, and what is stored for each."""
+    found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="")
+    assert found["ledger"] == {"read": True, "why": ""}
+    shop = by_name(found)["shop"]
+    assert (shop["state"], shop["origin"], shop["package"]) == ("missing", "", "")
+    handlers = {one["id"]: one for one in shop["handlers"]}
+    assert set(handlers) == {"shop:book", "shop:copy", "shop:grant", "shop:hang"}
+    assert {one["standing"] for one in handlers.values()} == {"missing"}
+    assert handlers["shop:book"]["listens"]["process_keys"] == ["order"]
+    assert handlers["shop:book"]["backlog"]["dead"] >= 1
+    assert handlers["shop:hang"]["backlog"]["unknown"] >= 1
+    text = run("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
+    assert "Missing: shop." in text
+    assert "flowhooks plugins uninstall NAME" in text
+
+
+def test_a_handler_that_its_plugin_has_no_more(server, asked, tmp_path):
+    """It is among the plugin's handlers, as missing."""
+    folder = tmp_path / "newer"
+    folder.mkdir()
+    (folder / "shop.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return []")
+    found = asked("plugins", "list", server=server, FLOWHOOKS_PLUGINS_DIRS=str(folder))
+    assert by_name(found)["shop"]["state"] == "loaded"
+    assert {one["standing"] for one in by_name(found)["shop"]["handlers"]} == {"missing"}
+
+
+def test_a_ledger_that_cannot_be_read(run, asked, env, tmp_path):
+    """It is said, and the plugins are listed all the same."""
+    (tmp_path / "flowhooks.db").write_text("not a database, and long enough to be read as none\n" * 20)
+    result = run("plugins", "list", **env)
+    assert result.exit_code == 0
+    assert "Without what the ledger remembers:" in result.stderr
+    assert "file is not a database" in asked("plugins", "list", **env)["ledger"]["why"]
+
+
+def test_show_has_all_that_is_known(asked, env, folder):
+    """What each handler listens to, when it is tried again, where it stands; settings by name; schema files."""
+    (one,) = asked("plugins", "show", "works", **env)["plugins"]
+    assert one["documentation"] == "Grants leave; that is all."
+    grant, note = one["handlers"]
+    assert (grant["summary"], grant["probe"], grant["where"]) == ("Grant it.", False, f"{folder}/works.py:13")
+    assert grant["retry"] == {"attempts": 3, "delays": [10.0, 60.0], "jitter": 0.1}
+    assert grant["listens"] == {
+        "callback_classes": ["com.example.Leave"],
+        "process_keys": ["leave", "sick"],
+        "versions": ">=2",
+        "sources": ["erp"],
+        "kind": "complete",
+        "every": False,
+    }
+    assert (note["id"], note["retry"], note["probe"]) == ("works:note-down", None, True)
+    assert one["kinds"] == [{"kind": "withdraw", "file": f"{folder}/works-schemas/call-back/withdraw.schema.json"}]
+    assert one["data"] == [
+        {"by": "key", "value": "leave", "file": f"{folder}/works-schemas/data/key/leave.schema.json"}
+    ]
+
+
+def test_show_for_people(run, env, folder):
+    """The same, to be read."""
+    lines = run("plugins", "show", "works", **env).stdout.splitlines()
+    assert lines[:4] == [
+        "plugin works 1.2: loaded",
+        "  Grants leave; that is all.",
+        f"  from       file {folder}/works.py",
+        "  hooks      configure, schemas, handlers",
+    ]
+    for line in (
+        "handler works:grant",
+        "  Grant it.",
+        "  listens to class com.example.Leave or key leave or key sick, versions >=2, from erp",
+        "  retry      3 attempts in all, after 10 s, 1 min",
+        "  probe      none",
+        "  listens to every event",
+        "  retry      none: a failure is final",
+        "  probe      yes",
+        "kind of call-back withdraw: POST /flow/{flowInstanceId}/call-back/withdraw",
+        "data of key leave, for its own handlers",
+    ):
+        assert line in lines, line
+
+
+def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
+    """Type, default, description, whether it must be given and whether it is set; what no schema knows is named too."""
+    (one,) = asked("plugins", "show", "works", **env)["plugins"]
+    settings = {setting["name"]: setting for setting in one["settings"]}
+    assert list(settings) == ["payroll", "days", "mode", "mail.from", "mail.to", "anything", "extra"]
+    assert settings["payroll"] == {
+        "name": "payroll",
+        "type": "string",
+        "default": None,
+        "description": "Where leave is booked.",
+        "required": True,
+        "set": True,
+        "described": True,
+    }
+    assert (settings["days"]["default"], settings["days"]["description"]) == (30, "How many at the most")
+    assert settings["mode"]["type"] == 'one of "strict", "\u5bbd\u677e"'
+    assert (settings["mail.from"]["required"], settings["mail.from"]["set"]) == (True, True)
+    assert (settings["mail.to"]["type"], settings["mail.to"]["set"]) == ("array of string", False)
+    assert (settings["extra"]["set"], settings["extra"]["described"]) == (True, False)
+    text = run("plugins", "show", "works", **env)
+    assert "hidden-value" not in text.output + json.dumps(one)
+    lines = text.stdout.splitlines()
+    assert "  payroll: string, required, set" in lines
+    assert "    Where leave is booked." in lines
+    assert "  days: integer, default 30, not set" in lines
+    assert "  extra: set; the plugin does not say what it is" in lines
+
+
+def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
+    """For its author; and the exit code is 0."""
+    result = run("plugins", "show", "raises", **env)
+    assert result.exit_code == 0
+    assert "plugin raises: quarantined" in result.stdout
+    assert "    Traceback (most recent call last):" in result.stdout
+    assert f'File "{folder}/raises.py", line 2, in f' in result.stdout
+    (one,) = asked("plugins", "show", "raises", **env)["plugins"]
+    assert one["traceback"].startswith("Traceback")
+
+
+def test_show_of_one_that_is_kept_out_or_gone(run, server, env):
+    """It says why it is not in use, and of a missing one what waits for it."""
+    assert "it is not in plugins_allow" in run("plugins", "show", "kept", **env).stdout
+    text = run("plugins", "show", "shop", server=server, FLOWHOOKS_PLUGINS_DIRS="").stdout
+    assert text.startswith("plugin shop: missing\n")
+    assert "handler shop:book: missing" in text
+    assert "  listens to key order, versions >=2" in text
+
+
+def test_an_unknown_name_is_wrong_usage(run, env):
+    """Exit code 2, with the name that may have been meant; or with all there are."""
+    result = run("plugins", "show", "work", **env)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "there is no plugin 'work'; did you mean works?" in result.stderr
+    result = run("plugins", "show", "zzzzzz\x1b[31m", **env)
+    assert "works" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_a_package_is_a_name_too(asked):
+    """An installed plugin is shown by its package's name, with what that says of itself."""
+    from importlib.metadata import entry_points
+
+    entry = next(iter(entry_points(group="flowhooks")))
+    (one,) = asked("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
+    assert (one["name"], one["package"]) == (entry.name, entry.dist.name)
+    assert one["summary"] == entry.dist.metadata["Summary"]
+
+
+def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
+    """Docstrings, names in schemas and errors are printed inert."""
+    (folder / "works-schemas/settings.schema.json").write_text(
+        json.dumps({"properties": {"a\x1b[31m": {"type": "string", "description": "b\x1b[2Jc"}}})
+    )
+    (folder / "raises.py").write_text("raise ValueError('no\\x1b[31m')")
+    for words in (("list",), ("show", "works"), ("show", "raises")):
+        assert "\x1b" not in run("plugins", *words, **env).output
