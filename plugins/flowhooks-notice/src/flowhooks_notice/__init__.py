@@ -1,0 +1,100 @@
+"""Alerts by e-mail and in chats, as a flowhooks plugin; it must not know how a mail or a post is sent.
+
+With `[plugins.notice.email]` and `[[plugins.notice.chats]]` it says where alerts go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks import hookimpl
+from flowhooks_notice.chat import Chat
+from flowhooks_notice.mail import Mail
+from flowhooks_notice.words import LANGUAGES, compose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks import Alert
+
+MOST_REMEMBERED: Final = 1_000
+"""Alerts of which it is remembered which channels have taken them."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class NotTold(Exception):
+    """Not every channel has taken an alert; says which and why, without their secrets."""
+
+
+class Notice:
+    """Tells people of alerts. Called in one thread only, so nothing is locked."""
+
+    def __init__(self) -> None:
+        self._channels: tuple[Mail | Chat, ...] = ()
+        self._causes: frozenset[str] | None = None
+        self._language = "en"
+        self._prefix = ""
+        self._console_url = ""
+        self._taken: OrderedDict[str, set[str]] = OrderedDict()
+
+    @hookimpl
+    def schemas(self) -> Sequence[Path]:
+        """Give the schema of the section `[plugins.notice]`."""
+        return [Path(__file__).with_name("schemas")]
+
+    @hookimpl
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take `[plugins.notice]`; what its schema cannot say is checked here.
+
+        Raises:
+            ValueError: two chats have one name, or the file of certificates cannot be used.
+        """
+        chats = [Chat.read(one) for one in settings.get("chats", ())]
+        names = [chat.name for chat in chats]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"[[plugins.notice.chats]] has two chats named {', '.join(twice)}")
+        mails = [Mail.read(settings["email"])] if "email" in settings else []
+        self._channels = (*mails, *chats)
+        self._causes = frozenset(settings["causes"]) if "causes" in settings else None
+        self._language = settings.get("language", LANGUAGES[0])
+        self._prefix = settings.get("subject_prefix", "[flowhooks]").strip()
+        self._console_url = settings.get("console_url", "")
+        if not self._channels:
+            log.warning(
+                "nobody is told of alerts: say where they go, with [plugins.notice.email] or [[plugins.notice.chats]]"
+            )
+
+    @hookimpl
+    def alert_raised(self, alert: Alert) -> None:
+        """Tell everybody of an alert; a channel that has taken it is not told again when another one has not.
+
+        Raises:
+            NotTold: some channel has not taken it; flowhooks calls again later.
+        """
+        if self._causes is not None and alert.cause not in self._causes:
+            return
+        note = compose(alert, language=self._language, prefix=self._prefix, console_url=self._console_url)
+        taken = self._taken.setdefault(alert.id, set())
+        problems = []
+        for channel in self._channels:
+            if channel.name in taken:
+                continue
+            try:
+                channel.send(note)
+            except Exception as error:  # noqa: BLE001 (whatever goes wrong with one, the others are told)
+                problems.append(f"{channel.name}: {channel.plain(error)}")
+            else:
+                taken.add(channel.name)
+        if problems:
+            while len(self._taken) > MOST_REMEMBERED:
+                self._taken.popitem(last=False)
+            raise NotTold(f"alert {alert.id} was not taken by {'; '.join(problems)}")
+        del self._taken[alert.id]
+
+
+plugin: Final = Notice()
+"""What the entry point names."""

@@ -1,0 +1,176 @@
+"""Posts a note to a chat by its web hook; it must not know alerts.
+
+What a chat takes: Slack and Mattermost `{"text": …}`, in which they read mark-up; DingTalk, WeCom and Feishu a text of
+their own form, and they say in the answer's body, under status 200, whether they took it.
+"""
+
+# ruff: noqa: RUF001 (what only looks like it is what is wanted)
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import ssl
+import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote_plus, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks_notice.words import Note
+
+MOST_ANSWER: Final = 65_536
+"""Bytes of an answer that are read."""
+_INERT: Final = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'"})
+"""What calls people (`<!channel>`, `@all`, `<at user_id="all">`) or ends a block, by what only looks like it."""
+_TAKEN: Final = {"dingtalk": "errcode", "wecom": "errcode", "feishu": "code"}
+"""Where the answer says whether it was taken: 0 if so."""
+
+
+class NotTaken(Exception):
+    """A chat did not take a post; says why, without its URL, which is secret."""
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """None: a post is not to be taken elsewhere, nor turned into a GET."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """A chat.
+
+    Attributes:
+        name: what the log calls it.
+        form: what it takes.
+        url: where to post.
+        secret: what posts are signed with; `""` for not at all.
+        timeout: seconds for connecting, and for each part of the answer.
+        now: seconds since 1970.
+    """
+
+    name: str
+    form: str
+    url: str = field(repr=False)
+    secret: str = field(default="", repr=False)
+    timeout: float = 10.0
+    now: Callable[[], float] = time.time
+
+    @classmethod
+    def read(cls, section: Mapping[str, Any]) -> Chat:
+        """From a section that the settings' schema has accepted.
+
+        Raises:
+            ValueError: its URL cannot be read; it is not shown.
+        """
+        try:
+            parts = urlsplit(section["url"])
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(f"the chat {section['name']} in [[plugins.notice.chats]]: its url cannot be read")
+        return cls(
+            name=section["name"],
+            form=section.get("form", "text"),
+            url=section["url"],
+            secret=section.get("secret", ""),
+            timeout=float(section.get("timeout", 10.0)),
+        )
+
+    def send(self, note: Note) -> None:
+        """Post a note.
+
+        Raises:
+            NotTaken: the chat said no.
+            OSError: it could not be reached.
+        """
+        url, body = self.post(note)
+        request = Request(  # noqa: S310 (http and https only, by the schema)
+            url,
+            data=json.dumps(body, ensure_ascii=False).encode(),
+            headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "flowhooks-notice"},
+        )
+        try:
+            with build_opener(_NoRedirects).open(request, timeout=self.timeout) as answer:
+                said = answer.read(MOST_ANSWER)
+        except HTTPError as error:
+            with error:
+                status = HTTPStatus(error.code).phrase if error.code in HTTPStatus._value2member_map_ else ""
+            raise NotTaken(f"it answered {error.code} {status}".rstrip()) from None
+        if self.form in _TAKEN:
+            self._check(said)
+
+    def post(self, note: Note) -> tuple[str, dict[str, Any]]:
+        """Where to post, and what."""
+        text = self._text(note)
+        match self.form:
+            case "dingtalk":
+                return self._signed_url(), {"msgtype": "text", "text": {"content": text}}
+            case "wecom":
+                return self.url, {"msgtype": "text", "text": {"content": text}}
+            case "feishu":
+                return self.url, {**self._signature(), "msg_type": "text", "content": {"text": text}}
+            case _:
+                return self.url, {"text": text}
+
+    def _text(self, note: Note) -> str:
+        lines = "\n".join(
+            _cut_bytes(part.translate(_INERT), most)
+            for part, most in ((note.title, 600), (note.sentence, 700), ("\n".join(note.facts), 600))
+        )
+        if self.form == "text":
+            # In a block of code nothing is read as mark-up.
+            lines = f"```\n{lines}\n```"
+        return f"{lines}\n{note.link}" if note.link else lines
+
+    def _signed_url(self) -> str:
+        if not self.secret:
+            return self.url
+        # https://open.dingtalk.com/document/robots/customize-robot-security-settings
+        timestamp = str(round(self.now() * 1000))
+        digest = hmac.digest(self.secret.encode(), f"{timestamp}\n{self.secret}".encode(), hashlib.sha256)
+        sign = quote_plus(base64.b64encode(digest))
+        return f"{self.url}{'&' if '?' in self.url else '?'}timestamp={timestamp}&sign={sign}"
+
+    def _signature(self) -> dict[str, str]:
+        if not self.secret:
+            return {}
+        # https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot: the key is what is said to be signed.
+        timestamp = str(round(self.now()))
+        digest = hmac.digest(f"{timestamp}\n{self.secret}".encode(), b"", hashlib.sha256)
+        return {"timestamp": timestamp, "sign": base64.b64encode(digest).decode()}
+
+    def _check(self, said: bytes) -> None:
+        try:
+            code = json.loads(said)[_TAKEN[self.form]]
+        except (ValueError, LookupError, TypeError):
+            raise NotTaken(f"it answered 200, but not as {self.form} does") from None
+        if code != 0:
+            raise NotTaken(f"it answered 200 with the error code {ascii(code)[:50]}")
+
+    def plain(self, error: Exception) -> str:
+        """What went wrong, in one line and without secrets: a URL has one in it."""
+        if isinstance(error, NotTaken):
+            return str(error)
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {reason.verify_message}"
+        if isinstance(reason, OSError) and reason.strerror:
+            return f"it cannot be reached: {reason.strerror}"
+        return f"it cannot be reached: {type(reason).__name__}"
+
+
+def _cut_bytes(text: str, most: int) -> str:
+    """A text of so many bytes in UTF-8 at the most."""
+    encoded = text.encode()
+    if len(encoded) <= most:
+        return text
+    return encoded[: most - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,122 @@
+"""Sends a note by e-mail; it must not know alerts."""
+
+from __future__ import annotations
+
+import logging
+import smtplib
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks_notice.words import Note
+
+PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
+
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A mail server, and who gets mail.
+
+    Attributes:
+        host: the mail server.
+        port: its port.
+        security: whether it is encrypted, and from when on.
+        context: which certificates are trusted.
+        sender: the address that it comes from.
+        receivers: who gets it.
+        timeout: seconds for connecting, and for each of the server's answers.
+        user: who signs in; `""` for nobody.
+        password: with what.
+        name: what the log calls it.
+    """
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    context: ssl.SSLContext = field(repr=False)
+    sender: str
+    receivers: tuple[str, ...]
+    timeout: float
+    user: str = ""
+    password: str = field(default="", repr=False)
+    name: str = "email"
+
+    @classmethod
+    def read(cls, section: Mapping[str, Any]) -> Mail:
+        """From a section that the settings' schema has accepted.
+
+        Raises:
+            ValueError: the file of certificates cannot be used.
+        """
+        security = section.get("security", "starttls")
+        try:
+            context = ssl.create_default_context(cafile=section.get("ca_file"))
+        except OSError as error:
+            raise ValueError(f"[plugins.notice.email] ca_file cannot be used: {error.strerror or error}") from None
+        return cls(
+            host=section["host"],
+            port=section.get("port", PORTS[security]),
+            security=security,
+            context=context,
+            sender=section["from"],
+            receivers=tuple(section["to"]),
+            timeout=float(section.get("timeout", 10.0)),
+            user=section.get("user", ""),
+            password=section.get("password", ""),
+        )
+
+    def send(self, note: Note) -> None:
+        """Hand a note to the mail server.
+
+        Raises:
+            OSError: it could not be reached, or did not take the mail for anybody (`smtplib.SMTPException`).
+        """
+        if self.security == "tls":
+            made: smtplib.SMTP = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=self.context)
+        else:
+            made = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+        with made as server:
+            if self.security == "starttls":
+                server.starttls(context=self.context)
+            if self.user:
+                server.login(self.user, self.password)
+            refused = server.send_message(self.message(note), from_addr=self.sender, to_addrs=self.receivers)
+        if refused:
+            # The others have it: a second mail to them would not make these take it.
+            log.warning("alert %s: the mail server refused %s", note.id, ", ".join(sorted(refused)))
+
+    def message(self, note: Note) -> EmailMessage:
+        """The mail. Its headers are set through the library, which lets no value begin another header."""
+        message = EmailMessage(policy=SMTP)
+        message["Subject"] = note.title
+        message["From"] = self.sender
+        message["To"] = ", ".join(self.receivers)
+        message["Date"] = format_datetime(datetime.now(UTC))
+        # The same each time: mail programs show one of two mails that have the same.
+        message["Message-ID"] = f"<{note.id}@{self.sender.rpartition('@')[2]}>"
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers from whoever is on leave
+        parts = [note.sentence, "", *note.facts, *(["", note.link] if note.link else [])]
+        message.set_content("\n".join(parts) + "\n", cte="quoted-printable")
+        return message
+
+    def plain(self, error: Exception) -> str:
+        """What went wrong, in one line and without secrets."""
+        if isinstance(error, smtplib.SMTPRecipientsRefused):
+            return "the mail server refused every receiver"
+        if isinstance(error, smtplib.SMTPAuthenticationError):
+            return f"the mail server did not let {self.user} in ({error.smtp_code})"
+        if isinstance(error, smtplib.SMTPResponseException):
+            said = (
+                error.smtp_error.decode("utf-8", "replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+            )
+            return f"the mail server said {error.smtp_code} {ascii(said)[1:200]}"
+        return f"{self.host}:{self.port}: {type(error).__name__}: {error}"

@@ -1,0 +1,125 @@
+"""What people are told of an alert, in English or Chinese; it must not know by which way it goes.
+
+Call-backs name their classes and keys, so whoever may call back can have text in here. It stays on its line.
+"""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks import Alert
+
+LANGUAGES: Final = ("en", "zh")
+MOST_SUBJECT: Final = 200
+MOST_VALUE: Final = 1_500
+"""Characters of a subject and of any one value: a mail client shows no more, and WeCom takes 2,048 bytes in all."""
+
+_CAUSES: Final[Mapping[str, tuple[str, str]]] = {
+    "dead": ("dead", "投递失败"),
+    "unknown": ("unknown", "结果未知"),
+    "parked": ("parked", "事件暂存"),
+    "waiting": ("waiting", "长时间等待"),
+    "quarantined": ("quarantined", "插件隔离"),
+}
+_CHINESE: Final[Mapping[str, str]] = {
+    "dead": (
+        "处理器 {subject} 有 {count} 条投递最终失败。请排除原因后执行 flowhooks events replay --handler {subject}。"
+    ),
+    "unknown": (
+        "处理器 {subject} 有 {count} 条投递结果未知：运行中进程被终止。"
+        "请查明各自做了什么，再执行 flowhooks events resolve。"
+    ),
+    "parked": (
+        "有 {count} 个事件无处理器接收，仍在暂存（{subject}）。"
+        "请安装监听它的插件，或在 ignore.process_key 中写明不需要。"
+    ),
+    "waiting": (
+        "处理器 {subject} 有 {count} 条投递等待过久：处理器未加载，或线程被占用。请执行 flowhooks check 查看。"
+    ),
+    "quarantined": (
+        "插件 {subject} 无法使用，已被隔离，其处理器的投递在等待。请修复后重启服务；flowhooks check 会说明原因。"
+    ),
+}
+_OTHERS: Final = "另有 {count} 个同类告警，因数量过多未逐一发出。请执行 flowhooks check 查看。"
+_FIELDS: Final = {
+    "en": ("Cause", "About", "Since", "Count", "Event", "Alert", "Look", "{name}: {value}"),
+    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "查看", "{name}：{value}"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What people are told.
+
+    Attributes:
+        id: the alert's id: the same each time that it is told.
+        title: one line.
+        sentence: what is the matter and what to do, one line.
+        facts: lines, each a name and a value.
+        link: where to look; `""` for nowhere.
+    """
+
+    id: str
+    title: str
+    sentence: str
+    facts: tuple[str, ...]
+    link: str = ""
+
+
+def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> Note:
+    """What to tell of an alert.
+
+    Args:
+        alert: the alert.
+        language: one of `LANGUAGES`.
+        prefix: what the title begins with; may be `""`.
+        console_url: the console's address; `""` for none.
+    """
+    place = LANGUAGES.index(language)
+    cause, subject = _CAUSES[alert.cause][place], on_one_line(alert.subject)
+    sentence = on_one_line(alert.message)
+    if language == "zh":
+        text = _OTHERS if alert.subject == "(others)" else _CHINESE[alert.cause]
+        sentence = text.format(subject=subject, count=alert.count)
+    *names, form = _FIELDS[language]
+    link = _link(console_url, alert.event_id)
+    values = (
+        cause,
+        subject,
+        alert.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
+        str(alert.count),
+        on_one_line(alert.event_id),
+        on_one_line(alert.id),
+    )
+    facts = [form.format(name=name, value=value) for name, value in zip(names, values, strict=False) if value]
+    title = " ".join(part for part in (prefix, f"{cause}:" if place == 0 else f"{cause}：", subject) if part)
+    return Note(
+        id=alert.id,
+        title=_cut(title, MOST_SUBJECT),
+        sentence=_cut(sentence, MOST_VALUE),
+        facts=tuple(facts),
+        link=f"{names[-1]}: {link}" if link else "",
+    )
+
+
+def on_one_line(text: str) -> str:
+    """A text without line ends and whatever else cannot be printed."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return _cut(" ".join(line.split()), MOST_VALUE)
+
+
+def _link(console_url: str, event_id: str) -> str:
+    if not console_url or not event_id:
+        return console_url
+    return f"{console_url.rstrip('/')}/events/{quote(event_id, safe='')}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

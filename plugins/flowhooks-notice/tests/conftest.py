@@ -1,0 +1,278 @@
+"""A mail server and a chat's web hook on real sockets, which take what they are sent, or misbehave as they are told."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socketserver
+import ssl
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from flowhooks import Alert, AlertCause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from email.message import EmailMessage
+    from pathlib import Path
+
+PASSWORD = "correct horse battery staple"
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """As much of RFC 5321 as a client needs.
+
+    Attributes:
+        mails: (receivers, mail) of each mail that was taken.
+        says: what it answers to a command instead of what it should, by the command in lower case, or its first word.
+        commands: every command that came, in order.
+        encrypted: whether each mail came encrypted.
+        silent: set to have it say nothing any more.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, context: ssl.SSLContext | None, *, at_once: bool) -> None:
+        super().__init__(("127.0.0.1", 0), Conversation)
+        self.context = context
+        self.at_once = at_once
+        self.mails: list[tuple[list[str], EmailMessage]] = []
+        self.raw: list[bytes] = []
+        self.says: dict[str, str] = {}
+        self.commands: list[str] = []
+        self.encrypted: list[bool] = []
+        self.silent = threading.Event()
+        self.over = threading.Event()
+
+    @property
+    def port(self) -> int:
+        """Its port on 127.0.0.1."""
+        return int(self.server_address[1])
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that leaves is none."""
+
+
+class Conversation(socketserver.StreamRequestHandler):
+    """One client."""
+
+    server: MailServer
+
+    def handle(self) -> None:
+        """Answer until it leaves."""
+        self.secure = False
+        if self.server.at_once:
+            self._encrypt()
+        self.receivers: list[str] = []
+        self._say("220 here")
+        while line := self.rfile.readline():
+            command = line.decode().rstrip("\r\n")
+            self.server.commands.append(command)
+            if self.server.silent.is_set():
+                self.server.over.wait(30)
+                return
+            word = command.split()[0].upper()
+            if said := self.server.says.get(command.casefold()) or self.server.says.get(word):
+                self._say(said)
+            else:
+                getattr(self, f"do_{word.lower()}")(command)
+            if word == "QUIT":
+                return
+
+    def finish(self) -> None:
+        """Close the encrypted socket too, which took the first one's place."""
+        super().finish()
+        self.request.close()
+
+    def _say(self, line: str) -> None:
+        self.wfile.write(line.encode() + b"\r\n")
+
+    def _encrypt(self) -> None:
+        assert self.server.context is not None
+        self.request = self.server.context.wrap_socket(self.request, server_side=True)
+        self.rfile, self.wfile = self.request.makefile("rb"), self.request.makefile("wb", 0)
+        self.secure = True
+
+    def do_ehlo(self, _: str) -> None:
+        """Say what it can do."""
+        offers = ["STARTTLS"] if self.server.context and not self.secure else ["AUTH PLAIN"]
+        self._say("250-here")
+        self._say(f"250 {offers[0]}")
+
+    def do_starttls(self, _: str) -> None:
+        """Encrypt."""
+        self._say("220 go on")
+        self._encrypt()
+
+    def do_auth(self, command: str) -> None:
+        """Let the one user in."""
+        given = base64.b64decode(command.split()[2]).split(b"\0")
+        self._say("235 welcome" if given == [b"", b"flow", PASSWORD.encode()] else "535 no")
+
+    def do_mail(self, _: str) -> None:
+        """Take any sender."""
+        self._say("250 yes")
+
+    def do_rcpt(self, command: str) -> None:
+        """Take any receiver."""
+        self.receivers.append(command.partition("<")[2].partition(">")[0])
+        self._say("250 yes")
+
+    def do_data(self, _: str) -> None:
+        """Take the mail."""
+        self._say("354 go on")
+        lines = []
+        while (line := self.rfile.readline()) != b".\r\n":
+            lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
+        raw = b"".join(lines)
+        self.server.raw.append(raw)
+        self.server.mails.append((self.receivers, message_from_bytes(raw, policy=policy.default)))
+        self.server.encrypted.append(self.secure)
+        self._say("250 taken")
+
+    def do_rset(self, _: str) -> None:
+        """Forget the receivers."""
+        self.receivers = []
+        self._say("250 yes")
+
+    def do_quit(self, _: str) -> None:
+        """Leave."""
+        self._say("221 bye")
+
+
+class Hook(ThreadingHTTPServer):
+    """A chat's web hook.
+
+    Attributes:
+        posts: (path, body) of each post.
+        answer: (status, body) of what it answers next.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Posted)
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.answer: tuple[int, bytes] = (200, b"ok")
+        self.headers: dict[str, str] = {}
+        self.silent = threading.Event()
+        self.over = threading.Event()
+
+    def url(self, path: str = "/hook/s3cret") -> str:
+        """Where to post."""
+        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+
+
+class Posted(BaseHTTPRequestHandler):
+    """One post."""
+
+    server: Hook
+
+    def do_POST(self) -> None:
+        """Take it, and answer."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.posts.append((self.path, body))
+        if self.server.silent.is_set():
+            self.server.over.wait(30)
+            return
+        status, said = self.server.answer
+        with suppress(OSError):
+            self.send_response(status)
+            for name, value in self.server.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def running(server: Any) -> Iterator[Any]:
+    """Serve until the test is over."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    thread.join(20)
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who issues this machine's certificate."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file that says to trust it."""
+    file: Path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def context(authority: trustme.CA) -> ssl.SSLContext:
+    """What a server encrypts with."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(made)
+    return made
+
+
+@pytest.fixture
+def starttls(context: ssl.SSLContext) -> Iterator[MailServer]:
+    """A mail server that encrypts when it is asked to."""
+    yield from running(MailServer(context, at_once=False))
+
+
+@pytest.fixture
+def tls(context: ssl.SSLContext) -> Iterator[MailServer]:
+    """A mail server that encrypts from the first byte on."""
+    yield from running(MailServer(context, at_once=True))
+
+
+@pytest.fixture
+def plain() -> Iterator[MailServer]:
+    """A mail server that does not encrypt."""
+    yield from running(MailServer(None, at_once=False))
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    """A chat's web hook."""
+    yield from running(Hook())
+
+
+@pytest.fixture
+def password() -> str:
+    """What lets the user `flow` in."""
+    return PASSWORD
+
+
+@pytest.fixture
+def make_alert() -> Callable[..., Alert]:
+    """A function that makes an alert of dead deliveries, with changes."""
+
+    def make(**changes: Any) -> Alert:
+        members: dict[str, Any] = {
+            "id": "0197-alert",
+            "cause": AlertCause.DEAD,
+            "subject": "contracts:archive_contract",
+            "message": "20 deliveries of handler contracts:archive_contract are dead: mend the cause.",
+            "since": datetime(2026, 1, 31, 9, 30, tzinfo=UTC),
+            "count": 20,
+            "event_id": "0197-event",
+        }
+        return Alert(**members | changes)
+
+    return make

@@ -1,0 +1,467 @@
+"""flowhooks-notice against a mail server and a web hook on real sockets; it must not know flowhooks' own server."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import time
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import flowhooks_notice
+import pytest
+from flowhooks_notice import Notice, NotTold
+from flowhooks_notice.chat import Chat
+from flowhooks_notice.words import compose
+
+from flowhooks import AlertCause, Event, FlowhooksError, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks import Alert
+    from flowhooks.testing import AppUnderTest
+
+NASTY = (
+    'k\r\nBcc: evil@example.com\r\n\r\n<!channel> @all <at user_id="all">x</at> ``` [x](http://x) \x1b[31m\u2028合同'
+)
+
+
+def notice(*chats: dict[str, Any], **settings: Any) -> Notice:
+    """A plugin with these settings, as the server configures it."""
+    made = Notice()
+    made.configure(settings | ({"chats": list(chats)} if chats else {}))
+    return made
+
+
+def email(server: Any, **changes: Any) -> dict[str, Any]:
+    """The section of a mail server that does not encrypt."""
+    section = {
+        "host": "127.0.0.1",
+        "port": server.port,
+        "security": "none",
+        "from": "flowhooks@example.com",
+        "to": ["ops@example.com", "night@example.com"],
+        "timeout": 20,
+    }
+    return section | changes
+
+
+def chat(hook: Any, form: str = "text", **changes: Any) -> dict[str, Any]:
+    """The section of a chat."""
+    return {"name": form, "form": form, "url": hook.url(), "timeout": 20} | changes
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    """The installed package announces its object as the plugin `notice`."""
+    found = entry_points(group="flowhooks", name="notice")
+    assert [entry_point.load() for entry_point in found] == [flowhooks_notice.plugin]
+
+
+def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """One mail goes to all receivers, and says what is the matter, since when, how much, and where to look."""
+    notice(email=email(plain), console_url="https://flows.example.com/").alert_raised(make_alert())
+    ((receivers, mail),) = plain.mails
+    assert receivers == ["ops@example.com", "night@example.com"]
+    assert (mail["Subject"], mail["From"]) == (
+        "[flowhooks] dead: contracts:archive_contract",
+        "flowhooks@example.com",
+    )
+    assert mail["Message-ID"] == "<0197-alert@example.com>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Date"].datetime.utcoffset().total_seconds() == 0
+    assert mail.get_content().splitlines() == [
+        "20 deliveries of handler contracts:archive_contract are dead: mend the cause.",
+        "",
+        "Cause: dead",
+        "About: contracts:archive_contract",
+        "Since: 2026-01-31 09:30:00 UTC",
+        "Count: 20",
+        "Event: 0197-event",
+        "Alert: 0197-alert",
+        "",
+        "Look: https://flows.example.com/events/0197-event",
+    ]
+
+
+def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """With `language = "zh"` the subject, the sentence and the names of the facts are Chinese."""
+    notice(email=email(plain), language="zh", subject_prefix="【流程】").alert_raised(make_alert())
+    ((_, mail),) = plain.mails
+    assert mail["Subject"] == "【流程】 投递失败： contracts:archive_contract"
+    assert "处理器 contracts:archive_contract 有 20 条投递最终失败" in mail.get_content()
+    assert "始于：2026-01-31 09:30:00 UTC" in mail.get_content()
+
+
+@pytest.mark.parametrize("cause", AlertCause)
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("subject", ["p:h", "(others)"])
+def test_there_are_words_for_every_cause(
+    make_alert: Callable[..., Alert], cause: AlertCause, language: str, subject: str
+) -> None:
+    """Whatever flowhooks raises, now, can be said in both languages."""
+    note = compose(
+        make_alert(cause=cause, subject=subject, event_id=""), language=language, prefix="", console_url="https://c"
+    )
+    assert subject in note.title
+    assert note.sentence
+    assert "{" not in note.sentence
+    assert note.link.endswith("https://c")
+    assert not any(fact.startswith(("Event", "事件")) for fact in note.facts)
+
+
+@pytest.mark.parametrize("server", ["starttls", "tls"])
+def test_mail_is_encrypted_and_signed_in(
+    request: pytest.FixtureRequest, server: str, ca_file: str, password: str, make_alert: Callable[..., Alert]
+) -> None:
+    """With STARTTLS or TLS the server is known by its certificate, and the password is said only then."""
+    taking = request.getfixturevalue(server)
+    section = email(taking, security=server, ca_file=ca_file, user="flow", password=password)
+    notice(email=section).alert_raised(make_alert())
+    assert taking.encrypted == [True]
+    assert sum(command.startswith("AUTH") for command in taking.commands) == 1
+
+
+@pytest.mark.parametrize("server", ["starttls", "tls"])
+def test_a_server_whose_certificate_is_not_trusted_is_told_nothing(
+    request: pytest.FixtureRequest, server: str, password: str, make_alert: Callable[..., Alert]
+) -> None:
+    """Without trust there is no password and no mail."""
+    taking = request.getfixturevalue(server)
+    section = email(taking, security=server, user="flow", password=password)
+    with pytest.raises(NotTold, match="certificate verify failed"):
+        notice(email=section).alert_raised(make_alert())
+    assert taking.mails == []
+    assert not any(command.startswith("AUTH") for command in taking.commands)
+
+
+def test_a_server_that_cannot_encrypt_is_told_nothing(
+    plain: Any, ca_file: str, password: str, make_alert: Callable[..., Alert]
+) -> None:
+    """Whoever takes STARTTLS out of what a server offers gets neither password nor mail."""
+    section = email(plain, security="starttls", ca_file=ca_file, user="flow", password=password)
+    with pytest.raises(NotTold, match="STARTTLS"):
+        notice(email=section).alert_raised(make_alert())
+    assert plain.mails == []
+    assert not any(command.startswith("AUTH") for command in plain.commands)
+
+
+def test_a_wrong_password_is_said_without_it(tls: Any, ca_file: str, make_alert: Callable[..., Alert]) -> None:
+    """The error says who was not let in, and not with what."""
+    section = email(tls, security="tls", ca_file=ca_file, user="flow", password="wrong-one")
+    made = notice(email=section)
+    with pytest.raises(NotTold, match=r"did not let flow in \(535\)") as raised:
+        made.alert_raised(make_alert())
+    assert "wrong-one" not in f"{raised.value!r} {raised.value.__cause__!r}"
+    assert "wrong-one" not in repr(vars(made))
+
+
+def test_no_value_becomes_a_header(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """Line ends in what a call-back named are spaces, in the subject and in the text."""
+    notice(email=email(plain)).alert_raised(make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY))
+    ((receivers, mail),) = plain.mails
+    assert receivers == ["ops@example.com", "night@example.com"]
+    assert mail.keys() == [
+        "Subject", "From", "To", "Date", "Message-ID", "Auto-Submitted",
+        "Content-Type", "Content-Transfer-Encoding", "MIME-Version",
+    ]  # fmt: skip
+    assert mail["Subject"].startswith("[flowhooks] parked: key k Bcc: evil@example.com <!channel>")
+    assert not any(line.startswith("Bcc") for line in mail.get_content().splitlines())
+    assert not any(line.lower().startswith(b"bcc") for line in plain.raw[0].splitlines())
+
+
+@pytest.mark.parametrize("text", [".\r\n.", "x" * 20_000, "合" * 20_000])
+def test_any_text_is_a_mail(plain: Any, make_alert: Callable[..., Alert], text: str) -> None:
+    """Dots, endless and Chinese text arrive as one mail, with lines that servers take, and are cut."""
+    notice(email=email(plain)).alert_raised(make_alert(subject=text, message=text))
+    ((_, mail),) = plain.mails
+    assert len(plain.raw[0]) < 40_000
+    assert max(map(len, plain.raw[0].splitlines())) <= 998
+    assert len(mail["Subject"]) <= 200
+
+
+def test_a_receiver_that_is_refused_does_not_keep_the_others_from_it(
+    plain: Any, make_alert: Callable[..., Alert], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One refused receiver is logged, and the mail counts as taken; if all are refused, it does not."""
+    plain.says["rcpt to:<night@example.com>"] = "550 unknown"
+    notice(email=email(plain)).alert_raised(make_alert())
+    assert [receivers for receivers, _ in plain.mails] == [["ops@example.com"]]
+    assert "refused night@example.com" in caplog.text
+    plain.says["RCPT"] = "550 unknown"
+    with pytest.raises(NotTold, match="refused every receiver"):
+        notice(email=email(plain)).alert_raised(make_alert())
+
+
+@pytest.mark.parametrize("command", ["MAIL", "DATA", "EHLO"])
+def test_a_server_that_says_no_has_not_taken_it(plain: Any, make_alert: Callable[..., Alert], command: str) -> None:
+    """The next time the same alert is sent, and is one mail."""
+    plain.says |= {command: "451 later", "HELO": "451 later"}
+    made = notice(email=email(plain))
+    with pytest.raises(NotTold, match="451"):
+        made.alert_raised(make_alert())
+    assert plain.mails == []
+    plain.says.clear()
+    made.alert_raised(make_alert())
+    assert len(plain.mails) == 1
+
+
+def test_a_mail_server_that_says_nothing_is_not_waited_for(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """The time-out ends it."""
+    plain.silent.set()
+    with pytest.raises(NotTold, match=r"email: 127\.0\.0\.1:\d+: .*tim"):
+        notice(email=email(plain, timeout=0.2)).alert_raised(make_alert())
+
+
+def test_slack_and_mattermost(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """A text of which nothing but the link is read as mark-up."""
+    notice(chat(hook), console_url="https://flows.example.com").alert_raised(make_alert())
+    ((path, body),) = hook.posts
+    assert path == "/hook/s3cret"
+    assert list(body) == ["text"]
+    assert body["text"].startswith("```\n[flowhooks] dead: contracts:archive_contract\n20 deliveries")
+    assert body["text"].endswith("\n```\nLook: https://flows.example.com/events/0197-event")
+
+
+def test_dingtalk_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """The signature is the one that DingTalk's documentation makes: of the milliseconds and the secret."""
+    hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
+    notice(chat(hook, "dingtalk", url=hook.url("/robot/send?access_token=t"), secret="SEC1")).alert_raised(make_alert())
+    ((path, body),) = hook.posts
+    query = {name: value for name, (value,) in parse_qs(urlsplit(path).query, strict_parsing=True).items()}
+    signed = hmac.new(b"SEC1", f"{query['timestamp']}\nSEC1".encode(), hashlib.sha256).digest()
+    assert (query["access_token"], query["sign"]) == ("t", base64.b64encode(signed).decode())
+    assert len(query["timestamp"]) == 13
+    assert body["msgtype"] == "text"
+    assert "at" not in body
+    assert body["text"]["content"].startswith("[flowhooks] dead: contracts:archive_contract\n")
+
+
+def test_feishu_is_signed(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """The signature is the one that Feishu's documentation makes: of nothing, with seconds and secret as the key."""
+    hook.answer = (200, b'{"code": 0, "data": {}, "msg": "success"}')
+    notice(chat(hook, "feishu", secret="SEC1")).alert_raised(make_alert())
+    ((_, body),) = hook.posts
+    signed = hmac.new(f"{body['timestamp']}\nSEC1".encode(), b"", hashlib.sha256).digest()
+    assert body["sign"] == base64.b64encode(signed).decode()
+    assert len(body["timestamp"]) == 10
+    assert body["msg_type"] == "text"
+    assert body["content"]["text"].startswith("[flowhooks] dead: contracts:archive_contract\n")
+
+
+def test_wecom_takes_so_many_bytes_and_no_more(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """However long a value is, and in Chinese, the text has the 2,048 bytes that WeCom takes, and all its lines."""
+    hook.answer = (200, b'{"errcode": 0, "errmsg": "ok"}')
+    long = make_alert(cause=AlertCause.PARKED, subject="合" * 5_000, message="合" * 5_000)
+    notice(chat(hook, "wecom"), language="zh", subject_prefix="流" * 100).alert_raised(long)
+    ((_, body),) = hook.posts
+    assert body["msgtype"] == "text"
+    assert len(body["text"]["content"].encode()) <= 2_048
+    assert len(body["text"]["content"].splitlines()) >= 4
+
+
+@pytest.mark.parametrize("form", ["text", "dingtalk", "wecom", "feishu"])
+def test_no_value_calls_people_or_becomes_mark_up(make_alert: Callable[..., Alert], form: str) -> None:
+    """Tags, mentions and the end of a block of code are replaced by what looks like them."""
+    alert = make_alert(cause=AlertCause.PARKED, subject=f"key {NASTY}", message=NASTY)
+    note = compose(alert, language="en", prefix="", console_url="")
+    said = json.dumps(Chat(name="c", form=form, url="http://127.0.0.1/").post(note)[1], ensure_ascii=False)
+    said = said.replace("```\\n", "", 1).replace("\\n```", "", 1) if form == "text" else said
+    assert not {"<", ">", "@", "`"} & set(said)
+    assert "合同" in said
+
+
+REFUSALS = [
+    ("text", 404, b"no_service", "404 Not Found"),
+    ("text", 500, b"", "500 Internal Server Error"),
+    ("text", 302, b"", "302 Found"),
+    ("dingtalk", 200, b'{"errcode": 310000, "errmsg": "sign not match"}', "error code 310000"),
+    ("wecom", 200, b'{"errcode": 93000, "errmsg": "invalid webhook url"}', "error code 93000"),
+    ("feishu", 200, b'{"code": 19021, "msg": "sign match fail"}', "error code 19021"),
+    ("feishu", 200, b"<html>a proxy</html>", "not as feishu does"),
+    ("wecom", 200, b"[]", "not as wecom does"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_chat_that_says_no_has_not_taken_it(
+    hook: Any, make_alert: Callable[..., Alert], refusal: tuple[str, int, bytes, str]
+) -> None:
+    """It is asked again, and what is said of it does not show its URL; a redirect is not followed."""
+    form, status, said, why = refusal
+    hook.answer, hook.headers = (status, said), {"Location": hook.url("/elsewhere")}
+    with pytest.raises(NotTold, match=why) as raised:
+        notice(chat(hook, form)).alert_raised(make_alert())
+    assert "s3cret" not in str(raised.value)
+    assert [path for path, _ in hook.posts] == ["/hook/s3cret"]
+
+
+def test_a_chat_that_says_nothing_is_not_waited_for(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """The time-out ends it."""
+    hook.silent.set()
+    with pytest.raises(NotTold, match=r"text: it cannot be reached: TimeoutError|timed out"):
+        notice(chat(hook, timeout=0.2)).alert_raised(make_alert())
+
+
+def test_a_chat_that_is_not_there(make_alert: Callable[..., Alert]) -> None:
+    """It is said that nobody answers, without the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook/s3cret"
+    with pytest.raises(NotTold, match="cannot be reached: Connection refused") as raised:
+        notice({"name": "text", "url": url}).alert_raised(make_alert())
+    assert "s3cret" not in str(raised.value)
+
+
+def test_who_has_taken_it_is_not_told_again(hook: Any, plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """When a chat fails, the mail is not sent a second time; another alert is one of its own."""
+    made = notice(chat(hook), email=email(plain))
+    hook.answer = (500, b"")
+    for _ in range(3):
+        with pytest.raises(NotTold, match=r"^alert 0197-alert was not taken by text: it answered 500"):
+            made.alert_raised(make_alert())
+    assert (len(plain.mails), len(hook.posts)) == (1, 3)
+    hook.answer = (200, b"ok")
+    made.alert_raised(make_alert())
+    made.alert_raised(make_alert(id="another"))
+    assert (len(plain.mails), len(hook.posts)) == (2, 5)
+
+
+def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyPatch, make_alert: Any) -> None:
+    """So many alerts are remembered, and no more."""
+    monkeypatch.setattr("flowhooks_notice.MOST_REMEMBERED", 3)
+    hook.answer = (500, b"")
+    made = notice(chat(hook))
+    for number in range(6):
+        with pytest.raises(NotTold):
+            made.alert_raised(make_alert(id=str(number)))
+    assert len(hook.posts) == 6
+    assert list(vars(made)["_taken"]) == ["3", "4", "5"]
+
+
+def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:
+    """An alert of another cause is taken, and nobody is told."""
+    made = notice(chat(hook), causes=["dead", "unknown"])
+    for cause in AlertCause:
+        made.alert_raised(make_alert(cause=cause))
+    assert [body["text"].split()[2] for _, body in hook.posts] == ["dead:", "unknown:"]
+
+
+def test_without_settings_it_says_so(caplog: pytest.LogCaptureFixture, make_alert: Callable[..., Alert]) -> None:
+    """Installed and not set up, it logs that nobody is told, and is no trouble otherwise."""
+    with caplog.at_level(logging.WARNING, "flowhooks_notice"):
+        notice().alert_raised(make_alert())
+    assert "nobody is told of alerts" in caplog.text
+
+
+def test_two_chats_of_one_name_are_refused(hook: Any) -> None:
+    """The log could not tell them apart."""
+    with pytest.raises(ValueError, match="two chats named text"):
+        notice(chat(hook), chat(hook))
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://:80/s3cret", "http://h:99999/s3cret"])
+def test_a_url_that_cannot_be_read_is_not_shown(hook: Any, url: str) -> None:
+    """The chat is named, its secret URL is not."""
+    with pytest.raises(ValueError, match=r"the chat text in .* its url cannot be read") as raised:
+        notice(chat(hook, url=url))
+    assert "s3cret" not in str(raised.value)
+
+
+def test_certificates_that_are_not_there(plain: Any) -> None:
+    """A file of certificates that cannot be read keeps the plugin from starting, with a reason."""
+    with pytest.raises(ValueError, match="ca_file cannot be used: No such file"):
+        notice(email=email(plain, ca_file="/nowhere/ca.pem"))
+
+
+def test_twenty_dead_deliveries_are_one_mail(
+    flowhooks_app: Callable[..., AppUnderTest],
+    starttls: Any,
+    ca_file: str,
+    password: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through the whole of flowhooks: one mail for each cause, and none again after a crash and two more starts."""
+    monkeypatch.setenv("NOTICE_TEST_PASSWORD", password)
+    section = email(
+        starttls, security="starttls", ca_file=ca_file, user="flow", password={"env": "NOTICE_TEST_PASSWORD"}
+    )
+    app = flowhooks_app(
+        grant, book, names={"notice": Notice()}, settings={"notice": {"email": section, "causes": ["dead"]}}
+    )
+    for number in range(20):
+        assert app.post(str(number), processDefinitionKey="leave").status == 500
+    app.post("parked", processDefinitionKey="nobody")
+    app.crash()
+    app.restart()
+    eventually(lambda: len(starttls.mails) == 1)
+    app.restart()
+    assert app.post("20", processDefinitionKey="travel").status == 500
+    app.restart()
+    eventually(lambda: len(starttls.mails) == 2)
+    assert [mail["Subject"] for _, mail in starttls.mails] == [
+        "[flowhooks] dead: handlers:grant",
+        "[flowhooks] dead: handlers:book",
+    ]
+    assert starttls.encrypted == [True, True]
+
+
+@handler(process_key="leave")
+def grant(event: Event) -> None:
+    """Fail for good."""
+    raise ValueError("no")
+
+
+@handler(process_key="travel")
+def book(event: Event) -> None:
+    """Fail for good."""
+    raise ValueError("no")
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+GOOD = {"host": "mail.example.com", "from": "a@example.com", "to": ["b@example.com"]}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"emial": {}}, "emial"),
+    ({"language": "fr"}, "language"),
+    ({"causes": ["ded"]}, "causes"),
+    ({"causes": []}, "causes"),
+    ({"subject_prefix": "a\nb"}, "subject_prefix"),
+    ({"console_url": "javascript:alert(1)"}, "console_url"),
+    ({"email": {}}, "email"),
+    ({"email": GOOD | {"to": []}}, "to"),
+    ({"email": GOOD | {"to": ["b@example.com\nBcc: c@example.com"]}}, "to"),
+    ({"email": GOOD | {"from": "Flow <a@example.com>"}}, "from"),
+    ({"email": GOOD | {"security": "ssl"}}, "security"),
+    ({"email": GOOD | {"user": "u"}}, "password"),
+    ({"email": GOOD | {"security": "none", "user": "u", "password": "s3cret"}}, "password"),
+    ({"email": GOOD | {"timeout": 0}}, "timeout"),
+    ({"chats": [{"name": "a"}]}, "url"),
+    ({"chats": [{"name": "a", "url": "file:///etc/s3cret"}]}, "url"),
+    ({"chats": [{"name": "a", "url": "https://h/", "form": "irc"}]}, "form"),
+    ({"chats": [{"name": "a", "url": "https://h/", "secret": "s3cret"}]}, "secret"),
+    ({"chats": [{"name": "a b", "url": "https://h/"}]}, "name"),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), REFUSED)
+def test_settings_that_cannot_be_meant_are_refused(
+    flowhooks_app: Callable[..., AppUnderTest], settings: dict[str, Any], named: str
+) -> None:
+    """What is misspelt, or would let a secret out, quarantines the plugin and is named; the value is not repeated."""
+    with pytest.raises(FlowhooksError) as raised:
+        flowhooks_app(names={"notice": Notice()}, settings={"notice": settings})
+    assert named in str(raised.value)
+    assert "s3cret" not in str(raised.value)
