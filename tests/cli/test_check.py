@@ -71,7 +71,7 @@ def test_for_people(server, run, folder):
     assert "broken cannot be used and is quarantined" in lines[trouble]
     assert lines[trouble + 1].strip().startswith("why: plugin 'broken' (file")
     assert "[red]no[/red]" in lines[trouble + 1]
-    assert "flowhooks check --json" in lines[trouble + 2]
+    assert "flowhooks plugins show broken" in lines[trouble + 2]
     assert lines[-1].startswith("2 troubles, ")
     assert "\x1b" not in text
 
