@@ -106,12 +106,12 @@ class AlertsSettings:
     )
     parked_after: float = _setting(
         3600.0,
-        kinds.seconds(0, 30 * _DAY, zero=True),
-        "Seconds for which an event may be parked before somebody is told; 0: none.",
+        kinds.seconds(0, 10 * _DAY, zero=True),
+        "Seconds for which an event may be parked before somebody is told; 0: told at once.",
     )
     waiting_after: float = _setting(
         3600.0,
-        kinds.seconds(0, 30 * _DAY),
+        kinds.seconds(0, 10 * _DAY),
         "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
     )
 

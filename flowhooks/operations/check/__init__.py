@@ -63,6 +63,7 @@ def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> li
     if schemas is not None and plugins is not None:
         found.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
         found += _plugins(plugins, settings)
+        found.append(_alerts(plugins))
     state = Database(database_url(settings))
     found += state.findings()
     if plugins is not None:
@@ -119,6 +120,12 @@ def _plugin(info: PluginInfo) -> Finding:
         f"mend it; `flowhooks plugins show {info.name}` has its traceback" if info.traceback else "mend it",
         traceback=info.traceback,
     )
+
+
+def _alerts(plugins: Plugins) -> Finding:
+    if listeners := plugins.alert_listeners:
+        return ok("alerts", f"told to {', '.join(listeners)}")
+    return ok("alerts", "no plugin listens, so they are only logged; flowhooks-notice sends mail, or posts in a chat")
 
 
 def _routes(plugins: Plugins, known: Sequence[KnownHandler], settings: Settings) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ class Finding:
 
     Attributes:
         mark: how grave it is.
-        about: settings, binds, schemas, plugins, handlers, routes, database, server or deliveries.
+        about: settings, binds, schemas, plugins, alerts, handlers, routes, database, server or deliveries.
         what: what was found.
         why: how it came about, or what follows from it; may be `""`.
         next: what to do; may be `""`.
