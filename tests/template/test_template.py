@@ -60,15 +60,15 @@ def baked(request, bake, tmp_path_factory):
     return bake(tmp_path_factory.mktemp("baked"), **request.param)
 
 
-def run(*command, cwd, **environ):
-    """Run a command, and show what it said if it failed."""
+def run(*command, cwd, code=0, **environ):
+    """Run a command, and show what it said if it ended with another exit code."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PYTEST"))
     }
     ran = subprocess.run(
         [str(word) for word in command], cwd=cwd, env=kept | environ, capture_output=True, text=True, check=False
     )
-    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    assert ran.returncode == code, ran.stdout[-4000:] + ran.stderr[-4000:]
     return ran.stdout
 
 
@@ -160,8 +160,14 @@ def test_green_at_once(name, bake, tmp_path, environment):
     said = run(environment, "-m", "pytest", "-p", "no:cacheprovider", cwd=baked.folder)
     assert " passed" in said
     assert "skipped" not in said
-    said = run(environment, "-m", "flowhooks", "routes", cwd=tmp_path, FLOWHOOKS_PLUGINS_ALLOW=baked.plugin)
+    allowed = {"FLOWHOOKS_PLUGINS_ALLOW": baked.plugin}
+    said = run(environment, "-m", "flowhooks", "routes", cwd=tmp_path, **allowed)
     assert f"{baked.plugin}:record_flow" in said
+    (tmp_path / "flowhooks.toml").write_text(f'[plugins.{baked.plugin}]\ndatabase = "elsewhere.db"\n')
+    run(environment, "-m", "flowhooks", "check", cwd=tmp_path, **allowed)
+    (tmp_path / "flowhooks.toml").write_text(f'[plugins.{baked.plugin}]\ndatabse = "elsewhere.db"\n')
+    said = run(environment, "-m", "flowhooks", "check", cwd=tmp_path, code=1, **allowed)
+    assert "databse" in said
 
 
 # What cannot be made is refused
