@@ -96,12 +96,12 @@ class Lines:
 class _InFrame:
     """One call of a function; knows which of its lines are not counted."""
 
-    __slots__ = ("_finally", "_headers", "_lines", "_met")
+    __slots__ = ("_headers", "_lines", "_met", "_nowhere")
 
-    def __init__(self, lines: Lines, headers: frozenset[int], in_finally: frozenset[int]) -> None:
+    def __init__(self, lines: Lines, headers: frozenset[int], nowhere: frozenset[int]) -> None:
         self._lines = lines
         self._headers = headers
-        self._finally = in_finally
+        self._nowhere = nowhere
         self._met: set[int] = set()
 
     def line(self, frame: FrameType, event: str, _argument: Any) -> Callable[..., Any]:
@@ -111,25 +111,26 @@ class _InFrame:
             # A `with` is met again on its way out, before `__exit__`, which an exception from here would skip.
             again = number in self._headers and number in self._met
             self._met.add(number)
-            if not again and number not in self._finally:
+            if not again and number not in self._nowhere:
                 self._lines.count(frame)
         return self.line
 
 
 @cache
 def _left_out(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
-    """The lines of `with` headers, and those in `finally` blocks, of the file that a function is in."""
+    """The lines of `with` headers, and those where nothing is raised, of the file that a function is in."""
     try:
         tree = ast.parse("".join(linecache.getlines(code.co_filename)))
     except (SyntaxError, ValueError):
         return frozenset(), frozenset()
     headers: set[int] = set()
-    in_finally: set[int] = set()
+    nowhere: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.With):
             last = max(item.context_expr.end_lineno or node.lineno for item in node.items)
             headers.update(range(node.lineno, last + 1))
         elif isinstance(node, ast.Try | ast.TryStar):
+            nowhere.add(node.lineno)  # nothing runs there, and it is not yet within
             for statement in node.finalbody:
-                in_finally.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
-    return frozenset(headers), frozenset(in_finally)
+                nowhere.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    return frozenset(headers), frozenset(nowhere)

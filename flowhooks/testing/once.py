@@ -93,7 +93,7 @@ def exactly_once(
         ) as app:
             trial = Trial(app, fates, done=done, make=make, kind=kind, forget=lambda: _forget(memory, forget))
             report = trial.report(handler, lines=lines, duplicates=duplicates)
-        gc.collect()
+        gc.collect()  # while what is let go of is not warned of
     return report
 
 
@@ -111,4 +111,3 @@ def _forget(memory: Memory, more: Callable[[], object] | None) -> None:
     memory.restore()
     if more is not None:
         more()
-    gc.collect()  # what was only reachable from there, such as an open connection

@@ -107,7 +107,7 @@ class Trial:
             lines = Lines(belongs_to(self._handler), at=at, error=Failure)
             self._fates.planned[flow] = Fate(lines)
             answer = self._post(flow, body)
-            self._app.settle(answer.event_id)
+            self._settle(f"an exception was raised at {place}", answer.event_id)
             if lines.reached:
                 yield self._finding("failure", answer.event_id, place)
 
@@ -155,16 +155,14 @@ class Trial:
         finally:
             held.go_on.set()
         self._app.settle(earlier.event_id, later.event_id)
-        yield self._finding("reordered", earlier.event_id, "this one came first, and ran last")
-        yield self._finding("reordered", later.event_id, "this one came last, and ran first")
+        yield self._finding("reordered", earlier.event_id, "the one that ran last")
+        yield self._finding("reordered", later.event_id, "the one that ran first")
 
     def _killed(self, most: int) -> Iterator[Finding]:
         """Kills, each in a process that has just started."""
-        self._app.restart()
-        self._forget()
+        self._start_anew()
         places = self._places(most)
-        self._app.restart()
-        self._forget()
+        self._start_anew()
         yield from self._kill("crash-before", KilledBefore())
         for at, place in places:
             yield from self._kill("crash-during", KilledAt(Lines(belongs_to(self._handler), at=at)), place)
@@ -181,14 +179,27 @@ class Trial:
         if not fate.reached.is_set():
             self._notes.append(f"a kill at {place}, which the handler does not run every time")
             return
-        dead = self._app.app
+        self._start_anew(fate)
+        self._settle(f"a kill {f'at {place}' if place else scenario}", event_id)
+        yield self._finding(scenario, event_id, place, caught=isinstance(fate, KilledAt) and fate.caught)
+
+    def _settle(self, after: str, event_id: str) -> None:
+        try:
+            self._app.settle(event_id)
+        except AssertionError as error:
+            raise AssertionError(
+                f"after {after}: {error}. A lock may still be held that was taken there: take locks with `with`"
+            ) from None
+
+    def _start_anew(self, fate: Fate | None = None) -> None:
+        """Another process on the same ledger; the old one is killed, and forgets what it had in memory."""
+        killed = self._app.app
         self._app.crash()
-        fate.go_on.set()
-        wait_until_idle(dead)
+        if fate is not None:
+            fate.go_on.set()
+        wait_until_idle(killed)
         self._forget()
         self._app.restart()
-        self._app.settle(event_id)
-        yield self._finding(scenario, event_id, place, caught=isinstance(fate, KilledAt) and fate.caught)
 
     def _fresh(self) -> tuple[str, dict[str, Any]]:
         """A flow instance id that was never used, and a body for it."""

@@ -58,7 +58,7 @@ def _verdict(scenario: Scenario, times: int, seen: DeliverySeen, handler: Handle
     if times == 1:
         return "once", "The work was done once."
     if seen.state in DONE:
-        return "lost", _lost(scenario, handler)
+        return "lost", _lost(scenario, seen.attempt)
     return "held", f"The work was not done: the delivery is {seen.state}, and an operator is shown that."
 
 
@@ -73,24 +73,24 @@ def _twice(times: int, handler: Handler, scenario: Scenario) -> str:
     return f"The business work is done {how}.{why} {TWICE}"
 
 
-def _lost(scenario: Scenario, handler: Handler) -> str:
-    if scenario == "failure":
-        return (
-            "The work is lost, and nobody is told: the handler catches an exception that it cannot know, and returns "
-            "as if all were well. Let it pass: flowhooks makes it a failed attempt."
-        )
+def _lost(scenario: Scenario, attempts: int) -> str:
     if scenario == "baseline":
         return (
             "The delivery has succeeded, and the work was not done: either the handler did nothing, or `done` does "
             "not count what it did. `done` is given the event, and counts the work of that event alone."
         )
-    if scenario.startswith("crash") and handler.probe is not None:
+    if attempts > 1:
+        return (
+            "The work is lost, and nobody is told: when the handler ran again it took the work for done. It writes "
+            "down that it did its work before it does it, or not in the same transaction: commit both together, or "
+            "write that down last."
+        )
+    if scenario.startswith("crash"):
         return (
             "The work is lost, and nobody is told: its probe= said that the work had been done, and it had not. "
             "A probe answers True or False only when that is certain; else None."
         )
     return (
-        "The work is lost, and nobody is told: when the handler ran again it took the work for done. It writes down "
-        "that it did its work before it does it, or not in the same transaction: commit both together, or write "
-        "that down last."
+        "The work is lost, and nobody is told: the handler catches an exception that it cannot know, and returns "
+        "as if all were well. Let it pass: flowhooks makes it a failed attempt."
     )

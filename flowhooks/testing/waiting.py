@@ -26,7 +26,6 @@ MOST_EVENTS: Final = 10_000
 """Events read at a time: more than any test makes."""
 MOST_PROBES: Final = 3
 """How often a probe may answer that it cannot tell, before that is taken for its answer."""
-_MOVE: Final = (State.WAITING, State.RUNNING, State.UNKNOWN)
 
 
 def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
@@ -60,24 +59,20 @@ def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
 
 def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> Iterator[tuple[str, Standing]]:
     """The deliveries that go on by themselves, each with its event; `asked` keeps when each probe was due."""
-    stored = {
-        one.event.id: one
-        for state in _MOVE
-        for one in app.ledger.page(EventFilter(ids=tuple(event_ids), state=state.value), limit=MOST_EVENTS)
-    }
-    for event_id, one in stored.items():
-        for standing in one.standings:
+    # All of them at once: what moves between two reads would be in neither.
+    for stored in app.ledger.page(EventFilter(ids=tuple(event_ids)), limit=MOST_EVENTS):
+        for standing in stored.standings:
             if standing.state is State.RUNNING:
-                yield event_id, standing
+                yield stored.event.id, standing
             elif standing.due_at is None:
                 continue
             elif standing.state is State.WAITING:
-                yield event_id, standing
+                yield stored.event.id, standing
             elif standing.state is State.UNKNOWN:
                 times = asked.setdefault(standing.delivery_id, set())
                 times.add(standing.due_at)
                 if len(times) <= MOST_PROBES:
-                    yield event_id, standing
+                    yield stored.event.id, standing
 
 
 def wait_until_idle(app: App) -> None:
