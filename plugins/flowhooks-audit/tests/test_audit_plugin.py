@@ -164,6 +164,16 @@ def test_a_lost_index_is_made_again(trail: Trail, file: Path) -> None:
     assert verify(file) == 0
 
 
+def test_a_lost_index_of_a_further_file_is_made_again(trail: Trail, file: Path, tmp_path: Path) -> None:
+    """A file that goes on from an earlier one is taken as it begins; the chain goes on from its end."""
+    trail.append("a", {})
+    old = file.rename(tmp_path / "audit-1.jsonl")
+    trail.append("b", {})
+    index_of(file).unlink()
+    assert [Trail(file).append(key, {}) for key in "bc"] == [False, True]
+    assert verify(old, file) == 0
+
+
 def test_a_file_that_is_moved_away_is_begun_anew(trail: Trail, file: Path, tmp_path: Path) -> None:
     """The chain and the keys go on in the new file; both files together are whole, and the new one alone is not."""
     trail.append("a", {})

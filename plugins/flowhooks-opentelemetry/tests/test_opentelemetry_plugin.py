@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import entry_points
 from threading import Thread
@@ -35,6 +36,7 @@ from flowhooks import (
     handler,
     hookimpl,
 )
+from flowhooks.testing import make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -288,15 +290,11 @@ def test_without_an_sdk_nothing_is_recorded_and_nothing_breaks() -> None:
 
 def attempt() -> tuple[Handler, Event, Delivery]:
     """What the hook is called with."""
-    from flowhooks.testing import make_event  # noqa: PLC0415 (only here)
-
     event = make_event(process_key="fine")
 
-    @handler(process_key="fine", name="leave:fine".partition(":")[2])
+    @handler(process_key="fine", name="fine")
     def fine(event: Event) -> None:
         """Do nothing."""
-
-    from dataclasses import replace  # noqa: PLC0415 (only here)
 
     named = replace(fine, plugin="leave")
     return named, event, Delivery(id="d1", event_id=event.id, handler=named.id, attempt=1)

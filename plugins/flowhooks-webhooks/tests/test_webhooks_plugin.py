@@ -20,7 +20,7 @@ import pytest
 from flowhooks_webhooks import Webhooks
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from flowhooks import FlowhooksError, Retry
+from flowhooks import Delivery, FlowhooksError, Retry, RetryAfter
 from flowhooks.testing import exactly_once, make_event
 
 if TYPE_CHECKING:
@@ -305,6 +305,16 @@ def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
     assert (delivery.due_at - app.event(event_id).received_at).total_seconds() == 305
 
 
+def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks, receiver: Receiver) -> None:
+    """Beyond the schedule's attempts, as after a replay, what the receiver asks for holds, but for a few seconds."""
+    receiver.answers = [(429, {"retry-after": "1"}), (429, {"retry-after": "60"})]
+    (handler,) = handlers_of(plugin, section(url=receiver.url, every=True))
+    for seconds in (5, 60):
+        with pytest.raises(RetryAfter) as asked:
+            handler(make_event(), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=9))
+        assert asked.value.seconds == seconds
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
@@ -398,6 +408,7 @@ def test_a_receiver_that_minds_the_id_takes_it_once(plugin: Webhooks, receiver: 
         name="webhooks",
         settings={"endpoints": [section(url=receiver.url, process_key="leave")]},
         make={"processDefinitionKey": "leave"},
+        lines=10,  # what it runs besides is the libraries' code
         done=lambda event: len({one.id for one in receiver.messages if one.json["data"]["eventId"] == event.id}),
     )
     assert report.ok, str(report)
@@ -430,8 +441,6 @@ def test_what_the_handlers_listen_to(plugin: Webhooks) -> None:
 def test_other_kinds_have_types_of_their_own(plugin: Webhooks, receiver: Receiver) -> None:
     """A kind of call-back that a plugin has added is `flow.` and its name."""
     (handler,) = handlers_of(plugin, section(url=receiver.url, every=True, kind="cancel"))
-    from flowhooks import Delivery  # noqa: PLC0415 (only here)
-
     handler(make_event(kind="cancel"), Delivery(id="d1", event_id="e1", handler="webhooks:crm", attempt=1))
     assert [one.json["type"] for one in receiver.messages] == ["flow.cancel"]
 
