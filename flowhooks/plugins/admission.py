@@ -79,12 +79,14 @@ class Terms:
         environ: the environment that the section may take secrets from.
         schemas: the schemas in force; the plugin's are added as soon as they can be used, though it be refused later.
         secrets: what was found of the section's secrets is added.
+        folders: becomes the plugin's schema folders, as soon as they are known, though it be refused later.
     """
 
     section: Mapping[str, Any] | None
     environ: Mapping[str, str]
     schemas: Schemas
     secrets: set[str] = field(repr=False)
+    folders: tuple[Path, ...] = ()
 
 
 def admit(plugin: object, *, name: str, terms: Terms) -> Admitted:
@@ -105,9 +107,9 @@ def admit(plugin: object, *, name: str, terms: Terms) -> Admitted:
         f"plugin {name!r} has a function {hook!r} ({place}) without @hookimpl: it is not called"
         for hook, place in _unmarked(own, plugin)
     ]
-    folders = tuple(_folder(folder) for folder in _collect(own, "schemas", "folders"))
+    terms.folders = tuple(_folder(folder) for folder in _collect(own, "schemas", "folders"))
     try:
-        terms.schemas, schemas = taken(terms.schemas, folders)
+        terms.schemas, schemas = taken(terms.schemas, terms.folders)
     except SettingsError as error:
         raise PluginError(str(error)) from None
     if "configure" in hooks:
@@ -121,7 +123,7 @@ def admit(plugin: object, *, name: str, terms: Terms) -> Admitted:
     return Admitted(
         hooks=hooks,
         handlers=handlers,
-        schema_folders=folders,
+        schema_folders=terms.folders,
         schemas=schemas,
         calls={hook: getattr(own.hook, hook) for hook in hooks},
         warnings=tuple(warnings),

@@ -20,6 +20,7 @@ from flowhooks.settings.secrets import concealing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from pluggy import HookCaller, PluginManager
 
@@ -44,7 +45,8 @@ class PluginInfo:
         traceback: the plugin's traceback, for operators only; `""` when there is none.
         handlers: its handlers.
         hooks: the hooks it implements.
-        documentation: the first line of what its author says of it; `""` if it was not loaded, or has none.
+        documentation: the first line of what its author says of it; `""` if it was not imported, or has none.
+        schema_folders: its folders of schema files, as far as they became known.
     """
 
     name: str
@@ -57,6 +59,7 @@ class PluginInfo:
     handlers: tuple[Handler, ...] = ()
     hooks: tuple[str, ...] = ()
     documentation: str = ""
+    schema_folders: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,25 +121,23 @@ class Loader:
         whose = f"plugin {fault.printable(repr(found.name))} ({found.where}): "
         if why := self.denied.why(found.name):
             return _info(found, "denied", error=whose + why)
+        section = self.sections.get(found.name)
+        terms = Terms(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
+        facts: dict[str, Any] = {}
         try:
             self._claim(found)
             plugin = found.load()
-            version = _version(plugin)
-            admitted = self._admit(found.name, plugin)
+            facts = {"version": _version(plugin), "documentation": _documentation(plugin)}
+            admitted = self._admit(found.name, plugin, terms)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
             conceal = concealing(self.secrets)
             line = whose + fault.one_line(error, home=found.home, conceal=conceal)
-            return _info(found, "quarantined", error=line, traceback=conceal(fault.in_full(error)))
-        return _info(
-            found,
-            "loaded",
-            version=version,
-            handlers=admitted.handlers,
-            hooks=admitted.hooks,
-            documentation=_documentation(plugin),
-        )
+            facts |= {"error": line, "traceback": conceal(fault.in_full(error))}
+            return _info(found, "quarantined", schema_folders=terms.folders, **facts)
+        facts |= {"handlers": admitted.handlers, "hooks": admitted.hooks}
+        return _info(found, "loaded", schema_folders=terms.folders, **facts)
 
     def load_all(self, found: Sequence[Found]) -> tuple[PluginInfo, ...]:
         """Load one after the other; then, with all schemas there, see that each handler listens to what can come."""
@@ -166,11 +167,10 @@ class Loader:
                 f"{found.distribution} that fits"
             )
 
-    def _admit(self, name: str, plugin: object) -> Admitted:
+    def _admit(self, name: str, plugin: object, terms: Terms) -> Admitted:
         for other, registered in self.shared.list_name_plugin():
             if registered is plugin:
                 raise PluginError(f"it is the same object as plugin {other!r}")
-        terms = Terms(section=self.sections.get(name), environ=self.environ, schemas=self.schemas, secrets=self.secrets)
         try:
             admitted = admit(plugin, name=name, terms=terms)
         finally:

@@ -244,6 +244,18 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
     assert "  extra: set; the plugin does not say what it is" in lines
 
 
+def test_settings_that_are_refused_are_shown_beside_what_may_be_set(run, env, tmp_path):
+    """What quarantines a plugin most often: its settings; then its schema is what one needs."""
+    (tmp_path / "flowhooks.toml").write_text('[plugins.works]\ndays = "hidden-value"\n')
+    text = run("plugins", "show", "works", **env).stdout
+    lines = text.splitlines()
+    assert lines[:2] == ["plugin works 1.2: quarantined", "  Grants leave; that is all."]
+    assert "[plugins.works]" in text
+    assert "  payroll: string, required, not set" in lines
+    assert "  days: integer, default 30, set" in lines
+    assert "hidden-value" not in text
+
+
 def test_show_of_a_broken_plugin_has_the_traceback(run, asked, env, folder):
     """For its author; and the exit code is 0."""
     result = run("plugins", "show", "raises", **env)

@@ -17,7 +17,6 @@ from flowhooks.plugins.packages import package
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.cli.plugins.looking import Looked
     from flowhooks.operations.survey import Surveyed
     from flowhooks.settings import Settings
 
@@ -45,7 +44,7 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
     chosen = [one for one, itself in zip(looked.surveyed, plain, strict=True) if itself in named(name, plain)]
     if not chosen:
         raise unknown(name, dict.fromkeys(one.name for one in looked.surveyed))
-    found = [_in_full(one, looked, settings) for one in chosen]
+    found = [_in_full(one, settings) for one in chosen]
     if as_json:
         output.emit({"plugins": found, "ledger": looked.ledger})
         return
@@ -57,9 +56,9 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
         output.line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _in_full(one: Surveyed, looked: Looked, settings: Settings) -> dict[str, Any]:
+def _in_full(one: Surveyed, settings: Settings) -> dict[str, Any]:
     info = one.info
-    folders = [folder for name, folder in looked.plugins.schema_folders if name == one.name and one.state == "loaded"]
+    folders = info.schema_folders if info else ()
     section = settings.plugins.get(one.name, {})
     installed = package(info.distribution) if info and info.distribution else None
     return plugin_to_json(one) | {
