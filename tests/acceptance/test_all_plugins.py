@@ -97,11 +97,15 @@ def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_all_of_them_are_installed():
-    """Each package of `plugins/` is in the environment of these tests, and its entry point is what the server finds."""
+def test_all_of_them_are_installed_and_listed():
+    """Each package of `plugins/` is in the environment of these tests, in `make`'s, and on the page of plugins."""
     installed = {one.name: one.value for one in entry_points(group="flowhooks")}
     assert names().items() <= installed.items()
-    assert len(names()) == 6
+    folders = {file.parent.name for file in PLUGINS.glob("*/pyproject.toml")}
+    assert len(folders) == len(names())
+    page, makefile = (PLUGINS / "README.md").read_text(), (PLUGINS.parent / "Makefile").read_text()
+    assert {one for one in folders if f"({one}/README.md)" in page} == folders
+    assert {one for one in folders if f"plugins/{one} " in f"{makefile.replace(chr(10), ' ')} "} == folders
 
 
 def test_all_plugins_work_together(site, outside, monkeypatch):
