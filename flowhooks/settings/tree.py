@@ -200,7 +200,10 @@ class Settings:
     plugins: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         repr=False,  # a plugin's section may hold its passwords
-        metadata={"doc": "What each plugin is configured with, by its name; only the plugin knows what it means."},
+        metadata={
+            "doc": "What each plugin is configured with, by its name; only the plugin knows what it means. In it, a "
+            'table {env = "NAME"} or {file = "PATH"} stands for a secret that is there.'
+        },
     )
 
     def public_without_credential(self) -> list[str]:
