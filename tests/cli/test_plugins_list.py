@@ -56,6 +56,19 @@ SETTINGS = {
             "properties": {"from": {"type": "string"}, "to": {"type": "array", "items": {"type": "string"}}},
         },
         "anything": True,
+        "offices": {"type": "array", "items": {"$ref": "#/$defs/office"}},
+    },
+    "$defs": {
+        "office": {
+            "type": "object",
+            "required": ["city"],
+            "properties": {
+                "city": {"$ref": "#/$defs/name"},
+                "floor": {"type": "integer"},
+                "within": {"$ref": "#/$defs/office"},
+            },
+        },
+        "name": {"type": "string", "title": "A name"},
     },
 }
 TOML = """
@@ -63,6 +76,7 @@ TOML = """
 payroll = "https://secret.example/hidden-value"
 mail = {from = "hidden-value"}
 extra = "hidden-value"
+offices = [{city = "hidden-value"}, {city = "hidden-value", floor = 3}]
 """
 
 
@@ -220,7 +234,30 @@ def test_settings_are_shown_by_name_and_never_by_value(run, asked, env):
     """Type, default, description, whether it must be given and whether it is set; what no schema knows is named too."""
     (one,) = asked("plugins", "show", "works", **env)["plugins"]
     settings = {setting["name"]: setting for setting in one["settings"]}
-    assert list(settings) == ["payroll", "days", "mode", "mail.from", "mail.to", "anything", "extra"]
+    assert [name for name in settings if ".within." not in name] == [
+        "payroll",
+        "days",
+        "mode",
+        "mail.from",
+        "mail.to",
+        "anything",
+        "offices",
+        "offices[].city",
+        "offices[].floor",
+        "extra",
+    ]
+    assert (settings["offices"]["type"], settings["offices"]["set"]) == ("array of object", True)
+    assert settings["offices[].city"] | {"set": None} == {
+        "name": "offices[].city",
+        "type": "string",
+        "default": None,
+        "description": "A name",
+        "required": True,
+        "set": None,
+        "described": True,
+    }
+    assert (settings["offices[].floor"]["set"], settings["offices[].within.floor"]["set"]) == (True, False)
+    assert max(name.count("within") for name in settings) < 6  # a schema that refers to itself has an end
     assert settings["payroll"] == {
         "name": "payroll",
         "type": "string",

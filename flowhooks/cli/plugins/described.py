@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.schema.files import SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SETTINGS: Final = f"settings{SUFFIX}"
@@ -32,8 +33,8 @@ def settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[s
     found: list[dict[str, Any]] = []
     document = _first(folders, SETTINGS)
     if document is not None:
-        found = list(_properties(document, section))
-    names = {one["name"].partition(".")[0] for one in found}
+        found = list(_properties(document, section, document))
+    names = {one["name"].partition(".")[0].removesuffix("[]") for one in found}
     found += [
         {
             "name": name,
@@ -81,29 +82,50 @@ def _first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
 
 
 def _properties(
-    schema: Mapping[str, Any], section: Mapping[str, Any], prefix: str = "", depth: int = 0
+    schema: Mapping[str, Any], section: Mapping[str, Any], root: Mapping[str, Any], prefix: str = "", depth: int = 0
 ) -> Iterator[dict[str, Any]]:
+    """The settings of an object, sections and lists of sections gone into: `mail.from`, `endpoints[].url`."""
     properties = schema.get("properties")
     required = schema.get("required")
-    for name, one in properties.items() if isinstance(properties, dict) else ():
-        inner = one if isinstance(one, dict) else {}
+    for name, given in properties.items() if isinstance(properties, dict) else ():
+        one = _whole(given, root)
         value = section.get(name)
-        if isinstance(inner.get("properties"), dict) and depth < _DEEPEST:
-            within = value if isinstance(value, dict) else {}
-            yield from _properties(inner, within, f"{prefix}{name}.", depth + 1)
-            continue
-        yield {
-            "name": prefix + name,
-            "type": _type(inner),
-            "default": inner.get("default"),
-            "description": str(inner.get("description") or inner.get("title") or ""),
-            "required": isinstance(required, list) and name in required,
-            "set": name in section,
-            "described": True,
-        }
+        items = _whole(one.get("items"), root)
+        has_parts = isinstance(one.get("properties"), dict) and depth < _DEEPEST
+        if not has_parts:
+            yield {
+                "name": prefix + name,
+                "type": _type(one, items),
+                "default": one.get("default"),
+                "description": str(one.get("description") or one.get("title") or ""),
+                "required": isinstance(required, list) and name in required,
+                "set": name in section,
+                "described": True,
+            }
+        if has_parts:
+            yield from _properties(one, _merged([value]), root, f"{prefix}{name}.", depth + 1)
+        elif isinstance(items.get("properties"), dict) and depth < _DEEPEST:
+            several = value if isinstance(value, list | tuple) else []
+            yield from _properties(items, _merged(several), root, f"{prefix}{name}[].", depth + 1)
 
 
-def _type(schema: Mapping[str, Any]) -> str:
+def _whole(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema with what it refers to within its own file put beside it; other files are not gone into."""
+    if not isinstance(schema, dict):
+        return {}
+    reference = schema.get("$ref")
+    target: Any = root if isinstance(reference, str) and reference.startswith("#/") else None
+    for step in str(reference).split("/")[1:] if target is not None else ():
+        target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+    return {**target, **schema} if isinstance(target, dict) else schema
+
+
+def _merged(sections: Sequence[Any]) -> dict[str, Any]:
+    """What is set in any of them."""
+    return {name: value for one in sections if isinstance(one, Mapping) for name, value in one.items()}
+
+
+def _type(schema: Mapping[str, Any], items: Mapping[str, Any]) -> str:
     """What a setting may be, in words."""
     if isinstance(values := schema.get("enum"), list):
         return f"one of {', '.join(json.dumps(one, ensure_ascii=False) for one in values)}"
@@ -111,7 +133,4 @@ def _type(schema: Mapping[str, Any]) -> str:
         return json.dumps(schema["const"], ensure_ascii=False)
     given = schema.get("type")
     text = " or ".join(map(str, given)) if isinstance(given, list) else str(given or "any")
-    items = schema.get("items")
-    if text == "array" and isinstance(items, dict) and isinstance(items.get("type"), str):
-        return f"array of {items['type']}"
-    return text
+    return f"array of {items['type']}" if text == "array" and isinstance(items.get("type"), str) else text
