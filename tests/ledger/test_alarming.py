@@ -271,6 +271,17 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
         assert not any("TEMP B-TREE" in line for line in plan), plan
 
 
+@pytest.mark.parametrize("place", [6, 7, 9, 10])
+def test_counting_reads_nothing_but_an_index(hands, asked, place):
+    """A million of what is dead or parked are counted without looking at one of them."""
+    read(hands, LOOKING[place], hands.clock.now())
+    ((statement, values),) = asked
+    tables = {row[0] for row in hands.sql("SELECT rootpage FROM sqlite_master WHERE type = 'table'")}
+    steps = hands.sql(f"EXPLAIN {statement}", *values)
+    of_tables = {first for _, step, first, second, *_ in steps if step == "OpenRead" and second in tables}
+    assert {first for _, step, first, *_ in steps if step == "Column"}.isdisjoint(of_tables)
+
+
 def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
     """What is found again and again takes as many steps of the database with 20,000 that share it as with one."""
     house.check_books = False
