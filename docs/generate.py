@@ -5,6 +5,8 @@ pages that are out of date, and exits with 1 if there are any. A part stands bet
 
     <!-- generated: NAME -->
     <!-- end -->
+
+Files that are generated as a whole, such as drawings, are named in `FILES`.
 """
 
 # ruff: noqa: INP001 (a script, in no package)
@@ -17,17 +19,19 @@ import re
 import sys
 import tomllib
 from dataclasses import fields
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from generating import contract, states
+from generating.markdown import docstring, signature, table
 
 import flowhooks
 from flowhooks import hookspecs
 from flowhooks.cli import COMMANDS, main
-from flowhooks.delivery import TRANSITIONS
 from flowhooks.plugins import HOOKS
 from flowhooks.settings import Settings, describe
 
@@ -39,10 +43,6 @@ DOCS: Final = ROOT / "docs"
 PART: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHARED_OPTIONS: Final = ("--config", "--database", "--plugins-dir")
 """Options of every command that reads settings; listed once."""
-WIDTH: Final = 90
-"""Characters of a signature beyond which each argument has a line of its own."""
-_SECTION: Final = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
-_ITEM: Final = re.compile(r"    (\*{0,2}[\w.]+): (.*)")
 
 
 def render(page: str) -> str:
@@ -71,7 +71,7 @@ def settings() -> str:
         if section == "plugins":
             heading, section = "[plugins.NAME]", ""  # noqa: PLW2901 (the whole section is the user's)
         out += ["", f"## {heading}", "", sections.get(section.partition(".")[0], ""), ""]
-        out += _table(
+        out += table(
             ("setting", "default", "may be", "what it does"),
             (
                 (
@@ -88,7 +88,7 @@ def settings() -> str:
 
 def commands() -> str:
     """Every command with what it says of itself and its options."""
-    out = ["## Options of the settings", "", "Every command but `send` takes them.", ""]
+    out = ["## Options of the settings", "", "Every command but `send` and `plugins new` takes them.", ""]
     serve = _command(("serve",))
     out += _options(param for param in serve.params if _names(param)[0] in SHARED_OPTIONS)
     for words, command in _all_commands():
@@ -110,7 +110,7 @@ def hooks() -> str:
     for name in HOOKS:
         function = getattr(hookspecs, name)
         out += ["", f"## {name}", "", "```python", f"def {name}{signature(function)}: ...", "```", ""]
-        out += _docstring(function)
+        out += docstring(function)
     return "\n".join(out)
 
 
@@ -121,33 +121,18 @@ def names() -> str:
         if name == "hookimpl":
             continue
         thing = getattr(flowhooks, name)
-        out += ["", f"### {name}", ""]
+        out += ["", f"## {name}", ""]
         if isinstance(thing, enum.EnumType):
             known: Mapping[str, enum.Enum] = thing.__members__
             members = [f'`{name}.{member}` (`"{value}"`)' for member, value in known.items()]
-            out += [*_docstring(thing), "", f"One of {', '.join(members)}."]
+            out += [*docstring(thing), "", f"One of {', '.join(members)}."]
             continue
         if inspect.isfunction(thing):
             out += ["```python", f"def {name}{signature(thing)}: ...", "```", ""]
         else:
             out += ["```text", f"{name}{signature(_constructor(thing), method=True)}", "```", ""]
-        out += _docstring(thing)
+        out += docstring(thing)
     return "\n".join(out)
-
-
-def transitions() -> str:
-    """The table of states."""
-    rows = ((row.source or "-", row.target, row.by) for row in TRANSITIONS)
-    return "\n".join(_table(("from", "to", "by"), rows))
-
-
-def diagram() -> str:
-    """The table of states, drawn."""
-    out = ["```mermaid", "stateDiagram-v2"]
-    for row in TRANSITIONS:
-        label = row.by.replace(": ", ", ")  # in a label, Mermaid takes no second colon
-        out.append(f"    {row.source or '[*]'} --> {row.target}: {label}")
-    return "\n".join([*out, "```"])
 
 
 def floors() -> str:
@@ -157,9 +142,10 @@ def floors() -> str:
     rows = (
         (str(len(layers) - place), f"`{name}`", _summary(f"flowhooks.{name}"))
         for place, layer in enumerate(layers)
-        for name in layer.split(" | ")
+        for name in layer.replace("(", "").replace(")", "").split(" | ")
+        if "(" not in layer or find_spec(f"flowhooks.{name}")  # one in brackets need not be there
     )
-    return "\n".join(_table(("floor", "file or folder", "what it says of itself"), rows))
+    return "\n".join(table(("floor", "file or folder", "what it says of itself"), rows))
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
@@ -167,37 +153,22 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "commands": commands,
     "hooks": hooks,
     "names": names,
-    "transitions": transitions,
-    "diagram": diagram,
+    "transitions": states.transitions,
     "floors": floors,
+} | {
+    f"{name}-{language}": partial(part, language)
+    for name, part in (
+        ("fields", contract.fields),
+        ("answers", contract.answers),
+        ("statuses", contract.statuses),
+        ("headers", contract.headers),
+        ("schemas", contract.schemas),
+    )
+    for language in ("en", "zh")
 }
 """What can be generated, by the name that a page asks for it."""
-
-
-def signature(function: Callable[..., Any], *, method: bool = False) -> str:
-    """A function's arguments and result as they are written, annotations included; private arguments left out."""
-    found = inspect.signature(function)
-    parameters = list(found.parameters.values())[1 if method and inspect.isfunction(function) else 0 :]
-    shown: list[str] = []
-    for parameter in parameters:
-        if parameter.name.startswith("_"):
-            continue
-        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in shown:
-            shown.append("*")
-        text = parameter.name
-        if parameter.annotation is not parameter.empty:
-            text += f": {_annotation(parameter.annotation)}"
-        if parameter.default is not parameter.empty:
-            text += f" = {parameter.default!r}"
-        shown.append(text)
-    result = "" if method or found.return_annotation is found.empty else f" -> {_annotation(found.return_annotation)}"
-    if sum(map(len, shown)) + len(result) <= WIDTH:
-        return f"({', '.join(shown)}){result}"
-    return "(\n" + "".join(f"    {one},\n" for one in shown) + f"){result}"
-
-
-def _annotation(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+FILES: Final[Mapping[str, Callable[[], str]]] = {"explanation/states.svg": states.drawing}
+"""Files that are generated as a whole, by their path in `docs/`."""
 
 
 def _constructor(kind: type) -> Callable[..., Any]:
@@ -241,7 +212,7 @@ def _help(command: click.Command) -> Iterator[str]:
 
 def _options(params: Iterable[click.Parameter]) -> list[str]:
     rows = ((_option(param), _described(param)) for param in params if isinstance(param, click.Option))
-    return _table(("option", "what it does"), rows)
+    return table(("option", "what it does"), rows)
 
 
 def _names(param: click.Parameter) -> list[str]:
@@ -264,49 +235,22 @@ def _described(param: click.Option) -> str:
     return text
 
 
-def _docstring(thing: Any) -> list[str]:
-    """A Google docstring as Markdown: its sections become lists."""
-    out: list[str] = []
-    section = ""
-    for line in inspect.cleandoc(thing.__doc__ or "").split("\n"):
-        if match := _SECTION.fullmatch(line):
-            section = match[1]
-            out += [f"{section}:", ""]
-        elif section and line.startswith("    "):
-            item = None if section in {"Returns", "Yields"} else _ITEM.fullmatch(line)
-            if item:
-                out.append(f"- `{item[1]}`: {item[2]}")
-            elif out[-1] == "":
-                out.append(f"- {line.strip()}")
-            else:
-                out[-1] += f" {line.strip()}"
-        else:
-            section = section if not line else ""
-            out.append(line)
-    return out
-
-
 def _summary(module: str) -> str:
     """What a module's docstring says first, read without importing it."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise LookupError(module)
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
-    return " ".join(docstring.split("\n\n")[0].split()).partition("; it must not")[0].rstrip(".")
-
-
-def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """A Markdown table; a bar in a cell is escaped, even where it stands in code."""
-    lines = [headings, tuple("---" for _ in headings), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    said = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8"))) or ""
+    return " ".join(said.split("\n\n")[0].split()).partition("; it must not")[0].rstrip(".")
 
 
 def run(arguments: list[str]) -> int:
     """Rewrite the pages, or with `--check` only say which would change; the exit code."""
     stale = 0
-    for path in pages():
-        before = path.read_text("utf-8")
-        after = render(before)
+    made = {path: render(path.read_text("utf-8")) for path in pages()}
+    made |= {DOCS / name: make() for name, make in FILES.items()}
+    for path, after in made.items():
+        before = path.read_text("utf-8") if path.exists() else None
         if after != before:
             stale += 1
             sys.stdout.write(f"{path.relative_to(ROOT)}\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import html
 import http.client
-import importlib.util
 import inspect
 import json
 import os
@@ -21,12 +21,13 @@ from contextlib import closing
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
+import generate
 import pytest
+from fences import DOCS, PAGES, ROOT, blocks, name_of, prose
 
 from flowhooks import OutcomeKind, State, hookspecs
 from flowhooks.cli import COMMANDS, main
@@ -38,45 +39,12 @@ from flowhooks.schema import Schemas
 from flowhooks.settings import describe, load
 from flowhooks.web.openapi import openapi
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-PLUGINS_PAGES = sorted((ROOT / "plugins").rglob("*.md"))
-MADE_BY_BENCH = DOCS / "explanation/benchmarks.md"
-"""Written by `make bench`, so it may not be there yet."""
-SHOWN_TO_USERS = [ROOT / "README.md", *sorted((DOCS / "how-to").glob("*.md"))]
-FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = {"leave.py", "rooms.py", "archive.py", "handlers/leave.py", "src/acme_leave/__init__.py"}
+EXAMPLES = {
+    *("leave.py", "rooms.py", "archive.py", "handlers/leave.py", "src/acme_leave/__init__.py"),
+    "src/flowhooks_expenses/__init__.py",
+}
 """Python files that the pages make up."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
-
-
-def _generator():
-    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generate = _generator()
-
-
-def name_of(path):
-    """A page's path within the project."""
-    return str(path.relative_to(ROOT))
-
-
-class Block(NamedTuple):
-    """A piece of code in a page."""
-
-    language: str
-    text: str
-
-
-def blocks(page, language=None):
-    """The fenced pieces of code of a page, those of one language or all."""
-    found = [Block(*match) for match in FENCED.findall(page.read_text("utf-8"))]
-    return [one for one in found if language in {None, one.language}]
 
 
 def rows(text):
@@ -97,8 +65,14 @@ def reference(name):
 
 @pytest.mark.parametrize("page", generate.pages(), ids=name_of)
 def test_generated_parts_are_up_to_date(page):
-    """`python docs/generate.py` would change nothing."""
+    """`python docs/generate.py` would change nothing in a page."""
     assert page.read_text("utf-8") == generate.render(page.read_text("utf-8")), "run `python docs/generate.py`"
+
+
+@pytest.mark.parametrize("name", generate.FILES)
+def test_generated_files_are_up_to_date(name):
+    """`python docs/generate.py` would change no file that it makes as a whole."""
+    assert (DOCS / name).read_text("utf-8") == generate.FILES[name](), "run `python docs/generate.py`"
 
 
 def test_everything_that_can_be_generated_is_used():
@@ -114,13 +88,15 @@ def test_the_generator_says_what_is_out_of_date(monkeypatch, tmp_path, capsys):
     page.write_text("before\n<!-- generated: transitions -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs/explanation").mkdir()
     assert generate.run(["--check"]) == 1
-    assert capsys.readouterr().out == "docs/states.md\n"
+    assert capsys.readouterr().out == "docs/states.md\ndocs/explanation/states.svg\n"
     assert "old" in page.read_text()
     assert generate.run([]) == 0
     assert "old" not in page.read_text()
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("<!-- end -->\nafter\n")
+    assert (tmp_path / "docs/explanation/states.svg").read_text() == generate.FILES["explanation/states.svg"]()
     assert generate.run(["--check"]) == 0
 
 
@@ -171,10 +147,10 @@ def test_every_command_and_option_is_documented(words):
     listed = list(rows(section))
     if "#options-of-the-settings" in section:
         listed += rows(shared)
-    described = {row[0].partition(" ")[0]: row for row in listed}
+    described = {row[0].partition(" ")[0].rstrip(","): row for row in listed}
     for option in (param for param in command.params if isinstance(param, click.Option)):
         row = described.pop(option.opts[0])
-        assert set(option.opts) <= set(re.findall(r"--[\w-]+", row[0]))
+        assert set(option.opts) <= set(re.findall(r"--?[\w-]+", row[0]))
         assert row[1].startswith(option.help)
     assert set(described) <= {"option"}
 
@@ -185,8 +161,14 @@ def test_every_transition_is_documented():
     expected = [(row.source or "-", row.target, row.by) for row in TRANSITIONS]
     listed = list(rows(text))
     assert listed[1 : len(expected) + 1] == expected
-    arrows = re.findall(r"^    (\S+) --> (\w+):", text, re.MULTILINE)
-    assert arrows == [(row.source or "[*]", row.target) for row in TRANSITIONS]
+    drawn = (DOCS / "explanation/states.svg").read_text("utf-8")
+    arrows = [(row.source or "start", row.target) for row in TRANSITIONS]
+    assert re.findall(r'data-arrow="(\S+) (\w+)"', drawn) == arrows
+    assert re.findall(r'data-by="(\S+) (\w+)"', drawn) == arrows
+    said = [
+        html.unescape("".join(re.findall(r"<tspan[^>]*>(.*?)</tspan>", one))) for one in drawn.split("data-by=")[1:]
+    ]
+    assert said == [row.by for row in TRANSITIONS]
 
 
 OUTCOMES = {"no attempt": "", "still running": None, **{str(kind): str(kind) for kind in OutcomeKind}}
@@ -229,10 +211,32 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
 
 def test_every_status_is_documented():
     """The statuses of the contract's page are those of /openapi.json."""
-    answers = reference("http.md").partition("\n## The answer\n")[2].partition("\n## ")[0]
-    listed = [row[0] for row in rows(answers) if row[0].isdecimal()]
     (path,) = openapi(Schemas.load())["paths"].values()
-    assert listed == sorted(path["post"]["responses"])
+    for page, heading in (("http.md", "The answer"), ("http.zh-CN.md", "响应")):
+        answers = reference(page).partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        assert [row[0] for row in rows(answers) if row[0].isdecimal()] == sorted(path["post"]["responses"])
+
+
+def test_every_field_is_documented():
+    """Each field of a call-back stands in both languages' tables with its type and its meaning there."""
+    documents = Schemas.load().documents
+    fields = documents["process-end-call-back-ro.schema.json"]["properties"]
+    fields = {"flowInstanceId": documents["flow-instance-id.schema.json"], **fields}
+    for page, column, half in (("http.md", 4, 0), ("http.zh-CN.md", 4, 1)):
+        listed = {row[0]: row for row in rows(reference(page))}
+        for name, field in fields.items():
+            assert listed[name][1] == ("path" if name == "flowInstanceId" else "body")
+            assert listed[name][3].startswith(field["type"])
+            assert listed[name][column] == field["description"].split(" / ")[half]
+
+
+def test_the_two_pages_of_the_contract_say_the_same():
+    """They have the same sections, as far as the Chinese one goes, and the same generated tables."""
+    english, chinese = (prose(DOCS / "reference" / name) for name in ("http.md", "http.zh-CN.md"))
+    headings = [len(re.findall(r"^## ", text, re.MULTILINE)) for text in (english, chinese)]
+    assert headings[0] == headings[1] + 1  # the administration listener is in the English one alone
+    parts = [re.findall(r"<!-- generated: ([a-z]+)-", text) for text in (english, chinese)]
+    assert parts[0] == parts[1]
 
 
 def logged():
@@ -274,46 +278,21 @@ def test_every_log_event_is_documented():
 def test_both_readmes_say_the_same():
     """The two have the same pieces of code, the same headings and the same links, and are short."""
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
-    assert blocks(english) == blocks(chinese)
+    assert code(english) == code(chinese)
     texts = [page.read_text("utf-8") for page in (english, chinese)]
     assert all(len(text.splitlines()) <= 120 for text in texts)
-    prose = [FENCED.sub("", text) for text in texts]
-    assert len({len(re.findall(r"^#+ ", text, re.MULTILINE)) for text in prose}) == 1
-    links = [{target for target in re.findall(r"\]\(([^)]+)\)", text) if "README" not in target} for text in prose]
-    assert links[0] <= links[1]
+    said = [prose(page) for page in (english, chinese)]
+    assert len({len(re.findall(r"^#+ ", text, re.MULTILINE)) for text in said}) == 1
+    links = [{target for target in re.findall(r"\]\(([^)]+)\)", text) if "README" not in target} for text in said]
+    assert links[0] <= {target.replace(".zh-CN", "") for target in links[1]} | links[1]
 
 
-PYTHON = [(page, block) for page in [*PAGES, *PLUGINS_PAGES] for block in blocks(page, "python")]
+def code(page):
+    """The fenced pieces of code of a page, each with its language."""
+    return [(one.language, one.text) for one in blocks(page)]
 
 
-@pytest.mark.parametrize(("page", "block"), PYTHON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
-def test_python_can_be_run(page, block, monkeypatch):
-    """Every piece of Python compiles; what is meant to be copied can also be imported."""
-    code = compile(block.text, name_of(page), "exec", dont_inherit=True)
-    if page in SHOWN_TO_USERS:
-        monkeypatch.setitem(sys.modules, "acme_leave", acme_leave())
-        exec(code, {"__name__": "example", "__file__": __file__})
-
-
-def acme_leave():
-    """The module that the page on plugins builds up, at the point where it says when it may run twice."""
-    (block,) = [one for one in blocks(DOCS / "how-to/write-a-plugin.md", "python") if "PAYROLL = " in one.text]
-    module = ModuleType("acme_leave")
-    exec(block.text, module.__dict__)
-    return module
-
-
-def test_the_test_of_a_plugin_passes(monkeypatch):
-    """The test that the page on plugins shows is one that passes."""
-    monkeypatch.setitem(sys.modules, "acme_leave", acme_leave())
-    (block,) = [one for one in blocks(DOCS / "how-to/write-a-plugin.md", "python") if "def test_" in one.text]
-    names = {}
-    exec(block.text, names)
-    (test,) = [value for name, value in names.items() if name.startswith("test_")]
-    test()
-
-
-TOML = [(page, block) for page in [*PAGES, *PLUGINS_PAGES] for block in blocks(page, "toml")]
+TOML = [(page, block) for page in PAGES for block in blocks(page, "toml")]
 
 
 @pytest.mark.parametrize(("page", "block"), TOML, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
@@ -326,7 +305,7 @@ def test_toml_is_what_it_is_meant_to_be(page, block, tmp_path):
         load(file, {}, {})
 
 
-JSON = [(page, block) for page in [*PAGES, *PLUGINS_PAGES] for block in blocks(page, "json")]
+JSON = [(page, block) for page in PAGES for block in blocks(page, "json")]
 
 
 @pytest.mark.parametrize(("page", "block"), JSON, ids=lambda one: name_of(one) if isinstance(one, Path) else "")
@@ -374,53 +353,53 @@ def test_a_token_can_be_made_as_shown(tmp_path):
 # What is mentioned is there
 
 
-@pytest.mark.parametrize("page", [*PAGES, *PLUGINS_PAGES], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     """Each link within the project leads to a file, and to a heading in it."""
-    text = FENCED.sub("", page.read_text("utf-8"))
+    text = prose(page)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if urlsplit(target).scheme:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if file == MADE_BY_BENCH:
-            continue
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
 
 
 def anchors(page):
     """What a page's headings are called in links."""
-    text = FENCED.sub("", page.read_text("utf-8"))
+    text = prose(page)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*PAGES, *PLUGINS_PAGES], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_mentioned_are_there(page):
     """A path into the project, and every Python file in a mark of code, is one that exists or an example's."""
     text = page.read_text("utf-8")
     for path in re.findall(r"(?<![\w/.~-])(?:flowhooks|docs|tests|plugins|schemas|\.ci)/[\w./-]*[\w/]", text):
-        if re.search(r"NNNN|NAME|KIND|example", path) or ROOT / path == MADE_BY_BENCH:
+        if re.search(r"NNNN|NAME|KIND|example", path):
             continue
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
     known = [
         name_of(path) for folder in ("flowhooks", "plugins", "tests", "docs") for path in (ROOT / folder).rglob("*.py")
     ]
+    shown = {one.file for one in blocks(page)}
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
         assert (
-            name in EXAMPLES or re.search(r"NAME|NNNN", name) or any(f"/{path}".endswith(f"/{name}") for path in known)
+            name in EXAMPLES | shown
+            or re.search(r"NAME|NNNN", name)
+            or any(f"/{path}".endswith(f"/{name}") for path in known)
         ), name
 
 
 def command_lines(page):
     """Every command line of flowhooks in a page's code, as words without what comes before and after it."""
-    text = page.read_text("utf-8")
     pieces = [
         line for one in blocks(page) if one.language != "text" for line in one.text.replace("\\\n", "").split("\n")
     ]
-    pieces += [line for line in FENCED.sub("", text).split("\n") if line.startswith("    ")]
-    pieces += re.findall(r"`([^`]+)`", FENCED.sub("", text))
+    pieces += [line for line in prose(page).split("\n") if line.startswith("    ")]
+    pieces += re.findall(r"`([^`]+)`", prose(page))
     for piece in pieces:
         if match := re.match(r"\s*(?:(?:\$|sudo -u \w+|\w+=\S+) +)*(?:\S*/)?flowhooks ((?:[a-z]|--).*)", piece):
             yield shlex.split(re.split(r" [|>#…] ?| \.\.\.", match[1])[0])
@@ -443,7 +422,7 @@ def test_make_targets_that_are_mentioned_are_there():
     """Each `make` that a page names is one of the Makefile's."""
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set()
-    for page in [*PAGES, *PLUGINS_PAGES]:
+    for page in PAGES:
         text = page.read_text("utf-8")
         named |= set(re.findall(r"`make ([a-z]+)`", text) + re.findall(r"^make ([a-z]+)", text, re.MULTILINE))
     assert named
@@ -539,7 +518,10 @@ def exchanges(page):
             yield this.text, following.text
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "reference/http.md"], ids=name_of)
+CONTRACT = [ROOT / "README.md", DOCS / "reference/http.md", DOCS / "reference/http.zh-CN.md"]
+
+
+@pytest.mark.parametrize("page", CONTRACT, ids=name_of)
 def test_answers_are_as_shown(page, running):
     """Each curl command of the page is answered with the status, the headers and the body that stand below it."""
     shown = list(exchanges(page))
@@ -570,7 +552,7 @@ def test_what_the_readme_looks_at(running):
 
 
 def test_a_backup_is_made_as_shown(running, tmp_path):
-    """Each of the shown ways backs up a running server's ledger, whole; and a handler can be forgotten as shown."""
+    """Each of the shown ways backs up a running server's ledger, whole."""
     page = DOCS / "how-to/operate.md"
     lines = [line for one in blocks(page, "sh") for line in one.text.split("\n") if "VACUUM INTO" in line]
     assert len(lines) == 2
@@ -585,8 +567,3 @@ def test_a_backup_is_made_as_shown(running, tmp_path):
         subprocess.run([program, *words], check=True, timeout=30)
         done = running.run("verify", "--database", str(target))
         assert done.returncode == 0, done.stdout + done.stderr
-    (forget,) = [one.text for one in blocks(page, "sh") if "UPDATE handlers" in one.text]
-    with closing(sqlite3.connect(target)) as connection, connection:
-        connection.execute(shlex.split(forget.replace("\\\n", ""))[-1])
-    with closing(Reader(f"sqlite:///{target}")) as reader:
-        assert [one.id for one in reader.known()] == ["archive:archive_contract"]

@@ -1,0 +1,136 @@
+"""The HTTP contract's tables, in English and Chinese, out of the schema files and `/openapi.json`.
+
+It must not know what a field or a status means: the schema files and the OpenAPI document say so, in both languages.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.schema import Schemas
+from flowhooks.web.openapi import openapi
+
+from .markdown import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SUFFIX: Final = ".schema.json"
+FILES: Final = "../../schemas"
+"""The folder of schema files, from the pages that these tables are on."""
+BETWEEN: Final = " / "
+"""What stands between a text's English and its Chinese half."""
+FIELDS: Final = {
+    "en": ("name", "where", "required", "type", "meaning", "中文"),
+    "zh": ("参数名称", "请求类型", "是否必须", "数据类型", "参数说明"),
+}
+ANSWERS: Final = {
+    "en": ("name", "always in", "type", "meaning", "中文"),
+    "zh": ("参数名称", "必有于", "数据类型", "参数说明"),
+}
+STATUSES: Final = {"en": ("status", "body", "headers", "when"), "zh": ("状态码", "响应体", "响应头", "含义")}
+HEADERS: Final = {"en": ("header", "meaning"), "zh": ("响应头", "含义")}
+SCHEMAS: Final = {"en": ("file", "what it describes", "中文"), "zh": ("文件", "内容")}
+WORDS: Final = {
+    "en": {"yes": "yes", "no": "no", "all": "every answer", "errors": "errors", "answer": "success", "error": "error"},
+    "zh": {"yes": "是", "no": "否", "all": "所有响应", "errors": "错误响应", "answer": "成功", "error": "错误"},
+}
+
+
+def halves(text: str) -> dict[str, str]:
+    """A text's English and Chinese.
+
+    Raises:
+        ValueError: it has not exactly two halves.
+    """
+    english, chinese = text.split(BETWEEN)
+    return {"en": english, "zh": chinese}
+
+
+def fields(language: str) -> str:
+    """What a call-back is made of."""
+    words, documents = WORDS[language], _documents()
+    path, body = documents[f"flow-instance-id{SUFFIX}"], documents[f"process-end-call-back-ro{SUFFIX}"]
+    rows = [("`flowInstanceId`", "path", words["yes"], _type(path), *_meaning(path, language))]
+    rows += [
+        (f"`{name}`", "body", words["yes" if name in body.get("required", ()) else "no"], *cells)
+        for name, *cells in _members(body, language)
+    ]
+    return "\n".join(table(FIELDS[language], rows))
+
+
+def answers(language: str) -> str:
+    """What an answer is made of."""
+    words, documents = WORDS[language], _documents()
+    always = documents[f"answer{SUFFIX}"]["required"]
+    rows = [
+        (f"`{under}{name}`", words["all" if name in always else "errors"], *cells)
+        for file, under in (("answer", ""), ("error-info", "errorInfo."), ("error", ""))
+        for name, *cells in _members(documents[file + SUFFIX], language)
+    ]
+    return "\n".join(table(ANSWERS[language], rows))
+
+
+def statuses(language: str) -> str:
+    """Every status of the contract, and when it is answered."""
+    (path,) = _contract()["paths"].values()
+    rows = []
+    for status, response in path["post"]["responses"].items():
+        body = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        headers = ", ".join(f"`{name}`" for name in response["headers"])
+        rows.append((status, WORDS[language][body], headers, halves(response["description"])[language]))
+    return "\n".join(table(STATUSES[language], rows))
+
+
+def headers(language: str) -> str:
+    """Every header of the answers that is ours."""
+    known = _contract()["components"]["headers"].items()
+    return "\n".join(
+        table(HEADERS[language], ((f"`{name}`", halves(one["description"])[language]) for name, one in known))
+    )
+
+
+def schemas(language: str) -> str:
+    """The schema files that ship."""
+    rows = (
+        (f"[`{name}`]({FILES}/{name})", *_meaning(document, language))
+        for name, document in sorted(_documents().items())
+    )
+    return "\n".join(table(SCHEMAS[language], rows))
+
+
+@cache
+def _documents() -> Mapping[str, dict[str, Any]]:
+    return Schemas.load().documents
+
+
+@cache
+def _contract() -> dict[str, Any]:
+    return openapi(Schemas.load())
+
+
+def _members(document: Mapping[str, Any], language: str) -> Iterator[tuple[str, ...]]:
+    """A schema's own members; of one that only narrows what another file has said there is nothing to say."""
+    for name, schema in document["properties"].items():
+        if "$ref" in schema:
+            schema = _documents()[schema["$ref"]]  # noqa: PLW2901 (it stands for what it refers to)
+        if "description" in schema:
+            yield (name, _type(schema), *_meaning(schema, language))
+
+
+def _meaning(schema: Mapping[str, Any], language: str) -> tuple[str, ...]:
+    """In English with the Chinese beside it, or in Chinese."""
+    said = halves(schema["description"])
+    return (said["en"], said["zh"]) if language == "en" else (said["zh"],)
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    text = str(schema["type"])
+    if "format" in schema:
+        text += f" ({schema['format']})"
+    if "maxLength" in schema:
+        text += f", ≤ {schema['maxLength']}"
+    if "pattern" in schema:
+        text += f", `{schema['pattern']}`"
+    return text

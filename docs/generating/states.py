@@ -1,0 +1,164 @@
+"""The table of states as Markdown and as a drawing; it must not know what a state means, nor who changes it.
+
+The drawing is SVG, which a code host, the site and a mail programme all show without a script. Every row of the table
+is drawn; only where a state stands, and where a label is put, is said here.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from html import escape
+from math import hypot
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from flowhooks.delivery import DONE, TRANSITIONS, State
+
+from .markdown import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flowhooks.delivery import Transition
+
+
+class Point(NamedTuple):
+    """A place in the drawing, in pixels from its upper left corner."""
+
+    x: float
+    y: float
+
+
+SIZE: Final = Point(860, 600)
+BOX: Final = Point(118, 40)
+"""How wide and how high a state's box is."""
+PLACES: Final[Mapping[State | None, Point]] = {
+    None: Point(186, 330),
+    State.WAITING: Point(372, 330),
+    State.RUNNING: Point(110, 64),
+    State.SUCCEEDED: Point(480, 150),
+    State.UNKNOWN: Point(748, 64),
+    State.DEAD: Point(110, 536),
+    State.CLOSED: Point(748, 536),
+}
+"""Waiting in the middle, and what it leads to around it: so no two arrows cross."""
+LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] = {
+    (None, State.WAITING): (0.40, 0, 18),
+    (State.WAITING, State.RUNNING): (0.50, 92, 0),
+    (State.RUNNING, State.WAITING): (0.70, -82, 0),
+    (State.WAITING, State.DEAD): (0.50, -36, -8),
+    (State.DEAD, State.WAITING): (0.46, 80, 12),
+    (State.UNKNOWN, State.WAITING): (0.50, 62, 28),
+    (State.RUNNING, State.UNKNOWN): (0.50, 0, -20),
+    (State.DEAD, State.CLOSED): (0.50, 0, 20),
+    (State.SUCCEEDED, State.WAITING): (0.50, 10, 0),
+}
+"""Where on its arrow a label is put (0 to 1), and how far beside it; where nothing is said, on its middle."""
+APART: Final = 9
+"""How far each of two opposite arrows lies beside the line between their boxes."""
+LINE: Final = 15
+"""The height of a line of text."""
+WRAP: Final = 24
+"""The most characters of a label's line."""
+STYLE: Final = """
+    svg { font: 13px system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+    .sheet { fill: #ffffff; }
+    .box { fill: #eef2f7; stroke: #64748b; stroke-width: 1.5; }
+    .done { fill: #e3f4e8; stroke: #2f7d4f; }
+    .name { fill: #0f172a; font-weight: 600; font-size: 15px; text-anchor: middle; }
+    .arrow { stroke: #64748b; stroke-width: 1.5; fill: none; }
+    .head, .start { fill: #64748b; }
+    .by { fill: #1f2937; text-anchor: middle; stroke: #ffffff; stroke-width: 4; paint-order: stroke; }
+    @media (prefers-color-scheme: dark) {
+      .sheet { fill: #1e2129; }
+      .box { fill: #2b3340; stroke: #94a3b8; }
+      .done { fill: #1f3b2b; stroke: #6fbf8e; }
+      .name { fill: #f1f5f9; }
+      .arrow { stroke: #94a3b8; }
+      .head, .start { fill: #94a3b8; }
+      .by { fill: #e2e8f0; stroke: #1e2129; }
+    }
+"""
+"""The sheet has a colour of its own, so that the drawing can be read on any page, light or dark."""
+
+
+def transitions() -> str:
+    """The table of states."""
+    return "\n".join(table(("from", "to", "by"), ((row.source or "-", row.target, row.by) for row in TRANSITIONS)))
+
+
+def drawing() -> str:
+    """The table of states as an SVG file.
+
+    Raises:
+        KeyError: a state has no place in the drawing.
+    """
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE.x:g} {SIZE.y:g}" role="img">',
+        "  <title>The states of a delivery, and what moves it from one to another</title>",
+        f"  <style>{STYLE}  </style>",
+        '  <marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" orient="auto">',
+        '    <path class="head" d="M0 0 10 5 0 10z"/>',
+        "  </marker>",
+        f'  <rect class="sheet" width="{SIZE.x:g}" height="{SIZE.y:g}" rx="8"/>',
+    ]
+    arrows = [(row, *_ends(row)) for row in TRANSITIONS]
+    for row, start, end in arrows:
+        where = f'x1="{start.x:.1f}" y1="{start.y:.1f}" x2="{end.x:.1f}" y2="{end.y:.1f}"'
+        out.append(f'  <line class="arrow" data-arrow="{_named(row)}" {where} marker-end="url(#head)"/>')
+    for state, place in PLACES.items():
+        out += _box(state, place)
+    for row, start, end in arrows:
+        out += _label(row, start, end)
+    return "\n".join([*out, "</svg>", ""])
+
+
+def _named(row: Transition) -> str:
+    return f"{row.source or 'start'} {row.target}"
+
+
+def _ends(row: Transition) -> tuple[Point, Point]:
+    """Where an arrow begins and ends: on the borders of its boxes, beside the arrow that leads back if there is one."""
+    start, end = PLACES[row.source], PLACES[row.target]
+    length = hypot(end.x - start.x, end.y - start.y)
+    along = Point((end.x - start.x) / length, (end.y - start.y) / length)
+    if any((other.source, other.target) == (row.target, row.source) for other in TRANSITIONS):
+        start = Point(start.x - along.y * APART, start.y + along.x * APART)
+        end = Point(end.x - along.y * APART, end.y + along.x * APART)
+    back = Point(-along.x, -along.y)
+    return _border(start, along, PLACES[row.source], start_of_all=row.source is None), _border(
+        end, back, PLACES[row.target]
+    )
+
+
+def _border(point: Point, along: Point, box: Point, *, start_of_all: bool = False) -> Point:
+    """Where the line from `point` in a direction leaves the box around its place."""
+    if start_of_all:
+        return Point(point.x + along.x * 8, point.y + along.y * 8)
+    steps = []
+    for at, by, middle, size in ((point.x, along.x, box.x, BOX.x), (point.y, along.y, box.y, BOX.y)):
+        if by:
+            steps.append((middle + (size if by > 0 else -size) / 2 - at) / by)
+    step = min(steps)
+    return Point(point.x + along.x * step, point.y + along.y * step)
+
+
+def _box(state: State | None, place: Point) -> Iterator[str]:
+    if state is None:
+        yield f'  <circle class="start" cx="{place.x:g}" cy="{place.y:g}" r="8"/>'
+        return
+    kind = "box done" if state in DONE else "box"
+    corner = f'x="{place.x - BOX.x / 2:g}" y="{place.y - BOX.y / 2:g}"'
+    yield f'  <rect class="{kind}" {corner} width="{BOX.x:g}" height="{BOX.y:g}" rx="8"/>'
+    yield f'  <text class="name" x="{place.x:g}" y="{place.y + 5:g}">{escape(state)}</text>'
+
+
+def _label(row: Transition, start: Point, end: Point) -> Iterator[str]:
+    part, right, down = LABELS.get((row.source, row.target), (0.5, 0, 0))
+    lines = textwrap.wrap(row.by, WRAP, break_long_words=False, break_on_hyphens=False)
+    x = start.x + (end.x - start.x) * part + right
+    y = start.y + (end.y - start.y) * part + down - (len(lines) - 1) * LINE / 2 + 4
+    yield f'  <text class="by" data-by="{_named(row)}">'
+    for number, line in enumerate(lines):
+        space = " " if number < len(lines) - 1 else ""
+        yield f'    <tspan x="{x:.1f}" y="{y + number * LINE:.1f}">{escape(line)}{space}</tspan>'
+    yield "  </text>"

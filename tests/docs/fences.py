@@ -1,0 +1,75 @@
+"""The pages of the documentation and the fenced pieces of code in them; it must not know what becomes of those."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PLUGINS = ROOT / "plugins"
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *PLUGINS.rglob("*.md")]
+    if "{{" not in str(path)  # what the template makes is tested when it has been made
+)
+FENCE = re.compile(
+    r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>\w*)[^\n`]*\n(?P<text>.*?)^ *(?P=fence) *$", re.MULTILINE | re.DOTALL
+)
+NAMED = re.compile(r"`([\w./-]+\.\w+)`[^`]*:$")
+"""A sentence that says which file the code after it is."""
+
+
+def name_of(path):
+    """A page's path within the project."""
+    return str(path.relative_to(ROOT))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of code in a page.
+
+    Attributes:
+        page: where it stands.
+        line: the number of the line that opens it.
+        language: as it is named; `""` where it is not.
+        text: the code.
+        file: the file that it is, where the paragraph before it ends by naming one; else None.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    file: str | None
+
+    @property
+    def where(self):
+        """What to open when it fails."""
+        return f"{name_of(self.page)}:{self.line}"
+
+
+def blocks(page, *languages):
+    """The fenced pieces of code of a page, those of some languages or all."""
+    text = page.read_text("utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        before = text[: match.start()].rstrip().rpartition("\n\n")[2].replace("\n", " ")
+        named = NAMED.search(before)
+        found.append(
+            Block(
+                page=page,
+                line=text.count("\n", 0, match.start()) + 1,
+                language=match["language"],
+                text=textwrap.dedent(match["text"]) if match["indent"] else match["text"],
+                file=named[1] if named else None,
+            )
+        )
+    return [one for one in found if not languages or one.language in languages]
+
+
+def prose(page):
+    """A page without its fenced code."""
+    return FENCE.sub("", page.read_text("utf-8"))
