@@ -14,6 +14,8 @@ import flowhooks
 
 ROOT = Path(__file__).parent.parent
 PROMISED = {
+    "Alert",
+    "AlertCause",
     "Delivery",
     "Event",
     "FlowhooksError",
