@@ -38,7 +38,8 @@ format: $(READY) ## Put the code into shape
 	@$(BIN)/ruff format
 
 docs: $(READY) ## Build the documentation as a site, to be read from site/index.html
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Built: open site/index.html"
 
 bench: $(READY) ## Measure against the bare server, ratios in one run (needs wrk; about 25 minutes)
 	@$(BIN)/python tests/benchmarks/run.py

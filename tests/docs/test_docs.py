@@ -366,6 +366,14 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
+def test_every_page_can_be_found():
+    """Each page of `docs/` is linked from its index, or from the index of decisions."""
+    listed = set()
+    for index in (DOCS / "README.md", DOCS / "decisions/README.md"):
+        listed |= {(index.parent / path).resolve() for path in re.findall(r"\]\(([^)#\s]+)", prose(index))}
+    assert not set(DOCS.rglob("*.md")) - listed - {DOCS / "README.md"}
+
+
 def anchors(page):
     """What a page's headings are called in links."""
     text = prose(page)
