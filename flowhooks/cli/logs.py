@@ -147,6 +147,7 @@ def _record(_: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any
         for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
             given.pop(left_behind, None)
     error = given.pop("exc_info", None)
+    text = given.pop("traceback") if isinstance(given.get("traceback"), str) else None
     stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     fields: dict[str, Any] = {
         "time": stamp.replace("+00:00", "Z"),
@@ -159,7 +160,9 @@ def _record(_: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any
     for name, value in given.items():
         key = plain(name)
         fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value)
-    if error and (text := structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception")):
+    if error:
+        text = structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception") or text
+    if text:
         fields["traceback"] = _middle_out(text)
     return fields
 

@@ -66,7 +66,7 @@ def handlers():
 
 def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
     """Oldest first, at the next start; an `every` handler does not make it wanted, nor see it twice."""
-    site.plugin("audit", EVERY)
+    site.plugin("watcher", EVERY)
     server = site.start(wait=5)
     parked = [server.post(f"p-{number}", {"processDefinitionKey": "good"}) for number in range(5)]
     other = server.post("p-other", {"processDefinitionKey": "nobody"})
@@ -86,7 +86,7 @@ def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
     with site.ledger() as ledger:
         for answer in parked:
             states = {one.handler: (one.state.value, one.attempt) for one in ledger.standings(answer.event_id)}
-            assert states == {"audit:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
+            assert states == {"watcher:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
         begun = [
             attempt.started_at
             for answer in parked

@@ -155,6 +155,19 @@ def test_tracebacks(records, configure):
     assert "traceback" not in none
 
 
+def test_a_traceback_that_was_made_already(records, configure):
+    """One that is given as text, for what is in it had to be masked, stands where every other does, and is cut."""
+    configure("info", "json")
+    structlog.get_logger("flowhooks.x").error("failed", traceback="Traceback …\nValueError: …")
+    structlog.get_logger("flowhooks.x").error("failed", traceback="x" * 1_000_000)
+    structlog.get_logger("flowhooks.x").error("failed", traceback=["no text"])
+
+    made, long, other = records()
+    assert made["traceback"] == "Traceback …\nValueError: …"
+    assert len(long["traceback"]) < 100_000
+    assert other["traceback_"] == ["no text"]
+
+
 def test_text(stream, configure):
     """Text for people has the time, the level, the event, the logger and the values, words as they are."""
     configure("info", "text")
