@@ -1,0 +1,91 @@
+package com.example.flowhooks;
+
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.List;
+import org.camunda.bpm.engine.ProcessEngineException;
+import org.camunda.bpm.engine.delegate.DelegateExecution;
+import org.camunda.bpm.engine.delegate.ExecutionListener;
+import org.camunda.bpm.engine.impl.bpmn.parser.AbstractBpmnParseListener;
+import org.camunda.bpm.engine.impl.bpmn.parser.BpmnParseListener;
+import org.camunda.bpm.engine.impl.cfg.AbstractProcessEnginePlugin;
+import org.camunda.bpm.engine.impl.cfg.ProcessEngineConfigurationImpl;
+import org.camunda.bpm.engine.impl.cfg.TransactionState;
+import org.camunda.bpm.engine.impl.context.Context;
+import org.camunda.bpm.engine.impl.interceptor.CommandContext;
+import org.camunda.bpm.engine.impl.persistence.entity.ExecutionEntity;
+import org.camunda.bpm.engine.impl.persistence.entity.ProcessDefinitionEntity;
+import org.camunda.bpm.engine.impl.util.xml.Element;
+import org.camunda.bpm.model.bpmn.instance.ExtensionElements;
+import org.camunda.bpm.model.bpmn.instance.Process;
+import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperties;
+import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperty;
+
+/** Puts the call-back of each process instance that completes normally into the outbox, in Camunda's transaction. */
+public final class CamundaCallBack extends AbstractProcessEnginePlugin implements ExecutionListener {
+
+    private static final String CLASS = "callBackProcessClass";
+
+    private final Outbox outbox;
+
+    public CamundaCallBack(Outbox outbox) {
+        this.outbox = outbox;
+    }
+
+    /** As a plug-in of the engine: listens to the end of every process that is deployed. */
+    @Override
+    public void preInit(ProcessEngineConfigurationImpl configuration) {
+        List<BpmnParseListener> listeners = configuration.getCustomPostBPMNParseListeners();
+        if (listeners == null) {
+            listeners = new ArrayList<>();
+            configuration.setCustomPostBPMNParseListeners(listeners);
+        }
+        listeners.add(new AbstractBpmnParseListener() {
+            @Override
+            public void parseProcess(Element element, ProcessDefinitionEntity definition) {
+                definition.addListener(ExecutionListener.EVENTNAME_END, CamundaCallBack.this);
+            }
+        });
+    }
+
+    /** As a listener: called when a process instance ends, also when it is cancelled. */
+    @Override
+    public void notify(DelegateExecution execution) {
+        if (execution.isCanceled()) {
+            return;
+        }
+        ProcessDefinitionEntity definition = ((ExecutionEntity) execution).getProcessDefinition();
+        CallBack callBack = new CallBack(execution.getProcessInstanceId())
+                .with("businessKey", execution.getProcessBusinessKey())
+                .with(CLASS, callBackClass(execution, definition.getKey()))
+                .with("processDefinitionId", definition.getId())
+                .with("processDefinitionKey", definition.getKey())
+                .with("processDefinitionVersion", definition.getVersion());
+        CommandContext commandContext = Context.getCommandContext();
+        try {
+            outbox.add(commandContext.getDbSqlSession().getSqlSession().getConnection(), callBack);
+        } catch (SQLException error) { // then the instance does not end either, and whoever ended it learns why
+            throw new ProcessEngineException("The call-back of " + callBack.flowInstanceId + " was not written", error);
+        }
+        commandContext.getTransactionContext()
+                .addTransactionListener(TransactionState.COMMITTED, committed -> outbox.wake());
+    }
+
+    /** The variable of that name; where there is none, the extension property of the process; or null. */
+    private static Object callBackClass(DelegateExecution execution, String key) {
+        if (execution.hasVariable(CLASS)) {
+            return execution.getVariable(CLASS);
+        }
+        Process process = execution.getBpmnModelInstance().getModelElementById(key);
+        ExtensionElements extensions = process.getExtensionElements();
+        if (extensions == null) {
+            return null;
+        }
+        return extensions.getElementsQuery().filterByType(CamundaProperties.class).list().stream()
+                .flatMap(properties -> properties.getCamundaProperties().stream())
+                .filter(property -> CLASS.equals(property.getCamundaName()))
+                .map(CamundaProperty::getCamundaValue)
+                .findFirst()
+                .orElse(null);
+    }
+}

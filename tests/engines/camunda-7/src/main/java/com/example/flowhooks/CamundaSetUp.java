@@ -1,0 +1,24 @@
+package com.example.flowhooks;
+
+import java.util.List;
+import javax.sql.DataSource;
+import org.camunda.bpm.engine.ProcessEngine;
+import org.camunda.bpm.engine.ProcessEngineConfiguration;
+import org.camunda.bpm.engine.impl.cfg.StandaloneProcessEngineConfiguration;
+
+/** Where the parts meet, once, when the application starts. */
+public final class CamundaSetUp {
+
+    private CamundaSetUp() {}
+
+    /** Starts an engine on a data source, in whose database the table of the outbox is too. */
+    public static ProcessEngine start(DataSource dataSource, Outbox outbox) {
+        StandaloneProcessEngineConfiguration configuration = new StandaloneProcessEngineConfiguration();
+        configuration.setDataSource(dataSource);
+        configuration.setDatabaseSchemaUpdate(ProcessEngineConfiguration.DB_SCHEMA_UPDATE_TRUE);
+        configuration.setProcessEnginePlugins(List.of(new CamundaCallBack(outbox)));
+        ProcessEngine engine = configuration.buildProcessEngine();
+        outbox.start();
+        return engine;
+    }
+}

@@ -1,0 +1,67 @@
+package com.example.harness;
+
+import com.example.flowhooks.CamundaSetUp;
+import com.example.flowhooks.Outbox;
+import java.util.Map;
+import org.camunda.bpm.engine.ProcessEngine;
+import org.camunda.bpm.engine.impl.cfg.ProcessEngineConfigurationImpl;
+import org.camunda.bpm.engine.impl.cfg.TransactionState;
+import org.h2.jdbcx.JdbcDataSource;
+
+/** A Camunda 7 engine on an H2 database in memory. */
+public final class CamundaHarness implements Console.Engine {
+
+    private final ProcessEngine engine;
+
+    private CamundaHarness(ProcessEngine engine) {
+        this.engine = engine;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        JdbcDataSource dataSource = new JdbcDataSource();
+        dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
+        Console.prepare(dataSource);
+        try (Outbox outbox = new Outbox(dataSource, Console.client())) {
+            ProcessEngine engine = CamundaSetUp.start(dataSource, outbox);
+            engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn").deploy();
+            Console.serve(new CamundaHarness(engine), dataSource, outbox);
+            engine.close();
+        }
+    }
+
+    @Override
+    public String start(String key, String businessKey, String callBackClass) {
+        Map<String, Object> variables =
+                callBackClass == null ? Map.of() : Map.of("callBackProcessClass", callBackClass);
+        return engine.getRuntimeService().startProcessInstanceByKey(key, businessKey, variables).getId();
+    }
+
+    @Override
+    public void complete(String instanceId) {
+        engine.getTaskService().complete(
+                engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId());
+    }
+
+    @Override
+    public void completeWithoutCommit(String instanceId) {
+        ProcessEngineConfigurationImpl configuration =
+                (ProcessEngineConfigurationImpl) engine.getProcessEngineConfiguration();
+        configuration.getCommandExecutorTxRequired().execute(commandContext -> {
+            complete(instanceId);
+            commandContext.getTransactionContext().addTransactionListener(TransactionState.COMMITTING, committing -> {
+                throw new Console.Refusal(commandContext.getDbSqlSession().getSqlSession().getConnection());
+            });
+            return null;
+        });
+    }
+
+    @Override
+    public void cancel(String instanceId) {
+        engine.getRuntimeService().deleteProcessInstance(instanceId, "cancelled by the test");
+    }
+
+    @Override
+    public long running() {
+        return engine.getRuntimeService().createProcessInstanceQuery().count();
+    }
+}

@@ -1,0 +1,319 @@
+"""A real server with plugins of its own, and real engines, each a process that a test drives by lines of text."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from flowhooks.ledger import Reader
+from flowhooks.ledger.reading import EventFilter
+
+HERE = Path(__file__).parent
+PATIENCE = 60.0
+"""Seconds for which something that must happen is waited for: an engine makes its tables while others use the cores."""
+BUILDS = 480.0
+"""Seconds that Maven gets, the first time with all that it downloads."""
+CANNOT_BE_HAD = re.compile(
+    r"Could not (?:resolve|transfer|find)|could not be resolved|Failed to (?:read artifact|collect dep)|"
+    r"Failure to transfer|Unknown host|Non-resolvable"
+)
+"""How Maven says that something it needs is not there, which is no fault of the code that it was to build."""
+JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m"]
+"""For a short life: nothing is compiled at length, and no thread collects beside the others."""
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    json: dict
+
+    @property
+    def event_id(self):
+        """Which event it speaks of."""
+        return self.headers["Flowhooks-Event"]
+
+
+class Site:
+    """A folder with a ledger and a plugin, in which `flowhooks serve` is started and stopped, always on one port."""
+
+    def __init__(self, folder, plugin, config=""):
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.database = folder / "flowhooks.db"
+        self.journal = folder / "journal"
+        (folder / "plugins").mkdir()
+        (folder / "plugins/deeds.py").write_text(plugin)
+        (folder / "flowhooks.toml").write_text(config)
+        self.process = None
+
+    def start(self, **settings):
+        """Start the server, and wait until it serves."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        given = {f"FLOWHOOKS_{name.upper()}": str(value) for name, value in settings.items()}
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "flowhooks", "serve", "--database", str(self.database)),
+                *("--listen", self.url.removeprefix("http://"), "--admin", "127.0.0.1:0"),
+                *("--plugins-dir", str(self.folder / "plugins")),
+            ],
+            cwd=self.folder,
+            env=kept | {"FLOWHOOKS_PLUGINS_ALLOW": "deeds", "JOURNAL": str(self.journal)} | given,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if json.loads(line)["event"] == "serving":
+                break
+        else:
+            pytest.fail("the server did not start:\n" + "".join(said))
+        self._reading = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reading.start()
+        return self
+
+    def stop(self):
+        """Ask for an orderly end, and wait for it."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(PATIENCE) == 0
+            self._reading.join()
+            self.process.stderr.close()
+            self.process = None
+
+    def post(self, instance, body, **headers):
+        """One call-back as an engine sends it; a header's name is written with underscores."""
+        sent = {"Content-Type": "application/json; charset=utf-8"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        raw = body if isinstance(body, str) else json.dumps(body)
+        with closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=PATIENCE)) as connection:
+            connection.request("POST", f"/flow/{instance}/call-back/complete", raw.encode(), sent)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, json.loads(response.read()))
+
+    def stored(self, instance):
+        """The events of an instance, as the ledger has them."""
+        with closing(Reader(f"sqlite:///{self.database}")) as reader:
+            return reader.page(EventFilter(flow_instance_id=instance), limit=100)
+
+    def settled(self, instance):
+        """The one event of an instance, once all of its deliveries have ended."""
+
+        def ended():
+            events = self.stored(instance)
+            done = bool(events) and all(one.state in {"succeeded", "dead"} for one in events[0].standings)
+            return events if done else None
+
+        (event,) = until(ended)
+        return event
+
+    def deeds(self, instance):
+        """What handlers have written down of an instance, in order."""
+        lines = self.journal.read_text("utf-8").splitlines() if self.journal.exists() else []
+        return [deed for deed in map(json.loads, lines) if deed["instance"] == instance]
+
+    def check_books(self):
+        """See that everything is accounted for."""
+        with closing(Reader(f"sqlite:///{self.database}")) as reader:
+            assert reader.balance().trouble == []
+
+
+class Engine:
+    """A Java process with a workflow engine in it."""
+
+    def __init__(self, command, *, url, token=None):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+        environ = kept | {"FLOWHOOKS_URL": url} | ({"FLOWHOOKS_TOKEN": token} if token else {})
+        self.process = subprocess.Popen(
+            command,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        self._said = queue.SimpleQueue()
+        self._log = []
+        self._readers = [
+            threading.Thread(target=self._listen, daemon=True),
+            threading.Thread(target=lambda: self._log.extend(self.process.stderr), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def ready(self):
+        """Wait until it takes commands."""
+        assert self._next() == {"ready": True}
+        return self
+
+    def _listen(self):
+        for line in self.process.stdout:
+            self._said.put(line)
+        self._said.put("")
+
+    def _next(self):
+        try:
+            line = self._said.get(timeout=PATIENCE)
+        except queue.Empty:
+            line = ""
+        assert line, "the engine said nothing:\n" + "".join(self._log[-60:])
+        return json.loads(line)
+
+    def ask(self, *words):
+        """Send one command; its answer, which may be an error."""
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+        return self._next()
+
+    def do(self, *words):
+        """Send one command that must succeed."""
+        said = self.ask(*words)
+        assert "error" not in said, (said, "".join(self._log[-60:]))
+        return said
+
+    def outbox(self):
+        """The call-backs that the engine has not got rid of."""
+        return self.do("look")["outbox"]
+
+    def kill(self):
+        """End it in the middle of whatever it does."""
+        self.process.kill()
+        self._end()
+
+    def close(self):
+        """End it in order."""
+        if self.process.returncode is None:
+            self.process.stdin.close()
+            self.process.wait(PATIENCE)
+            self._end()
+
+    def _end(self):
+        self.process.wait(PATIENCE)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(BrokenPipeError):  # it was killed before it had read everything
+                stream.close()
+
+
+def until(condition):
+    """Wait until `condition` gives something true, and return that."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def free_port():
+    """A port on which nothing listens just now; a server can come back to it."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def wait_until():
+    """A function that waits until a condition holds."""
+    return until
+
+
+@pytest.fixture(scope="module")
+def make_site(tmp_path_factory):
+    """Make a site: `make_site(plugin, config)`; it is stopped at the end, and its books are checked."""
+    sites = []
+
+    def make(plugin, config=""):
+        sites.append(Site(tmp_path_factory.mktemp("site"), plugin, config))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.stop()
+        site.check_books()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """All of the Java, compiled by Maven outside of the checkout: the folder, and what Maven said."""
+    if missing := [program for program in ("java", "mvn") if shutil.which(program) is None]:
+        pytest.skip(f"{' and '.join(missing)} not found")
+    folder = tmp_path_factory.mktemp("java") / "engines"
+    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("target", "__pycache__"))
+    done = subprocess.run(
+        ["mvn", "--batch-mode", "--fail-at-end", "-T", "2", "compile", "dependency:build-classpath"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BUILDS,
+        check=False,
+    )
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="session")
+def class_path(built):
+    """The class path of one folder: `class_path("flowable")`; skips where what it needs is not to be had."""
+    folder, said = built
+
+    def find(name):
+        target = folder / name / "target"
+        if (target / "classpath").exists():  # it is written last
+            return f"{target / 'classes'}:{(target / 'classpath').read_text()}"
+        errors = [line for line in said.splitlines() if line.startswith("[ERROR]")] or said.splitlines()[-20:]
+        missing = [line for line in errors if CANNOT_BE_HAD.search(line)]
+        if missing and "COMPILATION ERROR" not in said:
+            pytest.skip(missing[0])
+        return pytest.fail("\n".join(errors), pytrace=False)
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def start_engine(class_path, tmp_path_factory):
+    """Start an engine: `start_engine("flowable", url=…, token=…)`; all are ended at the end."""
+    mains = {"java": "House", "flowable": "Flowable", "activiti": "Activiti", "camunda-7": "Camunda"}
+    running = []
+
+    def start(name, *arguments, **given):
+        words = arguments or [str(tmp_path_factory.mktemp("engine") / "engine")]
+        command = [*JAVA, "-cp", class_path(name), f"com.example.harness.{mains[name]}Harness", *words]
+        running.append(Engine(command, **given))
+        return running[-1].ready()
+
+    yield start
+    for engine in running:
+        engine.close()
+
+
+def sha256(token):
+    """What the settings take of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def source():
+    """The section of the settings for one engine: `source("flowable", token)`."""
+    return lambda name, token: f'[sources.{name}]\ntoken_sha256 = ["{sha256(token)}"]\n'

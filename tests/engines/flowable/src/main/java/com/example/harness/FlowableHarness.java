@@ -1,0 +1,66 @@
+package com.example.harness;
+
+import com.example.flowhooks.FlowableSetUp;
+import com.example.flowhooks.Outbox;
+import java.util.Map;
+import org.flowable.common.engine.impl.cfg.TransactionState;
+import org.flowable.common.engine.impl.context.Context;
+import org.flowable.engine.ProcessEngine;
+import org.flowable.engine.impl.util.CommandContextUtil;
+import org.h2.jdbcx.JdbcDataSource;
+
+/** A Flowable engine on an H2 database in memory. */
+public final class FlowableHarness implements Console.Engine {
+
+    private final ProcessEngine engine;
+
+    private FlowableHarness(ProcessEngine engine) {
+        this.engine = engine;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        JdbcDataSource dataSource = new JdbcDataSource();
+        dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
+        Console.prepare(dataSource);
+        try (Outbox outbox = new Outbox(dataSource, Console.client())) {
+            ProcessEngine engine = FlowableSetUp.start(dataSource, outbox);
+            engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
+            Console.serve(new FlowableHarness(engine), dataSource, outbox);
+            engine.close();
+        }
+    }
+
+    @Override
+    public String start(String key, String businessKey, String callBackClass) {
+        Map<String, Object> variables =
+                callBackClass == null ? Map.of() : Map.of("callBackProcessClass", callBackClass);
+        return engine.getRuntimeService().startProcessInstanceByKey(key, businessKey, variables).getId();
+    }
+
+    @Override
+    public void complete(String instanceId) {
+        engine.getTaskService().complete(
+                engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId());
+    }
+
+    @Override
+    public void completeWithoutCommit(String instanceId) {
+        engine.getManagementService().executeCommand(commandContext -> {
+            complete(instanceId);
+            Context.getTransactionContext().addTransactionListener(TransactionState.COMMITTING, committing -> {
+                throw new Console.Refusal(CommandContextUtil.getDbSqlSession().getSqlSession().getConnection());
+            });
+            return null;
+        });
+    }
+
+    @Override
+    public void cancel(String instanceId) {
+        engine.getRuntimeService().deleteProcessInstance(instanceId, "cancelled by the test");
+    }
+
+    @Override
+    public long running() {
+        return engine.getRuntimeService().createProcessInstanceQuery().count();
+    }
+}

@@ -1,0 +1,61 @@
+package com.example.flowhooks;
+
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import javax.sql.DataSource;
+
+/** The part of a platform of one's own that ends flows: the state of the flow and its call-back are one transaction. */
+public final class HouseFlows {
+
+    private final DataSource dataSource;
+    private final Outbox outbox;
+
+    public HouseFlows(DataSource dataSource, Outbox outbox) {
+        this.dataSource = dataSource;
+        this.outbox = outbox;
+    }
+
+    /** Ends a flow normally. */
+    public void complete(String flowInstanceId) throws SQLException {
+        try (Connection connection = dataSource.getConnection()) {
+            connection.setAutoCommit(false);
+            try {
+                end(connection, flowInstanceId);
+                connection.commit();
+            } catch (SQLException | RuntimeException error) {
+                connection.rollback(); // the call-back goes with it
+                throw error;
+            }
+        }
+        outbox.wake(); // now that it is committed
+    }
+
+    /** Ends a flow in a transaction of the caller's, who commits, and then calls {@link Outbox#wake}. */
+    public void end(Connection connection, String flowInstanceId) throws SQLException {
+        CallBack callBack = new CallBack(flowInstanceId);
+        try (PreparedStatement select = connection.prepareStatement(
+                "SELECT f.business_key, COALESCE(f.call_back_class, d.call_back_class), d.id, d.definition_key,"
+                        + " d.version FROM house_flow f JOIN house_definition d ON d.id = f.definition_id"
+                        + " WHERE f.id = ? AND f.state = 'running'")) {
+            select.setString(1, flowInstanceId);
+            try (ResultSet flow = select.executeQuery()) {
+                if (!flow.next()) {
+                    throw new IllegalStateException("There is no running flow " + flowInstanceId);
+                }
+                callBack.with("businessKey", flow.getString(1))
+                        .with("callBackProcessClass", flow.getString(2))
+                        .with("processDefinitionId", flow.getString(3))
+                        .with("processDefinitionKey", flow.getString(4))
+                        .with("processDefinitionVersion", flow.getInt(5));
+            }
+        }
+        try (PreparedStatement update = connection.prepareStatement(
+                "UPDATE house_flow SET state = 'completed' WHERE id = ?")) {
+            update.setString(1, flowInstanceId);
+            update.executeUpdate();
+        }
+        outbox.add(connection, callBack);
+    }
+}

@@ -1,0 +1,91 @@
+package com.example.harness;
+
+import com.example.flowhooks.HouseFlows;
+import com.example.flowhooks.Outbox;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.util.UUID;
+import org.h2.jdbcx.JdbcDataSource;
+
+/** A platform of one's own: two tables, and a database file that outlives the process. */
+public final class HouseHarness implements Console.Engine {
+
+    private final JdbcDataSource dataSource;
+    private final HouseFlows flows;
+
+    private HouseHarness(JdbcDataSource dataSource, HouseFlows flows) {
+        this.dataSource = dataSource;
+        this.flows = flows;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        JdbcDataSource dataSource = new JdbcDataSource();
+        // Without the delay of half a second that H2 has, a commit is in the file.
+        dataSource.setURL("jdbc:h2:file:" + arguments[0] + ";DB_CLOSE_DELAY=-1;WRITE_DELAY=0");
+        Console.prepare(dataSource);
+        if (!Console.exists(dataSource, "HOUSE_FLOW")) {
+            Console.run(dataSource, "/house.sql");
+        }
+        try (Outbox outbox = new Outbox(dataSource, Console.client())) {
+            outbox.start();
+            Console.serve(new HouseHarness(dataSource, new HouseFlows(dataSource, outbox)), dataSource, outbox);
+        }
+    }
+
+    @Override
+    public String start(String key, String businessKey, String callBackClass) throws SQLException {
+        String id = UUID.randomUUID().toString();
+        try (Connection connection = dataSource.getConnection();
+                PreparedStatement insert = connection.prepareStatement(
+                        "INSERT INTO house_flow SELECT ?, id, ?, ?, 'running' FROM house_definition"
+                                + " WHERE definition_key = ?")) {
+            insert.setString(1, id);
+            insert.setString(2, businessKey);
+            insert.setString(3, callBackClass);
+            insert.setString(4, key);
+            insert.executeUpdate();
+        }
+        return id;
+    }
+
+    @Override
+    public void complete(String instanceId) throws SQLException {
+        flows.complete(instanceId);
+    }
+
+    @Override
+    public void completeWithoutCommit(String instanceId) throws SQLException {
+        try (Connection connection = dataSource.getConnection()) {
+            connection.setAutoCommit(false);
+            try {
+                flows.end(connection, instanceId);
+                throw new Console.Refusal(connection);
+            } finally {
+                connection.rollback();
+            }
+        }
+    }
+
+    @Override
+    public void cancel(String instanceId) throws SQLException {
+        try (Connection connection = dataSource.getConnection();
+                PreparedStatement update = connection.prepareStatement(
+                        "UPDATE house_flow SET state = 'cancelled' WHERE id = ?")) {
+            update.setString(1, instanceId);
+            update.executeUpdate();
+        }
+    }
+
+    @Override
+    public long running() throws SQLException {
+        try (Connection connection = dataSource.getConnection();
+                Statement statement = connection.createStatement();
+                ResultSet counted = statement.executeQuery("SELECT COUNT(*) FROM house_flow WHERE state = 'running'")) {
+            counted.next();
+            return counted.getLong(1);
+        }
+    }
+}

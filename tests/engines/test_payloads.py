@@ -1,0 +1,252 @@
+"""What each engine's sample sends, posted to a real server: where it goes, and what is answered."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PAGES = HERE.parents[1] / "docs/how-to/engines"
+PAYLOADS = {path.stem: path for path in sorted((HERE / "payloads").glob("*.json"))}
+CODE = {
+    "java": ["FlowhooksClient", "CallBack", "Outbox", "HouseFlows", "SpringFlows"],
+    "flowable": ["FlowableCallBack", "FlowableSetUp"],
+    "activiti": ["ActivitiCallBack", "ActivitiSetUp"],
+    "camunda-7": ["CamundaCallBack", "CamundaSetUp"],
+}
+PLUGIN = '''
+from flowhooks import Reject, handler, hookimpl
+
+@handler(callback_class="com.example.ContractSigned")
+def by_class(event):
+    """Listen to the class that the process names."""
+
+@handler(process_key="contract_approval")
+def by_key(event):
+    """Listen to a process."""
+
+@handler(process_key="contract_approval", versions=">=2")
+def by_version(event):
+    """Listen to a process from its second version on."""
+
+@handler(process_key="leave_request")
+def leave(event):
+    """Listen to another process."""
+
+@handler(process_key="refused")
+def refuse(event):
+    """Listen to what cannot be done."""
+    raise Reject("There is no contract of that number.")
+
+@hookimpl
+def handlers():
+    return [by_class, by_key, by_version, leave, refuse]
+'''
+ROUTES = {
+    "flowable": {"by_class", "by_key", "by_version"},
+    "activiti": {"leave"},
+    "camunda-7": {"by_class", "by_key", "by_version"},
+    "java": {"by_class", "by_key"},
+}
+"""Which handlers take each engine's payload as it is."""
+fresh = (f"instance-{number}" for number in itertools.count(1))
+
+
+@pytest.fixture(scope="module")
+def site(make_site):
+    """A server without sources."""
+    return make_site(PLUGIN).start()
+
+
+def payload(name, **changed):
+    """A payload with some members changed."""
+    return json.loads(PAYLOADS[name].read_text("utf-8")) | changed
+
+
+def routed(event):
+    """The names of the handlers that an event went to."""
+    return {one.handler.removeprefix("deeds:") for one in event.standings}
+
+
+# What the pages show
+
+
+def test_every_engine_has_its_page_its_payload_and_its_code():
+    """No payload, page or folder of code is without the other two."""
+    pages = {path.stem for path in PAGES.glob("*.md")}
+    folders = {path.parent.name for path in HERE.glob("*/pom.xml")}
+    assert set(PAYLOADS) == pages == folders == set(CODE)
+
+
+def fenced(page, language):
+    """The pieces of code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_page_shows_the_payload(name):
+    """The JSON of the page is the file that is posted here, to the letter."""
+    assert fenced(PAGES / f"{name}.md", "json") == [PAYLOADS[name].read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_page_shows_the_code_that_is_run(name):
+    """The Java of the page is the very code that is compiled and run in the engine, file by file; none is left out."""
+    folder = HERE / name / "src/main/java/com/example/flowhooks"
+    assert {path.stem for path in folder.iterdir()} == set(CODE[name])
+    assert fenced(PAGES / f"{name}.md", "java") == [(folder / f"{file}.java").read_text("utf-8") for file in CODE[name]]
+
+
+def test_the_page_shows_the_table():
+    """The SQL of the page is what makes the table of the outbox in the tests."""
+    assert fenced(PAGES / "java.md", "sql") == [(HERE / "java/src/main/resources/outbox.sql").read_text("utf-8")]
+
+
+@pytest.mark.parametrize("name", ["flowable", "activiti", "camunda-7"])
+def test_the_page_shows_the_process(name):
+    """What the page shows of a process stands in the process that is run, line by line."""
+    (shown,) = fenced(PAGES / f"{name}.md", "xml")
+    (model,) = (HERE / name / "src/main/resources").glob("contract.bpmn*")
+    lines = [line.strip() for line in model.read_text("utf-8").splitlines()]
+    wanted = [line.strip() for line in shown.splitlines() if line.strip() not in {"", "…"}]
+    start = lines.index(wanted[0])
+    assert [line for line in wanted if line in lines[start:]] == wanted
+
+
+# Where it goes
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_payload_reaches_its_handlers(site, name):
+    """It goes to the handlers of its class and of its key, is answered 200, and a null is as if it were not there."""
+    instance = next(fresh)
+    answer = site.post(instance, PAYLOADS[name].read_text("utf-8"))
+    assert (answer.status, answer.json) == (200, {"success": True})
+    stored = site.settled(instance)
+    sent = {member: value for member, value in payload(name).items() if value is not None}
+    assert routed(stored) == ROUTES[name]
+    assert stored.event.data == sent
+    assert stored.event.business_key == sent.get("businessKey")
+    assert stored.event.callback_class == sent.get("callBackProcessClass")
+    assert stored.event.process_definition_key == sent["processDefinitionKey"]
+    assert stored.event.process_definition_version == sent["processDefinitionVersion"]
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_key_is_taken_from_the_id(site, name):
+    """Without its key a payload reaches the same handlers, as the engine's own id of the definition begins with it."""
+    instance = next(fresh)
+    assert site.post(instance, payload(name, processDefinitionKey=None)).status == 200
+    stored = site.settled(instance)
+    assert routed(stored) == ROUTES[name]
+    assert stored.event.process_definition_key == payload(name)["processDefinitionKey"]
+
+
+def test_without_a_class_the_key_decides(site):
+    """A process that names no class goes to the handlers of its key alone."""
+    instance = next(fresh)
+    assert site.post(instance, payload("flowable", callBackProcessClass=None)).status == 200
+    assert routed(site.settled(instance)) == {"by_key", "by_version"}
+
+
+def test_a_class_is_enough(site):
+    """A process of which nobody knows the key goes to the handlers of its class."""
+    instance = next(fresh)
+    body = payload("flowable", processDefinitionKey="renamed", processDefinitionVersion=None)
+    assert site.post(instance, body).status == 200
+    assert routed(site.settled(instance)) == {"by_class"}
+
+
+def test_an_id_that_is_too_long_for_its_key(site):
+    """Engines shorten an id of more than 64 characters to its last part: there is no key in it, the event is parked."""
+    instance = next(fresh)
+    body = payload("activiti", processDefinitionId="6e8c3b52-5d0b-11ee-9a3f-0242ac120002", processDefinitionKey=None)
+    assert site.post(instance, body).status == 202
+    (stored,) = site.stored(instance)
+    assert (stored.state, stored.event.process_definition_key) == ("parked", None)
+
+
+# What is answered
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_calling_again(site, name):
+    """The same body again is 200 and runs nothing; another body for the same instance is 409, and changes nothing."""
+    instance = next(fresh)
+    first = site.post(instance, payload(name))
+    again = site.post(instance, PAYLOADS[name].read_text("utf-8"))
+    other = site.post(instance, payload(name, businessKey="C-2026-18"))
+    assert [one.status for one in (first, again, other)] == [200, 200, 409]
+    assert first.event_id == again.event_id == other.event_id
+    stored = site.settled(instance)
+    assert stored.repeats == 1
+    assert {one.attempt for one in stored.standings} == {1}
+    assert stored.event.business_key == payload(name)["businessKey"]
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_nobody_waits(site, name):
+    """An outbox asks not to wait: it is answered 202 as soon as the call-back is stored, or 200 if that is all."""
+    instance = next(fresh)
+    answer = site.post(instance, payload(name), Prefer="respond-async")
+    assert answer.status in {200, 202}
+    assert answer.headers["Preference-Applied"] == "respond-async"
+    assert routed(site.settled(instance)) == ROUTES[name]
+
+
+def test_nobody_listens(site):
+    """A process that no handler wants is stored: 202, with an event."""
+    answer = site.post(next(fresh), payload("flowable", callBackProcessClass=None, processDefinitionKey="unheard_of"))
+    assert (answer.status, answer.json["success"]) == (202, True)
+    assert answer.event_id
+
+
+def test_a_handler_fails(site):
+    """500 names the event: stored, and no reason to call again."""
+    answer = site.post(next(fresh), payload("activiti", processDefinitionKey="refused"))
+    assert answer.status == 500
+    assert answer.event_id
+    assert "There is no contract of that number." in answer.json["errorInfo"]["message"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"businessKey": 17}, {"processDefinitionVersion": "3"}, {"callBackProcessClass": ["a"]}]
+)
+def test_a_payload_of_other_types(site, changed):
+    """A number for a business key, or a version in quotes, is 422 and not stored."""
+    instance = next(fresh)
+    answer = site.post(instance, payload("flowable", **changed))
+    assert answer.status == 422
+    assert f"/{next(iter(changed))}" in answer.json["message"]
+    assert site.stored(instance) == []
+
+
+def test_an_engine_without_its_token(make_site, source):
+    """With sources, a call-back without a token or with a wrong one is 401; with it the event is that source's."""
+    site = make_site(PLUGIN, source("erp", "the-token-of-erp")).start()
+    body = payload("flowable")
+    assert site.post("1", body).status == 401
+    assert site.post("1", body, Authorization="Bearer another-token").status == 401
+    assert site.stored("1") == []
+    assert site.post("1", body, Authorization="Bearer the-token-of-erp").status == 200
+    assert site.settled("1").event.source == "erp"
+
+
+def test_the_database_cannot_be_written(make_site):
+    """503 says when to call again; the same body is then taken, and is one event."""
+    site = make_site(PLUGIN).start(ledger_timeout=0.3)
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+        outside.execute("BEGIN IMMEDIATE")
+        answer = site.post("1", payload("flowable"))
+        outside.execute("ROLLBACK")
+    assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.event_id is None
+    assert site.post("1", payload("flowable")).status == 200
+    assert {one.attempt for one in site.settled("1").standings} == {1}

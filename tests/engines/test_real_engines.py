@@ -1,0 +1,277 @@
+"""Real workflow engines call back after their commit: once each, never for what was rolled back, whatever is down.
+
+Needs Java and Maven, and what Maven downloads; where these are not to be had, the tests are skipped and say why.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+pytestmark = [pytest.mark.java, pytest.mark.timeout(600)]  # the first build downloads
+
+HERE = Path(__file__).parent
+TOKEN = "the-token-of-the-engine"
+PLUGIN = '''
+import json, os
+from flowhooks import Retry, handler, hookimpl
+
+def write(who, event):
+    """One line for each run, as a business system would have one booking."""
+    deed = {
+        "who": who,
+        "instance": event.flow_instance_id,
+        "source": event.source,
+        "key": event.process_definition_key,
+        "version": event.process_definition_version,
+        "business_key": event.business_key,
+        "class": event.callback_class,
+        "data": dict(event.data),
+    }
+    with open(os.environ["JOURNAL"], "a", encoding="utf-8") as journal:
+        journal.write(json.dumps(deed) + "\\n")
+
+@handler(callback_class="com.example.ContractSigned", retry=Retry())
+def archive(event):
+    """Listen to the class that the process names."""
+    write("archive", event)
+
+@handler(process_key="leave_request", retry=Retry())
+def grant(event):
+    """Listen to a process that names no class."""
+    write("grant", event)
+
+@hookimpl
+def handlers():
+    return [archive, grant]
+'''
+
+
+class Pair(NamedTuple):
+    """An engine and the flowhooks that it calls back."""
+
+    name: str
+    site: object
+    engine: object
+
+
+@pytest.fixture(scope="module", params=["java", "flowable", "activiti", "camunda-7"])
+def pair(request, class_path, make_site, start_engine, source):
+    """A real engine beside a real server, which knows it by its token."""
+    class_path(request.param)  # first, as it may skip
+    site = make_site(PLUGIN, source(request.param, TOKEN)).start()
+    engine = start_engine(request.param, url=site.url, token=TOKEN)
+    yield Pair(request.param, site, engine)
+    engine.close()
+
+
+def gone(pair, wait_until):
+    """Wait until the engine has no call-back left to send."""
+    wait_until(lambda: pair.engine.outbox() == [])
+
+
+def test_a_process_that_ends_runs_its_handler_once(pair, wait_until):
+    """The handler of the class that the process names is run once, with what the engine knows of the instance."""
+    instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
+    assert pair.site.stored(instance) == []
+    pair.engine.do("complete", instance)
+    stored = pair.site.settled(instance)
+    (deed,) = pair.site.deeds(instance)
+    data = deed.pop("data")
+    assert deed == {
+        "who": "archive",
+        "instance": instance,
+        "source": pair.name,
+        "key": "contract_approval",
+        "version": 1,
+        "business_key": "C-2026-17",
+        "class": "com.example.ContractSigned",
+    }
+    assert data["processDefinitionId"].startswith("contract_approval:1:")
+    assert [(one.state, one.attempt) for one in stored.standings] == [("succeeded", 1)]
+    gone(pair, wait_until)
+
+
+def test_a_process_that_names_no_class(pair, wait_until):
+    """Without a class and a business key these are sent as null, and the handler of the process's key is run."""
+    instance = pair.engine.do("start", "leave_request", "-")["id"]
+    pair.engine.do("complete", instance)
+    stored = pair.site.settled(instance)
+    (deed,) = pair.site.deeds(instance)
+    assert (deed["who"], deed["class"], deed["business_key"]) == ("grant", None, None)
+    assert '"businessKey":null,"callBackProcessClass":null,' in stored.body
+
+
+def test_an_instance_that_was_started_with_a_class(pair, wait_until):
+    """A class that a form or a program chose for one instance reaches its handlers, beside those of the key."""
+    instance = pair.engine.do("start", "leave_request", "L-2026-1", "com.example.ContractSigned")["id"]
+    pair.engine.do("complete", instance)
+    stored = pair.site.settled(instance)
+    assert stored.event.callback_class == "com.example.ContractSigned"
+    assert sorted(deed["who"] for deed in pair.site.deeds(instance)) == ["archive", "grant"]
+
+
+def test_the_body_has_the_members_that_the_page_shows(pair):
+    """What the engine sends has the members of its payload, in the same order, with values of the same types."""
+    instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
+    pair.engine.do("complete", instance)
+    sent = json.loads(pair.site.settled(instance).body)
+    shown = json.loads((HERE / f"payloads/{pair.name}.json").read_text("utf-8"))
+    assert list(sent) == list(shown)
+    for member, value in shown.items():
+        assert value is None or type(sent[member]) is type(value) or sent[member] is None, member
+
+
+def test_a_transaction_that_is_rolled_back_calls_nobody(pair, wait_until):
+    """The call-back is written in the engine's transaction and goes with it; the instance can still end, once."""
+    instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
+    running = pair.engine.do("look")["running"]
+    refused = pair.engine.ask("refuse", instance)
+    assert refused["written"] == 1, refused  # it had been written when the transaction was rolled back
+    assert pair.engine.do("look") == {"running": running, "outbox": []}
+    assert pair.site.stored(instance) == []
+    pair.engine.do("complete", instance)
+    assert pair.site.settled(instance).repeats == 0
+    assert len(pair.site.deeds(instance)) == 1
+    gone(pair, wait_until)
+
+
+def test_a_process_that_is_cancelled_calls_nobody(pair, wait_until):
+    """An instance that is cancelled has not completed: the next one's call-back arrives, and its own never."""
+    cancelled = pair.engine.do("start", "contract_approval", "C-2026-19")["id"]
+    pair.engine.do("cancel", cancelled)
+    following = pair.engine.do("start", "contract_approval", "C-2026-20")["id"]
+    pair.engine.do("complete", following)
+    pair.site.settled(following)
+    gone(pair, wait_until)
+    assert pair.site.stored(cancelled) == []
+
+
+def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
+    """The engine goes on, and sends again until flowhooks is up: one event, and its handler is run once."""
+    pair.site.stop()
+    instance = pair.engine.do("start", "contract_approval", "C-2026-21")["id"]
+    pair.engine.do("complete", instance)
+    (row,) = wait_until(lambda: [row for row in pair.engine.outbox() if row["tries"] >= 1])
+    assert (row["id"], row["problem"]) == (instance, None)
+    pair.site.start()
+    stored = pair.site.settled(instance)
+    assert stored.body == row["body"]
+    assert len(pair.site.deeds(instance)) == 1
+    gone(pair, wait_until)
+    assert len(pair.site.stored(instance)) == 1
+
+
+# What is the outbox's own, in the engine that starts soonest
+
+
+@pytest.fixture(scope="module")
+def house_site(class_path, make_site, source):
+    """A server for the platform of one's own."""
+    class_path("java")  # first, as it may skip
+    return make_site(PLUGIN, source("java", TOKEN)).start()
+
+
+def test_the_engine_is_killed_before_it_could_send(house_site, start_engine, tmp_path, wait_until):
+    """What was committed is sent by the engine's next process, though the first one never had an answer."""
+    file = str(tmp_path / "house")
+    house_site.stop()
+    engine = start_engine("java", file, url=house_site.url, token=TOKEN)
+    instance = engine.do("start", "contract_approval", "C-2026-22")["id"]
+    engine.do("complete", instance)
+    assert [row["id"] for row in engine.outbox()] == [instance]
+    engine.kill()
+    house_site.start()
+    assert house_site.stored(instance) == []
+    engine = start_engine("java", file, url=house_site.url, token=TOKEN)
+    house_site.settled(instance)
+    assert len(house_site.deeds(instance)) == 1
+    wait_until(lambda: engine.outbox() == [])
+
+
+def test_a_call_back_that_is_refused_is_shown(house_site, start_engine, wait_until):
+    """Other data for a known instance is kept with flowhooks' own words, is not sent again, and holds up nothing."""
+    engine = start_engine("java", url=house_site.url, token=TOKEN)
+    instance = engine.do("start", "contract_approval", "C-2026-23")["id"]
+    engine.do("complete", instance)
+    house_site.settled(instance)
+    engine.do("call", instance, "C-2026-99", "com.example.ContractSigned")
+    (row,) = wait_until(lambda: [row for row in engine.outbox() if row["problem"]])
+    assert row["problem"].startswith("409 ")
+    assert "was called back before with other data" in row["problem"]
+    following = engine.do("start", "contract_approval", "C-2026-24")["id"]
+    engine.do("complete", following)
+    house_site.settled(following)
+    (left,) = wait_until(lambda: len(rows := engine.outbox()) == 1 and rows)
+    assert left == row
+    assert house_site.settled(instance).event.business_key == "C-2026-23"
+
+
+def test_an_engine_with_a_wrong_token_is_shown_why(house_site, start_engine, wait_until):
+    """A wrong token is no reason to go on calling: the call-back stays, with the answer."""
+    engine = start_engine("java", url=house_site.url, token="another-token")
+    instance = engine.do("start", "contract_approval", "C-2026-25")["id"]
+    engine.do("complete", instance)
+    (row,) = wait_until(lambda: [row for row in engine.outbox() if row["problem"]])
+    assert row["problem"].startswith("401 ")
+    assert house_site.stored(instance) == []
+
+
+ANSWERS = {
+    "200": ("DONE", 0),
+    "202": ("DONE", 0),
+    "500-stored": ("DONE", 0),
+    "500": ("AGAIN", 0),
+    "502": ("AGAIN", 0),
+    "503-7": ("AGAIN", 7),
+    "503-later": ("AGAIN", 0),
+    "408": ("AGAIN", 0),
+    "429-30": ("AGAIN", 30),
+    "cut": ("AGAIN", 0),
+    "302": ("WRONG", 0),
+    "401": ("WRONG", 0),
+    "404": ("WRONG", 0),
+    "409": ("WRONG", 0),
+    "422": ("WRONG", 0),
+}
+
+
+class Outside(BaseHTTPRequestHandler):
+    """Answers with the status that stands in the instance's id, as flowhooks or something in front of it might."""
+
+    def do_POST(self):
+        """Answer, or cut the connection off."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, _, more = self.path.split("/")[2].partition("-")
+        if status == "cut":
+            self.close_connection = True
+            return
+        self.send_response(int(status))
+        if more == "stored":
+            self.send_header("Flowhooks-Event", "0197-1")
+        elif more:
+            self.send_header("Retry-After", more)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Say nothing."""
+
+
+def test_what_the_client_does_with_each_answer(start_engine):
+    """Each status means what the page's table says, also from what stands between the engine and flowhooks."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Outside) as outside:
+        thread = threading.Thread(target=outside.serve_forever)
+        thread.start()
+        try:
+            engine = start_engine("java", url=f"http://127.0.0.1:{outside.server_port}")
+            said = {answer: engine.do("send", answer) for answer in ANSWERS}
+        finally:
+            outside.shutdown()
+            thread.join()
+    assert {answer: (one["next"], one["waitSeconds"]) for answer, one in said.items()} == ANSWERS
