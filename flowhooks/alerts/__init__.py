@@ -34,6 +34,8 @@ MOST_OPEN: Final = 100
 AGAIN_AFTER: Final = (30, 60, 120, 300, 600)
 """Seconds for which a listener that raised is left alone, the last one again and again: a mail server that is down is
 not to be hammered, nor the log filled."""
+FIRST_LOOK: Final = 1.0
+"""Seconds after the start: a look is not to make the start slower."""
 NOT_MORE_THAN: Final = 0.1
 """The part of the time that looking may take, however much there is to look at."""
 
@@ -79,7 +81,7 @@ class Alerts:
         self._trouble: str | None = None
 
     def start(self) -> None:
-        """Start looking: at once, then again and again."""
+        """Start looking: a moment later, then again and again."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -97,7 +99,7 @@ class Alerts:
         self._tell(self._raise())
 
     def _loop(self) -> None:
-        rest = 0.0
+        rest = min(FIRST_LOOK, self._look_every)
         while not self._over.wait(rest):
             rest, started = self._look_every, time.monotonic()
             try:
