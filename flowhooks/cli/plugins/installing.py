@@ -62,7 +62,7 @@ def install_command(
     if code:
         raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
     looked = look_anew(given)
-    done = _changes(before, looked["plugins"])
+    done = changes(before, looked["plugins"])
     checked = ask_anew("check", given=given)
     done["trouble"] = [one for one in checked["findings"] if one["mark"] == "trouble"]
     holder = holder_of(settings)
@@ -76,8 +76,13 @@ def install_command(
         raise SystemExit(1)
 
 
-def _changes(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Which plugins are new, changed and gone; one that only the ledger knew is new when it comes."""
+def changes(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Which plugins are `new`, `changed` (each with what it was `before`) and `gone`.
+
+    Args:
+        before: the plugins as `flowhooks plugins list --json` had them.
+        after: as it has them now. One that only the ledger knew is new when it comes.
+    """
     were = {_key(one): one for one in before if one["origin"]}
     are = {_key(one): one for one in after if one["origin"]}
     return {

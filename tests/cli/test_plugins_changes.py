@@ -1,0 +1,49 @@
+"""Which plugins an installation has changed."""
+
+from __future__ import annotations
+
+from flowhooks.cli.plugins.installing import changes
+
+HANDLER = {"id": "leave:grant", "standing": "present", "listens": {"versions": ""}, "retry": None, "probe": False}
+
+
+def plugin(name="leave", **more):
+    """A plugin as `plugins list --json` has it."""
+    whole = {"version": "1", "package": f"acme-{name}", "origin": "entry point x", "state": "loaded", "error": ""}
+    return {"name": name, "hooks": ["handlers"], "handlers": [HANDLER | {"backlog": {"waiting": 1}}]} | whole | more
+
+
+def told(before, after):
+    """The names of what is new, changed and gone."""
+    found = changes(before, after)
+    return tuple([one["name"] for one in found[word]] for word in ("new", "changed", "gone"))
+
+
+def test_what_is_as_it_was_is_not_told():
+    """That more waits than before, as a server runs meanwhile, is no change."""
+    assert told([plugin()], [plugin()]) == ([], [], [])
+    assert told([plugin()], [plugin(handlers=[HANDLER | {"backlog": {"waiting": 9}}])]) == ([], [], [])
+
+
+def test_a_change_has_what_was_before():
+    """Version, state, error, hooks, and what the handlers say of themselves."""
+    for more in (
+        {"version": "2"},
+        {"state": "quarantined"},
+        {"error": "other"},
+        {"hooks": []},
+        {"handlers": []},
+        {"handlers": [HANDLER | {"listens": {"versions": ">=2"}}]},
+        {"handlers": [HANDLER | {"probe": True}]},
+    ):
+        assert told([plugin()], [plugin(**more)]) == ([], ["leave"], []), more
+    (changed,) = changes([plugin()], [plugin(version="2")])["changed"]
+    assert (changed["version"], changed["before"]["version"]) == ("2", "1")
+
+
+def test_what_comes_and_goes():
+    """One that the ledger alone knew is new when it comes; two packages with plugins of one name are two."""
+    missing = plugin(package="", origin="", state="missing")
+    assert told([missing], [plugin()]) == (["leave"], [], [])
+    assert told([plugin()], [missing]) == ([], [], ["leave"])
+    assert told([plugin()], [plugin(), plugin(package="other", state="quarantined")]) == (["leave"], [], [])

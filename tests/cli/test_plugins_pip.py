@@ -1,0 +1,38 @@
+"""Where pip may not be run."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+
+import click
+import pytest
+
+from flowhooks.cli.plugins import pip
+
+
+@pytest.fixture
+def of_the_system(tmp_path, monkeypatch):
+    """This Python as one that a system has put its mark on; the mark."""
+    marker = tmp_path / "EXTERNALLY-MANAGED"
+    marker.write_text("[externally-managed]\nError=Use apt.\n")
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    return marker
+
+
+def test_an_environment_that_the_system_manages(of_the_system):
+    """It is left alone, in one line that says what to do; unless pip is told to go on all the same."""
+    with pytest.raises(click.ClickException, match="belongs to the system's own package manager") as raised:
+        pip.check(["acme-leave"])
+    assert str(of_the_system) in raised.value.message
+    assert "python3 -m venv" in raised.value.message
+    pip.check(["acme-leave", "--break-system-packages"])
+    of_the_system.unlink()
+    pip.check(["acme-leave"])
+
+
+def test_an_environment_of_ones_own(of_the_system, monkeypatch):
+    """The mark of the Python that it was made of does not count."""
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    pip.check(["acme-leave"])
