@@ -111,3 +111,4 @@ def _forget(memory: Memory, more: Callable[[], object] | None) -> None:
     memory.restore()
     if more is not None:
         more()
+    gc.collect()  # open connections lie in cycles: they are to be closed before the next process begins

@@ -378,6 +378,32 @@ def test_the_books_are_checked_at_the_end():
     app.close()
 
 
+def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
+    """A handler that still runs is named, by `settle`, at the end, and by the handler of a crashed app, too."""
+    monkeypatch.setattr("flowhooks.testing.waiting.PATIENCE", 0.2)
+    monkeypatch.setattr("flowhooks.testing.under_test.PATIENCE", 0.2)
+    go_on = threading.Event()
+
+    @handler(process_key="leave")
+    def grant(event):
+        assert go_on.wait(20)
+
+    said = r"1 run\(s\) of handlers did not end within 0.2 seconds \(the handlers are handlers:grant\)"
+    apps = []
+    for crashed in (False, True):
+        app = AppUnderTest(grant)
+        apps.append(app.app)
+        event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
+        with pytest.raises(AssertionError, match=rf"delivery of handlers:grant for event {event_id} is running"):
+            app.settle()
+        if crashed:
+            app.crash()
+        with pytest.raises(AssertionError, match=said):
+            app.close()
+    go_on.set()
+    eventually(lambda: all(app.runner.running == 0 for app in apps))
+
+
 def test_it_is_a_context_manager():
     """It is closed at the end, and what failed inside is what is raised."""
     with AppUnderTest(failing(0)[0]) as app:

@@ -1,0 +1,148 @@
+"""What a plugin's modules keep in memory, put back as a new process would have it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from flowhooks.testing.memory import Memory, modules_of
+
+CODE = """
+    import functools
+    import json
+    from collections import Counter, OrderedDict, defaultdict, deque
+    from dataclasses import dataclass, field
+
+    from flowhooks import handler
+
+    number = 1
+    words = ["one"]
+    table = {"one": [1]}
+    chosen = {1}
+    counted = Counter(a=1)
+    by_default = defaultdict(list)
+    last = deque([1], maxlen=3)
+    ordered = OrderedDict(a=1)
+    pair = ([1], {2})
+
+    class Box:
+        every = []
+
+        def __init__(self):
+            self.inside = {"a": 1}
+
+    @dataclass(frozen=True, slots=True)
+    class Slotted:
+        items: list = field(default_factory=list)
+
+    box = Box()
+    slotted = Slotted([1])
+
+    @functools.cache
+    def looked_up(name):
+        words.append(name)
+        return len(words)
+
+    def counter():
+        made = 0
+        seen = set()
+
+        def count(key="a", again=[]):
+            nonlocal made
+            made += 1
+            seen.add(key)
+            again.append(key)
+            return made, len(seen), len(again)
+
+        return count
+
+    count = counter()
+
+    @handler(every=True)
+    def grant(event, already=[]):
+        already.append(event)
+        return len(already)
+
+    def change():
+        global number, new
+        number = 2
+        new = 3
+        words.append("two")
+        table["one"].append(2)
+        table["two"] = [2]
+        chosen.clear()
+        counted["a"] += 1
+        by_default["x"].append(1)
+        last.extend([2, 3, 4])
+        ordered["b"] = 2
+        pair[0].append(2)
+        pair[1].clear()
+        Box.every.append(1)
+        Box.later = 1
+        box.inside["b"] = 2
+        box.outside = 3
+        slotted.items.append(2)
+        looked_up("three")
+        count("b")
+        grant("event")
+"""
+
+
+def state(module):
+    """All that the module keeps."""
+    return repr(
+        [
+            {
+                name: value
+                for name, value in vars(module).items()
+                if not name.startswith("__") and isinstance(value, int | list | dict | set | tuple | module.deque)
+            },
+            vars(module.box),
+            module.Box.every,
+            hasattr(module.Box, "later"),
+            module.slotted,
+        ]
+    )
+
+
+def test_everything_is_put_back(module):
+    """Variables, what is in them, attributes of classes and objects, caches, closures and defaults."""
+    kept = module("kept", CODE)
+    memory = Memory([kept])
+    before = state(kept)
+    for _ in range(2):
+        kept.change()
+        assert state(kept) != before
+        memory.restore()
+        assert state(kept) == before
+        assert kept.looked_up.cache_info().currsize == 0
+        assert kept.count("c") == (1, 1, 1)
+        assert kept.grant("event") == 1
+        memory.restore()
+
+
+def test_others_are_left_alone(module):
+    """An object of another package's class, though a variable of the module's, keeps what it has; so do imports."""
+    kept = module("kept", CODE)
+
+    class Fake:
+        """A fake of a test."""
+
+        def __init__(self):
+            self.sent = []
+
+    kept.gateway = Fake()
+    memory = Memory([kept])
+    kept.gateway.sent.append("message")
+    kept.sqlite3 = pytest.importorskip("sqlite3")
+    memory.restore()
+    assert kept.gateway.sent == ["message"]
+    assert kept.sqlite3
+
+
+def test_whose_modules(module):
+    """Those of the packages, imported and no tests; never flowhooks's own."""
+    kept = module("kept", "value = 1\n")
+    assert modules_of(["acme_kept", "flowhooks", "", "not_imported"]) == [kept]
+    assert sys.modules["flowhooks"] not in modules_of(["flowhooks"])

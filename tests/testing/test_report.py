@@ -1,0 +1,63 @@
+"""What a report says: in one word, and in a table."""
+
+from __future__ import annotations
+
+from flowhooks import State
+from flowhooks.testing import Finding, Report
+
+
+def finding(**given):
+    """A finding that is well, but for what is given."""
+    whole = {
+        "scenario": "crash-during",
+        "place": "leave.py:1",
+        "times": 1,
+        "state": State.SUCCEEDED,
+        "verdict": "once",
+        "words": "The work was done once.",
+    }
+    return Finding(**whole | given)
+
+
+def report(*findings, **given):
+    """A report of these."""
+    return Report(handler="leave:grant", findings=findings, **given)
+
+
+def test_what_is_ok():
+    """Once and held are ok, held is not exactly once; twice and lost are neither; nothing tried is nothing shown."""
+    held, twice, lost = (finding(verdict=verdict) for verdict in ("held", "twice", "lost"))
+    assert (report(finding()).ok, report(finding()).exactly_once) == (True, True)
+    assert (report(finding(), held).ok, report(finding(), held).exactly_once) == (True, False)
+    for bad in (twice, lost):
+        assert (report(finding(), bad).ok, report(finding(), bad).exactly_once) == (False, False)
+    assert (report().ok, report().exactly_once) == (False, False)
+
+
+def test_the_table():
+    """What says the same stands in one line, what is wrong is marked, and advice is given once."""
+    places = [finding(place=f"leave.py:{number}") for number in range(1, 6)]
+    twice = {"times": 2, "verdict": "twice", "words": "Mend it."}
+    table = report(
+        *places,
+        finding(place="leave.py:7", **twice),
+        finding(scenario="crash-after", place="", **twice),
+        finding(scenario="crash-before", place="", times=0, state=State.UNKNOWN, verdict="held", words="Decide."),
+        notes=("what cannot be had",),
+    )
+    assert str(table) == (
+        "leave:grant: the work was done twice, or lost unseen\n"
+        "\n"
+        "  done  delivery   when\n"
+        "   1 x  succeeded  the process is killed at leave.py:1, leave.py:2 … leave.py:5 (5 places)\n"
+        "!  2 x  succeeded  the process is killed at leave.py:7 [1]\n"
+        "!  2 x  succeeded  the process is killed when the handler has returned [1]\n"
+        "   0 x  unknown    the process is killed before the handler is entered [2]\n"
+        "\n"
+        "[1] Mend it.\n"
+        "\n"
+        "[2] Decide.\n"
+        "\n"
+        "Not tried: what cannot be had"
+    )
+    assert places[0].tried == "the process is killed at leave.py:1"
