@@ -89,6 +89,8 @@ def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
     assert where.is_relative_to(installed.bin.parent)
     shipped = Path(installed.python("from flowhooks.schema import shipped; print(shipped())"))
     assert shipped == where.parent / "schemas"
+    template = Path(installed.python("from flowhooks.cli.plugins.template import shipped; print(shipped())"))
+    assert template == where.parent / "template"
 
 
 def test_the_command_knows_its_version(installed):

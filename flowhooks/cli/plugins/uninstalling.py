@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -69,13 +69,17 @@ def uninstall_command(
     if plan.package and not dry_run:
         _uninstall(plan.package, quiet=as_json)
     # Where there is no ledger yet, nothing remembers anything.
-    done: dict[str, Any] = {"handlers": [], "dry_run": dry_run, "server": False}
+    done: dict[str, Any] = {**_NOTHING, "dry_run": dry_run}
     if looked["ledger"]["read"] and plan.known:
         done = _retired(settings, plan, dry_run=dry_run)
     if as_json:
         output.emit({"package": plan.package, "plugins": list(plan.plugins), **done})
     elif not dry_run:
         _report(plan, done)
+
+
+_NOTHING: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
+"""What the operation answers where there is nothing to retire."""
 
 
 def _plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> Plan:
