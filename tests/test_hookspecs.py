@@ -41,6 +41,7 @@ def test_the_hooks_are_these():
         "run_handler",
         "event_accepted",
         "delivery_settled",
+        "alert_raised",
     ]
 
 
