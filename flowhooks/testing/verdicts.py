@@ -79,6 +79,12 @@ def _lost(scenario: Scenario, attempts: int) -> str:
             "The delivery has succeeded, and the work was not done: either the handler did nothing, or `done` does "
             "not count what it did. `done` is given the event, and counts the work of that event alone."
         )
+    if scenario == "reordered":
+        return (
+            "The work is lost, and nobody is told: a later event had been delivered before it, or an earlier one was "
+            "still held, and the handler took it for out of date. Events are delivered in any order, and each is work "
+            "of its own."
+        )
     if attempts > 1:
         return (
             "The work is lost, and nobody is told: when the handler ran again it took the work for done. It writes "
@@ -90,7 +96,12 @@ def _lost(scenario: Scenario, attempts: int) -> str:
             "The work is lost, and nobody is told: its probe= said that the work had been done, and it had not. "
             "A probe answers True or False only when that is certain; else None."
         )
+    if scenario == "failure":
+        return (
+            "The work is lost, and nobody is told: the handler catches an exception that it cannot know, and returns "
+            "as if all were well. Let it pass: flowhooks makes it a failed attempt."
+        )
     return (
-        "The work is lost, and nobody is told: the handler catches an exception that it cannot know, and returns "
-        "as if all were well. Let it pass: flowhooks makes it a failed attempt."
+        "The work is lost, and nobody is told: the handler returned without having done it, and does it when nothing "
+        "happens. What it goes by is not the event alone: look for what it keeps from one event to the next."
     )

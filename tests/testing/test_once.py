@@ -11,6 +11,7 @@ import pytest
 
 from flowhooks import FlowhooksError, Retry, State, handler
 from flowhooks.testing import exactly_once
+from flowhooks.testing.trial import Trial
 
 LEAVE = {"processDefinitionKey": "leave"}
 
@@ -215,6 +216,75 @@ def grant(event):
     assert "never done twice and never lost unseen; sometimes an operator has to decide" in said
     assert "The work was done, but nobody knows that: the delivery is unknown" in said
     assert "say so with retry=; if it can be found out whether it did its work, give a probe=" in said
+
+
+def test_a_handler_that_counts_on_the_order(tried):
+    """It takes what comes late for out of date: of two events that change places, the earlier one's work is lost."""
+    report = tried(
+        """
+newest = None
+
+@handler(process_key="leave", retry=Retry())
+def grant(event, delivery):
+    global newest
+    if newest is not None and event.received_at < newest:
+        return
+    with closing(connect()) as connection, connection:
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+    newest = event.received_at
+""",
+        lines=1,
+    )
+    assert bad(report) == {("reordered", 0, "lost")}
+    said = str(report)
+    assert "!  0 x  succeeded  two events change places: the one that ran last [1]" in said
+    assert "[1] The work is lost, and nobody is told: a later event had been delivered before it" in said
+
+
+def test_a_handler_that_gives_up_by_itself(tried):
+    """It goes by more than the event, and says nothing: what the kit cannot know the reason of is reported as well."""
+    report = tried(
+        """
+first = None
+
+@handler(process_key="leave", retry=Retry())
+def grant(event):
+    global first
+    first = first or event.received_at
+    if (event.received_at - first).total_seconds() < 90:
+        book(event)
+""",
+        lines=1,
+    )
+    assert ("concurrent", 0, "lost") in bad(report)
+    assert "the handler returned without having done it, and does it when nothing happens" in str(report)
+
+
+def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
+    """Three one after the other, and as many as was said at the same moment, are all taken for the same event."""
+    came = {}
+    judged = Trial._finding
+
+    def finding(trial, scenario, event_id, *more, **named):
+        came.setdefault(scenario, trial._app.app.ledger.event(event_id).repeats + 1)
+        return judged(trial, scenario, event_id, *more, **named)
+
+    monkeypatch.setattr(Trial, "_finding", finding)
+    report = tried(
+        """
+@handler(process_key="leave", retry=None)
+def grant(event):
+    book(event)
+""",
+        lines=1,
+        duplicates=5,
+    )
+    assert {one.scenario: one.times for one in report.findings if one.scenario in {"duplicate", "concurrent"}} == {
+        "duplicate": 1,
+        "concurrent": 1,
+    }
+    assert (came["baseline"], came["duplicate"], came["concurrent"]) == (1, 3, 5)
 
 
 @pytest.mark.parametrize(
