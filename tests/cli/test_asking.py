@@ -16,6 +16,7 @@ from flowhooks.app import App
 from flowhooks.intake import CallBack
 from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import replay
 from flowhooks.settings import Settings
 
@@ -66,6 +67,14 @@ def test_without_a_server_it_is_done_here(left, run, asked):
     assert states(left) == {"dead": 3, "waiting": 1}
     assert asked("events", "replay", "--all", "--yes", server=left)["server"] is False
     assert states(left) == {"waiting": 4}
+
+
+def test_one_event_is_meant_by_its_id(left, run, asked):
+    """Ids reach the operation done here as they reach the one done by a server."""
+    with closing(Reader(f"sqlite:///{left.file}")) as reader:
+        (stored,) = reader.find(EventFilter(flow_instance_id="f0"), limit=1)
+    assert asked("events", "replay", stored.event.id, "--yes", server=left)["deliveries"] == 1
+    assert states(left) == {"dead": 3, "waiting": 1}
 
 
 def test_what_plugins_print_is_not_the_answer(left, run):

@@ -80,6 +80,8 @@ def replay_command(
         _refuse_unknown(reader, wanted.ids)
     # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
     narrowing = {key: value for key, value in asdict(wanted).items() if value not in (None, ())}
+    if wanted.ids:
+        narrowing["ids"] = list(wanted.ids)  # arguments are as JSON has them, also where no server reads them
     arguments = {"wanted": narrowing, **({"after": after} if after else {})}
 
     def perform(*, again: bool, dry_run: bool) -> dict[str, Any]:
