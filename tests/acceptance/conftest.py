@@ -1,4 +1,4 @@
-"""Real servers, each a process of its own on a port of its own, and clients that send them what they are told to."""
+"""Real servers, each a process of its own, clients that send them what they are told to, and environments of wheels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 from contextlib import closing, contextmanager
 from datetime import datetime
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import distribution, distributions, entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from flowhooks.ledger import Reader
 
@@ -325,6 +329,94 @@ class Site:
             if server.process.poll() is None:
                 server.process.kill()
             server.wait()
+
+
+OFFLINE = """
+import sys
+
+def refuse(event, args):
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}:
+        raise OSError(f"there is no network here: {event}")
+
+sys.addaudithook(refuse)
+"""
+"""What each Python of an `Environment` runs first."""
+
+
+class Environment:
+    """An environment with wheels and what they ask for, and nothing else, not even a network.
+
+    What they ask for is not fetched: each file is a link to that of the environment of these tests.
+    """
+
+    def __init__(self, folder):
+        venv.create(folder, with_pip=False, symlinks=True)
+        self.folder = folder
+        self.python = folder / "bin/python"
+        (self.packages,) = folder.glob("lib/python*/site-packages")
+        (self.packages / "sitecustomize.py").write_text(OFFLINE)
+
+    def install(self, *wheels, also=()):
+        """Install wheels, and link what they and `also` require, such as `"flowhooks[new]"`."""
+        pip = [sys.executable, "-m", "pip", "--python", self.python]
+        self.run(*wheels, command=[*pip, "install", "--quiet", "--no-deps", "--no-index"])
+        here = {canonicalize_name(one.name): one for one in distributions(path=[str(self.packages)])}
+        todo, seen = [Requirement(name) for name in (*here, *also)], set()
+        while todo:
+            one = todo.pop()
+            name, extras = canonicalize_name(one.name), one.extras or {""}
+            if (name, *extras) in seen:
+                continue
+            seen.add((name, *extras))
+            found = here.get(name) or self._link(name)
+            asked = map(Requirement, found.requires or ())
+            todo += [it for it in asked if not it.marker or any(it.marker.evaluate({"extra": e}) for e in extras)]
+
+    def _link(self, name):
+        found = distribution(name)
+        for file in found.files:
+            link = self.packages / file
+            if ".." not in file.parts and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.locate())
+        return found
+
+    def run(self, *words, command=None, cwd=None, code=0, **environ):
+        """Run a module there, or `command`; what it says. It has to end with this exit code."""
+        kept = {name: value for name, value in os.environ.items() if not re.match("FLOWHOOKS_|PYTHON|PYTEST", name)}
+        ran = subprocess.run(
+            [str(word) for word in (*(command or [self.python, "-P", "-m"]), *words)],
+            cwd=cwd or self.folder,
+            env=kept | {"COLUMNS": "100", "PIP_CONFIG_FILE": os.devnull} | environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == code, ran.stdout[-3000:] + ran.stderr[-3000:]
+        return ran.stdout + ran.stderr
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """An environment of this test's own, in which nothing is installed yet."""
+    return Environment(tmp_path / "environment")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A function that builds the wheel of a folder, without fetching anything; each once."""
+
+    @cache
+    def build(project):
+        folder = tmp_path_factory.mktemp("wheels")
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+        (wheel,) = folder.glob("*.whl")
+        return wheel
+
+    return build
 
 
 @pytest.fixture(scope="module")

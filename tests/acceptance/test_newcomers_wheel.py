@@ -1,0 +1,43 @@
+"""A package made by the wheel alone, without a network: as somebody has it who installed flowhooks from an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+NEEDS = "Error: flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'\n"
+BUILDS = ("pip", "hatchling", "editables")
+"""What pip would fetch to install a folder."""
+
+
+def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path):
+    """The wheel installs no cookiecutter; the command says in one line how to get it, and makes nothing."""
+    environment.install(built(CHECKOUT))
+    assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]
+    into = tmp_path / "empty"
+    into.mkdir()
+    words = ("plugins", "new", "--domain", "Leave", "--process-key", "leave", "--no-input")
+    assert environment.run("flowhooks", *words, cwd=into, code=2) == NEEDS
+    assert list(into.iterdir()) == []
+
+
+def test_pip_install_and_pytest(environment, built, tmp_path):
+    """With the extra: `flowhooks plugins new`, then `pip install -e . && pytest`, and every test passes."""
+    environment.install(built(CHECKOUT), also=["flowhooks[new]", *BUILDS])
+    words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--process-key", "approval", "--no-input")
+    said = environment.run("flowhooks", *words, cwd=tmp_path)
+    assert said.startswith("Made flowhooks-he-tong-shen-pi: the plugin he-tong-shen-pi.\n")
+    folder = tmp_path / "flowhooks-he-tong-shen-pi"
+    environment.run("pip", "install", "--no-build-isolation", "--no-index", "-e", ".", cwd=folder)
+    said = environment.run("pytest", "-p", "no:cacheprovider", cwd=folder)
+    assert " 4 passed" in said
+    listed = environment.run("flowhooks", "plugins", "list", "--json", cwd=tmp_path)
+    (plugin,) = json.loads(listed)["plugins"]
+    assert (plugin["name"], plugin["version"], plugin["state"]) == ("he-tong-shen-pi", "0.1.0", "loaded")
+
+
+def test_there_is_no_network(environment):
+    """Or the other tests of this file would say less than they seem to."""
+    code = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
+    assert "there is no network here: socket." in environment.run("-c", code, command=[environment.python], code=1)
