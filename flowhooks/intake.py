@@ -84,7 +84,7 @@ class Intake:
         notices: who is told of new events.
         clock: time and ids.
         ignore: JSON Pointers that do not count when two bodies are compared.
-        reject_unrouted: whether an event that nobody wants is refused rather than parked.
+        reject_unrouted: whether a new event that nobody wants is refused rather than parked.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Intake:
 
         Raises:
             Conflict: its identity came before with other data, which is kept.
-            Unprocessable: nobody wants it, and the settings say to refuse what nobody wants.
+            Unprocessable: it is new, nobody wants it, and the settings say to refuse what nobody wants.
             Unavailable: it is not known to be stored; calling again is safe.
         """
         if self._draining:
@@ -199,7 +199,7 @@ class Intake:
             received_at=to_datetime(now),
         )
         route = self._router.route(event)
-        if route.parked and self._reject_unrouted:
+        if route.parked and self._reject_unrouted and not self._is_stored(event):
             raise Unprocessable("unrouted")
         state = "parked" if route.parked else "routed" if route.handlers else "dismissed"
         return NewEvent(
@@ -212,6 +212,13 @@ class Intake:
             absent=self._absent,
             now=now,
         )
+
+    def _is_stored(self, event: Event) -> bool:
+        """Whether it came before: then it is answered as any repeat, whoever wants it by now."""
+        try:
+            return self._ledger.is_stored(event.identity)
+        except LedgerUnusable as error:
+            raise Unavailable("ledger_down") from error
 
     def _again(self, accepted: Accepted, *, wait: float) -> Answer:
         """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""

@@ -465,6 +465,36 @@ def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
     assert flow.take().status == "done"
 
 
+def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
+    """With `unrouted = "reject"`, too, a call-back that comes again is answered as ever, though nobody wants it now."""
+    done = house.open(listens(lambda event: 1, name="h"))
+    answer, parked = done.take(), done.take("i2", key="nobody")
+    done.close()
+    # As after an uninstall: the ledger remembers nothing of the handler, and nobody wants its events any more.
+    done.sql("DELETE FROM handlers")
+    flow = house.open(listens(lambda event: 1, name="other", process_key="other"), unrouted="reject")
+    assert flow.take() == answer
+    assert flow.take("i2", key="nobody") == parked
+    with pytest.raises(Conflict) as conflict:
+        flow.take(amount=3)
+    assert conflict.value.event_id == answer.event_id
+    with pytest.raises(Unprocessable):
+        flow.take("i3")
+    assert flow.events() == [answer.event_id, parked.event_id]
+    assert flow.app.ledger.conflicts(answer.event_id) != []
+
+
+def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens, together):
+    """With `unrouted = "reject"`, many repeats at one moment change nothing but how often it came."""
+    before = house.open(listens(lambda event: 1, name="h"))
+    answer = before.take()
+    before.close()
+    before.sql("DELETE FROM handlers")
+    flow = house.open(unrouted="reject")
+    assert together(*[flow.take] * 4) == [answer] * 4
+    assert flow.sql("SELECT repeats FROM events") == [(4,)]
+
+
 def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch):
     """While the database is locked the answer is Unavailable and no handler is run; afterwards all goes on."""
     monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)

@@ -19,6 +19,8 @@ from flowhooks.ledger.tables import conflicts, counters, events
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from flowhooks.delivery import Runner
     from flowhooks.event import Event
     from flowhooks.ledger.writer import Transaction
@@ -125,7 +127,7 @@ class Accepting:
             for identity, item in first.items()
             if item.event.id in stored
         }
-        known |= _find(transaction, [identity for identity in first if identity not in known])
+        known |= _find(transaction.connection, [identity for identity in first if identity not in known])
         answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
@@ -207,15 +209,20 @@ def count(transaction: Transaction, name: str, process: str, by: int) -> None:
     transaction.connection.execute(_COUNT, {"name": name, "process": process, "value": by})
 
 
+def is_stored(connection: Connection, identity: tuple[str, str, str, str]) -> bool:
+    """Whether there is an event of this identity."""
+    return bool(_find(connection, [identity]))
+
+
 def _find(
-    transaction: Transaction, identities: list[tuple[str, str, str, str]]
+    connection: Connection, identities: list[tuple[str, str, str, str]]
 ) -> dict[tuple[str, str, str, str], tuple[str, str, str]]:
     if not identities:
         return {}
     wanted = json.dumps(
         [[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities]
     )
-    found = transaction.connection.execute(_FIND, {"identities": wanted})
+    found = connection.execute(_FIND, {"identities": wanted})
     return {
         (row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state)
         for row in found

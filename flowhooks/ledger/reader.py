@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable, NotFound
-from flowhooks.ledger import dialects, known, migrating, reading
+from flowhooks.ledger import accepting, dialects, known, migrating, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
 
@@ -81,6 +81,11 @@ class Reader:
         if not found:
             raise NotFound(f"there is no event {event_id}")
         return found[0]
+
+    def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
+        """Whether there is an event of this identity, as `Event.identity` has it."""
+        with self.connection() as connection:
+            return accepting.is_stored(connection, identity)
 
     def standings(self, event_id: str) -> tuple[Standing, ...]:
         """How the deliveries of an event stand."""
