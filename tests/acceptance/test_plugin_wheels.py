@@ -1,0 +1,54 @@
+"""Each package of `plugins/` is a wheel of its own, which works where there is nothing but it and what it asks for."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGES = sorted(file.parent for file in (CHECKOUT / "plugins").glob("*/pyproject.toml"))
+USES = {
+    "audit": {"handlers", "delivery_settled"},
+    "contracts": {"handlers", "schemas"},
+    "notice": {"alert_raised"},
+    "opentelemetry": {"run_handler"},
+    "timings": {"run_handler", "event_accepted", "delivery_settled"},
+    "webhooks": {"handlers"},
+}
+"""The hooks that each plugin is for, besides what most of them do with their settings."""
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_it_is_installed_by_itself(package, environment, built, tmp_path):
+    """Its wheel has all its files, asks for all that it imports, and flowhooks finds no trouble with the plugin."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    wheel = built(package)
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    sources = (one for one in (package / "src").rglob("*") if one.is_file() and "__pycache__" not in one.parts)
+    assert {one.relative_to(package / "src").as_posix() for one in sources} <= names
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith("tests/")]
+
+    environment.install(built(CHECKOUT), wheel)
+    (name,) = project["entry-points"]["flowhooks"]
+    listed = json.loads(environment.run("flowhooks", "plugins", "list", "--json", cwd=tmp_path))["plugins"]
+    (plugin,) = listed
+    assert (plugin["name"], plugin["package"]) == (name, project["name"])
+    assert (plugin["version"], plugin["state"], plugin["error"]) == (project["version"], "loaded", "")
+    assert set(plugin["hooks"]) >= USES[name]
+    environment.run("flowhooks", "check", cwd=tmp_path)
+    assert (package / "README.md").read_text().startswith(f"# {project['name']}\n")
+    assert list((package / "tests").glob("test_*.py"))
+
+
+def test_every_hook_is_used():
+    """There is no hook without a plugin that uses it."""
+    from flowhooks.plugins import HOOKS
+
+    assert {package.name.removeprefix("flowhooks-") for package in PACKAGES} == USES.keys()
+    assert set().union(*USES.values()) | {"configure"} == set(HOOKS)
