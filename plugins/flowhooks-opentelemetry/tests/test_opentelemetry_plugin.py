@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import flowhooks_opentelemetry
 import pytest
 from flowhooks_opentelemetry import Telemetry
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -221,6 +223,35 @@ def test_an_exception_is_recorded(
     assert event.attributes["exception.message"] == description
     assert recorded.counts() == {(f"leave:{key}", outcome, error_type): 1}
     assert description in delivery.error
+
+
+class Speechless(Reject):
+    """An error whose text cannot be had."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise LookupError("no words")
+
+
+def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(
+    leave: Callable[..., AppUnderTest], recorded: Recorded
+) -> None:
+    """What goes wrong while it is recorded does not take its place: what was rejected is not tried again."""
+    app = leave(spoil=Speechless("x"))
+    delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
+    assert (delivery.state, delivery.outcome) == ("dead", "rejected")
+    (span,) = recorded.spans
+    assert [event.name for event in span.events] == ["exception"]
+    assert span.status.status_code is StatusCode.ERROR
+
+
+def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+    """The name of a file may hold what no text does; the exporter would throw away all that it sends together."""
+    app = leave(spoil=ValueError("no " + os.fsdecode(b"\xe4.txt")))
+    app.post("1", processDefinitionKey="fine")
+    (span,) = recorded.spans
+    assert encode_spans([span]).SerializeToString()
+    assert span.status.description == "no \\udce4.txt"
 
 
 def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:

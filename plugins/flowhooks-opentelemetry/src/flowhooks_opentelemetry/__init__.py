@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Seconds, from OpenTelemetry's semantic conventions for `messaging.process.duration`."""
@@ -69,7 +70,7 @@ class Telemetry:
             f"{attributes.OPERATION} {handler.id}",
             kind=SpanKind.CONSUMER,
             attributes=attributes.of_span(handler, event, delivery),
-            record_exception=False,  # done here, for the status tells a rejected event from a failure
+            record_exception=False,  # done here, for not every error can be recorded as the SDK would
             set_status_on_exception=False,
         ) as span:
             try:
@@ -77,14 +78,14 @@ class Telemetry:
             except BaseException as error:
                 kind = OutcomeKind.REJECTED if isinstance(error, Reject) else OutcomeKind.FAILED
                 error_type = type(error).__qualname__
-                span.record_exception(error)
-                span.set_status(Status(StatusCode.ERROR, str(error)))
+                _record(span, error)
                 raise
             else:
                 # A broken wrapper may give anything: flowhooks takes that for a failed attempt.
                 kind = outcome.kind if isinstance(outcome, Outcome) else OutcomeKind.FAILED
                 if kind is not OutcomeKind.SUCCEEDED:
-                    span.set_status(Status(StatusCode.ERROR, getattr(outcome, "error", None)))
+                    said = outcome.error if isinstance(outcome, Outcome) else None
+                    span.set_status(Status(StatusCode.ERROR, said and _utf8(said)))
                 return outcome
             finally:
                 ended = attributes.of_end(kind, error_type)
@@ -126,6 +127,31 @@ class _Instruments:
         measured = {**attributes.of_measure(handler), **ended}
         self._attempts.add(1, measured)
         self._duration.record(seconds, measured)
+
+
+def _record(span: Span, error: BaseException) -> None:
+    """The same as `span.record_exception`, whatever the error is: what went wrong here would take its place."""
+    try:
+        text = str(error)
+    except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
+        text = f"(its text cannot be had: {type(worse).__name__})"
+    kind = type(error)
+    span.add_event(
+        "exception",
+        {
+            "exception.type": kind.__qualname__
+            if kind.__module__ == "builtins"
+            else f"{kind.__module__}.{kind.__qualname__}",
+            "exception.message": _utf8(text),
+            "exception.stacktrace": _utf8("".join(traceback.format_exception(error))),
+        },
+    )
+    span.set_status(Status(StatusCode.ERROR, _utf8(text)))
+
+
+def _utf8(text: str) -> str:
+    """A text that can be sent: of one that cannot, an exporter would throw away the whole batch."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _installed(module: str) -> bool:
