@@ -275,6 +275,7 @@ def test_the_receiver_says_when(forwarding: Callable[..., AppUnderTest], receive
         (format_datetime(datetime.now(UTC) + timedelta(hours=2), usegmt=True), 6_000, 7_200),
         (format_datetime(datetime.now(UTC) - timedelta(hours=2), usegmt=True), 5, 5),
         ("soon", 5, 5.5),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", 5, 5.5),
         ("-5", 5, 5.5),
         ("", 5, 5.5),
     ],

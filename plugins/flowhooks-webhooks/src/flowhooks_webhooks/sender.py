@@ -137,7 +137,7 @@ def _seconds(after: str) -> float | None:
         return float(after)
     try:
         when = parsedate_to_datetime(after)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers that no date has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
