@@ -139,6 +139,22 @@ def test_killed_between_file_and_index(trail: Trail, file: Path) -> None:
     assert verify(file) == 0
 
 
+def test_killed_before_the_record_was_durable(trail: Trail, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process wrote is made to last, with its file's name, before it counts as written."""
+    trail.append("a", {})
+    index_of(file).unlink()
+    synced = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    assert Trail(file).append("a", {}) is False
+    assert synced == [file.stat().st_ino, file.parent.stat().st_ino]
+
+
 @pytest.mark.parametrize("kept", [1, 40, -1])
 def test_killed_within_a_line(trail: Trail, file: Path, kept: int) -> None:
     """A line that was not written to its end is cut off, and its record is written again, whole."""
@@ -390,6 +406,14 @@ def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: there is no folder .*missing; create it"):
         flowhooks_app(names={"audit": Audit()}, settings=settings)
+
+
+def test_a_folder_in_the_place_of_the_file_is_said_at_start(
+    tmp_path: Path, flowhooks_app: Callable[..., AppUnderTest]
+) -> None:
+    """Likewise: no event could ever be recorded."""
+    with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; name a file in it"):
+        flowhooks_app(names={"audit": Audit()}, settings={"audit": {"file": str(tmp_path)}})
 
 
 @pytest.mark.parametrize(

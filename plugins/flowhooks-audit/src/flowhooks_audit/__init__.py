@@ -45,7 +45,7 @@ class Audit:
         """Take `[plugins.audit]`.
 
         Raises:
-            ValueError: the folder of the file does not exist.
+            ValueError: the folder of the file does not exist, or the file is a folder.
         """
         self._trail = self._opened(settings["file"]) if "file" in settings else None
         if self._trail is None:
@@ -110,6 +110,8 @@ class Audit:
         path = Path(file)
         if not path.parent.is_dir():
             raise ValueError(f"[plugins.audit] file: there is no folder {path.parent}; create it")
+        if path.is_dir():
+            raise ValueError(f"[plugins.audit] file: {path} is a folder; name a file in it")
         return Trail(path)
 
     def _body(self, data: Mapping[str, Any]) -> dict[str, Any]:

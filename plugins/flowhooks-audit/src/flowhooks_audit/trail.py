@@ -116,7 +116,6 @@ class Trail:
             for line in file:
                 if not line.endswith(b"\n"):
                     file.truncate(size)
-                    os.fsync(file.fileno())
                     break
                 try:
                     # Without an index there is nothing that the first record could be held against.
@@ -125,6 +124,9 @@ class Trail:
                     raise TrailDamaged(f"{self.file}, after {head.link}: {error}") from None
                 size += len(line)
                 keys.append(str(members.get("key", "")))
+            os.fsync(file.fileno())  # whoever was killed may not have come to it
+        if head.size == 0:
+            _sync_folder(self.file)
         head = _Head(link, size)
         _note(index, keys, head)
         return head
