@@ -447,6 +447,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"email": GOOD | {"security": "ssl"}}, "security"),
     ({"email": GOOD | {"user": "u"}}, "password"),
     ({"email": GOOD | {"security": "none", "user": "u", "password": "s3cret"}}, "password"),
+    ({"email": GOOD | {"user": "u", "password": "s3cret-\u00e4"}}, "password"),
     ({"email": GOOD | {"timeout": 0}}, "timeout"),
     ({"chats": [{"name": "a"}]}, "url"),
     ({"chats": [{"name": "a", "url": "file:///etc/s3cret"}]}, "url"),
