@@ -12,6 +12,7 @@ from flowhooks import AlertCause, Retry, State
 from flowhooks.alerts import AGAIN_AFTER
 from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
+from flowhooks.operations.retire import retire
 
 HOUR = 3600
 
@@ -424,6 +425,21 @@ def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin)
     watched = watch(mail=listener)
     watched.looks(3)
     assert [row[-1] for row in watched.rows()] == [1, 1]
+
+
+def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
+    """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""
+    watch().flow.take("i1", wait=0)
+    house._flows[-1].close()
+    watched = watch(handlers=[], mail=listener)
+    watched.clock.advance(HOUR)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h"), (AlertCause.WAITING, "p:i")]
+    retire(watched.flow.app.desk, ["p:h"])
+    watched.looks()
+    assert [row[1:5:3] for row in watched.rows()] == [("p:h", 1), ("p:i", 0)]
+    watched.looks()
+    assert len(listener.alerts) == 2
 
 
 def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):

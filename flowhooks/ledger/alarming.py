@@ -109,7 +109,10 @@ def how_many_late(connection: Connection, before: int, handler: str) -> int:
 
 
 def shelved(connection: Connection, before: int) -> list[Troubled]:
-    """The handlers that are missing, and have deliveries that have waited for them since before `before`."""
+    """The handlers that are missing, and have deliveries that have waited for them since before `before`.
+
+    Without those that were retired: whoever did that was shown what waits, and that it stays.
+    """
     each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
     # A handler has been missing since the first start without it.
     missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
@@ -118,6 +121,7 @@ def shelved(connection: Connection, before: int) -> list[Troubled]:
         select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
+        .where(handlers.c.retired_at.is_(None))
     )
     several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
     return [one for one in several if one.since <= before]
