@@ -126,8 +126,9 @@ def alert_raised(alert: Alert) -> None:
     """Learn of a cause for which a person should look, to tell that person.
 
     Called once for each cause, not for each delivery or event that shares it, after it was durably written down,
-    from a thread of its own. A plugin that raises is asked again later, with the same `alert.id`, until it
-    returns or the cause has gone; so one that was killed meanwhile may be told twice.
+    from a thread of its own, one alert after another. A plugin that raises is asked again later, with the same
+    `alert.id`, until it returns or the cause has gone; so one that was killed meanwhile may be told twice.
 
-    Must not wait without end: give whatever it sends through a timeout.
+    Must not wait without end: give whatever it sends through a timeout. Nobody else waits for it, but until it
+    returns it is told of nothing more.
     """

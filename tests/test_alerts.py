@@ -498,6 +498,75 @@ def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logg
     assert sum(entry["event"] == "cannot_look_for_alerts" for entry in logged) == 2
 
 
+class Hanging(Listener):
+    """A listener that does not come back until it is let go.
+
+    Attributes:
+        let_go: what it waits for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.let_go = threading.Event()
+
+    def hook(self, alert):
+        """The hook `alert_raised`."""
+        self.alerts.append(alert)
+        assert self.let_go.wait(30)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A listener that hangs, for which nobody waits long; let go at the end."""
+    monkeypatch.setattr("flowhooks.alerts.telling.PATIENCE", 0.01)
+    hanging = Hanging()
+    yield hanging
+    hanging.let_go.set()
+
+
+def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, logged):
+    """The others are told, looks go on, and it is told of nothing more; that is logged once."""
+    watched = watch(hanging=hanging, mail=listener)
+    watched.dead("i1")
+    watched.looks(3)
+    assert [alert.subject for alert in listener.alerts] == ["p:h", "p:i"]
+    assert [alert.subject for alert in hanging.alerts] == ["p:h"]
+    watched.close_dead()
+    watched.looks()
+    assert [row[3:] for row in watched.rows()] == [('["mail"]', 1)] * 2
+    (entry,) = [entry for entry in logged if entry["event"] == "notice_hangs"]
+    assert (entry["plugin"], entry["hook"], entry["alert"]) == ("hanging", "alert_raised", hanging.alerts[0].id)
+
+
+def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, eventually):
+    """It is not told of the same again, but of what has come since; nobody else is told twice."""
+    watched = watch(hanging=hanging, mail=listener)
+    watched.dead("i1")
+    watched.look()
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["mail", "hanging"]'] * 2)
+    assert [alert.subject for alert in hanging.alerts] == ["p:h", "p:i"]
+    assert len(listener.alerts) == 2
+
+
+def test_a_listener_that_raises_late_is_told_again(watch, listener, hanging, eventually):
+    """After the same rest as one that raises at once."""
+    watched = watch(hanging=hanging)
+    watched.dead("i1")
+    watched.look()
+    hanging.error = OSError("the mail server is down")
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or not watched.flow.app.alerts._late)
+    watched.looks()
+    assert len(hanging.alerts) == 1
+    hanging.error = None
+    watched.clock.advance(AGAIN_AFTER[0])
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["hanging"]'] * 2)
+    assert [alert.subject for alert in hanging.alerts] == ["p:h", "p:i", "p:h"]
+
+
 def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, eventually, monkeypatch):
     """It gets a moment, then the process goes; the next one tells it again."""
     monkeypatch.setattr("flowhooks.app.NOTICES_GET", 0.05)

@@ -14,6 +14,7 @@ import structlog
 
 from flowhooks.alert import Alert, AlertCause
 from flowhooks.alerts.causes import OTHERS, Cause, Causes, others
+from flowhooks.alerts.telling import Telling
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alarming
@@ -77,6 +78,7 @@ class Alerts:
         self._missed: set[str] = set()
         self._taken: dict[str, OpenAlert] = {}
         self._rests: dict[str, _Rest] = {}
+        self._late: dict[str, Telling] = {}
         self._refused: dict[str, int] = {}
         self._trouble: str | None = None
 
@@ -122,7 +124,9 @@ class Alerts:
         now = self._clock.now()
         with self._ledger.connection() as connection:
             # What was taken but could not be written down is known here only.
-            before = {(one.cause, one.subject): self._taken.get(one.id, one) for one in alarming.still_open(connection)}
+            stored = {one.id: self._taken.get(one.id, one) for one in alarming.still_open(connection)}
+            self._come_back(stored)
+            before = {(one.cause, one.subject): one for one in stored.values()}
             causes, complete = self._causes.find(connection, now)
             causes = _bounded(causes, before)
             new = [self._new(connection, cause) for key, cause in causes.items() if key not in before]
@@ -182,7 +186,9 @@ class Alerts:
         return [
             name
             for name in self._plugins.alert_listeners
-            if name not in alert.told and not (name in self._rests and self._rests[name].until > now)
+            if name not in alert.told
+            and name not in self._late
+            and not (name in self._rests and self._rests[name].until > now)
         ]
 
     def _tell(self, untold: Sequence[OpenAlert]) -> None:
@@ -192,23 +198,33 @@ class Alerts:
             for name in self._to_tell(alert, self._clock.now()):
                 if self._over.is_set():
                     return
-                if self._takes(name, alert):
-                    self._rests.pop(name, None)
-                    told = self._taken[alert.id] = replace(told, told=(*told.told, name))
+                telling = Telling(self._plugins, name, _alert(alert))
+                if not telling.wait():
+                    self._late[name] = telling
+                    continue
+                told = self._told(told, name, taken=telling.taken)
+                if telling.taken:
                     self._write([], [])
-                else:
-                    self._refused[alert.id] = self._refused.get(alert.id, 0) + 1
-                    failures = self._rests[name].failures if name in self._rests else 0
-                    seconds = AGAIN_AFTER[min(failures, len(AGAIN_AFTER) - 1)]
-                    self._rests[name] = _Rest(failures + 1, self._clock.now() + seconds * SECOND)
 
-    def _takes(self, name: str, alert: OpenAlert) -> bool:
-        try:
-            return bool(self._plugins.alert_raised(_alert(alert), [name]))
-        except BaseException:
-            # Even an interrupt that a plugin raised: in this thread it is no operator's.
-            log.exception("notice_failed", plugin=name, hook="alert_raised")
-            return False
+    def _come_back(self, stored: dict[str, OpenAlert]) -> None:
+        """See to the listeners that were not waited for any longer and have come back; `stored` is changed by it."""
+        for name, telling in list(self._late.items()):
+            if telling.over:
+                del self._late[name]
+                if one := stored.get(telling.alert_id):
+                    stored[one.id] = self._told(one, name, taken=telling.taken)
+
+    def _told(self, alert: OpenAlert, name: str, *, taken: bool) -> OpenAlert:
+        """The alert after a listener has come back, which is to be written down, or is told again later."""
+        if taken:
+            self._rests.pop(name, None)
+            told = self._taken[alert.id] = replace(alert, told=(*alert.told, name))
+            return told
+        self._refused[alert.id] = self._refused.get(alert.id, 0) + 1
+        failures = self._rests[name].failures if name in self._rests else 0
+        seconds = AGAIN_AFTER[min(failures, len(AGAIN_AFTER) - 1)]
+        self._rests[name] = _Rest(failures + 1, self._clock.now() + seconds * SECOND)
+        return alert
 
 
 def _bounded(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> dict[_Key, Cause]:

@@ -31,7 +31,7 @@ class NotTold(Exception):
 
 
 class Notice:
-    """Tells people of alerts. Called in one thread only, so nothing is locked."""
+    """Tells people of alerts. Called one alert after another, so nothing is locked."""
 
     def __init__(self) -> None:
         self._channels: tuple[Mail | Chat, ...] = ()
