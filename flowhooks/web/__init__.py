@@ -32,6 +32,8 @@ class OpenApi:
         response.data = self._text
         response.content_type = "application/json; charset=utf-8"
 
+    on_head = on_get
+
 
 def create_app(app: App) -> falcon.App[Any, Any]:
     """The WSGI app that engines call.

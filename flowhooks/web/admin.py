@@ -23,6 +23,8 @@ class Health:
         """Say so."""
         response.media = {"alive": True}
 
+    on_head = on_get
+
 
 class Readiness:
     """`GET /readyz`: 200 while call-backs can be taken and run, else 503 with the reasons."""
@@ -35,6 +37,8 @@ class Readiness:
         trouble = self._app.trouble()
         response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
         response.media = {"ready": not trouble, "trouble": trouble}
+
+    on_head = on_get
 
 
 class Operation:

@@ -318,6 +318,16 @@ def test_the_contract_is_published_where_it_is_served(server):
     assert {"200", "202", "400", "401", "403", "409", "413", "415", "422", "500", "503"} <= set(responses)
 
 
+@pytest.mark.parametrize(("path", "admin"), [("/openapi.json", False), ("/healthz", True), ("/readyz", True)])
+def test_what_can_be_got_can_be_asked_for_its_head(server, path, admin):
+    """As HTTP has it, and as those that only watch a server ask: status and headers are the same, without the body."""
+    got, head = (server.ask(method, path, admin=admin) for method in ("GET", "HEAD"))
+    assert (head.status, head.body) == (got.status, b"") == (200, b"")
+    assert {name: head.headers[name] for name in ("Content-Type", "Content-Length")} == {
+        name: got.headers[name] for name in ("Content-Type", "Content-Length")
+    }
+
+
 def test_a_schema_file_opens_a_kind_of_call_back(server, site):
     """Its own rules and the five shared ones hold; its events are its own and reach its own handlers."""
     answer = server.post("kinds", DONE | {"reason": "withdrawn"}, kind="cancelled")
