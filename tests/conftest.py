@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import sqlite3
@@ -18,7 +17,6 @@ import structlog
 
 from flowhooks import State, handler, hookimpl
 from flowhooks.app import App
-from flowhooks.clock import SECOND, Clock
 from flowhooks.intake import Answer, CallBack
 from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.reading import EventFilter
@@ -31,6 +29,7 @@ from flowhooks.settings import (
     RunnerSettings,
     Settings,
 )
+from flowhooks.testing import HandClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,38 +43,6 @@ hypothesis.settings.load_profile("flowhooks")
 
 PATIENCE = 20.0
 """Seconds for which something that must happen is waited for, on machines that are busy."""
-STARTS_AT = 1_767_225_600 * SECOND
-"""2026-01-01T00:00:00Z."""
-
-
-class HandClock(Clock):
-    """A clock that stands still until it is moved, and chance that is always the same.
-
-    Attributes:
-        time: microseconds since 1970.
-        drawn: what `chance` answers.
-    """
-
-    def __init__(self) -> None:
-        self.time = STARTS_AT
-        self.drawn = 0.0
-        self._made = itertools.count(1)
-
-    def now(self) -> int:
-        """The time to which it was moved."""
-        return self.time
-
-    def chance(self) -> float:
-        """The number that was set."""
-        return self.drawn
-
-    def new_id(self) -> str:
-        """A UUID version 7 that sorts after the last one, though the time stands still."""
-        return f"{self.time // 1000 >> 16:08x}-{self.time // 1000 & 0xFFFF:04x}-7000-8000-{next(self._made):012x}"
-
-    def advance(self, seconds: float) -> None:
-        """Move it on."""
-        self.time += int(seconds * SECOND)
 
 
 def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:

@@ -6,15 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.schema.files import SUFFIX
+from flowhooks.schema.files import CLASSES, KEYS, SETTINGS, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-SETTINGS: Final = f"settings{SUFFIX}"
-"""The schema of a plugin's own section of the settings, at the root of one of its schema folders."""
-_DATA: Final = {"class": "data/class", "key": "data/key"}
+_DATA: Final = {"class": CLASSES, "key": KEYS}
 _DEEPEST: Final = 5
 """Sections within sections that are gone into."""
 
