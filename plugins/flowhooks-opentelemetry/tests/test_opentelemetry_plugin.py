@@ -395,6 +395,20 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
     }
 
 
+def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
+    flowhooks_app: Callable[..., AppUnderTest], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the environment says may be nonsense to the SDK: that is logged, once, and handlers run without it."""
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
+    app = flowhooks_app(
+        names={"opentelemetry": Telemetry(), "leave": Leave()}, settings={"opentelemetry": {"export": True}}
+    )
+    for instance in ("1", "2"):
+        assert app.delivery(app.post(instance, processDefinitionKey="fine").event_id).state == "succeeded"
+    (record,) = [one for one in caplog.records if one.name == "flowhooks_opentelemetry"]
+    assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in record.getMessage()
+
+
 def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin says which packages are missing, rather than being silent for ever."""
     for module in [name for name in sys.modules if name.startswith("opentelemetry.exporter")]:

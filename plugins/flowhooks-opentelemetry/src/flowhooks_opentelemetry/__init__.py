@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
+
+log: Final = logging.getLogger(__name__)
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Seconds, from OpenTelemetry's semantic conventions for `messaging.process.duration`."""
@@ -98,9 +101,7 @@ class Telemetry:
             if self._instruments is None:
                 traces, measures = self._traces, self._measures
                 if self._export:
-                    from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
-
-                    traces, measures = providers()
+                    traces, measures = _exporting()
                 self._instruments = _Instruments(traces, measures)
             return self._instruments
 
@@ -127,6 +128,17 @@ class _Instruments:
         measured = {**attributes.of_measure(handler), **ended}
         self._attempts.add(1, measured)
         self._duration.record(seconds, measured)
+
+
+def _exporting() -> tuple[TracerProvider, MeterProvider]:
+    """What sends, as the environment says; nothing is sent where the SDK cannot make sense of that."""
+    from flowhooks_opentelemetry.export import providers  # noqa: PLC0415 (an extra)
+
+    try:
+        return providers()
+    except Exception as error:  # noqa: BLE001 (whatever it is: it would fail every attempt of every handler)
+        log.error("nothing is traced or measured: %s", error)  # noqa: TRY400 (one line: the operator's setting, not a fault)
+        return trace.NoOpTracerProvider(), metrics.NoOpMeterProvider()
 
 
 def _record(span: Span, error: BaseException) -> None:
