@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 STYLES: Final = {"loaded": "green", "quarantined": "red", "missing": "red", "denied": "yellow", "retired": "yellow"}
 """The colour of each state of a plugin."""
-_STORED: Final = {"waiting": "waiting", "running": "running", "unknown": "unknown", "dead": "dead"}
+_STORED: Final = ("waiting", "running", "unknown", "dead")
 
 
 def called(plugin: Mapping[str, Any]) -> str:
@@ -58,7 +58,7 @@ def _seconds(seconds: float) -> str:
 
 def stored(backlog: Mapping[str, int]) -> str:
     """What is stored for a handler: `3 waiting, 1 dead`; `""` where there is nothing."""
-    parts = [f"{backlog[state]:,} {word}" for state, word in _STORED.items() if backlog[state]]
+    parts = [f"{backlog[state]:,} {state}" for state in _STORED if backlog[state]]
     if backlog["parked"]:
         parts.append(f"{several(backlog['parked'], 'parked event')} that it wants")
     return ", ".join(parts)
@@ -66,7 +66,4 @@ def stored(backlog: Mapping[str, int]) -> str:
 
 def together(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What is stored for several handlers, added up."""
-    return {
-        state: sum(one["backlog"][state] for one in handlers)
-        for state in ("waiting", "running", "unknown", "dead", "parked")
-    }
+    return {state: sum(one["backlog"][state] for one in handlers) for state in (*_STORED, "parked")}
