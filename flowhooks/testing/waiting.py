@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.delivery import State
+from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import Reader
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import Settings, database_url
@@ -92,14 +94,14 @@ def check_books(settings: Settings) -> None:
     """See that a ledger's books balance.
 
     Raises:
-        AssertionError: they do not.
+        AssertionError: they do not, or cannot be read.
     """
     __tracebackhide__ = True
-    reader = Reader(database_url(settings))
     try:
-        trouble = [*reader.balance().trouble, *filter(None, [reader.quick_check()])]
-    finally:
-        reader.close()
+        with closing(Reader(database_url(settings))) as reader:
+            trouble = [*reader.balance().trouble, *filter(None, [reader.quick_check()])]
+    except FlowhooksError as error:
+        trouble = [str(error)]
     if trouble:
         raise AssertionError(
             f"the books of the ledger {settings.database} do not balance, as `flowhooks verify` would say: "

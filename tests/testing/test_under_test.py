@@ -378,6 +378,15 @@ def test_the_books_are_checked_at_the_end():
     app.close()
 
 
+def test_books_that_cannot_be_read_do_not_balance():
+    """A ledger that a test has removed is that test's failure, as any other that does not balance."""
+    app = AppUnderTest(failing(0)[0])
+    (app.folder / "flowhooks.db").unlink()
+    with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*there is no database"):
+        app.close()
+    assert not app.folder.exists()
+
+
 def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
     """A handler that still runs is named, by `settle`, at the end, and by the handler of a crashed app, too."""
     monkeypatch.setattr("flowhooks.testing.waiting.PATIENCE", 0.2)
