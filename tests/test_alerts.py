@@ -540,6 +540,18 @@ def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, lo
     assert (entry["plugin"], entry["hook"], entry["alert"]) == ("hanging", "alert_raised", hanging.alerts[0].id)
 
 
+def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeypatch):
+    """However much there is to tell: what time is left over for, the next look tells."""
+    monkeypatch.setattr("flowhooks.alerts.TELL_FOR", 0)
+    watched = watch(mail=listener)
+    watched.dead("i1")
+    made = []
+    for _ in range(3):
+        watched.look()
+        made.append([alert.subject for alert in listener.alerts])
+    assert made == [["p:h"], ["p:h", "p:i"], ["p:h", "p:i"]]
+
+
 def test_a_listener_that_comes_back_late_has_taken_it(watch, listener, hanging, eventually):
     """It is not told of the same again, but of what has come since; nobody else is told twice."""
     watched = watch(hanging=hanging, mail=listener)

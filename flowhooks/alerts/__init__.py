@@ -39,6 +39,8 @@ FIRST_LOOK: Final = 1.0
 """Seconds after the start: a look is not to make the start slower."""
 NOT_MORE_THAN: Final = 0.1
 """The part of the time that looking may take, however much there is to look at."""
+TELL_FOR: Final = 20.0
+"""Seconds of one look for telling; the next look goes on with it, so that what is new is logged meanwhile."""
 
 log = structlog.get_logger(__name__)
 
@@ -192,6 +194,7 @@ class Alerts:
         ]
 
     def _tell(self, untold: Sequence[OpenAlert]) -> None:
+        until = time.monotonic() + TELL_FOR
         # What a listener could not take before comes last, so that it does not keep the others from being told.
         for alert in sorted(untold, key=lambda one: (self._refused.get(one.id, 0), one.id)):
             told = alert
@@ -199,12 +202,14 @@ class Alerts:
                 if self._over.is_set():
                     return
                 telling = Telling(self._plugins, name, _alert(alert))
-                if not telling.wait():
+                if telling.wait():
+                    told = self._told(told, name, taken=telling.taken)
+                    if telling.taken:
+                        self._write([], [])
+                else:
                     self._late[name] = telling
-                    continue
-                told = self._told(told, name, taken=telling.taken)
-                if telling.taken:
-                    self._write([], [])
+                if time.monotonic() > until:
+                    return
 
     def _come_back(self, stored: dict[str, OpenAlert]) -> None:
         """See to the listeners that were not waited for any longer and have come back; `stored` is changed by it."""
