@@ -40,7 +40,7 @@ class Endpoint:
         process_keys: values of `processDefinitionKey`.
         every: every event of the kind.
         kind: the kind of call-back.
-        timeout: seconds for connecting, and then again for the answer.
+        timeout: seconds for connecting, and then again for each wait for the answer; one that drips takes longer.
         headers: further header fields.
     """
 
