@@ -42,7 +42,8 @@ def lookup(plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterabl
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
     """
     missing = [one for one in known if one.id not in plugins.handlers]
-    states = {info.name: info.state for info in plugins.infos}
+    # Of two of one name the first one has the handlers.
+    states = {info.name: info.state for info in reversed(plugins.infos)}
     absent = {}
     for one in missing:
         state = states.get(one.id.partition(":")[0])

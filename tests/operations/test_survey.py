@@ -37,6 +37,20 @@ def test_without_a_ledger_there_is_what_is_loaded(house, listens):
     assert one.handlers[0].backlog.empty
 
 
+def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, listens, tmp_path):
+    """A handler that the one in use does not have any more is missing, though the other one is quarantined."""
+    house.open(listens(nothing), listens(failing)).close()
+    (tmp_path / "single").mkdir()
+    (tmp_path / "single" / "p.py").write_text("")
+    flow = house.open(listens(nothing), plugins_dirs=(str(tmp_path / "single"),), start=False)
+    assert [(info.name, info.state) for info in flow.app.plugins.infos if info.state != "denied"] == [
+        ("p", "loaded"),
+        ("p", "quarantined"),
+    ]
+    (first,) = {one.handlers for one in survey(flow.app.plugins, flow.app.ledger) if one.handlers}
+    assert [(one.id, one.standing) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
+
+
 def test_every_standing(house, listens, make_plugin):
     """A handler that is there, one that its plugin has no more, one whose plugin is gone, and one that is retired."""
     first = house.open(
