@@ -341,3 +341,16 @@ def test_what_a_plugin_says_moves_no_cursor(run, folder, env):
     (folder / "raises.py").write_text("raise ValueError('no\\x1b[31m')")
     for words in (("list",), ("show", "works"), ("show", "raises")):
         assert "\x1b" not in run("plugins", *words, **env).output
+
+
+@pytest.mark.parametrize("words", [("install", "./nowhere"), ("uninstall", "fatal", "--dry-run")])
+def test_a_plugin_that_ends_the_process_is_said(run, tmp_path, words):
+    """What cannot be looked at is not changed; the way out is to have no plugin loaded, and that works."""
+    (tmp_path / "fatal.py").write_text("import os\nos._exit(3)\n")
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "fatal"}
+    result = run("plugins", *words, **env)
+    assert result.exit_code == 1
+    assert "exit code 3" in " ".join(result.output.split())
+    assert "FLOWHOOKS_SAFE_MODE=true" in result.output
+    result = run("plugins", "uninstall", "fatal", "--dry-run", FLOWHOOKS_SAFE_MODE="true", **env)
+    assert "is the single file" in result.output

@@ -86,7 +86,10 @@ def ask_anew(*words: str, given: Given) -> dict[str, Any]:
         said = None
     if done.returncode not in {0, 1} or not isinstance(said, dict):
         last = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
-        raise CannotLook(f"`{shlex.join(['flowhooks', *words])}` failed in a new process: {last or 'it said nothing'}")
+        if not last:
+            last = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
+        asked = shlex.join(["flowhooks", *words])
+        raise CannotLook(f"`{asked}` failed in a new process, with exit code {done.returncode}: {last}")
     return said
 
 
