@@ -73,7 +73,8 @@ class App:
             self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
             self._open()
         except BaseException:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
             raise
 
     def _open(self) -> None:
@@ -82,6 +83,7 @@ class App:
             threads=settings.runner.threads,
             due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
             clock=self.clock,
+            mine=self._has,
         )
         self.ledger = Ledger(
             database_url(settings),
@@ -89,6 +91,7 @@ class App:
             clock=self.clock,
             queue=settings.ledger.queue,
             timeout=settings.ledger.timeout,
+            stale_after=settings.ledger.stale_after,
         )
         try:
             self._wire()
@@ -102,8 +105,10 @@ class App:
         with self.ledger.connection() as connection:
             forgotten = known.retired(connection)
         # A retired handler gets nothing more, but what is stored for it must wait for it, too.
-        self.absent = frozenset(one.id for one in missing) | forgotten
-        for one in missing:
+        # Where the ledger is shared, another process may have what is missing here.
+        missed = [] if self.ledger.shared else missing
+        self.absent = frozenset(one.id for one in missed) | forgotten
+        for one in missed:
             log.warning(
                 "handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it"
             )
@@ -143,13 +148,31 @@ class App:
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
 
+    def _has(self, handler: str) -> bool:
+        """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""
+        return handler in self.plugins.handlers or not self.ledger.shared
+
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
         self.notices.start()
         self.alerts.start()
         self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
+        if self.ledger.shared:
+            threading.Thread(target=self._live, name="life", daemon=True).start()
         threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
+
+    def _live(self) -> None:
+        """Say every few seconds that this process lives, and see to what dead ones have left; until the very end."""
+        while not self._over.wait(self.ledger.beat_every):
+            try:
+                self.ledger.beat()
+                recovered = self.ledger.recover(absent=self.absent)
+            except FlowhooksError as error:
+                log.warning("cannot_give_sign_of_life", why=str(error))
+                continue
+            if any(recovered.values()):
+                log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
@@ -173,7 +196,8 @@ class App:
 
     def describe(self, admin: str, token: str) -> None:
         """Write into the lock file where the administration API is, and the token that it asks for."""
-        self._lock.describe(Holder(pid=os.getpid(), admin=admin, token=token))
+        if self._lock is not None:
+            self._lock.describe(Holder(pid=os.getpid(), admin=admin, token=token))
 
     def trouble(self) -> list[str]:
         """Why call-backs should go elsewhere just now; empty when all is well."""
@@ -215,7 +239,8 @@ class App:
         try:
             self.ledger.close()
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
         return all_ended
 
 
@@ -250,15 +275,15 @@ def load(
     return plugins.schemas, plugins
 
 
-def locked(settings: Settings) -> Lock:
-    """Take the lock of the settings' database.
+def locked(settings: Settings) -> Lock | None:
+    """Take the lock of the settings' database; None for PostgreSQL, where any number of processes may write.
 
     Raises:
         LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
     """
     file = dialects.database_file(database_url(settings))
     if file is None:
-        raise LedgerUnusable("the database must be a file")
+        return None
     if not file.parent.is_dir():
         raise LedgerUnusable(f"cannot use the database {file}: there is no folder {file.parent}")
     lock = Lock(file)

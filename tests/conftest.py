@@ -7,11 +7,14 @@ import shutil
 import sqlite3
 import threading
 import time
+import uuid
 from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import postgresql
+import psycopg
 import pytest
 import structlog
 
@@ -20,6 +23,7 @@ from flowhooks.app import App
 from flowhooks.intake import Answer, CallBack
 from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.tables import metadata
 from flowhooks.settings import (
     AlertsSettings,
     HttpSettings,
@@ -45,6 +49,24 @@ PATIENCE = 20.0
 """Seconds for which something that must happen is waited for, on machines that are busy."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the tests of what only one database has on the other one."""
+    items[:] = [item for item in items if _database(item) not in _other_databases(item)]
+
+
+def _database(item: pytest.Item) -> str | None:
+    """The database that a test runs on; None if it is no matter."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("house") if callspec else None
+
+
+def _other_databases(item: pytest.Item) -> list[str]:
+    """The databases that a test is not about."""
+    if item.get_closest_marker("sqlite"):
+        return ["postgresql"]
+    return ["sqlite"] if item.get_closest_marker("postgresql") else []
+
+
 def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
     """Wait until `condition` gives something true, and return that; fail the test if it never does."""
     deadline = time.monotonic() + seconds
@@ -67,7 +89,8 @@ def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
 class Flow:
     """A started `App`, with what tests ask of it."""
 
-    def __init__(self, app: App, clock: HandClock, file: Path) -> None:
+    def __init__(self, app: App, clock: HandClock, file: Path, url: str = "") -> None:
+        self.url = url
         self.app = app
         self.clock = clock
         self.file = file
@@ -91,6 +114,11 @@ class Flow:
             CallBack(source=source, kind=kind, flow_instance_id=instance, body=whole, text=json.dumps(whole)),
             wait=wait,
         )
+
+    @property
+    def address(self) -> str:
+        """The URL of its database."""
+        return self.url or f"sqlite:///{self.file}"
 
     def advance(self, seconds: float) -> None:
         """Move the clock, and have the runner look."""
@@ -124,7 +152,11 @@ class Flow:
         return [stored.event.id for stored in self.app.ledger.page(EventFilter(**wanted), limit=10_000)]
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What another connection to the same file reads or writes."""
+        """What another connection to the same database reads or writes."""
+        if self.url:
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                found = connection.execute(statement.replace("?", "%s"), values)
+                return found.fetchall() if found.description else []
         with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
             return connection.execute(statement, values).fetchall()
 
@@ -132,6 +164,15 @@ class Flow:
     def locked(self, *, timeout: float | None = None) -> Iterator[None]:
         """Keep the database locked against every write; who writes meanwhile gives up after `timeout` seconds."""
         before, self.app.ledger.timeout = self.app.ledger.timeout, timeout or self.app.ledger.timeout
+        if self.url:
+            with psycopg.connect(self.url) as connection:
+                connection.execute("LOCK TABLE events, deliveries, attempts, counters IN EXCLUSIVE MODE")
+                try:
+                    yield
+                finally:
+                    connection.rollback()
+                    self.app.ledger.timeout = before
+            return
         with closing(sqlite3.connect(self.file, timeout=PATIENCE, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -149,12 +190,18 @@ class Flow:
 class House:
     """Starts and restarts `App`s on one database file."""
 
-    def __init__(self, folder: Path, clock: HandClock) -> None:
+    def __init__(self, folder: Path, clock: HandClock, url: str = "") -> None:
+        self.url = url
         self.folder = folder
         self.clock = clock
         self.file = folder / "flowhooks.db"
         self.check_books = True
         self._flows: list[Flow] = []
+
+    @property
+    def address(self) -> str:
+        """The URL of its database."""
+        return self.url or f"sqlite:///{self.file}"
 
     def settings(self, *, allow: tuple[str, ...] = ("none",), **given: Any) -> Settings:
         """Settings for the database of this house, without the plugins that happen to be installed."""
@@ -170,7 +217,7 @@ class House:
         ):
             if name in given:
                 sections[name] = section(**given.pop(name))
-        return Settings(database=str(self.file), plugins_allow=allow, **sections, **given)
+        return Settings(database=self.url or str(self.file), plugins_allow=allow, **sections, **given)
 
     def open(
         self,
@@ -185,7 +232,7 @@ class House:
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
         settings = self.settings(allow=tuple(objects) or ("none",), plugins=sections or {}, **given)
         app = App(settings, clock=self.clock, objects=objects, environ=environ)
-        flow = Flow(app, self.clock, self.file)
+        flow = Flow(app, self.clock, self.file, self.url)
         self._flows.append(flow)
         if start:
             app.start()
@@ -200,8 +247,8 @@ class House:
         for flow in self._flows:
             if not flow.closed:
                 assert flow.close(), "something was still running at the end"
-        if self.check_books and self.file.exists():
-            reader = Reader(f"sqlite:///{self.file}")
+        if self.check_books and (self.url or self.file.exists()):
+            reader = Reader(self.address)
             try:
                 assert reader.balance().trouble == []
                 assert reader.quick_check() is None
@@ -223,11 +270,40 @@ def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL that is thrown away at the end."""
+    with postgresql.server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_ledger(postgresql_server: postgresql.Server) -> Iterator[str]:
+    """A ledger on PostgreSQL, shared by all tests that change no tables."""
+    name = f"flowhooks_{uuid.uuid4().hex}"
+    url = postgresql_server.make(name)
+    upgrade(url)
+    yield url
+    postgresql_server.drop(name)
+
+
 @pytest.fixture
-def house(tmp_path: Path, clock: HandClock, new_database: Path) -> Iterator[House]:
+def postgresql_url(postgresql_ledger: str) -> str:
+    """A ledger on PostgreSQL with nothing in it."""
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    with psycopg.connect(postgresql_ledger, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {names}")
+    return postgresql_ledger
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def house(request, tmp_path: Path, clock: HandClock, new_database: Path) -> Iterator[House]:
     """Where `App`s are opened; all are closed at the end, and the books are checked."""
-    house = House(tmp_path, clock)
-    shutil.copy(new_database, house.file)
+    if request.param == "postgresql":
+        house = House(tmp_path, clock, request.getfixturevalue("postgresql_url"))
+    else:
+        house = House(tmp_path, clock)
+        shutil.copy(new_database, house.file)
     yield house
     house.end()
 

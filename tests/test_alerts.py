@@ -408,6 +408,7 @@ def test_deliveries_that_wait_too_long(watch, listener):
     assert (listener.alerts[0].count, listener.alerts[0].event_id) == (2, late)
 
 
+@pytest.mark.sqlite
 def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin):
     """They are waited for an hour from the start without it on, then told, and over when it is back."""
     watch().flow.take("i1", wait=0)
@@ -427,6 +428,7 @@ def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin)
     assert [row[-1] for row in watched.rows()] == [1, 1]
 
 
+@pytest.mark.sqlite
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
     """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""
     watch().flow.take("i1", wait=0)

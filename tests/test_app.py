@@ -30,6 +30,7 @@ def names(logged):
     return [entry["event"] for entry in logged]
 
 
+@pytest.mark.sqlite
 def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
     """When a plugin is gone at the next start, events are routed to it as before, and run when it is back."""
     runs = []
@@ -47,6 +48,7 @@ def test_a_missing_handler_still_gets_its_deliveries(house, listens, logged):
     assert names(logged).count("handler_missing") == 1
 
 
+@pytest.mark.sqlite
 def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listens, make_plugin, logged):
     """A plugin that fails to load is as one that is missing: what is for it waits until it is mended."""
     runs = []
@@ -68,6 +70,7 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listen
     assert runs == [1]
 
 
+@pytest.mark.sqlite
 def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(house, listens):
     """What cannot run is not begun: after a replay it waits, without a time, for its handler."""
 
@@ -85,6 +88,7 @@ def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(hou
     again.settled(event_id, State.SUCCEEDED, attempt=2)
 
 
+@pytest.mark.sqlite
 def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
     """A handler that the ledger has no record of is neither loaded nor missed; what is replayed is not left running."""
 
@@ -104,6 +108,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
     assert "no plugin" in standing.error
 
 
+@pytest.mark.sqlite
 def test_one_process_serves_a_database(house, listens):
     """A second one on the same file is refused, with who has it, and does not disturb the first."""
     flow = house.open(listens(nothing))
@@ -118,6 +123,7 @@ def test_one_process_serves_a_database(house, listens):
     assert house.open(listens(nothing)).take("i2").status == "done"
 
 
+@pytest.mark.sqlite
 def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
     """Under another name the file is in use all the same."""
     house.open(listens(nothing))
@@ -127,6 +133,7 @@ def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
         App(Settings(database=str(link), plugins_allow=("none",)))
 
 
+@pytest.mark.sqlite
 def test_the_lock_file_is_the_owners_alone(house):
     """Only its owner may read the file that tells how to administer the server, and others read who it is there."""
     flow = house.open()
@@ -136,6 +143,7 @@ def test_the_lock_file_is_the_owners_alone(house):
     assert lock.holder().admin == "http://127.0.0.1:1"
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("prepare", "error"),
     [
@@ -212,6 +220,7 @@ def test_closing_twice_is_harmless(house, listens):
     assert flow.close() is True
 
 
+@pytest.mark.sqlite
 def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
     """Even if the database cannot be written at the end, the lock is let go."""
     flow = house.open(listens(nothing))
@@ -289,7 +298,7 @@ def test_a_reader_may_look_beside_a_server(house, listens):
     """What only looks needs no lock."""
     flow = house.open(listens(nothing))
     flow.take()
-    reader = Reader(f"sqlite:///{house.file}")
+    reader = Reader(house.address)
     try:
         assert reader.balance().balanced
     finally:

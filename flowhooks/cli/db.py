@@ -40,11 +40,12 @@ def upgrade_command(settings: Settings) -> None:
     try:
         before, after = upgrade(url)
     finally:
-        lock.release()
-    file = dialects.database_file(url)
+        if lock is not None:
+            lock.release()
+    name = dialects.shown(url)
     if before is None:
-        output.line(f"Made {file}, with its tables at version {after}.")
+        output.line(f"Made {name}, with its tables at version {after}.")
     elif before == after:
-        output.line(f"{file} was at version {after} already; nothing was changed.")
+        output.line(f"{name} was at version {after} already; nothing was changed.")
     else:
-        output.line(f"Upgraded {file} from version {before} to {after}.")
+        output.line(f"Upgraded {name} from version {before} to {after}.")

@@ -91,7 +91,7 @@ def _known(settings: Settings) -> list[KnownHandler]:
     """What the ledger remembers; nothing where there is none yet, and a word of it where it cannot be read."""
     url = database_url(settings)
     file = dialects.database_file(url)
-    if file is None or not file.exists():
+    if file is not None and not file.exists():
         return []
     try:
         reader = Reader(url)

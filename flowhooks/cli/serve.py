@@ -146,7 +146,7 @@ def _leave(code: int) -> None:
 def _facts(app: App) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
-        "database": str(dialects.database_file(database_url(app.settings))),
+        "database": dialects.shown(database_url(app.settings)),
         "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
         "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
         "handlers": len(app.plugins.handlers),

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import update
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, migrating, running
+from flowhooks.ledger import dialects, known, liveness, migrating, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.reader import Reader, naming
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
-from flowhooks.ledger.tables import processes
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -35,39 +35,58 @@ __all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Sett
 
 T = TypeVar("T")
 
+log = structlog.get_logger(__name__)
+
 
 class Ledger(Reader):
     """The ledger for the one process that writes. The caller holds the lock.
 
     Args:
-        url: the database; its tables are brought up to this version.
+        url: the database. SQLite's tables are brought up to this version; PostgreSQL's must be.
         runner: is told, within the transactions, what may run.
         clock: time and ids.
         queue: how much work may queue before more is refused.
         timeout: seconds that a piece of work may take until it is durable.
+        stale_after: seconds without a sign of life after which the others take a process for dead.
 
     Attributes:
+        beat_every: seconds between this process's signs of life.
         timeout: as given.
         process: this process's id in the ledger.
         upgraded_from: the migration that the database stood at; None for a new one.
+        shared: whether other processes may use the database, too.
 
     Raises:
+        LedgerOutdated: a database that is shared is empty or of an older version.
         LedgerUnusable: the database cannot be opened or written, is no ledger, or is of a newer version.
     """
 
-    def __init__(self, url: str, *, runner: Runner, clock: Clock, queue: int = 10_000, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        runner: Runner,
+        clock: Clock,
+        queue: int = 10_000,
+        timeout: float = 5.0,
+        stale_after: float = 30.0,
+    ) -> None:
+        self._stale_after = stale_after
+        self.beat_every = stale_after / liveness.BEATS
         self.process = clock.new_id()
         self._clock = clock
         self.timeout = timeout
         self._writing = dialects.open_engine(url, writing=True)
         try:
             with naming(url):
-                self.upgraded_from, _head = migrating.upgrade(self._writing)
+                self.upgraded_from = self._brought_up(url)
             super().__init__(url)
         except LedgerUnusable:
             self._writing.dispose()
             raise
         self._url = url
+        self.shared = dialects.is_shared(url)
+        self._beaten = time.monotonic()
         self._runner = runner
         self._accepting = Accepting(runner=runner, process=self.process)
         self._settling = Settling(runner=runner)
@@ -79,18 +98,24 @@ class Ledger(Reader):
             self.close()
             raise
 
+    def _brought_up(self, url: str) -> str | None:
+        """Bring the tables up to this version; where other processes may be at work on them, only see that they are."""
+        if not dialects.is_shared(url):
+            return migrating.upgrade(self._writing)[0]
+        with self._writing.connect() as connection:
+            migrating.check(connection)
+        return migrating.HEAD
+
     def _signed_on(self, transaction: Transaction) -> None:
-        transaction.connection.execute(
-            dialects.insert(processes).values(
-                id=self.process, host=socket.gethostname(), pid=os.getpid(), started_at=self._clock.now()
-            )
-        )
+        liveness.sign_on(transaction, self.process, host=socket.gethostname(), pid=os.getpid(), now=self._clock.now())
+        self._beaten = time.monotonic()
 
     def close(self) -> None:
         """Commit what was submitted, sign off, let go of the database."""
-        signed_off = update(processes).where(processes.c.id == self.process).values(stopped_at=self._clock.now())
         with suppress(Unavailable):  # full, or closed already
-            self._writer.submit(run, lambda transaction: transaction.connection.execute(signed_off))
+            self._writer.submit(
+                run, lambda transaction: liveness.sign_off(transaction, self.process, self._clock.now())
+            )
         self._writer.close()
         super().close()
         self._writing.dispose()
@@ -133,6 +158,7 @@ class Ledger(Reader):
         Raises:
             Unavailable: it was not taken; calling again is safe.
         """
+        self._show_life()
         told = None if then is None else lambda ticket: then(ticket.peek())
         ticket = self._writer.submit(self._accepting, new, told)
         return lambda timeout: self._result(ticket, timeout)
@@ -143,6 +169,7 @@ class Ledger(Reader):
         Raises:
             Unavailable: it could not be begun in time, or failed; nothing is marked.
         """
+        self._show_life()
         # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
         ticket = self._writer.submit(running.claim, Claim(queued, self.process, self._clock.now()))
         return self._result(ticket, certain=True)
@@ -231,13 +258,17 @@ class Ledger(Reader):
             now = self._clock.now()
             known.remember(transaction, loaded, now)
             here = {handler.id for handler in loaded}
-            known.shelve(transaction, here, now)
+            # Where the ledger is shared, another process may have what is missing here.
+            (known.wake if self.shared else known.shelve)(transaction, here, now)
             return [one for one in known.known(transaction.connection) if one.id not in here]
 
         return self._at_start(met)
 
     def recover(self, *, absent: Collection[str] = ()) -> dict[Any, int]:
-        """Settle as lost what earlier processes left running; how many went where.
+        """Settle as lost what processes that do not live any more left running; how many went where.
+
+        On SQLite that is every other process, for only one has the database at a time; where it is shared, those
+        that ended or have been silent for too long.
 
         Args:
             absent: ids of handlers that are not loaded: their deliveries wait for them.
@@ -245,11 +276,41 @@ class Ledger(Reader):
         Raises:
             LedgerUnusable: the database cannot be written.
         """
-        return self._at_start(
-            lambda transaction: running.recover(
-                transaction, self._settling, self._clock.now(), chance=self._clock.chance, absent=absent
+
+        def recovered(transaction: Transaction) -> dict[Any, int]:
+            now = self._clock.now()
+            if self.shared:
+                liveness.bury(transaction, now, stale_after=self._stale_after)
+            living = liveness.living(transaction) if self.shared else ()
+            return running.recover(
+                transaction, self._settling, now, chance=self._clock.chance, living=living, absent=absent
             )
+
+        return self._at_start(recovered)
+
+    def beat(self) -> None:
+        """Say that this process lives; if the others took it for dead meanwhile, go on as a new one.
+
+        Raises:
+            Unavailable: it could not be said; what is not said for long ends this process in the others' eyes.
+        """
+        self.write(self._live, certain=False)
+
+    def _show_life(self) -> None:
+        """Before anything is begun: a process that was stopped for long may have been taken for dead."""
+        if self.shared and time.monotonic() - self._beaten > self._stale_after - self.beat_every:
+            self.beat()
+
+    def _live(self, transaction: Transaction) -> None:
+        if liveness.beat(transaction, self.process):
+            self._beaten = time.monotonic()
+            return
+        log.error(
+            "taken_for_dead", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"
         )
+        self.process = self._clock.new_id()
+        self._accepting.process = self.process
+        self._signed_on(transaction)
 
     def _at_start(self, function: Callable[[Transaction], T]) -> T:
         """Write what must be written before anything else, however much it is.

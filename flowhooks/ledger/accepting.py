@@ -114,7 +114,7 @@ class Accepting:
 
     def __init__(self, *, runner: Runner, process: str) -> None:
         self._runner = runner
-        self._process = process
+        self.process = process
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
@@ -140,7 +140,7 @@ class Accepting:
             return stored
         fresh = [item for item in items if item.event.id in stored]
         self._store(transaction, fresh)
-        count(transaction, "accepted", self._process, len(fresh))
+        count(transaction, "accepted", self.process, len(fresh))
         return stored
 
     def _store(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
@@ -169,7 +169,7 @@ class Accepting:
         )
         begun = [one for one in queued if one.delivery_id in reserved]
         if begun:
-            begin(transaction, [Claim(one, self._process, items[0].now) for one in begun])
+            begin(transaction, [Claim(one, self.process, items[0].now) for one in begun])
         if len(begun) < len(queued):
             rest = [one for one in queued if one.delivery_id not in reserved]
             self._runner.enqueue(transaction, rest, items[0].now)

@@ -164,7 +164,11 @@ def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
 
 
 _GROUP: Final = (events.c.callback_class, events.c.process_definition_key)
-_NEXT_GROUP: Final = select(*_GROUP, events.c.id, events.c.received_at).order_by(*_GROUP, events.c.received_at).limit(1)
+_NEXT_GROUP: Final = (
+    select(*_GROUP, events.c.id, events.c.received_at)
+    .order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
+    .limit(1)
+)
 
 
 def wanting(connection: Connection, before: int, *, most: int) -> tuple[list[Wanting], bool]:

@@ -6,9 +6,11 @@ It must not know what the tables mean.
 from __future__ import annotations
 
 import sqlite3
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Engine,
     Integer,
@@ -19,14 +21,15 @@ from sqlalchemy import (
     column,
     create_engine,
     event,
-    func,
-    literal_column,
     select,
-    type_coerce,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import to_instance
 
 from flowhooks.errors import LedgerUnusable
 
@@ -43,26 +46,52 @@ CHECKPOINT_PAGES: Final = 4000
 """Pages in the log after which it is copied into the file, 16 MB: the hot ends of the indexes are copied once for many
 call-backs. SQLite's own 1,000 copies them every few hundred."""
 BUSY_SECONDS: Final = 5.0
+_POSTGRESQL: Final = "postgresql"
 
 
 def open_engine(url: str, *, writing: bool) -> Engine:
     """An engine for the ledger's database.
 
     Args:
-        url: `sqlite:///…`.
+        url: `sqlite:///…` or `postgresql://…`.
         writing: one connection whose transactions write at once and are durable when they have committed
-            (`synchronous=FULL`: a power cut loses nothing that was acknowledged); else several that can
-            only read.
+            (`synchronous=FULL`, `synchronous_commit=on`: a power cut loses nothing that was acknowledged); else
+            several that can only read, each of whose transactions sees one moment.
 
     Returns:
         The engine. Nothing is opened yet.
     """
-    readers = {"pool_size": 4, "max_overflow": 4, "pool_timeout": BUSY_SECONDS}
+    parsed = make_url(url)
+    pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
+    pool |= {"pool_size": 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    if parsed.get_backend_name() == _POSTGRESQL:
+        return _open_postgresql(parsed, pool, writing=writing)
+    return _open_sqlite(url, pool, writing=writing)
+
+
+def _open_postgresql(url: URL, pool: dict[str, Any], *, writing: bool) -> Engine:
+    options = "-c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8"
+    if writing:
+        # Whoever waits for a row that another process holds gives up in time to be answered 503.
+        options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)} -c idle_in_transaction_session_timeout=60s"
+    else:
+        options += " -c default_transaction_read_only=on"
+    if find_spec("psycopg") is None:
+        raise LedgerUnusable("PostgreSQL needs a driver: pip install 'flowhooks[postgresql]'")
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
+        pool_pre_ping=not writing,
+        connect_args={"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
+        **pool,
+    )
+
+
+def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
     engine = create_engine(
         url,
-        poolclass=QueuePool,
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS, "isolation_level": None},
-        **({"pool_size": 1, "max_overflow": 0, "pool_timeout": BUSY_SECONDS} if writing else readers),
+        **pool,
     )
 
     @event.listens_for(engine, "connect")
@@ -84,14 +113,22 @@ def open_engine(url: str, *, writing: bool) -> Engine:
     return engine
 
 
+def is_shared(url: str) -> bool:
+    """Whether several processes, on any machines, may use this database at once."""
+    return make_url(url).get_backend_name() == _POSTGRESQL
+
+
 def write_ahead(engine: Engine) -> None:
     """Have a database write to a log ahead of its file, so that readers and the writer do not wait for each other.
 
     Not done on opening, for it changes the file, which may turn out to be none of ours. The file remembers it.
+    PostgreSQL always does.
 
     Raises:
         LedgerUnusable: the folder's file system does not allow that.
     """
+    if engine.dialect.name == _POSTGRESQL:
+        return
     with engine.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         try:
@@ -103,11 +140,112 @@ def write_ahead(engine: Engine) -> None:
 
 
 def database_file(url: str) -> Path | None:
-    """The file that an URL names, or None for a database that is no file."""
+    """The file that an URL names; None for a database that is no file of ours."""
     from pathlib import Path  # noqa: PLC0415 (keeps start-up light where it is not asked)
 
-    name = make_url(url).database
-    return Path(name) if name else None
+    parsed = make_url(url)
+    return Path(parsed.database) if parsed.database and parsed.get_backend_name() != _POSTGRESQL else None
+
+
+class _Items(FunctionElement[Any]):
+    """The elements of a JSON array, given as text, as rows with the one column `value`."""
+
+    name = "items"
+    inherit_cache = True
+
+
+class _Scalars(_Items):
+    """The same of an array of strings, which are then no JSON any more."""
+
+    inherit_cache = True
+
+
+@compiles(_Items)
+def _json_each(element: _Items, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(_Items, _POSTGRESQL)
+def _json_array_elements(element: _Items, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS json))"
+
+
+@compiles(_Scalars, _POSTGRESQL)
+def _json_array_elements_text(element: _Items, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
+
+
+class Now(FunctionElement[int]):
+    """The database's own time, in microseconds since 1970: the same for all who share it, whatever their clocks say."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(Now)
+def _sqlite_now(_element: Now, _compiler: Any, **_options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+@compiles(Now, _POSTGRESQL)
+def _postgresql_now(_element: Now, _compiler: Any, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+class _Place(ColumnElement[Any]):
+    """One element of a JSON array, as a value of the database's own."""
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012 (SQLAlchemy's own way of saying what makes two of them the same)
+        ("array", InternalTraversal.dp_clauseelement),
+        ("place", InternalTraversal.dp_plain_obj),
+        ("type", InternalTraversal.dp_type),
+    ]
+
+    def __init__(self, array: ColumnElement[Any], place: int, kind: Any) -> None:
+        self.array, self.place, self.type = array, place, to_instance(kind)
+
+    @property
+    def _from_objects(self) -> Any:
+        return self.array._from_objects  # noqa: SLF001 (SQLAlchemy asks this of every element made of others)
+
+
+@compiles(_Place)
+def _json_extract(element: _Place, compiler: Any, **options: Any) -> str:
+    return f"json_extract({compiler.process(element.array, **options)}, '$[{element.place}]')"
+
+
+@compiles(_Place, _POSTGRESQL)
+def _cast(element: _Place, compiler: Any, **options: Any) -> str:
+    kind = compiler.dialect.type_compiler_instance.process(element.type)
+    return f"CAST({compiler.process(element.array, **options)} ->> {element.place} AS {kind})"
+
+
+class _Unlimited(ColumnElement[int]):
+    """A LIMIT that limits nothing, but keeps SQLite from flattening the query."""
+
+    inherit_cache = True
+    _traverse_internals = ()  # type: ignore[assignment]  # nothing makes two of them differ
+    type = Integer()
+
+
+@compiles(_Unlimited)
+def _all_rows(_element: _Unlimited, _compiler: Any, **_options: Any) -> str:
+    return "-1"
+
+
+@compiles(_Unlimited, _POSTGRESQL)
+def _null(_element: _Unlimited, _compiler: Any, **_options: Any) -> str:
+    return "NULL"
+
+
+def shown(url: str) -> str:
+    """What to call a database in a sentence: its file, or its server and name without user and password."""
+    if file := database_file(url):
+        return str(file)
+    parsed = make_url(url)
+    host = parsed.host or parsed.query.get("host", "")
+    return f"{parsed.database} on {host or 'this machine'}"
 
 
 def rows(name: str, **columns: Any) -> Subquery:
@@ -119,25 +257,24 @@ def rows(name: str, **columns: Any) -> Subquery:
         name: of the parameter and of the table.
         **columns: each column's SQLAlchemy type, in the order of the inner arrays.
     """
-    array = func.json_each(bindparam(name, type_=Text)).table_valued("key", "value", name=f"{name}_json")
-    # The LIMIT keeps SQLite from flattening the query, which would render each row once for each column.
-    values = select(array.c.value).limit(-1).subquery(f"{name}_values")
+    array = _Items(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_json")
+    # Flattened, SQLite would render each row once for each column.
+    values = select(array.c.value).limit(_Unlimited()).subquery(f"{name}_values")
     picked: list[ColumnElement[Any]] = [
-        type_coerce(func.json_extract(values.c.value, literal_column(f"'$[{place}]'")), kind).label(called)
-        for place, (called, kind) in enumerate(columns.items())
+        _Place(values.c.value, place, kind).label(called) for place, (called, kind) in enumerate(columns.items())
     ]
     return select(*picked).subquery(name)
 
 
-def keys(name: str, kind: Any = Text) -> Any:
-    """A batch of single values inside a statement, for `IN`: the parameter `name` takes a JSON array."""
-    array = func.json_each(bindparam(name, type_=Text)).table_valued(column("value", kind), name=f"{name}_json")
+def keys(name: str) -> Any:
+    """A batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array."""
+    array = _Scalars(bindparam(name, type_=Text)).table_valued(column("value", Text), name=f"{name}_json")
     return select(array.c.value)
 
 
-def insert(table: Table) -> sqlite.Insert:
-    """An INSERT that can say what to do about rows that are there already."""
-    return sqlite.insert(table)
+def insert(table: Table) -> postgresql.Insert:
+    """An INSERT that can say what to do about rows that are there already; both databases say it alike."""
+    return postgresql.insert(table)
 
 
 def library_version() -> str:
@@ -152,6 +289,8 @@ def plain(error: SQLAlchemyError) -> str:
 
 def quick_check(engine: Engine) -> str | None:
     """What the database says is wrong with its own file, in one line, or None."""
+    if engine.dialect.name == _POSTGRESQL:
+        return None
     with engine.connect() as connection:
         answer = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
     return None if answer == "ok" else " ".join(str(answer).split())
@@ -159,13 +298,16 @@ def quick_check(engine: Engine) -> str | None:
 
 __all__ = [
     "Integer",
+    "Now",
     "database_file",
     "insert",
+    "is_shared",
     "keys",
     "library_version",
     "open_engine",
     "plain",
     "quick_check",
     "rows",
+    "shown",
     "write_ahead",
 ]

@@ -97,6 +97,15 @@ def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[
     return frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
 
 
+def wake(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+    """Let what waits for a loaded handler run."""
+    shelved = (deliveries.c.state == State.WAITING.value) & deliveries.c.due_at.is_(None)
+    is_here = deliveries.c.handler.in_(dialects.keys("here"))
+    transaction.connection.execute(
+        update(deliveries).where(shelved, is_here).values(due_at=now), {"here": json.dumps(list(loaded))}
+    )
+
+
 def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
 
@@ -104,13 +113,11 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     cost nothing. The same goes for an *unknown* one that nobody can be asked about; a loaded handler that can
     tell, perhaps since its plugin was mended, is asked.
     """
+    loaded = list(loaded)
+    wake(transaction, loaded, now)
     connection = transaction.connection
-    here = json.dumps(list(loaded))
+    here = json.dumps(loaded)
     waiting = deliveries.c.state == State.WAITING.value
-    is_here = deliveries.c.handler.in_(dialects.keys("here"))
-    connection.execute(
-        update(deliveries).where(waiting, deliveries.c.due_at.is_(None), is_here).values(due_at=now), {"here": here}
-    )
     connection.execute(
         update(deliveries)
         .where(deliveries.c.due_at.is_not(None), waiting, deliveries.c.handler.not_in(dialects.keys("here")))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
 _VERSION_TABLE: Final = "alembic_version"
 _OURS: Final = frozenset({"events", "deliveries", "attempts"})
@@ -67,7 +67,7 @@ def check(connection: Connection) -> None:
     """
     found = revision(connection)
     if found is None:
-        raise LedgerOutdated("it is empty: run `flowhooks db upgrade`, or start the server once")
+        raise LedgerOutdated("it is empty: run `flowhooks db upgrade`")
     if found != HEAD:
         _refuse_newer(found)
         raise LedgerOutdated(f"its tables are at version {found} of {HEAD}: run `flowhooks db upgrade`")

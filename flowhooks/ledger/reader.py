@@ -153,7 +153,7 @@ class Reader:
 @contextmanager
 def naming(url: str) -> Iterator[None]:
     """Have whatever keeps a database from being opened say which one it is."""
-    name = dialects.database_file(url) or "of the settings"
+    name = dialects.shown(url)
     try:
         yield
     except SQLAlchemyError as error:

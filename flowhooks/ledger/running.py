@@ -104,7 +104,9 @@ _RUNNING: Final = (
         handlers.c.retry,
         handlers.c.probes,
     )
+    .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
+    .where(attempts.c.process.not_in(dialects.keys("living")))
     .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
 )
@@ -212,15 +214,22 @@ class Settling:
 
 
 def recover(
-    transaction: Transaction, settling: Settling, now: int, *, chance: Callable[[], float], absent: Collection[str] = ()
+    transaction: Transaction,
+    settling: Settling,
+    now: int,
+    *,
+    chance: Callable[[], float],
+    living: Collection[str] = (),
+    absent: Collection[str] = (),
 ) -> dict[State, int]:
-    """Settle as lost whatever is marked as running: for a start, when every process that ran before is dead.
+    """Settle as lost whatever is marked as running by a process that does not live.
 
     Args:
         transaction: the open transaction.
         settling: records it.
         now: microseconds since 1970.
         chance: draws a random number from 0 up to 1, for the jitter.
+        living: ids of the processes that live.
         absent: ids of handlers that are not loaded: their deliveries wait for them.
 
     Returns:
@@ -228,7 +237,7 @@ def recover(
         left, *dead* where none is left, *unknown* where it did not declare it.
     """
     settlements = []
-    for row in transaction.connection.execute(_RUNNING).all():
+    for row in transaction.connection.execute(_RUNNING, {"living": json.dumps(list(living))}).all():
         retry = retry_from_json(row.retry)
         error = "the process was killed while this attempt ran: it may or may not have done its work"
         target, due_at = State.UNKNOWN, now if row.probes else None

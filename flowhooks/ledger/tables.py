@@ -155,6 +155,13 @@ processes: Final = Table(
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("stopped_at", BigInteger),
+    Column(
+        "beat_at",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="its last sign of life, by the database's clock",
+    ),
 )
 
 counters: Final = Table(

@@ -59,6 +59,7 @@ class Embedded:
             least), so that a handler that hangs does not stop the others.
         due: reads from the ledger what may run by a time, and how many of a handler at the most.
         clock: tells the time.
+        mine: whether this process has a handler; what is for others is left to those that have them. Default: all.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class Embedded:
         threads: int,
         due: Callable[[int, Callable[[str], int]], list[Queued]],
         clock: Clock,
+        mine: Callable[[str], bool] = lambda _handler: True,
     ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due
         self._clock = clock
+        self._mine = mine
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
         self._begun: deque[Queued] = deque()
@@ -151,6 +154,8 @@ class Embedded:
 
     def _wanted(self, handler: str) -> int:
         """How many rows of a handler to read; those that are here already still wait in the ledger, and come first."""
+        if not self._mine(handler):
+            return 0
         with self._changed:
             line = self._lines.get(handler)
             here = line.here if line else 0
@@ -159,7 +164,7 @@ class Embedded:
     def _offer(self, deliveries: Sequence[Queued]) -> None:
         with self._changed:
             for queued in deliveries:
-                if queued.delivery_id in self._here:
+                if queued.delivery_id in self._here or not self._mine(queued.handler):
                     continue
                 line = self._lines.get(queued.handler)
                 if line is None:
@@ -179,6 +184,8 @@ class Embedded:
                 # As many threads stay free as others have a turn coming.
                 if self._free <= len(self._turns) or self._stopping:
                     break
+                if not self._mine(queued.handler):
+                    continue
                 line = self._lines.get(queued.handler)
                 if line is None:
                     line = self._lines[queued.handler] = _Line()

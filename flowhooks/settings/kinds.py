@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.settings.places import host_and_port, sqlite_url
+from flowhooks.settings.places import database_url, host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -187,18 +187,18 @@ def folder(*, optional: bool = False) -> Kind:
 
 
 def database() -> Kind:
-    """A file of SQLite; its value is never repeated, because a URL may hold a password."""
+    """A file of SQLite or a database of PostgreSQL; its value is never repeated, because a URL may hold a password."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
             raise _wrong("a file's path", value)
         try:
-            sqlite_url(value)
+            database_url(value)
         except ValueError as error:
             raise ValueError(f"must be a file's path: {error}") from None
         return value
 
-    return Kind("a file's path, or sqlite:///path", check)
+    return Kind("a file's path, sqlite:///path, or postgresql://user@host/name", check)
 
 
 def network() -> Kind:

@@ -70,8 +70,8 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def sqlite_url(database: str) -> str:
-    """The URL of a database that is given as a file's path or as `sqlite:///path`.
+def database_url(database: str) -> str:
+    """The URL of a database that is given as a file's path, as `sqlite:///path` or as `postgresql://…`.
 
     Args:
         database: a path, `~` standing for the home folder, or a URL, which is returned as it is.
@@ -80,7 +80,7 @@ def sqlite_url(database: str) -> str:
         A URL for SQLAlchemy; a path has become absolute and is percent-encoded.
 
     Raises:
-        ValueError: it is no file of SQLite; says why, without repeating it, as it may hold a password.
+        ValueError: it is neither; says why, without repeating it, as it may hold a password.
     """
     if ":memory:" in database or database == "sqlite://":
         raise ValueError("nothing in memory would survive a restart: name a file")
@@ -95,7 +95,9 @@ def sqlite_url(database: str) -> str:
     if scheme := _SCHEME.match(database):
         if scheme.group(1) == "sqlite":
             raise ValueError("write three slashes and the path: sqlite:///path")
-        raise ValueError(f"this version keeps its ledger in SQLite, and cannot use {scheme.group(1)}://")
+        if scheme.group(1) != "postgresql":
+            raise ValueError(f"the ledger is kept in SQLite or PostgreSQL: cannot use {scheme.group(1)}://")
+        return database
     try:
         path = Path(database).expanduser()
     except RuntimeError:

@@ -56,13 +56,18 @@ class RunnerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSettings:
-    """When a call-back is told to come again."""
+    """When a call-back is told to come again, and a process taken for dead."""
 
     queue: int = _setting(
         10_000, kinds.whole(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
     )
     timeout: float = _setting(
         5.0, kinds.seconds(0, _DAY), "Seconds that a call-back waits to be stored before it is answered 503."
+    )
+    stale_after: float = _setting(
+        30.0,
+        kinds.seconds(0, _DAY),
+        "On PostgreSQL: seconds without a sign of life after which the other processes take one for dead.",
     )
 
 
@@ -288,9 +293,9 @@ def database_url(settings: Settings) -> str:
     """The URL of the ledger's database, for SQLAlchemy; a bare path has become absolute.
 
     Raises:
-        SettingsError: it is no file of SQLite; the message does not repeat it.
+        SettingsError: it is neither a file of SQLite nor a database of PostgreSQL; the message does not repeat it.
     """
     try:
-        return places.sqlite_url(settings.database)
+        return places.database_url(settings.database)
     except ValueError as error:
         raise SettingsError(f"database: {error}") from None

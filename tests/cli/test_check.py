@@ -177,7 +177,7 @@ def place(tmp_path, new_database):
         ("no folder", "trouble", "there is no folder"),
         ("other's", "trouble", "it is not a flowhooks ledger: it holds other tables (t)"),
         ("newer", "trouble", "it was written by a newer flowhooks"),
-        ("empty", "note", "it is empty: run `flowhooks db upgrade`, or start the server once"),
+        ("empty", "note", "it is empty: run `flowhooks db upgrade`"),
     ],
 )
 def test_databases_that_are_none(findings, place, sort, mark, said):

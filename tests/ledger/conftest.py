@@ -142,3 +142,9 @@ def hands(house, eventually):
     hands = Hands(house.open(start=False))
     hands.flow_until = eventually
     return hands
+
+
+@pytest.fixture
+def hands_of():
+    """A function that gives the hands on another process's ledger."""
+    return Hands

@@ -229,6 +229,7 @@ def test_each_process_counts_for_itself(house, hands):
     assert second.app.ledger.balance().accepted == 2
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_refuses_and_loses_nothing(hands):
     """When the database cannot grow, the answer is Unavailable; with room again all goes on, nothing half there."""
     hands.accept("before", "p:a")

@@ -91,6 +91,7 @@ def test_the_longest_late_of_each_handler(hands):
     assert read(hands, alarming.how_many_late, hands.clock.now() - 61 * SECOND, "p:a") == 2
 
 
+@pytest.mark.sqlite
 def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, listens):
     """A delivery waits for its plugin from the first start without it on, or from when it was stored since."""
 
@@ -257,6 +258,7 @@ def asked(hands):
     return statements
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("place", range(len(LOOKING)))
 def test_a_look_is_steps_down_an_index(hands, asked, place):
     """Neither a table nor a whole index is gone through, and nothing is sorted, however much there is to look at."""
@@ -271,6 +273,7 @@ def test_a_look_is_steps_down_an_index(hands, asked, place):
         assert not any("TEMP B-TREE" in line for line in plan), plan
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("place", [6, 7, 9, 10])
 def test_counting_reads_nothing_but_an_index(hands, asked, place):
     """A million of what is dead or parked are counted without looking at one of them."""
@@ -282,6 +285,7 @@ def test_counting_reads_nothing_but_an_index(hands, asked, place):
     assert {first for _, step, first, *_ in steps if step == "Column"}.isdisjoint(of_tables)
 
 
+@pytest.mark.sqlite
 def test_finding_costs_the_same_with_many_as_with_few(hands, asked, house):
     """What is found again and again takes as many steps of the database with 20,000 that share it as with one."""
     house.check_books = False

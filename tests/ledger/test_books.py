@@ -129,6 +129,7 @@ TAMPERING = {
 }
 
 
+@pytest.mark.sqlite
 def test_tampering_shows(full, tmp_path):
     """Whoever changes rows behind the ledger's back is found out."""
     full.flow.close()

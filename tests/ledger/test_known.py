@@ -34,6 +34,7 @@ def lost(house, listener):
     return answer.event_id
 
 
+@pytest.mark.sqlite
 def test_what_is_loaded_is_remembered(house, listens):
     """The ledger knows what each handler listened to when it was last loaded, and when that was."""
     house.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
@@ -53,6 +54,7 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
     assert [one.selectors.process_keys for one in flow.app.ledger.known()] == [("other",)]
 
 
+@pytest.mark.sqlite
 def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house, listens):
     """At a start without the handler its waiting deliveries are never due; with it they are at once."""
     first = house.open(listens(nothing), start=False)
@@ -81,6 +83,7 @@ def test_a_retry_time_is_kept_while_its_handler_is_there(house, listens):
     assert third.only(event_id).due_at == when == house.clock.now() + 5 * SECOND
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("declared", [{"retry": Retry()}, {"probe": did}], ids=["retry", "probe"])
 def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
     """A delivery that was lost, and whose handler is then missing, is not due until the handler is back."""
@@ -93,6 +96,7 @@ def test_what_a_missing_handler_lost_waits_for_it(house, listens, declared):
     assert [one.probe for one in due(third)] == ["probe" in declared]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("there", [True, False], ids=["without its probe", "missing"])
 def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, listens, there):
     """An *unknown* delivery whose handler has come to lack its probe, or is missing, is not looked at over and over."""
@@ -105,6 +109,7 @@ def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, list
     assert due(third) == []
 
 
+@pytest.mark.sqlite
 def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
     """Who writes a probe because deliveries are *unknown* need only start the server with it."""
     event_id = lost(house, listens(nothing))

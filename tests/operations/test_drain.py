@@ -104,6 +104,7 @@ def test_a_start_goes_through_every_page(house, listens, monkeypatch):
         flow.settled(event_id, State.SUCCEEDED)
 
 
+@pytest.mark.sqlite
 def test_drained_for_a_missing_handler_waits_for_it(house, listens):
     """An event that a known but missing handler wants is its delivery, which waits without a time."""
     ids = parked(house, count=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flowhooks import Retry, State
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.calls import perform
@@ -18,6 +20,7 @@ def due(flow):
     return flow.app.ledger.due(flow.clock.now() + 10**15, lambda _handler: 100)
 
 
+@pytest.mark.sqlite
 def test_what_is_retired_is_known_no_longer(house, listens):
     """Nobody waits for it from the next start on: what only it wanted is parked, and no start misses it."""
     house.open(listens(nothing), start=False).close()
@@ -94,6 +97,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens)
     assert [one.id for one in flow.app.ledger.known()] == ["p:nothing"]
 
 
+@pytest.mark.sqlite
 def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, listens):
     """A replay and a recovery give its deliveries no time: nobody tries to run what nobody has."""
 

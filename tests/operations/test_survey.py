@@ -21,7 +21,7 @@ def failing(event):
 
 def look(flow):
     """The survey of a flow, by plugin."""
-    with closing(Reader(f"sqlite:///{flow.file}")) as reader:
+    with closing(Reader(flow.address)) as reader:
         return {one.name: one for one in survey(flow.app.plugins, reader)}
 
 

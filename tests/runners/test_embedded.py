@@ -256,7 +256,7 @@ def test_stopping_waits_for_what_runs(house, listens, gate):
     closing.join(30)
     assert ended == [True]
     assert gate.runs == ["i0"]
-    assert flow.sql("SELECT state, attempt, count(*) FROM deliveries GROUP BY 1 ORDER BY 1") == [
+    assert flow.sql("SELECT state, attempt, count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1") == [
         ("succeeded", 1, 1),
         ("waiting", 0, 4),
     ]
@@ -358,6 +358,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
     assert "cannot_look_for_work" in {entry["event"] for entry in logged}
 
 
+@pytest.mark.sqlite
 def test_a_full_disk_makes_no_flood(house, listens, eventually, logged):
     """While nothing can be marked, the runner neither spins nor fills the log; with room again all is run, once."""
     runs = Counter()

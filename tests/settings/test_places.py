@@ -121,7 +121,7 @@ def test_urls_stay(url):
 @pytest.mark.parametrize(
     ("database", "says"),
     [
-        ("postgresql://user:hidden@db/flows", "keeps its ledger in SQLite, and cannot use postgresql://"),
+        ("mysql://user:hidden@db/flows", "in SQLite or PostgreSQL: cannot use mysql://"),
         ("postgresql+psycopg://user:hidden@db/flows", r"cannot use postgresql\+psycopg://"),
         ("SQLITE:///hidden.db", "cannot use SQLITE://"),
         ("file://hidden.db", "cannot use file://"),

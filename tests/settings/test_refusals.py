@@ -179,7 +179,7 @@ def test_refused_in_a_source(refused, section, says):
         f"[sources.erp]\ntoken_sha256 = ['{HASH}']\ntoken = '{TOKEN}'",
         f"[sources]\nerp = '{TOKEN}'",
         f"token = '{TOKEN}'",
-        f"database = 'postgresql://flowhooks:{TOKEN}@db/flowhooks'",
+        f"database = 'mysql://flowhooks:{TOKEN}@db/flowhooks'",
         f"plugins = '{TOKEN}'",
     ],
 )

@@ -42,6 +42,10 @@ class Database:
 
     def findings(self) -> Iterator[Finding]:
         """Everything, the file first."""
+        file = dialects.database_file(self._url)
+        if file is None:
+            yield from self._contents(dialects.shown(self._url), runs=True)
+            return
         if is_affected(version := dialects.library_version()):
             yield note(
                 "database",
@@ -49,10 +53,6 @@ class Database:
                 "two processes that write at once can spoil a database; flowhooks lets only one write, so it is safe",
                 "open the file with nothing else that writes while the server runs",
             )
-        file = dialects.database_file(self._url)
-        if file is None:
-            yield trouble("database", "the database must be a file")
-            return
         place = list(_place(file))
         yield from place
         if any(one.mark is Mark.TROUBLE for one in place):
@@ -60,9 +60,9 @@ class Database:
         holder, finding = _holder(file)
         yield finding
         if file.exists():
-            yield from self._contents(file, holder)
+            yield from self._contents(str(file), runs=holder is not None and bool(holder.admin))
 
-    def _contents(self, file: Path, holder: Holder | None) -> Iterator[Finding]:
+    def _contents(self, name: str, *, runs: bool) -> Iterator[Finding]:
         try:
             reader = Reader(self._url)
         except LedgerOutdated as error:
@@ -73,13 +73,13 @@ class Database:
             return
         try:
             if why := reader.quick_check():
-                yield trouble("database", f"{file} is damaged: {why}", "", "stop the server and restore a backup")
+                yield trouble("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
                 return
             self.known = reader.known()
-            self.counts = list(_counts(reader, runs=holder is not None and bool(holder.admin)))
-            yield ok("database", f"{file} is a ledger of this version, and whole")
+            self.counts = list(_counts(reader, runs=runs))
+            yield ok("database", f"{name} is a ledger of this version, and whole")
         except FlowhooksError as error:
-            yield trouble("database", f"{file}: {error}")
+            yield trouble("database", f"{name}: {error}")
         finally:
             reader.close()
 

@@ -1,0 +1,54 @@
+"""Which processes live, by the database's own clock, and the end of those that do not; it must not know what they did.
+
+Where many processes share a ledger, each says every few seconds that it lives. One that has said nothing for long is
+taken for dead by the others. It may come back, having been stopped or cut off: then it goes on under a new id, and
+whatever it still wants to record of the old one's attempts comes too late.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select, update
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import processes
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.writer import Transaction
+
+BEATS: Final = 6
+"""Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
+
+
+def sign_on(transaction: Transaction, process: str, *, host: str, pid: int, now: int) -> None:
+    """Write down that a process begins."""
+    transaction.connection.execute(
+        dialects.insert(processes).values(id=process, host=host, pid=pid, started_at=now, beat_at=dialects.Now())
+    )
+
+
+def sign_off(transaction: Transaction, process: str, now: int) -> None:
+    """Write down that a process has ended; what it left running is found by the next sweep."""
+    transaction.connection.execute(update(processes).where(processes.c.id == process).values(stopped_at=now))
+
+
+def beat(transaction: Transaction, process: str) -> bool:
+    """Say that a process lives; False if the others have taken it for dead meanwhile."""
+    lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
+    return bool(transaction.connection.execute(lives.values(beat_at=dialects.Now())).rowcount)
+
+
+def bury(transaction: Transaction, now: int, *, stale_after: float) -> list[str]:
+    """Write down the end of every process that has given no sign of life for `stale_after` seconds; their ids."""
+    silent = processes.c.beat_at < dialects.Now() - int(stale_after * SECOND)
+    ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
+    return list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
+
+
+def living(transaction: Transaction) -> list[str]:
+    """The ids of the processes that have neither ended nor been taken for dead."""
+    return list(
+        transaction.connection.execute(select(processes.c.id).where(processes.c.stopped_at.is_(None))).scalars()
+    )

@@ -1,0 +1,146 @@
+"""Several real servers on one PostgreSQL: one ledger, whichever of them takes, runs, dies or comes back."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="shared", retry=Retry(attempts=5, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Write down that it was entered; wait as long as the gate is shut."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print(event.flow_instance_id, delivery.attempt, os.getpid(), file=journal, flush=True)
+    gate = pathlib.Path(os.environ["JOURNAL"]).with_name("shut-" + event.flow_instance_id)
+    while gate.exists():
+        time.sleep(0.01)
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+BODY = {"processDefinitionKey": "shared"}
+QUICK = {"ledger__stale_after": 1.5}
+
+
+@pytest.fixture
+def shared(make_site, postgresql_url):
+    """A site whose servers share a ledger on PostgreSQL."""
+    site = make_site()
+    site.database = site.url = postgresql_url
+    site.plugin("p", PLUGIN)
+    return site
+
+
+def entered(site):
+    """(instance, attempt, process) of each time that the handler was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(instance, int(attempt), int(pid)) for instance, attempt, pid in map(str.split, lines)]
+
+
+def shut(site, instance):
+    """Have the handler wait for this instance; opened by removing what is returned."""
+    gate = site.folder / f"shut-{instance}"
+    gate.touch()
+    return gate
+
+
+def standing(site, event_id):
+    """How the one delivery of an event stands."""
+    with site.ledger() as ledger:
+        (one,) = ledger.standings(event_id)
+    return one
+
+
+def test_each_takes_and_runs_once(shared):
+    """Call-backs to either server are stored once, run once, and recognised by the other."""
+    servers = [shared.start(), shared.start()]
+    first = [servers[number % 2].post(f"i{number}", BODY) for number in range(20)]
+    again = [servers[(number + 1) % 2].post(f"i{number}", BODY) for number in range(20)]
+    assert {answer.status for answer in (*first, *again)} == {200}
+    assert [answer.event_id for answer in first] == [answer.event_id for answer in again]
+    assert Counter(instance for instance, _, _ in entered(shared)) == {f"i{number}": 1 for number in range(20)}
+    assert servers[1].post("i0", BODY | {"businessKey": "other"}).status == 409
+    for server in servers:
+        server.stop()
+        server.check_log()
+    assert shared.balance().accepted == 20
+
+
+def test_what_a_killed_server_ran_is_run_by_another(shared):
+    """The other one takes it for dead once it has been silent, and makes the next attempt."""
+    doomed, other = shared.start(**QUICK), shared.start(**QUICK)
+    gate = shut(shared, "i")
+    event_id = doomed.post("i", BODY, Prefer="respond-async").event_id
+    shared.until(lambda _ledger: entered(shared))
+    (_, _, ran_by) = entered(shared)[0]
+    victim, heir = (doomed, other) if ran_by == doomed.process.pid else (other, doomed)
+    victim.kill()
+    gate.unlink()
+    shared.until(lambda ledger: ledger.standings(event_id)[0].state == "succeeded")
+    assert [(attempt, pid) for _, attempt, pid in entered(shared)] == [(1, ran_by), (2, heir.process.pid)]
+    heir.until_logged("recovered", now_waiting=1)
+    heir.stop()
+    shared.balance()
+
+
+def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
+    """SIGSTOP until the others take it for dead, then SIGCONT: its outcome comes too late, and changes nothing."""
+    servers = [shared.start(**QUICK), shared.start(**QUICK)]
+    gate = shut(shared, "i")
+    event_id = servers[0].post("i", BODY, Prefer="respond-async").event_id
+    shared.until(lambda _ledger: entered(shared))
+    (_, _, ran_by) = entered(shared)[0]
+    sleeper, other = sorted(servers, key=lambda server: server.process.pid != ran_by)
+    sleeper.signal(signal.SIGSTOP)
+    shared.until(lambda _ledger: len(entered(shared)) == 2)
+    sleeper.signal(signal.SIGCONT)
+    sleeper.until_logged("taken_for_dead")
+    gate.unlink()
+    sleeper.until_logged("stale_attempt", attempt=1)
+    shared.until(lambda ledger: ledger.standings(event_id)[0].state == "succeeded")
+    assert standing(shared, event_id).attempt == 2
+    assert [pid for _, _, pid in entered(shared)] == [ran_by, other.process.pid]
+    assert sleeper.post("after", BODY).status == 200
+    for server in servers:
+        server.stop()
+    shared.balance()
+
+
+def test_tables_are_made_by_command_only(make_site, postgresql_server):
+    """A server does not change the tables that others may be using; it says which command does."""
+    site = make_site()
+    name = "flowhooks_not_yet"
+    site.database = site.url = postgresql_server.make(name)
+    try:
+        refused = site.run("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", site.url)
+        assert refused.returncode == 1
+        assert "flowhooks db upgrade" in refused.stderr.splitlines()[-1]
+        assert "Traceback" not in refused.stderr
+        made = site.run("db", "upgrade", "--database", site.url)
+        assert made.returncode == 0, made.stderr
+        assert "Made flowhooks_not_yet on" in made.stdout
+        site.start().stop()
+    finally:
+        site.close()
+        postgresql_server.drop(name)
+
+
+def test_commands_write_beside_the_servers(shared):
+    """No lock is held: a command is one more process on the ledger."""
+    server = shared.start()
+    event_id = server.post("i", BODY).event_id
+    listed = shared.run("events", "list", "--database", shared.url, "--json")
+    assert event_id in listed.stdout
+    again = shared.run("events", "replay", event_id, "--again", "--yes", "--database", shared.url)
+    assert again.returncode == 0, again.stderr
+    shared.until(lambda ledger: ledger.standings(event_id)[0].attempt == 2)
+    assert shared.run("verify", "--database", shared.url).returncode == 0
+    checked = shared.run("check", "--database", shared.url, "--plugins-dir", shared.plugins)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    server.stop()

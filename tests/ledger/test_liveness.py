@@ -1,0 +1,110 @@
+"""Processes that share a ledger: signs of life, the end of those that give none, and their coming back."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from flowhooks import Retry, State
+from flowhooks.ledger import dialects
+
+pytestmark = pytest.mark.postgresql
+
+STALE_AFTER = 30.0
+"""Seconds; the default."""
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+@pytest.fixture
+def two(house, listens):
+    """Two processes on one ledger; neither runs anything by itself."""
+    listener = listens(nothing, name="h", retry=Retry(jitter=0))
+    return house.open(listener, start=False), house.open(listener, start=False)
+
+
+def silence(flow, process):
+    """Have a process given no sign of life for longer than it may."""
+    flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", int(2 * STALE_AFTER * 1_000_000), process)
+
+
+def begin(flow, instance="i1"):
+    """A delivery that `flow` has begun."""
+    event_id = flow.take(instance, wait=0).event_id
+    (queued,) = [
+        one
+        for one in flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+        if one.delivery_id == flow.only(event_id).delivery_id
+    ]
+    return event_id, queued, flow.app.ledger.claim(queued)
+
+
+def test_a_start_leaves_alone_what_another_process_runs(two, house, listens):
+    """What a living process runs is not lost because another one starts."""
+    event_id, _, _ = begin(two[0])
+    house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    assert two[1].only(event_id).state is State.RUNNING
+    assert sum(two[1].app.ledger.recover().values()) == 0
+
+
+def test_what_a_silent_process_ran_is_lost(two):
+    """A process without a sign of life is taken for dead: what it ran is retried, by whoever looks."""
+    event_id, _, _ = begin(two[0])
+    silence(two[1], two[0].app.ledger.process)
+    assert two[1].app.ledger.recover() == {State.WAITING: 1, State.DEAD: 0, State.UNKNOWN: 0}
+    assert two[1].only(event_id).state is State.WAITING
+
+
+def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
+    """What it still wants to record of an attempt that others took for lost changes nothing."""
+    event_id, queued, claimed = begin(two[0])
+    silence(two[1], two[0].app.ledger.process)
+    two[1].app.ledger.recover()
+    two[1].clock.advance(3600)
+    (again,) = two[1].app.ledger.due(two[1].clock.now(), lambda _handler: 10)
+    assert two[1].app.ledger.claim(again).attempt == claimed.attempt + 1
+    assert hands_of(two[0]).settle(queued, claimed.attempt) is False
+    assert two[1].only(event_id).state is State.RUNNING
+    assert hands_of(two[1]).settle(again, claimed.attempt + 1) is True
+
+
+def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
+    """Its next sign of life gives it a new id, under which what it begins from then on is safe."""
+    before = two[0].app.ledger.process
+    silence(two[1], before)
+    two[1].app.ledger.recover()
+    two[0].app.ledger.beat()
+    assert two[0].app.ledger.process != before
+    assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["taken_for_dead"]
+    event_id, _, _ = begin(two[0])
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+
+
+def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
+    """Between waking and the next regular sign it neither accepts nor claims under its old id."""
+    before = two[0].app.ledger.process
+    two[0].app.ledger._beaten -= 2 * STALE_AFTER
+    silence(two[1], before)
+    two[1].app.ledger.recover()
+    begin(two[0])
+    assert two[0].app.ledger.process != before
+    assert two[1].sql("SELECT process FROM attempts") == [(two[0].app.ledger.process,)]
+
+
+def test_signs_of_life_are_in_the_databases_time(two):
+    """A machine whose clock is a day off lives as long as any other."""
+    two[0].clock.advance(86_400)
+    two[0].app.ledger.beat()
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
+
+
+def test_it_is_the_same_time_everywhere(two):
+    """The database's clock goes in microseconds since 1970."""
+    with two[0].app.ledger.connection() as connection:
+        told = connection.execute(select(dialects.Now())).scalar_one()
+    ((seconds,),) = two[0].sql("SELECT extract(epoch FROM now())")
+    assert abs(told / 1_000_000 - float(seconds)) < 60

