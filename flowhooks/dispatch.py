@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -266,6 +266,8 @@ class Dispatch:
                 "result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters"
             )
             return None
+        if (conceal := self._plugins.conceal)(text) != text:
+            text = json.dumps(_masked(json.loads(text), conceal))
         return text
 
     def keep_recording(self) -> None:
@@ -336,6 +338,18 @@ def _one_line(error: BaseException) -> str:
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be had: {type(worse).__name__})"
     return " ".join(text.split())
+
+
+def _masked(value: Any, conceal: Callable[[str], str]) -> Any:
+    """`value`, which is out of JSON, with every string masked; numbers are none, whatever their digits."""
+    match value:
+        case str():
+            return conceal(value)
+        case list():
+            return [_masked(one, conceal) for one in value]
+        case dict():
+            return {conceal(name): _masked(one, conceal) for name, one in value.items()}
+    return value
 
 
 def _kept(text: str, most: int) -> str:

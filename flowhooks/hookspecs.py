@@ -49,8 +49,8 @@ def configure(settings: Mapping[str, Any]) -> None:
     if a schema folder of the plugin has one; where either fails the plugin is quarantined, and this is not called.
     Raise to refuse for other reasons: the plugin is then quarantined with the error, and the others run.
 
-    Such strings are secrets: flowhooks masks them in errors and tracebacks of plugins and handlers. What the plugin
-    itself logs or sends is its own care.
+    Such strings are secrets: flowhooks masks them in errors and tracebacks of plugins and handlers, in what handlers
+    return, and in the log, whoever logs. What the plugin itself prints or sends is its own care.
 
     Must not start threads or open connections that a fork would share.
     """

@@ -6,6 +6,7 @@ It must not know what an operation does.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from flowhooks.ledger.lock import Lock
 from flowhooks.operations import Desk, calls
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import database_url
+from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -151,7 +153,7 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
     # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
     reader = Reader(database_url(settings))
     try:
-        logs.configure(level, "text")
+        logs.configure(level, "text", conceal=masking(settings.plugins, os.environ))
         if dry_run:
             desk = _looking_desk(settings, reader)
             yield (lambda name, arguments: calls.perform(desk, name, arguments)), False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from flowhooks.cli.asking import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check import Mark, check, from_settings_error
+from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import Given
@@ -41,6 +43,7 @@ def command(given: Given, *, as_json: bool) -> None:
     logs.configure("critical", "text")  # what is logged of plugins is among the findings
     try:
         settings = given.load()
+        logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
         found = check(settings, lambda: load(settings))
     except SettingsError as error:
         found = from_settings_error(error)

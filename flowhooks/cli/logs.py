@@ -24,7 +24,7 @@ from uuid import UUID
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 LONGEST: Final = 8192
@@ -47,6 +47,8 @@ def configure(
     level: str,
     format: Literal["json", "text"],  # noqa: A002 (the setting's own word)
     stream: TextIO | None = None,
+    *,
+    conceal: Callable[[str], str] = str,
 ) -> None:
     """Send every log record, warning and uncaught exception of this process to one stream, one line each.
 
@@ -58,6 +60,7 @@ def configure(
         format: `"json"`: an object a line, with `time` (UTC), `level`, `logger`, `event`, the values
             of the record and, for an exception, its `traceback`; `"text"`: for people.
         stream: default the standard error.
+        conceal: masks secrets in a text, whoever logs it; default: there are none.
     """
     stream = stream or sys.stderr
     handler = _Lines(stream)
@@ -66,7 +69,7 @@ def configure(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
-                _record,
+                _Record(conceal),
                 _json_line if format == "json" else _TextLine(colors=_wants_colors(stream)),
             ],
         )
@@ -140,31 +143,38 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
     )
 
 
-def _record(_: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
-    """Put what every record has first, then its own values made plain, then the traceback."""
-    record: logging.LogRecord = given.pop("_record")
-    if not given.pop("_from_structlog"):
-        for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
-            given.pop(left_behind, None)
-    error = given.pop("exc_info", None)
-    text = given.pop("traceback") if isinstance(given.get("traceback"), str) else None
-    stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    fields: dict[str, Any] = {
-        "time": stamp.replace("+00:00", "Z"),
-        "level": record.levelname.lower(),
-        "logger": record.name,
-        "event": plain(given.pop("event", "")),
-    }
-    if not isinstance(fields["event"], str):
-        fields["event"] = json.dumps(fields["event"])
-    for name, value in given.items():
-        key = plain(name)
-        fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value)
-    if error:
-        text = structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception") or text
-    if text:
-        fields["traceback"] = _middle_out(text)
-    return fields
+class _Record:
+    """Puts what every record has first, then its own values made plain, then the traceback; masks secrets in them."""
+
+    __slots__ = ("_conceal",)
+
+    def __init__(self, conceal: Callable[[str], str]) -> None:
+        self._conceal = conceal
+
+    def __call__(self, _: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
+        record: logging.LogRecord = given.pop("_record")
+        if not given.pop("_from_structlog"):
+            for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
+                given.pop(left_behind, None)
+        error = given.pop("exc_info", None)
+        text = given.pop("traceback") if isinstance(given.get("traceback"), str) else None
+        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "time": stamp.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": plain(given.pop("event", ""), self._conceal),
+        }
+        if not isinstance(fields["event"], str):
+            fields["event"] = json.dumps(fields["event"])
+        for name, value in given.items():
+            key = plain(name, self._conceal)
+            fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value, self._conceal)
+        if error:
+            text = structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception") or text
+        if text:
+            fields["traceback"] = _middle_out(self._conceal(text))
+        return fields
 
 
 def _json_line(_: Any, __: str, fields: structlog.typing.EventDict) -> str:
@@ -221,10 +231,10 @@ def _middle_out(text: str) -> str:
     return f"{text[:half]}\n… ({len(text) - 2 * half} characters left out) …\n{text[-half:]}"
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, conceal: Callable[[str], str] = str) -> Any:
     """What JSON can hold of `value`, at most `LONGEST` characters of it; never raises, whatever the value does."""
     try:
-        return _Clipper().plain(value, 0)
+        return _Clipper(conceal).plain(value, 0)
     except Exception:  # noqa: BLE001 (a value's own methods may raise anything)
         return f"<{type(value).__name__} that cannot be shown>"
 
@@ -232,9 +242,10 @@ def plain(value: Any) -> Any:
 class _Clipper:
     """Makes one value plain and stops when it has become too long, too deep or goes in a circle."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_conceal", "_left")
 
-    def __init__(self) -> None:
+    def __init__(self, conceal: Callable[[str], str]) -> None:
+        self._conceal = conceal
         self._left = LONGEST
 
     def plain(self, value: Any, depth: int) -> Any:
@@ -267,6 +278,7 @@ class _Clipper:
         return self._clip(repr(value[: LONGEST + 1] if isinstance(value, bytes | bytearray) else value))
 
     def _clip(self, text: str) -> str:
+        text = self._conceal(text)  # before a cut could halve a secret
         if len(text) <= max(self._left, 0):
             self._left -= len(text)
             return text

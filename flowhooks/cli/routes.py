@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import Reader, dialects
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import database_url
+from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from flowhooks.ledger.known import KnownHandler
@@ -45,7 +47,8 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     Exit codes: 0 done; 1 the look-up that was asked for finds nobody, so the event would be parked or refused;
     2 wrong usage.
     """
-    logs.configure("critical", "text")  # plugins that cannot be used are in what is printed
+    # At critical: plugins that cannot be used are in what is printed.
+    logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
     schemas, plugins = load(settings)
     found = lookup(plugins, _known(settings), settings.ignore.process_key)
     if any(value is not None for value in asked.values()):

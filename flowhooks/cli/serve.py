@@ -21,6 +21,7 @@ from flowhooks.cores import gather
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
 from flowhooks.settings import check_binds, database_url
+from flowhooks.settings.secrets import masking
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
 from flowhooks.web.server import Limits, Server
@@ -61,7 +62,7 @@ def command(settings: Settings) -> None:
     What has not started stays stored and is run at the next start.
     """
     check_binds(settings)
-    logs.configure(settings.log.level, settings.log.format)
+    logs.configure(settings.log.level, settings.log.format, conceal=masking(settings.plugins, os.environ))
     sys.setswitchinterval(SWITCH_INTERVAL)
     broken = threading.Event()
     with _Ending() as ending:

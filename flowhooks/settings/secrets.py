@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus
@@ -87,20 +88,39 @@ def resolved(section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, s
 
 def variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The names of the environment variables that secrets in these sections are taken from."""
+    return (name for how, name in _tables(sections) if how == "env")
+
+
+def masking(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Callable[[str], str]:
+    """What masks the secrets of all plugins' sections, as far as they can be had, as `concealing` does.
+
+    Args:
+        sections: the sections `[plugins.NAME]`, by name.
+        environ: the environment, such as `os.environ`.
+    """
+    found = set()
+    for how, name in _tables(sections.values()):
+        with suppress(ValueError):  # whoever loads the plugin says so
+            found.add(_READ[how](name, environ))
+    return concealing(found)
+
+
+def _tables(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """How and under which name each secret of these sections is to be had."""
     for section in sections:
         for value in section.values():
-            yield from _variables(value)
+            yield from _tables_within(value)
 
 
-def _variables(value: Any) -> Iterator[str]:
+def _tables_within(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
-        if (wanted := _wanted(value)) and wanted[0] == "env":
-            yield wanted[1]
+        if wanted := _wanted(value):
+            yield wanted
         for one in value.values():
-            yield from _variables(one)
+            yield from _tables_within(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _variables(one)
+            yield from _tables_within(one)
 
 
 def _wanted(table: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -190,6 +210,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield repr(secret)[1:-1]
     yield ascii(secret)[1:-1]
+    yield repr(secret.encode())[2:-1]
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
     yield quote(secret, safe="")

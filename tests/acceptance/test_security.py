@@ -260,6 +260,51 @@ def test_no_answer_and_no_line_of_the_log_holds_a_secret(post, server, site, ans
     site.balance()
 
 
+LEAKY = """
+import logging, warnings
+from flowhooks import handler, hookimpl
+
+kept = {}
+
+@handler(process_key="leaks")
+def leak(event):
+    logging.getLogger("some.library").warning("POST %s", kept["token"])
+    logging.getLogger("some.library").error("failed", exc_info=ValueError(kept["token"]))
+    warnings.warn(f"the token {kept['token']} is old")
+    return {"used": kept["token"]}
+
+@hookimpl
+def configure(settings):
+    kept.update(settings)
+    logging.getLogger("some.library").warning("configured with %s", settings)
+
+@hookimpl
+def handlers():
+    return [leak]
+"""
+
+
+def test_a_plugins_secret_is_in_no_log_and_in_no_listing(make_site, monkeypatch):
+    """Whatever the plugin logs and returns: neither the log nor a command's answer has the secret of its section."""
+    monkeypatch.setenv("LEAKY_TOKEN", "hunter2-secret")
+    site = make_site()
+    site.plugin("leaky", LEAKY)
+    server = site.start(config='[plugins.leaky]\ntoken = {env = "LEAKY_TOKEN"}\n')
+    answer = server.post("1", {"processDefinitionKey": "leaks"})
+    assert (answer.status, answer.body) == (200, b'{"success": true}')
+    own = {"database": site.database, "plugins_dirs": site.plugins, "plugins_allow": "leaky"}
+    for words in (("events", "show", answer.event_id), ("events", "list"), ("plugins", "show", "leaky"), ("check",)):
+        for form in ((), ("--json",)):
+            ran = site.run(*words, *form, **own)
+            assert ran.returncode == 0, ran.stderr
+            assert "hunter2" not in ran.stdout + ran.stderr, words
+            assert words[0] == "check" or ran.stdout
+    server.stop()
+    assert len([line for line in server.lines if "some.library" in line]) == 3
+    assert any("is old" in line for line in server.lines)
+    assert not [line for line in server.lines if "hunter2" in line]
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
 def test_a_public_bind_without_a_credential_is_refused(make_site, listen):
     """Exit code 2 and a sentence that says what to do; nothing has been touched."""

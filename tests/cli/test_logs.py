@@ -11,12 +11,19 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import structlog
 
+from flowhooks.cli import logs
+from flowhooks.settings.secrets import concealing
+
 LIBRARY = """
 import structlog
+
+from flowhooks.cli import logs
+from flowhooks.settings.secrets import concealing
 log = structlog.get_logger("flowhooks.somewhere")
 def work(value):
     log.info("event_name", key=value)
@@ -292,3 +299,20 @@ def test_broken_pipe():
         os.close(writer)
 
     assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_secrets_are_masked(form, stream, logging_kept):
+    """Wherever they stand in a record, whoever logs it, and before anything is cut."""
+    secret = "hunter2-v\u00e4rde"
+    logs.configure("debug", form, stream, conceal=concealing([secret]))
+    ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")
+    ours.info("sent", to=f"https://me:{secret}@example.com", headers={secret: [secret]}, raw=secret.encode())
+    theirs.info("using %s", secret, extra={"key": Path(secret)})
+    theirs.info("x" * (logs.LONGEST - 3) + secret)
+    theirs.error("failed", exc_info=ValueError(secret))
+    ours.error("failed", traceback="y" * (logs.LONGEST_TRACEBACK // 2 - 3) + secret + "z" * logs.LONGEST_TRACEBACK)
+    said = stream.getvalue()
+    assert "hun" not in said
+    assert "using \u2026" in said or "using \\u2026" in said
+    assert len(said.splitlines()) >= 5

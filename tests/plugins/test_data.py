@@ -235,3 +235,25 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
 
     flow = secretive(lambda secret: None, wrapper=run_handler)
     nowhere(flow, flow.take())
+
+
+def test_a_result_holds_no_secret(secretive, house):
+    """What a handler returns is kept and shown, with `…` in the place of a secret, and is JSON still."""
+    flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
+    (standing,) = flow.take().standings
+    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
+    assert json.loads(attempt.result) == {"sent": ["as …", 3], "…": True}
+    flow.close()
+    for file in house.folder.glob("flowhooks.db*"):
+        assert b"hunter2" not in file.read_bytes()
+
+
+def test_a_number_in_a_result_is_no_secret(house, make_plugin, listens):
+    """A secret of digits is masked in strings, so that what is kept can be read."""
+    plugin = make_plugin(
+        listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None
+    )
+    flow = house.open(plugins={"p": plugin}, sections={"p": {"pin": {"env": "PIN"}}}, environ={"PIN": "4711"})
+    (standing,) = flow.take().standings
+    (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
+    assert json.loads(attempt.result) == {"pin": "…", "number": 47110}

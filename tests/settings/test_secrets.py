@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import load
-from flowhooks.settings.secrets import MOST_BYTES, concealing, place, resolved
+from flowhooks.settings.secrets import MOST_BYTES, concealing, masking, place, resolved
 
 VALUE = "s3cr3t-värde"
 
@@ -196,3 +196,15 @@ def test_masks_of_a_secret_as_it_is_written(write):
 def test_no_secret_is_left(secret, before, after):
     """Whatever the secret is, and whatever it stands between."""
     assert secret not in concealing([secret])(before + secret + after)
+
+
+def test_what_can_be_had_is_masked(tmp_path):
+    """In a mask for whole sections, those secrets that cannot be had are no reason to show the others."""
+    (tmp_path / "token").write_text("from-a-file\n")
+    sections = {
+        "a": {"token": {"env": "NOT_SET"}, "deep": [{"url": {"env": "URL"}}], "file": {"file": "/no/such"}},
+        "b": {"token": {"file": str(tmp_path / "token")}, "plain": "in-the-settings"},
+    }
+    conceal = masking(sections, {"URL": "https://me:secret@example.com", "OTHER": "other-value"})
+    said = "https://me:secret@example.com from-a-file in-the-settings other-value NOT_SET"
+    assert conceal(said) == "… … in-the-settings other-value NOT_SET"

@@ -6,6 +6,7 @@ It must not know what is made of it.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from flowhooks.ledger import Reader, dialects
 from flowhooks.operations.survey import survey
 from flowhooks.settings import database_url
 from flowhooks.settings.kinds import nearest
+from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +51,8 @@ def look(settings: Settings) -> Looked:
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
-    logs.configure("critical", "text")  # what is logged of plugins is in what is printed
+    # At critical: what is logged of plugins is in what is printed.
+    logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
     _, plugins = load(settings)
     ignored = settings.ignore.process_key
     file = dialects.database_file(database_url(settings))
