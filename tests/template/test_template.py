@@ -122,9 +122,10 @@ def test_nothing_is_to_be_mended_by_ruff(baked):
     run(sys.executable, "-m", "ruff", "format", "--check", "--no-cache", cwd=baked.folder)
 
 
-def test_types_are_right(bake, tmp_path, request):
+@pytest.mark.parametrize("name", ["both", "Chinese"])
+def test_types_are_right(name, bake, tmp_path, request):
     """mypy, strict as the package has it, finds nothing in the code nor in the tests."""
-    baked = bake(tmp_path, **ANSWERS["both"])
+    baked = bake(tmp_path, **ANSWERS[name])
     cache = request.config.cache.mkdir("mypy-of-the-template")
     run(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=baked.folder)
 
