@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,10 @@ from flowhooks.settings import Settings, database_url
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from flowhooks.handler import Selectors
+    from flowhooks.ledger.known import KnownHandler
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +51,11 @@ class App:
         objects: plugins given directly, by name, besides those that are found.
         cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
         environ: the environment that plugins' secrets are taken from; default: this process's.
+        run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
+            empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
+
+    Attributes:
+        runs: the ids of the handlers whose deliveries this process runs.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -60,6 +70,7 @@ class App:
         objects: Mapping[str, object] | None = None,
         cores: frozenset[int] = frozenset(),
         environ: Mapping[str, str] | None = None,
+        run: Sequence[str] = ("*",),
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
@@ -71,6 +82,8 @@ class App:
         self._lock = locked(settings)
         try:
             self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
+            loaded = self.plugins.handlers
+            self.runs = frozenset(one for one in loaded if any(fnmatchcase(one, pattern) for pattern in run))
             self._open()
         except BaseException:
             if self._lock is not None:
@@ -115,13 +128,8 @@ class App:
         recovered = self.ledger.recover(absent=self.absent)
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
-        self.router = Router(
-            [
-                *(Candidate(handler.id, handler.selectors) for handler in handlers.values()),
-                *(Candidate(one.id, one.selectors) for one in missing),
-            ],
-            ignore_keys=settings.ignore.process_key,
-        )
+        self._missing = missing
+        self.router = self._routing(missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
         self.notices = Notices(self.plugins)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
@@ -148,15 +156,26 @@ class App:
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
 
+    def _routing(self, missing: Sequence[KnownHandler]) -> Router:
+        """The look-up of the handlers that are loaded, and of those that are only remembered."""
+        return Router(
+            [
+                *(Candidate(handler.id, handler.selectors) for handler in self.plugins.handlers.values()),
+                *(Candidate(one.id, one.selectors) for one in missing),
+            ],
+            ignore_keys=self.settings.ignore.process_key,
+        )
+
     def _has(self, handler: str) -> bool:
         """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""
-        return handler in self.plugins.handlers or not self.ledger.shared
+        return handler in self.runs or not self.ledger.shared
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
         self.notices.start()
         self.alerts.start()
-        self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
+        if self.runs or not self.ledger.shared:
+            self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
         if self.ledger.shared:
             threading.Thread(target=self._live, name="life", daemon=True).start()
@@ -168,11 +187,26 @@ class App:
             try:
                 self.ledger.beat()
                 recovered = self.ledger.recover(absent=self.absent)
+                self._look_at_others()
             except FlowhooksError as error:
                 log.warning("cannot_give_sign_of_life", why=str(error))
                 continue
             if any(recovered.values()):
                 log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+
+    def _look_at_others(self) -> None:
+        """Route from now on to what other processes have loaded meanwhile, too, and no more to what was retired."""
+        with self.ledger.connection() as connection:
+            missing = [one for one in known.known(connection) if one.id not in self.plugins.handlers]
+            absent = known.retired(connection).difference(self.plugins.handlers)
+        if absent != self.absent or _listening(missing) != _listening(self._missing):
+            self._missing, self.absent = missing, absent
+            self.router = self._routing(missing)
+            self.intake.route_by(self.router, absent)
+            self.desk = replace(self.desk, router=self.router, absent=absent)
+            log.info("routes_changed", others=len(missing), retired=len(absent))
+            # What came since the other process looked for what it wants of that, and before now, is parked.
+            self._spawn("drain", self._drain)
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
@@ -242,6 +276,10 @@ class App:
             if self._lock is not None:
                 self._lock.release()
         return all_ended
+
+
+def _listening(handlers: Sequence[KnownHandler]) -> dict[str, Selectors]:
+    return {one.id: one.selectors for one in handlers}
 
 
 def load(

@@ -116,6 +116,15 @@ class Intake:
         self._draining = True
         self._watches.release()
 
+    def route_by(self, router: Router, absent: Collection[str]) -> None:
+        """Route what comes from now on by another look-up.
+
+        Args:
+            router: the look-up.
+            absent: ids of handlers that are known but not loaded.
+        """
+        self._router, self._absent = router, frozenset(absent)
+
     def take(self, call_back: CallBack, *, wait: float) -> Answer:
         """Store a call-back, once for its identity, and wait for its handlers.
 

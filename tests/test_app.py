@@ -13,11 +13,13 @@ import pytest
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
 from flowhooks.errors import IllegalMove, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.intake import CallBack, Status
 from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.replay import replay
+from flowhooks.operations.retire import retire
 from flowhooks.settings import Settings
 
 
@@ -303,3 +305,54 @@ def test_a_reader_may_look_beside_a_server(house, listens):
         assert reader.balance().balanced
     finally:
         reader.close()
+
+
+@pytest.mark.postgresql
+def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, logged, eventually):
+    """It learns of new handlers without a restart, delivers what was parked until then, and forgets retired ones."""
+    quick = {"ledger": {"stale_after": 0.6}}
+    taking = house.open(**quick)
+    early = taking.take(wait=0)
+    assert early.status is Status.PARKED
+    working = house.open(listens(nothing, name="h"), start=False, **quick)
+    eventually(lambda: taking.standings(early.event_id))
+    assert taking.take("i2", wait=0).status is Status.PENDING
+    working.app.start()
+    taking.settled(early.event_id, State.SUCCEEDED)
+    assert working.close()
+    before = taking.app.desk
+    retire(before, ["p:h"])
+    eventually(lambda: taking.app.desk is not before)
+    assert taking.take("i3", wait=0).status is Status.PARKED
+    assert [one["others"] for one in logged if one["event"] == "routes_changed"] == [1, 0]
+
+
+@pytest.mark.postgresql
+def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventually):
+    """Of the handlers that are loaded, those that its patterns mean; without any, none, and no thread is kept."""
+    both = [listens(nothing, name=name) for name in ("one", "other")]
+    objects = {"p": make_plugin(*both)}
+    settings = house.settings(allow=("p",))
+    apps = [App(settings, clock=house.clock, objects=objects, run=run) for run in ((), ("p:o*r",))]
+    try:
+        assert [set(app.runs) for app in apps] == [set(), {"p:other"}]
+        for app in apps:
+            app.start()
+        assert [any(thread.name == "runner" for thread in app._threads) for app in apps] == [False, True]
+        call_back = CallBack(
+            source="default",
+            kind="complete",
+            flow_instance_id="i",
+            body={"processDefinitionKey": "leave"},
+            text='{"processDefinitionKey": "leave"}',
+        )
+        event_id = apps[0].intake.take(call_back, wait=0).event_id
+        eventually(
+            lambda: (
+                {one.handler: one.state for one in apps[0].ledger.standings(event_id)}
+                == {"p:one": State.WAITING, "p:other": State.SUCCEEDED}
+            )
+        )
+    finally:
+        for app in apps:
+            assert app.close(20)

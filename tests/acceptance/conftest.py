@@ -88,9 +88,10 @@ class Answer(NamedTuple):
 
 
 class Server:
-    """One `flowhooks serve` and its log."""
+    """One `flowhooks serve` or `flowhooks worker`, and its log; `ready` is what it logs when it is ready."""
 
-    def __init__(self, command, *, folder, environ):
+    def __init__(self, command, *, folder, environ, ready="serving"):
+        self._ready = ready
         self.records = []
         self.lines = []
         self._news = threading.Condition()
@@ -146,7 +147,7 @@ class Server:
     @property
     def admin(self):
         """(host, port) of the administration listener."""
-        return _place(self.until_logged("serving", within=STARTS)["admin"])
+        return _place(self.until_logged(self._ready, within=STARTS)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
         """One request on a connection of its own."""
@@ -284,6 +285,20 @@ class Site:
         if ready:
             server.until_logged("serving", within=STARTS)
         return server
+
+    def start_worker(self, *words, ready=True, **settings):
+        """Start a worker, with the plugins of the folders that are given."""
+        others = [one.name for one in entry_points(group="flowhooks")]
+        worker = Server(
+            self.command("worker", "--database", self.database, *words),
+            folder=self.folder,
+            environ=self._environ({"plugins_deny": ",".join(others)} | settings),
+            ready="working",
+        )
+        self._servers.append(worker)
+        if ready:
+            worker.until_logged("working", within=STARTS)
+        return worker
 
     def run(self, *words, **settings):
         """Run a command of flowhooks to its end."""

@@ -38,6 +38,7 @@ def test_every_command_is_there():
     """The commands of the reference exist, and no other."""
     assert list(ALL) == [
         ("serve",),
+        ("worker",),
         ("check",),
         ("plugins",),
         ("plugins", "list"),
@@ -100,7 +101,7 @@ def test_wrong_usage_is_said_in_short(run):
         (("events", "list", "--since", "nonsense"), "'nonsense' is not a time"),
         (("events", "list", "--since", "2h", "--until", "3h"), "--since must lie before --until"),
         (("events", "list", "--flow", "\udcff"), "UTF-8"),
-        (("events", "list", "--database", "postgresql://user:secret@host/db"), "postgresql://"),
+        (("events", "list", "--database", "mysql://user:secret@host/db"), "mysql://"),
     ):
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (2, ""), arguments

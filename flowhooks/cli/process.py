@@ -1,0 +1,151 @@
+"""What all commands have in common that go on until they are told to end: signals, listeners, a last word.
+
+It must not know what such a process does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+import structlog
+
+from flowhooks.cores import gather
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import dialects
+from flowhooks.settings import database_url
+from flowhooks.web.server import Limits, Server
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from flowhooks.app import App
+    from flowhooks.settings import Settings
+
+SWITCH_INTERVAL: Final = 0.0002
+"""Seconds between two threads' turns at the interpreter. Python's own 0.005 halves the rate at 32 connections,
+for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
+ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for the end."""
+ADMIN_THREADS: Final = 4
+"""Threads of the listener for administration."""
+LEAVING_GETS: Final = 3.0
+"""Seconds that the interpreter gets to end, and what plugins have it do then."""
+
+log = structlog.get_logger(__name__)
+
+
+def settle_in(settings: Settings) -> frozenset[int]:
+    """Have threads take turns quickly, and all that this one starts keep to one core; those that handlers may use."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        return gather() if settings.one_core else frozenset()
+    except OSError as error:
+        log.warning("not_on_one_core", why=str(error))
+        return frozenset()
+
+
+def listener(name: str, application: WSGIApplication, settings: Settings, *, threads: int) -> Server:
+    """The server of one listener, bound to its address.
+
+    Raises:
+        SettingsError: the address cannot be listened on; says which option named it.
+    """
+    http = settings.http
+    limits = Limits(
+        max_body_bytes=http.max_body_bytes,
+        max_header_bytes=http.max_header_bytes,
+        read_timeout=http.read_timeout,
+        idle_timeout=http.idle_timeout,
+        max_connections=http.max_connections,
+    )
+    try:
+        return Server(application, listen=getattr(settings, name), threads=threads, limits=limits, name=name)
+    except SettingsError as error:
+        raise SettingsError(f"--{name}: {error}") from None
+
+
+def keep_serving(server: Server, ending: Ending, broken: threading.Event) -> None:
+    """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `broken` is set."""
+    threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
+
+
+def _serve(server: Server, ending: Ending, broken: threading.Event) -> None:
+    try:
+        server.serve()
+    except Exception:
+        log.exception("listener_failed", address=server.address)
+        broken.set()
+    finally:
+        ending.ask()
+
+
+def leave(*, broken: bool) -> NoReturn:
+    """End the process: with 1 if it had to, else with 0."""
+    code = 1 if broken else 0
+    threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
+    raise SystemExit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
+    time.sleep(LEAVING_GETS)
+    log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
+    os._exit(code)
+
+
+def facts(app: App) -> dict[str, Any]:
+    """What a process says of itself when it is ready."""
+    return {
+        "pid": os.getpid(),
+        "database": dialects.shown(database_url(app.settings)),
+        "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
+        "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
+        "handlers": len(app.plugins.handlers),
+    }
+
+
+class Ending:
+    """Waits until the end is asked for: by SIGTERM or SIGINT, or by `ask`. A second signal ends the process at once.
+
+    What Python does about a signal it does between two steps of the main thread, so a main thread that waits for a
+    lock may never hear of one that another thread was given, or that came just before it began to wait. Here it
+    waits for a pipe, into which the interpreter writes each signal's number as it comes.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def __enter__(self) -> Self:
+        self._pipe_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in ENDS:
+            self._before[number] = signal.signal(number, self._signalled)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        signal.set_wakeup_fd(self._pipe_before)
+
+    def ask(self) -> None:
+        """Ask for the end; from any thread, and as often as one likes."""
+        with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
+            os.write(self._writer, bytes([signal.SIGTERM]))
+
+    def wait(self) -> None:
+        """Wait until the end is asked for; other signals, of which plugins may make use, do not count."""
+        while os.read(self._reader, 1)[0] not in ENDS:
+            pass
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True

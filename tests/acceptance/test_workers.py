@@ -1,0 +1,176 @@
+"""Real workers on one PostgreSQL, beside a server that only takes call-backs: each runs what it has, whoever dies."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="NAME", retry=Retry(attempts=5, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Write down that it was entered; wait as long as the gate is shut."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print("NAME", event.flow_instance_id, delivery.attempt, os.getpid(), file=journal, flush=True)
+    gate = pathlib.Path(os.environ["JOURNAL"]).with_name("shut-" + event.flow_instance_id)
+    while gate.exists():
+        time.sleep(0.01)
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+QUICK = {"ledger__stale_after": 1.5}
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def shared(make_site, postgresql_url):
+    """A site whose processes share a ledger on PostgreSQL; the plugin of each stands in a folder of its own."""
+    site = make_site()
+    site.database = site.url = postgresql_url
+    for name in ("a", "b"):
+        folder = site.folder / name
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(PLUGIN.replace("NAME", name))
+    return site
+
+
+def worker(site, *names, words=(), **settings):
+    """A worker that has the plugins of these names."""
+    folders = [word for name in names for word in ("--plugins-dir", site.folder / name)]
+    return site.start_worker(*folders, *words, **QUICK, **settings)
+
+
+def entered(site):
+    """(handler, instance, attempt, process) of each time that a handler was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
+
+
+def shut(site, instance):
+    """Have the handler wait for this instance; opened by removing what is returned."""
+    gate = site.folder / f"shut-{instance}"
+    gate.touch()
+    return gate
+
+
+def all_succeeded(*event_ids):
+    """Whether all deliveries of these events have succeeded."""
+    return lambda ledger: all(
+        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+    )
+
+
+def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
+    """A server without plugins learns from its workers who wants what, even of those that start after it."""
+    server = shared.start("--no-worker", **QUICK)
+    early = [server.post(f"{name}0", {"processDefinitionKey": name}, **ASYNC) for name in "ab"]
+    workers = {name: worker(shared, name) for name in "ab"}
+    shared.until(all_succeeded(*(one.event_id for one in early)))
+    server.until_logged("routes_changed", others=2)
+    late = [
+        server.post(f"{name}{number}", {"processDefinitionKey": name}, **ASYNC)
+        for name in "ab"
+        for number in range(1, 6)
+    ]
+    assert {answer.status for answer in late} == {202}
+    shared.until(all_succeeded(*(one.event_id for one in late)))
+    ran = Counter((name, pid) for name, _, _, pid in entered(shared))
+    assert ran == {(name, one.process.pid): 6 for name, one in workers.items()}
+    for process in (server, *workers.values()):
+        process.stop()
+        process.check_log()
+    assert shared.balance().accepted == 12
+
+
+def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
+    """Killed in the middle: the other makes the next attempt of what ran, and the first of what waited."""
+    workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
+    server = shared.start("--no-worker", **QUICK)
+    gate = shut(shared, "i")
+    first = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
+    shared.until(lambda _ledger: entered(shared))
+    (_, _, _, ran_by) = entered(shared)[0]
+    victim, heir = sorted(workers, key=lambda one: one.process.pid != ran_by)
+    victim.kill()
+    gate.unlink()
+    others = [server.post(f"j{number}", {"processDefinitionKey": "a"}, **ASYNC).event_id for number in range(5)]
+    shared.until(all_succeeded(first, *others))
+    tries = [(attempt, pid) for _, instance, attempt, pid in entered(shared) if instance == "i"]
+    assert tries == [(1, ran_by), (2, heir.process.pid)]
+    assert Counter(instance for _, instance, _, _ in entered(shared)) == {"i": 2} | {f"j{n}": 1 for n in range(5)}
+    server.stop()
+    heir.stop()
+    shared.balance()
+
+
+def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
+    """It records how what runs has ended, exits with 0, and another runs what it had not begun."""
+    server = shared.start("--no-worker", **QUICK)
+    leaving = worker(shared, "a", words=("--concurrency", "1"))
+    server.until_logged("routes_changed", others=1)
+    gate = shut(shared, "i")
+    running = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
+    shared.until(lambda _ledger: entered(shared))
+    waiting = [server.post(f"j{number}", {"processDefinitionKey": "a"}, **ASYNC).event_id for number in range(5)]
+    leaving.signal(signal.SIGTERM)
+    leaving.until_logged("stopping", running=1)
+    gate.unlink()
+    assert leaving.wait() == 0
+    assert leaving.logged("stopped", all_ended=True)
+    shared.until(all_succeeded(running))
+    heir = worker(shared, "a")
+    shared.until(all_succeeded(*waiting))
+    assert Counter(instance for _, instance, _, _ in entered(shared)) == {"i": 1} | {f"j{n}": 1 for n in range(5)}
+    assert {attempt for _, _, attempt, _ in entered(shared)} == {1}
+    heir.stop()
+    server.stop()
+    shared.balance()
+
+
+def test_handlers_may_be_restricted(shared):
+    """Of two handlers that it has loaded, a worker runs only what its patterns mean."""
+    only_b = worker(shared, "a", "b", words=("--handlers", "b:*"))
+    server = shared.start("--no-worker", **QUICK)
+    events = {name: server.post(name, {"processDefinitionKey": name}, **ASYNC).event_id for name in "ab"}
+    shared.until(all_succeeded(events["b"]))
+    with shared.ledger() as ledger:
+        assert [one.state for one in ledger.standings(events["a"])] == ["waiting"]
+    assert only_b.logged("working", runs=1, handlers=2)
+    rest = worker(shared, "a", "b", words=("--handlers", "a:*", "--handlers", "nob*:*"), ready=False)
+    assert rest.wait() == 2
+    assert "--handlers nob*:* means no handler that is loaded: a:work, b:work" in rest.lines[-1]
+    rest = worker(shared, "a", "b", words=("--handlers", "a:w*"))
+    shared.until(all_succeeded(events["a"]))
+    assert {name: pid for name, _, _, pid in entered(shared)} == {"a": rest.process.pid, "b": only_b.process.pid}
+    for process in (rest, only_b, server):
+        process.stop()
+    shared.balance()
+
+
+def test_a_worker_answers_whether_it_is_well(shared):
+    """With --admin it answers /healthz and /readyz; without, it listens nowhere."""
+    one = worker(shared, "a", words=("--admin", "127.0.0.1:0"))
+    assert one.ask("GET", "/healthz", admin=True).status == 200
+    assert one.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
+    other = worker(shared, "a")
+    assert other.until_logged("working")["admin"] is None
+    for process in (one, other):
+        process.stop()
+
+
+def test_what_cannot_work_is_refused(shared, site):
+    """A worker, or a server that runs nothing, on SQLite; a worker without a handler."""
+    for words in (("worker",), ("serve", "--no-worker", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")):
+        refused = site.run(*words, "--database", site.database)
+        assert refused.returncode == 2, refused.stderr
+        assert "only one process writes a SQLite ledger" in refused.stderr
+        assert "PostgreSQL" in refused.stderr
+    idle = worker(shared, ready=False)
+    assert idle.wait() == 2
+    assert "no plugin gives one" in idle.lines[-1]
