@@ -82,7 +82,7 @@ def test_a_start_that_cannot_succeed(ended, server, name, code, said):
         (("--config", "nothing.toml"), "nothing.toml: cannot be read: No such file or directory"),
         (("--listen", "0.0.0.0:0"), "takes call-backs from other machines, and no credential is configured"),
         (("--listen", "nonsense"), "option listen must be host:port, not 'nonsense': the port is missing"),
-        (("--database", "postgresql://user:secret@host/db"), "this version keeps its ledger in SQLite"),
+        (("--database", "mysql://user:secret@host/db"), "kept in SQLite or PostgreSQL: cannot use mysql://"),
     ],
 )
 def test_settings_that_cannot_be_used(run, tmp_path, arguments, said):
