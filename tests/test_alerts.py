@@ -428,6 +428,31 @@ def test_deliveries_whose_plugin_is_missing(watch, listener, house, make_plugin)
     assert [row[-1] for row in watched.rows()] == [1, 1]
 
 
+@pytest.mark.postgresql
+def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eventually):
+    """Two processes on one ledger tell of a cause once, whichever looks first; the other one takes over."""
+    told = []
+
+    def fails(event):
+        raise ValueError("no")
+
+    def opened(name):
+        plugin = make_plugin(listens(fails, name="h"), alert_raised=lambda alert: told.append((name, alert.subject)))
+        return house.open(plugins={"p": plugin}, start=False)
+
+    first, second = opened("first"), opened("second")
+    first.app.start()
+    first.take("i1")
+    second.app.alerts.look()
+    assert told == []
+    first.app.alerts.look()
+    second.app.alerts.look()
+    assert told == [("first", "p:h")]
+    first.close()
+    second.app.alerts.look()
+    assert told == [("first", "p:h")]
+
+
 @pytest.mark.sqlite
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
     """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""

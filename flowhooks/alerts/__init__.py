@@ -123,6 +123,8 @@ class Alerts:
 
     def _raise(self) -> list[OpenAlert]:
         """Write down what is new and what has gone; what somebody is to be told of now."""
+        if not self._ledger.leads():
+            return []  # another process looks for all that share the ledger, so that nobody is told twice
         now = self._clock.now()
         with self._ledger.connection() as connection:
             # What was taken but could not be written down is known here only.

@@ -296,6 +296,17 @@ class Ledger(Reader):
         """
         self.write(self._live, certain=False)
 
+    def leads(self) -> bool:
+        """Whether this process is to do what one process does for all that share the ledger.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        if not self.shared:
+            return True
+        with self.connection() as connection:
+            return liveness.eldest(connection) == self.process
+
     def _show_life(self) -> None:
         """Before anything is begun: a process that was stopped for long may have been taken for dead."""
         if self.shared and time.monotonic() - self._beaten > self._stale_after - self.beat_every:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import processes
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from flowhooks.ledger.writer import Transaction
 
 BEATS: Final = 6
@@ -52,3 +54,8 @@ def living(transaction: Transaction) -> list[str]:
     return list(
         transaction.connection.execute(select(processes.c.id).where(processes.c.stopped_at.is_(None))).scalars()
     )
+
+
+def eldest(connection: Connection) -> str | None:
+    """The id of the process that has lived longest: it does what one of them is to do for all."""
+    return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()

@@ -108,3 +108,14 @@ def test_it_is_the_same_time_everywhere(two):
         told = connection.execute(select(dialects.Now())).scalar_one()
     ((seconds,),) = two[0].sql("SELECT extract(epoch FROM now())")
     assert abs(told / 1_000_000 - float(seconds)) < 60
+
+
+def test_the_one_that_has_lived_longest_leads(two, house, listens):
+    """One process does what is to be done once for all; when it ends, the next one does."""
+    first, second = two
+    assert (first.app.ledger.leads(), second.app.ledger.leads()) == (True, False)
+    first.close()
+    assert second.app.ledger.leads()
+    silence(second, second.app.ledger.process)
+    third = house.open(listens(nothing, name="h"), start=False)
+    assert third.app.ledger.leads()
