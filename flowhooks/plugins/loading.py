@@ -159,7 +159,9 @@ class Loader:
         if found.name == PROJECT:
             raise PluginError(f"the name {PROJECT!r} is reserved")
         if first := self.origins.get(found.name):
-            raise PluginError(f"there are two plugins of this name; the other one is {first}")
+            raise PluginError(
+                f"there are two plugins of this name; the other one is {first}; rename this one, or take it away"
+            )
         self.origins[found.name] = found.where
         if wanted := unmet(found.requires, self.running):
             raise PluginError(

@@ -87,8 +87,19 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(run, tmp_path):
     assert result.exit_code == 0, result.output
     assert "domain has a character that cannot be used: {" in result.stderr
     assert "One of the two is needed" in result.stderr
-    assert "callback_class has a blank in it" in result.stderr
+    assert "the call-back class has a blank in it" in result.stderr
     assert (tmp_path / "acme-leave").is_dir()
+
+
+def test_nobody_is_there_to_answer(run, tmp_path):
+    """Where the answers end too early, as without a terminal: what to give instead, and nothing is made."""
+    result = run("plugins", "new", given="Leave\n")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "Error: nobody answers: say it with --domain, --package and --callback-class or --process-key,"
+        " and give --no-input"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -102,8 +113,8 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(run, tmp_path):
         (("--domain", "...", *KEY), "domain has neither a letter nor a digit"),
         (("--domain", "x" * 41, *KEY), "domain has more than 40 characters"),
         (("--domain", "x\ny", *KEY), "domain has a character that cannot be printed"),
-        (("--process-key", "a b"), "process_key has a blank in it"),
-        (("--callback-class", "a'b"), "callback_class has a character that cannot be used: '"),
+        (("--process-key", "a b"), "the process key has a blank in it"),
+        (("--callback-class", "a'b"), "the call-back class has a character that cannot be used: '"),
         (("--package", "Acme", *KEY), "package is 1 to 60 of a-z, 0-9 and single dashes"),
         (("--package", "acme_leave", *KEY), "package is 1 to 60"),
         (("--package", "../x", *KEY), "package is 1 to 60"),

@@ -147,7 +147,7 @@ def test_two_plugins_of_one_name(site, good):
     assert second.origin == f"file {file}"
     assert second.error == (
         f"plugin 'twin' (file {file}): there are two plugins of this name; "
-        "the other one is entry point twin_plugin of flowhooks-twin"
+        "the other one is entry point twin_plugin of flowhooks-twin; rename this one, or take it away"
     )
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DOMAIN: Final = "Contracts"
 """What is proposed to those who only want to see one."""
+NOBODY: Final = (
+    "nobody answers: say it with --domain, --package and --callback-class or --process-key, and give --no-input"
+)
 NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 
 
@@ -116,7 +119,15 @@ class _Asking:
             except ValueError as error:
                 raise click.BadParameter(str(error)) from None
 
-        answer: str = click.prompt(question, default=default, value_proc=checked, show_default=bool(default), err=True)
+        try:
+            answer: str = click.prompt(
+                question, default=default, value_proc=checked, show_default=bool(default), err=True
+            )
+        except click.Abort as error:
+            if not isinstance(error.__context__, EOFError):
+                raise
+            output.line(err=True)  # ends the line of the question
+            raise SettingsError(NOBODY) from None
         return answer
 
 
@@ -124,6 +135,7 @@ _SELECTORS: Final = {
     "callback_class": "The call-back class that it listens to (none: Enter)",
     "process_key": "The process definition key that it listens to (none: Enter)",
 }
+_CALLED: Final = {"callback_class": "the call-back class", "process_key": "the process key"}
 
 
 def _domain(text: str) -> str:
@@ -137,7 +149,7 @@ def _author(text: str) -> str:
 
 
 def _selector(name: str) -> Callable[[str], str]:
-    return lambda text: template.refuse_selector(name, text)
+    return lambda text: template.refuse_selector(_CALLED[name], text)
 
 
 def _proposal(domain: str) -> str:
