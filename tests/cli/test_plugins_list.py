@@ -323,7 +323,7 @@ def test_an_unknown_name_is_wrong_usage(run, env):
     assert "\x1b" not in result.stderr
 
 
-def test_a_package_is_a_name_too(asked):
+def test_a_package_is_a_name_too(run, asked):
     """An installed plugin is shown by its package's name, with what that says of itself."""
     from importlib.metadata import entry_points
 
@@ -331,6 +331,9 @@ def test_a_package_is_a_name_too(asked):
     (one,) = asked("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name)["plugins"]
     assert (one["name"], one["package"]) == (entry.name, entry.dist.name)
     assert one["summary"] == entry.dist.metadata["Summary"]
+    shown = run("plugins", "show", entry.dist.name, FLOWHOOKS_PLUGINS_ALLOW=entry.name).stdout.splitlines()
+    assert shown[1] == f"  {one['summary']}"
+    assert one["documentation"] not in {line.strip() for line in shown}
 
 
 def test_what_a_plugin_says_moves_no_cursor(run, folder, env):

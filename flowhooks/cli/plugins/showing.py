@@ -75,8 +75,8 @@ def _in_full(one: Surveyed, settings: Settings) -> dict[str, Any]:
 def _show(one: dict[str, Any]) -> None:
     output.line(f"plugin {words.called(one)}: {one['state']}", style=words.STYLES[one["state"]])
     for word, value in (
-        ("", one["documentation"]),
-        ("", one["summary"] if one["summary"] != one["documentation"] else ""),
+        # A docstring is for who reads the code; the package's own sentence is for who uses it.
+        ("", one["summary"] or one["documentation"]),
         ("home page", one["home_page"]),
         ("from", one["origin"]),
         ("hooks", ", ".join(one["hooks"])),

@@ -1,4 +1,4 @@
-"""{{ cookiecutter.domain }}, as a flowhooks plugin; it must not know how flowhooks runs it."""
+"""{{ cookiecutter.domain }}, as a flowhooks plugin: each completed flow is entered into a register."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
