@@ -43,8 +43,8 @@ def blocks(page):
 
 
 def commands(several):
-    """What is typed, line by line."""
-    return [line for one in several if one.language == "sh" for line in one.text.splitlines()]
+    """What is typed, command by command; one that goes on in the next line is one."""
+    return [line for one in several if one.language == "sh" for line in one.text.replace("\\\n", "").splitlines()]
 
 
 class Shell:
@@ -245,7 +245,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
         for block in blocks(ENGLISH):
             if block.language == "sh":
                 last = ""
-                for command in block.text.splitlines():
+                for command in commands([block]):
                     before = shell.length
                     code, said = shell.type(ports.at(command))
                     last += said
