@@ -106,6 +106,14 @@ def test_words_are_found_in_both_languages(site):
     assert any("唯一标识" in text for place, text in texts.items() if place.startswith("reference/http.zh-CN"))
 
 
+def test_a_chinese_word_is_searched_for_by_its_characters(site):
+    """The theme's search marks each with a star; a star by itself would find every page."""
+    (file,) = site.glob("search/*.js")
+    separator = json.loads(re.sub(r"^[^{]*|[^}]*$", "", file.read_text("utf-8")))["config"]["separator"]
+    assert [part for part in re.split(separator, "用SQLite处理") if part] == ["用", "SQLite", "处", "理"]
+    assert [part for part in re.split(separator, "处* 理*") if part] == ["处*", "理*"]
+
+
 def test_chinese_pages_say_that_they_are(read):
     """A screen reader is told which language a page is in."""
     languages = {name: page.language for name, page in read.items()}
