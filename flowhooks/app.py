@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from flowhooks.alerts import Alerts
 from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
-from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
 from flowhooks.intake import Intake
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
@@ -32,9 +33,12 @@ from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
 
+    from flowhooks.delivery import Queued
     from flowhooks.handler import Selectors
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.runners.procrastinate import Procrastinate
 
 log = structlog.get_logger(__name__)
 
@@ -92,12 +96,7 @@ class App:
 
     def _open(self) -> None:
         settings = self.settings
-        self.runner = Embedded(
-            threads=settings.runner.threads,
-            due=lambda now, most: self.ledger.due(now, most),  # noqa: PLW0108 (the ledger is made after its runner)
-            clock=self.clock,
-            mine=self._has,
-        )
+        self.runner = self._runner()
         self.ledger = Ledger(
             database_url(settings),
             runner=self.runner,
@@ -111,6 +110,34 @@ class App:
         except BaseException:
             self.ledger.close()
             raise
+
+    def _runner(self) -> Embedded | Procrastinate:
+        """The runner that the settings name.
+
+        Raises:
+            SettingsError: it does not run on this database, or is not installed.
+            LedgerUnusable: its tables are not as they should be.
+        """
+
+        def due(now: int, most: Callable[[str], int]) -> list[Queued]:
+            return self.ledger.due(now, most)  # which is made after its runner
+
+        threads, clock = self.settings.runner.threads, self.clock
+        if self.settings.runner.kind == "embedded":
+            return Embedded(threads=threads, due=due, clock=clock, mine=self._has)
+        jobs = jobs_of(self.settings)
+        from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
+
+        url = database_url(self.settings)
+        jobs.check(url)
+        return Procrastinate(
+            url,
+            threads=threads,
+            due=due,
+            write=lambda function: self.ledger.write(function),  # noqa: PLW0108 (as above)
+            clock=clock,
+            mine=self.runs,
+        )
 
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
@@ -311,6 +338,21 @@ def load(
     for warning in plugins.warnings:
         log.warning("plugin_warning", why=warning)
     return plugins.schemas, plugins
+
+
+def jobs_of(settings: Settings) -> ModuleType:
+    """What looks after the tables of the runner `procrastinate`.
+
+    Raises:
+        SettingsError: it does not run on the settings' database, or is not installed.
+    """
+    if not dialects.is_shared(database_url(settings)):
+        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
+    if find_spec("procrastinate") is None:
+        raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
+    from flowhooks.runners import jobs  # noqa: PLC0415 (as above)
+
+    return jobs
 
 
 def locked(settings: Settings) -> Lock | None:

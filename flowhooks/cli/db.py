@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowhooks.app import locked
+from flowhooks.app import jobs_of, locked
 from flowhooks.cli import output
 from flowhooks.cli.options import settings_options
 from flowhooks.ledger import dialects, upgrade
@@ -39,6 +39,7 @@ def upgrade_command(settings: Settings) -> None:
     lock = locked(settings)
     try:
         before, after = upgrade(url)
+        jobs = jobs_of(settings).upgrade(url) if settings.runner.kind == "procrastinate" else 0
     finally:
         if lock is not None:
             lock.release()
@@ -49,3 +50,5 @@ def upgrade_command(settings: Settings) -> None:
         output.line(f"{name} was at version {after} already; nothing was changed.")
     else:
         output.line(f"Upgraded {name} from version {before} to {after}.")
+    if jobs:
+        output.line(f"Brought the tables of jobs up to the Procrastinate that is installed ({jobs} steps).")

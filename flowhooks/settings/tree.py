@@ -49,6 +49,11 @@ class HttpSettings:
 class RunnerSettings:
     """Who runs handlers."""
 
+    kind: Literal["embedded", "procrastinate"] = _setting(
+        "embedded",
+        kinds.one_of("embedded", "procrastinate"),
+        "How deliveries find their threads: by looking into the ledger, or by jobs on PostgreSQL.",
+    )
     threads: int = _setting(
         16, kinds.whole(1, 1000), "Threads that run handlers; one handler holds at most half of them."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
+import psycopg
 import pytest
 
 PLUGIN = '''
@@ -28,10 +29,16 @@ QUICK = {"ledger__stale_after": 1.5}
 ASYNC = {"Prefer": "respond-async"}
 
 
-@pytest.fixture
-def shared(make_site, postgresql_url):
+@pytest.fixture(params=["embedded", "procrastinate"])
+def shared(request, make_site, postgresql_url):
     """A site whose processes share a ledger on PostgreSQL; the plugin of each stands in a folder of its own."""
     site = make_site()
+    site.settings = QUICK | {"runner__kind": request.param}
+    made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+    assert made.returncode == 0, made.stderr
+    if request.param == "procrastinate":
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
     site.database = site.url = postgresql_url
     for name in ("a", "b"):
         folder = site.folder / name
@@ -43,7 +50,7 @@ def shared(make_site, postgresql_url):
 def worker(site, *names, words=(), **settings):
     """A worker that has the plugins of these names."""
     folders = [word for name in names for word in ("--plugins-dir", site.folder / name)]
-    return site.start_worker(*folders, *words, **QUICK, **settings)
+    return site.start_worker(*folders, *words, **site.settings, **settings)
 
 
 def entered(site):
@@ -68,7 +75,7 @@ def all_succeeded(*event_ids):
 
 def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
     """A server without plugins learns from its workers who wants what, even of those that start after it."""
-    server = shared.start("--no-worker", **QUICK)
+    server = shared.start("--no-worker", **shared.settings)
     early = [server.post(f"{name}0", {"processDefinitionKey": name}, **ASYNC) for name in "ab"]
     workers = {name: worker(shared, name) for name in "ab"}
     shared.until(all_succeeded(*(one.event_id for one in early)))
@@ -91,7 +98,7 @@ def test_each_worker_runs_what_it_has_and_the_server_nothing(shared):
 def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
     """Killed in the middle: the other makes the next attempt of what ran, and the first of what waited."""
     workers = [worker(shared, "a", words=("--concurrency", "1")) for _ in range(2)]
-    server = shared.start("--no-worker", **QUICK)
+    server = shared.start("--no-worker", **shared.settings)
     gate = shut(shared, "i")
     first = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
     shared.until(lambda _ledger: entered(shared))
@@ -111,7 +118,7 @@ def test_what_a_killed_worker_ran_and_had_before_it_is_run_by_the_other(shared):
 
 def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
     """It records how what runs has ended, exits with 0, and another runs what it had not begun."""
-    server = shared.start("--no-worker", **QUICK)
+    server = shared.start("--no-worker", **shared.settings)
     leaving = worker(shared, "a", words=("--concurrency", "1"))
     server.until_logged("routes_changed", others=1)
     gate = shut(shared, "i")
@@ -136,7 +143,7 @@ def test_sigterm_waits_for_what_runs_and_leaves_the_rest(shared):
 def test_handlers_may_be_restricted(shared):
     """Of two handlers that it has loaded, a worker runs only what its patterns mean."""
     only_b = worker(shared, "a", "b", words=("--handlers", "b:*"))
-    server = shared.start("--no-worker", **QUICK)
+    server = shared.start("--no-worker", **shared.settings)
     events = {name: server.post(name, {"processDefinitionKey": name}, **ASYNC).event_id for name in "ab"}
     shared.until(all_succeeded(events["b"]))
     with shared.ledger() as ledger:
@@ -174,3 +181,17 @@ def test_what_cannot_work_is_refused(shared, site):
     idle = worker(shared, ready=False)
     assert idle.wait() == 2
     assert "no plugin gives one" in idle.lines[-1]
+
+
+def test_commands_have_workers_run(shared):
+    """What a command replays is run by a worker, which it does not know."""
+    one = worker(shared, "a")
+    server = shared.start("--no-worker", **shared.settings)
+    event_id = server.post("i", {"processDefinitionKey": "a"}, **ASYNC).event_id
+    shared.until(all_succeeded(event_id))
+    again = shared.run("events", "replay", event_id, "--again", "--yes", "--database", shared.url, **shared.settings)
+    assert again.returncode == 0, again.stderr
+    shared.until(lambda ledger: (found := ledger.standings(event_id)[0]).attempt == 2 and found.state == "succeeded")
+    for process in (server, one):
+        process.stop()
+    shared.balance()

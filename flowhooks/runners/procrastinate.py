@@ -1,0 +1,271 @@
+"""The runner on PostgreSQL's own jobs, by Procrastinate: stored with the deliveries, picked up on any machine at once.
+
+It must not know what a delivery does. A job is only a hint: it names a delivery and an attempt, and whoever takes it
+claims that first. So one that is lost, doubled or late is harmless; the sweep makes those that are missing.
+
+Of Procrastinate's own means none is relied upon: no retry, no locks, no result. Its jobs are deleted whatever comes of
+them, and what is to happen again is in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import procrastinate
+import structlog
+from procrastinate.exceptions import ConnectorException
+
+from flowhooks.clock import SECOND
+from flowhooks.delivery import Queued
+from flowhooks.errors import FlowhooksError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from flowhooks.clock import Clock
+    from flowhooks.delivery import Claimed, Transaction
+
+TASK: Final = "flowhooks:deliver"
+MOST_OF_A_QUEUES_NAME: Final = 40
+"""Bytes: PostgreSQL's notifications have names of 63, of which Procrastinate takes 23."""
+NONE_AT_ALL: Final = "-"
+"""A queue that is always empty: Procrastinate takes an empty list for all queues there are."""
+POLL_EVERY: Final = 0.5
+"""Seconds between looks for jobs that have become due, or whose notification was missed."""
+STOP_EVERY: Final = 0.1
+"""Seconds between looks at whether it is to stop."""
+SWEEP_EVERY: Final = 5.0
+"""Seconds between looks for deliveries that have no job."""
+LATE: Final = 5.0
+"""Seconds for which a delivery may be due before it is taken for one whose job was lost."""
+MOST_SWEPT: Final = 1_000
+"""Jobs made for one handler in one sweep at the most."""
+HEART_STOPPED: Final = 30.0
+"""Seconds after which Procrastinate's record of a worker without a sign of life is removed."""
+AGAIN: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds until a worker that the database has thrown out tries again; the last one goes on."""
+
+_WITH_A_JOB: Final = """
+SELECT args ->> 'delivery_id' FROM procrastinate_jobs
+WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
+AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
+"""
+"""Of the deliveries that are given, those for which a job will soon be taken. One that somebody has taken does not
+count: an outage may have left it so for ever, and to make another one is harmless."""
+
+log = structlog.get_logger(__name__)
+
+
+def queue_of(handler: str) -> str:
+    """The queue of a handler: its id, or where that is too long for a notification's name, what stands for it."""
+    return handler if len(handler.encode()) <= MOST_OF_A_QUEUES_NAME else sha256(handler.encode()).hexdigest()[:40]
+
+
+class Procrastinate:
+    """Runs deliveries for which there are jobs, one queue for each handler.
+
+    Args:
+        url: the ledger's database.
+        threads: how many run at once at the most. One handler gets half of them at the most (but one at least).
+        due: reads from the ledger what may run by a time, and how many of a handler at the most.
+        write: has a function called in a transaction of the ledger.
+        clock: tells the time.
+        mine: the ids of the handlers whose deliveries this process runs.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        threads: int,
+        due: Callable[[int, Callable[[str], int]], list[Queued]],
+        write: Callable[[Callable[[Transaction], None]], None],
+        clock: Clock,
+        mine: Collection[str],
+    ) -> None:
+        self._url = url
+        self._threads = threads
+        self._share = max(1, threads // 2)
+        self._due = due
+        self._write = write
+        self._clock = clock
+        self._mine = frozenset(mine)
+        # Never opened: jobs are stored through the ledger's own connection.
+        self._storing = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+        self._running: Counter[str] = Counter()
+        self._queues: list[str] = []
+        self._look = threading.Event()
+        self._trouble: str | None = None
+
+    def reserve(self, _transaction: Transaction, _deliveries: Sequence[Queued]) -> list[Queued]:
+        """None: what is stored now may be run on any machine."""
+        return []
+
+    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+        """Store a job for each in the same transaction.
+
+        Raises:
+            Unavailable: the database did not take them.
+        """
+        later = None
+        if not_before > self._clock.now():
+            later = datetime.fromtimestamp(not_before / SECOND, UTC)
+        by_queue: dict[str, list[Queued]] = {}
+        for queued in deliveries:
+            by_queue.setdefault(queue_of(queued.handler), []).append(queued)
+        connection = transaction.connection.connection.driver_connection
+        try:
+            for queue, of_one in sorted(by_queue.items()):
+                task = self._storing.configure_task(TASK, queue=queue, schedule_at=later, connection=connection)
+                task.batch_defer(*(_arguments(queued) for queued in of_one))
+        except ConnectorException as error:
+            raise Unavailable("ledger_down") from error
+
+    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
+        """Run what jobs name until `stop` is set; return when nothing runs any more."""
+        # It logs every job, twice.
+        logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        sweeping = threading.Thread(target=self._keep_sweeping, args=(stop,), name="sweeper", daemon=True)
+        sweeping.start()
+        tries = 0
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="runner") as pool:
+            while not stop.is_set():
+                began = time.monotonic()
+                try:
+                    asyncio.run(self._work(execute, stop, pool))
+                except Exception as error:  # noqa: BLE001 (whatever ends the worker, it must begin anew)
+                    self._trouble = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+                    log.error("cannot_take_jobs", why=self._trouble)  # noqa: TRY400 (one line for each try)
+                if time.monotonic() - began > HEART_STOPPED:
+                    tries = 0
+                stop.wait(AGAIN[min(tries, len(AGAIN) - 1)])
+                tries += 1
+        sweeping.join()
+
+    def sweep(self, transaction: Transaction) -> None:
+        """Remove the jobs that died with their workers; what they were for is in the ledger."""
+        run = transaction.connection.exec_driver_sql
+        run("SELECT procrastinate_prune_stalled_workers_v1(%s)", (HEART_STOPPED,))
+        run("DELETE FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL")
+
+    def health(self) -> str | None:
+        """Why deliveries cannot be run just now, or None."""
+        return self._trouble
+
+    def wake(self) -> None:
+        """Look now rather than soon: `stop` was set, or something has changed in the ledger."""
+        self._look.set()
+
+    @property
+    def running(self) -> int:
+        """How many deliveries run just now."""
+        return self._running.total()
+
+    async def _work(
+        self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event, pool: ThreadPoolExecutor
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        connector = procrastinate.PsycopgConnector(
+            conninfo=self._url, min_size=1, max_size=4, timeout=5.0, kwargs={"application_name": "flowhooks"}
+        )
+        working = procrastinate.App(connector=connector)
+
+        async def deliver(delivery_id: str, handler: str, attempt: int, *, probe: bool = False) -> None:
+            queued = Queued(delivery_id, handler, attempt, probe)
+            self._begin(handler)
+            try:
+                await loop.run_in_executor(pool, _run, execute, queued)
+            finally:
+                self._end(handler)
+
+        working.task(name=TASK)(deliver)
+        self._running.clear()
+        self._queues = [NONE_AT_ALL, *sorted({queue_of(handler) for handler in self._mine})]
+        async with working.open_async():
+            worker = asyncio.create_task(
+                working.run_worker_async(
+                    queues=self._queues,
+                    concurrency=self._threads,
+                    fetch_job_polling_interval=POLL_EVERY,
+                    delete_jobs="always",
+                    install_signal_handlers=False,
+                    stalled_worker_timeout=HEART_STOPPED,
+                )
+            )
+            while not worker.done() and not stop.is_set():
+                await asyncio.wait([worker], timeout=STOP_EVERY)
+                if not worker.done():
+                    self._trouble = None
+            if not stop.is_set():
+                await worker
+                return
+            # Cancelled, it takes no more and waits for what runs.
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    def _begin(self, handler: str) -> None:
+        """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
+        self._running[handler] += 1
+        if self._running[handler] >= self._share and (queue := queue_of(handler)) in self._queues:
+            self._queues.remove(queue)
+
+    def _end(self, handler: str) -> None:
+        self._running[handler] -= 1
+        if self._running[handler] < self._share and (queue := queue_of(handler)) not in self._queues:
+            self._queues.append(queue)
+
+    def _keep_sweeping(self, stop: threading.Event) -> None:
+        """Make the jobs that are missing: of deliveries that were made due otherwise, or whose job was lost."""
+        late = 0.0
+        while not stop.is_set():
+            try:
+                self._sweep(late)
+            except FlowhooksError as error:
+                log.warning("cannot_sweep", why=str(error))
+            except Exception:
+                # A fault of ours must not end the sweeping: what has no job would never be run again.
+                log.exception("cannot_sweep")
+            late = 0.0 if self._look.wait(SWEEP_EVERY) else LATE
+            self._look.clear()
+
+    def _sweep(self, late: float) -> None:
+        now = self._clock.now()
+        due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in self._mine else 0)
+
+        def swept(transaction: Transaction) -> None:
+            self.sweep(transaction)
+            if not due:
+                return
+            found = transaction.connection.exec_driver_sql(_WITH_A_JOB, ([queued.delivery_id for queued in due],))
+            have = set(found.scalars())
+            if missing := [queued for queued in due if queued.delivery_id not in have]:
+                self.enqueue(transaction, missing, now)
+
+        self._write(swept)
+
+
+def _arguments(queued: Queued) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "delivery_id": queued.delivery_id,
+        "handler": queued.handler,
+        "attempt": queued.attempt,
+    }
+    return arguments | {"probe": True} if queued.probe else arguments
+
+
+def _run(execute: Callable[[Queued, Claimed | None], None], queued: Queued) -> None:
+    try:
+        execute(queued, None)
+    except FlowhooksError as error:
+        log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+    except BaseException:
+        # A fault of ours must not end the worker.
+        log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)

@@ -1,0 +1,276 @@
+"""The runner on PostgreSQL's jobs: a job is stored with its delivery, and harmless when lost, doubled or late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.app import App
+from flowhooks.clock import Clock
+from flowhooks.errors import LedgerOutdated, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.ledger import Reader, upgrade
+from flowhooks.runners import jobs, procrastinate
+from flowhooks.settings import RunnerSettings, Settings
+
+pytestmark = pytest.mark.postgresql
+
+KIND = {"kind": "procrastinate"}
+
+
+class Gate:
+    """A handler that waits to be let go on."""
+
+    def __init__(self):
+        self.runs = []
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+
+    def __call__(self, event):
+        """Handle."""
+        self.runs.append(event.flow_instance_id)
+        self.entered.release()
+        assert self.opened.wait(30)
+
+    def enter(self, times):
+        """Whether it has been entered so many times more."""
+        return all(self.entered.acquire(timeout=20) for _ in range(times))
+
+
+@pytest.fixture
+def clock():
+    """The real one: PostgreSQL tells by its own when a job is due."""
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def no_jobs(postgresql_url):
+    """The tables of jobs, with nothing in them."""
+    jobs.upgrade(postgresql_url)
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
+
+
+@pytest.fixture
+def gate():
+    """A handler that waits to be let go on; let go on at the end."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+def count_jobs(flow):
+    """How many jobs there are."""
+    return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
+
+
+def all_done(flow):
+    """Whether nothing waits or runs any more."""
+    tally = flow.app.ledger.tally()
+    return tally["waiting"] + tally["running"] == 0
+
+
+def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, eventually):
+    """Stored as waiting with a job, run once, and the job is gone."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
+    answers = [flow.take(f"i{number}") for number in range(5)]
+    assert {one.standings[0].state for one in answers} == {State.SUCCEEDED}
+    assert sorted(runs) == [f"i{number}" for number in range(5)]
+    eventually(lambda: count_jobs(flow) == 0)
+
+
+def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
+    """In the accepting transaction: none without the event, and none for an event that came before."""
+    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    flow.take("i1", wait=0)
+    flow.take("i1", wait=0)
+    assert flow.sql("SELECT queue_name, status::text, args->>'attempt' FROM procrastinate_jobs") == [
+        ("p:h", "todo", "0")
+    ]
+
+    def comes_to_nothing(transaction):
+        flow.app.runner.enqueue(transaction, [procrastinate.Queued("d", "p:h", 0)], 0)
+        raise LedgerUnusable("on purpose")
+
+    with pytest.raises(LedgerUnusable):
+        flow.app.ledger.write(comes_to_nothing)
+    assert count_jobs(flow) == 1
+
+
+def test_a_lost_job_is_made_again(house, listens, eventually):
+    """What waits and has no job gets one."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.sql("DELETE FROM procrastinate_jobs")
+    flow.app.start()
+    flow.settled(event_id, State.SUCCEEDED)
+    assert runs == ["i1"]
+
+
+def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
+    """Taken by a worker that is gone, it would stay so for ever."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False, runner=KIND)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.sql("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')")
+    flow.sql("UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)")
+    flow.app.start()
+    flow.settled(event_id, State.SUCCEEDED)
+    assert runs == ["i1"]
+
+
+def test_a_doubled_job_runs_once(house, listens, eventually):
+    """Of several jobs of one delivery, one claims it."""
+    runs = Counter()
+    flow = house.open(listens(lambda event: runs.update([event.id]), name="h"), start=False, runner=KIND)
+    event_id = flow.take("i1", wait=0).event_id
+    columns = "queue_name, task_name, args"
+    for _ in range(5):
+        flow.sql(f"INSERT INTO procrastinate_jobs ({columns}) SELECT {columns} FROM procrastinate_jobs LIMIT 1")
+    flow.app.start()
+    flow.settled(event_id, State.SUCCEEDED)
+    eventually(lambda: count_jobs(flow) == 0)
+    assert runs == {event_id: 1}
+
+
+def test_a_retry_is_made_when_it_is_due(house, listens):
+    """What is for later has its job at once, and it is taken in time."""
+    runs = []
+
+    def fails_at_first(event, delivery):
+        runs.append(delivery.attempt)
+        if delivery.attempt < 3:
+            raise OSError("not yet")
+
+    flow = house.open(listens(fails_at_first, retry=Retry(attempts=3, delays=[0.05], jitter=0)), runner=KIND)
+    flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=3)
+    assert runs == [1, 2, 3]
+
+
+def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
+    """However much it has to do, another one is run meanwhile, and then the rest of it."""
+    flow = house.open(
+        listens(gate, name="gate"),
+        listens(lambda event: "done", name="other", process_key="other"),
+        runner=KIND | {"threads": 4},
+    )
+    for number in range(12):
+        flow.take(f"i{number}", wait=0)
+    assert gate.enter(2)
+    for number in range(6):
+        assert flow.take(f"o{number}", key="other").standings[0].state is State.SUCCEEDED
+    assert len(gate.runs) == 2
+    assert flow.app.runner.running == 2
+    gate.opened.set()
+    eventually(lambda: all_done(flow))
+    assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
+
+
+def test_a_handler_with_a_long_name_has_a_queue(house, listens):
+    """PostgreSQL's notifications have short names; a handler may have a long one."""
+    name = "h" * 60
+    flow = house.open(listens(lambda event: None, name=name), runner=KIND)
+    assert flow.take().standings[0].state is State.SUCCEEDED
+    assert procrastinate.queue_of(f"p:{name}") != procrastinate.queue_of(f"p:{name[1:]}")
+    assert procrastinate.queue_of("合同:归档") == "合同:归档"
+
+
+def test_stopping_waits_for_what_runs_and_leaves_the_rest(house, listens, gate):
+    """What has not begun is run by the next process."""
+    flow = house.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
+    events = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
+    assert gate.enter(1)
+    flow.app.drain()
+    ending = threading.Timer(0.1, gate.opened.set)
+    ending.start()
+    assert flow.close()
+    states = Counter(one.state for event_id in events for one in _stored(house, event_id))
+    assert states == {State.SUCCEEDED: 1, State.WAITING: 3}
+    again = house.open(listens(gate, name="gate"), runner=KIND)
+    for event_id in events:
+        again.settled(event_id, State.SUCCEEDED)
+    assert sorted(gate.runs) == [f"i{number}" for number in range(4)]
+
+
+def _stored(house, event_id):
+    with closing(Reader(house.address)) as reader:
+        return reader.standings(event_id)
+
+
+def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
+    """All of them at once; the ledger's own, too."""
+    flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
+    assert flow.take("before").standings[0].state is State.SUCCEEDED
+    others = "pid <> pg_backend_pid() AND datname = current_database()"
+    assert flow.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")[0][0] > 0
+
+    def taken():
+        try:
+            return flow.take("after", wait=1).standings[0].state is State.SUCCEEDED
+        except Unavailable:
+            return False
+
+    eventually(taken)
+
+
+def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually):
+    """It says meanwhile that it cannot take jobs, and then takes what has come."""
+    flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
+    assert flow.take("before").standings[0].state is State.SUCCEEDED
+    event_id = None
+    flow.sql("ALTER FUNCTION procrastinate_fetch_job_v2 RENAME TO gone")
+    try:
+        eventually(flow.app.runner.health)
+        event_id = flow.take("meanwhile", wait=0).event_id
+        assert "procrastinate_fetch_job_v2" in next(one for one in logged if one["event"] == "cannot_take_jobs")["why"]
+    finally:
+        flow.sql("ALTER FUNCTION gone RENAME TO procrastinate_fetch_job_v2")
+    flow.settled(event_id, State.SUCCEEDED)
+    eventually(lambda: flow.app.runner.health() is None)
+
+
+def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
+    """An outage may leave a job as taken under a worker that lives, which nobody would ever take again."""
+    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.2)
+    monkeypatch.setattr(procrastinate, "LATE", 0.0)
+    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.sql("INSERT INTO procrastinate_workers DEFAULT VALUES")
+    flow.sql("UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)")
+    flow.app.start()
+    flow.settled(event_id, State.SUCCEEDED)
+
+
+def test_its_tables_are_made_and_recorded(house, postgresql_server):
+    """By `db upgrade` only; once; from an older version on; and one that is newer is refused."""
+    name = f"jobs_{time.monotonic_ns()}"
+    url = postgresql_server.make(name)
+    try:
+        upgrade(url)
+        with pytest.raises(LedgerOutdated, match="missing: run `flowhooks db upgrade`"):
+            jobs.check(url)
+        assert jobs.upgrade(url) == 1
+        jobs.check(url)
+        assert jobs.upgrade(url) == 0
+        upgrade(url)
+        with psycopg.connect(url) as connection:
+            connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
+        for function in (jobs.check, jobs.upgrade):
+            with pytest.raises(LedgerUnusable, match="newer Procrastinate"):
+                function(url)
+    finally:
+        postgresql_server.drop(name)
+
+
+def test_it_needs_postgresql(tmp_path, clock):
+    """On SQLite it is refused with the reason."""
+    settings = Settings(database=str(tmp_path / "x.db"), plugins_allow=("none",), runner=RunnerSettings(**KIND))
+    with pytest.raises(SettingsError, match="needs PostgreSQL"):
+        App(settings, clock=clock)
