@@ -229,7 +229,7 @@ class Procrastinate:
             try:
                 self._sweep(late)
             except FlowhooksError as error:
-                log.warning("cannot_sweep", why=str(error))
+                log.error("cannot_sweep", why=str(error))  # noqa: TRY400 (one line says it)
             except Exception:
                 # A fault of ours must not end the sweeping: what has no job would never be run again.
                 log.exception("cannot_sweep")
