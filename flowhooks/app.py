@@ -21,6 +21,7 @@ from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
 from flowhooks.intake import Intake
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
@@ -36,14 +37,13 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from flowhooks.delivery import Queued
-    from flowhooks.handler import Selectors
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.runners.procrastinate import Procrastinate
 
 log = structlog.get_logger(__name__)
 
 NOTICES_GET: float = 2.0
-"""Seconds that pending notices get when the server stops, and again alerts."""
+"""Seconds that pending notices get when the server stops, again alerts, and again what others have told."""
 
 
 class App:
@@ -155,7 +155,6 @@ class App:
         recovered = self.ledger.recover(absent=self.absent)
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
-        self._missing = missing
         self.router = self._routing(missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
         self.notices = Notices(self.plugins)
@@ -182,6 +181,25 @@ class App:
             reject_unrouted=settings.unrouted == "reject",
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
+        self.neighbours = None
+        if self.ledger.shared:
+            self.neighbours = Neighbours(
+                url=database_url(settings),
+                ledger=self.ledger,
+                watches=self.watches,
+                loaded=handlers,
+                missing=missing,
+                retired=forgotten,
+                rerouted=self._route_by,
+                drain=lambda: self._spawn("drain", self._drain),
+                wake=self.runner.wake,
+            )
+
+    def _route_by(self, missing: Sequence[KnownHandler], absent: frozenset[str]) -> None:
+        """Go on with another look-up, since other processes have made handlers known."""
+        self.router, self.absent = self._routing(missing), absent
+        self.intake.route_by(self.router, absent)
+        self.desk = replace(self.desk, router=self.router, absent=absent)
 
     def _routing(self, missing: Sequence[KnownHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
@@ -204,36 +222,9 @@ class App:
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
-        if self.ledger.shared:
-            threading.Thread(target=self._live, name="life", daemon=True).start()
+        if self.neighbours is not None:
+            self.neighbours.start()
         threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
-
-    def _live(self) -> None:
-        """Say every few seconds that this process lives, and see to what dead ones have left; until the very end."""
-        while not self._over.wait(self.ledger.beat_every):
-            try:
-                self.ledger.beat()
-                recovered = self.ledger.recover(absent=self.absent)
-                self._look_at_others()
-            except FlowhooksError as error:
-                log.warning("cannot_give_sign_of_life", why=str(error))
-                continue
-            if any(recovered.values()):
-                log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
-
-    def _look_at_others(self) -> None:
-        """Route from now on to what other processes have loaded meanwhile, too, and no more to what was retired."""
-        with self.ledger.connection() as connection:
-            missing = [one for one in known.known(connection) if one.id not in self.plugins.handlers]
-            absent = known.retired(connection).difference(self.plugins.handlers)
-        if absent != self.absent or _listening(missing) != _listening(self._missing):
-            self._missing, self.absent = missing, absent
-            self.router = self._routing(missing)
-            self.intake.route_by(self.router, absent)
-            self.desk = replace(self.desk, router=self.router, absent=absent)
-            log.info("routes_changed", others=len(missing), retired=len(absent))
-            # What came since the other process looked for what it wants of that, and before now, is parked.
-            self._spawn("drain", self._drain)
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
@@ -295,6 +286,8 @@ class App:
         if not all_ended:
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
         self._over.set()
+        if self.neighbours is not None:
+            self.neighbours.stop(NOTICES_GET)
         self.notices.stop(NOTICES_GET)
         self.alerts.stop(NOTICES_GET)
         try:
@@ -303,10 +296,6 @@ class App:
             if self._lock is not None:
                 self._lock.release()
         return all_ended
-
-
-def _listening(handlers: Sequence[KnownHandler]) -> dict[str, Selectors]:
-    return {one.id: one.selectors for one in handlers}
 
 
 def load(

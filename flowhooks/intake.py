@@ -101,9 +101,8 @@ class Intake:
         reject_unrouted: bool = False,
     ) -> None:
         self._ledger = ledger
-        self._router = router
         self._handlers = handlers
-        self._absent = frozenset(absent)
+        self.route_by(router, absent)
         self._watches = watches
         self._notices = notices
         self._clock = clock
@@ -111,19 +110,19 @@ class Intake:
         self._reject_unrouted = reject_unrouted
         self._draining = False
 
-    def drain(self) -> None:
-        """Take nothing more in; those who wait are answered at once."""
-        self._draining = True
-        self._watches.release()
-
     def route_by(self, router: Router, absent: Collection[str]) -> None:
         """Route what comes from now on by another look-up.
 
         Args:
-            router: the look-up.
+            router: says where it goes.
             absent: ids of handlers that are known but not loaded.
         """
-        self._router, self._absent = router, frozenset(absent)
+        self._routes = router, frozenset(absent)
+
+    def drain(self) -> None:
+        """Take nothing more in; those who wait are answered at once."""
+        self._draining = True
+        self._watches.release()
 
     def take(self, call_back: CallBack, *, wait: float) -> Answer:
         """Store a call-back, once for its identity, and wait for its handlers.
@@ -169,7 +168,7 @@ class Intake:
             }
             if watch is not None:
                 standings |= watch.standings
-                if len(watch.standings) < len(present):
+                if watch.waits:
                     standings |= self._stored_standings(event_id)
             return _answer(event_id, accepted.state, standings.values())
         finally:
@@ -207,7 +206,8 @@ class Intake:
             flow_instance_id=call_back.flow_instance_id,
             received_at=to_datetime(now),
         )
-        route = self._router.route(event)
+        router, absent = self._routes
+        route = router.route(event)
         if route.parked and self._reject_unrouted and not self._is_stored(event):
             raise Unprocessable("unrouted")
         state = "parked" if route.parked else "routed" if route.handlers else "dismissed"
@@ -218,7 +218,7 @@ class Intake:
             state=state,
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
-            absent=self._absent,
+            absent=absent,
             now=now,
         )
 
@@ -242,7 +242,10 @@ class Intake:
                 try:
                     watch.tell_before(self._stored_standings(accepted.event_id).values())
                     watch.wait(max(0.0, wait - (time.monotonic() - started)))
-                    standings = tuple(({one.delivery_id: one for one in standings} | watch.standings).values())
+                    latest = {one.delivery_id: one for one in standings} | watch.standings
+                    if watch.waits:
+                        latest |= self._stored_standings(accepted.event_id)
+                    standings = tuple(latest.values())
                 finally:
                     self._watches.close(accepted.event_id, watch)
         return _answer(accepted.event_id, accepted.state, standings)
@@ -252,7 +255,8 @@ class Intake:
         again = [one for one in standings if self._may_try_again(one, now)]
         if not again:
             return standings
-        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=self._absent))
+        _, absent = self._routes
+        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=absent))
         return tuple(({one.delivery_id: one for one in standings} | self._stored_standings(event_id)).values())
 
     def _stored_standings(self, event_id: str) -> dict[str, Standing]:

@@ -44,8 +44,13 @@ class Watch:
     def tell_before(self, standings: Iterable[Standing]) -> None:
         """Learn how deliveries stood when they were read, which may be older than what `tell` has told."""
         for standing in standings:
-            if standing.delivery_id not in self.standings:
+            if standing.delivery_id in self._pending or standing.delivery_id not in self.standings:
                 self.tell(standing)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something that it waits for."""
+        return bool(self._pending)
 
     def release(self) -> None:
         """Stop waiting, whatever has settled."""
@@ -107,9 +112,21 @@ class Watches:
         """A delivery of this event has changed; called after that is durable."""
         if event_id in self._watches:
             with self._lock:
-                several = list(self._watches.get(event_id, ()))
-            for watch in several:
-                watch.tell(standing)
+                for watch in self._watches.get(event_id, ()):
+                    watch.tell(standing)
+
+    def waited_for(self, event_ids: Iterable[str] | None = None) -> list[str]:
+        """Those of these events, or of all, for which somebody waits who has not been told all."""
+        with self._lock:
+            asked = self._watches if event_ids is None else self._watches.keys() & set(event_ids)
+            return [one for one in asked if any(watch.waits for watch in self._watches[one])]
+
+    def tell_read(self, event_id: str, standings: Iterable[Standing]) -> None:
+        """How an event's deliveries stood when they were read; what `tell` has told meanwhile is newer, and stays."""
+        standings = tuple(standings)
+        with self._lock:
+            for watch in self._watches.get(event_id, ()):
+                watch.tell_before(standings)
 
     def release(self) -> None:
         """Let everybody go, now and from now on: the server is stopping."""

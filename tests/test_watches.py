@@ -96,3 +96,30 @@ def test_everybody_is_let_go_at_the_end(watches):
     assert not waiting.is_alive()
     watches.close("e", watch)
     assert watches.open("f", ["a"], 10) is None
+
+
+def test_what_was_read_of_others_ends_a_wait(watches):
+    """A standing that was read since somebody else settled it ends the wait, unless what was told here is newer."""
+    watch = watches.open("e", ["a", "b"], 10)
+    watches.tell("e", standing("a", State.SUCCEEDED))
+    watches.tell("e", standing("b", State.WAITING, 0))
+    watches.tell_read("other", [standing("b", State.DEAD)])
+    watches.tell_read("e", [standing("a", State.RUNNING), standing("b", State.RUNNING)])
+    assert not over(watch)
+    watches.tell_read("e", [standing("a", State.DEAD), standing("b", State.CLOSED)])
+    assert over(watch)
+    assert {name: one.state for name, one in watch.standings.items()} == {"a": State.SUCCEEDED, "b": State.CLOSED}
+
+
+def test_what_is_waited_for_can_be_asked(watches):
+    """Events for which somebody waits who has not been told all: of some events, or of all."""
+    told = watches.open("e", ["a"], 10)
+    waits = watches.open("f", ["a"], 10)
+    assert watches.waited_for() == ["e", "f"]
+    watches.tell("e", standing("a", State.DEAD))
+    assert not told.waits
+    assert waits.waits
+    assert watches.waited_for() == ["f"]
+    assert watches.waited_for(["e", "f", "unknown"]) == ["f"]
+    watches.close("f", waits)
+    assert watches.waited_for() == []

@@ -5,7 +5,9 @@ It must not know what the tables mean.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +23,7 @@ from sqlalchemy import (
     column,
     create_engine,
     event,
+    func,
     select,
 )
 from sqlalchemy.dialects import postgresql
@@ -34,8 +37,10 @@ from sqlalchemy.types import to_instance
 from flowhooks.errors import LedgerUnusable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from sqlalchemy import Connection
     from sqlalchemy.exc import SQLAlchemyError
 
 CACHE_KIB: Final = 8192
@@ -47,6 +52,14 @@ CHECKPOINT_PAGES: Final = 4000
 call-backs. SQLite's own 1,000 copies them every few hundred."""
 BUSY_SECONDS: Final = 5.0
 _POSTGRESQL: Final = "postgresql"
+_CHANNEL: Final = "flowhooks"
+_NOTICES_A_DEAD_LINE: Final = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+"""Seconds, and milliseconds: who only listens would not notice for hours that a machine between has gone."""
 
 
 def open_engine(url: str, *, writing: bool) -> Engine:
@@ -272,6 +285,42 @@ def keys(name: str) -> Any:
     return select(array.c.value)
 
 
+_MESSAGES = _Scalars(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
+_NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
+
+
+def notify(connection: Connection, messages: Sequence[str]) -> None:
+    """Tell all who listen, whatever process they are, once this transaction is durable. On SQLite there is nobody."""
+    if connection.dialect.name == _POSTGRESQL:
+        connection.execute(_NOTIFY, {"messages": json.dumps(list(messages))}).all()
+
+
+@contextmanager
+def listening(url: str, heard: Callable[[str], None]) -> Iterator[tuple[int, Callable[[], None]]]:
+    """A connection of its own that listens to `notify`.
+
+    Args:
+        url: the database; it must be a shared one.
+        heard: called with each message, by the function that is given.
+
+    Yields:
+        The file descriptor that can be read when there is something new, and a function that takes it in. The
+        function raises `SQLAlchemyError` where the connection is lost.
+    """
+    parsed = make_url(url)
+    lively = {name: value for name, value in _NOTICES_A_DEAD_LINE.items() if name not in parsed.query}
+    engine = open_engine(parsed.update_query_dict(lively).render_as_string(hide_password=False), writing=False)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.add_notify_handler(lambda notice: heard(notice.payload))
+            connection.exec_driver_sql(f"LISTEN {_CHANNEL}")
+            # Whatever has come in is handed over while a statement is under way; and it shows a lost connection.
+            yield driver.fileno(), lambda: connection.exec_driver_sql("SELECT 1").close()
+    finally:
+        engine.dispose()
+
+
 def insert(table: Table) -> postgresql.Insert:
     """An INSERT that can say what to do about rows that are there already; both databases say it alike."""
     return postgresql.insert(table)
@@ -304,6 +353,8 @@ __all__ = [
     "is_shared",
     "keys",
     "library_version",
+    "listening",
+    "notify",
     "open_engine",
     "plain",
     "quick_check",

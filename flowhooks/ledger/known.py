@@ -74,6 +74,7 @@ def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> N
     ]
     if rows:
         transaction.connection.execute(_REMEMBERED, rows)
+        transaction.news.handlers = True
 
 
 def known(connection: Connection) -> list[KnownHandler]:
@@ -94,7 +95,9 @@ def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[
     """Forget handlers until they are loaded again; the ids of those that were known. What is stored for them stays."""
     known_ones = handlers.c.id.in_(dialects.keys("ids")) & handlers.c.retired_at.is_(None)
     forgotten = update(handlers).where(known_ones).values(retired_at=now).returning(handlers.c.id)
-    return frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
+    done = frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
+    transaction.news.handlers |= bool(done)
+    return done
 
 
 def wake(transaction: Transaction, loaded: Iterable[str], now: int) -> None:

@@ -93,7 +93,7 @@ _MOVE: Final = (
         retries_from=func.coalesce(_ROWS.c.retries_from, deliveries.c.retries_from),
         note=func.coalesce(_ROWS.c.note, deliveries.c.note),
     )
-    .returning(deliveries.c.id)
+    .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state)
 )
 
 
@@ -138,7 +138,10 @@ def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
             raise IllegalMove(f"a delivery cannot go from {one.source} to {one.target}")
     if not moves:
         return set()
-    return set(transaction.connection.execute(_MOVE, {"moves": json.dumps(moves)}).scalars())
+    moved = transaction.connection.execute(_MOVE, {"moves": json.dumps(moves)}).all()
+    # Nobody waits for an attempt to begin.
+    transaction.news.events.update(row.event_id for row in moved if row.state != State.RUNNING.value)
+    return {row.id for row in moved}
 
 
 def postpone(transaction: Transaction, delivery_id: str, due_at: int) -> None:

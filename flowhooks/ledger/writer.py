@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import dialects
+from flowhooks.ledger.news import News
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,18 +43,24 @@ class Transaction:
 
     Attributes:
         connection: the writing connection.
+        news: what those who share the ledger are told once this is durable.
     """
 
-    __slots__ = ("_committed", "_undone", "connection")
+    __slots__ = ("_committed", "_undone", "connection", "news")
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Any = connection
+        self.news = News()
         self._committed: list[Callable[[], None]] = []
         self._undone: list[Callable[[], None]] = []
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback`, in the writer's thread, once this is durable; never if it is not. It must be quick."""
         self._committed.append(callback)
+
+    def hand_over(self) -> None:
+        """Tell the others, once this is durable, that there is something to run that is not run here."""
+        self.news.work = True
 
     def after_rollback(self, callback: Callable[[], None]) -> None:
         """Call `callback`, in the writer's thread, if this comes to nothing."""
@@ -247,6 +254,8 @@ class Writer:
                 for work, tickets in groups.items():
                     done = work(transaction, [ticket._item for ticket in tickets])  # noqa: SLF001 (as above)
                     results.extend(zip(tickets, done, strict=True))
+                # Once for the whole batch: whoever tells something commits alone.
+                transaction.news.tell(connection)
         except BaseException:
             if transaction is not None:
                 transaction.ended(durable=False)

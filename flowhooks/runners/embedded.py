@@ -84,6 +84,7 @@ class Embedded:
         self._changed = threading.Condition(threading.Lock())
         self._look = threading.Event()
         self._stopping = False
+        self._runs = False
         self._trouble: str | None = None
 
     def reserve(self, transaction: Transaction, deliveries: Sequence[Queued]) -> list[Queued]:
@@ -98,6 +99,8 @@ class Embedded:
         """Take note of what may run at once after the commit; what is for later is found by looking."""
         if not_before <= self._clock.now():
             transaction.after_commit(partial(self._offer, deliveries))
+            if not self._runs or not all(self._mine(queued.handler) for queued in deliveries):
+                transaction.hand_over()
 
     def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
@@ -110,12 +113,14 @@ class Embedded:
         with self._changed:
             self._free = self._threads
             self._changed.notify_all()
+        self._runs = True
         while not stop.is_set():
             started = time.monotonic()
             self._fetch()
             # With thousands of handlers a look takes a while: it must not take more than a tenth of the time.
             self._look.wait(max(LOOK_EVERY, 9 * (time.monotonic() - started)))
             self._look.clear()
+        self._runs = False
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

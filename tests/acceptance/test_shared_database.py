@@ -5,7 +5,10 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
+import psycopg
 import pytest
+
+from flowhooks.ledger.reading import EventFilter
 
 PLUGIN = '''
 import os, pathlib, time
@@ -110,6 +113,38 @@ def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
     for server in servers:
         server.stop()
     shared.balance()
+
+
+def cut_listeners(site):
+    """Have PostgreSQL end every connection that listens; how many there were."""
+    with psycopg.connect(site.url, autocommit=True) as connection:
+        (ended,) = connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1')"
+            " AND pid <> pg_backend_pid()"
+        ).fetchone()
+    return ended
+
+
+def test_a_server_without_the_plugin_answers_with_the_outcome(shared):
+    """One server takes the call-back, another one runs it; the engine hears how it ended in the first answer."""
+    bare = shared.start(safe_mode="true")
+    assert bare.post("early", BODY).status == 202
+    able = shared.start()
+    bare.until_logged("routes_changed")
+    shared.until(lambda ledger: not ledger.find(EventFilter(state="parked"), limit=1))
+    # Longer than the client waits: whoever is answered was told.
+    answers = [bare.post(f"i{number}", BODY, Prefer="wait=60") for number in range(5)]
+    assert [answer.status for answer in answers] == [200] * 5
+    assert {answer.json["success"] for answer in answers} == {True}
+    assert cut_listeners(shared) == 2
+    bare.until_logged("listening_again")
+    assert bare.post("after", BODY, Prefer="wait=60").status == 200
+    assert {pid for _, _, pid in entered(shared)} == {able.process.pid}
+    for server in (bare, able):
+        server.stop()
+        server.check_log()
+    assert shared.balance().accepted == 7
 
 
 def test_tables_are_made_by_command_only(make_site, postgresql_server):

@@ -1,0 +1,144 @@
+"""The other processes on one ledger: signs of life to them, news from them; it must not know how either travels."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import known
+from flowhooks.ledger.news import Listener, News
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from flowhooks.ledger import Ledger
+    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.watches import Watches
+
+LOOKS_AFTER_NEW_ROUTES: Final = 2
+"""How often what is parked is looked through once the routes have changed: at once, and at the next sign of life, for
+what was still being stored by the old ones."""
+
+log = structlog.get_logger(__name__)
+
+
+class Neighbours:
+    """Keeps a process in touch with the others that share its ledger.
+
+    Args:
+        url: the database.
+        ledger: gives the signs of life.
+        watches: who waits here for what another process may settle.
+        loaded: ids of the handlers that are loaded here.
+        missing: handlers that the ledger remembers and that are not loaded, as far as this process has heard.
+        retired: ids of the handlers that were retired, likewise.
+        rerouted: called with those two whenever they have changed.
+        drain: called some time after that, to deliver what was parked and is wanted by now.
+        wake: called when there may be something to run.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        ledger: Ledger,
+        watches: Watches,
+        loaded: Collection[str],
+        missing: Sequence[KnownHandler],
+        retired: Collection[str],
+        rerouted: Callable[[Sequence[KnownHandler], frozenset[str]], None],
+        drain: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._watches = watches
+        self._loaded = frozenset(loaded)
+        self._rerouted = rerouted
+        self._drain = drain
+        self._wake = wake
+        self._over = threading.Event()
+        self._routing = threading.Lock()
+        self._routes = _routes(missing, frozenset(retired))
+        self._retired = frozenset(retired)
+        self._looks = 0
+        self._listener = Listener(url, heard=self._heard)
+        self._life = threading.Thread(target=self._live, name="life", daemon=True)
+
+    def start(self) -> None:
+        """Give signs of life and listen, until `stop`."""
+        self._life.start()
+        self._listener.start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; what is being looked after gets `timeout` seconds."""
+        self._over.set()
+        self._listener.stop(timeout)
+
+    def _live(self) -> None:
+        """Say every few seconds that this process lives, and see to what dead ones have left.
+
+        Also look for all that should have been heard: a connection may be dumb without being broken.
+        """
+        while not self._over.wait(self._ledger.beat_every):
+            try:
+                self._ledger.beat()
+                self._see(self._ledger.recover(absent=self._retired))
+                self.look()
+            except FlowhooksError as error:
+                log.warning("cannot_give_sign_of_life", why=str(error))
+
+    @staticmethod
+    def _see(recovered: dict[object, int]) -> None:
+        if any(recovered.values()):
+            log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+
+    def look(self) -> None:
+        """Look at all that others may have changed.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        self._read(self._watches.waited_for())
+        self._route_anew()
+        if self._looks:
+            self._looks -= 1
+            self._drain()
+
+    def _heard(self, news: News) -> None:
+        if news.missed:
+            self._wake()
+            self.look()
+            return
+        self._read(self._watches.waited_for(news.events) if news.events else ())
+        if news.work:
+            self._wake()
+        if news.handlers:
+            self.look()
+
+    def _read(self, event_ids: Iterable[str]) -> None:
+        """Tell those who wait how these events' deliveries stand."""
+        for event_id in event_ids:
+            self._watches.tell_read(event_id, self._ledger.standings(event_id))
+
+    def _route_anew(self) -> None:
+        """Take over what the ledger says of handlers that are not loaded here."""
+        with self._routing:
+            with self._ledger.connection() as connection:
+                missing = [one for one in known.known(connection) if one.id not in self._loaded]
+                # One that is loaded here goes on here, whoever has retired it.
+                retired = known.retired(connection) - self._loaded
+            routes = _routes(missing, retired)
+            if routes == self._routes:
+                return
+            self._routes, self._retired = routes, retired
+            self._rerouted(missing, retired)
+            self._looks = LOOKS_AFTER_NEW_ROUTES
+        log.info("routes_changed", others=len(missing), retired=len(retired))
+
+
+def _routes(missing: Iterable[KnownHandler], retired: frozenset[str]) -> object:
+    """What routing depends on: not when a handler was last seen."""
+    return [(one.id, one.selectors) for one in missing], retired

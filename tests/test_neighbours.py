@@ -1,0 +1,261 @@
+"""Several apps on one PostgreSQL: who waits in one learns what another settles, and the routes follow the ledger."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import Retry, State
+from flowhooks.ledger import news
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.retire import retire
+
+pytestmark = pytest.mark.postgresql
+
+SLOW = {"stale_after": 6000.0}
+"""Signs of life a thousand seconds apart, so that only what is told can be the cause of anything."""
+LONG = 1800.0
+"""A wait, in seconds, whose end no test sees: who is answered was told."""
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def refuses(event):
+    """Fail."""
+    raise ValueError("no leave left")
+
+
+@pytest.fixture
+def without(house):
+    """A function that opens an app without plugins, which hears of others by what they tell only."""
+    return lambda **given: house.open(ledger=SLOW, **given)
+
+
+@pytest.fixture
+def having(house, listens):
+    """A function that opens an app with the handler `h`."""
+    return lambda function=nothing, **given: house.open(
+        listens(function, name="h", **given.pop("handler", {})), ledger=SLOW, **given
+    )
+
+
+@pytest.fixture
+def answered(together):
+    """A function that sends a call-back with a long wait, doing something else at the same time; the answer."""
+
+    def answer(flow, *given, meanwhile=lambda: None):
+        found, done = together(lambda: flow.take(*given, wait=LONG), meanwhile)
+        for one in (found, done):
+            if isinstance(one, Exception):
+                raise one
+        return found
+
+    return answer
+
+
+def follows(flow, key, eventually):
+    """Wait until an app routes a key."""
+    eventually(lambda: flow.app.router.explain(process_key=key).route.handlers)
+
+
+@pytest.mark.parametrize(("function", "status"), [(nothing, "done"), (refuses, "dead")])
+def test_who_waits_learns_what_another_process_settled(having, without, answered, function, status):
+    """The process that has no plugin answers with the outcome, whatever it is, in the first answer."""
+    having(function)
+    taker = without()
+    answer = answered(taker)
+    assert answer.status == status
+    assert answer.standings[0].attempt == 1
+    assert ("no leave left" in answer.standings[0].error) is (function is refuses)
+
+
+def test_many_wait_at_once(having, without, together):
+    """Each of many waiters gets its own outcome."""
+    having(runner={"threads": 4})
+    taker = without(http={"threads": 64})
+    answers = together(*[lambda number=number: taker.take(f"i{number}", wait=LONG) for number in range(24)])
+    assert [answer.status for answer in answers] == ["done"] * 24
+    assert len({answer.event_id for answer in answers}) == 24
+
+
+def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock):
+    """Elsewhere an attempt fails, and the next one is due after the waiter's time: it is answered at once."""
+    having(refuses, handler={"retry": Retry(attempts=3, delays=[3600], jitter=0)})
+    answer = answered(without())
+    assert (answer.status, answer.standings[0].state) == ("pending", State.WAITING)
+    assert answer.standings[0].due_at == clock.now() + 3600 * 1_000_000
+
+
+def test_who_joins_learns_it_too(having, without, answered, eventually):
+    """A call-back that comes again while another process runs its handler waits for that, too."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def waits(event):
+        entered.set()
+        assert gate.wait(20)
+
+    having(waits)
+    taker = without()
+    taker.take(wait=0)
+    assert entered.wait(20)
+
+    def opens():
+        eventually(taker.app.watches.waited_for)
+        gate.set()
+
+    answer = answered(taker, meanwhile=opens)
+    assert answer.status == "done"
+
+
+def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventually):
+    """What one process has resolved by hand is no longer waited for in another one."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def fails(event):
+        entered.set()
+        assert gate.wait(20)
+        raise ValueError("x")
+
+    runs = having(fails, handler={"retry": Retry(attempts=9, delays=[15], jitter=0)})
+    taker, desk = without(), without()
+
+    def operates():
+        assert entered.wait(20)
+        gate.set()
+        (event_id,) = eventually(taker.app.watches.waited_for)
+        standing = runs.settled(event_id, State.WAITING, attempt=1)
+        resolve(desk.app.desk, standing.delivery_id, Verdict.CLOSE, note="by hand")
+
+    answer = answered(taker, meanwhile=operates)
+    assert answer.standings[0].state is State.CLOSED
+
+
+def cut(flow):
+    """Have the server end every connection that listens; how many there were."""
+    (ended,) = flow.sql(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query IN ('LISTEN flowhooks', 'SELECT 1') AND pid <> pg_backend_pid()"
+    )
+    return ended[0]
+
+
+@pytest.fixture
+def deafness(monkeypatch, eventually, logged):
+    """A function that cuts what listens, to which `over` must be called before anybody listens again."""
+    may_listen = threading.Event()
+    listening = news.dialects.listening
+
+    def only_then(*given):
+        assert may_listen.wait(20)
+        return listening(*given)
+
+    def deafen(flow):
+        monkeypatch.setattr(news.dialects, "listening", only_then)
+        assert cut(flow) == 2
+        eventually(lambda: len([one for one in logged if one["event"] == "listening_failed"]) == 2)
+
+    deafen.over = may_listen.set
+    yield deafen
+    may_listen.set()
+
+
+def test_what_settled_while_nobody_listened_is_found(having, without, answered, eventually, deafness):
+    """The connection is cut while somebody waits, and the outcome is recorded meanwhile: it is found afterwards."""
+    gate, entered = threading.Event(), threading.Event()
+
+    def waits(event):
+        entered.set()
+        assert gate.wait(20)
+
+    runs = having(waits)
+    taker = without()
+
+    def cuts():
+        assert entered.wait(20)
+        (event_id,) = eventually(taker.app.watches.waited_for)
+        deafness(runs)
+        gate.set()
+        runs.settled(event_id, State.SUCCEEDED)
+        assert taker.app.watches.waited_for() == [event_id]
+        deafness.over()
+
+    answer = answered(taker, meanwhile=cuts)
+    assert answer.status == "done"
+
+
+def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
+    """A connection that is dumb without being broken holds nobody up: signs of life come with a look."""
+    monkeypatch.setattr(news.News, "tell", lambda *_: None)
+    having()
+    taker = without()
+
+    def looks():
+        (event_id,) = eventually(taker.app.watches.waited_for)
+        taker.settled(event_id, State.SUCCEEDED)
+        taker.app.neighbours.look()
+
+    answer = answered(taker, meanwhile=looks)
+    assert answer.status == "done"
+
+
+def test_what_another_process_brings_is_routed_without_a_restart(having, without, eventually):
+    """A handler that another process makes known is routed here, and what was parked for it is delivered."""
+    taker = without()
+    parked = taker.take("early")
+    assert parked.status == "parked"
+    having()
+    follows(taker, "leave", eventually)
+    assert taker.take("late").status == "done"
+    taker.settled(parked.event_id, State.SUCCEEDED)
+
+
+def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, without, eventually, monkeypatch):
+    """An event that was parked after the other process had looked through what is parked finds its handler."""
+    taker = without()
+    taker.app.neighbours._listener.stop(20)  # deaf
+    having()
+    parked = taker.take("between")
+    assert parked.status == "parked"
+    taker.app.neighbours.look()
+    taker.settled(parked.event_id, State.SUCCEEDED)
+
+
+def test_what_another_process_retires_is_routed_no_longer(having, without, eventually):
+    """Retired elsewhere, it is not routed where it is not loaded; where it is loaded it goes on."""
+    has, taker = having(), without()
+    follows(taker, "leave", eventually)
+    assert taker.take("i1").status == "done"
+    retire(has.app.desk, ["p:h"])
+    eventually(lambda: not taker.app.router.explain(process_key="leave").route.handlers)
+    assert taker.take("i2").status == "parked"
+    assert has.take("i3").status == "done"
+    assert has.app.absent == frozenset()
+
+
+def test_what_has_not_changed_is_not_made_anew(having, without):
+    """One more process with the same handlers changes no routes."""
+    having()
+    taker = without()
+    before = taker.app.router
+    having()
+    taker.app.neighbours.look()
+    assert taker.app.router is before
+
+
+def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypatch):
+    """It does not wait for its next look, which is a thousand seconds off."""
+    monkeypatch.setattr("flowhooks.runners.embedded.LOOK_EVERY", 1000.0)
+    ran = threading.Event()
+    has = having(lambda event: ran.set())
+    taker = without()
+    event_id = taker.take(wait=0).event_id
+    assert ran.wait(20)
+    has.settled(event_id, State.SUCCEEDED)
+    ran.clear()
+    replay(having(start=False).app.desk, EventFilter(ids=(event_id,)), again=True)
+    assert ran.wait(20)
