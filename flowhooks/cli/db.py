@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from flowhooks.app import jobs_of, locked
 from flowhooks.cli import output
-from flowhooks.cli.options import settings_options
+from flowhooks.cli.asking import INTERRUPTED, holder_of
+from flowhooks.cli.options import Given, json_option, settings_options
+from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects, upgrade
-from flowhooks.settings import database_url
+from flowhooks.operations import copying
+from flowhooks.settings import database_url, places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowhooks.operations.copying import Moved
     from flowhooks.settings import Settings
 
 
 @click.group("db", short_help="Look after the database.")
 def command() -> None:
-    """Look after the database: for now, bring its tables up to this version."""
+    """Look after the database: bring its tables up to this version, or copy all of it into another database."""
 
 
 @command.command("upgrade")
@@ -52,3 +61,98 @@ def upgrade_command(settings: Settings) -> None:
         output.line(f"Upgraded {name} from version {before} to {after}.")
     if jobs:
         output.line(f"Brought the tables of jobs up to the Procrastinate that is installed ({jobs} steps).")
+
+
+def _place(_context: click.Context, _argument: click.Parameter, value: str) -> str:
+    """The URL of a database that is given as an argument, which may hold a password, and so is never repeated."""
+    try:
+        url = places.database_url(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not dialects.is_readable(url):
+        raise click.BadParameter("it is no URL; write postgresql://USER@HOST:PORT/DATABASE")
+    return url
+
+
+@command.command("copy", short_help="Copy all of it elsewhere.", context_settings={"allow_extra_args": True})
+@click.argument("source", callback=_place)
+@click.argument("target", callback=_place)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Read settings from FILE [default: ./flowhooks.toml, if there is one]. Neither database is taken from them.",
+)
+@json_option
+@click.pass_context
+def copy_command(context: click.Context, *, source: str, target: str, config: Path | None, as_json: bool) -> None:
+    r"""Copy the ledger SOURCE into the empty database TARGET, all that is open included, and verify the copy.
+
+    Each is a file, or postgresql://USER@HOST/DATABASE. TARGET's tables are made first. Nobody may use either of them
+    meanwhile: stop the servers. If it was cut off, the same command goes on: what is there is compared, and kept. A
+    TARGET that holds anything else is refused. SOURCE stays as it is. Leave passwords to PGPASSWORD or ~/.pgpass.
+
+    \b
+    Examples:
+      flowhooks db copy flowhooks.db postgresql://flowhooks@db.example.com/flowhooks
+      flowhooks db copy postgresql://flowhooks@db.example.com/flowhooks sqlite:////var/lib/flowhooks/flowhooks.db
+
+    Exit codes: 0 the copy is true and its books balance, 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    if context.args:
+        raise click.UsageError("Give two databases: SOURCE and TARGET.")
+    if dialects.is_same(source, target):
+        raise click.UsageError("SOURCE and TARGET are the same database.")
+    settings = Given(config=config, options={"database": None}).load()
+    if (file := dialects.database_file(source)) is not None and not file.exists():
+        raise LedgerUnusable(f"there is no database at {file}")
+    try:
+        with _locked(settings, source), _locked(settings, target):
+            moved = copying.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress)
+    except KeyboardInterrupt:
+        output.line("Stopped; the same command goes on.", err=True)
+        raise SystemExit(INTERRUPTED) from None
+    _report(moved, source=dialects.shown(source), target=dialects.shown(target), as_json=as_json)
+    if not moved.books.balanced:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _locked(settings: Settings, url: str) -> Iterator[None]:
+    """Keep everybody else from a database that is a file."""
+    settings = replace(settings, database=url)
+    if (holder := holder_of(settings)) is not None:
+        server = f", a server ({holder.admin})" if holder.admin else ""
+        raise LedgerUnusable(
+            f"{dialects.shown(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
+        )
+    lock = locked(settings)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
+    if as_json:
+        output.emit(
+            {
+                "source": source,
+                "target": target,
+                "made": moved.made,
+                "tables": {name: asdict(one) for name, one in moved.tables.items()},
+                "balanced": moved.books.balanced,
+                "trouble": moved.books.trouble,
+            }
+        )
+        return
+    output.table(
+        ("table", "rows", "kept", "digest"),
+        [(name, f"{one.rows:>12,}", f"{one.kept:>12,}", one.digest[:16]) for name, one in moved.tables.items()],
+    )
+    output.line()
+    for one in moved.books.trouble:
+        output.line(f"trouble: {one}", style="red")
+    output.line(f"{target} holds the same as {source}: every count and every digest agrees.")
+    output.line("The books balance." if moved.books.balanced else "The books do not balance, as they did not before.")

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
@@ -252,6 +253,49 @@ def _null(_element: _Unlimited, _compiler: Any, **_options: Any) -> str:
     return "NULL"
 
 
+class _ByBytes(FunctionElement[Any]):
+    """A value to order by."""
+
+    inherit_cache = True
+
+
+@compiles(_ByBytes)
+def _as_it_is(element: _ByBytes, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(_ByBytes, _POSTGRESQL)
+def _collated(element: _ByBytes, compiler: Any, **options: Any) -> str:
+    return f'{compiler.process(element.clauses, **options)} COLLATE "C"'
+
+
+def by_bytes(given: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column to order by that comes out alike everywhere: PostgreSQL's text goes by the language of its database."""
+    return _ByBytes(given) if isinstance(given.type, Text) else given
+
+
+def is_readable(url: str) -> bool:
+    """Whether an URL can be taken to pieces; what is wrong with one is not said, as it may hold a password."""
+    try:
+        shown(url)
+    except (ArgumentError, ValueError):
+        return False
+    return True
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two URLs name the same database, whoever it is opened as."""
+    return _named(one) == _named(other)
+
+
+def _named(url: str) -> tuple[Any, ...]:
+    if file := database_file(url):
+        return (file.resolve(),)
+    parsed = make_url(url)
+    where = (parsed.host or parsed.query.get("host"), str(parsed.port or parsed.query.get("port") or 5432))
+    return (*where, parsed.database or parsed.username)
+
+
 def shown(url: str) -> str:
     """What to call a database in a sentence: its file, or its server and name without user and password."""
     if file := database_file(url):
@@ -261,7 +305,7 @@ def shown(url: str) -> str:
     return f"{parsed.database} on {host or 'this machine'}"
 
 
-def rows(name: str, **columns: Any) -> Subquery:
+def rows(name: str, /, **columns: Any) -> Subquery:
     """A batch of rows as a table inside a statement, so that any number of them costs one execution.
 
     The statement's parameter `name` then takes a JSON array of arrays, one for each row.
@@ -348,8 +392,11 @@ def quick_check(engine: Engine) -> str | None:
 __all__ = [
     "Integer",
     "Now",
+    "by_bytes",
     "database_file",
     "insert",
+    "is_readable",
+    "is_same",
     "is_shared",
     "keys",
     "library_version",

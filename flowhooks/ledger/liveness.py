@@ -59,3 +59,10 @@ def living(transaction: Transaction) -> list[str]:
 def eldest(connection: Connection) -> str | None:
     """The id of the process that has lived longest: it does what one of them is to do for all."""
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
+
+
+def lately(connection: Connection, *, stale_after: float) -> list[tuple[str, int]]:
+    """Host and process id of whoever has given a sign of life in the last `stale_after` seconds and has not ended."""
+    heard = processes.c.beat_at >= dialects.Now() - int(stale_after * SECOND)
+    found = select(processes.c.host, processes.c.pid).where(processes.c.stopped_at.is_(None), heard)
+    return [(row.host, row.pid) for row in connection.execute(found.order_by(processes.c.id))]
