@@ -88,7 +88,7 @@ def settings() -> str:
 
 def commands() -> str:
     """Every command with what it says of itself and its options."""
-    out = ["## Options of the settings", "", "Every command but `send` and `plugins new` takes them.", ""]
+    out = ["## Options of the settings", "", "Every command but `send`, `plugins new` and `db copy` takes them.", ""]
     serve = _command(("serve",))
     out += _options(param for param in serve.params if _names(param)[0] in SHARED_OPTIONS)
     for words, command in _all_commands():
@@ -96,10 +96,12 @@ def commands() -> str:
         usage = " ".join((context.info_name or "", *command.collect_usage_pieces(context)))
         out += ["", f"## {' '.join(('flowhooks', *words))}", "", "```text", usage, "```", "", *_help(command)]
         own = [param for param in command.params if isinstance(param, click.Option)]
-        own = [param for param in own if _names(param)[0] not in SHARED_OPTIONS]
+        takes_them = {_names(param)[0] for param in own} >= set(SHARED_OPTIONS)
+        if takes_them:
+            own = [param for param in own if _names(param)[0] not in SHARED_OPTIONS]
         if own:
             out += ["", *_options(own)]
-        if len(own) < sum(isinstance(param, click.Option) for param in command.params):
+        if takes_them:
             out += ["", "And [the options of the settings](#options-of-the-settings)."]
     return "\n".join(out)
 

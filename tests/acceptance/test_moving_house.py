@@ -57,7 +57,7 @@ def fill(file, count=EVENTS):
     body = json.dumps({"processDefinitionKey": "leave", "text": "合同"}, ensure_ascii=False)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(
-            "INSERT INTO events VALUES (?, 's', 'complete', ?, '', NULL, NULL, 'k', 3, ?, 'd', 'routed', '{}', 1, 0, 5)",
+            "INSERT INTO events VALUES (?, 's', 'complete', ?, '', NULL, NULL, '', 3, ?, 'd', 'routed', '{}', 1, 0, 5)",
             [(one, one, body) for one in ids],
         )
         connection.executemany(

@@ -56,6 +56,7 @@ def test_every_command_is_there():
         ("verify",),
         ("db",),
         ("db", "upgrade"),
+        ("db", "copy"),
         ("send",),
     ]
 
@@ -114,7 +115,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
-    more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes")}
+    more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
     assert result.exit_code == (1 if words == ("check",) else 2)

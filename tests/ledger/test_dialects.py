@@ -6,9 +6,11 @@ import json
 
 import pytest
 from sqlalchemy import Integer, Text, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
 from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import attempts
 
 
 @pytest.fixture
@@ -124,3 +126,36 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
         assert "\n" not in answer
     finally:
         broken.dispose()
+
+
+def test_keys_are_ordered_by_their_bytes_everywhere():
+    """PostgreSQL is told to, whatever the language of its database; numbers are ordered as they are."""
+    table = select(attempts).order_by(*map(dialects.by_bytes, attempts.primary_key))
+    said = str(table.compile(dialect=postgresql.dialect()))
+    assert said.endswith('ORDER BY attempts.delivery_id COLLATE "C", attempts.number')
+    assert str(table.compile(dialect=sqlite.dialect())).endswith("ORDER BY attempts.delivery_id, attempts.number")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("sqlite:////var/a.db", "sqlite:////var/../var/a.db", True),
+        ("sqlite:////var/a.db", "sqlite:////var/b.db", False),
+        ("sqlite:////var/a.db", "postgresql://h/a", False),
+        ("postgresql://h/a", "postgresql://user:secret@h:5432/a", True),
+        ("postgresql://h/a", "postgresql://h:5433/a", False),
+        ("postgresql://h/a", "postgresql://h/b", False),
+        ("postgresql:///a?host=/run&port=1", "postgresql://u@/a?host=/run&port=1", True),
+        ("postgresql:///a?host=/run&port=1", "postgresql:///a?host=/run&port=2", False),
+    ],
+)
+def test_which_urls_name_the_same_database(one, other, same):
+    """Whoever it is opened as."""
+    assert dialects.is_same(one, other) is same
+
+
+def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
+    """Before anything says why, for that could repeat a password."""
+    assert dialects.is_readable("postgresql://u:secret@h:5432/a")
+    assert not dialects.is_readable("postgresql://u:secret@h:port/a")
+    assert not dialects.is_readable("postgresql:")
