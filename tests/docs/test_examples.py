@@ -44,6 +44,7 @@ NOT_RUN = {
     ("docs/reference/http.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/reference/http.zh-CN.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
     ("docs/how-to/use-postgresql.md", "flowhooks db upgrade"): "run by `test_tables_are_made_by_command_only`",
+    ("docs/how-to/use-postgresql.md", "flowhooks worker"): "run by `test_workers.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks db copy"): "run both ways by `test_moving_house.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks serve"): "run by the tests of servers that share a database",
     ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
