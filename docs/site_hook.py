@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -148,7 +148,9 @@ def _leaves(nav: Any) -> Iterator[str]:
 
 
 def _spread(nav: Any, folder: Path) -> Any:
-    spread: Callable[[Any], Any] = lambda one: _spread(one, folder)  # noqa: E731
+    def spread(one: Any) -> Any:
+        return _spread(one, folder)
+
     if isinstance(nav, dict):
         return {name: spread(value) for name, value in nav.items()}
     if not isinstance(nav, list):

@@ -148,10 +148,15 @@ def progress(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], No
 
 
 def _bar(what: str, total: int) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich import progress as parts  # noqa: PLC0415 (as the module says)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=_console(err=True), transient=True)
+    columns = (
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeRemainingColumn(),
+    )
+    bar = parts.Progress(*columns, console=_console(err=True), transient=True)
     bar.add_task(what, total=total)
     bar.start()
     return bar

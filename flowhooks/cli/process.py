@@ -79,6 +79,7 @@ def _serve(server: Server, ending: Ending, broken: threading.Event) -> None:
     try:
         server.serve()
     except Exception:
+        # Whatever it was, a process that no longer listens must end, so that whoever watches it starts it anew.
         log.exception("listener_failed", address=server.address)
         broken.set()
     finally:
