@@ -8,10 +8,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint format docs bench wheel clean
+.PHONY: help demo demo-cluster test lint format docs bench wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
 $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -23,6 +23,9 @@ $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 
 demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
 	@$(BIN)/python tests/demo.py
+
+demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, three workers, of which one is killed
+	@$(BIN)/python tests/demo_cluster.py
 
 test: lint ## Run every check and every test, as continuous integration does
 	@$(BIN)/python -m pytest

@@ -7,15 +7,23 @@ table. What it leaves behind is in `demo/`, to be looked at.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Process: TypeAlias = "subprocess.Popen[str]"
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "demo"
@@ -54,25 +62,35 @@ def shown(text: str) -> None:
     print("".join(f"    {line}\n" for line in text.rstrip().splitlines()), end="", flush=True)
 
 
-def start() -> tuple[subprocess.Popen[str], str]:
-    """Start the server on free ports; the process, and where it takes call-backs."""
-    command = [str(FLOWHOOKS), "serve", "--config", "demo/flowhooks.toml"]
-    ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-    log = (FOLDER / "server.log").open("w")
-    with log:
-        server = subprocess.Popen([*command, *ports], cwd=ROOT, stdout=log, stderr=log, text=True)
-    for _ in range(START_SECONDS * 20):
-        for line in (FOLDER / "server.log").read_text().splitlines():
-            if "call_backs=" in line:
-                return server, line.split("call_backs=")[1].split()[0]
-        try:
-            server.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    server.kill()
-    shown((FOLDER / "server.log").read_text())
-    sys.exit("The server did not start; what it said is above.")
+def start(*words: str, log: Path, sign: str, environ: Mapping[str, str] | None = None) -> tuple[Process, str]:
+    """Start a command of flowhooks that goes on; its process, and what follows `sign` in its log once it is ready."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(FLOWHOOKS), *words],
+            cwd=ROOT,
+            env=kept | dict(environ or {}),
+            stdout=output,
+            stderr=output,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the demonstration, which then stops it itself
+        )
+    try:
+        for _ in range(START_SECONDS * 20):
+            for line in log.read_text().splitlines():
+                if sign in line:
+                    return process, line.split(sign)[1].split()[0]
+            if process.poll() is not None:
+                break
+            time.sleep(0.05)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    process.kill()
+    process.wait()
+    shown(log.read_text())
+    sys.exit(f"`flowhooks {words[0]}` did not start; what it said is above.")
 
 
 def post(url: str, flow: str, body: object) -> int:
@@ -92,10 +110,18 @@ def post(url: str, flow: str, body: object) -> int:
     return status
 
 
-def run(*arguments: str) -> int:
+def run(*arguments: str, environ: Mapping[str, str] | None = None) -> int:
     """Run a command of flowhooks and show what it prints; its exit code."""
     shown(f"$ flowhooks {' '.join(arguments)}")
-    done = subprocess.run([str(FLOWHOOKS), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    done = subprocess.run(
+        [str(FLOWHOOKS), *arguments],
+        cwd=ROOT,
+        env=kept | dict(environ or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     shown(done.stdout + done.stderr)
     return done.returncode
 
@@ -113,7 +139,9 @@ def main() -> None:
     FOLDER.mkdir()
     (FOLDER / "flowhooks.toml").write_text(CONFIG)
     say("1. The server starts, with the example plugin `contracts`, on a new SQLite file")
-    server, url = start()
+    ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    log = FOLDER / "server.log"
+    server, url = start("serve", "--config", "demo/flowhooks.toml", *ports, log=log, sign="call_backs=")
     try:
         shown(f"$ flowhooks serve --config demo/flowhooks.toml      ({url})")
         say("2. A workflow engine calls back: process instance 1 has completed")
@@ -129,7 +157,7 @@ def main() -> None:
         say("6. The server drains and stops")
         server.send_signal(signal.SIGTERM)
         code = server.wait(STOP_SECONDS)
-        shown((FOLDER / "server.log").read_text())
+        shown(log.read_text())
         shown(f"exit code {code}")
     finally:
         if server.poll() is None:

@@ -1,0 +1,67 @@
+"""`make demo-cluster` shows what it says, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "tests/demo_cluster.py"]
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+def demonstration():
+    """The demonstration, begun; it is interrupted if it goes on for too long, so that it cleans up."""
+    process = subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    too_long = threading.Timer(100, process.send_signal, [signal.SIGINT])
+    too_long.start()
+    yield process
+    too_long.cancel()
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    process.stdout.close()
+
+
+def is_running(pid):
+    """Whether there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_others_run_what_a_killed_worker_ran(demonstration):
+    """To its end: the books balance, every call-back has its outcome, and what the killed worker ran was run again."""
+    said, _ = demonstration.communicate()
+    assert demonstration.returncode == 0, said
+    assert "The books balance." in said
+    counts = {what.strip(): int(count) for what, count in re.findall(r"│ (.+?) │ +(\d+) │", said)}
+    assert counts["call-backs sent"] == counts["received and stored"] > 0
+    assert counts["deliveries tried again"] > 0
+    assert not [pid for pid in map(int, re.findall(r"process (\d+)", said)) if is_running(pid)]
+
+
+def test_it_can_be_stopped_at_any_time(demonstration):
+    """Ctrl-C in the middle ends every process that it has started, and removes the database."""
+    said = []
+    for line in demonstration.stdout:
+        said.append(line)
+        if "worker 3: process" in line:
+            demonstration.send_signal(signal.SIGINT)
+    assert demonstration.wait() == 130, said
+    pids = [int(pid) for pid in re.findall(r"process (\d+)", "".join(said))]
+    assert len(pids) == 5
+    assert not [pid for pid in pids if is_running(pid)]
+    assert "Traceback" not in "".join(said)
+    for folder in re.findall(r"/\S*/flowhooks-pg-[^/\s]*", "".join(said)):
+        assert not Path(folder).exists()
