@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +10,13 @@ import click
 from flowhooks.cli.options import utf8
 from flowhooks.delivery import State
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.moment import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
 """The states of deliveries, then those of events that have none."""
-_AGO: Final = re.compile(r"(\d{1,9})\s*([smhdw])(\s+ago)?")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def time(value: str) -> int:
@@ -28,20 +25,9 @@ def time(value: str) -> int:
     Without a zone it is UTC, as is everything that is printed.
     """
     try:
-        return _microseconds(value.strip())
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{value!r} is not a time: write 2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d"
-        ) from None
-
-
-def _microseconds(text: str) -> int:
-    if ago := _AGO.fullmatch(text):
-        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-    else:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        return moment(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is {error}") from None
 
 
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:

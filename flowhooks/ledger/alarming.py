@@ -20,7 +20,7 @@ from flowhooks.ledger.tables import FAILED, alerts, deliveries, events, handlers
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, RowMapping, Select
 
     from flowhooks.ledger.writer import Transaction
 
@@ -217,19 +217,26 @@ def how_many_wanting(connection: Connection, before: int, callback_class: str, p
 def still_open(connection: Connection) -> list[OpenAlert]:
     """The alerts that were raised and whose causes have not gone, the oldest first."""
     found = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
-    return [
-        OpenAlert(
-            id=row["id"],
-            cause=AlertCause(row["cause"]),
-            subject=row["subject"],
-            message=row["message"],
-            since=row["since"],
-            count=row["count"],
-            event_id=row["event_id"],
-            told=tuple(json.loads(row["told"])),
-        )
-        for row in found
-    ]
+    return [_alert(row) for row in found]
+
+
+def lately_closed(connection: Connection, *, most: int) -> list[tuple[OpenAlert, int]]:
+    """The newest alerts whose causes have gone, each with when they had (microseconds since 1970), the newest first."""
+    closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(most)
+    return [(_alert(row), row["closed_at"]) for row in connection.execute(closed).mappings()]
+
+
+def _alert(row: RowMapping) -> OpenAlert:
+    return OpenAlert(
+        id=row["id"],
+        cause=AlertCause(row["cause"]),
+        subject=row["subject"],
+        message=row["message"],
+        since=row["since"],
+        count=row["count"],
+        event_id=row["event_id"],
+        told=tuple(json.loads(row["told"])),
+    )
 
 
 def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) -> set[str]:

@@ -41,22 +41,26 @@ class Backlog:
         return self == Backlog()
 
 
-def backlog(connection: Connection) -> Mapping[str, Backlog]:
+def backlog(connection: Connection, *, most: int | None = None) -> Mapping[str, Backlog]:
     """What is stored for each handler that something is stored for; what succeeded or was closed is not read.
 
     It goes along the three indexes of what is open, one after the other, so deliveries at rest cost nothing.
+
+    Args:
+        connection: any connection.
+        most: rows of each index that are counted at the most; None: all of them.
     """
     waiting = deliveries.c.state == State.WAITING.value
-    by_handler = select(deliveries.c.handler, deliveries.c.state, func.count()).group_by(
-        deliveries.c.handler, deliveries.c.state
-    )
+    rows = select(deliveries.c.handler, deliveries.c.state)
     found: dict[str, Backlog] = defaultdict(Backlog)
     for narrowed in (
-        by_handler.where(NOT_AT_REST),
-        by_handler.where(waiting, deliveries.c.due_at.is_not(None)),
-        by_handler.where(waiting, deliveries.c.due_at.is_(None)),
+        rows.where(NOT_AT_REST),
+        rows.where(waiting, deliveries.c.due_at.is_not(None)),
+        rows.where(waiting, deliveries.c.due_at.is_(None)),
     ):
-        for handler, state, count in connection.execute(narrowed):
+        each = narrowed.limit(most).subquery("each")
+        by_handler = select(each.c.handler, each.c.state, func.count()).group_by(each.c.handler, each.c.state)
+        for handler, state, count in connection.execute(by_handler):
             before = found[handler]
             found[handler] = replace(before, **{state: getattr(before, state) + count})
     return dict(found)

@@ -112,10 +112,10 @@ class Reader:
         with self.connection() as connection:
             return reading.how_many(connection, wanted)
 
-    def attempts(self, delivery_id: str) -> tuple[Attempt, ...]:
-        """Every attempt of a delivery, the first one first."""
+    def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
+        """Every attempt of a delivery, the first one first; or only the `last` ones."""
         with self.connection() as connection:
-            return reading.attempts_of(connection, delivery_id)
+            return reading.attempts_of(connection, delivery_id, last=last)
 
     def conflicts(self, event_id: str) -> list[tuple[int, str]]:
         """The differing bodies that came under an event's identity: when, and what."""

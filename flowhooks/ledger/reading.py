@@ -218,7 +218,7 @@ def find(
         after: the id after which to go on, in the direction of the listing.
         newest_first: else the oldest come first.
     """
-    query = _narrowed(select(events), wanted).limit(limit)
+    query = narrowed(select(events), wanted).limit(limit)
     if after:
         query = query.where(events.c.id < after if newest_first else events.c.id > after)
     found = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
@@ -238,10 +238,11 @@ def find(
 
 def how_many(connection: Connection, wanted: EventFilter) -> int:
     """How many events a filter means."""
-    return int(connection.execute(_narrowed(select(func.count()).select_from(events), wanted)).scalar_one())
+    return int(connection.execute(narrowed(select(func.count()).select_from(events), wanted)).scalar_one())
 
 
-def _narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
+def narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
+    """A query for events with all that a filter asks for."""
     exact = {
         events.c.flow_instance_id: wanted.flow_instance_id,
         events.c.business_key: wanted.business_key,
@@ -276,11 +277,10 @@ def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
     return asked
 
 
-def attempts_of(connection: Connection, delivery_id: str) -> tuple[Attempt, ...]:
-    """Every attempt of a delivery, the first one first."""
-    found = connection.execute(
-        select(attempts).where(attempts.c.delivery_id == delivery_id).order_by(attempts.c.number)
-    )
+def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
+    """Every attempt of a delivery, the first one first; or only the `last` ones."""
+    query = select(attempts).where(attempts.c.delivery_id == delivery_id)
+    found = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
     return tuple(
         Attempt(
             number=row.number,
@@ -292,7 +292,7 @@ def attempts_of(connection: Connection, delivery_id: str) -> tuple[Attempt, ...]
             result=row.result,
             process=row.process,
         )
-        for row in found
+        for row in reversed(found)
     )
 
 

@@ -73,6 +73,25 @@ def parked_groups(connection: Connection) -> list[ParkedGroup]:
     return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
+def oldest_parked(connection: Connection, *, most: int) -> list[tuple[ParkedGroup, str, int]]:
+    """What has been parked longest, by what a router looks at, the largest group first.
+
+    Args:
+        connection: any connection.
+        most: how many events are gone through, the oldest ones.
+
+    Returns:
+        Each group, of which `events` counts those that were gone through; the oldest of its events; and when that
+        came, in microseconds since 1970.
+    """
+    parked = select(*_ALIKE, events.c.id, events.c.received_at).where(events.c.state == "parked")
+    each = parked.order_by(events.c.id).limit(most).subquery("each")
+    alike = [each.c[column.name] for column in _ALIKE]
+    query = select(*alike, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*alike)
+    found = connection.execute(query.order_by(func.count().desc(), func.min(each.c.id)))
+    return [(ParkedGroup(*row[:-2]), row[-2], row[-1]) for row in found]
+
+
 def reroute(
     transaction: Transaction, items: list[Rerouted], *, runner: Runner, absent: Collection[str], now: int
 ) -> int:

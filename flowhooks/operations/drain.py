@@ -73,21 +73,21 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
 
 def wanted_by_now(desk: Desk) -> int:
     """How many parked events somebody wants by now; found without reading each of them."""
-    return sum(group.events for group in desk.ledger.parked() if not desk.router.route(_like(group)).parked)
+    return sum(group.events for group in desk.ledger.parked() if not desk.router.route(like(group)).parked)
 
 
 def parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> dict[str, int]:
     """How many parked events each handler wants by now, by its class or its key; those that none wants left out."""
     counts: Counter[str] = Counter()
     for group in groups:
-        route = router.route(_like(group))
+        route = router.route(like(group))
         if not route.parked:
             # One that takes every event had its delivery when the event came, or was not there then.
             counts.update({one: group.events for one, why in route.handlers.items() if not why.startswith("every")})
     return dict(counts)
 
 
-def _like(group: ParkedGroup) -> Event:
+def like(group: ParkedGroup) -> Event:
     """An event that any router would treat like those of the group."""
     return Event(
         id="",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.ledger.rerouting import oldest_parked, parked_groups
 from flowhooks.operations.drain import parked_by_handler
 from flowhooks.operations.lookup import lookup
 
@@ -55,13 +56,16 @@ class Surveyed:
     handlers: tuple[Listed, ...]
 
 
-def survey(plugins: Plugins, reader: Reader | None, ignore_keys: Iterable[str] = ()) -> tuple[Surveyed, ...]:
+def survey(
+    plugins: Plugins, reader: Reader | None, ignore_keys: Iterable[str] = (), *, most: int | None = None
+) -> tuple[Surveyed, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
 
     Args:
         plugins: what was found.
         reader: the ledger; None where there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
+        most: how many deliveries and parked events are counted at the most; None: all of them.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -71,8 +75,13 @@ def survey(plugins: Plugins, reader: Reader | None, ignore_keys: Iterable[str] =
     found = lookup(plugins, known, ignore_keys)
     if reader:
         with reader.connection() as connection:
-            stored = dict(backlog(connection))
-        for handler, events in parked_by_handler(found.router, reader.parked()).items():
+            stored = dict(backlog(connection, most=most))
+            groups = (
+                parked_groups(connection)
+                if most is None
+                else [group for group, *_ in oldest_parked(connection, most=most)]
+            )
+        for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
     selectors = {one.id: one.selectors for one in known}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}

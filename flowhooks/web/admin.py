@@ -1,4 +1,4 @@
-"""The administration listener: alive, ready, and the operations; it must not hold rules of its own."""
+"""The administration listener: alive, ready, the operations, and the console; it must not hold rules of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import falcon
 from flowhooks import schema
 from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
 from flowhooks.operations.calls import perform
-from flowhooks.web import errors
+from flowhooks.web import console, errors
 
 if TYPE_CHECKING:
     from flowhooks.app import App
@@ -78,4 +78,5 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     admin.add_route("/healthz", Health())
     admin.add_route("/readyz", Readiness(app))
     admin.add_route("/api/operations/{name}", Operation(app, token))
+    console.install(admin, app)
     return admin

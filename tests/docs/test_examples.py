@@ -25,6 +25,7 @@ COMPARED = {
 """Languages whose blocks are parts of files that a test elsewhere compares them with."""
 
 NOT_RUN = {
+    ("docs/how-to/use-the-console.md", "ssh "): "it goes to the reader's own server",
     ("*", "make "): "continuous integration runs `make test`; that each target is there is tested",
     ("*", "pip install"): "it would change the environment that the tests run in",
     (

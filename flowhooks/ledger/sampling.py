@@ -1,0 +1,153 @@
+"""What has gone on lately, out of so many rows at the most; it must not go through everything that is stored.
+
+A rate and a share need no more than the newest events and deliveries, and those are at the end of an index.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import Select, and_, bindparam, func, select
+
+from flowhooks.delivery import OutcomeKind, State
+from flowhooks.ledger.browsing import first_id
+from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sqlalchemy import Connection, Subquery
+
+MOST_COUNTED: Final = 20_000
+"""Where there are more, they are said to be more."""
+
+
+class Recent(NamedTuple):
+    """One of the newest deliveries.
+
+    Attributes:
+        handler: its handler.
+        state: its state.
+        created_at: when it was made, in microseconds since 1970.
+        outcome: how its last attempt ended; None if there was none, or while it runs.
+        started_at: when its last attempt began, or None.
+        finished_at: when that ended, or None.
+    """
+
+    handler: str
+    state: State
+    created_at: int
+    outcome: OutcomeKind | None
+    started_at: int | None
+    finished_at: int | None
+
+
+class Called(NamedTuple):
+    """How often a handler is among the newest deliveries.
+
+    Attributes:
+        handler: its id.
+        deliveries: how many of them are for it.
+        last_at: when the last of those was made, in microseconds since 1970.
+    """
+
+    handler: str
+    deliveries: int
+    last_at: int
+
+
+def arrivals(connection: Connection, since: int, *, most: int) -> list[int]:
+    """When the newest events came, out of their ids: in milliseconds since 1970, the newest first.
+
+    Args:
+        connection: any connection.
+        since: those that came at or after, in microseconds since 1970.
+        most: how many at the most.
+    """
+    newest = select(events.c.id).where(events.c.id >= first_id(since)).order_by(events.c.id.desc()).limit(most)
+    return [int(one[:8] + one[9:13], 16) for one in connection.execute(newest).scalars()]
+
+
+def recent(connection: Connection, *, most: int) -> list[Recent]:
+    """The newest deliveries, each with its last attempt, the newest first."""
+    newest = _newest(most)
+    found = connection.execute(
+        select(
+            newest.c.handler,
+            newest.c.state,
+            newest.c.created_at,
+            attempts.c.outcome,
+            attempts.c.started_at,
+            attempts.c.finished_at,
+        )
+        .outerjoin(attempts, and_(attempts.c.delivery_id == newest.c.id, attempts.c.number == newest.c.attempt))
+        .order_by(newest.c.id.desc())
+    )
+    return [
+        Recent(
+            row.handler,
+            State(row.state),
+            row.created_at,
+            OutcomeKind(row.outcome) if row.outcome else None,
+            row.started_at,
+            row.finished_at,
+        )
+        for row in found
+    ]
+
+
+def called(connection: Connection, *, most: int = MOST_COUNTED) -> tuple[dict[str, Called], int | None]:
+    """Which handlers the newest deliveries are for; and from when those are, None if they are all there are."""
+    newest = _newest(most)
+    by_handler = select(newest.c.handler, func.count(), func.max(newest.c.created_at)).group_by(newest.c.handler)
+    found = {row[0]: Called(*row) for row in connection.execute(by_handler)}
+    if sum(one.deliveries for one in found.values()) < most:
+        return found, None
+    return found, connection.execute(select(func.min(newest.c.created_at))).scalar()
+
+
+def _newest(most: int) -> Subquery:
+    columns = (deliveries.c.id, deliveries.c.handler, deliveries.c.state, deliveries.c.attempt, deliveries.c.created_at)
+    return select(*columns).order_by(deliveries.c.id.desc()).limit(most).subquery("newest")
+
+
+_WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
+_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+_COUNTED: Final[dict[str, Select[Any]]] = {
+    "waiting": select(deliveries.c.id).where(_WAITING, deliveries.c.due_at.is_not(None)),
+    "shelved": select(deliveries.c.id).where(_WAITING, deliveries.c.due_at.is_(None)),
+    **{
+        state.value: select(deliveries.c.id).where(NOT_AT_REST, deliveries.c.state == state.value)
+        for state in (State.RUNNING, State.UNKNOWN, State.DEAD)
+    },
+    "parked": select(events.c.id).where(_PARKED),
+}
+
+
+def bounded_tally(connection: Connection, *, most: int = MOST_COUNTED) -> dict[str, int]:
+    """How many deliveries are not at rest, and events parked, by state; `most + 1` where there are more than `most`."""
+    return {
+        name: int(
+            connection.execute(select(func.count()).select_from(query.limit(most + 1).subquery(name))).scalar_one()
+        )
+        for name, query in _COUNTED.items()
+    }
+
+
+def oldest_parked(connection: Connection) -> tuple[str, int] | None:
+    """The event that has been parked longest, and when it came; None if none is."""
+    row = connection.execute(
+        select(events.c.id, events.c.received_at).where(_PARKED).order_by(events.c.id).limit(1)
+    ).one_or_none()
+    return None if row is None else (row.id, row.received_at)
+
+
+def oldest_running(connection: Connection) -> tuple[str, int] | None:
+    """The event of the delivery that has run longest, and since when; None if none runs."""
+    row = connection.execute(
+        select(deliveries.c.event_id, deliveries.c.changed_at)
+        .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
+        .order_by(deliveries.c.changed_at)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else (row.event_id, row.changed_at)

@@ -1,0 +1,46 @@
+"""Alerts: what somebody should look at, and what is over; it must not know how a cause is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from flowhooks.alert import AlertCause
+from flowhooks.ledger import alarming
+from flowhooks.web.console.guard import ROOT
+from flowhooks.web.console.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.ledger.alarming import OpenAlert
+
+MOST_OVER: Final = 50
+
+
+class AlertsPage(Page):
+    """`GET /console/alerts`."""
+
+    template = "alerts.html"
+    place = "alerts"
+
+    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """Those that are open, and the last that are over."""
+        with self.app.ledger.connection() as connection:
+            still_open = alarming.still_open(connection)
+            over = alarming.lately_closed(connection, most=MOST_OVER)
+        return {
+            "open": [{"facts": one, "address": _address(one)} for one in still_open],
+            "over": over,
+        }
+
+
+def _address(alert: OpenAlert) -> str:
+    """The page on which to go on."""
+    if alert.cause is AlertCause.PARKED:
+        return f"{ROOT}/parked"
+    if alert.cause is AlertCause.QUARANTINED:
+        return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
+    return f"{ROOT}/events?{urlencode({'state': alert.cause.value, 'handler': alert.subject})}"

@@ -1,0 +1,57 @@
+"""Events, searched and paged; it must not know how they are found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.delivery import DONE
+from flowhooks.ledger.browsing import browse
+from flowhooks.ledger.reading import STATES
+from flowhooks.web.console.asking import asked, text
+from flowhooks.web.console.guard import ROOT
+from flowhooks.web.console.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.ledger.browsing import Glimpse
+
+AT_ONCE: Final = 50
+MOST_NAMED: Final = 3
+"""Deliveries of one event that a listing names; of more it says how many."""
+PATH: Final = f"{ROOT}/events"
+
+
+class EventsPage(Page):
+    """`GET /console/events`."""
+
+    template = "events.html"
+    place = "events"
+
+    def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """One page of what is looked for."""
+        look = asked(request)
+        before, after = text(request, "before"), text(request, "after")
+        page = None
+        if look.wanted is not None:
+            with self.app.ledger.connection() as connection:
+                page = browse(connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after)
+        return {
+            "look": look,
+            "states": STATES,
+            "path": PATH,
+            "page": page,
+            "rows": [_row(one) for one in page.events] if page else [],
+            "newest": look.address(PATH) if before or after else "",
+            "newer": look.address(PATH, after=page.newer) if page and page.newer else "",
+            "older": look.address(PATH, before=page.older) if page and page.older else "",
+            "onwards": "newer" if after and not before else "older",
+        }
+
+
+def _row(one: Glimpse) -> dict[str, Any]:
+    # What needs somebody's look comes first.
+    urgent_first = sorted(one.standings, key=lambda standing: standing.state in DONE)
+    return {"event": one, "named": urgent_first[:MOST_NAMED], "more": max(0, len(urgent_first) - MOST_NAMED)}

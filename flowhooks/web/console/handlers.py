@@ -1,0 +1,96 @@
+"""Plugins and their handlers: what each listens to, how it is, what waits for it; it must not load one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.ledger import sampling
+from flowhooks.operations.survey import survey
+from flowhooks.web.console.asking import text
+from flowhooks.web.console.guard import ROOT
+from flowhooks.web.console.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.handler import Selectors
+    from flowhooks.ledger.sampling import Called
+    from flowhooks.operations.survey import Listed, Surveyed
+
+AT_ONCE: Final = 200
+PATH: Final = f"{ROOT}/handlers"
+_TROUBLE: Final = ("quarantined", "missing", "loaded", "retired", "denied")
+"""The states of plugins, those first that somebody should look at."""
+
+
+class HandlersPage(Page):
+    """`GET /console/handlers`."""
+
+    template = "handlers.html"
+    place = "handlers"
+
+    def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """The plugins, with the handlers of one page."""
+        sought = text(request, "q")
+        app = self.app
+        plugins = sorted(
+            survey(app.plugins, app.ledger, app.settings.ignore.process_key, most=sampling.MOST_COUNTED),
+            key=lambda one: _TROUBLE.index(one.state),
+        )
+        with app.ledger.connection() as connection:
+            called, since = sampling.called(connection)
+        found = [
+            (plugin, [one for one in plugin.handlers if not sought or sought in one.id or sought in plugin.name])
+            for plugin in plugins
+        ]
+        found = [(plugin, handlers) for plugin, handlers in found if handlers or not sought or sought in plugin.name]
+        start = int(given) if (given := text(request, "from")).isascii() and given.isdecimal() and len(given) < 9 else 0  # noqa: PLR2004 (as many as fit)
+        total = sum(len(handlers) for _, handlers in found)
+        return {
+            "sought": sought,
+            "path": PATH,
+            "plugins": [
+                {"facts": plugin, "handlers": [_row(one, called) for one in handlers]}
+                for plugin, handlers in _sliced(found, start)
+            ],
+            "since": since,
+            "total": total,
+            "start": start,
+            "onwards": start + AT_ONCE if start + AT_ONCE < total else 0,
+            "warnings": app.plugins.warnings,
+            "more_than": sampling.MOST_COUNTED,
+        }
+
+
+def _sliced(found: list[tuple[Surveyed, list[Listed]]], start: int) -> list[tuple[Surveyed, list[Listed]]]:
+    """What of it belongs on the page that begins with handler number `start`; plugins without any on the first."""
+    page = []
+    passed = 0
+    for plugin, handlers in found:
+        here = handlers[max(0, start - passed) : max(0, start + AT_ONCE - passed)]
+        if here or (not handlers and start == 0):
+            page.append((plugin, here))
+        passed += len(handlers)
+    return page
+
+
+def _row(one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
+    return {"facts": one, "listens": _listens(one.selectors), "called": called.get(one.id)}
+
+
+def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
+    """What a handler listens to, as pairs of what it is and its value."""
+    if selectors is None:
+        return []
+    found = [("class", name) for name in selectors.callback_classes]
+    found += [("key", name) for name in selectors.process_keys]
+    if selectors.every:
+        found.append(("every", ""))
+    if selectors.versions:
+        found.append(("versions", selectors.versions))
+    found += [("source", name) for name in selectors.sources]
+    if selectors.kind != "complete":
+        found.append(("kind", selectors.kind))
+    return found

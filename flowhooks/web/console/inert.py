@@ -1,0 +1,46 @@
+"""Text that may come from anywhere, made fit to be looked at; it must not know HTML, which the templates escape.
+
+A character that cannot be seen is shown as its escape: whoever looks is to see what is there, and what is there is not
+to turn the line round, to hide, or to reach a terminal into which it is copied.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNSEEN: Final = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, other than tab and line end
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u3164\ufe00-\ufe0f\uffa0"  # without a width
+    "\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"  # ends of lines; marks that turn the direction of writing
+    "\ud800-\udfff"  # halves of characters, which UTF-8 does not have
+    "\U000e0000-\U000e0fff"  # tags
+    "]"
+)
+BRIEF: Final = 120
+"""Characters of a value that a listing shows."""
+LONGEST: Final = 65_536
+"""Characters of a text that a page shows."""
+
+
+def visible(text: str) -> str:
+    """The text with every character that cannot be seen in place of its escape; line ends and tabs stay.
+
+    Args:
+        text: anything.
+    """
+    return _UNSEEN.sub(_escaped, text)
+
+
+def brief(text: str | None, most: int = BRIEF) -> str:
+    """The text on one line, cut with an ellipsis where it is longer than `most` characters; `""` for None."""
+    if not text:
+        return ""
+    line = text[: most + 1].replace("\n", "\\n").replace("\t", "\\t")
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 (what four digits hold)

@@ -1,0 +1,146 @@
+"""What every page has in common: language, headers, and an answer whatever goes wrong; it must not know any page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote, urlencode
+
+import falcon
+import structlog
+
+from flowhooks import __version__
+from flowhooks.errors import LedgerUnusable, NotFound
+from flowhooks.messages import LANGUAGES
+from flowhooks.web import errors, negotiation
+from flowhooks.web.console.guard import ROOT
+from flowhooks.web.console.rendering import HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.app import App
+    from flowhooks.web.console.rendering import Templates
+
+COOKIE: Final = "flowhooks_language"
+"""Which language somebody has chosen; nothing else is kept in a browser."""
+REMEMBERED: Final = 365 * 86400
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What pages are made of.
+
+    Attributes:
+        app: a started `App`.
+        templates: makes pages.
+    """
+
+    app: App
+    templates: Templates
+
+
+class Page:
+    """A page that is asked for with GET; each kind says what it shows in `show`."""
+
+    template: ClassVar[str]
+    place: ClassVar[str] = ""
+    """Which entry of the navigation it belongs to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.app = desk.app
+        self.templates = desk.templates
+
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """What the template is given.
+
+        Args:
+            request: what was asked.
+            path: the variable parts of its path.
+
+        Raises:
+            NotFound: there is nothing of that name.
+            LedgerUnusable: the ledger cannot be read.
+        """
+        raise NotImplementedError
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        """Answer with the page, or with one that says why not."""
+        language = chosen_language(request, response)
+        try:
+            self.answer(request, response, language, self.show(request, path))
+        except NotFound:
+            self.problem(request, response, status=404, key="problem.nothing", language=language)
+        except LedgerUnusable as error:
+            _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
+            self.problem(request, response, status=503, key="problem.ledger", language=language)
+        except Exception as error:  # noqa: BLE001 (logged with its traceback; whoever looks still gets a page)
+            _log.error("request_failed", method=request.method, path=errors.raw_path(request.env), exc_info=error)
+            self.problem(request, response, status=500, key="problem.ours", language=language)
+
+    on_head = on_get
+
+    def answer(
+        self, request: falcon.Request, response: falcon.Response, language: str, shown: Mapping[str, Any]
+    ) -> None:
+        """Answer with this page's template."""
+        put(response, self.templates.render(self.template, language, **common(self.app, request, self.place), **shown))
+
+    def problem(
+        self, request: falcon.Request, response: falcon.Response, *, status: int, key: str, language: str
+    ) -> None:
+        """Answer with a page that says what is wrong and what to do."""
+        response.status = falcon.code_to_http_status(status)
+        shown = {"status": status, "what": f"{key}.what", "then": f"{key}.then"}
+        put(response, self.templates.render("problem.html", language, **common(self.app, request, ""), **shown))
+
+
+class NoPage(Page):
+    """Every path under the console that is none of its pages."""
+
+    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """Nothing is there."""
+        raise NotFound("there is no such page")
+
+
+def put(response: falcon.Response, body: bytes) -> None:
+    """Make `response` a page."""
+    response.data = body
+    response.content_type = "text/html; charset=utf-8"
+    response.set_headers(HEADERS)
+
+
+def chosen_language(request: falcon.Request, response: falcon.Response) -> str:
+    """The language of a page: what its address asks for, which is remembered; else what was; else the browser's."""
+    if (asked := request.get_param("lang")) in LANGUAGES:
+        # Not `secure`: until there is a log-in, pages come from this machine only, where there is no TLS.
+        response.set_cookie(
+            COOKIE, asked, max_age=REMEMBERED, path=ROOT, http_only=True, same_site="Strict", secure=False
+        )
+        return str(asked)
+    for remembered in request.get_cookie_values(COOKIE) or ():
+        if remembered in LANGUAGES:
+            return str(remembered)
+    return negotiation.language(request.get_header("Accept-Language"))
+
+
+def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
+    """What every template is given."""
+    return {
+        "place": place,
+        "version": __version__,
+        "database": "PostgreSQL" if app.ledger.shared else "SQLite",
+        "now": app.clock.now(),
+        "in_language": lambda language: _with(request, language),
+    }
+
+
+def _with(request: falcon.Request, language: str) -> str:
+    """The same page in another language."""
+    query = {
+        name: value for name in request.params if name != "lang" and isinstance(value := request.get_param(name), str)
+    }
+    path = request.path if request.path.startswith(ROOT) else ROOT
+    return f"{quote(path)}?{urlencode({**query, 'lang': language})}"

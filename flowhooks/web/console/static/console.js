@@ -1,0 +1,74 @@
+// What the console's pages do beyond HTML: times in the viewer's zone, a live overview, short addresses of searches.
+// Every page works without it. Nothing is fetched but this server's own pages.
+"use strict";
+
+const two = (number) => String(number).padStart(2, "0");
+
+function localTimes(within) {
+  for (const one of within.querySelectorAll("time[datetime]")) {
+    const there = new Date(one.dateTime);
+    if (Number.isNaN(there.getTime())) continue;
+    one.title = one.dateTime;
+    one.textContent =
+      `${there.getFullYear()}-${two(there.getMonth() + 1)}-${two(there.getDate())} ` +
+      `${two(there.getHours())}:${two(there.getMinutes())}:${two(there.getSeconds())}`;
+  }
+}
+
+function zone() {
+  for (const one of document.querySelectorAll(".zone")) {
+    one.textContent = `${one.dataset.local} ${Intl.DateTimeFormat().resolvedOptions().timeZone || ""}`.trim();
+  }
+}
+
+function live(box) {
+  const part = document.getElementById("live");
+  const button = box.querySelector(".live-button");
+  const says = box.querySelector(".live-says");
+  let paused = false;
+  let asking = false;
+
+  async function refresh() {
+    if (paused || asking || document.hidden || part.contains(document.activeElement)) return;
+    asking = true;
+    try {
+      const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (!paused) {
+        part.replaceChildren(...fresh.body.childNodes);
+        localTimes(part);
+      }
+      says.textContent = "";
+    } catch {
+      says.textContent = box.dataset.lost;
+    } finally {
+      asking = false;
+    }
+  }
+
+  button.hidden = false;
+  box.querySelector(".live-reload").hidden = true;
+  button.addEventListener("click", () => {
+    paused = !paused;
+    button.textContent = paused ? box.dataset.goOn : box.dataset.pause;
+    if (!paused) refresh();
+  });
+  document.addEventListener("visibilitychange", refresh);
+  setInterval(refresh, Number(box.dataset.every));
+}
+
+// What was left empty does not go into the address, so that it can be read, kept and sent to somebody.
+function shortAddress(form) {
+  form.addEventListener("submit", () => {
+    for (const one of form.elements) if (one.name && !one.value) one.disabled = true;
+  });
+  addEventListener("pageshow", () => {
+    for (const one of form.elements) one.disabled = false;
+  });
+}
+
+localTimes(document);
+zone();
+document.querySelectorAll("[data-live]").forEach(live);
+document.querySelectorAll("form[method=get]").forEach(shortAddress);

@@ -1,0 +1,143 @@
+"""Browsing: a page holds exactly what the filter means, and pages put together hold all of it, whichever way."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+
+from flowhooks import State
+from flowhooks.ledger import browsing
+from flowhooks.ledger.browsing import browse, first_id
+from flowhooks.ledger.reading import EventFilter
+
+ALL_FILTERS = [
+    {},
+    {"flow_instance_id": "i1"},
+    {"business_key": "B-2"},
+    {"callback_class": "C"},
+    {"process_key": "k2"},
+    {"process_key": "none"},
+    {"handler": "p:b"},
+    *({"state": state} for state in (*State, "parked", "dismissed")),
+    {"state": "dead", "handler": "p:b"},
+    {"state": "dead", "process_key": "k1"},
+    {"state": "parked", "callback_class": "C"},
+    {"state": "waiting", "business_key": "B-2"},
+    {"since": 90_000_000},
+    {"until": 90_000_000},
+    {"since": 60_000_000, "until": 120_000_000, "process_key": "k1"},
+]
+
+
+def page(hands, wanted, **given):
+    """One page."""
+    with hands.ledger.connection() as connection:
+        return browse(connection, EventFilter(**wanted), **{"limit": 3, **given})
+
+
+def ids(found):
+    """The events of a page."""
+    return [one.id for one in found.events]
+
+
+@pytest.fixture
+def many(hands):
+    """A ledger with some of everything, two minutes long."""
+    states = [*State]
+    for number in range(16):
+        hands.clock.time = number * 8_000_000
+        body = {"processDefinitionKey": f"k{number % 3}"} | ({"businessKey": f"B-{number % 4}"} if number % 2 else {})
+        if number % 5 == 4:
+            body["callBackProcessClass"] = "C"
+        instance = f"i{number}"
+        if number % 6 == 1:
+            instance, body["callBackProcessClass"] = "i1", f"C{number}"
+        if number % 7 == 6:
+            parked, _ = hands.accept(instance, **body)
+            if number > 12:
+                hands.sql("UPDATE events SET state = 'dismissed' WHERE id = ?", parked)
+            continue
+        _, (queued,) = hands.accept(instance, f"p:{'ab'[number % 2]}", **body)
+        hands.bring(queued, states[number % len(states)])
+    return hands
+
+
+@pytest.mark.parametrize("window", [browsing.WINDOW, 2])
+def test_pages_hold_what_the_filter_means(many, window):
+    """Going to the older ones page by page, and back again, finds each event of a filter once, in order."""
+    for wanted in ALL_FILTERS:
+        expected = [one.event.id for one in many.ledger.find(EventFilter(**wanted), limit=100)]
+        found, before = [], ""
+        while True:
+            one = page(many, wanted, before=before, window=window, patience=60)
+            found += ids(one)
+            assert one.looked_until is None
+            if not (before := one.older):
+                break
+        assert found == expected, wanted
+        back, after = [], first_id(0)
+        while after:
+            one = page(many, wanted, after=after, window=window, patience=60)
+            back = ids(one) + back
+            after = one.newer
+        assert back == expected, wanted
+
+
+def test_where_the_others_are(many):
+    """The first page has nothing newer; a later one leads back to exactly the one before it."""
+    first = page(many, {})
+    assert first.newer == ""
+    second = page(many, {}, before=first.older)
+    assert ids(page(many, {}, after=second.newer)) == ids(first)
+    assert page(many, {}, after=second.newer).older == first.older
+
+
+def test_a_search_that_no_index_answers_stops_in_time(many):
+    """It says how far it has come, and goes on from there until all is looked through."""
+    for wanted in ({"process_key": "none"}, {"handler": "nobody"}, {"state": "closed", "handler": "x"}):
+        one, looks, times = page(many, wanted, window=5, patience=0), 1, []
+        while one.older:
+            assert one.events == ()
+            times.append(one.looked_until)
+            one, looks = page(many, wanted, before=one.older, window=5, patience=0), looks + 1
+        assert looks == 4
+        assert times == sorted(times, reverse=True)
+        assert one.looked_until is None
+
+
+def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
+    """Whether the open ones are gone through one by one or looked for in windows makes no difference."""
+    for few in (0, 1, browsing.FEW):
+        monkeypatch.setattr(browsing, "FEW", few)
+        for state in ("waiting", "running", "dead", "unknown", "parked"):
+            found = page(many, {"state": state}, limit=100)
+            assert ids(found) == [one.event.id for one in many.ledger.find(EventFilter(state=state), limit=100)]
+            assert found.events
+
+
+def test_all_that_a_listing_shows(hands):
+    """A glimpse has every field of its event but the body, and its deliveries."""
+    body = {"processDefinitionKey": "k", "processDefinitionVersion": 3, "businessKey": "B", "callBackProcessClass": "C"}
+    event_id, _ = hands.accept("i1", "p:a", **body)
+    hands.accept("i1", "p:a", **body)
+    (one,) = page(hands, {}).events
+    assert (one.id, one.flow_instance_id, one.business_key, one.callback_class) == (event_id, "i1", "B", "C")
+    assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
+    assert (one.state, one.repeats, one.received_at) == ("routed", 1, hands.clock.now())
+    assert [(standing.handler, standing.state) for standing in one.standings] == [("p:a", State.WAITING)]
+
+
+@pytest.mark.sqlite
+def test_no_look_goes_through_a_whole_table(many):
+    """Whatever is looked for, each statement goes along an index between two ids, or along one of few rows."""
+    asked = []
+    event.listen(many.ledger._engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+    newest = page(many, {}).older
+    asked.clear()
+    for wanted in ALL_FILTERS:
+        page(many, wanted, before=newest, window=5)
+    assert len(asked) > len(ALL_FILTERS)
+    plans = [row[-1] for statement, values in asked for row in many.sql(f"EXPLAIN QUERY PLAN {statement}", *values)]
+    whole = [line for line in plans if line.startswith(("SCAN deliveries", "SCAN events"))]
+    partial = ("events_parked", "deliveries_shelved", "deliveries_due")
+    assert [line for line in whole if not line.endswith(partial)] == []

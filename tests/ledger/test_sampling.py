@@ -1,0 +1,73 @@
+"""What has gone on lately: bounded, whatever is stored, and right as far as it goes."""
+
+from __future__ import annotations
+
+from flowhooks import OutcomeKind, State
+from flowhooks.ledger import sampling
+
+
+def test_arrivals_are_the_newest_ones(hands):
+    """Their times are those of their ids: the newest first, none from before, no more than were asked for."""
+    for second in (10, 20, 30):
+        hands.clock.time = second * 1_000_000
+        hands.accept(f"i{second}")
+    with hands.ledger.connection() as connection:
+        assert sampling.arrivals(connection, 15_000_000, most=9) == [30_000, 20_000]
+        assert sampling.arrivals(connection, 0, most=1) == [30_000]
+
+
+def test_recent_deliveries_with_their_last_attempts(hands):
+    """Each of the newest deliveries comes with how its last attempt went."""
+    _, (first,) = hands.accept("i1", "p:a")
+    hands.bring(first, State.DEAD)
+    hands.accept("i2", "p:b")
+    with hands.ledger.connection() as connection:
+        waiting, dead = sampling.recent(connection, most=5)
+        assert sampling.recent(connection, most=1) == [waiting]
+        assert (waiting.handler, waiting.state, waiting.outcome, waiting.started_at) == (
+            "p:b",
+            State.WAITING,
+            None,
+            None,
+        )
+        assert (dead.handler, dead.state, dead.outcome) == ("p:a", State.DEAD, OutcomeKind.FAILED)
+        assert dead.finished_at == hands.clock.now()
+        found, since = sampling.called(connection)
+        assert ({one: called.deliveries for one, called in found.items()}, since) == ({"p:a": 1, "p:b": 1}, None)
+        found, since = sampling.called(connection, most=1)
+        assert (list(found), since) == (["p:b"], hands.clock.now())
+
+
+def test_counts_end_somewhere(hands):
+    """What is not at rest is counted as it is, up to one more than a limit."""
+    for number, state in enumerate([*State, State.DEAD, State.DEAD]):
+        hands.bring(hands.accept(f"i{number}", "p:a")[1][0], state)
+    hands.ledger.accept(hands.new("i20", "p:gone", absent={"p:gone"}))
+    hands.accept("i30")
+    with hands.ledger.connection() as connection:
+        assert sampling.bounded_tally(connection) == {
+            "waiting": 1,
+            "shelved": 1,
+            "running": 1,
+            "unknown": 1,
+            "dead": 3,
+            "parked": 1,
+        }
+        assert sampling.bounded_tally(connection, most=1)["dead"] == 2
+
+
+def test_what_has_been_so_longest(hands):
+    """The oldest parked event, and the delivery that has run longest."""
+    with hands.ledger.connection() as connection:
+        assert sampling.oldest_parked(connection) is None
+        assert sampling.oldest_running(connection) is None
+    parked, _ = hands.accept("i1")
+    running, (queued,) = hands.accept("i2", "p:a")
+    hands.bring(queued, State.RUNNING)
+    began = hands.clock.now()
+    hands.clock.advance(5)
+    hands.accept("i3")
+    hands.bring(hands.accept("i4", "p:a")[1][0], State.RUNNING)
+    with hands.ledger.connection() as connection:
+        assert sampling.oldest_parked(connection) == (parked, began)
+        assert sampling.oldest_running(connection) == (running, began)

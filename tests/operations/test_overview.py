@@ -1,0 +1,60 @@
+"""The overview: counts, rates and latencies of what went on, with a clock moved by hand."""
+
+from __future__ import annotations
+
+from flowhooks import Reject
+from flowhooks.operations import overview as looking
+from flowhooks.operations.overview import overview
+
+
+def look(flow):
+    """How it goes now."""
+    return overview(flow.app.ledger, flow.clock.now())
+
+
+def test_of_nothing(house):
+    """Before anything has come, everything is nought, and there is no rate."""
+    found = look(house.open(start=False))
+    assert set(found.counts.values()) == {0}
+    assert (found.oldest, found.performance, found.sampled, found.sampled_since) == ({}, (), 0, None)
+    assert (found.arrivals.total, found.arrivals.span) == (0, 3600)
+
+
+def test_how_handlers_have_done(house, listens, clock):
+    """Shares and latencies are those of the last attempts; who failed comes first."""
+
+    def slow(event):
+        clock.advance(0.5)
+        if event.business_key == "bad":
+            raise Reject("no")
+
+    flow = house.open(listens(slow), listens(lambda event: None, name="quick", process_key="other"))
+    for number in range(4):
+        flow.take(f"s{number}", businessKey="bad" if number == 3 else "good")
+        flow.take(f"q{number}", key="other")
+    flow.take("parked", key="nobody")
+    flow.clock.advance(10)
+    found = look(flow)
+    slow_one, quick = found.performance
+    assert (slow_one.handler, slow_one.deliveries, slow_one.succeeded, slow_one.failed) == ("p:slow", 4, 3, 1)
+    assert (slow_one.rate, slow_one.median, slow_one.most) == (0.75, 500_000, 500_000)
+    assert (quick.handler, quick.rate, quick.median) == ("p:quick", 1.0, 0)
+    assert sum(point.succeeded for point in slow_one.points) == 3
+    assert max(point.slowest for point in slow_one.points) == 500_000
+    assert (found.counts["dead"], found.counts["parked"]) == (1, 1)
+    assert found.oldest["dead"].handler == "p:slow"
+    assert flow.events(state="parked") == [found.oldest["parked"].event_id]
+    assert found.arrivals.total == sum(found.arrivals.bars) == 9
+    assert found.sampled == 8
+
+
+def test_more_than_are_read_shorten_the_span(house, monkeypatch):
+    """The chart of arrivals spans the longest time of which every event was read."""
+    monkeypatch.setattr(looking, "MOST_ARRIVALS", 10)
+    flow = house.open(start=False)
+    for number in range(12):
+        flow.take(f"i{number}", wait=0)
+        flow.clock.advance(20)
+    arrivals = look(flow).arrivals
+    assert (arrivals.span, arrivals.total) == (60, 2)
+    assert arrivals.per_minute == 2

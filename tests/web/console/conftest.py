@@ -1,0 +1,114 @@
+"""The console on a real socket, with a ledger of either kind behind it."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from html.parser import HTMLParser
+from typing import NamedTuple
+
+import pytest
+
+from flowhooks.web.admin import create_admin
+from flowhooks.web.server import Limits, Server
+
+VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
+
+
+class Parsed(HTMLParser):
+    """A page's elements and texts; fails where tags do not match."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags = []
+        self.texts = []
+        self._open = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        """An element begins."""
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        """An element that holds nothing."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        """The innermost element ends."""
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        """Text between tags."""
+        if data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self):
+        """All of it that is read."""
+        return " ".join(self.texts)
+
+    def links(self):
+        """Every address on the page."""
+        return [attrs["href"] for tag, attrs in self.tags if tag == "a"]
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def page(self):
+        """The body, read as HTML."""
+        return Parsed(self.body.decode())
+
+
+class Console:
+    """A console, and whoever looks at it."""
+
+    def __init__(self, flow, address):
+        self.flow = flow
+        self.address = address
+
+    def get(self, path, *, method="GET", host=None, root="/console", **headers):
+        """Ask for a page."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        try:
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, root + path, headers=given | ({"Host": host} if host else {}))
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def page(self, path, language="en"):
+        """A page that is there, in a language."""
+        answer = self.get(path, Accept_Language=language)
+        assert answer.status == 200, answer.body.decode()
+        return answer.page
+
+
+@pytest.fixture
+def serve():
+    """Serve a flow's console: `serve(flow)`; all are stopped at the end."""
+    running = []
+
+    def serve(flow):
+        server = Server(create_admin(flow.app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        running.append((server, thread))
+        return Console(flow, server.address)
+
+    yield serve
+    for server, thread in running:
+        server.close()
+        thread.join(20)
+        assert not thread.is_alive()

@@ -1,0 +1,47 @@
+"""Who is let in: this machine, under a name that no web site can have."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.web.console.guard import is_page
+
+
+@pytest.mark.sqlite
+def test_only_names_of_this_machine(house, serve):
+    """Under any other name each page, its parts and its files are refused, and it is said what to do."""
+    console = serve(house.open())
+    for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8081", "127.3.2.1:80"):
+        assert console.get("/", host=host).status == 200, host
+    for host in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1:8081",
+        "localhost.evil.example",
+        "[::2]",
+        "0.0.0.0",
+    ):
+        for path in ("/", "/events", "/static/console.css", "/live", "/nothing", ""):
+            answer = console.get(path, host=host)
+            assert answer.status == 403, (host, path)
+            assert "127.0.0.1" in answer.page.text
+        assert console.get("/", host=host, root="").status == 403
+    assert "隧道" not in console.get("/", host="evil.example", Accept_Language="zh").page.text
+    # What engines and watchers ask for is not the console's business.
+    assert console.get("", host="evil.example", root="/healthz").status == 200
+
+
+@pytest.mark.sqlite
+def test_a_listener_that_others_reach(house, serve):
+    """Where other machines can reach the listener nobody is shown the console, until there is a log-in."""
+    console = serve(house.open(admin="0.0.0.0:8081", insecure=True))
+    answer = console.get("/", Accept_Language="zh-CN")
+    assert answer.status == 403
+    assert "隧道" in answer.page.text
+    assert console.get("", root="/healthz").status == 200
+
+
+def test_what_is_a_page():
+    """The front door, the console, and everything under it."""
+    assert all(map(is_page, ("/", "/console", "/console/", "/console/events/1")))
+    assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/replay", "")))

@@ -1,0 +1,170 @@
+"""Whatever an engine, a plugin or an operator puts into a field is text in every page, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import pytest
+
+from flowhooks import Reject, State, hookimpl
+
+PAYLOADS = {
+    "script": "<script>document.title='pwned'</script>",
+    "attribute": '" onmouseover="document.title=\'pwned\'" x="',
+    "image": "'><img src=x onerror=\"document.title='pwned'\"><!--",
+    "closing": "</pre></code></bdi></td></table></main><h1>pwned</h1>",
+    "address": "javascript:document.title='pwned'",
+    "template": "{{ 7 * 7 }}{% raw %}{{ config }}",
+    "entity": "&lt;script&gt;&#x3c;script&#62;&amp",
+    "sql": "'; DROP TABLE events; -- \" OR 1=1",
+    "csv": "=cmd|'/C calc'!A1\n+1\t@SUM(1)",
+    "ansi": "\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b1m\x08\x08",
+    "direction": "\u202egpj.exe\u2066\u200f\u061c",
+    "unseen": "a\u200b\u2060\ufeff\u00adb\u2028c\u2029d",
+    "log": 'x\r\n2026-11-24 [error] {"event": "forged"}\n',
+    "long": "L" * 100_000,
+    "marks": "Z\u0351\u0351\u0351\u0351\u0351" * 50,
+}
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/alerts")
+
+
+@pytest.fixture
+def hostile(house, serve, listens):
+    """A function that gives a console of which every field that anybody can fill holds a payload, with its events."""
+
+    def open_with(payload):
+        def reject(event):
+            raise Reject(payload)
+
+        def fail(event):
+            raise RuntimeError(payload)
+
+        def broken():
+            raise ValueError(payload)
+
+        reject.__doc__ = fail.__doc__ = payload
+        plugin = SimpleNamespace(
+            __doc__=payload,
+            handlers=hookimpl(
+                lambda: [
+                    listens(reject, process_key="k", versions="<9"),
+                    listens(fail, process_key="k"),
+                    listens(lambda event: payload, name="give", process_key="k"),
+                    listens(lambda event: None, name="odd", callback_class=f"{payload}!", process_key=f"{payload}?"),
+                ]
+            ),
+        )
+        flow = house.open(plugins={"p": plugin, "broken": SimpleNamespace(handlers=hookimpl(broken))})
+        body = {
+            "businessKey": payload,
+            "processDefinitionId": payload,
+            "processDefinitionVersion": 1,
+            "more": {payload: [payload]},
+        }
+        whole = flow.take("i1", key="k", callback_class=payload, **body).event_id
+        flow.take("i2", key=payload, callback_class=payload, **body)
+        flow.sql(
+            "INSERT INTO conflicts (event_id, digest, body, received_at) VALUES (?, 'd', ?, 1)",
+            whole,
+            json.dumps(body, ensure_ascii=False),
+        )
+        flow.sql("UPDATE deliveries SET note = ?", payload)
+        flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
+        flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
+        for closed in (None, 1):
+            flow.sql(
+                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at) "
+                "VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?)",
+                f"alert {closed}",
+                payload,
+                payload,
+                payload,
+                json.dumps([payload]),
+                closed,
+            )
+        return serve(flow), whole
+
+    return open_with
+
+
+def looked_at(console, event, payload):
+    """Every page, with the payload in the address where one takes anything."""
+    given = quote(payload[:300])
+    looks = [
+        *PAGES,
+        f"/events/{event}",
+        f"/handlers?q={given}&from={given}",
+        f"/events?flow={given}&business_key={given}&class={given}&key={given}&handler={given}",
+        f"/events?state={given}&since={given}&until={given}&before={given}&after={given}",
+        f"/events?lang={given}&{given}={given}",
+    ]
+    pages = [console.get(path) for path in looks]
+    assert {answer.status for answer in pages} == {200}
+    return pages
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_payload_changes_no_page(hostile, name):
+    """With any payload in every field the pages are made of our elements only, and say what they are to say."""
+    console, event = hostile(PAYLOADS[name])
+    for answer in looked_at(console, event, PAYLOADS[name]):
+        text = answer.body.decode()
+        assert {tag for tag, _ in answer.page.tags} <= EXPECTED
+        assert not FORBIDDEN.search(text)
+        assert "pwned" not in [*answer.page.texts, *(tag for tag, _ in answer.page.tags)]
+        for tag, attributes in answer.page.tags:
+            assert not [one for one in attributes if one.startswith("on") or one in {"style", "srcdoc"}]
+            assert tag != "script" or attributes["src"].startswith("/console/static/console.js")
+            assert tag != "img" or attributes["src"].startswith("/console/static/icon.svg")
+            for one in ("href", "src", "action"):
+                assert re.match(r"[/#]", attributes.get(one, "/"))
+        assert len(text) < 1_500_000
+
+
+EXPECTED = {
+    *(
+        "html",
+        "head",
+        "meta",
+        "title",
+        "link",
+        "script",
+        "body",
+        "header",
+        "main",
+        "footer",
+        "nav",
+        "section",
+        "article",
+    ),
+    *("a", "img", "ul", "ol", "li", "p", "span", "div", "h1", "h2", "h3", "strong", "bdi", "time", "pre", "code"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "details", "summary"),
+    *("form", "label", "input", "select", "option", "button", "figure", "figcaption", "svg", "path", "rect"),
+}
+"""The elements that pages are made of."""
+
+
+@pytest.mark.postgresql
+def test_all_of_them_on_postgresql(hostile):
+    """Every payload at once, each beside the others in one value, is inert on the other database too."""
+    payload = " ".join(one for name, one in PAYLOADS.items() if name != "long")
+    console, event = hostile(payload)
+    for answer in looked_at(console, event, payload):
+        assert not FORBIDDEN.search(answer.body.decode())
+        assert {tag for tag, _ in answer.page.tags} <= EXPECTED
+
+
+@pytest.mark.sqlite
+def test_a_payload_is_shown_for_what_it_is(hostile):
+    """The text of a payload can be read where it was put: it is shown, and not left out."""
+    console, event = hostile(PAYLOADS["script"])
+    text = console.page(f"/events/{event}").text
+    assert text.count(PAYLOADS["script"]) > 5
+    assert PAYLOADS["script"] in console.page("/handlers").text
+    assert PAYLOADS["script"] in console.page("/alerts").text
+    assert {one.state for one in console.flow.standings(event)} == {State.DEAD, State.SUCCEEDED}

@@ -1,0 +1,316 @@
+"""The pages, asked for over a real socket: each there in both languages, with what it is to show, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import Reject, Retry, State, hookimpl
+from flowhooks.errors import Conflict, LedgerUnusable
+from flowhooks.web.console import handlers
+
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/alerts")
+
+
+@pytest.fixture
+def busy(house, serve, listens, make_plugin):
+    """A console with some of everything behind it."""
+
+    def archive(event):
+        """Move it into the archive."""
+        if event.business_key == "B-bad":
+            raise Reject("no such contract")
+        if event.business_key == "B-later":
+            raise RuntimeError("the archive sleeps")
+        return {"archived": event.business_key}
+
+    def broken():
+        raise ValueError("payroll needs a table")
+
+    flow = house.open(
+        plugins={
+            "contracts": make_plugin(
+                listens(archive, process_key="contract", retry=Retry(attempts=3)),
+                listens(lambda event: None, name="idle", callback_class="com.example.Idle"),
+            ),
+            "payroll": SimpleNamespace(handlers=hookimpl(broken)),
+        }
+    )
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    flow.take("4712", key="contract", businessKey="B-bad")
+    flow.take("4713", key="contract", businessKey="B-later", wait=0)
+    flow.take("4714", key="leave", callback_class="com.example.Leave")
+    flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
+    with pytest.raises(Conflict):
+        flow.take("4711", key="contract", businessKey="B-other")
+    flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
+    return serve(flow)
+
+
+def test_every_page_in_both_languages(busy):
+    """Each page is a whole page in the browser's language, with one heading, and what keeps it inert."""
+    for path in PAGES:
+        english, chinese = busy.page(path, "en-GB"), busy.page(path, "zh-CN,zh;q=0.9")
+        if path != "/live":
+            for page, language in ((english, "en"), (chinese, "zh-CN")):
+                tags = [tag for tag, _ in page.tags]
+                assert dict(page.tags)["html"]["lang"] == language
+                assert tags.count("h1") == tags.count("main") == 1
+        assert re.search(r"[\u4e00-\u9fff]", chinese.text)
+        assert not re.search(r"[\u4e00-\u9fff]", english.text.replace("中文", ""))
+
+
+def test_nothing_inline_and_nothing_from_elsewhere(busy):
+    """No page has a script, a style or a handler within it, nor an address of another server; the headers forbid it."""
+    event = busy.flow.events(flow_instance_id="4711")[0]
+    for path in (*PAGES, f"/events/{event}", "/nothing"):
+        answer = busy.get(path)
+        for tag, attributes in answer.page.tags:
+            assert "style" not in attributes
+            assert not [name for name in attributes if name.startswith("on")]
+            assert tag not in {"style", "iframe", "object", "embed"}
+            assert tag != "script" or attributes["src"].startswith("/console/static/")
+            for name in ("href", "src", "action"):
+                assert attributes.get(name, "/").startswith(("/console", "/", "#"))
+                assert "//" not in attributes.get(name, "/")
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_every_link_leads_somewhere(busy):
+    """From the overview every page can be reached, and no link is broken."""
+    seen, left = set(), ["/console/"]
+    while left:
+        address = left.pop()
+        if address in seen or "lang=" in address or address.startswith("#"):
+            continue
+        seen.add(address)
+        answer = busy.get(address, root="")
+        assert answer.status == 200, address
+        if answer.headers["Content-Type"].startswith("text/html"):
+            left += answer.page.links()
+    assert {one.partition("?")[0] for one in seen} >= {f"/console{path}" for path in PAGES if path != "/live"}
+    assert len([one for one in seen if "/events/" in one]) > 4
+
+
+def test_the_overview(busy):
+    """It counts what is open, says what has waited longest, and how handlers do."""
+    text = busy.page("/").text
+    assert "dead 1 oldest:" in text
+    assert "parked 1 oldest:" in text
+    assert "contracts:archive" in text
+    assert "33.3 %" in text
+    assert busy.page("/live").text.partition(" What is open ")[2] in busy.page("/").text
+    charts = [attributes for tag, attributes in busy.page("/live").tags if tag == "svg"]
+    assert len(charts) == 3
+    assert all(one["role"] == "img" and one["aria-label"] for one in charts)
+
+
+def test_events_are_found(busy):
+    """Each field of the form narrows the list, is kept in the address, and is filled in again."""
+    for query, instances in (
+        ("", {"4711", "4712", "4713", "4714"}),
+        ("flow=4711", {"4711"}),
+        ("business_key=B-bad", {"4712"}),
+        ("class=com.example.Leave", {"4714"}),
+        ("key=contract&state=waiting", {"4713"}),
+        ("handler=contracts:archive&state=dead", {"4712"}),
+        ("state=parked", {"4714"}),
+        ("since=2025-12-31&until=2026-01-02T00:00%2B08:00", {"4711", "4712", "4713", "4714"}),
+        ("until=2025-12-31", set()),
+        ("flow=%00%ff", set()),
+    ):
+        page = busy.page(f"/events?{query}")
+        assert set(re.findall(r"\b471\d\b", page.text)) == instances, query
+        filled = {attributes["name"]: attributes["value"] for tag, attributes in page.tags if tag == "input"}
+        for part in filter(None, query.split("&")):
+            name, _, value = part.partition("=")
+            assert "%" in value or name == "state" or filled[name] == value
+
+
+def test_a_search_that_makes_no_sense(busy):
+    """It is said what may be written, and nothing is listed."""
+    page = busy.page("/events?since=soon&state=asleep")
+    assert "This is not a time" in page.text
+    assert "There is no such state" in page.text
+    assert "4711" not in page.text
+    assert [attributes["name"] for _, attributes in page.tags if "aria-invalid" in attributes] == ["state", "since"]
+
+
+def test_pages_of_events(house, serve):
+    """Older and newer lead through all of them; the filter stays."""
+    flow = house.open(start=False)
+    for number in range(120):
+        flow.take(f"i{number}", wait=0)
+    console = serve(flow)
+    found, address = [], "/console/events?key=leave"
+    while address:
+        page = console.get(address, root="").page
+        found.append(re.findall(r"\bi\d+\b", page.text))
+        address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
+        assert address is None or "key=leave" in address
+    assert [len(one) for one in found] == [50, 50, 20]
+    assert [one for several in found for one in several] == [f"i{number}" for number in reversed(range(120))]
+    back = next(attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "prev")
+    assert re.findall(r"\bi\d+\b", console.get(back, root="").page.text) == found[1]
+
+
+def test_one_event(busy):
+    """It shows where it went and why, what came again, what its attempts did, and the body as it was received."""
+    (event,) = busy.flow.events(flow_instance_id="4711")
+    text = busy.page(f"/events/{event}").text
+    for shown in (event, "4711", "B-1", "key contract", "Attempt 1 succeeded", '"archived": "B-1"', "B-other"):
+        assert shown in text
+    assert "Identical call-backs after it 1" in text
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    text = busy.page(f"/events/{dead}").text
+    assert "no such contract" in text
+    assert f"flowhooks events replay {dead} --handler contracts:archive" in text
+    (waiting,) = busy.flow.events(flow_instance_id="4713")
+    text = busy.page(f"/events/{waiting}").text
+    assert "RuntimeError: the archive sleeps" in text
+    assert "Traceback (most recent call last)" in text
+    (parked,) = busy.flow.events(flow_instance_id="4714")
+    assert "flowhooks routes --class com.example.Leave --key leave" in busy.page(f"/events/{parked}").text
+    # A delivery's id, out of a log, leads to its event.
+    delivery = busy.flow.only(event).delivery_id
+    assert event in busy.page(f"/events/{delivery}").text
+
+
+def test_the_body_as_a_file(busy):
+    """It is what was received, byte for byte, and no browser takes it for a page."""
+    (event,) = busy.flow.events(flow_instance_id="4711")
+    answer = busy.get(f"/events/{event}/body")
+    assert answer.body.decode() == busy.flow.app.ledger.event(event).body
+    assert answer.headers["Content-Type"] == "application/octet-stream"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{event}.json"'
+    assert busy.get("/events/none/body").status == 404
+
+
+def test_handlers_and_plugins(busy):
+    """A plugin in quarantine comes first, with its traceback; a handler that nobody calls is marked."""
+    text = busy.page("/handlers").text
+    assert text.index("payroll quarantined") < text.index("contracts loaded")
+    assert "ValueError: payroll needs a table" in text
+    assert "Traceback (most recent call last)" in text
+    idle = text.index("contracts:idle")
+    assert text.index("nobody calls it") > idle
+    assert "Move it into the archive." in text
+    assert "key contract" in text
+    assert "payroll" not in busy.page("/handlers?q=idle").text
+    assert "No plugin is like that." in busy.page("/handlers?q=none-of-them").text
+
+
+def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
+    """A page has so many handlers at the most; the next ones are a page further."""
+    monkeypatch.setattr(handlers, "AT_ONCE", 2)
+    console = serve(house.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
+    found, address = [], "/console/handlers"
+    while address:
+        page = console.get(address, root="").page
+        found += re.findall(r"p:h\d", page.text)
+        address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
+    assert found == [f"p:h{number}" for number in range(5)]
+
+
+def test_parked_events(house, serve, listens):
+    """They are grouped by what they wait for, with what may have been meant."""
+    flow = house.open(listens(lambda event: None, name="h", process_key="contract"), start=False)
+    for number in range(3):
+        flow.take(f"i{number}", key="Contract", processDefinitionVersion=7)
+    flow.take("other", key=None, callback_class="com.example.Unknown")
+    text = serve(flow).page("/parked").text
+    assert "key Contract v7" in text
+    assert text.index("com.example.Unknown") > text.index("key Contract")
+    assert "key 'contract' differs only in case or white space" in text
+
+
+def test_alerts(busy, eventually):
+    """An alert that is open is shown with what to do, and leads to what it is about."""
+    eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
+    page = busy.page("/alerts")
+    assert "dead contracts:archive" in page.text
+    assert "run `flowhooks events replay --handler contracts:archive`" in page.text
+    assert "/console/events?state=dead&handler=contracts%3Aarchive" in page.links()
+
+
+def test_the_language_is_remembered(busy):
+    """The switch keeps what was looked for, and a cookie keeps the choice against the browser's own."""
+    page = busy.page("/events?state=dead&since=2025-01-01")
+    (switch,) = [one for one in page.links() if "lang=" in one]
+    assert "state=dead" in switch
+    assert "since=2025-01-01" in switch
+    answer = busy.get(switch, root="")
+    assert "投递" in answer.page.text
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "总览" in busy.get("/", Cookie=cookie.partition(";")[0], Accept_Language="en").page.text
+    assert busy.get("/", Cookie="flowhooks_language=fr", Accept_Language="en").page.text.count("Overview") > 0
+
+
+def test_what_is_not_there(busy):
+    """Other paths, ids and files are pages that say so, and none is a traceback."""
+    for path in (
+        "/nothing",
+        "/events/none",
+        "/events/%00%ff",
+        "/events/a%0d%0ab",
+        "/events/1/2/3",
+        "/static/../page.py",
+    ):
+        answer = busy.get(path)
+        assert answer.status == 404, path
+        assert b"Traceback" not in answer.body
+    assert busy.get("/static/none.css").status == 404
+    assert busy.get("", root="/").status == 302
+    assert busy.get("", root="/").headers["Location"].endswith("/console/")
+    assert busy.get("/events", method="POST").status == 405
+
+
+def test_heads_have_no_body(busy):
+    """HEAD answers as GET does, without the page."""
+    for path in PAGES:
+        answer = busy.get(path, method="HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.sqlite
+def test_trouble_is_a_page_too(house, serve, logged, monkeypatch):
+    """A ledger that cannot be read, or a fault of ours, is a page that says what to do; the log has the reason."""
+    flow = house.open(start=False)
+    console = serve(flow)
+    for error, status, told in (
+        (LedgerUnusable("the secret of the disk"), 503, "page_failed"),
+        (RuntimeError("the secret of the house"), 500, "request_failed"),
+    ):
+
+        def fails(error=error):
+            raise error
+
+        monkeypatch.setattr(flow.app.ledger, "connection", fails)
+        answer = console.get("/parked")
+        assert answer.status == status
+        assert "log has the" in answer.page.text
+        assert b"secret" not in answer.body
+        assert [one for one in logged if one["event"] == told]
+
+
+def test_static_files_are_kept(busy):
+    """The files that a page names are there, with their types, and may be kept for as long as their content stays."""
+    page = busy.page("/")
+    named = [attributes["src"] for tag, attributes in page.tags if tag in {"script", "img"}]
+    named += [attributes["href"] for tag, attributes in page.tags if tag == "link"]
+    kinds = set()
+    for address in named:
+        answer = busy.get(address, root="")
+        assert answer.status == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+        kinds.add(answer.headers["Content-Type"].partition(";")[0])
+    assert kinds == {"text/css", "text/javascript", "image/svg+xml"}

@@ -1,0 +1,57 @@
+"""Values as pages show them: visible, bounded, and never taken for more than they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.web.console.inert import brief, visible
+from flowhooks.web.console.rendering import duration, number, percent
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("业务 key\tand\nlines", "业务 key\tand\nlines"),
+        ("a\x00b", "a\\u0000b"),
+        ("\x1b[31mred\r", "\\u001b[31mred\\u000d"),
+        ("abc\u202egpj.exe", "abc\\u202egpj.exe"),
+        ("zero\u200bwidth\ufeff", "zero\\u200bwidth\\ufeff"),
+        ("\ud800", "\\ud800"),
+        ("tag\U000e0041", "tag\\U000e0041"),
+        ("line\u2028end", "line\\u2028end"),
+        ("emoji 👍 שלום", "emoji 👍 שלום"),
+    ],
+)
+def test_what_cannot_be_seen_is_shown_as_its_escape(given, shown):
+    """Controls, marks of direction and characters without a width are shown for what they are; letters stay."""
+    assert visible(given) == shown
+
+
+def test_a_listing_is_brief():
+    """A long value is cut, and a line end in one is no line end of the listing."""
+    assert brief("x" * 500, 10) == "x" * 9 + "…"
+    assert brief("one\ntwo") == "one\\ntwo"
+    assert brief(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "shown"),
+    [
+        (0, "0 µs"),
+        (1_500, "1.5 ms"),
+        (2_345_678, "2.35 s"),
+        (3_600_000_000, "1 h"),
+        (7_500_000_000, "2 h 5 min"),
+        (90_061_000_000, "1 d 1 h"),
+        (None, "\u2013"),
+    ],
+)
+def test_lengths_of_time(microseconds, shown):
+    """Two units at the most."""
+    assert duration(microseconds) == shown
+
+
+def test_numbers_and_shares():
+    """Thousands are apart; less than all is never shown as all."""
+    assert (number(1234567), number(2.05), number(1234.5)) == ("1,234,567", "2.0", "1,234")
+    assert [percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]

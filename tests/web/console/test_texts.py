@@ -1,0 +1,97 @@
+"""The console's texts: each in both languages, naming the same things, each of them used, and no page has others."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from flowhooks.alert import AlertCause
+from flowhooks.delivery import OutcomeKind
+from flowhooks.ledger.reading import STATES
+from flowhooks.messages import LANGUAGES
+from flowhooks.web import console
+from flowhooks.web.console.overview import TILES
+from flowhooks.web.console.texts import TEXTS, text
+
+HERE = Path(console.__file__).parent
+TEMPLATES = sorted((HERE / "templates").glob("*.html"))
+SAID = re.compile(r"""\bt\("([a-z_.]+)"( ~ [a-z.]+)?((?:, \w+=)?)""")
+MADE = {
+    "state": {
+        *STATES,
+        *OutcomeKind,
+        *AlertCause,
+        *TILES,
+        *("any", "loaded", "quarantined", "denied", "missing", "retired"),
+    },
+    "tile": set(TILES),
+    "nav": {"overview", "events", "handlers", "parked", "alerts"},
+    "listens": {"class", "key", "every", "versions", "source", "kind"},
+    "event.then": {"dead", "unknown"},
+    "handlers": {"missing", "retired"},
+}
+"""What keys end with that are put together."""
+BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}
+BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
+
+
+def placeholders(sentence):
+    """What a text names."""
+    return {field for _, field, _, _ in string.Formatter().parse(sentence) if field is not None}
+
+
+def said():
+    """Every key that a template says, those that are put together in full."""
+    for file in TEMPLATES:
+        for key, more, _ in SAID.findall(file.read_text("utf-8")):
+            if more:
+                yield from (f"{key}{end}" for end in MADE[key.removesuffix(".")])
+            else:
+                yield key
+
+
+def test_both_languages():
+    """A text is there in English and in Chinese, names the same things, and is one line of plain text."""
+    for key, texts in TEXTS.items():
+        assert tuple(texts) == LANGUAGES, key
+        assert placeholders(texts["en"]) == placeholders(texts["zh"]), key
+        for one in texts.values():
+            assert one.isprintable(), key
+            assert one == one.strip(), key
+        assert texts["en"].isascii(), key
+        assert not texts["zh"].isascii(), key
+
+
+def test_what_the_templates_say_is_there():
+    """Every key that a template says is one of the texts."""
+    assert set(said()) - set(TEXTS) == set()
+
+
+def test_every_text_is_said():
+    """No text is left of a page that is no more; those macros that take a key are given it in writing."""
+    whole = "".join(file.read_text("utf-8") for file in TEMPLATES)
+    given = set(re.findall(r'"([a-z_.]+)"', whole))
+    assert set(TEXTS) - set(said()) - BY_KEY - given == set()
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.name)
+def test_no_template_has_words_of_its_own(file):
+    """Between the tags, and in what is read aloud, stands nothing but texts, values, and the product's name."""
+    source = re.sub(r"{%.*?%}|{{.*?}}", "", file.read_text("utf-8"), flags=re.DOTALL)
+    source = re.sub(r"<code>flowhooks[^<]*</code>", "", source)
+    words = re.sub(r"<[^>]*>", " ", source)
+    for own in ("flowhooks", "English", "中文", "UTC", "&amp;from="):
+        words = words.replace(own, "")
+    assert re.findall(r"[^\W\d_]{2,}", words) == []
+    assert re.findall(r'(?:aria-label|title|placeholder|alt)="([^"]*\w[^"]*)"', source) == []
+
+
+def test_a_text_that_is_not_there():
+    """A key, a language or a name that is missing is an error and no empty page."""
+    assert text("more_than", "zh", count="3") == "超过 3"
+    for key, language, given in (("none", "en", {}), ("skip", "fr", {}), ("more_than", "en", {})):
+        with pytest.raises(KeyError):
+            text(key, language, **given)
