@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import demo
 import postgresql
 import psycopg
+from demo import EXAMPLE, STOP_SECONDS, Process, run, say, shown
 from rich.console import Console
 from rich.table import Table
 from traffic import Balancer, Flow
-
-import demo
-from demo import EXAMPLE, STOP_SECONDS, Process, run, say, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -163,6 +163,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.no_delivery": {"en": "It has no delivery.", "zh": "没有投递。"},
     "event.left_out": {"en": "Deliveries that are not shown: {count}", "zh": "未显示的投递：{count}"},
     "event.body": {"en": "Body", "zh": "请求体"},
+    "event.pretty": {"en": "Body, indented", "zh": "请求体（缩进显示）"},
     "event.raw": {"en": "As received", "zh": "原文"},
     "event.too_long": {
         "en": "The body is long; only its beginning is shown. The file has all of it.",

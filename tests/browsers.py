@@ -1,0 +1,40 @@
+"""A real Chromium, driven by Playwright; the system's own, none is downloaded."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+PLACES = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # the tests may run as root, and open pages of their own only
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",  # in a container there is little of it
+    "--hide-scrollbars",
+)
+
+
+def program():
+    """Where Chromium is; None where there is none."""
+    found = next((place for place in PLACES if Path(place).exists()), None)
+    return found or shutil.which("chromium")
+
+
+@contextmanager
+def chromium():
+    """A Chromium without a window, and with nobody's profile."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,143 @@
+"""Makes the pictures of the console that stand in the documentation anew: `.venv/bin/python tests/screenshots.py`.
+
+Everything in them comes from a server of their own with example plugins, whose ledger is thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import browsers
+
+from flowhooks import Reject, Retry, handler, hookimpl
+from flowhooks.app import App
+from flowhooks.intake import CallBack
+from flowhooks.settings import Settings
+from flowhooks.testing import HandClock
+from flowhooks.web.admin import create_admin
+from flowhooks.web.server import Limits, Server
+
+FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
+DESK = {"width": 1100, "height": 760}
+PHONE = {"width": 360, "height": 720}
+PICTURES = (
+    ("overview", "/", DESK, "light", "en-GB"),
+    ("overview-phone", "/", PHONE, "dark", "zh-CN"),
+    ("events", "/events?key=contract_approval", DESK, "dark", "en-GB"),
+    ("events-phone", "/events?state=parked", PHONE, "light", "zh-CN"),
+    ("event", "EVENT", DESK, "light", "en-GB"),
+    ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
+    ("handlers", "/handlers", DESK, "light", "zh-CN"),
+    ("parked", "/parked", DESK, "dark", "zh-CN"),
+    ("alerts", "/alerts", DESK, "light", "en-GB"),
+)
+"""What each picture shows: its page, size, colours and language."""
+BROKEN = """
+def handlers():
+    raise LookupError("no table payroll in the company's database")
+"""
+
+
+def plugins(clock):
+    """Plugins of a company that has contracts, leave and a payroll that is broken."""
+
+    @handler(process_key="contract_approval", retry=Retry(attempts=5))
+    def archive_contract(event):
+        """Move the signed contract into the archive."""
+        clock.advance(0.02 + len(event.business_key) * 0.004 + int(event.flow_instance_id) % 7 * 0.03)
+        if int(event.flow_instance_id) % 13 == 0:
+            raise Reject(f"contract {event.business_key} has no signature")
+        return {"archived": event.business_key}
+
+    @handler(process_key="leave_request", name="book_leave")
+    def book_leave(event):
+        """Write the granted days into the calendar."""
+        clock.advance(0.012)
+
+    @handler(callback_class="com.example.Retired", name="old_books")
+    def old_books(event):
+        """Kept until the last of the old flows has ended."""
+
+    @handler(every=True, name="count")
+    def count(event):
+        """Count what comes."""
+        clock.advance(0.001)
+
+    # As a file of an operator's would show in a traceback.
+    source = compile(BROKEN, "/opt/flowhooks/plugins/payroll.py", "exec")
+    exec(source, payroll := {})
+    return {
+        "documents": SimpleNamespace(
+            __doc__="Contracts go into the archive.", handlers=hookimpl(lambda: [archive_contract, old_books])
+        ),
+        "staff": SimpleNamespace(__doc__="Leave and its calendar.", handlers=hookimpl(lambda: [book_leave, count])),
+        "payroll": SimpleNamespace(__doc__="Payments.", handlers=hookimpl(payroll["handlers"])),
+    }
+
+
+def fill(app, clock):
+    """Have an hour of a working day pass."""
+
+    def take(instance, **body):
+        call_back = CallBack(
+            source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
+        )
+        return app.intake.take(call_back, wait=20)
+
+    for number in range(150):
+        clock.advance(8 + (number * 37) % 31)
+        instance = str(4700 + number)
+        if number % 3:
+            key = f"C-2026-{instance}"
+            take(instance, processDefinitionKey="contract_approval", processDefinitionVersion=3, businessKey=key)
+        elif number % 21 == 0:
+            take(instance, processDefinitionKey="payment", processDefinitionVersion=1, businessKey=f"P-{number}")
+        else:
+            take(instance, processDefinitionKey="leave_request", businessKey=f"L-{number}")
+
+
+def main():
+    """Make them all."""
+    clock = HandClock()
+    clock.advance(days=300, hours=9)
+    FOLDER.mkdir(exist_ok=True)
+    given = plugins(clock)
+    with tempfile.TemporaryDirectory() as folder:
+        app = App(Settings(database=f"{folder}/f.db", plugins_allow=tuple(given)), objects=given, clock=clock)
+        app.plugins = SimpleNamespace(
+            **{name: getattr(app.plugins, name) for name in ("handlers", "warnings")},
+            infos=[one for one in app.plugins.infos if one.origin == "object"],
+        )
+        app.start()
+        fill(app, clock)
+        app.alerts.look()
+        server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
+        threading.Thread(target=server.serve, daemon=True).start()
+        try:
+            with browsers.chromium() as browser:
+                for name, path, size, scheme, locale in PICTURES:
+                    dead = app.ledger.find(_filter(), limit=1)[0].event.id
+                    page = browser.new_page(
+                        viewport=size, color_scheme=scheme, locale=locale, timezone_id="Asia/Shanghai"
+                    )
+                    page.goto(f"http://{server.address}/console{path.replace('EVENT', f'/events/{dead}')}")
+                    page.screenshot(path=FOLDER / f"{name}.png")
+                    page.close()
+        finally:
+            server.close()
+            app.close(10)
+
+
+def _filter():
+    from flowhooks.ledger.reading import EventFilter
+
+    return EventFilter(state="dead")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The console in a real browser: nothing is refused or goes wrong, on a phone, in the dark, by keyboard, read aloud."""
+
+from __future__ import annotations
+
+import re
+
+import browsers
+import pytest
+
+from flowhooks import Reject
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.sqlite,
+    pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
+]
+PAGES = ("/", "/events", "/handlers", "/parked", "/alerts", "/nothing")
+LONG = "a-business-key-without-any-place-to-break-" * 8
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
+    contexts, trouble = [], []
+
+    def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            locale=locale,
+            timezone_id=zone,
+            java_script_enabled=scripts,
+            base_url=f"http://{console.address}",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
+        page.goto(f"/console{path}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [one for one in trouble if "404" not in one] == []
+
+
+@pytest.fixture
+def console(house, serve, listens):
+    """A console with some of everything, long values among it."""
+
+    def archive(event):
+        if event.business_key == LONG:
+            raise Reject(f"<script>document.title = 'pwned'</script> {LONG}")
+
+    flow = house.open(listens(archive, process_key="contract"))
+    flow.take("4711", key="contract", businessKey=LONG, more="<img src=x onerror=\"document.title='pwned'\">")
+    for number in range(55):
+        flow.take(f"i{number}", key="contract", businessKey=f"B-{number}")
+    flow.take("4712", key=LONG, callback_class=f"com.example.{LONG}")
+    return serve(flow)
+
+
+def event_of(console, instance="4711"):
+    """The path of an event."""
+    return f"/events/{console.flow.events(flow_instance_id=instance)[0]}"
+
+
+@pytest.mark.parametrize(("width", "scheme", "locale"), [(360, "dark", "zh-CN"), (1280, "light", "en-GB")])
+def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit, width, scheme, locale):
+    """On a phone and on a desk, in either language and colour, axe finds nothing, and no page is wider than it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(console, "/nothing", width=width, scheme=scheme, locale=locale)
+    for path in (*PAGES, event_of(console)):
+        page.goto(f"/console{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        found = Axe().run(page).response["violations"]
+        assert [(path, one["id"], one["nodes"][0]["html"]) for one in found] == []
+        assert "pwned" not in page.title()
+
+
+def test_the_overview_refreshes_itself(console, visit):
+    """What comes meanwhile is shown without a reload, until somebody pauses it, and again when they go on."""
+    page = visit(console)
+    page.clock.install()
+    page.reload()
+    tile = page.locator(".tile", has_text="parked").locator(".tile-count")
+    assert tile.inner_text() == "1"
+    console.flow.take("more-1", key="nobody")
+    with page.expect_response("**/console/live"):
+        page.clock.run_for(5_100)
+    page.wait_for_function("[...document.querySelectorAll('.tile-count')].at(-1).textContent.trim() === '2'")
+    page.get_by_role("button", name="Pause").click()
+    console.flow.take("more-2", key="nobody")
+    page.clock.run_for(20_000)
+    assert tile.inner_text() == "2"
+    page.locator("h1").click()
+    page.get_by_role("button", name="Go on").click()
+    page.locator("h1").click()
+    page.wait_for_function("[...document.querySelectorAll('.tile-count')].at(-1).textContent.trim() === '3'")
+
+
+def test_without_scripts(console, visit):
+    """Every page is whole: times are in UTC, and the overview has a link to reload it."""
+    page = visit(console, scripts=False)
+    assert page.get_by_role("link", name="Reload").is_visible()
+    assert not page.locator("button.live-button").is_visible()
+    assert re.search(r"As of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", page.locator("#live").inner_text())
+    page.get_by_role("link", name="Events", exact=True).click()
+    page.get_by_label("Flow instance id").fill("4711")
+    page.get_by_role("button", name="Search").click()
+    page.locator("tbody a").first.click()
+    assert page.locator("h1").inner_text().startswith("Event 4711")
+
+
+def test_times_are_those_of_the_viewer(console, visit):
+    """A script puts them into the browser's zone, and the page says which that is."""
+    page = visit(console, event_of(console))
+    # The clock of these tests stands at the beginning of 2026, UTC, which is eight hours later in Shanghai.
+    assert "2026-01-01 08:00:00" in page.locator("dl.facts").inner_text()
+    assert "Asia/Shanghai" in page.locator("footer").inner_text()
+    assert "UTC" not in page.locator("main").inner_text()
+
+
+def test_a_search_keeps_a_short_address_and_pages(console, visit):
+    """What was not filled in is not in the address; older and newer lead on and back, by the browser's button too."""
+    page = visit(console, "/events")
+    page.get_by_label("Process definition key").fill("contract")
+    page.get_by_label("State").select_option("succeeded")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Search").click()
+    assert page.url.endswith("/console/events?key=contract&state=succeeded")
+    first = page.locator("tbody tr").first.inner_text()
+    page.get_by_role("link", name="Older").first.click()
+    assert page.locator("tbody tr").count() == 5
+    page.go_back()
+    assert page.locator("tbody tr").first.inner_text() == first
+    assert page.get_by_label("Process definition key").is_enabled()
+    assert page.get_by_label("Process definition key").input_value() == "contract"
+
+
+def test_the_switch_of_language(console, visit):
+    """A click changes the language of this page, and of those after it."""
+    page = visit(console, "/events?state=parked")
+    page.get_by_role("link", name="中文").click()
+    assert page.locator("h1").inner_text() == "事件"
+    assert "state=parked" in page.url
+    page.get_by_role("link", name="处理器", exact=True).click()
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    page.get_by_role("link", name="English").click()
+    assert page.locator("h1").inner_text() == "Handlers and plugins"
+
+
+def test_by_keyboard(console, visit):
+    """The first tab leads past the navigation, and what has the focus is seen."""
+    page = visit(console, "/events")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "f-flow"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
