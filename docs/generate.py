@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from generating import contract, states
+from generating import contract, numbers, states
 from generating.markdown import docstring, signature, table
 
 import flowhooks
@@ -157,6 +157,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "names": names,
     "transitions": states.transitions,
     "floors": floors,
+    "metrics": numbers.numbers,
 } | {
     f"{name}-{language}": partial(part, language)
     for name, part in (

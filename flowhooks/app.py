@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
+from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.intake import Intake
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.metrics import Metrics
 from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
@@ -96,6 +99,7 @@ class App:
 
     def _open(self) -> None:
         settings = self.settings
+        self.metrics = Metrics()
         self.runner = self._runner()
         self.ledger = Ledger(
             database_url(settings),
@@ -104,6 +108,7 @@ class App:
             queue=settings.ledger.queue,
             timeout=settings.ledger.timeout,
             stale_after=settings.ledger.stale_after,
+            committed=self.metrics.committed,
         )
         try:
             self._wire()
@@ -167,6 +172,7 @@ class App:
             clock=self.clock,
             told=self.watches.tell,
             pause=self._over.wait,
+            metrics=self.metrics,
             room=Room(self._cores),
         )
         self.intake = Intake(
@@ -181,6 +187,7 @@ class App:
             reject_unrouted=settings.unrouted == "reject",
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
+        self._measure()
         self.neighbours = None
         if self.ledger.shared:
             self.neighbours = Neighbours(
@@ -194,6 +201,19 @@ class App:
                 drain=lambda: self._spawn("drain", self._drain),
                 wake=self.runner.wake,
             )
+
+    def _measure(self) -> None:
+        """Have the metrics tell, besides what is counted, what is looked up."""
+        here = Here(
+            version=version("flowhooks"),
+            plugins=self.plugins.infos,
+            running=lambda: self.runner.running,
+            queued=lambda: self.ledger.queued,
+            notices_dropped=lambda: self.notices.dropped,
+        )
+        self.metrics.add(OfProcess(here))
+        url = database_url(self.settings)
+        self.metrics.add(OfLedger(self.ledger, url=url, clock=self.clock, label=self.metrics.label))
 
     def _route_by(self, missing: Sequence[KnownHandler], absent: frozenset[str]) -> None:
         """Go on with another look-up, since other processes have made handlers known."""

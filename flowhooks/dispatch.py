@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import SECOND, to_datetime
 from flowhooks.cores import Room
 from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import Reject, RetryAfter, Unavailable
 from flowhooks.ledger import Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
+from flowhooks.metrics import Metrics
 from flowhooks.plugins.fault import in_full
 from flowhooks.retry import Retry
 
@@ -57,6 +58,7 @@ class Dispatch:
         clock: time and chance.
         told: called, after it is durable, with the event's id and the delivery's standing.
         pause: waits some seconds; answers True when the process is about to end.
+        metrics: counts what was settled.
         room: the processor cores that handlers may use; default: whatever their threads have.
     """
 
@@ -70,6 +72,7 @@ class Dispatch:
         clock: Clock,
         told: Callable[[str, Standing], None],
         pause: Callable[[float], bool],
+        metrics: Metrics | None = None,
         room: Room | None = None,
     ) -> None:
         self._ledger = ledger
@@ -79,6 +82,7 @@ class Dispatch:
         self._clock = clock
         self._told = told
         self._pause = pause
+        self._metrics = metrics or Metrics()
         self._room = room or Room()
         self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
@@ -192,6 +196,7 @@ class Dispatch:
             if settled is None:
                 self._unrecorded.put((settlement, recorded))
             elif settled:
+                self._count(claimed.event, settlement, seconds)
                 self._tell(claimed.event, delivery, outcome, settlement)
             else:
                 log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
@@ -213,6 +218,11 @@ class Dispatch:
         except Unavailable:
             # Too much is queued: wait for it, and so keep this thread from doing more.
             self._record(settlement, recorded)
+
+    def _count(self, event: Event, settlement: Settlement, seconds: float) -> None:
+        ended = settlement.target is not State.WAITING
+        total = (to_datetime(settlement.now) - event.received_at).total_seconds() if ended else None
+        self._metrics.attempted(settlement.handler, settlement.outcome.value, seconds, total=total)
 
     def _tell(self, event: Event, delivery: Delivery, outcome: Outcome, settlement: Settlement) -> None:
         self._told(

@@ -22,6 +22,7 @@ from flowhooks.settings import database_url
 from flowhooks.web.server import Limits, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
     from flowhooks.app import App
@@ -50,7 +51,14 @@ def settle_in(settings: Settings) -> frozenset[int]:
         return frozenset()
 
 
-def listener(name: str, application: WSGIApplication, settings: Settings, *, threads: int) -> Server:
+def listener(
+    name: str,
+    application: WSGIApplication,
+    settings: Settings,
+    *,
+    threads: int,
+    refused: Callable[[int], None] = lambda _status: None,
+) -> Server:
     """The server of one listener, bound to its address.
 
     Raises:
@@ -65,7 +73,14 @@ def listener(name: str, application: WSGIApplication, settings: Settings, *, thr
         max_connections=http.max_connections,
     )
     try:
-        return Server(application, listen=getattr(settings, name), threads=threads, limits=limits, name=name)
+        return Server(
+            application,
+            listen=getattr(settings, name),
+            threads=threads,
+            limits=limits,
+            name=name,
+            refused=refused,
+        )
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
 

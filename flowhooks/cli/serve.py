@@ -63,7 +63,13 @@ def command(settings: Settings, *, no_worker: bool) -> None:
         app = App(settings, cores=process.settle_in(settings), run=() if no_worker else ("*",))
         try:
             token = secrets.token_urlsafe(32)
-            web = process.listener("listen", create_app(app), settings, threads=settings.http.threads)
+            web = process.listener(
+                "listen",
+                create_app(app),
+                settings,
+                threads=settings.http.threads,
+                refused=app.metrics.refused,
+            )
             admin = process.listener("admin", create_admin(app, token), settings, threads=process.ADMIN_THREADS)
         except BaseException:
             app.close()

@@ -48,6 +48,7 @@ class Ledger(Reader):
         queue: how much work may queue before more is refused.
         timeout: seconds that a piece of work may take until it is durable.
         stale_after: seconds without a sign of life after which the others take a process for dead.
+        committed: called after each commit, with how many pieces of work it had and the seconds that it took.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
@@ -70,6 +71,7 @@ class Ledger(Reader):
         queue: int = 10_000,
         timeout: float = 5.0,
         stale_after: float = 30.0,
+        committed: Callable[[int, float], None] = lambda _items, _seconds: None,
     ) -> None:
         self._stale_after = stale_after
         self.beat_every = stale_after / liveness.BEATS
@@ -90,7 +92,7 @@ class Ledger(Reader):
         self._runner = runner
         self._accepting = Accepting(runner=runner, process=self.process)
         self._settling = Settling(runner=runner)
-        self._writer = Writer(self._writing, limit=queue)
+        self._writer = Writer(self._writing, limit=queue, committed=committed)
         self._writer.start()
         try:
             self._at_start(self._signed_on)
@@ -334,6 +336,11 @@ class Ledger(Reader):
                 return self.write(function, timeout=600)
             except Unavailable as error:
                 raise (error.__cause__ or LedgerUnusable(str(error))) from error
+
+    @property
+    def queued(self) -> int:
+        """How many pieces of work wait to be committed."""
+        return self._writer.queued
 
     @property
     def failing(self) -> str | None:

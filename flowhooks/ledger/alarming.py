@@ -82,7 +82,8 @@ class OpenAlert:
 
 # Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
 _WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
-_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+"""Events that are parked, said as the indexes of them do."""
 
 
 def failed(connection: Connection, state: State) -> list[Troubled]:
@@ -183,7 +184,7 @@ def wanting(connection: Connection, before: int, *, most: int) -> tuple[list[Wan
         Those with such events; and whether no class or key was left out.
     """
     found: list[Wanting] = []
-    row = connection.execute(_NEXT_GROUP.where(_PARKED)).one_or_none()
+    row = connection.execute(_NEXT_GROUP.where(PARKED)).one_or_none()
     for _ in range(most):
         if row is None:
             return found, True
@@ -197,10 +198,10 @@ def _group_after(connection: Connection, callback_class: str, process_key: str |
     # No key sorts before any key.
     key = events.c.process_definition_key
     more = key.is_not(None) if process_key is None else key > process_key
-    same_class = _NEXT_GROUP.where(_PARKED, events.c.callback_class == callback_class, more)
+    same_class = _NEXT_GROUP.where(PARKED, events.c.callback_class == callback_class, more)
     return (
         connection.execute(same_class).one_or_none()
-        or connection.execute(_NEXT_GROUP.where(_PARKED, events.c.callback_class > callback_class)).one_or_none()
+        or connection.execute(_NEXT_GROUP.where(PARKED, events.c.callback_class > callback_class)).one_or_none()
     )
 
 
@@ -210,7 +211,7 @@ def how_many_wanting(connection: Connection, before: int, callback_class: str, p
     of_group = and_(
         events.c.callback_class == callback_class, key.is_(None) if process_key is None else key == process_key
     )
-    query = select(func.count()).select_from(events).where(_PARKED, of_group, events.c.received_at <= before)
+    query = select(func.count()).select_from(events).where(PARKED, of_group, events.c.received_at <= before)
     return int(connection.execute(query).scalar_one())
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
 
 from flowhooks.delivery import OutcomeKind, State
-from flowhooks.ledger.tables import attempts, counters, deliveries, events
+from flowhooks.ledger.condition import totals
+from flowhooks.ledger.tables import attempts, deliveries, events
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -85,14 +86,12 @@ def _fits() -> ColumnElement[bool]:
 
 def balance(connection: Connection) -> Books:
     """Go over everything that is stored; one transaction, so that what is accepted meanwhile does not matter."""
-    counted = dict(
-        connection.execute(select(counters.c.name, func.sum(counters.c.value)).group_by(counters.c.name)).all()
-    )
+    taken = totals(connection)
     by_event = _states(select(events.c.state, func.count()).group_by(events.c.state), connection)
     books = Books(
-        accepted=int(counted.get("accepted", 0)),
-        stored=sum(by_event.values()),
-        purged=int(counted.get("purged", 0)),
+        accepted=taken.accepted,
+        stored=taken.stored,
+        purged=taken.purged,
         events=by_event,
         deliveries=_states(select(deliveries.c.state, func.count()).group_by(deliveries.c.state), connection),
         attempts=connection.execute(select(func.count()).select_from(attempts)).scalar_one(),

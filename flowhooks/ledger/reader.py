@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.errors import LedgerUnusable, NotFound
 from flowhooks.ledger import accepting, dialects, known, migrating, reading
 from flowhooks.ledger.books import Books, balance
+from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
 
 if TYPE_CHECKING:
@@ -126,6 +127,16 @@ class Reader:
         """What is parked, by what a router looks at."""
         with self.connection() as connection:
             return parked_groups(connection)
+
+    def condition(self, now: int) -> Condition:
+        """How the ledger fares at `now`, microseconds since 1970."""
+        with self.connection() as connection:
+            return condition(connection, now)
+
+    def totals(self) -> Totals:
+        """What the ledger has taken in, and holds."""
+        with self.connection() as connection:
+            return totals(connection)
 
     def tally(self) -> dict[str, int]:
         """How much is waiting, running, dead, unknown and parked."""

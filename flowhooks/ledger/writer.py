@@ -141,19 +141,32 @@ class Writer:
     Args:
         engine: each of its transactions may write.
         limit: how many pieces of work may queue before new ones are refused.
+        committed: called after each commit, with how many pieces it had and the seconds that it took.
 
     Attributes:
         failing: why the last write failed, as the database says it; None if it did not.
     """
 
-    def __init__(self, engine: Engine, *, limit: int = 10_000) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limit: int = 10_000,
+        committed: Callable[[int, float], None] = lambda _items, _seconds: None,
+    ) -> None:
         self._engine = engine
+        self._committed = committed
         self._limit = limit
         self._queue: SimpleQueue[Ticket[Any] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
         self._connection: Connection | None = None
         self._closed = False
         self.failing: str | None = None
+
+    @property
+    def queued(self) -> int:
+        """How many pieces of work wait."""
+        return self._queue.qsize()
 
     def start(self) -> None:
         """Start the thread."""
@@ -216,6 +229,7 @@ class Writer:
         self._drop()
 
     def _commit(self, batch: list[Ticket[Any]]) -> None:
+        started = time.perf_counter()
         try:
             results = self._transact(batch)
         except BaseException as error:  # noqa: BLE001 (whatever it is, SystemExit too, it belongs to those who wait)
@@ -233,6 +247,7 @@ class Writer:
         self._note(None)
         for ticket, result in results:
             ticket.settle(result)
+        self._committed(len(batch), time.perf_counter() - started)
 
     def _note(self, failing: str | None) -> None:
         """Log once that writing fails, and once that it works again, however many wait for it."""

@@ -12,6 +12,7 @@ import falcon
 
 from flowhooks.web import errors
 from flowhooks.web.callback import CallBackResource, RawPath
+from flowhooks.web.counting import Counting
 from flowhooks.web.credentials import Credentials
 from flowhooks.web.openapi import openapi
 
@@ -45,7 +46,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
         A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
     """
     settings = app.settings
-    web: falcon.App[Any, Any] = falcon.App(middleware=[RawPath()])
+    web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
     errors.install(web)
     credentials = Credentials(settings.sources)
     for kind in app.schemas.kinds:

@@ -1,4 +1,4 @@
-"""The administration listener: alive, ready, the operations, and the console; it must not hold rules of its own."""
+"""The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 import falcon
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from flowhooks import schema
 from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
@@ -37,6 +38,20 @@ class Readiness:
         trouble = self._app.trouble()
         response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
         response.media = {"ready": not trouble, "trouble": trouble}
+
+    on_head = on_get
+
+
+class Numbers:
+    """`GET /metrics`: for Prometheus."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Give them."""
+        response.data = self._app.metrics.text()
+        response.content_type = CONTENT_TYPE_PLAIN_0_0_4
 
     on_head = on_get
 
@@ -77,6 +92,7 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     errors.install(admin)
     admin.add_route("/healthz", Health())
     admin.add_route("/readyz", Readiness(app))
+    admin.add_route("/metrics", Numbers(app))
     admin.add_route("/api/operations/{name}", Operation(app, token))
     console.install(admin, app)
     return admin

@@ -42,6 +42,9 @@ class CallBackResource:
         intake: takes it.
         wait: seconds to wait for the handlers, where the request does not say.
         max_body_bytes: the largest body taken; the server refuses larger ones earlier, where it is ours.
+
+    Attributes:
+        kind: as given.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class CallBackResource:
         wait: float,
         max_body_bytes: int,
     ) -> None:
-        self._kind = kind
+        self.kind = kind
         self._schemas = schemas
         self._credentials = credentials
         self._intake = intake
@@ -72,12 +75,12 @@ class CallBackResource:
         if len(raw) > self._max_body_bytes:
             raise errors.HTTPRefusal(413, "too_large", limit=self._max_body_bytes)
         body = schema.parse(raw)
-        self._schemas.check_body(self._kind, body)
+        self._schemas.check_body(self.kind, body)
         seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), self._wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.take(
-            CallBack(source=source, kind=self._kind, flow_instance_id=instance, body=body, text=raw.decode()),
+            CallBack(source=source, kind=self.kind, flow_instance_id=instance, body=body, text=raw.decode()),
             wait=seconds,
         )
         response.set_header("Flowhooks-Event", answer.event_id)

@@ -103,6 +103,7 @@ class _ErrorTask(_Timed, waitress.task.ErrorTask):  # type: ignore[misc]  # wait
         if not isinstance(refusal, errors.HTTPRefusal):
             refusal = errors.HTTPRefusal(500, "internal")  # waitress's own, after an error that it has logged
         self.channel.linger = True
+        self.channel.server.refused(refusal.status_code)
         _write_error(self, refusal)
 
 

@@ -73,17 +73,28 @@ class Server:
         threads: how many requests run at once.
         limits: what a client may take.
         name: what the threads are called.
+        refused: called with the status of each request that is refused before the application sees it.
 
     Raises:
         SettingsError: the address cannot be listened on.
     """
 
-    def __init__(self, app: WSGIApplication, *, listen: str, threads: int, limits: Limits, name: str) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        listen: str,
+        threads: int,
+        limits: Limits,
+        name: str,
+        refused: Callable[[int], None] = lambda _status: None,
+    ) -> None:
         listening = _bind(listen)
         self._map: dict[int, Any] = {}
         self._dispatcher = _Dispatcher(name)
         self._dispatcher.set_thread_count(threads)
         self._listener = _Listener(app, listening, self._map, self._dispatcher, limits)
+        self._listener.refused = refused
         self._dispatcher.when_over = self._listener.close_trigger
         self._pause = min(1.0, limits.read_timeout / 4, limits.idle_timeout / 4)
         self._next_check = 0.0
@@ -224,7 +235,10 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     Attributes:
         limits: what a client may take.
         draining: whether connections are to be closed after their last answer.
+        refused: is told of each request that the application does not see.
     """
+
+    refused: Callable[[int], None]
 
     channel_class = Channel
     draining = False

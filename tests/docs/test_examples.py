@@ -21,6 +21,7 @@ COMPARED = {
     "java": "tests/engines/test_payloads.py",
     "sql": "tests/engines/test_payloads.py",
     "xml": "tests/engines/test_payloads.py",
+    "yaml": "tests/docs/test_monitoring.py",
 }
 """Languages whose blocks are parts of files that a test elsewhere compares them with."""
 

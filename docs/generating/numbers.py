@@ -1,0 +1,67 @@
+"""The list of all metrics, as a scrape has them; it must not know what is made of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from flowhooks.clock import Clock
+from flowhooks.delivery import State
+from flowhooks.gauges import Here, OfLedger, OfProcess
+from flowhooks.ledger.backlog import Backlog
+from flowhooks.ledger.condition import Condition, Totals
+from flowhooks.metrics import Metrics
+from generating.markdown import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+
+def families() -> Iterator[tuple[str, Metric]]:
+    """Every family of a scrape in which everything happens once, and who tells it: a process, or the ledger."""
+    metrics = Metrics()
+    metrics.received("complete")
+    metrics.answered("complete", 200, 0.1)
+    metrics.attempted("contracts:archive", "succeeded", 0.1, total=0.1)
+    metrics.committed(1, 0.1)
+    plugins: Any = [SimpleNamespace(name="contracts", state="loaded")]
+    here = Here(version="1", plugins=plugins, running=lambda: 0, queued=lambda: 0, notices_dropped=lambda: 0)
+    metrics.add(OfProcess(here))
+    yield from (("process", family) for family in metrics.registry.collect())
+    one = "contracts:archive"
+    condition = Condition(
+        backlog={one: Backlog(waiting=1)},
+        oldest_due={one: 0},
+        oldest_failed={(one, State.DEAD): 0},
+        parked=0,
+        oldest_parked=None,
+        alerts={"dead": 1},
+        processes=1,
+    )
+    reader: Any = SimpleNamespace(
+        condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)
+    )
+    ledger = OfLedger(reader, url="sqlite:///flowhooks.db", clock=Clock(), label=str)
+    yield from (("ledger", family) for family in ledger.collect())
+
+
+def name(family: Metric) -> str:
+    """The name by which a family is asked for; of a histogram without `_bucket`, `_sum` and `_count`."""
+    return family.name + ("_total" if family.type == "counter" else "")
+
+
+def numbers() -> str:
+    """Every metric: its labels, its type, and what it says, those of the process first."""
+    out = []
+    for whose, heading in (("process", "Of each process"), ("ledger", "Of the ledger")):
+        rows = []
+        for teller, family in families():
+            if teller == whose:
+                labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+                rows.append(
+                    (f"`{name(family)}`", ", ".join(f"`{one}`" for one in labels), family.type, family.documentation)
+                )
+        out += ["", f"## {heading}", "", *table(("metric", "labels", "type", "what it says"), rows)]
+    return "\n".join(out)

@@ -1,0 +1,175 @@
+"""What is looked up when Prometheus asks, on both databases: what is open, how old it is, and that nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowhooks import Retry, State
+from flowhooks.gauges import CONDITION_SECONDS
+
+
+def scrape(flow):
+    """What Prometheus reads of an app: the value of each name and its labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(flow.app.metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+def fine(event):
+    """Do it."""
+
+
+def fails(event):
+    """Fail for good."""
+    raise ValueError("no")
+
+
+@pytest.fixture
+def monotonic(monkeypatch):
+    """Moves the clock by which what was read is told again."""
+    moved = [0.0]
+    monkeypatch.setattr("flowhooks.gauges.time.monotonic", lambda: moved[0])
+
+    def advance(seconds):
+        moved[0] += seconds
+
+    return advance
+
+
+def test_everything_at_rest(house, listens):
+    """After one success there is nothing open, nothing old and no difference."""
+    flow = house.open(listens(fine))
+    flow.settled(flow.take().event_id, State.SUCCEEDED)
+    found = scrape(flow)
+    assert found["flowhooks_ledger_up",] == 1
+    assert found["flowhooks_accepted_total",] == 1
+    assert found["flowhooks_events",] == 1
+    assert found["flowhooks_difference",] == 0
+    assert found["flowhooks_parked",] == 0
+    assert found["flowhooks_oldest_parked_seconds",] == 0
+    assert found["flowhooks_processes",] == 1
+    assert found["flowhooks_plugin", "p", "loaded"] == 1
+    assert not [name for name in found if name[0] in {"flowhooks_oldest_seconds", "flowhooks_deliveries"}]
+
+
+def test_attempts_and_commits_are_counted(house, listens):
+    """One call-back is one attempt with its time, one delivery with its own, and some commits."""
+    flow = house.open(listens(fine))
+    flow.settled(flow.take().event_id, State.SUCCEEDED)
+    found = scrape(flow)
+    assert found["flowhooks_attempts_total", "p:fine", "succeeded"] == 1
+    assert found["flowhooks_attempt_seconds_count", "p:fine"] == 1
+    assert found["flowhooks_delivery_seconds_count", "p:fine"] == 1
+    assert found["flowhooks_commit_items_count",] > 0
+    assert found["flowhooks_commit_items_sum",] >= found["flowhooks_commit_items_count",]
+
+
+def test_what_waits_is_shown_with_its_age(house, listens):
+    """A delivery that could run and does not is counted, and is as old as it has been able to run."""
+    go, entered = threading.Event(), threading.Event()
+
+    def slow(event):
+        entered.set()
+        go.wait(20)
+
+    flow = house.open(listens(slow), runner={"threads": 1})
+    flow.take("i1", wait=0)
+    assert entered.wait(20)
+    flow.take("i2", wait=0)
+    flow.clock.advance(90)
+    found = scrape(flow)
+    go.set()
+    assert found["flowhooks_deliveries", "p:slow", "running"] == 1
+    assert found["flowhooks_deliveries", "p:slow", "waiting"] == 1
+    assert found["flowhooks_oldest_seconds", "p:slow", "waiting"] == pytest.approx(90, abs=1)
+    assert found["flowhooks_running",] == 1
+
+
+def test_what_waits_for_its_retry_is_not_old(house, listens):
+    """A delivery that may not run yet is counted as waiting, but makes nothing old."""
+
+    def fails_once(event):
+        raise ValueError("not now")
+
+    flow = house.open(listens(fails_once, retry=Retry()))
+    flow.settled(flow.take(wait=0).event_id, State.WAITING, attempt=1)
+    found = scrape(flow)
+    assert found["flowhooks_deliveries", "p:fails_once", "waiting"] == 1
+    assert ("flowhooks_oldest_seconds", "p:fails_once", "waiting") not in found
+
+
+def test_dead_and_parked(house, listens):
+    """What a person has to look at is counted, with the age of the first."""
+    flow = house.open(listens(fails))
+    flow.take("i1")
+    flow.take("i2", key="nobody")
+    flow.clock.advance(3600)
+    found = scrape(flow)
+    assert found["flowhooks_deliveries", "p:fails", "dead"] == 1
+    assert found["flowhooks_oldest_seconds", "p:fails", "dead"] == pytest.approx(3600, abs=1)
+    assert found["flowhooks_parked",] == 1
+    assert found["flowhooks_oldest_parked_seconds",] == pytest.approx(3600, abs=1)
+
+
+def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
+    """Someone deletes a row behind flowhooks' back: the books are out by one, and that is told."""
+    house.check_books = False
+    flow = house.open(listens(fine))
+    flow.take("i1", key="nobody")
+    flow.take("i2", key="nobody")
+    assert scrape(flow)["flowhooks_difference",] == 0
+    flow.sql("DELETE FROM events WHERE flow_instance_id = 'i1'")
+    monotonic(3600)
+    assert scrape(flow)["flowhooks_difference",] == 1
+
+
+def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
+    """Within some seconds the same is told again; then it is read anew."""
+    flow = house.open(listens(fine))
+    assert scrape(flow)["flowhooks_parked",] == 0
+    flow.take(key="nobody")
+    assert scrape(flow)["flowhooks_parked",] == 0
+    monotonic(CONDITION_SECONDS)
+    assert scrape(flow)["flowhooks_parked",] == 1
+
+
+def test_a_ledger_that_cannot_be_read_hides_nothing_else(house, listens, logged):
+    """What the process counts is told all the same, and that the ledger is down."""
+    house.check_books = False
+    flow = house.open(listens(fine))
+    flow.take()
+    if flow.url:
+        flow.sql("ALTER TABLE counters RENAME TO elsewhere")
+    else:
+        flow.sql("DROP TABLE counters")
+    try:
+        found = scrape(flow)
+    finally:
+        if flow.url:
+            flow.sql("ALTER TABLE elsewhere RENAME TO counters")
+    assert found["flowhooks_ledger_up",] == 0
+    assert found["flowhooks_attempts_total", "p:fine", "succeeded"] == 1
+    assert ("flowhooks_difference",) not in found
+    assert [one for one in logged if one["event"] == "ledger_not_measured"]
+
+
+@pytest.mark.sqlite
+def test_files_have_sizes(house, listens):
+    """The database's file and its write-ahead log are measured."""
+    flow = house.open(listens(fine))
+    flow.take()
+    found = scrape(flow)
+    assert found["flowhooks_database_bytes",] == house.file.stat().st_size
+    assert found["flowhooks_wal_bytes",] > 0
+
+
+@pytest.mark.postgresql
+def test_a_shared_ledger_has_no_file(house, listens):
+    """On PostgreSQL no size of a file is told, rather than 0."""
+    found = scrape(house.open(listens(fine)))
+    assert not [name for name in found if name[0].endswith("_bytes")]

@@ -1,0 +1,70 @@
+"""What a process counts: under bounded labels, in Prometheus' own format."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from flowhooks.metrics import MOST_HANDLERS, OTHERS, Metrics
+
+
+def read(metrics):
+    """What Prometheus reads: the value of each name and its labels."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+def test_answers_are_counted_by_kind_and_status():
+    """Two kinds and two statuses are three lines, and the seconds are summed by kind."""
+    metrics = Metrics()
+    for kind, status, seconds in (("complete", 200, 0.5), ("complete", 200, 0.25), ("complete", 422, 0), ("x", 200, 0)):
+        metrics.received(kind)
+        metrics.answered(kind, status, seconds)
+    found = read(metrics)
+    assert found["flowhooks_requests_total", "complete"] == 3
+    assert found["flowhooks_answers_total", "complete", "200"] == 2
+    assert found["flowhooks_answers_total", "complete", "422"] == 1
+    assert found["flowhooks_answers_total", "x", "200"] == 1
+    assert found["flowhooks_answer_seconds_sum", "complete"] == 0.75
+
+
+def test_a_delivery_is_timed_when_it_has_ended():
+    """An attempt that is made again counts as an attempt; the whole way is measured with the last one."""
+    metrics = Metrics()
+    metrics.attempted("p:h", "failed", 0.1, total=None)
+    metrics.attempted("p:h", "succeeded", 0.2, total=5.5)
+    found = read(metrics)
+    assert found["flowhooks_attempts_total", "p:h", "failed"] == 1
+    assert found["flowhooks_attempts_total", "p:h", "succeeded"] == 1
+    assert found["flowhooks_attempt_seconds_count", "p:h"] == 2
+    assert found["flowhooks_delivery_seconds_count", "p:h"] == 1
+    assert found["flowhooks_delivery_seconds_sum", "p:h"] == 5.5
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_time():
+    """What would be less than nothing is nothing."""
+    metrics = Metrics()
+    metrics.attempted("p:h", "succeeded", 0.2, total=-5.5)
+    assert read(metrics)["flowhooks_delivery_seconds_sum", "p:h"] == 0
+
+
+def test_handlers_beyond_the_first_share_one_label():
+    """However many handlers there are, what is told stays bounded, and those that had a line keep it."""
+    metrics = Metrics()
+    for number in range(MOST_HANDLERS + 50):
+        metrics.attempted(f"p:h{number}", "succeeded", 0.1, total=None)
+    metrics.attempted("p:h0", "succeeded", 0.1, total=None)
+    found = read(metrics)
+    assert found["flowhooks_attempts_total", OTHERS, "succeeded"] == 50
+    assert found["flowhooks_attempts_total", "p:h0", "succeeded"] == 2
+    assert sum(name == "flowhooks_attempts_total" for name, *_ in found) == MOST_HANDLERS + 1
+
+
+def test_two_processes_count_apart():
+    """Nothing is global: what one `Metrics` counts another does not tell."""
+    one, other = Metrics(), Metrics()
+    one.committed(8, 0.002)
+    assert read(one)["flowhooks_commit_items_sum",] == 8
+    assert read(other)["flowhooks_commit_items_sum",] == 0
