@@ -16,8 +16,12 @@ QUICK_SECONDS: Final = 0.005
 the interpreter across would cost more (a fifth of the deliveries that `make bench` runs in a second)."""
 
 
-def gather() -> frozenset[int]:
+def gather(number: int = 0) -> frozenset[int]:
     """Keep the calling thread, and those that it starts from now on, on one core.
+
+    Args:
+        number: which of several processes this is, from 0: each takes the next core, and when all are taken the
+            first again.
 
     Returns:
         The cores that it could use before, for `spread`; empty where the system does not offer this.
@@ -28,7 +32,7 @@ def gather() -> frozenset[int]:
     if not hasattr(os, "sched_setaffinity"):  # not on macOS
         return frozenset()
     before = frozenset(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {max(before)})
+    os.sched_setaffinity(0, {sorted(before, reverse=True)[number % len(before)]})
     return before
 
 
@@ -46,12 +50,13 @@ class Room:
     not known yet is given all of them.
 
     Args:
-        cores: what `gather` returned; with fewer than two there is nothing to choose, and nothing is ever moved.
+        cores: what `gather` returned in the thread that makes this; with fewer than two there is nothing to choose,
+            and nothing is ever moved.
     """
 
     def __init__(self, cores: frozenset[int] = frozenset()) -> None:
         self._all = cores if len(cores) > 1 else frozenset()
-        self._one = frozenset({max(cores)}) if self._all else frozenset()
+        self._one = frozenset(os.sched_getaffinity(0)) if self._all else frozenset()
         self._quick: set[str] = set()
 
     def enter(self, handler: str) -> bool:

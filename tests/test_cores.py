@@ -39,6 +39,19 @@ def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
     assert inherited == own
 
 
+def test_several_processes_spread_over_the_cores():
+    """Each takes the next core, and when all are taken the first again; its handlers come back to its own."""
+    before = sorted(os.sched_getaffinity(0), reverse=True)
+
+    def gathered(number):
+        room = cores.Room(cores.gather(number))
+        own = os.sched_getaffinity(0)
+        return own, seen_by(room, "p:h")[1]
+
+    found = [in_a_thread(lambda number=number: gathered(number)) for number in range(len(before) + 1)]
+    assert found == [({core}, {core}) for core in (*before, before[0])]
+
+
 def test_a_spread_thread_has_all_its_cores_back():
     """`spread` undoes `gather` for the thread that calls it."""
 

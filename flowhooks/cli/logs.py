@@ -49,6 +49,7 @@ def configure(
     stream: TextIO | None = None,
     *,
     conceal: Callable[[str], str] = str,
+    pid: int | None = None,
 ) -> None:
     """Send every log record, warning and uncaught exception of this process to one stream, one line each.
 
@@ -61,6 +62,7 @@ def configure(
             of the record and, for an exception, its `traceback`; `"text"`: for people.
         stream: default the standard error.
         conceal: masks secrets in a text, whoever logs it; default: there are none.
+        pid: named in each record; default: in none, for nobody else writes to this stream.
     """
     stream = stream or sys.stderr
     handler = _Lines(stream)
@@ -69,7 +71,7 @@ def configure(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
-                _Record(conceal),
+                _Record(conceal, pid),
                 _json_line if format == "json" else _TextLine(colors=_wants_colors(stream)),
             ],
         )
@@ -146,10 +148,11 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
 class _Record:
     """Puts what every record has first, then its own values made plain, then the traceback; masks secrets in them."""
 
-    __slots__ = ("_conceal",)
+    __slots__ = ("_conceal", "_pid")
 
-    def __init__(self, conceal: Callable[[str], str]) -> None:
+    def __init__(self, conceal: Callable[[str], str], pid: int | None) -> None:
         self._conceal = conceal
+        self._pid = pid
 
     def __call__(self, _: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
         record: logging.LogRecord = given.pop("_record")
@@ -165,6 +168,10 @@ class _Record:
             "logger": record.name,
             "event": plain(given.pop("event", ""), self._conceal),
         }
+        if self._pid is not None:
+            fields["pid"] = self._pid
+            if given.get("pid") == self._pid:
+                del given["pid"]
         if not isinstance(fields["event"], str):
             fields["event"] = json.dumps(fields["event"])
         for name, value in given.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import structlog
 
+from flowhooks.cli.wakeup import ENDS
 from flowhooks.cores import gather
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
@@ -26,13 +28,12 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from flowhooks.app import App
+    from flowhooks.cli.place import Place
     from flowhooks.settings import Settings
 
 SWITCH_INTERVAL: Final = 0.0002
 """Seconds between two threads' turns at the interpreter. Python's own 0.005 halves the rate at 32 connections,
 for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
-ENDS: Final = (signal.SIGTERM, signal.SIGINT)
-"""Signals that ask for the end."""
 ADMIN_THREADS: Final = 4
 """Threads of the listener for administration."""
 LEAVING_GETS: Final = 3.0
@@ -41,11 +42,14 @@ LEAVING_GETS: Final = 3.0
 log = structlog.get_logger(__name__)
 
 
-def settle_in(settings: Settings) -> frozenset[int]:
-    """Have threads take turns quickly, and all that this one starts keep to one core; those that handlers may use."""
+def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
+    """Have threads take turns quickly, and all that this one starts keep to one core; those that handlers may use.
+
+    Several processes spread over the cores that there are.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        return gather() if settings.one_core else frozenset()
+        return gather(0 if place is None else place.number) if settings.one_core else frozenset()
     except OSError as error:
         log.warning("not_on_one_core", why=str(error))
         return frozenset()
@@ -57,9 +61,10 @@ def listener(
     settings: Settings,
     *,
     threads: int,
+    place: Place | None = None,
     refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
-    """The server of one listener, bound to its address.
+    """The server of one listener, bound to its address, or on the socket that was inherited.
 
     Raises:
         SettingsError: the address cannot be listened on; says which option named it.
@@ -80,6 +85,7 @@ def listener(
             limits=limits,
             name=name,
             refused=refused,
+            inherited=None if place is None else place.sockets[name],
         )
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
@@ -156,10 +162,21 @@ class Ending:
         with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
             os.write(self._writer, bytes([signal.SIGTERM]))
 
-    def wait(self) -> None:
-        """Wait until the end is asked for; other signals, of which plugins may make use, do not count."""
-        while os.read(self._reader, 1)[0] not in ENDS:
-            pass
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the end is asked for; other signals, of which plugins may make use, do not count.
+
+        Args:
+            timeout: seconds to wait at most; default: for ever.
+
+        Returns:
+            Whether it has been asked for. It may be asked for again, and waited for again.
+        """
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        while poll.poll(None if timeout is None else timeout * 1000):
+            if os.read(self._reader, 1)[0] in ENDS:
+                return True
+        return False
 
     def _signalled(self, number: int, _frame: object) -> None:
         if self._asked:

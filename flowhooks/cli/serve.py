@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli import logs, process
-from flowhooks.cli.options import settings_options
+from flowhooks.cli import process, processes
+from flowhooks.cli.options import given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
 from flowhooks.settings import check_binds, database_url
-from flowhooks.settings.secrets import masking
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
+from flowhooks.web.negotiation import LONGEST_WAIT
 
 if TYPE_CHECKING:
+    from flowhooks.cli.options import Given
+    from flowhooks.cli.place import Place
     from flowhooks.settings import Settings
     from flowhooks.web.server import Server
 
@@ -44,23 +46,44 @@ log = structlog.get_logger(__name__)
     is_flag=True,
     help="Take call-backs, and leave handlers to workers and to other servers. For a ledger on PostgreSQL.",
 )
-@settings_options
-def command(settings: Settings, *, no_worker: bool) -> None:
+@click.option(
+    "--processes",
+    metavar="N",
+    help="Take call-backs in N processes, which share the address [default: 1]. For a ledger on PostgreSQL.",
+)
+@given_options
+def command(given: Given, *, no_worker: bool) -> None:
     """Take call-backs and run their handlers, until SIGTERM or Ctrl-C.
 
     Then no more is taken in, those who wait are answered, what runs is waited for, and the exit code is 0.
     What has not started stays stored and is run at the next start.
+
+    With several processes, SIGHUP replaces them one at a time, so that plugins and settings are loaded anew, and no
+    call-back is refused meanwhile. One that dies is started again.
     """
+    processes.run(
+        given.load,
+        lambda settings, place: _serve(settings, place, no_worker=no_worker),
+        check=lambda settings: _check(settings, no_worker=no_worker),
+        listeners=("listen", "admin"),
+    )
+
+
+def _check(settings: Settings, *, no_worker: bool) -> None:
     check_binds(settings)
     if no_worker and not dialects.is_shared(database_url(settings)):
         raise SettingsError(
             "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "
             "nothing would ever be run; leave it out, or use PostgreSQL"
         )
-    logs.configure(settings.log.level, settings.log.format, conceal=masking(settings.plugins, os.environ))
+
+
+def _serve(settings: Settings, place: Place | None, *, no_worker: bool) -> None:
     broken = threading.Event()
     with process.Ending() as ending:
-        app = App(settings, cores=process.settle_in(settings), run=() if no_worker else ("*",))
+        if place is not None:
+            place.obey(ending)
+        app = App(settings, cores=process.settle_in(settings, place), run=() if no_worker else ("*",))
         try:
             token = secrets.token_urlsafe(32)
             web = process.listener(
@@ -68,9 +91,12 @@ def command(settings: Settings, *, no_worker: bool) -> None:
                 create_app(app),
                 settings,
                 threads=settings.http.threads,
+                place=place,
                 refused=app.metrics.refused,
             )
-            admin = process.listener("admin", create_admin(app, token), settings, threads=process.ADMIN_THREADS)
+            admin = process.listener(
+                "admin", create_admin(app, token), settings, threads=process.ADMIN_THREADS, place=place
+            )
         except BaseException:
             app.close()
             raise
@@ -82,9 +108,23 @@ def command(settings: Settings, *, no_worker: bool) -> None:
         log.info("serving", **listeners, **process.facts(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
+        if place is not None:
+            place.ready()
         ending.wait()
+        if place is not None and place.leaving:
+            _retire(app, ending, web, admin)
         _end(app, web, admin)
     process.leave(broken=broken.is_set())
+
+
+def _retire(app: App, ending: process.Ending, web: Server, admin: Server) -> None:
+    """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
+    log.info("retiring", running=app.runner.running)
+    admin.retire()
+    web.retire()
+    until = time.monotonic() + app.settings.http.read_timeout + LONGEST_WAIT + ANSWERS_GET
+    while not web.gone(0.05) and time.monotonic() < until and not ending.wait(0):
+        pass
 
 
 def _end(app: App, web: Server, admin: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from dataclasses import replace
@@ -13,17 +12,17 @@ import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli import logs, process
+from flowhooks.cli import process, processes
 from flowhooks.cli.options import Given, given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
 from flowhooks.settings import check_binds, database_url
-from flowhooks.settings.secrets import masking
 from flowhooks.web.admin import create_admin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from flowhooks.cli.place import Place
     from flowhooks.settings import Settings
     from flowhooks.web.server import Server
 
@@ -47,6 +46,7 @@ log = structlog.get_logger(__name__)
     metavar="PATTERN",
     help="Run only these handlers of those that are loaded, such as 'contracts:*'; may be given several times.",
 )
+@click.option("--processes", metavar="N", help="Work in N processes, each with a concurrency of its own [default: 1].")
 @click.option("--admin", metavar="HOST:PORT", help="Where /healthz and /readyz are answered [default: nowhere].")
 @given_options
 def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) -> None:
@@ -63,21 +63,37 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
       flowhooks worker --admin 127.0.0.1:8090
     """
     admin_at = given.options["admin"]
-    settings = replace(given, options={**given.options, "runner.threads": concurrency}).load()
+    processes.run(
+        replace(given, options={**given.options, "runner.threads": concurrency}).load,
+        lambda settings, place: _work(settings, place, patterns=patterns, listens=admin_at is not None),
+        check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=NOWHERE)),
+        listeners=() if admin_at is None else ("admin",),
+    )
+
+
+def _check(settings: Settings) -> None:
+    """See that there may be a worker.
+
+    Raises:
+        SettingsError: not on this database, or not where it is to listen.
+    """
     if not dialects.is_shared(database_url(settings)):
         raise SettingsError(
             "a worker shares the ledger with the servers, and only one process writes a SQLite ledger: "
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
         )
-    if admin_at is not None:
-        check_binds(replace(settings, listen=NOWHERE))
-    logs.configure(settings.log.level, settings.log.format, conceal=masking(settings.plugins, os.environ))
+    check_binds(replace(settings, listen=NOWHERE))
+
+
+def _work(settings: Settings, place: Place | None, *, patterns: Sequence[str], listens: bool) -> None:
     broken = threading.Event()
     with process.Ending() as ending:
-        app = App(settings, cores=process.settle_in(settings), run=patterns or ("*",))
+        if place is not None:
+            place.obey(ending)
+        app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",))
         try:
-            _check(app.plugins.handlers, patterns)
-            admin = None if admin_at is None else _admin(app, settings)
+            _check_handlers(app.plugins.handlers, patterns)
+            admin = _admin(app, settings, place) if listens else None
         except BaseException:
             app.close()
             raise
@@ -91,8 +107,12 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
             runs=len(app.runs),
             **process.facts(app),
         )
+        if place is not None:
+            place.ready()
         ending.wait()
         log.info("stopping", running=app.runner.running)
+        if admin is not None and place is not None and place.leaving:
+            admin.retire()
         ended = app.close(settings.shutdown.timeout)
         if admin is not None:
             admin.close()
@@ -100,14 +120,14 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
     process.leave(broken=broken.is_set())
 
 
-def _admin(app: App, settings: Settings) -> Server:
+def _admin(app: App, settings: Settings, place: Place | None) -> Server:
     # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
     return process.listener(
-        "admin", create_admin(app, secrets.token_urlsafe(32)), settings, threads=process.ADMIN_THREADS
+        "admin", create_admin(app, secrets.token_urlsafe(32)), settings, threads=process.ADMIN_THREADS, place=place
     )
 
 
-def _check(loaded: Collection[str], patterns: Sequence[str]) -> None:
+def _check_handlers(loaded: Collection[str], patterns: Sequence[str]) -> None:
     """See that there is something to run.
 
     Raises:

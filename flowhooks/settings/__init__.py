@@ -25,6 +25,7 @@ from flowhooks.settings.tree import (
     ShutdownSettings,
     Source,
     check_binds,
+    check_processes,
     database_url,
     describe,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "ShutdownSettings",
     "Source",
     "check_binds",
+    "check_processes",
     "database_url",
     "describe",
     "host_and_port",

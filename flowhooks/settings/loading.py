@@ -23,8 +23,9 @@ PREFIX: Final = "FLOWHOOKS_"
 _KINDS: Final[Mapping[str, Kind]] = {name: field.metadata["kind"] for name, field in leaves()}
 _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in name)
 _VARIABLES: Final = {variable(name): name for name in _KINDS}
-_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|TOKEN|TEST_.*)", re.DOTALL)
-"""Variables of ours that are no settings: which file to read, a token to send, and what the project's own tests use."""
+_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|TOKEN|TEST_.*)", re.DOTALL)
+"""Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token to
+send, and what the project's own tests use."""
 _SERVICE_LINKS: Final = re.compile(
     r"FLOWHOOKS_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=[0-9]+|"
     r"PORT(_[0-9]+_[A-Z]+)?=(tcp|udp|sctp)://.*|PORT_[0-9]+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"

@@ -163,6 +163,9 @@ class Settings:
     database: str = _setting("flowhooks.db", kinds.database(), "The file that holds the ledger, or sqlite:///path.")
     listen: str = _setting("127.0.0.1:8080", kinds.address(), "Where call-backs are taken, host:port.")
     admin: str = _setting("127.0.0.1:8081", kinds.address(), "Where the server is administered, host:port.")
+    processes: int = _setting(
+        1, kinds.whole(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
+    )
     insecure: bool = _setting(
         False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
     )
@@ -292,6 +295,19 @@ def check_binds(settings: Settings) -> None:
     ]
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def check_processes(settings: Settings) -> None:
+    """See that there may be so many processes.
+
+    Raises:
+        SettingsError: there may be only one.
+    """
+    if settings.processes > 1 and database_url(settings).startswith("sqlite:"):
+        raise SettingsError(
+            f"processes = {settings.processes} needs PostgreSQL: only one process writes a SQLite ledger; "
+            "set processes to 1, or name a database of PostgreSQL"
+        )
 
 
 def database_url(settings: Settings) -> str:

@@ -85,9 +85,9 @@ class _Task(_Timed, waitress.task.WSGITask):  # type: ignore[misc]  # waitress h
                 _write_error(self, errors.HTTPRefusal(500, "internal"))
 
     def build_response_header(self) -> bytes:
-        """The head of the answer; while the server drains, the last one says that the connection closes."""
+        """The head of the answer; while the server drains or retires, the last one says that the connection closes."""
         channel = self.channel
-        if channel.server.draining and len(channel.requests) <= 1 and not channel.began:
+        if channel.server.closing and len(channel.requests) <= 1 and not channel.began:
             channel.linger = True
             self.request.headers["CONNECTION"] = "close"
         head: bytes = super().build_response_header()
@@ -155,7 +155,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             # What came while an earlier request was answered could not be read meanwhile.
             if now - max(self.since, self.began) > limits.read_timeout:
                 self._refuse_late()
-        elif now - self.since > limits.idle_timeout or (self.server.draining and self._is_idle()):
+        elif now - self.since > self.server.idle_timeout or (self.server.draining and self._is_idle()):
             self.handle_close()
 
     def _is_idle(self) -> bool:

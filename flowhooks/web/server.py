@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # 
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
-from flowhooks.errors import SettingsError
+from flowhooks.web.binding import address, bind
 from flowhooks.web.channel import Channel
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
@@ -34,6 +34,9 @@ BODY_IN_MEMORY: Final = 64 * 1024
 """Bytes of a body beyond which it is kept in a temporary file, so that many large ones do not fill the memory."""
 STOP_SECONDS: Final = 1.0
 """How long `close` waits for threads that still run a request."""
+RETIRING_IDLE_SECONDS: Final = 5.0
+"""How long a connection may stay idle when another process is to take over: a client that calls oftener is told in an
+answer that the connection closes, so that none sends a request into one that is being closed."""
 PAUSE_SECONDS: Final = 0.5
 """How long no connection is accepted after the process has run out of files."""
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -64,8 +67,8 @@ class Limits:
 class Server:
     """One application on one address.
 
-    The address is bound at once; connections are answered while `serve` runs, in a thread of the caller's.
-    Every other method may be called from any thread, and from a signal handler all but `drain`.
+    The address is bound at once, unless the socket is inherited. Connections are answered while `serve` runs, in a
+    thread of the caller's. Every other method may be called from any thread, and from a signal handler all but `drain`.
 
     Args:
         app: the WSGI application.
@@ -73,6 +76,7 @@ class Server:
         threads: how many requests run at once.
         limits: what a client may take.
         name: what the threads are called.
+        inherited: a socket to listen on, which other processes may have too; default: `listen` is bound.
         refused: called with the status of each request that is refused before the application sees it.
 
     Raises:
@@ -87,9 +91,10 @@ class Server:
         threads: int,
         limits: Limits,
         name: str,
+        inherited: socket.socket | None = None,
         refused: Callable[[int], None] = lambda _status: None,
     ) -> None:
-        listening = _bind(listen)
+        listening = bind(listen) if inherited is None else inherited
         self._map: dict[int, Any] = {}
         self._dispatcher = _Dispatcher(name)
         self._dispatcher.set_thread_count(threads)
@@ -102,8 +107,7 @@ class Server:
         self._loop: int | None = None
         self._stopping = self._closing = self._disposed = self._answered = False
         self._stopped, self._drained, self._left = threading.Event(), threading.Event(), threading.Event()
-        host, port = listening.getsockname()[:2]
-        self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address: Final = address(listening)
         """`host:port` as it was bound."""
 
     def serve(self) -> None:
@@ -132,6 +136,21 @@ class Server:
                 self._stopped.set()
         if self._loop != threading.get_ident():
             self._stopped.wait()
+
+    def retire(self) -> None:
+        """Leave new connections, also those that wait to be accepted, to other processes that have the same socket.
+
+        Requests go on being answered; each answer says that its connection closes. A connection that stays idle for
+        `RETIRING_IDLE_SECONDS` is closed, and not sooner: its client may be sending just now.
+        """
+        self._listener.retiring = True
+        self._stopping = True
+        self._wake()
+
+    def gone(self, timeout: float) -> bool:
+        """Whether the last connection of a server that retires or drains has gone, within `timeout` seconds."""
+        self._drained.wait(timeout)
+        return self._answered
 
     def drain(self, timeout: float) -> bool:
         """Stop accepting, and wait until every request that has begun to arrive is answered.
@@ -181,11 +200,11 @@ class Server:
             listener.stop()
             self._stopped.set()
         now = time.monotonic()
-        if listener.draining or now >= self._next_check:
+        if listener.closing or now >= self._next_check:
             self._next_check = now + self._pause
             for channel in list(listener.active_channels.values()):
                 channel.check(now)
-        if listener.draining and not listener.active_channels:
+        if listener.closing and not listener.active_channels:
             self._answered = True
             self._drained.set()
 
@@ -234,7 +253,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     Attributes:
         limits: what a client may take.
-        draining: whether connections are to be closed after their last answer.
+        draining: whether connections are to be closed after their last answer, and idle ones at once.
+        retiring: whether they are to be closed after their last answer, and others listen on the same socket.
         refused: is told of each request that the application does not see.
     """
 
@@ -242,6 +262,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     channel_class = Channel
     draining = False
+    retiring = False
     _paused_until = 0.0
 
     def __init__(
@@ -270,6 +291,17 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             bind_socket=False,
         )
 
+    @property
+    def closing(self) -> bool:
+        """Whether connections are to be closed after their last answer."""
+        return self.draining or self.retiring
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds for which a connection may stay open without a request."""
+        most = self.limits.idle_timeout
+        return min(most, RETIRING_IDLE_SECONDS) if self.retiring else most
+
     def readable(self) -> bool:
         """Whether a connection may be accepted."""
         return bool(super().readable()) and time.monotonic() >= self._paused_until
@@ -288,8 +320,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             raise
 
     def stop(self) -> None:
-        """Accept what waits to be accepted, then close the listening socket, but not the connections."""
-        while self.accepting:
+        """Accept what waits to be accepted, unless others do, then close the listening socket, not the connections."""
+        while self.accepting and not self.retiring:
             known = len(self.active_channels)
             if known >= self.limits.max_connections:
                 break
@@ -302,29 +334,3 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         """Close what threads wake the loop with, when none is left that could: the file may be another's soon."""
         with self._closing:
             self.trigger.close()
-
-
-def _bind(listen: str) -> socket.socket:
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 (TCP's own)
-        raise SettingsError(f"cannot listen on {listen}: write host:port, such as 127.0.0.1:8080 or [::1]:8080")
-    name = host.removeprefix("[").removesuffix("]")
-    try:
-        found = socket.getaddrinfo(
-            None if name in {"", "*"} else name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-    except OSError as error:
-        listening.close()
-        hint = " (another server?)" if error.errno == errno.EADDRINUSE else ""
-        reason = (error.strerror or str(error)).lower()
-        raise SettingsError(f"cannot listen on {listen}: {reason}{hint}") from None
-    return listening

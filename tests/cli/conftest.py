@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from contextlib import closing
+from typing import Any
 
 import pytest
 import structlog
@@ -285,8 +286,8 @@ def logging_kept():
 def configure(stream):
     """Configures logging, and keeps pytest's own handlers out: what is hostile to one would break in the other."""
 
-    def do(level: str, form: str, to: io.StringIO = stream) -> None:
-        logs.configure(level, form, to)
+    def do(level: str, form: str, to: io.StringIO = stream, **more: Any) -> None:
+        logs.configure(level, form, to, **more)
         root = logging.getLogger()
         root.handlers[:] = [handler for handler in root.handlers if handler.__class__.__module__ == logs.__name__]
 

@@ -59,6 +59,22 @@ def test_fields(stream, records, configure):
     assert before - dt.timedelta(milliseconds=1) <= time <= dt.datetime.now(dt.UTC)
 
 
+def test_whose_line_it_is(records, configure):
+    """Where several processes write to one stream each record has a pid, once; what else is called so is kept."""
+    configure("info", "json", pid=4711)
+
+    log = structlog.get_logger("flowhooks.web")
+    log.info("one")
+    log.info("two", pid=4711)
+    log.info("three", pid=4712)
+
+    assert [{name: value for name, value in one.items() if "pid" in name} for one in records()] == [
+        {"pid": 4711},
+        {"pid": 4711},
+        {"pid": 4711, "pid_": 4712},
+    ]
+
+
 def test_library_records(records, configure):
     """What libraries log with the standard library comes out the same way, with its extra values."""
     configure("info", "json")

@@ -119,11 +119,11 @@ def app(resource):
 
 @pytest.fixture
 def start(app):
-    """Start a server: `start(app=…, listen=…, threads=…, **limits)`; all are closed at the end."""
+    """Start a server: `start(app=…, listen=…, threads=…, inherited=…, **limits)`; all are closed at the end."""
     running = []
 
-    def start(app=app, *, listen="127.0.0.1:0", threads=4, **limits):
-        server = Server(app, listen=listen, threads=threads, limits=Limits(**limits), name="test")
+    def start(app=app, *, listen="127.0.0.1:0", threads=4, inherited=None, **limits):
+        server = Server(app, listen=listen, threads=threads, limits=Limits(**limits), name="test", inherited=inherited)
         thread = threading.Thread(target=server.serve)
         thread.start()
         running.append((server, thread))

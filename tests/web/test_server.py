@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from flowhooks.errors import SettingsError
+from flowhooks.web.binding import bind
 from flowhooks.web.server import Limits, Server
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -586,6 +587,50 @@ def test_drain_gives_up(start, connect, resource):
     assert server.drain(0.1) is False
     resource.go.set()
     server.close()
+
+
+def test_retire_leaves_new_connections_to_others(start, connect):
+    """Of two servers on one socket, the one that retires takes nothing more, not even what waits; the other does."""
+    holds, held = threading.Event(), threading.Event()
+    with bind("127.0.0.1:0") as socket_of_both:
+        one = start(inherited=socket_of_both.dup())
+        one._listener.trigger.pull_trigger(lambda: holds.set() or held.wait(10))
+        assert holds.wait(10)
+        clients = [connect(one).send(GOOD) for _ in range(5)]
+        one.retire()
+        held.set()
+        assert one.gone(10)
+        other = start(inherited=socket_of_both.dup())
+    assert other.address == one.address
+    for client in clients:
+        assert client.answer().headers.keys().isdisjoint({"connection"})
+
+
+def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
+    """A connection is closed after the answer that says so, and an idle one only after a while."""
+    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", 0.5)
+    server = start()
+    idle, active, busy = connect(server), connect(server), connect(server)
+    for client in (idle, active):
+        assert client.send(GOOD).answer().status == 200
+    busy.send(SLOW)
+    assert resource.entered.acquire(timeout=10)
+    began = time.monotonic()
+    server.retire()
+    assert server._stopped.wait(10)
+    with pytest.raises(ConnectionRefusedError):
+        connect(server)
+    assert active.send(GOOD).answer().headers["connection"] == "close"
+    assert idle.closed()
+    assert time.monotonic() - began > 0.3
+    assert not server.gone(0)
+    resource.go.set()
+    assert busy.answer().headers["connection"] == "close"
+    for client in (active, busy):
+        assert client.closed()
+        client.close()
+    assert server.gone(10)
+    assert server.drain(10)
 
 
 def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):

@@ -12,7 +12,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.operations.check.database import Database
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 from flowhooks.operations.lookup import lookup
-from flowhooks.settings import check_binds, database_url
+from flowhooks.settings import check_binds, check_processes, database_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> li
     Returns:
         What was found, in the order in which a start goes through it.
     """
-    found = [ok("settings", "the settings can be read"), *_binds(settings)]
+    found = [ok("settings", "the settings can be read"), *_processes(settings), *_binds(settings)]
     try:
         schemas, plugins = load()
     except SettingsError as error:
@@ -74,6 +74,13 @@ def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> li
 def from_settings_error(error: SettingsError) -> list[Finding]:
     """The findings where the settings themselves cannot be used: one for each problem."""
     return [trouble("settings", line) for line in str(error).splitlines()]
+
+
+def _processes(settings: Settings) -> Iterator[Finding]:
+    try:
+        check_processes(settings)
+    except SettingsError as error:
+        yield trouble("processes", str(error))
 
 
 def _binds(settings: Settings) -> Iterator[Finding]:

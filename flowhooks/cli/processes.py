@@ -1,0 +1,96 @@
+"""One process or several: a command's work is done here, or by processes that are supervised from here.
+
+It must not know what the work is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from flowhooks.cli import logs
+from flowhooks.cli.place import Place
+from flowhooks.cli.supervisor import Supervisor
+from flowhooks.errors import SettingsError
+from flowhooks.settings import check_processes
+from flowhooks.settings.secrets import masking
+from flowhooks.web.binding import bind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from flowhooks.settings import Settings
+
+BACKLOG = 1024
+"""Connections that wait to be accepted, as many as waitress asks for."""
+
+
+def run(
+    load: Callable[[], Settings],
+    work: Callable[[Settings, Place | None], None],
+    *,
+    check: Callable[[Settings], None],
+    listeners: Sequence[str],
+) -> None:
+    """Do the work, in as many processes as the settings say.
+
+    Args:
+        load: reads the settings.
+        work: does it until it is to end. With a place, it is one of several, tells when it is ready, and obeys.
+        check: sees that the command can go by these settings.
+        listeners: the settings that name where to listen.
+
+    Raises:
+        FlowhooksError: it cannot be done; one of SettingsError if it is a matter of settings.
+    """
+
+    def checked() -> Settings:
+        settings = load()
+        check_processes(settings)
+        check(settings)
+        return settings
+
+    place = Place.inherited(os.environ)
+    if place is not None:
+        with place.reporting():
+            settings = place.settle(load())
+            check(settings)
+            _log(settings, of_several=True)
+            work(settings, place)
+        return
+    settings = checked()
+    if settings.processes == 1:
+        _log(settings)
+        work(settings, None)
+        return
+    sockets = {name: _listening(name, getattr(settings, name)) for name in listeners}
+    _log(settings, of_several=True)
+    supervisor = Supervisor(
+        settings=settings, sockets=sockets, load=checked, configured=lambda new: _log(new, of_several=True)
+    )
+    raise SystemExit(supervisor.run())
+
+
+def _listening(name: str, where: str) -> socket.socket:
+    """A socket that callers may connect to from now on; they are answered as soon as a process is ready."""
+    try:
+        listening = bind(where)
+        try:
+            listening.listen(BACKLOG)
+        except OSError as error:
+            listening.close()
+            reason = (error.strerror or str(error)).lower()
+            raise SettingsError(f"cannot listen on {where}: {reason} (another server?)") from None
+    except SettingsError as error:
+        raise SettingsError(f"--{name}: {error}") from None
+    return listening
+
+
+def _log(settings: Settings, *, of_several: bool = False) -> None:
+    logs.configure(
+        settings.log.level,
+        settings.log.format,
+        conceal=masking(settings.plugins, os.environ),
+        pid=os.getpid() if of_several else None,
+    )

@@ -1,0 +1,51 @@
+"""Taking an address to listen on; it must not know what is answered there.
+
+A socket may be taken in one process and be answered in others that inherit it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from flowhooks.errors import SettingsError
+
+
+def bind(listen: str) -> socket.socket:
+    """A socket that is bound to an address, and does not listen yet.
+
+    Args:
+        listen: `host:port`; `[::1]:8080` for IPv6, `*:8080` for every address, port 0 for any free one.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 (TCP's own)
+        raise SettingsError(f"cannot listen on {listen}: write host:port, such as 127.0.0.1:8080 or [::1]:8080")
+    name = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(
+            None if name in {"", "*"} else name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        hint = " (another server?)" if error.errno == errno.EADDRINUSE else ""
+        reason = (error.strerror or str(error)).lower()
+        raise SettingsError(f"cannot listen on {listen}: {reason}{hint}") from None
+    return listening
+
+
+def address(listening: socket.socket) -> str:
+    """`host:port` as a socket was bound."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
