@@ -29,6 +29,7 @@ from flowhooks.notices import Notices
 from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
 from flowhooks.plugins import Plugins
+from flowhooks.refusals import Refusals
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
 from flowhooks.schema import Schemas
@@ -163,6 +164,7 @@ class App:
         self.router = self._routing(missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
         self.notices = Notices(self.plugins)
+        self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
         self.dispatch = Dispatch(
             ledger=self.ledger,
@@ -239,6 +241,7 @@ class App:
         """Run what waits, and deliver what was parked and is wanted by now."""
         self.notices.start()
         self.alerts.start()
+        self.refusals.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
@@ -310,6 +313,7 @@ class App:
             self.neighbours.stop(NOTICES_GET)
         self.notices.stop(NOTICES_GET)
         self.alerts.stop(NOTICES_GET)
+        self.refusals.stop(NOTICES_GET)
         try:
             self.ledger.close()
         finally:

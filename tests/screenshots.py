@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import browsers
 
-from flowhooks import Reject, Retry, handler, hookimpl
+from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake import CallBack
 from flowhooks.settings import Settings
@@ -34,6 +34,7 @@ PICTURES = (
     ("event-phone", "EVENT", PHONE, "dark", "zh-CN"),
     ("handlers", "/handlers", DESK, "light", "zh-CN"),
     ("parked", "/parked", DESK, "dark", "zh-CN"),
+    ("refused", "/refused", DESK, "light", "zh-CN"),
     ("alerts", "/alerts", DESK, "light", "en-GB"),
 )
 """What each picture shows: its page, size, colours and language."""
@@ -101,6 +102,22 @@ def fill(app, clock):
             take(instance, processDefinitionKey="leave_request", businessKey=f"L-{number}")
 
 
+def refuse(app, clock):
+    """What a call-back listener refuses on such a day."""
+    for instance, status, key, named in (
+        ("4711", 400, "body_not_json", {"line": 1, "column": 27}),
+        ("4712", 422, "path_id", {}),
+        ("4733", 409, "conflict", {}),
+        ("4740", 401, "unauthorized", {}),
+        ("4741", 503, "ledger_slow", {}),
+    ):
+        clock.advance(100)
+        english, chinese = (messages.text(key, language, **named) for language in messages.LANGUAGES)
+        path = f"/flow/{instance}/call-back/complete"
+        app.refusals.note(path=path, address="10.0.3.17", status=status, english=english, chinese=chinese)
+    app.refusals.flush()
+
+
 def main():
     """Make them all."""
     clock = HandClock()
@@ -115,6 +132,7 @@ def main():
         )
         app.start()
         fill(app, clock)
+        refuse(app, clock)
         app.alerts.look()
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
         threading.Thread(target=server.serve, daemon=True).start()

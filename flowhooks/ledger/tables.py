@@ -196,3 +196,15 @@ Index(
     sqlite_where=alerts.c.closed_at.is_(None),
     postgresql_where=alerts.c.closed_at.is_(None),
 )
+
+refusals: Final = Table(
+    "refusals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("refused_at", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("reason_en", Text, nullable=False),
+    Column("reason_zh", Text, nullable=False),
+)

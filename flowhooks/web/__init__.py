@@ -6,7 +6,7 @@ It must not hold rules of its own: what is asked is passed down, what comes back
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 
@@ -17,9 +17,13 @@ from flowhooks.web.credentials import Credentials
 from flowhooks.web.openapi import openapi
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowhooks.app import App
 
 __all__ = ["create_app"]
+
+_CALL_BACKS: Final = "/flow/"
 
 
 class OpenApi:
@@ -47,7 +51,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     """
     settings = app.settings
     web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
-    errors.install(web)
+    errors.install(web, _noted(app))
     credentials = Credentials(settings.sources)
     for kind in app.schemas.kinds:
         resource = CallBackResource(
@@ -61,3 +65,14 @@ def create_app(app: App) -> falcon.App[Any, Any]:
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
     web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
     return web
+
+
+def _noted(app: App) -> errors.Noted:
+    """What has refused call-backs written down. What nobody can have meant for a call-back is none."""
+
+    def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
+        if (path := errors.raw_path(request.env)).startswith(_CALL_BACKS):
+            address = request.env.get("REMOTE_ADDR") or ""
+            app.refusals.note(path=path, address=address, status=status, english=text("en"), chinese=text("zh"))
+
+    return noted

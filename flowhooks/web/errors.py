@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import falcon
 import structlog
@@ -23,7 +23,7 @@ from flowhooks.errors import (
 from flowhooks.web import negotiation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 STATUS: Final[Mapping[type[Refusal], int]] = {
     Malformed: 400,
@@ -117,14 +117,36 @@ def answer(request: falcon.Request, response: falcon.Response, *, status: int, m
     response.set_headers(HEADERS)
 
 
-def install(app: falcon.App[Any, Any]) -> None:
+Noted: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
+"""Is told of a request, the status that it was answered, and the sentence by its language."""
+
+
+def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
     """Have every error of `app` answered with the body of the contract, in the caller's language.
 
     That is every `falcon.HTTPError`, every `Refusal`, and whatever nobody expected: the last is logged with
     its traceback, of which the caller sees nothing.
+
+    Args:
+        app: whose errors they are.
+        noted: is told of every error but the last kind.
     """
-    app.set_error_serializer(_serialize)
-    app.add_error_handler(Refusal, _refused)
+
+    def say(request: falcon.Request, response: falcon.Response, status: int, text: Callable[[str], str]) -> None:
+        answer(request, response, status=status, message=text(_language(request)))
+        if noted is not None:
+            noted(request, status, text)
+
+    def serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
+        # Falcon has set the status and the error's headers before it calls this.
+        key, params = _sentence(request, response, error)
+        say(request, response, error.status_code, lambda language: messages.text(key, language, **params))
+
+    def refused(request: falcon.Request, response: falcon.Response, error: Refusal, _params: dict[str, Any]) -> None:
+        say(request, response, _status(response, error), error.text)
+
+    app.set_error_serializer(serialize)
+    app.add_error_handler(Refusal, refused)
     app.add_error_handler(Exception, _unexpected)
 
 
@@ -132,27 +154,27 @@ def _language(request: falcon.Request) -> str:
     return negotiation.language(request.get_header("Accept-Language"))
 
 
-def _serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
-    # Falcon has set the status and the error's headers before it calls this.
-    status = error.status_code
+def _sentence(
+    request: falcon.Request, response: falcon.Response, error: falcon.HTTPError
+) -> tuple[str, Mapping[str, Any]]:
+    """What is said of an error that HTTP itself knows, and what that names."""
     if isinstance(error, HTTPRefusal):
-        key, params = error.key, error.params
-    else:
-        key = _SENTENCES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
-        given = messages.shown(request.content_type or "", negotiation.LONGEST_SHOWN)
-        params = {"allowed": response.get_header("Allow", default=""), "given": given}
-    answer(request, response, status=status, message=messages.text(key, _language(request), **params))
+        return error.key, error.params
+    status = error.status_code
+    key = _SENTENCES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
+    given = messages.shown(request.content_type or "", negotiation.LONGEST_SHOWN)
+    return key, {"allowed": response.get_header("Allow", default=""), "given": given}
 
 
-def _refused(request: falcon.Request, response: falcon.Response, error: Refusal, _params: dict[str, Any]) -> None:
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 400)
+def _status(response: falcon.Response, error: Refusal) -> int:
+    """The status of a refusal, which is sent with the headers that belong to it."""
     if isinstance(error, Unavailable):
         response.set_header("Retry-After", str(error.retry_after))
     elif isinstance(error, Unauthorized):
         response.set_header("WWW-Authenticate", "Bearer")
     elif isinstance(error, Conflict):
         response.set_header("Flowhooks-Event", error.event_id)
-    answer(request, response, status=status, message=error.text(_language(request)))
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 400)
 
 
 def _unexpected(request: falcon.Request, response: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:

@@ -138,6 +138,7 @@ def furnished(house, rooms):
             CHINESE,
             closed,
         )
+    flow.sql("INSERT INTO refusals VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
     flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
     yield house
     rooms.hold.set()

@@ -15,6 +15,7 @@ from flowhooks.web.console.handlers import HandlersPage
 from flowhooks.web.console.overview import LivePart, OverviewPage
 from flowhooks.web.console.page import Desk, NoPage, chosen_language
 from flowhooks.web.console.parked import ParkedPage
+from flowhooks.web.console.refused import RefusedPage
 from flowhooks.web.console.rendering import Templates
 from flowhooks.web.console.statics import Statics
 
@@ -82,6 +83,7 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
     admin.add_route(f"{ROOT}/events/{{event_id}}/body", BodyFile(desk))
     admin.add_route(f"{ROOT}/handlers", HandlersPage(desk))
     admin.add_route(f"{ROOT}/parked", ParkedPage(desk))
+    admin.add_route(f"{ROOT}/refused", RefusedPage(desk))
     admin.add_route(f"{ROOT}/alerts", AlertsPage(desk))
     admin.add_route(f"{ROOT}/static/{{name}}", Statics())
     admin.add_sink(_Nothing(desk), f"{ROOT}/")

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.sqlite,
     pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
 ]
-PAGES = ("/", "/events", "/handlers", "/parked", "/alerts", "/nothing")
+PAGES = ("/", "/events", "/handlers", "/parked", "/refused", "/alerts", "/nothing")
 LONG = "a-business-key-without-any-place-to-break-" * 8
 
 

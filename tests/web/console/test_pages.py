@@ -11,7 +11,7 @@ from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
 from flowhooks.web.console import handlers
 
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/alerts")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
 
 
 @pytest.fixture

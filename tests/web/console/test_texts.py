@@ -28,7 +28,7 @@ MADE = {
         *("any", "loaded", "quarantined", "denied", "missing", "retired"),
     },
     "tile": set(TILES),
-    "nav": {"overview", "events", "handlers", "parked", "alerts"},
+    "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
     "handlers": {"missing", "retired"},
