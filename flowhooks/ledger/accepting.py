@@ -78,7 +78,7 @@ class Accepted:
 
 
 _IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
-_INSERT_EVENTS: Final = dialects.insert(events).on_conflict_do_nothing().returning(events.c.id)
+_INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True)
 _FIND: Final = select(
     events.c.id,
     events.c.digest,
@@ -135,7 +135,7 @@ class Accepting:
 
     def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> set[str]:
         connection = transaction.connection
-        stored = set(connection.execute(_INSERT_EVENTS, [_event_row(item) for item in items]).scalars())
+        stored = set(_INSERT_EVENTS(connection, [_event_row(item) for item in items]))
         if not stored:
             return stored
         fresh = [item for item in items if item.event.id in stored]

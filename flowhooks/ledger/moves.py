@@ -64,8 +64,7 @@ class NewDelivery(NamedTuple):
     begun: bool = False
 
 
-# RETURNING is for its effect: it makes all rows one statement.
-_INSERT: Final = dialects.insert(deliveries).returning(deliveries.c.id)
+_INSERT: Final = dialects.Insertion(deliveries)
 _ROWS = dialects.rows(
     "moves",
     delivery_id=Text,
@@ -100,8 +99,8 @@ _MOVE: Final = (
 def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
     """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
     if new:
-        transaction.connection.execute(
-            _INSERT,
+        _INSERT(
+            transaction.connection,
             [
                 {
                     "id": one.delivery_id,
@@ -117,7 +116,7 @@ def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
                 }
                 for one in new
             ],
-        ).all()
+        )
 
 
 def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
@@ -138,7 +137,8 @@ def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
             raise IllegalMove(f"a delivery cannot go from {one.source} to {one.target}")
     if not moves:
         return set()
-    moved = transaction.connection.execute(_MOVE, {"moves": json.dumps(moves)}).all()
+    # In one order, whoever moves them: two processes that hold each other's next row would wait in vain.
+    moved = transaction.connection.execute(_MOVE, {"moves": json.dumps(sorted(moves))}).all()
     # Nobody waits for an attempt to begin.
     transaction.news.events.update(row.event_id for row in moved if row.state != State.RUNNING.value)
     return {row.id for row in moved}

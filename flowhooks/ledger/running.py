@@ -67,8 +67,7 @@ class Settlement(NamedTuple):
     now: int
 
 
-# RETURNING is for its effect: it makes all rows one statement.
-_BEGIN: Final = dialects.insert(attempts).returning(attempts.c.delivery_id)
+_BEGIN: Final = dialects.Insertion(attempts)
 _CLAIMED: Final = (
     select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retries_from)
     .join(deliveries, deliveries.c.event_id == events.c.id)
@@ -148,8 +147,8 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
 
 def begin(transaction: Transaction, claims: Iterable[Claim]) -> None:
     """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
-    transaction.connection.execute(
-        _BEGIN,
+    _BEGIN(
+        transaction.connection,
         [
             {
                 "delivery_id": claim.queued.delivery_id,
@@ -161,7 +160,7 @@ def begin(transaction: Transaction, claims: Iterable[Claim]) -> None:
             }
             for claim in claims
         ],
-    ).all()
+    )
 
 
 class Settling:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import procrastinate
 import structlog
 from procrastinate.exceptions import ConnectorException
+from psycopg.conninfo import conninfo_to_dict
 
 from flowhooks.clock import SECOND
 from flowhooks.delivery import Queued
@@ -174,7 +175,11 @@ class Procrastinate:
     ) -> None:
         loop = asyncio.get_running_loop()
         connector = procrastinate.PsycopgConnector(
-            conninfo=self._url, min_size=1, max_size=4, timeout=5.0, kwargs={"application_name": "flowhooks"}
+            conninfo=self._url,
+            min_size=1,
+            max_size=4,
+            timeout=5.0,
+            kwargs={"application_name": "flowhooks", "options": _quick(self._url)},
         )
         working = procrastinate.App(connector=connector)
 
@@ -250,6 +255,12 @@ class Procrastinate:
                 self.enqueue(transaction, missing, now)
 
         self._write(swept)
+
+
+def _quick(url: str) -> str:
+    """Options of connections that take and delete jobs: a power cut may bring some of those back, which is harmless."""
+    given = str(conninfo_to_dict(url).get("options") or "")
+    return f"{given} -c synchronous_commit=off".strip()
 
 
 def _arguments(queued: Queued) -> dict[str, Any]:
