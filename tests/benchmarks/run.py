@@ -14,9 +14,12 @@ import accepting
 import click
 import dispatching
 import load
+import plenty
+import promptness
 import report
 import running
 import servers
+import sharing
 import volume
 from bench import Bench
 from figures import Goal, Result
@@ -83,15 +86,51 @@ ROWS = (
         goal=Goal(least=1.0, aim=0.5, smaller=True, unit="s"),
         measure=running.start,
     ),
+    Row(
+        name="postgresql-accept",
+        title="durable accept on PostgreSQL ÷ FastAPI + Celery + Redis",
+        goal=Goal(least=2, aim=3),
+        measure=sharing.accept,
+    ),
+    Row(
+        name="postgresql-deliveries",
+        title="deliveries run per second, two workers on PostgreSQL ÷ two processes of Celery",
+        goal=Goal(least=1, aim=2),
+        measure=sharing.deliveries,
+    ),
+    Row(
+        name="postgresql-started",
+        title="arrival until a worker has run the handler, one call-back at a time",
+        goal=Goal(least=20, aim=10, smaller=True, unit="ms"),
+        measure=promptness.started,
+    ),
+    Row(
+        name="postgresql-answered",
+        title="end of the handler in a worker until the server has answered, one call-back at a time",
+        goal=Goal(least=50, aim=20, smaller=True, unit="ms"),
+        measure=promptness.answered,
+    ),
+    Row(
+        name="postgresql-stored",
+        title="accept and claim on PostgreSQL with {events:,} events stored ÷ empty",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=plenty.stored,
+    ),
 )
+GROUP = "postgresql"
+"""What the names of rows begin with that have a page of their own; `--rows postgresql` measures them all."""
 
 
 def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {row.name: row for row in ROWS}
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names if name not in {*known, GROUP}]:
         raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(row for row in ROWS if not names or row.name in names)
+    return tuple(row for row in ROWS if not names or row.name in names or (GROUP in names and _grouped(row)))
+
+
+def _grouped(row: Row | Result) -> bool:
+    return row.name.startswith(f"{GROUP}-")
 
 
 def _measured(row: Row, bench: Bench) -> Result:
@@ -134,8 +173,12 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
 @click.command()
 @click.option("--seconds", type=click.FloatRange(min=1), default=8, show_default=True, help="For each load.")
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="For the big rows.")
-@click.option("--rows", "rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the result page here too.")
+@click.option("--rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}, or {GROUP}.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result here too; of PostgreSQL beside it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None, as_json: bool) -> None:
     """Measure flowhooks beside a bare Falcon + waitress app."""
@@ -145,7 +188,8 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None
     command = shlex.join(["python", "tests/benchmarks/run.py", *sys.argv[1:]])
     about = report.machine()
     with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
-        results = _measure(rows, Bench(seconds=seconds, events=events, folder=Path(folder)))
+        bench = Bench(seconds=seconds, events=events, folder=Path(folder))
+        results = _measure(rows, bench)
     if as_json:
         print(report.as_json(results, about, command))
     else:
@@ -155,8 +199,12 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None
             console.print(f"- {line}", markup=False, highlight=False)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(report.page(results, about, command))
-        click.echo(f"written: {output}", err=True)
+        plans = str(bench.kept.get("plans", "Not measured."))
+        beside = output.with_stem(f"{output.stem}-{GROUP}")
+        for file, page, grouped in ((output, report.PAGE, False), (beside, report.PAGE_POSTGRESQL, True)):
+            if of := [one for one in results if _grouped(one) == grouped]:
+                file.write_text(report.page(of, about, command, template=page, plans=plans))
+                click.echo(f"written: {file}", err=True)
     sys.exit(1 if any(result.broke for result in results) else 0)
 
 

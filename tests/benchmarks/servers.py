@@ -96,7 +96,7 @@ class Site:
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
         config.write_text('plugins_allow = ["bench"]\n')  # whatever else is installed beside flowhooks
-        listen, admin = _free_ports(2)
+        listen, admin = free_ports(2)
         command = [
             *(str(Path(sys.executable).with_name("flowhooks")), "serve"),
             *("--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
@@ -104,7 +104,7 @@ class Site:
             *("--config", str(config)),
         ]
         environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(threads)}
-        with _running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+        with running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
             yield server
 
     def plugins(self) -> Path:
@@ -148,14 +148,14 @@ class Site:
 @contextmanager
 def bare(folder: Path, *, threads: int = THREADS) -> Iterator[Server]:
     """Run the bare app, its log in `folder`."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     command = [sys.executable, str(Path(bare_app.__file__)), "--port", str(port), "--threads", str(threads)]
-    with _running(command, folder=folder, port=port, ready=None, environ={}) as server:
+    with running(command, folder=folder, port=port, ready=None, environ={}) as server:
         yield server
 
 
 @contextmanager
-def _running(
+def running(
     command: Sequence[str],
     *,
     folder: Path,
@@ -163,8 +163,13 @@ def _running(
     ready: tuple[int, str] | None,
     environ: Mapping[str, str],
 ) -> Iterator[Server]:
+    """Run a command until the context ends, its log in `folder`; `ready` is where it says that it is, else `port` is.
+
+    Raises:
+        ServerError: it did not become ready, stopped by itself or did not stop; its last lines are in the message.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
-    log = folder / "server.log"
+    log = folder / f"{Path(command[0]).name}-{port}.log"
     with log.open("wb") as output:
         began = time.perf_counter()
         process = subprocess.Popen(
@@ -203,7 +208,7 @@ def _end(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -115,3 +115,47 @@ def test_the_stations_are_measured():
     figures = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines()[2:]]
     assert len(figures) == 5 + 3 * 4
     assert all(int(figure) >= 0 for _, figure in figures)
+
+
+def test_all_rows_of_postgresql_can_be_named_at_once(part):
+    """`--rows postgresql` means each row that begins with it, and no other."""
+    run = part("run")
+    chosen = run._chosen(None, None, "postgresql")
+    assert [row.name for row in chosen] == [
+        f"postgresql-{name}" for name in ("accept", "deliveries", "started", "answered", "stored")
+    ]
+
+
+@pytest.mark.postgresql
+def test_what_servers_and_workers_share_is_measured(part, tmp_path):
+    """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""
+    cluster, sharing, plans, plenty = part("cluster"), part("sharing"), part("plans"), part("plenty")
+    with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
+        ledger.rows(plenty.FILL.format(events=2_000))
+        ledger.rows("VACUUM ANALYZE")
+        with ledger.serve() as server:
+            connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+            body = json.dumps({"callBackProcessClass": "com.cnooc.test.CallbackHandler"})
+            headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
+            for number in range(3):
+                connection.request("POST", f"/flow/n{number}/call-back/complete", body, headers)
+                assert connection.getresponse().read()
+            connection.close()
+        assert sharing.run_all(ledger, 2).count == 3
+        shown = plans.of(ledger.url)
+    for step in ("### Accept", "### Claim", "### Settle", "### Look for what is due", "duplicate"):
+        assert step in shown
+    for table in ("events", "deliveries", "attempts"):
+        assert f"Seq Scan on {table}\n" not in shown
+
+
+@pytest.mark.postgresql
+def test_what_a_call_back_costs_is_added_up(part, tmp_path):
+    """Without any call-back, a query still gives log, commits, connections and events."""
+    cluster, costs = part("cluster"), part("costs")
+    with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
+        log, commits, connections, events = ledger.rows(costs.SO_FAR)[0]
+    assert log > 0
+    assert commits >= 0
+    assert connections == 0
+    assert events == 0

@@ -1,0 +1,141 @@
+"""PostgreSQL, and servers and workers that share a ledger on it; it must not know what is measured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from servers import PLUGIN, THREADS, Server, ServerError, free_ports, running
+
+sys.path.append(str(Path(__file__).parents[1]))  # this is a folder of scripts, and so is that
+
+import postgresql
+
+from flowhooks.ledger import upgrade
+from flowhooks.runners import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUNNERS = ("embedded", "procrastinate")
+DURABLE = "-c max_connections=200 -c shared_buffers=256MB -c max_wal_size=4GB -c track_commit_timestamp=on"
+"""How the server differs from PostgreSQL's own defaults, which are durable: `fsync` and `synchronous_commit` are on."""
+TEMPLATE = "flowhooks_bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """A folder and a database with all that the processes of one ledger keep.
+
+    Attributes:
+        folder: an existing folder of its own.
+        url: the database.
+        runner: the setting `runner.kind`.
+    """
+
+    folder: Path
+    url: str
+    runner: str
+
+    @contextmanager
+    def serve(self, *, threads: int = THREADS) -> Iterator[Server]:
+        """Run `flowhooks serve --no-worker`, which knows the plugin's handler and does not run it."""
+        listen, admin = free_ports(2)
+        words = ("serve", "--no-worker", "--listen", f"127.0.0.1:{listen}")
+        with self._running(words, port=listen, admin=admin, threads=threads) as server:
+            yield server
+
+    @contextmanager
+    def worker(self, *, threads: int = THREADS) -> Iterator[Server]:
+        """Run `flowhooks worker`."""
+        (admin,) = free_ports(1)
+        with self._running(("worker",), port=admin, admin=admin, threads=threads) as worker:
+            yield worker
+
+    @contextmanager
+    def _running(self, words: tuple[str, ...], *, port: int, admin: int, threads: int) -> Iterator[Server]:
+        plugins = self.folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        (plugins / "bench.py").write_text(PLUGIN.format(count=1))
+        command = [str(Path(sys.executable).with_name("flowhooks")), *words, "--admin", f"127.0.0.1:{admin}"]
+        environ = {
+            "FLOWHOOKS_DATABASE": self.url,
+            "FLOWHOOKS_RUNNER_KIND": self.runner,
+            "FLOWHOOKS_PLUGINS_DIRS": str(plugins),
+            "FLOWHOOKS_PLUGINS_ALLOW": "bench",
+            "FLOWHOOKS_HTTP_THREADS": str(threads),
+            "FLOWHOOKS_RUNNER_THREADS": str(threads),
+        }
+        with running(command, folder=self.folder, port=port, ready=(admin, "/readyz"), environ=environ) as process:
+            yield process
+
+    def ask(self, sql: str) -> Any:
+        """One value out of the database."""
+        return self.rows(sql)[0][0]
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Rows out of the database; none of a statement that has none."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            found = connection.execute(sql.encode())
+            return found.fetchall() if found.description else []
+
+    def waiting(self) -> int:
+        """How many deliveries wait or run."""
+        return int(
+            self.ask(
+                "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND state = 'waiting')"
+                " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown')"
+                " AND state = 'running')"
+            )
+        )
+
+    def settle(self, *, seconds: float) -> None:
+        """Wait until no delivery waits or runs.
+
+        Raises:
+            ServerError: that has taken more than `seconds`.
+        """
+        end = time.monotonic() + seconds
+        while left := self.waiting():
+            if time.monotonic() > end:
+                raise ServerError(f"{left} deliveries are unfinished after {seconds:.0f} s")
+            time.sleep(0.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A PostgreSQL that runs, and in it an empty ledger to copy."""
+
+    server: postgresql.Server
+    folder: Path
+
+    @contextmanager
+    def ledger(self, runner: str) -> Iterator[Shared]:
+        """A new ledger, removed afterwards."""
+        name = f"{TEMPLATE}_{time.time_ns()}"
+        folder = self.folder / name
+        folder.mkdir()
+        url = self.server.make(name, TEMPLATE)
+        try:
+            yield Shared(folder=folder, url=url, runner=runner)
+        finally:
+            self.server.drop(name)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """PostgreSQL for as long as the context lasts, its settings as it has them by default, and so durable."""
+    with postgresql.server(DURABLE) as server:
+        server.drop(TEMPLATE)
+        url = server.make(TEMPLATE)
+        upgrade(url)
+        jobs.upgrade(url)
+        try:
+            yield Cluster(server=server, folder=folder)
+        finally:
+            server.drop(TEMPLATE)

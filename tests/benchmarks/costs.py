@@ -1,0 +1,64 @@
+"""What a call-back costs PostgreSQL in log and commits, and what an idle process costs it; no ratios, no goals.
+
+`python tests/benchmarks/costs.py` prints the figures that `docs/explanation/scale.md` reckons with.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import load
+from bench import CONNECTIONS, LATER
+from cluster import RUNNERS, Cluster, cluster
+
+SO_FAR = """
+SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,
+    (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) - 1,
+    (SELECT count(*) FROM events)
+"""
+REST = 2.0
+"""Seconds until all processes have reported what they did: PostgreSQL's own counts come late by up to one."""
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="Of load, and of idling.")
+def main(seconds: float) -> None:
+    """Print the cost of a call-back that is stored and run, and of an idle worker, for each runner."""
+    click.echo("| runner | what | figure |\n|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder, cluster(Path(folder)) as postgresql:
+        for runner in RUNNERS:
+            for what, figure in _costs(postgresql, runner, seconds).items():
+                click.echo(f"| {runner} | {what} | {figure:,.1f} |")
+
+
+def _costs(postgresql: Cluster, runner: str, seconds: float) -> dict[str, float]:
+    found = {}
+    with postgresql.ledger(runner) as ledger:
+        with ledger.serve() as server:
+            before = ledger.rows(SO_FAR)[0]
+            load.run(server.url, connections=CONNECTIONS[-1], seconds=seconds, prefer=LATER)
+            time.sleep(REST)
+            after = ledger.rows(SO_FAR)[0]
+            events = after[3] - before[3]
+            found["bytes of log for a call-back stored"] = float(after[0] - before[0]) / events
+            found["commits for a call-back stored"] = (after[1] - before[1]) / events
+            found["connections of a server"] = float(after[2])
+        with ledger.worker():
+            ledger.settle(seconds=120)
+            time.sleep(REST)
+            ran = ledger.rows(SO_FAR)[0]
+            found["bytes of log for a delivery run"] = float(ran[0] - after[0]) / events
+            found["commits for a delivery run"] = (ran[1] - after[1]) / events
+            found["connections of a worker"] = float(ran[2])
+            time.sleep(seconds)
+            idle = ledger.rows(SO_FAR)[0]
+            found["transactions a second of an idle worker"] = (idle[1] - ran[1]) / seconds
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How PostgreSQL goes about the statements of a call-back's way, as it says itself; it must not know their text.
+
+The statements are those that flowhooks sends: they are taken down while a few call-backs go their way in a transaction
+that is then rolled back.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import stations
+from sqlalchemy import event
+
+from flowhooks.clock import Clock
+from flowhooks.delivery import Queued
+from flowhooks.ledger import dialects, reading
+from flowhooks.ledger.accepting import Accepting
+from flowhooks.ledger.running import Claim, Settling, claim
+from flowhooks.ledger.writer import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Engine
+
+BATCH = 8
+"""Call-backs in the transaction."""
+
+
+class _Leaves:
+    """A runner that takes nothing, and has nobody told."""
+
+    def reserve(self, _transaction: Transaction, _deliveries: Sequence[Queued]) -> list[Queued]:
+        return []
+
+    def enqueue(self, _transaction: Transaction, _deliveries: Sequence[Queued], _not_before: int) -> None:
+        pass
+
+
+def of(url: str) -> str:
+    """The plans, as Markdown: a heading for each step, and a block for each of its statements."""
+    clock, text = Clock(), "{}"
+    runner: Any = _Leaves()
+    engine = dialects.open_engine(url, writing=True)
+    taken: list[tuple[str, Any]] = []
+    steps: list[tuple[str, list[tuple[str, Any]]]] = []
+    try:
+        with _taking_down(engine, taken), engine.connect() as connection:
+            began = connection.begin()
+            transaction = Transaction(connection)
+            accepting, settling = Accepting(runner=runner, process="plans"), Settling(runner=runner)
+            news = [stations._new(clock, text) for _ in range(BATCH)]
+
+            def step(name: str) -> None:
+                steps.append((name, taken.copy()))
+                taken.clear()
+
+            accepting(transaction, news)
+            step("Accept")
+            accepting(transaction, news)
+            step("The same again: a duplicate")
+            reading.due(connection, clock.now(), lambda _handler: 1000)
+            step("Look for what is due")
+            queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
+            claim(transaction, [Claim(one, "plans", clock.now()) for one in queued])
+            step("Claim")
+            settling(transaction, [stations._settlement(new) for new in news])
+            step("Settle")
+            shown = []
+            for name, statements in steps:
+                shown.append(f"### {name}\n")
+                for statement, parameters in statements:
+                    asked = connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)
+                    lines = [line for (line,) in asked if not line.strip().startswith("Output:")]
+                    shown.append("```text\n" + "\n".join(_short(line) for line in lines) + "\n```\n")
+            began.rollback()
+    finally:
+        engine.dispose()
+    return "\n".join(shown).rstrip()
+
+
+def _short(line: str) -> str:
+    """A line without the batch that it was handed."""
+    return line if len(line) <= 160 else f"{line[:157]}..."
+
+
+@contextmanager
+def _taking_down(engine: Engine, taken: list[tuple[str, Any]]) -> Iterator[None]:
+    def take(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: Any) -> None:
+        if not statement.startswith("EXPLAIN"):
+            taken.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", take)
+    yield
+    event.remove(engine, "before_cursor_execute", take)

@@ -1,0 +1,101 @@
+"""Rows about how soon one call-back at a time is run and answered on PostgreSQL; it must not know how that is shown."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from statistics import median, quantiles
+from typing import TYPE_CHECKING
+
+import load
+from cluster import RUNNERS, cluster
+from figures import Figure
+
+if TYPE_CHECKING:
+    from bench import Bench
+    from cluster import Cluster
+
+SAMPLES = 120
+FIRST = 20
+"""Of them are not counted: connections and prepared statements are made."""
+PAUSE = (0.02, 0.12)
+"""Seconds between an answer and the next call-back, drawn by chance, so that no look of the runner keeps its step."""
+BODY = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-2026-0042"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Milliseconds of each call-back.
+
+    Attributes:
+        started: from its arrival until its handler, which does nothing, had been run.
+        answered: from then until its caller had the answer.
+    """
+
+    started: tuple[float, ...]
+    answered: tuple[float, ...]
+
+
+def started(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """From arrival until a worker in another process has run the handler: the median."""
+    return _shown({runner: times.started for runner, times in _times(bench).items()}, worst=False)
+
+
+def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """From the end of the handler in a worker until the caller has its answer from the server: 99 of 100."""
+    return _shown({runner: times.answered for runner, times in _times(bench).items()}, worst=True)
+
+
+def _shown(found: dict[str, tuple[float, ...]], *, worst: bool) -> tuple[list[Figure], list[str]]:
+    figures, notes = [], []
+    for runner, times in found.items():
+        p50, p99 = median(times), quantiles(times, n=100)[98]
+        judged = p99 if worst else p50
+        figures.append(
+            Figure(case=f"{runner}, {'p99' if worst else 'p50'}", measured=f"{judged:.1f} ms", judged=judged)
+        )
+        notes.append(f"{runner}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} call-backs")
+    return figures, notes
+
+
+def _times(bench: Bench) -> dict[str, Times]:
+    """Measured once for both rows."""
+    if "times" not in bench.kept:
+        with bench.scratch() as folder, cluster(folder) as postgresql:
+            bench.kept["times"] = {runner: _measured(bench, postgresql, runner) for runner in RUNNERS}
+    found = bench.kept["times"]
+    assert isinstance(found, dict)
+    return found
+
+
+def _measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
+    with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
+        arrived = {}
+        where = server.url.removeprefix("http://")
+        with closing(http.client.HTTPConnection(where, timeout=30)) as connection:
+            for number in range(SAMPLES):
+                bench.tell(f"one at a time, {runner}", number, SAMPLES)
+                headers = {"Content-Type": "application/json"}
+                connection.request("POST", f"/flow/{number}/call-back/complete", json.dumps(BODY), headers)
+                answer = connection.getresponse()
+                answer.read()
+                now = time.time() * 1000
+                if answer.status != HTTPStatus.OK:
+                    raise load.LoadError(f"a call-back was answered {answer.status}")
+                if number >= FIRST:
+                    arrived[answer.headers["Flowhooks-Event"]] = now
+                time.sleep(random.uniform(*PAUSE))
+        rows = ledger.rows(
+            "SELECT events.id, received_at / 1000.0, finished_at / 1000.0 FROM events"
+            " JOIN deliveries ON event_id = events.id JOIN attempts ON delivery_id = deliveries.id"
+        )
+    counted = [(event, float(received), float(ended)) for event, received, ended in rows if event in arrived]
+    return Times(
+        started=tuple(ended - received for _, received, ended in counted),
+        answered=tuple(arrived[event] - ended for event, _, ended in counted),
+    )

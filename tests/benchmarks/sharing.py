@@ -1,0 +1,140 @@
+"""Rows about a ledger on PostgreSQL, beside FastAPI + Celery + Redis; it must not know how results are shown."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import load
+from bench import CONNECTIONS, LATER, ROUNDS, compare, latency, rate
+from cluster import RUNNERS, cluster
+from figures import Figure
+from peers import peer
+
+if TYPE_CHECKING:
+    from bench import Bench
+    from cluster import Cluster, Shared
+    from servers import Server
+
+WARM_UP = 1.0
+"""Seconds of the same load before each one that counts."""
+SECONDS = 5.0
+"""Of each load that counts, at the most: there are many of them."""
+LAY_UP = 4.0
+"""Seconds of call-backs whose deliveries, or tasks, are then run."""
+PATIENCE = 120.0
+"""Seconds that what was laid up gets to be done."""
+WORKERS = 2
+
+
+def accept(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Call-backs stored before they are answered, by a server that runs nothing, ÷ by FastAPI, Celery and Redis."""
+    seconds = min(bench.seconds, SECONDS)
+    figures, notes = [], []
+    with bench.scratch() as folder, cluster(folder) as postgresql:
+        for connections in CONNECTIONS:
+
+            def loaded(server: Server, name: str, connections: int = connections) -> load.Load:
+                bench.tell(f"{name}, {connections} connections")
+                for each in (WARM_UP, seconds):
+                    last = load.run(server.url, connections=connections, seconds=each, prefer=LATER)
+                return last
+
+            def theirs() -> load.Load:
+                with bench.scratch() as folder, peer(folder, bench.tell) as redis, redis.serve() as server:
+                    return loaded(server, "FastAPI + Celery")
+
+            def ours(runner: str) -> load.Load:
+                with postgresql.ledger(runner) as ledger, ledger.serve() as server:
+                    return loaded(server, runner)
+
+            for runner, comparison in zip(
+                RUNNERS, compare(theirs, *(lambda runner=runner: ours(runner) for runner in RUNNERS)), strict=True
+            ):
+                case = f"{connections} connections, {runner}"
+                figures.append(
+                    Figure(
+                        case=case,
+                        measured=f"{rate(comparison.ours)} stored",
+                        yardstick=f"{rate(comparison.yardstick)} FastAPI + Celery",
+                        judged=comparison.ratio,
+                    )
+                )
+                ours_took, theirs_took = latency(comparison.ours), latency(comparison.yardstick)
+                notes.append(f"{case}: flowhooks {ours_took}; FastAPI + Celery {theirs_took}")
+    return figures, notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What two workers have run."""
+
+    count: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """By the second."""
+        return self.count / self.seconds
+
+
+def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all of them laid up before."""
+    with bench.scratch() as folder, cluster(folder) as postgresql:
+        rounds = [
+            {"": _theirs(bench)} | {runner: _ours(bench, postgresql, runner) for runner in RUNNERS}
+            for _ in range(ROUNDS)
+        ]
+    figures = [
+        Figure(
+            case=runner,
+            measured=f"{median(one[runner].rate for one in rounds):,.0f}/s",
+            yardstick=f"{median(one[''].rate for one in rounds):,.0f}/s Celery",
+            judged=median(one[runner].rate / one[""].rate for one in rounds),
+        )
+        for runner in RUNNERS
+    ]
+    notes = [
+        f"{runner or 'Celery'}: " + ", ".join(f"{one[runner].count:,} in {one[runner].seconds:.1f} s" for one in rounds)
+        for runner in ("", *RUNNERS)
+    ]
+    return figures, notes
+
+
+def _theirs(bench: Bench) -> Ran:
+    with bench.scratch() as folder, peer(folder, bench.tell) as redis:
+        with redis.serve() as server:
+            _lay_up(bench, server, "tasks for Celery")
+        bench.tell("running them by Celery")
+        with redis.workers(WORKERS):
+            return Ran(**dict(zip(("count", "seconds"), redis.drained(seconds=PATIENCE), strict=True)))
+
+
+def _ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
+    with postgresql.ledger(runner) as ledger:
+        with ledger.serve() as server:
+            _lay_up(bench, server, "deliveries")
+        bench.tell(f"running them, {runner}")
+        return run_all(ledger, WORKERS)
+
+
+def _lay_up(bench: Bench, server: Server, what: str) -> None:
+    bench.tell(f"laying up {what}")
+    load.run(server.url, connections=CONNECTIONS[-1], seconds=LAY_UP, prefer=LATER)
+
+
+def run_all(ledger: Shared, workers: int) -> Ran:
+    """Have workers run all that waits, from the first claim to the last outcome, by the ledger's own record."""
+    before = time.time_ns() // 1000
+    with ExitStack() as stack, ThreadPoolExecutor(workers) as starting:
+        # All at once: what one of them did before the others are there would count as theirs.
+        list(starting.map(lambda _: stack.enter_context(ledger.worker()), range(workers)))
+        ledger.settle(seconds=PATIENCE)
+    ((count, microseconds),) = ledger.rows(
+        f"SELECT count(*), max(finished_at) - min(started_at) FROM attempts WHERE started_at >= {before}"
+    )
+    return Ran(count=count, seconds=microseconds / 1e6)
