@@ -169,6 +169,7 @@ class _Look:
         self._upwards = bool(after)
         self._cursor = after or before
         self._ids = self._candidates()
+        self._asked = [] if self._ids is not None else _of_delivery(wanted)
         self._bounds = _bounds(wanted)
         # Of what is asked of a delivery nothing is left to `narrowed`: it would look for it in all deliveries.
         state = wanted.state if wanted.state in {"parked", "dismissed"} else None
@@ -177,9 +178,6 @@ class _Look:
             self._query = self._query.where(events.c.id.in_(dialects.keys("candidates"))).params(
                 candidates=json.dumps(self._ids)
             )
-        elif asked := self._asked():
-            of_event = select(deliveries.c.id).where(deliveries.c.event_id == events.c.id, *asked)
-            self._query = self._query.where(exists(of_event))
 
     @property
     def direct(self) -> bool:
@@ -196,12 +194,13 @@ class _Look:
 
     def rows(self, limit: int, *, start: str = "", end: str = "") -> list[Any]:
         """The first events in the direction of the look, after `start` and up to `end`, that one included."""
-        query = self._query
         column = events.c.id
-        if start := start or self._cursor:
-            query = query.where(column > start if self._upwards else column < start)
-        if end:
-            query = query.where(column <= end if self._upwards else column >= end)
+        query = self._query.where(*self._between(column, start or self._cursor, end))
+        if self._asked:
+            # The same bounds again of the delivery: else PostgreSQL reads all of them to find those of a few events.
+            its_event = deliveries.c.event_id
+            bounds = self._between(its_event, start or self._cursor, end)
+            query = query.where(exists(select(deliveries.c.id).where(its_event == column, *bounds, *self._asked)))
         query = query.order_by(column if self._upwards else column.desc()).limit(limit)
         return list(self._connection.execute(query))
 
@@ -231,13 +230,14 @@ class _Look:
             start = self._connection.execute(query).scalar() or ""
             yield start
 
-    def _asked(self) -> list[ColumnElement[bool]]:
-        asked: list[ColumnElement[bool]] = []
-        if self._wanted.state in set(State):
-            asked.append(deliveries.c.state == self._wanted.state)
-        if self._wanted.handler is not None:
-            asked.append(deliveries.c.handler == self._wanted.handler)
-        return asked
+    def _between(self, column: ColumnElement[str], start: str, end: str) -> list[ColumnElement[bool]]:
+        """After `start` and up to `end`, that one included, in the direction of the look; `""` is no bound."""
+        bounds = []
+        if start:
+            bounds.append(column > start if self._upwards else column < start)
+        if end:
+            bounds.append(column <= end if self._upwards else column >= end)
+        return bounds
 
     def _candidates(self) -> Sequence[str] | None:
         """The events of all deliveries in an open state, or all that are parked, where those are few; else None."""
@@ -255,6 +255,16 @@ class _Look:
                 return None
             found.update(row.event_id for row in rows if wanted.handler in {None, row.handler})
         return sorted(found)
+
+
+def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    """What a filter asks of one and the same delivery of an event."""
+    asked: list[ColumnElement[bool]] = []
+    if wanted.state in set(State):
+        asked.append(deliveries.c.state == wanted.state)
+    if wanted.handler is not None:
+        asked.append(deliveries.c.handler == wanted.handler)
+    return asked
 
 
 def _bounds(wanted: EventFilter) -> list[ColumnElement[bool]]:

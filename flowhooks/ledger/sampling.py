@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Subquery
 
-MOST_COUNTED: Final = 20_000
+MOST_COUNTED: Final = 10_000
 """Where there are more, they are said to be more."""
 
 
@@ -71,6 +71,10 @@ def arrivals(connection: Connection, since: int, *, most: int) -> list[int]:
 def recent(connection: Connection, *, most: int) -> list[Recent]:
     """The newest deliveries, each with its last attempt, the newest first."""
     newest = _newest(most)
+    first = connection.execute(select(func.min(newest.c.id))).scalar()
+    # The same again of the attempts' own ids: else PostgreSQL reads all attempts to find those of a few deliveries.
+    of_newest = attempts.c.delivery_id >= (first or "")
+    of_last = and_(attempts.c.delivery_id == newest.c.id, attempts.c.number == newest.c.attempt)
     found = connection.execute(
         select(
             newest.c.handler,
@@ -80,7 +84,7 @@ def recent(connection: Connection, *, most: int) -> list[Recent]:
             attempts.c.started_at,
             attempts.c.finished_at,
         )
-        .outerjoin(attempts, and_(attempts.c.delivery_id == newest.c.id, attempts.c.number == newest.c.attempt))
+        .outerjoin(attempts, and_(of_last, of_newest))
         .order_by(newest.c.id.desc())
     )
     return [
@@ -142,12 +146,22 @@ def oldest_parked(connection: Connection) -> tuple[str, int] | None:
     return None if row is None else (row.id, row.received_at)
 
 
-def oldest_running(connection: Connection) -> tuple[str, int] | None:
-    """The event of the delivery that has run longest, and since when; None if none runs."""
-    row = connection.execute(
-        select(deliveries.c.event_id, deliveries.c.changed_at)
-        .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
-        .order_by(deliveries.c.changed_at)
-        .limit(1)
-    ).one_or_none()
-    return None if row is None else (row.event_id, row.changed_at)
+def oldest(connection: Connection, state: State, *, most: int = MOST_COUNTED) -> tuple[str, str, int] | None:
+    """Of the deliveries in a state, the one that has been in it longest.
+
+    Args:
+        connection: any connection.
+        state: *running*, *dead* or *unknown*.
+        most: out of how many at the most.
+
+    Returns:
+        Its event, its handler and since when, in microseconds since 1970; None if there is none.
+    """
+    some = (
+        select(deliveries.c.event_id, deliveries.c.handler, deliveries.c.changed_at)
+        .where(NOT_AT_REST, deliveries.c.state == state.value)
+        .limit(most)
+        .subquery("some")
+    )
+    row = connection.execute(select(some).order_by(some.c.changed_at, some.c.event_id).limit(1)).one_or_none()
+    return None if row is None else (row.event_id, row.handler, row.changed_at)

@@ -165,13 +165,13 @@ def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
     for name, troubled in (
         ("waiting", alarming.late(connection, now)),
         ("shelved", alarming.shelved(connection, now)),
-        ("dead", alarming.failed(connection, State.DEAD)),
-        ("unknown", alarming.failed(connection, State.UNKNOWN)),
     ):
         if troubled:
             found[name] = min(map(_of, troubled))
-    if (running := sampling.oldest_running(connection)) is not None:
-        found["running"] = Oldest(running[1], running[0])
+    for state in (State.RUNNING, State.DEAD, State.UNKNOWN):
+        if (oldest := sampling.oldest(connection, state)) is not None:
+            event_id, handler, since = oldest
+            found[state.value] = Oldest(since, event_id, handler)
     if (parked := sampling.oldest_parked(connection)) is not None:
         found["parked"] = Oldest(parked[1], parked[0])
     return found

@@ -60,7 +60,7 @@ def test_what_has_been_so_longest(hands):
     """The oldest parked event, and the delivery that has run longest."""
     with hands.ledger.connection() as connection:
         assert sampling.oldest_parked(connection) is None
-        assert sampling.oldest_running(connection) is None
+        assert sampling.oldest(connection, State.RUNNING) is None
     parked, _ = hands.accept("i1")
     running, (queued,) = hands.accept("i2", "p:a")
     hands.bring(queued, State.RUNNING)
@@ -70,4 +70,5 @@ def test_what_has_been_so_longest(hands):
     hands.bring(hands.accept("i4", "p:a")[1][0], State.RUNNING)
     with hands.ledger.connection() as connection:
         assert sampling.oldest_parked(connection) == (parked, began)
-        assert sampling.oldest_running(connection) == (running, began)
+        assert sampling.oldest(connection, State.RUNNING) == (running, "p:a", began)
+        assert sampling.oldest(connection, State.DEAD) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.ledger.sampling import MOST_COUNTED
 from flowhooks.operations.overview import overview
 from flowhooks.web.console import charts
 from flowhooks.web.console.page import Page
@@ -32,6 +33,7 @@ class OverviewPage(Page):
         return {
             "found": found,
             "tiles": TILES,
+            "most_counted": MOST_COUNTED,
             "arrivals": charts.bars([(one,) for one in found.arrivals.bars], ("came",), width=600, height=96),
             "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
             "left_out": max(0, len(found.performance) - MOST_HANDLERS),
