@@ -89,6 +89,16 @@ class Metrics:
         self._of_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
         self._of_outcome = cache(self._attempts.labels)
 
+    def answers(self) -> dict[int, int]:
+        """How many requests for call-backs this process has answered since its start, by HTTP status."""
+        found: dict[int, int] = {}
+        for family in self._answered.collect():
+            for one in family.samples:
+                if one.name.endswith("_total") and one.labels["kind"] != NONE:
+                    status = int(one.labels["status"])
+                    found[status] = found.get(status, 0) + int(one.value)
+        return dict(sorted(found.items()))
+
     def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
 

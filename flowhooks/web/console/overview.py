@@ -37,6 +37,7 @@ class OverviewPage(Page):
             "arrivals": charts.bars([(one,) for one in found.arrivals.bars], ("came",), width=600, height=96),
             "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
             "left_out": max(0, len(found.performance) - MOST_HANDLERS),
+            "answers": self.app.metrics.answers(),
             "trouble": self.app.trouble(),
         }
 

@@ -77,6 +77,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "{count} events in {span}, {most} at the most in one sixtieth of it",
         "zh": "{span}内 {count} 个事件，六十分之一时段内最多 {most} 个",
     },
+    "overview.answers": {
+        "en": "Answered by this process since it started:",
+        "zh": "本进程启动以来的响应：",
+    },
     "overview.ago": {"en": "{span} ago", "zh": "{span}前"},
     "overview.now": {"en": "now", "zh": "现在"},
     "overview.performance": {"en": "Handlers lately", "zh": "处理器近况"},
