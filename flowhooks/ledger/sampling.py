@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MOST_COUNTED: Final = 10_000
 """Where there are more, they are said to be more."""
 
+MOST_GROUPED: Final = 3_000
+"""The same for what is counted by groups, for which each row has to be fetched from wherever it lies."""
+
 
 class Recent(NamedTuple):
     """One of the newest deliveries.

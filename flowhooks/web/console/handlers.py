@@ -36,7 +36,7 @@ class HandlersPage(Page):
         sought = text(request, "q")
         app = self.app
         plugins = sorted(
-            survey(app.plugins, app.ledger, app.settings.ignore.process_key, most=sampling.MOST_COUNTED),
+            survey(app.plugins, app.ledger, app.settings.ignore.process_key, most=sampling.MOST_GROUPED),
             key=lambda one: _TROUBLE.index(one.state),
         )
         with app.ledger.connection() as connection:
@@ -60,6 +60,8 @@ class HandlersPage(Page):
             "start": start,
             "onwards": start + AT_ONCE if start + AT_ONCE < total else 0,
             "warnings": app.plugins.warnings,
+            "cut": _cut(plugins),
+            "most": sampling.MOST_GROUPED,
             "more_than": sampling.MOST_COUNTED,
         }
 
@@ -74,6 +76,17 @@ def _sliced(found: list[tuple[Surveyed, list[Listed]]], start: int) -> list[tupl
             page.append((plugin, here))
         passed += len(handlers)
     return page
+
+
+def _cut(plugins: list[Surveyed]) -> bool:
+    """Whether there may be more of what is open than was counted."""
+    stored = [one.backlog for plugin in plugins for one in plugin.handlers]
+    sums = (
+        sum(one.dead + one.unknown + one.running for one in stored),
+        sum(one.waiting for one in stored),
+        sum(one.parked for one in stored),
+    )
+    return max(sums) >= sampling.MOST_GROUPED
 
 
 def _row(one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:

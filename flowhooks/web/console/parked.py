@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from flowhooks.ledger.rerouting import oldest_parked
-from flowhooks.ledger.sampling import MOST_COUNTED
+from flowhooks.ledger.sampling import MOST_GROUPED
 from flowhooks.operations.drain import like
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.page import Page
@@ -34,7 +34,7 @@ class ParkedPage(Page):
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """The groups, the largest first."""
         with self.app.ledger.connection() as connection:
-            found = oldest_parked(connection, most=MOST_COUNTED)
+            found = oldest_parked(connection, most=MOST_GROUPED)
         counted = sum(group.events for group, *_ in found)
         return {
             "groups": [
@@ -50,7 +50,7 @@ class ParkedPage(Page):
             ],
             "left_out": max(0, len(found) - MOST_GROUPS),
             "counted": counted,
-            "more": counted >= MOST_COUNTED,
+            "more": counted >= MOST_GROUPED,
         }
 
     def _hints(self, group: ParkedGroup) -> tuple[str, ...]:

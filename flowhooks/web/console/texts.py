@@ -187,6 +187,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Calls are counted among the newest deliveries: {count}, since",
         "zh": "调用次数按最新的 {count} 个投递统计，起始时间",
     },
+    "handlers.cut": {
+        "en": "More is open than is counted here: of each kind, {count} are gone through at the most.",
+        "zh": "未完成的数量多于此处统计：每类最多统计 {count} 个。",
+    },
     "handlers.hooks": {"en": "Hooks:", "zh": "钩子："},
     "handlers.of": {"en": "Handlers of {name}", "zh": "{name} 的处理器"},
     "handlers.listens": {"en": "Listens to", "zh": "选择条件"},

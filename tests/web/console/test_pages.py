@@ -9,7 +9,8 @@ import pytest
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
-from flowhooks.web.console import handlers
+from flowhooks.ledger import sampling
+from flowhooks.web.console import handlers, parked
 
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
 
@@ -217,6 +218,20 @@ def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
         found += re.findall(r"p:h\d", page.text)
         address = next((attributes["href"] for tag, attributes in page.tags if attributes.get("rel") == "next"), None)
     assert found == [f"p:h{number}" for number in range(5)]
+
+
+def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
+    """Where more is open, or parked, than is gone through, the page says so."""
+    flow = house.open(listens(lambda event: None, name="h"), start=False)
+    for number in range(3):
+        flow.take(f"w{number}", wait=0)
+        flow.take(f"p{number}", key="nobody")
+    console = serve(flow)
+    for most, said in ((4, False), (3, True)):
+        monkeypatch.setattr(sampling, "MOST_GROUPED", most)
+        monkeypatch.setattr(parked, "MOST_GROUPED", most)
+        assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
+        assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
 
 
 def test_parked_events(house, serve, listens):
