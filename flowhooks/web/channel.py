@@ -175,6 +175,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             self.requests.append(request)
         self.server.add_task(self)
 
+    def write_soon(self, data: Any) -> int:
+        """Take a part of an answer. Its client is waited for from now on, however long the answer has taken."""
+        if not self.total_outbufs_len:
+            self.last_activity = time.time()
+        return int(super().write_soon(data))
+
     def readable(self) -> bool:
         """Whether the loop should wake when the client sends."""
         return self._lingering or super().readable()

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from flowhooks.errors import SettingsError
 from flowhooks.web.binding import bind
+from flowhooks.web.channel import Channel
 from flowhooks.web.server import Limits, Server
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -403,6 +404,25 @@ def test_refusal_that_had_to_wait(start, connect, resource):
     resource.go.set()
     assert client.answer().status == 400
     assert client.closed()
+
+
+@pytest.mark.parametrize("raw", [SLOW, b"x\r\n\r\n"], ids=["answer", "refusal"])
+def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, resource, monkeypatch, raw):
+    """It is not cut off while it is sent: only from then on is its client waited for."""
+    send = Channel._flush_some
+
+    def looked_at_meanwhile(channel, **given):
+        channel.check(time.monotonic())
+        return send(channel, **given)
+
+    monkeypatch.setattr(Channel, "_flush_some", looked_at_meanwhile)
+    server = start(threads=1, idle_timeout=0.2)
+    connect(server).send(SLOW)
+    assert resource.entered.acquire(timeout=10)
+    client = connect(server).send(raw)
+    assert connect(server).closed()
+    resource.go.set()
+    assert client.answer().status == (200 if raw == SLOW else 400)
 
 
 def test_client_that_does_not_read(start, connect):
