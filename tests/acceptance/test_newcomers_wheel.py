@@ -17,7 +17,7 @@ def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path)
     assert not [one for one in environment.packages.iterdir() if one.name.startswith("cookiecutter")]
     into = tmp_path / "empty"
     into.mkdir()
-    words = ("plugins", "new", "--domain", "Leave", "--process-key", "leave", "--no-input")
+    words = ("plugins", "new", "--domain", "Leave", "--key", "leave", "--no-input")
     assert environment.run("flowhooks", *words, cwd=into, code=2) == NEEDS
     assert list(into.iterdir()) == []
 
@@ -25,7 +25,7 @@ def test_without_the_extra_it_says_what_is_missing(environment, built, tmp_path)
 def test_pip_install_and_pytest(environment, built, tmp_path):
     """With the extra: `flowhooks plugins new`, then `pip install -e . && pytest`, and every test passes."""
     environment.install(built(CHECKOUT), also=["flowhooks[new]", *BUILDS])
-    words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--process-key", "approval", "--no-input")
+    words = ("plugins", "new", "--domain", "\u5408\u540c\u5ba1\u6279", "--key", "approval", "--no-input")
     said = environment.run("flowhooks", *words, cwd=tmp_path)
     assert said.startswith("Made flowhooks-he-tong-shen-pi: the plugin he-tong-shen-pi.\n")
     folder = tmp_path / "flowhooks-he-tong-shen-pi"

@@ -93,6 +93,24 @@ def test_a_broken_plugin_is_trouble(findings, folder):
     assert by_name["raises"]["why"].endswith(f"ZeroDivisionError: division by zero ({folder}/raises.py:2)")
     assert by_name["raises"]["traceback"].startswith("Traceback")
     assert "it called sys.exit()" in by_name["exits"]["why"]
+    assert by_name["raises"]["next"] == (
+        f"correct {folder}/raises.py, and check again; `flowhooks plugins show raises` has its traceback"
+    )
+
+
+def test_what_to_do_about_a_broken_plugin(findings, folder):
+    """Where the fault is in the settings, they are to be corrected, and not the plugin."""
+    (folder / "choosy.py").write_text(
+        "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n"
+        "    raise ValueError('[plugins.choosy] colour must be green')"
+    )
+    (folder / "empty.py").write_text(
+        "from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return [print]"
+    )
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "choosy,empty"}
+    choosy, empty = (one for one in findings("plugins", code=1, **env) if one["mark"] == "trouble")
+    assert choosy["next"].startswith("correct the section [plugins.choosy] of the settings, and check again")
+    assert empty["next"] == f"correct {folder}/empty.py, and check again"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def grant(event):
 def handlers():
     return [grant]
 """
-PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation", "--quiet")
+PIP = ("--", "--no-deps", "--no-index", "--no-build-isolation")
 """Nothing is fetched: what a build needs is in the environment of these tests."""
 
 
@@ -194,6 +194,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     """What is parked is told before it is drained, kept when the plugin goes, and told again when it comes back."""
     there.package()
     text = there.run("plugins", "install", "./acme-leave", *PIP)
+    assert text.startswith("Installing with pip; -- --verbose at the end has it say all that it does.\n\nnew: leave")
     assert "new: leave 0.1.0 (acme-leave): loaded" in text
     assert "leave:grant listens to key leave_request" in text
     assert "2 parked events will be delivered to leave:grant" in text
@@ -209,6 +210,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     assert known(there) == ["leave:grant"]
     text = there.run("plugins", "uninstall", "acme_leave", "--yes")
     assert "Uninstalled acme-leave." in text
+    assert "Found existing" not in text + there.said
     assert "Retired leave:grant." in text
     assert "Still stored for them: 2 waiting" in text
     assert "handler_missing" not in there.said
@@ -247,6 +249,14 @@ def test_a_plugin_that_the_settings_keep_out(there):
     text = there.run("plugins", "install", there.wheel(), *PIP, FLOWHOOKS_PLUGINS_ALLOW="other")
     assert "new: leave 0.1.0 (acme-leave): denied" in text
     assert "it is not in plugins_allow" in text
+
+
+def test_what_is_installed_already(there):
+    """Nothing changes, so a server, whether or not one runs, has nothing to take; pip says more if it is asked to."""
+    there.install()
+    text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
+    assert "already installed" in text
+    assert text.endswith("\n\nNo plugin is new or changed.\n")
 
 
 def test_what_pip_cannot_install(there):
@@ -327,17 +337,21 @@ def test_what_is_outside_the_environment_is_not_retired(there):
 
 
 def test_what_is_refused(there, tmp_path):
-    """A single file, and a question that nobody is there to answer."""
+    """A single file, what is not there, and a question that nobody is there to answer, which comes last."""
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "single.py").write_text(PLUGIN)
+    there.install()
     for words, said in (
         (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete it"),
-        (("single",), "There is no terminal to ask on"),
+        (("single",), f"plugin single is the single file {folder}/single.py: delete it"),
+        (("nosuch",), "there is no plugin 'nosuch'"),
+        (("leave",), "There is no terminal to ask on"),
     ):
         there.run("plugins", "uninstall", *words, "--plugins-dir", folder, code=2)
         assert said in there.said
     assert (folder / "single.py").exists()
+    assert there.plugin() is not None
 
 
 @contextmanager

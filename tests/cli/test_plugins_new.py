@@ -11,7 +11,7 @@ import pytest
 
 from flowhooks.cli.plugins import template
 
-KEY = ("--process-key", "leave_request")
+KEY = ("--key", "leave_request")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_the_template_is_found():
 
 def test_nothing_is_asked_with_no_input(run, tmp_path, home):
     """A package is made of what is given and of defaults; nothing is written but its folder."""
-    result = run("plugins", "new", "--domain", "Expenses", "--callback-class", "com.example.Paid", "--no-input")
+    result = run("plugins", "new", "--domain", "Expenses", "--class", "com.example.Paid", "--no-input")
     assert result.exit_code == 0, result.output
     assert [one.name for one in tmp_path.iterdir()] == ["flowhooks-expenses"]
     assert list(home.iterdir()) == []
@@ -96,7 +96,7 @@ def test_nobody_is_there_to_answer(run, tmp_path):
     result = run("plugins", "new", given="Leave\n")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        "Error: nobody answers: say it with --domain, --package and --callback-class or --process-key,"
+        "Error: nobody answers: say it with --domain, --package and --class or --key,"
         " and give --no-input"
     )
     assert list(tmp_path.iterdir()) == []
@@ -105,16 +105,16 @@ def test_nobody_is_there_to_answer(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--domain", "Leave"), "it would listen to nothing: give --callback-class or --process-key"),
-        (("--process-key", ""), "it would listen to nothing"),
+        (("--domain", "Leave"), "it would listen to nothing: give --class or --key"),
+        (("--key", ""), "it would listen to nothing"),
         (("--domain", "{{ 7 * 7 }}", *KEY), "domain has a character that cannot be used: {"),
         (("--domain", " x", *KEY), "domain has a blank at its beginning or end"),
         (("--domain", "", *KEY), "domain is empty"),
         (("--domain", "...", *KEY), "domain has neither a letter nor a digit"),
         (("--domain", "x" * 41, *KEY), "domain has more than 40 characters"),
         (("--domain", "x\ny", *KEY), "domain has a character that cannot be printed"),
-        (("--process-key", "a b"), "the process key has a blank in it"),
-        (("--callback-class", "a'b"), "the call-back class has a character that cannot be used: '"),
+        (("--key", "a b"), "the process key has a blank in it"),
+        (("--class", "a'b"), "the call-back class has a character that cannot be used: '"),
         (("--package", "Acme", *KEY), "package is 1 to 60 of a-z, 0-9 and single dashes"),
         (("--package", "acme_leave", *KEY), "package is 1 to 60"),
         (("--package", "../x", *KEY), "package is 1 to 60"),
@@ -132,6 +132,16 @@ def test_what_cannot_be_used_is_refused(run, tmp_path, arguments, said):
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_and_keys_are_spelt_as_everywhere_else(run):
+    """`--class` and `--key` in every command that takes them, and no other names beside."""
+    for command in (("plugins", "new"), ("routes",), ("send",), ("events", "list")):
+        said = run(*command, "--help").stdout
+        assert "--class" in said
+        assert "--key" in said
+        assert "--callback-class" not in said
+        assert "--process-key" not in said
 
 
 def test_a_folder_that_is_there_is_left_alone(run, tmp_path):

@@ -263,12 +263,18 @@ def test_answers_that_are_typed(tmp_path):
 
 # The command and the template are of one mind
 
-OPTIONS = ("domain", "package", "callback_class", "process_key", "author")
+OPTIONS = {
+    "domain": "--domain",
+    "package": "--package",
+    "callback_class": "--class",
+    "process_key": "--key",
+    "author": "--author",
+}
 
 
 def new(into, answers):
     """What `flowhooks plugins new` makes of answers."""
-    given = [word for name in OPTIONS if name in answers for word in (f"--{name.replace('_', '-')}", answers[name])]
+    given = [word for name, option in OPTIONS.items() if name in answers for word in (option, answers[name])]
     return CliRunner().invoke(main, ["plugins", "new", str(into), "--no-input", *given])
 
 

@@ -40,7 +40,7 @@ def install_command(
     r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
 
     A REQUIREMENT is whatever pip takes: a name, a name with a version, a folder, a wheel, an address. What follows
-    after a -- is pip's own, such as --no-deps. Then, in a new process, everything is checked as a start would find
+    after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything is checked as a start would find
     it: which plugins are new or changed, which parked events their handlers want, and what waits for them. Nothing
     of that is done yet: a running server takes new plugins at its next start.
 
@@ -58,7 +58,10 @@ def install_command(
     pip.check(requirements)
     before = look_anew(given)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
-    code = pip.run("install", *options, *requirements, quiet=as_json)
+    if not as_json:
+        # What is installed is not repeated: an address may have a password in it.
+        output.line("Installing with pip; -- --verbose at the end has it say all that it does.")
+    code = pip.run("install", "--quiet", *options, *requirements, apart=as_json)
     if code:
         raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
     looked = look_anew(given)
@@ -115,7 +118,8 @@ def _show(done: dict[str, Any]) -> None:
     for one in done["gone"]:
         output.line(f"gone: {words.called(one)}", style="yellow")
     touched = [*done["new"], *done["changed"]]
-    if not (touched or done["gone"]):
+    unchanged = not (touched or done["gone"])
+    if unchanged:
         output.line("No plugin is new or changed.")
     wanted = list(_at_start(touched))
     if wanted:
@@ -127,6 +131,8 @@ def _show(done: dict[str, Any]) -> None:
         output.line(f"What waits cannot be said: {why}", err=True)
     for finding in done["trouble"]:
         _trouble(finding)
+    if unchanged:
+        return
     output.line()
     if done["server"]:
         output.line("The running server goes on with the plugins that it has: start it again to have it take this.")

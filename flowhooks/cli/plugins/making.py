@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DOMAIN: Final = "Contracts"
 """What is proposed to those who only want to see one."""
 NOBODY: Final = (
-    "nobody answers: say it with --domain, --package and --callback-class or --process-key, and give --no-input"
+    "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 )
 NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 
@@ -34,8 +34,8 @@ NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--domain", type=utf8, metavar="TEXT", help="What it is about, in a word or two, in any language.")
 @click.option("--package", type=utf8, metavar="NAME", help="The package's name, which is also its folder's.")
-@click.option("--callback-class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to.")
-@click.option("--process-key", type=utf8, metavar="KEY", help="The processDefinitionKey that it listens to.")
+@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to.")
+@click.option("--key", "process_key", type=utf8, metavar="KEY", help="The processDefinitionKey that it listens to.")
 @click.option("--author", type=utf8, default="", metavar="TEXT", help="Whose it is, for the package's metadata.")
 @click.option(
     "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The same as DIRECTORY."
@@ -50,8 +50,8 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     \b
     Examples:
       flowhooks plugins new
-      flowhooks plugins new --domain Leave --process-key leave_request
-      flowhooks plugins new plugins --domain Expenses --callback-class com.example.ExpensesApproved --no-input
+      flowhooks plugins new --domain Leave --key leave_request
+      flowhooks plugins new plugins --domain Expenses --class com.example.ExpensesApproved --no-input
 
     Exit codes: 0 done, 2 it cannot be made, and nothing was.
     """
@@ -96,7 +96,7 @@ class _Asking:
         while not any(selectors.values()):
             if self._no_input or chosen:
                 raise SettingsError(
-                    "it would listen to nothing: give --callback-class or --process-key, as the process has it"
+                    "it would listen to nothing: give --class or --key, as the process has it"
                 )
             output.line("One of the two is needed, or it would listen to nothing.", err=True)
             selectors = {name: self._ask(question, "", _selector(name)) for name, question in _SELECTORS.items()}

@@ -46,14 +46,30 @@ def _externally_managed() -> Path | None:
     return marker if marker.is_file() else None
 
 
-def run(*arguments: str, quiet: bool = False) -> int:
+def run(*arguments: str, apart: bool = False) -> int:
     """Run pip, what it says passed through; its exit code.
 
     Args:
         arguments: after `pip`.
-        quiet: keep the standard output free: what it says goes to the standard error.
+        apart: keep the standard output free: what it says goes to the standard error.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, check=False, stdout=2 if quiet else None).returncode  # noqa: S603 (what pip is given is the operator's)
+    return subprocess.run(_command(arguments), check=False, stdout=2 if apart else None).returncode  # noqa: S603 (what pip is given is the operator's)
+
+
+def uninstall(name: str) -> tuple[int, str]:
+    """Uninstall a package; pip's exit code, and what it said."""
+    done = subprocess.run(  # noqa: S603 (the name is that of a package which is installed)
+        _command(("uninstall", "--yes", name)),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    return done.returncode, done.stdout
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]

@@ -55,19 +55,19 @@ def uninstall_command(
     Exit codes: 0 done, 1 trouble, 2 wrong usage.
     """
     settings = given.load()
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     looked = look_anew(given)
     if why := looked["ledger"]["why"]:
         raise LedgerUnusable(f"the ledger cannot be asked, and nothing was changed: {why}")
     plan = _plan(name, handlers, looked["plugins"])
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     if not as_json:
         for line in plan.lines(settings.unrouted):
             output.line(line)
     if not (dry_run or yes):
         click.confirm("Go on?", abort=True, err=True)
     if plan.package and not dry_run:
-        _uninstall(plan.package, quiet=as_json)
+        _uninstall(plan.package)
     # Where there is no ledger yet, nothing remembers anything.
     done: dict[str, Any] = {**_NOTHING, "dry_run": dry_run}
     if looked["ledger"]["read"] and plan.known:
@@ -94,10 +94,12 @@ def _plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]])
     return plan
 
 
-def _uninstall(name: str, *, quiet: bool) -> None:
-    code = pip.run("uninstall", "--yes", name, quiet=quiet)
+def _uninstall(name: str) -> None:
+    code, said = pip.uninstall(name)
     if code or package(name) is not None:
         # pip says "not uninstalling" with exit code 0 where a package is outside its environment.
+        for line in said.splitlines():
+            output.line(line, err=True)
         raise click.ClickException(
             f"pip did not uninstall {name} (its exit code is {code}; what it says is above); "
             "its handlers were not retired"

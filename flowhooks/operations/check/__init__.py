@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Mark", "check", "from_settings_error"]
 
 _ABSENT: Final = {
-    "quarantined": ("the plugin cannot be used", "mend the plugin"),
+    "quarantined": ("the plugin cannot be used", "see to its own trouble, which is said of plugins above"),
     "denied": ("the settings keep the plugin out", "take it off plugins_deny, or put it on plugins_allow"),
     "missing": (
         "the plugin is not installed",
@@ -124,9 +124,20 @@ def _plugin(info: PluginInfo) -> Finding:
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
-        f"mend it; `flowhooks plugins show {info.name}` has its traceback" if info.traceback else "mend it",
+        f"{_mending(info)}; `flowhooks plugins show {info.name}` has its traceback"
+        if info.traceback
+        else _mending(info),
         traceback=info.traceback,
     )
+
+
+def _mending(info: PluginInfo) -> str:
+    """What to do about a plugin in quarantine, whose error says already what is wrong."""
+    if f"[plugins.{info.name}]" in info.error:
+        return f"correct the section [plugins.{info.name}] of the settings, and check again"
+    if info.distribution:
+        return f"correct the package {info.distribution} or install another version of it, and check again"
+    return f"correct {info.origin.removeprefix('file ')}, and check again"
 
 
 def _alerts(plugins: Plugins) -> Finding:

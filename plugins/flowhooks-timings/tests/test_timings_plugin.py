@@ -176,13 +176,32 @@ def test_many_threads_are_measured_at_once(timings: Timings, file: Path) -> None
 
 
 def test_without_a_file_it_logs(caplog: pytest.LogCaptureFixture) -> None:
-    """Without settings the same line goes to the log, at level info."""
+    """Without settings the same is a record of the log, at level info, its values beside its name."""
     timings = Timings()
     timings.configure({})
     with caplog.at_level(logging.INFO, "flowhooks_timings"):
         manager(timings).hook.event_accepted(event=EVENT, handlers=())
-    ((logger, level, message),) = caplog.record_tuples
-    assert (logger, level, json.loads(message)["event"]) == ("flowhooks_timings", logging.INFO, "event-1")
+    assert caplog.record_tuples == [("flowhooks_timings", logging.INFO, "accepted")]
+
+
+def test_in_the_log_each_value_is_a_member(caplog: pytest.LogCaptureFixture) -> None:
+    """They go beside the record's name, so that the log, which is JSON itself, has no JSON within a text."""
+    timings = Timings()
+    timings.configure({})
+    with caplog.at_level(logging.INFO, "flowhooks_timings"):
+        manager(timings).hook.delivery_settled(
+            event=EVENT, delivery=delivery(), outcome=SUCCEEDED, state=State.SUCCEEDED
+        )
+    record = vars(caplog.records[0])
+    assert record["msg"] == "settled"
+    assert {name: record[name] for name in ("event_id", "handler", "delivery", "attempt", "seconds", "outcome")} == {
+        "event_id": "event-1",
+        "handler": "some:thing",
+        "delivery": "delivery-1",
+        "attempt": 1,
+        "seconds": None,
+        "outcome": "succeeded",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How long handlers take, as a flowhooks plugin; it must not know what any handler does.
 
-With `[plugins.timings] file = "timings.jsonl"` each line goes to that file, otherwise to the log.
+With `[plugins.timings] file = "timings.jsonl"` each is a line of that file, otherwise a record of the log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Timings:
-    """Measures every attempt, and writes one line when it has been settled.
+    """Measures every attempt, and writes it down once when it has been settled.
 
     Args:
         most: how many measured attempts may wait to be settled before the oldest is forgotten,
@@ -80,12 +80,14 @@ class Timings:
             state=state,
         )
 
-    def _write(self, **members: Any) -> None:
-        # JSON in plain ASCII escapes line ends and control characters: no value can forge a line.
-        line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="milliseconds")} | members)
+    def _write(self, *, what: str, event: str, **members: Any) -> None:
         if self._file is None:
-            log.info("%s", line)
+            # Values, not a text: the log is JSON itself. There the name of what happened is `event`.
+            log.info(what, extra={"event_id": event} | members)
             return
+        # JSON in plain ASCII escapes line ends and control characters: no value can forge a line.
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"at": at, "what": what, "event": event} | members)
         # Opened for each line, so that the file may be moved away while the server runs.
         with self._lock, self._file.open("a", encoding="ascii") as out:
             out.write(line + "\n")
