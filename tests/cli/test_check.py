@@ -104,9 +104,7 @@ def test_what_to_do_about_a_broken_plugin(findings, folder):
         "from flowhooks import hookimpl\n@hookimpl\ndef configure(settings):\n"
         "    raise ValueError('[plugins.choosy] colour must be green')"
     )
-    (folder / "empty.py").write_text(
-        "from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return [print]"
-    )
+    (folder / "empty.py").write_text("from flowhooks import hookimpl\n@hookimpl\ndef handlers():\n    return [print]")
     env = {"FLOWHOOKS_PLUGINS_DIRS": str(folder), "FLOWHOOKS_PLUGINS_ALLOW": "choosy,empty"}
     choosy, empty = (one for one in findings("plugins", code=1, **env) if one["mark"] == "trouble")
     assert choosy["next"].startswith("correct the section [plugins.choosy] of the settings, and check again")

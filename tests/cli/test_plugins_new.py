@@ -96,8 +96,7 @@ def test_nobody_is_there_to_answer(run, tmp_path):
     result = run("plugins", "new", given="Leave\n")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        "Error: nobody answers: say it with --domain, --package and --class or --key,"
-        " and give --no-input"
+        "Error: nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
     )
     assert list(tmp_path.iterdir()) == []
 

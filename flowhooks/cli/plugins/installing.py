@@ -40,9 +40,9 @@ def install_command(
     r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
 
     A REQUIREMENT is whatever pip takes: a name, a name with a version, a folder, a wheel, an address. What follows
-    after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything is checked as a start would find
-    it: which plugins are new or changed, which parked events their handlers want, and what waits for them. Nothing
-    of that is done yet: a running server takes new plugins at its next start.
+    after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything
+    is checked as a start would find it: which plugins are new or changed, which parked events their handlers want,
+    and what waits for them. Nothing of that is done yet: a running server takes new plugins at its next start.
 
     \b
     Examples:
@@ -112,32 +112,36 @@ def _declared(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def _show(done: dict[str, Any]) -> None:
     output.line()
-    for word in ("new", "changed"):
-        for one in done[word]:
-            _plugin(word, one)
-    for one in done["gone"]:
-        output.line(f"gone: {words.called(one)}", style="yellow")
-    touched = [*done["new"], *done["changed"]]
-    unchanged = not (touched or done["gone"])
-    if unchanged:
+    changed = any(done[word] for word in ("new", "changed", "gone"))
+    if changed:
+        _changes(done)
+    else:
         output.line("No plugin is new or changed.")
-    wanted = list(_at_start(touched))
-    if wanted:
-        output.line()
-        output.line("At the next start:")
-    for line in wanted:
-        output.line(f"  {line}")
     if why := done["ledger"]["why"]:
         output.line(f"What waits cannot be said: {why}", err=True)
     for finding in done["trouble"]:
         _trouble(finding)
-    if unchanged:
+    if not changed:
         return
     output.line()
     if done["server"]:
         output.line("The running server goes on with the plugins that it has: start it again to have it take this.")
     else:
         output.line("No server runs just now: the next one to start takes this.")
+
+
+def _changes(done: dict[str, Any]) -> None:
+    for word in ("new", "changed"):
+        for one in done[word]:
+            _plugin(word, one)
+    for one in done["gone"]:
+        output.line(f"gone: {words.called(one)}", style="yellow")
+    wanted = list(_at_start([*done["new"], *done["changed"]]))
+    if wanted:
+        output.line()
+        output.line("At the next start:")
+    for line in wanted:
+        output.line(f"  {line}")
 
 
 def _trouble(finding: dict[str, str]) -> None:

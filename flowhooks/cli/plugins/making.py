@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 DOMAIN: Final = "Contracts"
 """What is proposed to those who only want to see one."""
-NOBODY: Final = (
-    "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
-)
+NOBODY: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 
 
@@ -34,7 +32,9 @@ NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--domain", type=utf8, metavar="TEXT", help="What it is about, in a word or two, in any language.")
 @click.option("--package", type=utf8, metavar="NAME", help="The package's name, which is also its folder's.")
-@click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to.")
+@click.option(
+    "--class", "callback_class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to."
+)
 @click.option("--key", "process_key", type=utf8, metavar="KEY", help="The processDefinitionKey that it listens to.")
 @click.option("--author", type=utf8, default="", metavar="TEXT", help="Whose it is, for the package's metadata.")
 @click.option(
@@ -95,9 +95,7 @@ class _Asking:
         }
         while not any(selectors.values()):
             if self._no_input or chosen:
-                raise SettingsError(
-                    "it would listen to nothing: give --class or --key, as the process has it"
-                )
+                raise SettingsError("it would listen to nothing: give --class or --key, as the process has it")
             output.line("One of the two is needed, or it would listen to nothing.", err=True)
             selectors = {name: self._ask(question, "", _selector(name)) for name, question in _SELECTORS.items()}
         package = self._one("package", "The package's name", _proposal(domain), template.refuse_package)
