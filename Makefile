@@ -28,7 +28,7 @@ demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, t
 	@$(BIN)/python tests/demo_cluster.py
 
 test: lint ## Run every check and every test, as continuous integration does
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -47,6 +48,16 @@ hypothesis.settings.load_profile("flowhooks")
 
 PATIENCE = 20.0
 """Seconds for which something that must happen is waited for, on machines that are busy."""
+
+MOST_PROCESSES = 4
+"""Processes that tests run in at once at the most: with more, what measures time finds too little of it."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `make test` runs the tests in: one more than there are cores, for most tests wait a lot."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_PROCESSES, cores + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

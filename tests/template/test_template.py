@@ -66,7 +66,12 @@ def run(*command, cwd, code=0, **environ):
         name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PYTEST"))
     }
     ran = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=kept | environ, capture_output=True, text=True, check=False
+        [str(word) for word in command],
+        cwd=cwd,
+        env=kept | {"COLUMNS": "120"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == code, ran.stdout[-4000:] + ran.stderr[-4000:]
     return ran.stdout
