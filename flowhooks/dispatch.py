@@ -12,6 +12,7 @@ import structlog
 
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.cores import Room
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import Reject, RetryAfter, Unavailable
 from flowhooks.ledger import Settlement
@@ -111,11 +112,13 @@ class Dispatch:
         delivery = Delivery(
             id=queued.delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt
         )
+        reached("attempt.marked")
         wide = self._room.enter(handler.id)
         started = time.perf_counter()
         outcome = self._run(handler, claimed.event, delivery)
         seconds = time.perf_counter() - started
         self._room.leave(handler.id, seconds, wide=wide)
+        reached("attempt.ended")
         self._finish(handler, claimed, delivery, outcome, seconds)
 
     def _leave(self, queued: Queued, claimed: Claimed | None) -> None:

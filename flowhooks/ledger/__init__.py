@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.ledger import dialects, known, liveness, migrating, running
@@ -288,7 +289,10 @@ class Ledger(Reader):
                 transaction, self._settling, now, chance=self._clock.chance, living=living, absent=absent
             )
 
-        return self._at_start(recovered)
+        settled = self._at_start(recovered)
+        if any(settled.values()):
+            reached("recover.committed")
+        return settled
 
     def beat(self) -> None:
         """Say that this process lives; if the others took it for dead meanwhile, go on as a new one.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Integer, Text, func, select, update
 
 from flowhooks import schema
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects
 from flowhooks.ledger.moves import NewDelivery, store
@@ -98,6 +100,7 @@ _REPEATED_ROWS = dialects.rows("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
+_COMMITTED: Final = partial(reached, "accept.committed")
 _ADDED = dialects.insert(counters)
 _COUNT: Final = _ADDED.on_conflict_do_update(
     index_elements=["name", "process"], set_={"value": counters.c.value + _ADDED.excluded.value}
@@ -118,6 +121,8 @@ class Accepting:
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
+        reached("accept.begun")
+        transaction.after_commit(_COMMITTED)
         first: dict[tuple[str, str, str, str], NewEvent] = {}
         for item in items:
             first.setdefault(item.event.identity, item)
@@ -131,6 +136,7 @@ class Accepting:
         answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
+        reached("accept.written")
         return answers
 
     def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> set[str]:
@@ -138,6 +144,7 @@ class Accepting:
         stored = set(_INSERT_EVENTS(connection, [_event_row(item) for item in items]))
         if not stored:
             return stored
+        reached("accept.inserted")
         fresh = [item for item in items if item.event.id in stored]
         self._store(transaction, fresh)
         count(transaction, "accepted", self.process, len(fresh))

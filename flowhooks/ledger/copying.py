@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, case, func, select
 
+from flowhooks.crashpoints import reached
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects
 from flowhooks.ledger.reader import naming
@@ -147,6 +148,8 @@ def copy(source: Side, url: str, target: Engine, advance: Advance) -> dict[str, 
         for batch in source.batches(_in_order(table, _copied(table))):
             with naming(url), target.begin() as connection:
                 connection.execute(add, [dict(row._mapping) for row in batch])  # noqa: SLF001 (public, by SQLAlchemy's naming)
+                reached("copy.written")
+            reached("copy.committed")
             summing.add(batch)
             advance(len(batch))
         contents[table.name] = summing.content()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from flowhooks.crashpoints import reached
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
 from flowhooks.ledger import dialects
 
@@ -52,6 +53,8 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             before = revision(connection)
             if before != HEAD:
                 _alembic(connection, before)
+        if before != HEAD:
+            reached("migrate.committed")
         dialects.write_ahead(engine)
     except (OperationalError, DatabaseError) as error:
         raise LedgerUnusable(str(error.orig)) from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger.moves import NewDelivery, store
 from flowhooks.ledger.tables import events
@@ -116,4 +117,5 @@ def reroute(
         queued = [Queued(delivery_id, handler, 0) for delivery_id, handler in item.deliveries if handler not in absent]
         if queued:
             runner.enqueue(transaction, queued, now)
+    reached("drain.written")
     return done

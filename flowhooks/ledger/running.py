@@ -6,11 +6,13 @@ It must not know how a handler is run.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, select, update
 
 from flowhooks.clock import SECOND
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, OutcomeKind, Queued, State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
@@ -111,6 +113,9 @@ _RUNNING: Final = (
 )
 
 
+_SETTLED: Final = partial(reached, "settle.committed")
+
+
 def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it.
 
@@ -137,6 +142,7 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
     connection = transaction.connection
     begun = {item.queued.delivery_id: item for item in items if item.queued.delivery_id in moved}
     begin(transaction, begun.values())
+    reached("claim.written")
     found = {
         row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
         for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
@@ -209,6 +215,9 @@ class Settling:
         for item in settled:
             if item.target is State.WAITING and item.due_at is not None:
                 self._runner.enqueue(transaction, [Queued(item.delivery_id, item.handler, item.attempt)], item.due_at)
+        if settled:
+            reached("settle.written")
+            transaction.after_commit(_SETTLED)
         return [item.delivery_id in moved and current[item.delivery_id] is item for item in items]
 
 
@@ -249,7 +258,9 @@ def recover(
         settlements.append(
             Settlement(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
         )
-    settling(transaction, settlements)
+    if settlements:
+        settling(transaction, settlements)
+        reached("recover.written")
     return {
         state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
     }

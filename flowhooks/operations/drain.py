@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
+from flowhooks.crashpoints import reached
 from flowhooks.event import Event
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.rerouting import Rerouted
@@ -61,6 +62,7 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
     items = [item for stored in page if (item := _rerouted(desk, stored)) is not None]
     if items and not dry_run:
         desk.ledger.reroute(items, absent=desk.absent)
+        reached("drain.committed")
     return Drained(
         events=len(page),
         delivered=sum(item.state == "routed" for item in items),

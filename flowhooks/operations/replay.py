@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.ledger import Transaction
     from flowhooks.ledger.reading import EventFilter, Standing
     from flowhooks.operations import Desk
 
@@ -56,11 +60,8 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     chosen = [one for one in meant if one.state in states]
     moved = len(chosen)
     if chosen and not dry_run:
-        moved = len(
-            desk.ledger.write(
-                lambda transaction: desk.ledger.requeue(transaction, chosen, absent=desk.absent, fresh=True)
-            )
-        )
+        moved = len(desk.ledger.write(lambda transaction: _again(desk, transaction, chosen)))
+        reached("replay.committed")
     return Replayed(
         events=len(page),
         deliveries=moved,
@@ -69,6 +70,12 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
         next=page[-1].event.id if len(page) == AT_ONCE else "",
         dry_run=dry_run,
     )
+
+
+def _again(desk: Desk, transaction: Transaction, chosen: Sequence[Standing]) -> set[str]:
+    moved = desk.ledger.requeue(transaction, chosen, absent=desk.absent, fresh=True)
+    reached("replay.written")
+    return moved
 
 
 def _meant(wanted: EventFilter, standing: Standing) -> bool:

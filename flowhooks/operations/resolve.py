@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
 from flowhooks.ledger.moves import Move, move
 
 if TYPE_CHECKING:
+    from flowhooks.ledger import Transaction
+    from flowhooks.ledger.reading import Standing
     from flowhooks.operations import Desk
 
 
@@ -71,17 +74,20 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
         raise IllegalMove(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
     if not dry_run:
         said = note or f"an operator said: {verdict}"
-        if target is State.WAITING:
-            moved = desk.ledger.write(
-                lambda transaction: desk.ledger.requeue(
-                    transaction, [standing], absent=desk.absent, fresh=True, note=said
-                )
-            )
-        else:
-            change = Move(delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=said)
-            moved = desk.ledger.write(lambda transaction: move(transaction, [change]))
+        moved = desk.ledger.write(lambda transaction: _said(desk, transaction, standing, target, said))
+        reached("resolve.committed")
         if not moved:
             raise IllegalMove(f"delivery {delivery_id} has just moved on; look at it again")
     return Resolved(
         delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target, dry_run=dry_run
     )
+
+
+def _said(desk: Desk, transaction: Transaction, standing: Standing, target: State, note: str) -> set[str]:
+    if target is State.WAITING:
+        moved = desk.ledger.requeue(transaction, [standing], absent=desk.absent, fresh=True, note=note)
+    else:
+        change = Move(standing.delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=note)
+        moved = move(transaction, [change])
+    reached("resolve.written")
+    return moved

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from procrastinate.schema import SchemaManager
 
+from flowhooks.crashpoints import reached
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def upgrade(url: str) -> int:
             for name in missing:
                 connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
             connection.execute(_INDEX)
+            reached("migrate.jobs")
     except psycopg.Error as error:
         raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}") from None
     return done

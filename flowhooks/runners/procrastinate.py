@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from procrastinate.exceptions import ConnectorException
 from psycopg.conninfo import conninfo_to_dict
 
 from flowhooks.clock import SECOND
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.errors import FlowhooksError, Unavailable
 
@@ -61,6 +63,8 @@ AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
 """
 """Of the deliveries that are given, those for which a job will soon be taken. One that somebody has taken does not
 count: an outage may have left it so for ever, and to make another one is harmless."""
+
+_SWEPT: Final = partial(reached, "sweep.committed")
 
 log = structlog.get_logger(__name__)
 
@@ -185,11 +189,13 @@ class Procrastinate:
 
         async def deliver(delivery_id: str, handler: str, attempt: int, *, probe: bool = False) -> None:
             queued = Queued(delivery_id, handler, attempt, probe)
+            reached("job.taken")
             self._begin(handler)
             try:
                 await loop.run_in_executor(pool, _run, execute, queued)
             finally:
                 self._end(handler)
+            reached("job.done")
 
         working.task(name=TASK)(deliver)
         self._running.clear()
@@ -253,6 +259,8 @@ class Procrastinate:
             have = set(found.scalars())
             if missing := [queued for queued in due if queued.delivery_id not in have]:
                 self.enqueue(transaction, missing, now)
+                reached("sweep.written")
+                transaction.after_commit(_SWEPT)
 
         self._write(swept)
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 import falcon
 
 from flowhooks import messages, schema
+from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
 from flowhooks.errors import Unprocessable
 from flowhooks.intake import CallBack, Status
@@ -83,6 +84,7 @@ class CallBackResource:
             CallBack(source=source, kind=self.kind, flow_instance_id=instance, body=body, text=raw.decode()),
             wait=seconds,
         )
+        reached("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
         _say(request, response, answer)
 

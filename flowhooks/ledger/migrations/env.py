@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from flowhooks.crashpoints import reached
 from flowhooks.ledger.tables import metadata
 
 context.configure(
@@ -11,5 +12,6 @@ context.configure(
     target_metadata=metadata,
     render_as_batch=True,
     transactional_ddl=True,
+    on_version_apply=lambda **_applied: reached("migrate.applied"),
 )
 context.run_migrations()

@@ -1,0 +1,111 @@
+"""Named points at which a test has its own process killed; it must not know what happens there, or who tests it.
+
+`FLOWHOOKS_CRASH_AT=accept.written:3` ends a process by SIGKILL when it reaches that point for the third time: nothing
+is flushed, closed, rolled back or told. Whatever is durable by then is all that the next process finds. Without the
+variable a point costs one call of a function that does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+VARIABLE: Final = "FLOWHOOKS_CRASH_AT"
+
+POINTS: Final[Mapping[str, str]] = {
+    "accept.begun": "a transaction that takes call-backs in has begun, and has written nothing of them",
+    "accept.inserted": "its events are inserted, their deliveries are not",
+    "accept.written": "all of it is written, and not yet durable",
+    "accept.committed": "it is durable, and nobody has been told",
+    "answer.made": "the answer to a call-back is made, and not sent",
+    "claim.written": "attempts are marked as running, and that is not yet durable",
+    "attempt.marked": "an attempt is durably marked as running, and its function has not been entered",
+    "attempt.ended": "its function has ended, and nothing is written of that",
+    "settle.written": "how attempts ended is written, and not yet durable",
+    "settle.committed": "it is durable, and nobody has been told",
+    "recover.written": "what dead processes left running is settled as lost, and that is not yet durable",
+    "recover.committed": "it is durable, and nobody has been told",
+    "drain.written": "parked events are given their deliveries, and that is not yet durable",
+    "drain.committed": "it is durable, and nobody has been told",
+    "replay.written": "deliveries are sent back to wait, and that is not yet durable",
+    "replay.committed": "it is durable, and nobody has been told",
+    "resolve.written": "what an operator says of a delivery is written, and not yet durable",
+    "resolve.committed": "it is durable, and nobody has been told",
+    "job.taken": "the runner procrastinate has taken a job, and not yet looked at its delivery",
+    "job.done": "what a job is for has been done, and the job is still there",
+    "sweep.written": "jobs that were missing are made, and not yet durable",
+    "sweep.committed": "they are durable, and nobody has been told",
+    "migrate.applied": "one migration of the tables is applied, and not yet durable",
+    "migrate.committed": "all migrations are durable, and nothing else has been done",
+    "migrate.jobs": "the tables of jobs are brought up to date, and that is not yet durable",
+    "copy.written": "a batch of a copied ledger is written, and not yet durable",
+    "copy.committed": "the batch is durable, and the next one has not begun",
+}
+"""The points, each with how things stand there."""
+
+
+def wanted(text: str) -> tuple[str, int]:
+    """The point that the variable names, and at which time of reaching it the process is to be killed.
+
+    Args:
+        text: the variable's value: a point, and from 1 how often it is to be reached: `accept.written:3`.
+
+    Raises:
+        SettingsError: there is no such point, so that nothing would ever be killed; or it says no number.
+    """
+    name, _, times = text.partition(":")
+    if name not in POINTS:
+        raise SettingsError(f"{VARIABLE} names no point of flowhooks; there are: {', '.join(POINTS)}")
+    if not re.fullmatch("[1-9][0-9]{0,8}", times):
+        raise SettingsError(f"{VARIABLE} says no number of times from 1 on: write {VARIABLE}={name}:1")
+    return name, int(times)
+
+
+def bound(environ: Mapping[str, str]) -> Callable[[str], None]:
+    """What is called at every point.
+
+    Args:
+        environ: the environment of the process.
+
+    Raises:
+        SettingsError: the variable is set, and not as `wanted` has it.
+    """
+    text = environ.get(VARIABLE)
+    return _nothing if text is None else _Killer(*wanted(text)).reached
+
+
+def _nothing(_name: str, /) -> None:
+    """No test wants the process to be killed."""
+
+
+class _Killer:
+    def __init__(self, name: str, times: int) -> None:
+        self._name = name
+        self._times = times
+        self._left = times
+        self._one_at_a_time = threading.Lock()
+
+    def reached(self, name: str, /) -> None:
+        """Be killed, if it is time."""
+        if name not in POINTS:
+            raise LookupError(f"no point of flowhooks is called {name}")
+        if name != self._name:
+            return
+        with self._one_at_a_time:
+            self._left -= 1
+            if self._left == 0:
+                # Not through the log, which may be held by the thread that reached this.
+                os.write(2, f"\nkilled at {name}:{self._times}, as {VARIABLE} says\n".encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+reached: Final = bound(os.environ)
+"""To be called with a point's name where the process may be killed."""

@@ -1,0 +1,123 @@
+"""Points at which a process is killed: by name and number, not at all without the variable, and never by a typo."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flowhooks
+from flowhooks import crashpoints
+from flowhooks.errors import SettingsError
+
+PACKAGE = Path(flowhooks.__file__).parent
+
+
+def ran(program, at=None):
+    """A Python of its own that runs this program, with the variable set to `at`."""
+    environ = {name: value for name, value in os.environ.items() if name != crashpoints.VARIABLE}
+    return subprocess.run(
+        [sys.executable, "-c", f"from flowhooks.crashpoints import reached\n{program}"],
+        env=environ | ({} if at is None else {crashpoints.VARIABLE: at}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_process_is_killed_where_it_reaches_the_point_for_the_nth_time():
+    """Nothing runs after that, not even what must run at an end; and it is said which point it was."""
+    program = """
+import atexit
+atexit.register(print, "ended", flush=True)
+try:
+    for count in range(5):
+        print(count, flush=True)
+        reached("accept.begun")
+        reached("settle.written")
+finally:
+    print("cleaned up", flush=True)
+"""
+    killed = ran(program, "settle.written:3")
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout.split() == ["0", "1", "2"]
+    assert killed.stderr.strip() == "killed at settle.written:3, as FLOWHOOKS_CRASH_AT says"
+    assert ran(program, "settle.written:6").stdout.split() == ["0", "1", "2", "3", "4", "cleaned", "up", "ended"]
+
+
+def test_threads_count_together():
+    """A point that many threads reach is counted for all of them."""
+    program = """
+import threading
+def work():
+    for _ in range(100):
+        reached("answer.made")
+threads = [threading.Thread(target=work) for _ in range(8)]
+for one in threads: one.start()
+for one in threads: one.join()
+print("alive")
+"""
+    assert ran(program, "answer.made:800").returncode == -signal.SIGKILL
+    assert ran(program, "answer.made:801").stdout == "alive\n"
+
+
+def test_without_the_variable_nothing_happens():
+    """A point is then a function that looks at nothing."""
+    assert ran("reached('accept.begun'); reached('no such point'); print('alive')").stdout == "alive\n"
+    assert crashpoints.bound({})("accept.begun") is None
+
+
+@pytest.mark.parametrize("text", ["", "accept", "accept.writen:1", "accept.written", "accept.written:"])
+@pytest.mark.parametrize("number", ["", "0", "x", "-1", "1.5", "1 ", "٣"])
+def test_what_could_never_kill_is_refused(text, number):
+    """A name that is none, or no number: with what there is instead."""
+    whole = text + number
+    if whole.startswith("accept.written:") and not number:
+        whole = "accept.written:"
+    with pytest.raises(SettingsError) as refused:
+        crashpoints.wanted(whole)
+    assert "FLOWHOOKS_CRASH_AT" in str(refused.value)
+    if not whole.startswith("accept.written"):
+        assert all(name in str(refused.value) for name in crashpoints.POINTS)
+
+
+def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
+    """In one line and as wrong usage, before anything is opened."""
+    environ = os.environ | {crashpoints.VARIABLE: "accept.writen:1"}
+    for words in (["serve"], ["db", "upgrade"], ["events", "list"]):
+        refused = subprocess.run(
+            [sys.executable, "-m", "flowhooks", *words, "--database", str(tmp_path / "flowhooks.db")],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert refused.returncode == 2, refused
+        assert refused.stderr.startswith("Error: FLOWHOOKS_CRASH_AT names no point of flowhooks; there are: ")
+        assert refused.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_point_that_is_not_in_the_list_cannot_be_reached_in_a_test():
+    """Else it would be one that no test could ever name."""
+    fault = ran("reached('accept.writen')", "accept.written:1")
+    assert fault.returncode == 1
+    assert "no point of flowhooks is called accept.writen" in fault.stderr
+
+
+def test_the_list_and_the_code_name_the_same_points():
+    """None is reached that is not listed, none is listed that is not reached."""
+    named = {
+        name
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "crashpoints.py"
+        for name in re.findall(r'reached(?:\(|, )"([^"]*)"', file.read_text())
+    }
+    assert named == set(crashpoints.POINTS)
