@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-cluster test lint format docs bench wheel clean
+.PHONY: help demo demo-cluster test test-long lint format docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -29,6 +29,9 @@ demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, t
 
 test: lint ## Run every check and every test, as continuous integration does
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+test-long: $(READY) ## Run the tests that take too long for every time
+	@$(BIN)/python -m pytest -m long --timeout=600
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check

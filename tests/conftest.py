@@ -60,9 +60,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(MOST_PROCESSES, cores + 1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the tests of what only one database has on the other one."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of what only one database has on the other one, and long ones that nobody asked for."""
     items[:] = [item for item in items if _database(item) not in _other_databases(item)]
+    if "long" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in set(long)]
+        config.hook.pytest_deselected(items=long)
 
 
 def _database(item: pytest.Item) -> str | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import random
-import threading
 import time
 from collections import Counter, defaultdict
 
 import pytest
+from callers import SEED, calling, until_more
 
 from flowhooks.ledger.reading import EventFilter
 
@@ -46,62 +44,8 @@ def handlers():
 '''
 ROUNDS = 5
 CLIENTS = 8
-SEED = 20260131
 SETTINGS = {"wait": 2, "ledger__timeout": 2}
 DONE_WITH_IT = {"succeeded", "unknown", "dead", "closed"}
-
-
-class Engine(threading.Thread):
-    """An engine as it should be: it repeats a call-back until it is told that it was taken."""
-
-    def __init__(self, number, place, stop, taken, problems):
-        super().__init__(daemon=True)
-        self.number = number
-        self.place = place
-        self.stop = stop
-        self.taken = taken
-        self.problems = problems
-
-    def run(self):
-        """Call back, instance after instance."""
-        chance = random.Random(SEED + self.number)
-        connection = None
-        for count in range(1_000_000):
-            instance = f"{self.number}-{count}"
-            again = chance.random() < 0.2
-            while not self.stop.is_set():
-                try:
-                    connection = connection or http.client.HTTPConnection(*self.place[0], timeout=10)
-                    status, event_id, body = self.call(connection, instance, chance)
-                except (OSError, http.client.HTTPException):
-                    if connection:
-                        connection.close()
-                    connection = None
-                    time.sleep(0.01)
-                    continue
-                if status in {200, 202}:
-                    self.taken.append((instance, event_id, status))
-                    if not again:
-                        break
-                    again = False
-                elif status != 503:
-                    self.problems.append((instance, status, body))
-                    break
-            if self.stop.is_set():
-                break
-        if connection:
-            connection.close()
-
-    def call(self, connection, instance, chance):
-        """One call-back."""
-        headers = {"Content-Type": "application/json"}
-        if chance.random() < 0.3:
-            headers["Prefer"] = "respond-async"
-        body = json.dumps({"processDefinitionKey": "crash", "businessKey": instance})
-        connection.request("POST", f"/flow/{instance}/call-back/complete", body, headers)
-        answer = connection.getresponse()
-        raw = answer.read()
-        return answer.status, answer.headers["Flowhooks-Event"], raw
 
 
 @pytest.fixture(scope="module")
@@ -110,30 +54,24 @@ def crashed(make_site):
     site = make_site()
     site.plugin("demo", PLUGIN)
     chance = random.Random(SEED)
-    stop, taken, problems = threading.Event(), [], []
     server = site.start(**SETTINGS)
-    place = [server.place]
-    engines = [Engine(number, place, stop, taken, problems) for number in range(CLIENTS)]
-    for engine in engines:
-        engine.start()
+    places = [server.place]
     logs = []
-    for _ in range(ROUNDS):
-        time.sleep(chance.uniform(0.1, 0.8))
+    with calling(places, clients=CLIENTS, key="crash") as (taken, problems):
+        for _ in range(ROUNDS):
+            time.sleep(chance.uniform(0.1, 0.8))
+            until_more(taken, 20)
+            server.kill()
+            logs.append(server)
+            server = site.start(**SETTINGS)
+            places[:] = [server.place]
         until_more(taken, 20)
-        server.kill()
-        logs.append(server)
+        orderly = server
+        orderly.signal()
+        orderly.wait()
         server = site.start(**SETTINGS)
-        place[0] = server.place
-    until_more(taken, 20)
-    orderly = server
-    orderly.signal()
-    orderly.wait()
-    server = site.start(**SETTINGS)
-    place[0] = server.place
-    until_more(taken, 20)
-    stop.set()
-    for engine in engines:
-        engine.join(30)
+        places[:] = [server.place]
+        until_more(taken, 20)
     site.until(lambda ledger: not unfinished(ledger), within=40)
     journal = [line.split() for line in site.journal.read_text().splitlines()]
     site.crashes = logs
@@ -143,15 +81,6 @@ def crashed(make_site):
     site.problems = problems
     site.entered = [(name, event, delivery, int(attempt)) for name, event, delivery, attempt, _ in journal]
     return site
-
-
-def until_more(taken, count):
-    """Wait until so many more call-backs have been taken."""
-    wanted = len(taken) + count
-    end = time.monotonic() + 20
-    while len(taken) < wanted:
-        assert time.monotonic() < end, "nothing is taken"
-        time.sleep(0.005)
 
 
 def unfinished(ledger):
