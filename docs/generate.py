@@ -134,6 +134,10 @@ def names() -> str:
         else:
             out += ["```text", f"{name}{signature(_constructor(thing), method=True)}", "```", ""]
         out += docstring(thing)
+        for method, function in vars(thing).items() if inspect.isclass(thing) else ():
+            if inspect.isfunction(function) and not method.startswith("_"):
+                out += ["", f"### {name}.{method}", ""]
+                out += ["```text", f"{method}{signature(function, method=True)}", "```", "", *docstring(function)]
     return "\n".join(out)
 
 

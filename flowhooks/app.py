@@ -110,6 +110,7 @@ class App:
             timeout=settings.ledger.timeout,
             stale_after=settings.ledger.stale_after,
             committed=self.metrics.committed,
+            joint=settings.runner.threads,
         )
         try:
             self._wire()

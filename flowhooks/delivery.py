@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from flowhooks.errors import TransactionError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from threading import Event as Flag
+
+    from sqlalchemy import Connection
 
     from flowhooks.event import Event
 
@@ -126,6 +131,26 @@ class Delivery:
     handler: str
     attempt: int
     _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
+    _block: Callable[[], AbstractContextManager[Connection]] | None = field(default=None, repr=False, compare=False)
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """A transaction on the ledger's own PostgreSQL, which commits what is written in it together with the outcome.
+
+        Used once, by `with`, in the handler's own thread. It stays open when its block is left, and commits when the
+        handler has returned: what was written and that the attempt has succeeded are durable together, or neither
+        is. An exception rolls back, whether it leaves the block or comes after it.
+
+        Returns:
+            A context manager that gives a SQLAlchemy `Connection`. It is for the block alone, and cannot commit or
+            roll back; `connection.begin_nested()` undoes parts.
+
+        Raises:
+            FlowhooksError: the ledger is not on PostgreSQL, this is not the current attempt (any more), or it is used
+                in another way. Raised by `with`, where it begins or ends; nothing was written.
+        """
+        if self._block is None:
+            raise TransactionError("delivery.transaction() is for the handler, while it runs as an attempt")
+        return self._block()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,8 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.cores import Room
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
-from flowhooks.errors import Reject, RetryAfter, Unavailable
-from flowhooks.ledger import Settlement
+from flowhooks.errors import Reject, RetryAfter, TransactionError, Unavailable
+from flowhooks.ledger import CommitUnanswered, Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
 from flowhooks.metrics import Metrics
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Queued
     from flowhooks.event import Event
     from flowhooks.handler import Handler
-    from flowhooks.ledger import Ledger
+    from flowhooks.ledger import Joint, Ledger
     from flowhooks.notices import Notices
     from flowhooks.plugins import Plugins
 
@@ -109,17 +110,22 @@ class Dispatch:
         claimed = claimed or self._ledger.claim(queued)
         if claimed is None:
             return
+        joint = self._ledger.joint(queued.delivery_id, claimed.attempt)
         delivery = Delivery(
-            id=queued.delivery_id, event_id=claimed.event.id, handler=handler.id, attempt=claimed.attempt
+            id=queued.delivery_id,
+            event_id=claimed.event.id,
+            handler=handler.id,
+            attempt=claimed.attempt,
+            _block=joint.block,
         )
         reached("attempt.marked")
         wide = self._room.enter(handler.id)
         started = time.perf_counter()
-        outcome = self._run(handler, claimed.event, delivery)
+        outcome = self._run(handler, claimed.event, delivery, joint)
         seconds = time.perf_counter() - started
         self._room.leave(handler.id, seconds, wide=wide)
         reached("attempt.ended")
-        self._finish(handler, claimed, delivery, outcome, seconds)
+        self._finish(handler, claimed, delivery, outcome, joint=joint, seconds=seconds)
 
     def _leave(self, queued: Queued, claimed: Claimed | None) -> None:
         """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""
@@ -140,19 +146,23 @@ class Dispatch:
             )
             self._record(settlement, lambda _settled: None)
 
-    def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
+    def _run(self, handler: Handler, event: Event, delivery: Delivery, joint: Joint) -> Outcome:
         if refused := self._plugins.refusal(handler, event):
             return Outcome(kind=OutcomeKind.REJECTED, error=refused, entered=False)
-        outcome = self._attempt(handler, event, delivery)
+        outcome = self._attempt(handler, event, delivery, joint)
+        return self._concealed(outcome)
+
+    def _concealed(self, outcome: Outcome) -> Outcome:
+        """An outcome without the plugins' secrets: before anything of it is cut or anybody is told."""
         if outcome.error or outcome.traceback:
-            # Here, before anything is cut or anybody is told.
             conceal = self._plugins.conceal
             return replace(outcome, error=conceal(outcome.error), traceback=conceal(outcome.traceback))
         return outcome
 
-    def _attempt(self, handler: Handler, event: Event, delivery: Delivery) -> Outcome:
+    def _attempt(self, handler: Handler, event: Event, delivery: Delivery, joint: Joint) -> Outcome:
         try:
             answer = self._plugins.run_handler(handler, event, delivery)
+            joint.over()
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
             return self._failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
         if isinstance(answer, Outcome):
@@ -179,10 +189,10 @@ class Dispatch:
             entered=entered,
         )
 
-    def _finish(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome, seconds: float) -> None:
+    def _settlement(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome) -> Settlement:
         now = self._clock.now()
         target, due_at = self._next(handler, claimed, outcome, now)
-        settlement = Settlement(
+        return Settlement(
             delivery.id,
             delivery.handler,
             delivery.attempt,
@@ -195,15 +205,29 @@ class Dispatch:
             now,
         )
 
-        def recorded(settled: bool | None) -> None:
-            if settled is None:
-                self._unrecorded.put((settlement, recorded))
-            elif settled:
-                self._count(claimed.event, settlement, seconds)
-                self._tell(claimed.event, delivery, outcome, settlement)
+    def _finish(
+        self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome, *, joint: Joint, seconds: float
+    ) -> None:
+        """Have it recorded how an attempt ended, with what its handler wrote in a transaction of its own."""
+        settlement = self._settlement(handler, claimed, delivery, outcome)
+        if joint.pending and outcome.succeeded:
+            try:
+                settled = self._commit(joint, settlement)
+            except TransactionError as error:
+                outcome = self._concealed(self._failure(error, entered=True))
+                settlement = self._settlement(handler, claimed, delivery, outcome)
             else:
-                log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
-
+                if settled is not None:
+                    self._recorded(
+                        settled,
+                        event=claimed.event,
+                        delivery=delivery,
+                        outcome=outcome,
+                        settlement=settlement,
+                        seconds=seconds,
+                    )
+                return
+        joint.close()
         if not outcome.succeeded:
             log.warning(
                 "attempt_failed",
@@ -212,10 +236,18 @@ class Dispatch:
                 event_id=delivery.event_id,
                 attempt=delivery.attempt,
                 outcome=outcome.kind.value,
-                state=target.value,
+                state=settlement.target.value,
                 error=settlement.error,
                 seconds=round(seconds, 6),
             )
+        recorded = partial(
+            self._recorded,
+            event=claimed.event,
+            delivery=delivery,
+            outcome=outcome,
+            settlement=settlement,
+            seconds=seconds,
+        )
         try:
             self._ledger.settle_soon(settlement, recorded)
         except Unavailable:
@@ -226,6 +258,62 @@ class Dispatch:
         ended = settlement.target is not State.WAITING
         total = (to_datetime(settlement.now) - event.received_at).total_seconds() if ended else None
         self._metrics.attempted(settlement.handler, settlement.outcome.value, seconds, total=total)
+
+    def _recorded(
+        self,
+        settled: bool | None,
+        *,
+        event: Event,
+        delivery: Delivery,
+        outcome: Outcome,
+        settlement: Settlement,
+        seconds: float,
+    ) -> None:
+        """What follows once an outcome is durable; where it could not be recorded, that is tried again."""
+        if settled is None:
+            again = partial(
+                self._recorded,
+                event=event,
+                delivery=delivery,
+                outcome=outcome,
+                settlement=settlement,
+                seconds=seconds,
+            )
+            self._unrecorded.put((settlement, again))
+        elif settled:
+            self._count(event, settlement, seconds)
+            self._tell(event, delivery, outcome, settlement)
+        else:
+            log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
+
+    def _commit(self, joint: Joint, settlement: Settlement) -> bool | None:
+        """Commit what a handler wrote together with its outcome.
+
+        Returns:
+            Whether that is so; False if the attempt was no longer the current one. None if the process ends before
+            the database has said: whoever recovers the delivery finds out.
+
+        Raises:
+            TransactionError: nothing was written.
+        """
+        try:
+            return joint.settle(settlement)
+        except CommitUnanswered as error:
+            unanswered = error
+        tries = 0
+        log.error("commit_unanswered", delivery=settlement.delivery_id, why=unanswered.why)
+        while True:
+            try:
+                came_through = unanswered.came_through()
+            except Unavailable:
+                tries += 1
+                if self._pause(RECORD_AGAIN[min(tries, len(RECORD_AGAIN)) - 1]):
+                    log.error("outcome_lost", delivery=settlement.delivery_id, attempt=settlement.attempt)  # noqa: TRY400 (said once, without a traceback)
+                    return None
+            else:
+                if came_through:
+                    return True
+                raise TransactionError(f"the connection broke before the commit: {unanswered.why}") from unanswered
 
     def _tell(self, event: Event, delivery: Delivery, outcome: Outcome, settlement: Settlement) -> None:
         self._told(

@@ -4,6 +4,7 @@ FlowhooksError
 ├── SettingsError        the settings, a command's options, or the files they name
 ├── PluginError          a plugin that cannot be used: it is quarantined
 ├── HandlerError         a handler declared so that it could never run
+├── TransactionError     a handler's transaction that cannot be had or committed
 ├── LedgerError          the durable record
 │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
 │   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
@@ -46,6 +47,10 @@ class PluginError(FlowhooksError):
 
 class HandlerError(FlowhooksError):
     """A handler is declared so that it could never run as meant; raised by `@handler` itself."""
+
+
+class TransactionError(FlowhooksError):
+    """`delivery.transaction()` was used as it cannot be, or could not commit: the attempt fails, and wrote nothing."""
 
 
 class LedgerError(FlowhooksError):

@@ -17,6 +17,7 @@ from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.ledger import dialects, known, liveness, migrating, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books
+from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
 from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.reader import Reader, naming
 from flowhooks.ledger.rerouting import Rerouted, reroute
@@ -32,7 +33,19 @@ if TYPE_CHECKING:
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.reading import Standing
 
-__all__ = ["Accepted", "Books", "Claimed", "Ledger", "NewEvent", "Reader", "Settlement", "Transaction", "upgrade"]
+__all__ = [
+    "Accepted",
+    "Books",
+    "Claimed",
+    "CommitUnanswered",
+    "Joint",
+    "Ledger",
+    "NewEvent",
+    "Reader",
+    "Settlement",
+    "Transaction",
+    "upgrade",
+]
 
 T = TypeVar("T")
 
@@ -50,6 +63,7 @@ class Ledger(Reader):
         timeout: seconds that a piece of work may take until it is durable.
         stale_after: seconds without a sign of life after which the others take a process for dead.
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
+        joint: how many handlers may have a transaction of their own open at once.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
@@ -73,6 +87,7 @@ class Ledger(Reader):
         timeout: float = 5.0,
         stale_after: float = 30.0,
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
+        joint: int = 8,
     ) -> None:
         self._stale_after = stale_after
         self.beat_every = stale_after / liveness.BEATS
@@ -93,6 +108,7 @@ class Ledger(Reader):
         self._runner = runner
         self._accepting = Accepting(runner=runner, process=self.process)
         self._settling = Settling(runner=runner)
+        self._joints = Joints(url, settling=self._settling, most=joint)
         self._writer = Writer(self._writing, limit=queue, committed=committed)
         self._writer.start()
         try:
@@ -120,6 +136,7 @@ class Ledger(Reader):
                 run, lambda transaction: liveness.sign_off(transaction, self.process, self._clock.now())
             )
         self._writer.close()
+        self._joints.close()
         super().close()
         self._writing.dispose()
 
@@ -197,6 +214,10 @@ class Ledger(Reader):
             Unavailable: it was not taken.
         """
         self._writer.submit(self._settling, settlement, lambda ticket: then(ticket.peek()))
+
+    def joint(self, delivery_id: str, attempt: int) -> Joint:
+        """The transaction that the handler of an attempt may open; for the thread that runs it."""
+        return self._joints.of(delivery_id, attempt)
 
     def requeue(
         self,

@@ -65,28 +65,32 @@ _NOTICES_A_DEAD_LINE: Final = {
 """Seconds, and milliseconds: who only listens would not notice for hours that a machine between has gone."""
 
 
-def open_engine(url: str, *, writing: bool) -> Engine:
+def open_engine(url: str, *, writing: bool, most: int = 1) -> Engine:
     """An engine for the ledger's database.
 
     Args:
         url: `sqlite:///…` or `postgresql://…`.
-        writing: one connection whose transactions write at once and are durable when they have committed
+        writing: connections whose transactions write at once and are durable when they have committed
             (`synchronous=FULL`, `synchronous_commit=on`: a power cut loses nothing that was acknowledged); else
             several that can only read, each of whose transactions sees one moment.
+        most: how many that write there may be at once; default one.
 
     Returns:
         The engine. Nothing is opened yet.
     """
     parsed = make_url(url)
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
-    pool |= {"pool_size": 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    pool |= {"pool_size": most, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
     if parsed.get_backend_name() == _POSTGRESQL:
         return _open_postgresql(parsed, pool, writing=writing)
     return _open_sqlite(url, pool, writing=writing)
 
 
 def _open_postgresql(url: URL, pool: dict[str, Any], *, writing: bool) -> Engine:
-    options = "-c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8"
+    # Ours last, so that they count; before them what the URL asks for, such as a schema.
+    asked = url.query.get("options", ())
+    options = " ".join([asked] if isinstance(asked, str) else asked)
+    options += " -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8"
     if writing:
         # Whoever waits for a row that another process holds gives up in time to be answered 503.
         options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)} -c idle_in_transaction_session_timeout=60s"
@@ -101,6 +105,7 @@ def _open_postgresql(url: URL, pool: dict[str, Any], *, writing: bool) -> Engine
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
         pool_pre_ping=not writing,
+        hide_parameters=True,  # in what a handler raises, too, which the engine reads
         connect_args={"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
         **pool,
     )

@@ -35,6 +35,7 @@ def exactly_once(
     forget: Callable[[], object] | None = None,
     lines: int = 20,
     duplicates: int = 8,
+    database: str = "",
 ) -> Report:
     """Try whether a handler does its business work exactly once, whatever happens.
 
@@ -68,6 +69,7 @@ def exactly_once(
         lines: at how many lines it is killed, and at how many an exception is raised, at the most; if more are run,
             they are chosen evenly.
         duplicates: how many call-backs come at the same moment; at least 2.
+        database: a PostgreSQL for the ledger, as for `AppUnderTest`.
 
     Returns:
         What came of each try; only of the first run, in which nothing happens, if that does not do the work once.
@@ -90,6 +92,7 @@ def exactly_once(
             names=plugins | {Fates.NAME: fates},
             settings={next(iter(plugins)): settings} if settings else {},
             sources=[source] if source else [],
+            database=database,
         ) as app:
             trial = Trial(app, fates, done=done, make=make, kind=kind, forget=lambda: _forget(memory, forget))
             report = trial.report(handler, lines=lines, duplicates=duplicates)

@@ -20,6 +20,7 @@ from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import LedgerSettings, Settings, Source
 from flowhooks.testing import naming, words
 from flowhooks.testing.clock import HandClock
+from flowhooks.testing.own_schema import OwnSchema
 from flowhooks.testing.posting import post
 from flowhooks.testing.seen import Answer, DeliverySeen, seen
 from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS, PATIENCE, check_books, settle, wait_until_idle
@@ -51,6 +52,8 @@ class AppUnderTest:
         clock: default a new one.
         folder: where the ledger lies; default a temporary folder, which `close` removes.
         sources: names of engines, each of which gets a credential; the first one calls unless `post` says.
+        database: a PostgreSQL, as an URL, for handlers that use `delivery.transaction()`: the ledger then lies there,
+            in a schema of its own, which `close` removes. Default: a SQLite file in `folder`.
 
     Attributes:
         clock: the clock.
@@ -68,18 +71,20 @@ class AppUnderTest:
         clock: HandClock | None = None,
         folder: Path | None = None,
         sources: Sequence[str] = (),
+        database: str = "",
     ) -> None:
         self._objects = naming.named(plugins, names)
         for name in settings:
             if name not in self._objects:
                 raise SettingsError(f"settings: no plugin is called {name!r}; there are {', '.join(self._objects)}")
+        self._schema = OwnSchema(database) if database else None
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
         self.clock = clock or HandClock()
         tokens = {name: new_token() for name in sources}
         self._tokens = {name: token for name, (token, _) in tokens.items()}
         self._settings = Settings(
-            database=str(self.folder / "flowhooks.db"),
+            database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
             plugins_allow=tuple(self._objects) or ("none",),
             plugins={name: dict(section) for name, section in settings.items()},
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
@@ -347,6 +352,8 @@ class AppUnderTest:
         self._clean_up()
 
     def _clean_up(self) -> None:
+        if self._schema is not None:
+            self._schema.drop()
         if self._temporary is not None:
             self._temporary.cleanup()
 

@@ -49,6 +49,10 @@ NOT_RUN = {
     ("docs/how-to/use-postgresql.md", "flowhooks worker"): "run by `test_workers.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks db copy"): "run both ways by `test_moving_house.py`",
     ("docs/how-to/use-postgresql.md", "flowhooks serve"): "run by the tests of servers that share a database",
+    (
+        "docs/how-to/test-a-plugin.md",
+        "import os\n\nimport acme_booking",
+    ): "it needs a PostgreSQL, and tables in it; `tests/testing/test_own_schema.py` does the same",
     ("docs/how-to/install-and-run.md", "python3 -m venv /opt"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "/opt/flowhooks/bin/pip"): "it would install into this machine",
     ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",

@@ -1,0 +1,160 @@
+"""Handlers that write into the ledger's own PostgreSQL, killed and stopped at every moment: each row is there once."""
+
+from __future__ import annotations
+
+import signal
+
+import psycopg
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from sqlalchemy import text
+from flowhooks import Retry, handler, hookimpl
+
+FOLDER = pathlib.Path(os.environ["JOURNAL"]).parent
+
+def moment(name, event, delivery):
+    """Say that this moment has come; wait as long as its gate is shut."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print(name, event.flow_instance_id, delivery.attempt, os.getpid(), file=journal, flush=True)
+    while (FOLDER / f"shut-{name}").exists():
+        time.sleep(0.01)
+
+@handler(process_key="contract", retry=Retry(attempts=5, delays=[0.05], jitter=0))
+def archive(event, delivery):
+    """Write a row for the event; no constraint would keep a second one away."""
+    moment("before", event, delivery)
+    with delivery.transaction() as connection:
+        values = {"flow": event.flow_instance_id, "attempt": delivery.attempt}
+        connection.execute(text("INSERT INTO contracts VALUES (:flow, :attempt)"), values)
+        moment("within", event, delivery)
+    moment("after", event, delivery)
+
+@handler(process_key="once")
+def no_retry(event, delivery):
+    """The same without `retry=`."""
+    archive.function(event, delivery)
+
+@hookimpl
+def handlers():
+    return [archive, no_retry]
+'''
+ASYNC = {"Prefer": "respond-async"}
+BODY = {"processDefinitionKey": "contract"}
+
+
+@pytest.fixture(params=["embedded", "procrastinate"])
+def shared(request, make_site, postgresql_url):
+    """A site whose processes share a ledger on PostgreSQL, with a table of the business's own beside it."""
+    site = make_site()
+    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
+    made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+    assert made.returncode == 0, made.stderr
+    site.database = site.url = postgresql_url
+    site.plugin("p", PLUGIN)
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        if request.param == "procrastinate":
+            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
+        connection.execute("DROP TABLE IF EXISTS contracts")
+        connection.execute("CREATE TABLE contracts (flow text, attempt int)")
+        yield site
+        connection.execute("DROP TABLE contracts")
+
+
+def rows(site):
+    """What the business has."""
+    with psycopg.connect(site.url) as connection:
+        return connection.execute("SELECT flow, attempt FROM contracts ORDER BY flow").fetchall()
+
+
+def moments(site):
+    """(moment, instance, attempt, process) of each that has come."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
+
+
+def shut(site, moment):
+    """Have handlers wait at a moment; opened by removing what is returned."""
+    gate = site.folder / f"shut-{moment}"
+    gate.touch()
+    return gate
+
+
+def worker(site):
+    """A worker with the plugin."""
+    return site.start_worker("--plugins-dir", site.plugins, **site.settings)
+
+
+def state(event_id):
+    """A function of the ledger that gives the state of the event's delivery."""
+    return lambda ledger: ledger.standings(event_id)[0].state
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "after"])
+def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
+    """What a killed attempt wrote is gone with it, and the next one writes it."""
+    server = shared.start("--no-worker", **shared.settings)
+    victim = worker(shared)
+    gate = shut(shared, moment)
+    event_id = server.post("i", BODY, **ASYNC).event_id
+    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == moment])
+    assert rows(shared) == []
+    victim.kill()
+    gate.unlink()
+    heir = worker(shared)
+    shared.until(lambda ledger: state(event_id)(ledger) == "succeeded")
+    assert rows(shared) == [("i", 2)]
+    for process in (server, heir):
+        process.stop()
+    shared.balance()
+
+
+def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(shared):
+    """Nobody can know what else the handler did; who knows that it did nothing else says so by `retry=`."""
+    server = shared.start("--no-worker", **shared.settings)
+    victim = worker(shared)
+    shut(shared, "after")
+    event_id = server.post("i", {"processDefinitionKey": "once"}, **ASYNC).event_id
+    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == "after"])
+    victim.kill()
+    shared.until(lambda ledger: state(event_id)(ledger) == "unknown")
+    assert rows(shared) == []
+    server.stop()
+    shared.balance()
+
+
+@pytest.mark.parametrize("moment", ["within", "after"])
+def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
+    """SIGSTOP in the middle, SIGCONT when its successor has succeeded: only the successor's row is there."""
+    server = shared.start("--no-worker", **shared.settings)
+    sleeper = worker(shared)
+    gate = shut(shared, moment)
+    event_id = server.post("i", BODY, **ASYNC).event_id
+    shared.until(lambda _ledger: [one for one in moments(shared) if one[0] == moment])
+    sleeper.signal(signal.SIGSTOP)
+    gate.unlink()
+    heir = worker(shared)
+    shared.until(lambda ledger: state(event_id)(ledger) == "succeeded")
+    assert rows(shared) == [("i", 2)]
+    sleeper.signal(signal.SIGCONT)
+    sleeper.until_logged("stale_attempt", attempt=1)
+    assert rows(shared) == [("i", 2)]
+    for process in (server, sleeper, heir):
+        process.stop()
+    shared.balance()
+
+
+def test_many_are_all_there_once_while_workers_die(shared):
+    """Two of four workers are killed while a hundred are under way."""
+    server = shared.start("--no-worker", **shared.settings)
+    workers = [worker(shared) for _ in range(3)]
+    events = [server.post(f"i{number:03}", BODY, **ASYNC).event_id for number in range(100)]
+    for victim in workers[:2]:
+        shared.until(lambda _ledger, pid=victim.process.pid: [one for one in moments(shared) if one[3] == pid])
+        victim.kill()
+    shared.until(lambda ledger: all(state(one)(ledger) == "succeeded" for one in events), within=60)
+    assert [flow for flow, _ in rows(shared)] == [f"i{number:03}" for number in range(100)]
+    for process in (server, workers[2]):
+        process.stop()
+    shared.balance()

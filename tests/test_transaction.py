@@ -1,0 +1,438 @@
+"""`delivery.transaction()`: what a handler writes and the outcome of its attempt are there together, or neither is."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, ResourceClosedError
+
+from flowhooks import Delivery, FlowhooksError, Reject, Retry, State, hookimpl
+from flowhooks.clock import SECOND
+from flowhooks.errors import TransactionError
+
+AGAIN = Retry(attempts=5, delays=[1], jitter=0)
+INSERT = text("INSERT INTO contracts (key, attempt) VALUES (:key, :attempt)")
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+def contracts(house):
+    """The business's own table, and a function that reads what is in it."""
+    with psycopg.connect(house.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS contracts")
+        connection.execute(
+            "CREATE TABLE contracts (key text NOT NULL, attempt int NOT NULL, CONSTRAINT once UNIQUE (key)"
+            " DEFERRABLE INITIALLY IMMEDIATE)"
+        )
+
+        def rows():
+            return connection.execute("SELECT key, attempt FROM contracts ORDER BY key").fetchall()
+
+        yield rows
+        connection.execute("DROP TABLE contracts")
+
+
+def writes(connection, event, delivery):
+    """Write the row of an event."""
+    connection.execute(INSERT, {"key": event.flow_instance_id, "attempt": delivery.attempt})
+
+
+def archive(event, delivery):
+    """Write the row of an event in the delivery's transaction, and say so."""
+    with delivery.transaction() as connection:
+        writes(connection, event, delivery)
+    return {"archived": event.flow_instance_id}
+
+
+def test_rows_and_outcome_are_committed_together(house, listens, contracts):
+    """Once the answer says that it is done, the row is there, and the result is kept."""
+    flow = house.open(listens(archive))
+    answer = flow.take("i")
+    assert answer.status == "done"
+    assert contracts() == [("i", 1)]
+    (attempt,) = flow.app.ledger.attempts(flow.only(answer.event_id).delivery_id)
+    assert (attempt.outcome, attempt.result) == ("succeeded", '{"archived": "i"}')
+
+
+def test_nothing_is_there_before_the_handler_has_returned(house, listens, contracts, eventually):
+    """What comes after the block is part of the attempt: until it is over, nobody sees row or outcome."""
+    left, go_on = threading.Event(), threading.Event()
+
+    def slow(event, delivery):
+        archive(event, delivery)
+        left.set()
+        go_on.wait(20)
+
+    flow = house.open(listens(slow))
+    event_id = flow.take("i", wait=0).event_id
+    assert left.wait(20)
+    assert contracts() == []
+    assert flow.only(event_id).state is State.RUNNING
+    go_on.set()
+    flow.settled(event_id, State.SUCCEEDED)
+    assert contracts() == [("i", 1)]
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, contracts, within):
+    """The attempt fails as usual, and the next one writes what is to be written."""
+
+    def fails_once(event, delivery):
+        with delivery.transaction() as connection:
+            writes(connection, event, delivery)
+            if within and delivery.attempt == 1:
+                raise OSError("no paper")
+        if delivery.attempt == 1:
+            raise OSError("no paper")
+
+    flow = house.open(listens(fails_once, retry=AGAIN))
+    event_id = flow.take("i").event_id
+    standing = flow.settled(event_id, State.WAITING)
+    assert (standing.error, contracts()) == ("OSError: no paper", [])
+    flow.advance(1)
+    flow.settled(event_id, State.SUCCEEDED)
+    assert contracts() == [("i", 2)]
+
+
+def test_reject_after_the_block_rolls_back(house, listens, contracts):
+    """A delivery that is dead has written nothing."""
+
+    def refuses(event, delivery):
+        archive(event, delivery)
+        raise Reject("not ours")
+
+    flow = house.open(listens(refuses))
+    assert flow.only(flow.take("i").event_id).state is State.DEAD
+    assert contracts() == []
+
+
+def test_a_wrapper_that_fails_rolls_back(house, listens, make_plugin, contracts):
+    """The transaction is committed after all plugins' wrappers have had their say."""
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler, event, delivery):
+        yield
+        raise OSError("no trace")
+
+    flow = house.open(plugins={"p": make_plugin(listens(archive)), "w": make_plugin(run_handler=run_handler)})
+    assert flow.only(flow.take("i").event_id).state is State.DEAD
+    assert contracts() == []
+
+
+def test_one_that_was_given_up_is_told_so_and_writes_nothing(house, listens, contracts, logged, eventually):
+    """The delivery has gone on without it: its block ends with an error, and its rows are not there."""
+    seen = []
+
+    def taken_for_dead(event, delivery):
+        try:
+            with delivery.transaction() as connection:
+                writes(connection, event, delivery)
+                flow.sql("UPDATE deliveries SET attempt = 2 WHERE id = ?", delivery.id)
+        except FlowhooksError as error:
+            seen.append(str(error))
+            raise
+        finally:
+            flow.sql("UPDATE deliveries SET attempt = 1 WHERE id = ?", delivery.id)
+
+    flow = house.open(listens(taken_for_dead))
+    assert flow.only(flow.take("i").event_id).state is State.DEAD
+    assert "no longer the current one" in seen[0]
+    assert contracts() == []
+
+
+def test_one_that_is_given_up_after_its_block_writes_nothing(house, listens, contracts, logged, eventually):
+    """What counts is that the attempt is the current one when it commits."""
+
+    def taken_for_dead(event, delivery):
+        archive(event, delivery)
+        flow.sql("UPDATE deliveries SET attempt = 2 WHERE id = ?", delivery.id)
+
+    flow = house.open(listens(taken_for_dead))
+    event_id = flow.take("i", wait=0).event_id
+    eventually(lambda: [entry for entry in logged if entry["event"] == "stale_attempt"])
+    assert contracts() == []
+    assert flow.only(event_id).state is State.RUNNING
+    flow.sql("UPDATE deliveries SET attempt = 1, state = 'dead' WHERE event_id = ?", event_id)
+    flow.sql("UPDATE attempts SET outcome = 'lost', finished_at = 1")
+
+
+def one_statement(statement):
+    """A block that executes a statement."""
+    return lambda connection: connection.exec_driver_sql(statement)
+
+
+def swallowing(connection):
+    """A block that passes over a statement that has failed."""
+    with suppress(IntegrityError):
+        connection.execute(INSERT, {"key": None, "attempt": 1})
+
+
+def by_the_driver(connection):
+    """A block that goes round SQLAlchemy."""
+    connection.connection.driver_connection.commit()
+    connection.execute(text("SELECT 1"))
+
+
+def from_another_thread(connection):
+    """A block whose connection is used by another thread."""
+    errors = []
+
+    def other():
+        try:
+            connection.execute(text("SELECT 1"))
+        except FlowhooksError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    raise errors[0]
+
+
+ENDS = {
+    "commit": lambda connection: connection.commit(),
+    "rollback": lambda connection: connection.rollback(),
+    "close": lambda connection: connection.close(),
+    "COMMIT": one_statement("COMMIT"),
+    "a comment": one_statement(" -- now\n/* or never */ rollback"),
+    "END": one_statement("end work"),
+    "two-phase": one_statement("PREPARE TRANSACTION 'x'"),
+    "the driver's": by_the_driver,
+    "a failure": swallowing,
+    "a lost connection": lambda connection: connection.invalidate(),
+    "another thread": from_another_thread,
+}
+
+
+@pytest.mark.parametrize("caught", [False, True])
+@pytest.mark.parametrize("how", ENDS)
+def test_the_block_cannot_end_its_transaction(house, listens, contracts, how, caught):
+    """Whatever ends it, by a call or in SQL, fails the attempt, also where the handler catches the error."""
+    if how == "another thread" and caught:
+        pytest.skip("caught, it has done nothing")
+
+    def ends(event, delivery):
+        with delivery.transaction() as connection:
+            if how != "the driver's":
+                writes(connection, event, delivery)
+            with suppress(*[FlowhooksError] * caught):
+                ENDS[how](connection)
+
+    flow = house.open(listens(ends))
+    standing = flow.only(flow.take("i").event_id)
+    assert standing.state is State.DEAD
+    assert standing.error.startswith("TransactionError: ")
+    assert contracts() == []
+    assert flow.take("j", key="other").status == "parked"
+
+
+def test_parts_may_be_undone(house, listens, contracts):
+    """A savepoint is the handler's own, and a statement that fails within it spoils nothing."""
+
+    def tries(event, delivery):
+        with delivery.transaction() as connection:
+            writes(connection, event, delivery)
+            with suppress(IntegrityError), connection.begin_nested():
+                writes(connection, event, delivery)
+
+    flow = house.open(listens(tries))
+    assert flow.take("i").status == "done"
+    assert contracts() == [("i", 1)]
+
+
+def test_constraints_that_were_put_off_are_checked_at_the_end_of_the_block(house, listens, contracts):
+    """They fail the attempt rather than the commit."""
+
+    def twice(event, delivery):
+        with delivery.transaction() as connection:
+            connection.execute(text("SET CONSTRAINTS once DEFERRED"))
+            writes(connection, event, delivery)
+            writes(connection, event, delivery)
+
+    flow = house.open(listens(twice))
+    standing = flow.only(flow.take("i").event_id)
+    assert 'violates unique constraint "once"' in standing.error
+    assert contracts() == []
+
+
+def test_what_a_block_sets_is_gone_for_the_next(house, listens, contracts):
+    """Schema, role and settings are the ledger's own when it settles, and for the next attempt."""
+    seen = []
+
+    def sets(event, delivery):
+        with delivery.transaction() as connection:
+            shown = [connection.execute(text(f"SHOW {one}")).scalar() for one in ("search_path", "lock_timeout")]
+            seen.append((connection.connection.driver_connection.info.backend_pid, *shown))
+            connection.execute(text("SET search_path = pg_catalog"))
+            connection.execute(text("SET lock_timeout = '1h'"))
+            connection.execute(text("CREATE TEMP TABLE remembered (id text)"))
+            connection.execute(text("SELECT pg_advisory_lock(7)"))
+
+    flow = house.open(listens(sets), runner={"threads": 1})
+    assert [flow.take(f"i{number}").status for number in range(3)] == ["done"] * 3
+    assert len(set(seen)) == 1
+    assert seen[0][1:] == ('"$user", public', "5s")
+    assert flow.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7") == [(0,)]
+
+
+def test_it_can_be_used_once(house, listens, contracts):
+    """A second block is refused, and the first one's rows go with it."""
+
+    def twice(event, delivery):
+        archive(event, delivery)
+        with delivery.transaction():
+            pass
+
+    flow = house.open(listens(twice))
+    standing = flow.only(flow.take("i").event_id)
+    assert "used a second time" in standing.error
+    assert contracts() == []
+
+
+def test_it_must_be_left(house, listens, contracts):
+    """A handler that returns from within, without `with`, has written nothing, and is told."""
+    kept = []
+
+    def opens(event, delivery):
+        kept.append(delivery.transaction())
+        writes(kept[0].__enter__(), event, delivery)
+
+    flow = house.open(listens(opens))
+    standing = flow.only(flow.take("i").event_id)
+    assert "without leaving it" in standing.error
+    assert contracts() == []
+
+
+def test_outside_of_a_run_it_is_refused(house, listens, contracts, eventually):
+    """After the handler has returned, in another thread, and in a delivery that nobody runs."""
+    kept = []
+
+    def keeps(event, delivery):
+        with delivery.transaction() as connection:
+            kept.append((delivery, connection))
+
+    flow = house.open(listens(keeps))
+    assert flow.take("i").status == "done"
+    (delivery, connection) = kept[0]
+    with pytest.raises(TransactionError, match="this attempt has ended"), delivery.transaction():
+        pass
+    with pytest.raises(ResourceClosedError):
+        connection.execute(text("SELECT 1"))
+    with pytest.raises(TransactionError, match="while it runs"):
+        Delivery(id="1", event_id="1", handler="p:h", attempt=1).transaction()
+
+    def elsewhere(event, delivery):
+        with pytest.raises(TransactionError, match="for the thread"):
+            together(delivery)
+
+    def together(delivery):
+        errors = []
+
+        def other():
+            try:
+                with delivery.transaction():
+                    pass
+            except FlowhooksError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        raise errors[0]
+
+    other = house.open(listens(elsewhere, process_key="elsewhere"))
+    assert other.take("j", key="elsewhere").status == "done"
+
+
+def test_as_many_as_there_are_threads(house, listens, contracts):
+    """Each thread of the runner can have one open, beside the writer's connection."""
+    inside = threading.Barrier(3)
+
+    def meets(event, delivery):
+        with delivery.transaction() as connection:
+            writes(connection, event, delivery)
+            inside.wait(20)
+
+    flow = house.open(listens(meets), runner={"threads": 6})
+    events = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
+    for event_id in events:
+        flow.settled(event_id, State.SUCCEEDED)
+    assert len(contracts()) == 3
+
+
+def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, contracts):
+    """PostgreSQL may have been started anew since the last attempt."""
+    flow = house.open(listens(archive))
+    assert flow.take("i").status == "done"
+    flow.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flowhooks'"
+        " AND query LIKE '%%UNLISTEN%%'"
+    )
+    assert flow.take("j").status == "done"
+    assert len(contracts()) == 2
+
+
+@pytest.mark.parametrize("came_through", [True, False])
+def test_a_commit_without_an_answer_is_looked_up(house, listens, contracts, *, logged, monkeypatch, came_through):
+    """The ledger says what became of it: neither run twice, nor failed though it is done."""
+    from sqlalchemy.engine.default import DefaultDialect
+
+    commit = DefaultDialect.do_commit
+    broken = []
+
+    def breaks(dialect, connection):
+        if threading.current_thread().name.startswith("runner") and not broken:
+            broken.append(True)
+            if came_through:
+                commit(dialect, connection)
+            connection.driver_connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+        commit(dialect, connection)
+
+    monkeypatch.setattr(DefaultDialect, "do_commit", breaks)
+    flow = house.open(listens(archive, retry=AGAIN))
+    event_id = flow.take("i").event_id
+    standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING)
+    assert [entry["event"] for entry in logged].count("commit_unanswered") == 1
+    assert contracts() == [("i", 1)] * came_through
+    if not came_through:
+        assert "broke before the commit" in standing.error
+        flow.advance(1)
+        flow.settled(event_id, State.SUCCEEDED)
+        assert contracts() == [("i", 2)]
+
+
+def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, contracts, eventually):
+    """The outcome travels like any other: to the process that accepted, and to `delivery_settled`."""
+    told = []
+    waits = house.open()
+    runs = house.open(
+        plugins={
+            "p": make_plugin(
+                listens(archive),
+                delivery_settled=lambda delivery, outcome, state: told.append((delivery.attempt, outcome.kind, state)),
+            )
+        }
+    )
+    eventually(lambda: waits.app.router.all())  # noqa: PLW0108 (another router takes its place)
+    assert waits.take("i").status == "done"
+    assert eventually(lambda: told) == [(1, "succeeded", State.SUCCEEDED)]
+    assert runs.only(runs.events()[0]).finished_at <= runs.clock.now() + SECOND
+
+
+@pytest.mark.sqlite
+class TestOnSqlite:
+    """Where the ledger is a file."""
+
+    def test_it_is_refused_and_says_what_to_do(self, house, listens):
+        """The attempt fails with the reason, whatever its `retry=` says of the next one."""
+        flow = house.open(listens(archive))
+        standing = flow.only(flow.take("i").event_id)
+        assert standing.state is State.DEAD
+        assert "needs the ledger on PostgreSQL" in standing.error
+        assert "flowhooks db copy" in standing.error
