@@ -405,7 +405,8 @@ class Dispatch:
         if handler.probe is None or (found := self._ledger.delivery(queued.delivery_id)) is None:
             return
         event, standing = found
-        if standing.state is not State.UNKNOWN:
+        # What was read before the last answer was recorded may be offered after it: it is not asked again so soon.
+        if standing.state is not State.UNKNOWN or standing.due_at is None or standing.due_at > self._clock.now():
             return
         delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
         try:

@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, hookimpl
 from flowhooks.clock import SECOND
+from flowhooks.delivery import Queued
 from flowhooks.dispatch import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
 from flowhooks.errors import Unavailable
 from flowhooks.operations.resolve import Verdict, resolve
@@ -544,6 +545,22 @@ def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logg
     assert flow.only(event_id).state is State.UNKNOWN
     assert asked == [1]
     assert [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"]
+
+
+def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, listens, eventually):
+    """A runner may still hold what it read before the probe said that it cannot tell: that is not asked again."""
+    asked = []
+
+    def probe(event, delivery):
+        asked.append(1)
+
+    listener = listens(lambda event: None, name="h", probe=probe)
+    event_id = lost(house, listener)
+    flow = house.open(listener)
+    eventually(lambda: (flow.only(event_id).due_at or 0) > house.clock.now())
+    standing = flow.only(event_id)
+    flow.app.dispatch.execute(Queued(standing.delivery_id, standing.handler, standing.attempt, probe=True))
+    assert asked == [1]
 
 
 def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, listens, eventually):
