@@ -9,7 +9,10 @@ import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECOND: Final = 1_000_000
 """Microseconds in a second: all of the ledger's times are whole microseconds since 1970, UTC."""
@@ -20,12 +23,32 @@ _VARIANT: Final = 0x8000_0000_0000_0000
 _BELOW_VARIANT: Final = 0x3FFF_FFFF_FFFF_FFFF
 
 
+MAY_DIFFER: Final = SECOND
+"""By how much two machines' clocks may differ and yet be taken for right: those that are kept by NTP differ by less."""
+
+
 class Clock:
-    """The real one."""
+    """The real one: this machine's, or where that is wrong, one that is told from outside."""
+
+    def __init__(self) -> None:
+        self._off = 0
 
     def now(self) -> int:
         """Microseconds since 1970, UTC."""
-        return time.time_ns() // 1000
+        return time.time_ns() // 1000 + self._off
+
+    def follow(self, told: Callable[[], int]) -> int:
+        """Go by another clock from now on, unless this machine's says much the same.
+
+        Args:
+            told: asks the other clock; in microseconds since 1970.
+
+        Returns:
+            By how much this machine's clock is off, in microseconds; 0 if it is right.
+        """
+        before, other, after = time.time_ns() // 1000, told(), time.time_ns() // 1000
+        self._off = 0 if before - MAY_DIFFER <= other <= after + MAY_DIFFER else other - after
+        return self._off
 
     def chance(self) -> float:
         """A random number from 0 up to 1."""

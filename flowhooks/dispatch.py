@@ -396,8 +396,7 @@ class Dispatch:
                     log.error("outcome_lost", delivery=settlement.delivery_id, attempt=settlement.attempt)  # noqa: TRY400 (as above)
                     return
             else:
-                # After a try whose answer was lost, False means that it had been recorded then.
-                recorded(settled or tries > 0)
+                recorded(settled)
                 return
 
     def _probe(self, handler: Handler, queued: Queued) -> None:

@@ -89,6 +89,9 @@ class Neighbours:
                 self.look()
             except FlowhooksError as error:
                 log.warning("cannot_give_sign_of_life", why=str(error))
+            except Exception:
+                # A fault of ours must not end this: the others would take this process for dead, and it them for alive.
+                log.exception("cannot_give_sign_of_life")
 
     @staticmethod
     def _see(recovered: dict[object, int]) -> None:

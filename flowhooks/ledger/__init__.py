@@ -6,11 +6,13 @@ import os
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
@@ -26,6 +28,8 @@ from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+
+    from sqlalchemy import Connection
 
     from flowhooks.clock import Clock
     from flowhooks.delivery import Runner
@@ -91,23 +95,26 @@ class Ledger(Reader):
     ) -> None:
         self._stale_after = stale_after
         self.beat_every = stale_after / liveness.BEATS
-        self.process = clock.new_id()
         self._clock = clock
+        self._clock_off = 0
         self.timeout = timeout
-        self._writing = dialects.open_engine(url, writing=True)
+        self._writing = dialects.open_engine(url, writing=True, answers_within=dialects.ANSWERS_WITHIN)
         try:
             with naming(url):
                 self.upgraded_from = self._brought_up(url)
-            super().__init__(url)
+            super().__init__(url, answers_within=dialects.ANSWERS_WITHIN)
         except LedgerUnusable:
             self._writing.dispose()
             raise
         self._url = url
         self.shared = dialects.is_shared(url)
-        self._beaten = time.monotonic()
+        self.process = clock.new_id()
+        self._beaten = self._in_touch_since = time.monotonic()
         self._runner = runner
-        self._accepting = Accepting(runner=runner, process=self.process)
-        self._settling = Settling(runner=runner)
+        self._hands = running.Hands()
+        self._accepting = Accepting(runner=runner, process=self.process, hands=self._hands)
+        self._claiming = partial(running.claim, hands=self._hands)
+        self._settling = Settling(runner=runner, hands=self._hands)
         self._joints = Joints(url, settling=self._settling, most=joint)
         self._writer = Writer(self._writing, limit=queue, committed=committed)
         self._writer.start()
@@ -123,11 +130,22 @@ class Ledger(Reader):
             return migrating.upgrade(self._writing)[0]
         with self._writing.connect() as connection:
             migrating.check(connection)
+            self._set_clock(connection)
         return migrating.HEAD
+
+    def _set_clock(self, connection: Connection) -> None:
+        """Go by the database's clock where this machine's is wrong: others go by what is written with its times."""
+        off = self._clock.follow(lambda: dialects.time_of(connection))
+        if off and not self._clock_off:
+            why = "the database's time is used instead; set this machine's clock"
+            log.warning("clock_off", seconds=round(off / SECOND, 3), next=why)
+        elif self._clock_off and not off:
+            log.info("clock_right", seconds=0)
+        self._clock_off = off
 
     def _signed_on(self, transaction: Transaction) -> None:
         liveness.sign_on(transaction, self.process, host=socket.gethostname(), pid=os.getpid(), now=self._clock.now())
-        self._beaten = time.monotonic()
+        self._beaten = self._in_touch_since = time.monotonic()
 
     def close(self) -> None:
         """Commit what was submitted, sign off, let go of the database."""
@@ -178,6 +196,9 @@ class Ledger(Reader):
         Raises:
             Unavailable: it was not taken; calling again is safe.
         """
+        if self._writer.waits > self.timeout:
+            # Whoever waits in vain with others costs a thread, and none is left for who could be told at once.
+            raise Unavailable("ledger_slow")
         self._show_life()
         told = None if then is None else lambda ticket: then(ticket.peek())
         ticket = self._writer.submit(self._accepting, new, told)
@@ -191,7 +212,7 @@ class Ledger(Reader):
         """
         self._show_life()
         # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
-        ticket = self._writer.submit(running.claim, Claim(queued, self.process, self._clock.now()))
+        ticket = self._writer.submit(self._claiming, Claim(queued, self.process, self._clock.now()))
         return self._result(ticket, certain=True)
 
     def settle(self, settlement: Settlement) -> bool:
@@ -282,8 +303,9 @@ class Ledger(Reader):
             now = self._clock.now()
             known.remember(transaction, loaded, now)
             here = {handler.id for handler in loaded}
-            # Where the ledger is shared, another process may have what is missing here.
-            (known.wake if self.shared else known.shelve)(transaction, here, now)
+            with dialects.unhurried(transaction.connection):
+                # Where the ledger is shared, another process may have what is missing here.
+                (known.wake if self.shared else known.shelve)(transaction, here, now)
             return [one for one in known.known(transaction.connection) if one.id not in here]
 
         return self._at_start(met)
@@ -303,12 +325,24 @@ class Ledger(Reader):
 
         def recovered(transaction: Transaction) -> dict[Any, int]:
             now = self._clock.now()
-            if self.shared:
+            if not self.shared:
+                return running.recover(
+                    transaction, self._settling, now, chance=self._clock.chance, living=(), absent=absent
+                )
+            if self._knows_who_is_silent():
                 liveness.bury(transaction, now, stale_after=self._stale_after)
-            living = liveness.living(transaction) if self.shared else ()
-            return running.recover(
-                transaction, self._settling, now, chance=self._clock.chance, living=living, absent=absent
+            lost = running.recover(
+                transaction,
+                self._settling,
+                now,
+                chance=self._clock.chance,
+                living=liveness.living(transaction),
+                absent=absent,
             )
+            lost[State.WAITING] += running.take_back(
+                transaction, self._settling, self._hands, now, process=self.process, absent=absent
+            )
+            return lost
 
         settled = self._at_start(recovered)
         if any(settled.values()):
@@ -334,14 +368,33 @@ class Ledger(Reader):
         with self.connection() as connection:
             return liveness.eldest(connection) == self.process
 
+    def _knows_who_is_silent(self) -> bool:
+        """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
+
+        While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
+        must one that has just begun, which cannot know how it was before.
+        """
+        now = time.monotonic()
+        return now - self._beaten < self._gap and now - self._in_touch_since >= self._stale_after
+
+    @property
+    def _gap(self) -> float:
+        """Seconds between two signs of life of one process after which the database must have been away."""
+        return self._stale_after / 2
+
     def _show_life(self) -> None:
         """Before anything is begun: a process that was stopped for long may have been taken for dead."""
         if self.shared and time.monotonic() - self._beaten > self._stale_after - self.beat_every:
             self.beat()
 
     def _live(self, transaction: Transaction) -> None:
+        if self.shared:
+            self._set_clock(transaction.connection)
         if liveness.beat(transaction, self.process):
-            self._beaten = time.monotonic()
+            now = time.monotonic()
+            if now - self._beaten > self._gap:
+                self._in_touch_since = now
+            self._beaten = now
             return
         log.error(
             "taken_for_dead", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"
@@ -369,7 +422,9 @@ class Ledger(Reader):
 
     @property
     def failing(self) -> str | None:
-        """Why the last write failed, if it did: the kind of error."""
+        """Why the last write failed, if it did, or for how long one has been waiting: the kind of error."""
+        if (waits := self._writer.waits) > self.timeout:
+            return f"the database has not answered for {waits:.0f} seconds"
         return self._writer.failing
 
     def mended(self) -> bool:

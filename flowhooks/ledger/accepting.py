@@ -15,7 +15,7 @@ from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects
 from flowhooks.ledger.moves import NewDelivery, store
 from flowhooks.ledger.reading import Standing, standings
-from flowhooks.ledger.running import Claim, begin
+from flowhooks.ledger.running import Claim, Hands, begin
 from flowhooks.ledger.tables import conflicts, counters, events
 
 if TYPE_CHECKING:
@@ -113,10 +113,12 @@ class Accepting:
     Args:
         runner: is told, within the transaction, what may run.
         process: this process's id, under which it counts.
+        hands: learns what has begun.
     """
 
-    def __init__(self, *, runner: Runner, process: str) -> None:
+    def __init__(self, *, runner: Runner, process: str, hands: Hands) -> None:
         self._runner = runner
+        self._hands = hands
         self.process = process
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
@@ -176,7 +178,7 @@ class Accepting:
         )
         begun = [one for one in queued if one.delivery_id in reserved]
         if begun:
-            begin(transaction, [Claim(one, self.process, items[0].now) for one in begun])
+            begin(transaction, [Claim(one, self.process, items[0].now) for one in begun], self._hands)
         if len(begun) < len(queued):
             rest = [one for one in queued if one.delivery_id not in reserved]
             self._runner.enqueue(transaction, rest, items[0].now)

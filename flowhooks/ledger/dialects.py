@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
@@ -42,6 +42,7 @@ from flowhooks.errors import LedgerUnusable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from types import ModuleType
 
     from sqlalchemy import Connection
     from sqlalchemy.exc import SQLAlchemyError
@@ -56,16 +57,23 @@ call-backs. SQLite's own 1,000 copies them every few hundred."""
 BUSY_SECONDS: Final = 5.0
 _POSTGRESQL: Final = "postgresql"
 _CHANNEL: Final = "flowhooks"
-_NOTICES_A_DEAD_LINE: Final = {
-    "keepalives_idle": "5",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "15000",
-}
-"""Seconds, and milliseconds: who only listens would not notice for hours that a machine between has gone."""
+ANSWERS_WITHIN: Final = 10.0
+"""Seconds in which PostgreSQL must answer a question of a process that is at work. It waits `BUSY_SECONDS` for a lock,
+and nothing else that is asked then takes a second: whoever is silent for longer does not answer at all."""
+IDLE_SECONDS: Final = 15
+"""After which PostgreSQL ends a transaction in which nothing happens, whose process was stopped or is out of reach: its
+locks keep others from seeing to what it ran."""
+LENT_IDLE_SECONDS: Final = 60
+"""The same for a transaction that was lent to a handler, which may do other things within it."""
 
 
-def open_engine(url: str, *, writing: bool, most: int = 1) -> Engine:
+def open_engine(
+    url: str,
+    *,
+    writing: bool,
+    lent: int = 0,
+    answers_within: float | None = None,
+) -> Engine:
     """An engine for the ledger's database.
 
     Args:
@@ -73,42 +81,101 @@ def open_engine(url: str, *, writing: bool, most: int = 1) -> Engine:
         writing: connections whose transactions write at once and are durable when they have committed
             (`synchronous=FULL`, `synchronous_commit=on`: a power cut loses nothing that was acknowledged); else
             several that can only read, each of whose transactions sees one moment.
-        most: how many that write there may be at once; default one.
+        lent: how many are lent to handlers at once, to write what they like; default: it is the one that flowhooks
+            itself writes with.
+        answers_within: seconds after which a connection is given up on which a question is not answered; default:
+            never. SQLite has no say in it.
 
     Returns:
         The engine. Nothing is opened yet.
     """
     parsed = make_url(url)
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
-    pool |= {"pool_size": most, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    pool |= {"pool_size": lent or 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
     if parsed.get_backend_name() == _POSTGRESQL:
-        return _open_postgresql(parsed, pool, writing=writing)
+        return _open_postgresql(parsed, pool, writing=writing, answers_within=answers_within, lent=bool(lent))
     return _open_sqlite(url, pool, writing=writing)
 
 
-def _open_postgresql(url: URL, pool: dict[str, Any], *, writing: bool) -> Engine:
+def _open_postgresql(
+    url: URL, pool: dict[str, Any], *, writing: bool, answers_within: float | None, lent: bool
+) -> Engine:
+    lines = _lines()
     # Ours last, so that they count; before them what the URL asks for, such as a schema.
     asked = url.query.get("options", ())
     options = " ".join([asked] if isinstance(asked, str) else asked)
-    options += " -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8"
+    options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {lines.SERVER_NOTICES}"
     if writing:
         # Whoever waits for a row that another process holds gives up in time to be answered 503.
-        options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)} -c idle_in_transaction_session_timeout=60s"
-        # All that it writes is found by keys. Tables that have grown since they were last looked at (in the first
-        # minute, all have) would be read as a whole for each batch: that took two thirds of the database's time.
-        options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
+        options += f" -c idle_in_transaction_session_timeout={LENT_IDLE_SECONDS if lent else IDLE_SECONDS}s"
+        if not lent:
+            # All that it writes is found by keys. Tables that have grown since they were last looked at (in the first
+            # minute, all have) would be read as a whole for each batch: that took two thirds of the database's time.
+            options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
         options += " -c default_transaction_read_only=on"
-    if find_spec("psycopg") is None:
-        raise LedgerUnusable("PostgreSQL needs a driver: pip install 'flowhooks[postgresql]'")
-    return create_engine(
+    kept_alive = lines.kept_alive(url.set(drivername=_POSTGRESQL).render_as_string(hide_password=False))
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
         pool_pre_ping=not writing,
         hide_parameters=True,  # in what a handler raises, too, which the engine reads
-        connect_args={"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
+        connect_args=kept_alive
+        | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
         **pool,
     )
+    ping = engine.dialect.do_ping
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        line = lines.Line.connect(*args, **kwargs)
+        line.answers_within = answers_within
+        return line
+
+    def quick_ping(line: Any) -> bool:
+        # Who is to read wants to know soon whether this connection is one.
+        line.answers_within = BUSY_SECONDS
+        try:
+            return ping(line)
+        finally:
+            line.answers_within = answers_within
+
+    engine.dialect.connect = connect  # type: ignore[method-assign]  # said by the dialect, as below
+    engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
+    return engine
+
+
+def _lines() -> ModuleType:
+    """What connects to PostgreSQL.
+
+    Raises:
+        LedgerUnusable: its driver is not installed.
+    """
+    if find_spec("psycopg") is None:
+        raise LedgerUnusable("PostgreSQL needs a driver: pip install 'flowhooks[postgresql]'")
+    from flowhooks.ledger import lines  # noqa: PLC0415 (the driver is an extra, which SQLite does without)
+
+    return lines
+
+
+@contextmanager
+def unhurried(connection: Connection) -> Iterator[None]:
+    """Give the database all the time that it needs to answer what is asked meanwhile."""
+    line: Any = connection.connection.dbapi_connection
+    before = getattr(line, "answers_within", None)
+    if before is None:
+        yield
+        return
+    line.answers_within = None
+    try:
+        yield
+    finally:
+        line.answers_within = before
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether an error says that there is no connection any more, rather than what is wrong with a statement."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
@@ -214,6 +281,11 @@ def _sqlite_now(_element: Now, _compiler: Any, **_options: Any) -> str:
 @compiles(Now, _POSTGRESQL)
 def _postgresql_now(_element: Now, _compiler: Any, **_options: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+def time_of(connection: Connection) -> int:
+    """What the database's clock says, in microseconds since 1970."""
+    return int(connection.execute(select(Now())).scalar_one())
 
 
 class _Place(ColumnElement[Any]):
@@ -361,9 +433,7 @@ def listening(url: str, heard: Callable[[str], None]) -> Iterator[tuple[int, Cal
         The file descriptor that can be read when there is something new, and a function that takes it in. The
         function raises `SQLAlchemyError` where the connection is lost.
     """
-    parsed = make_url(url)
-    lively = {name: value for name, value in _NOTICES_A_DEAD_LINE.items() if name not in parsed.query}
-    engine = open_engine(parsed.update_query_dict(lively).render_as_string(hide_password=False), writing=False)
+    engine = open_engine(url, writing=False, answers_within=ANSWERS_WITHIN)
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             driver: Any = connection.connection.driver_connection
@@ -437,6 +507,7 @@ __all__ = [
     "by_bytes",
     "database_file",
     "insert",
+    "is_lost",
     "is_readable",
     "is_same",
     "is_shared",
@@ -449,5 +520,7 @@ __all__ = [
     "quick_check",
     "rows",
     "shown",
+    "time_of",
+    "unhurried",
     "write_ahead",
 ]

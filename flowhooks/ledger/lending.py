@@ -48,7 +48,7 @@ the delivery's row meanwhile gives up after five seconds."""
 
 def open_lending(url: str, most: int) -> Engine:
     """Where sessions are lent from, `most` at a time; the database must be a shared one. Nothing is opened yet."""
-    engine = dialects.open_engine(url, writing=True, most=most)
+    engine = dialects.open_engine(url, writing=True, lent=most)
     event.listen(engine.pool, "reset", _tidied)
     return engine
 

@@ -29,19 +29,20 @@ class Reader:
 
     Args:
         url: the database.
+        answers_within: seconds in which a shared one must answer a question; default: it may take its time.
 
     Raises:
         LedgerOutdated: the database is empty or of an older version.
         LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, answers_within: float | None = None) -> None:
         file = dialects.database_file(url)
         if file is not None and not file.exists():
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
             )
-        self._engine = dialects.open_engine(url, writing=False)
+        self._engine = dialects.open_engine(url, writing=False, answers_within=answers_within)
         try:
             with naming(url), self._engine.connect() as connection:
                 migrating.check(connection)

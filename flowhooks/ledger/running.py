@@ -9,7 +9,7 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, Text, select, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
@@ -96,7 +96,10 @@ _END: Final = (
         result=_ENDED.c.result,
     )
 )
-_RUNNING: Final = (
+_ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
+    attempts.c.delivery_id.in_(dialects.keys("delivery_ids"))
+)
+_RUNS: Final = (
     select(
         deliveries.c.id,
         deliveries.c.handler,
@@ -107,19 +110,51 @@ _RUNNING: Final = (
     )
     .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
-    .where(attempts.c.process.not_in(dialects.keys("living")))
     .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
 )
+_RUNNING: Final = _RUNS.where(attempts.c.process.not_in(dialects.keys("living")))
+_RUNNING_HERE: Final = _RUNS.where(attempts.c.process == bindparam("process"))
 
 
 _SETTLED: Final = partial(reached, "settle.committed")
 
 
-def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
+class Hands:
+    """The attempts that this process has begun and not yet come to the end of. Touched by the writer's thread only.
+
+    A COMMIT whose answer is lost may have marked attempts as running of which the process knows nothing. They are told
+    from those that it does run by not being in here.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: set[tuple[str, int]] = set()
+
+    def take(self, attempts: Iterable[tuple[str, int]]) -> None:
+        """Attempts have begun: it is durable that they run."""
+        self._attempts.update(attempts)
+
+    def put_down(self, attempts: Iterable[tuple[str, int]]) -> None:
+        """It is durable how attempts have ended."""
+        self._attempts.difference_update(attempts)
+
+    def keep(self, attempts: Collection[tuple[str, int]]) -> None:
+        """Forget all but these: the ledger does not say any more that they run here."""
+        self._attempts.intersection_update(attempts)
+
+    def __contains__(self, attempt: tuple[str, int]) -> bool:
+        return attempt in self._attempts
+
+
+def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Claimed | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it.
 
     After this has been committed, and only then, the function may be entered.
+
+    Args:
+        transaction: the open transaction.
+        items: which deliveries, and whose attempts they will be.
+        hands: learns what has begun.
     """
     moved = move(
         transaction,
@@ -141,7 +176,7 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
         return [None] * len(items)
     connection = transaction.connection
     begun = {item.queued.delivery_id: item for item in items if item.queued.delivery_id in moved}
-    begin(transaction, begun.values())
+    begin(transaction, begun.values(), hands)
     reached("claim.written")
     found = {
         row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
@@ -151,8 +186,10 @@ def claim(transaction: Transaction, items: list[Claim]) -> list[Claimed | None]:
     return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
 
 
-def begin(transaction: Transaction, claims: Iterable[Claim]) -> None:
+def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands) -> None:
     """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
+    keys = [(claim.queued.delivery_id, claim.queued.attempt + 1) for claim in claims]
+    transaction.after_commit(lambda: hands.take(keys))
     _BEGIN(
         transaction.connection,
         [
@@ -174,13 +211,18 @@ class Settling:
 
     Args:
         runner: is told, within the transaction, what may run again.
+        hands: learns what has ended.
     """
 
-    def __init__(self, *, runner: Runner) -> None:
+    def __init__(self, *, runner: Runner, hands: Hands) -> None:
         self._runner = runner
+        self._hands = hands
 
     def __call__(self, transaction: Transaction, items: list[Settlement]) -> list[bool]:
-        """Record each; False for one whose attempt is no longer the current one, which then changes nothing."""
+        """Record each; False for one whose attempt is no longer the current one, which then changes nothing.
+
+        One that is recorded already, word for word, is recorded: the answer to a COMMIT may have been lost.
+        """
         current: dict[str, Settlement] = {}
         for item in items:
             # Attempts are numbered upwards, so of several of one delivery only the highest can be the current one.
@@ -218,7 +260,26 @@ class Settling:
         if settled:
             reached("settle.written")
             transaction.after_commit(_SETTLED)
-        return [item.delivery_id in moved and current[item.delivery_id] is item for item in items]
+        keys = [(item.delivery_id, item.attempt) for item in items]
+        transaction.after_commit(lambda: self._hands.put_down(keys))
+        if len(settled) == len(items):
+            return [True] * len(items)
+        before = _recorded(transaction, [item for item in items if item.delivery_id not in moved])
+        return [
+            (item.delivery_id in moved and current[item.delivery_id] is item)
+            or before.get((item.delivery_id, item.attempt)) == (item.outcome.value, item.now)
+            for item in items
+        ]
+
+
+def _recorded(
+    transaction: Transaction, items: list[Settlement]
+) -> dict[tuple[str, int], tuple[str | None, int | None]]:
+    """The outcome that stands for each of these attempts, and since when."""
+    if not items:
+        return {}
+    found = transaction.connection.execute(_ATTEMPTS, {"delivery_ids": json.dumps([one.delivery_id for one in items])})
+    return {(row.delivery_id, row.number): (row.outcome, row.finished_at) for row in found}
 
 
 def recover(
@@ -264,3 +325,43 @@ def recover(
     return {
         state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
     }
+
+
+def take_back(
+    transaction: Transaction, settling: Settling, hands: Hands, now: int, *, process: str, absent: Collection[str] = ()
+) -> int:
+    """Let run again what is marked as running here though it was never begun: the COMMIT's answer was lost.
+
+    Args:
+        transaction: the open transaction, in the writer's thread: whatever has been committed is in `hands` by now.
+        settling: records it.
+        hands: what this process does run.
+        now: microseconds since 1970.
+        process: this process's id.
+        absent: ids of handlers that are not loaded: their deliveries wait for them.
+
+    Returns:
+        How many there were.
+    """
+    marked = transaction.connection.execute(_RUNNING_HERE, {"process": process}).all()
+    hands.keep({(row.id, row.attempt) for row in marked})
+    error = "the database's answer was lost when this attempt was to begin; its function was not entered"
+    settlements = [
+        Settlement(
+            row.id,
+            row.handler,
+            row.attempt,
+            OutcomeKind.FAILED,
+            error,
+            "",
+            None,
+            State.WAITING,
+            None if row.handler in absent else now,
+            now,
+        )
+        for row in marked
+        if (row.id, row.attempt) not in hands
+    ]
+    if settlements:
+        settling(transaction, settlements)
+    return len(settlements)

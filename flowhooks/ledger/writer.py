@@ -35,6 +35,9 @@ LINGER_TIMES: Final = 3
 """How long a batch waits for as many as came with the last one: a commit costs the same for one as for eight, and
 whoever commits early takes the interpreter from those who are about to join. A lone call-back never waits."""
 
+QUICK_SECONDS: Final = 1.0
+"""Whoever fails within this time keeps nobody waiting."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -162,6 +165,7 @@ class Writer:
         self._connection: Connection | None = None
         self._closed = False
         self.failing: str | None = None
+        self._waits_since: float | None = None
 
     @property
     def queued(self) -> int:
@@ -178,6 +182,12 @@ class Writer:
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def waits(self) -> float:
+        """For how many seconds the database has kept this waiting, one try after the other; 0 if it does not."""
+        since = self._waits_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def submit(
         self,
@@ -228,26 +238,51 @@ class Writer:
                 self._commit(batch)
         self._drop()
 
-    def _commit(self, batch: list[Ticket[Any]]) -> None:
-        started = time.perf_counter()
+    def _commit(self, batch: list[Ticket[Any]], *, again: bool = True) -> bool:
+        """Do a batch and hand over its results; whether there was a database to do it.
+
+        Args:
+            batch: what is to be done.
+            again: whether to try once more if the connection turns out to be lost before anything was committed, as
+                it is after the server was restarted.
+        """
+        began = time.monotonic()
+        if self._waits_since is None:
+            self._waits_since = began
         try:
             results = self._transact(batch)
         except BaseException as error:  # noqa: BLE001 (whatever it is, SystemExit too, it belongs to those who wait)
-            if len(batch) > 1 and not isinstance(error, _CannotBegin):
+            if time.monotonic() - began < QUICK_SECONDS:
+                self._waits_since = None
+            cause = error.__cause__ if isinstance(error, _CannotBegin | _Undone) else error
+            there = not isinstance(error, _CannotBegin)
+            if isinstance(error, _Undone) and dialects.is_lost(cause):
+                if again:
+                    return self._commit(batch, again=False)
+                there = False
+            if there and len(batch) > 1:
                 # One bad item must not take the others with it.
-                for ticket in batch:
-                    self._commit([ticket])
-                return
-            cause = error.__cause__ if isinstance(error, _CannotBegin) else error
+                return self._singly(batch, cause)
             if isinstance(cause, SQLAlchemyError):
                 self._note(dialects.plain(cause))
             for ticket in batch:
                 ticket.settle(None, cause)
-            return
+            return there
+        self._waits_since = None
         self._note(None)
         for ticket, result in results:
             ticket.settle(result)
-        self._committed(len(batch), time.perf_counter() - started)
+        self._committed(len(batch), time.monotonic() - began)
+        return True
+
+    def _singly(self, batch: list[Ticket[Any]], cause: BaseException | None) -> bool:
+        """Do each item of a batch by itself, as long as there is a database; whether there was to the end."""
+        for place, ticket in enumerate(batch):
+            if not self._commit([ticket]):
+                for rest in batch[place + 1 :]:
+                    rest.settle(None, cause if isinstance(cause, SQLAlchemyError) else Unavailable("ledger_down"))
+                return False
+        return True
 
     def _note(self, failing: str | None) -> None:
         """Log once that writing fails, and once that it works again, however many wait for it."""
@@ -262,7 +297,7 @@ class Writer:
         for ticket in batch:
             groups.setdefault(ticket._work, []).append(ticket)  # noqa: SLF001 (one idea in two classes)
         results: list[tuple[Ticket[Any], Any]] = []
-        transaction = None
+        transaction, complete = None, False
         try:
             with self._begun() as connection:
                 transaction = Transaction(connection)
@@ -271,10 +306,13 @@ class Writer:
                     results.extend(zip(tickets, done, strict=True))
                 # Once for the whole batch: whoever tells something commits alone.
                 transaction.news.tell(connection)
-        except BaseException:
+                complete = True
+        except BaseException as error:
             if transaction is not None:
                 transaction.ended(durable=False)
-            raise
+            if transaction is None or complete:
+                raise
+            raise _Undone from error
         transaction.ended(durable=True)
         return results
 
@@ -303,6 +341,10 @@ class Writer:
 
 class _CannotBegin(Exception):
     """The database did not let a transaction begin: no item is to blame, and none is tried singly."""
+
+
+class _Undone(Exception):
+    """A transaction failed before its COMMIT was sent, so that nothing of it was done."""
 
 
 def run(transaction: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:

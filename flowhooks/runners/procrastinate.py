@@ -29,6 +29,7 @@ from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.errors import FlowhooksError, Unavailable
+from flowhooks.ledger import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -136,8 +137,8 @@ class Procrastinate:
 
     def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
         """Run what jobs name until `stop` is set; return when nothing runs any more."""
-        # It logs every job, twice.
-        logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        # It logs every job twice, and while the database is away a traceback at each try. What ends it is logged below.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
         sweeping = threading.Thread(target=self._keep_sweeping, args=(stop,), name="sweeper", daemon=True)
         sweeping.start()
         tries = 0
@@ -183,7 +184,13 @@ class Procrastinate:
             min_size=1,
             max_size=4,
             timeout=5.0,
-            kwargs={"application_name": "flowhooks", "options": _quick(self._url)},
+            connection_class=lines.AsyncLine,
+            kwargs={
+                "application_name": "flowhooks",
+                "connect_timeout": 5,
+                "options": f"{_quick(self._url)} {lines.SERVER_NOTICES}",
+                **lines.kept_alive(self._url),
+            },
         )
         working = procrastinate.App(connector=connector)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import SECOND, Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STARTS_AT: Final = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z, in microseconds since 1970."""
@@ -20,6 +23,7 @@ class HandClock(Clock):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.time = STARTS_AT
         self.drawn = 0.0
         self._made = itertools.count(1)
@@ -27,6 +31,10 @@ class HandClock(Clock):
     def now(self) -> int:
         """The time to which it was moved, in microseconds since 1970."""
         return self.time
+
+    def follow(self, _told: Callable[[], int]) -> int:
+        """It follows nobody."""
+        return 0
 
     def chance(self) -> float:
         """The number that was set."""

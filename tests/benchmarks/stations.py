@@ -21,7 +21,7 @@ from flowhooks.clock import Clock
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent, Settlement, dialects, migrating
 from flowhooks.ledger.accepting import Accepting
-from flowhooks.ledger.running import Settling
+from flowhooks.ledger.running import Hands, Settling
 from flowhooks.ledger.tables import processes
 from flowhooks.ledger.writer import Transaction
 from flowhooks.plugins import Plugins
@@ -108,7 +108,10 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
     engine = dialects.open_engine(f"sqlite:///{file}", writing=True)
     migrating.upgrade(engine)
     process = clock.new_id()
-    accepting, settling = Accepting(runner=_Takes(), process=process), Settling(runner=_Takes())  # type: ignore[arg-type]  # of a runner, what they call
+    accepting, settling = (
+        Accepting(runner=_Takes(), process=process, hands=Hands()),
+        Settling(runner=_Takes(), hands=Hands()),
+    )  # type: ignore[arg-type]  # of a runner, what they call
     spent = [0.0, 0.0, 0.0]
     with engine.connect() as connection:
         with connection.begin():

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from flowhooks import Retry, State
+from flowhooks.delivery import OutcomeKind
 from flowhooks.ledger import dialects
 
 pytestmark = pytest.mark.postgresql
@@ -25,8 +26,14 @@ def two(house, listens):
     return house.open(listener, start=False), house.open(listener, start=False)
 
 
+def in_touch(flow):
+    """Have an app been in touch with the database for longer than a process may be silent."""
+    flow.app.ledger._in_touch_since -= 2 * STALE_AFTER
+
+
 def silence(flow, process):
-    """Have a process given no sign of life for longer than it may."""
+    """Have a process given no sign of life for longer than it may, while `flow` would have heard it."""
+    in_touch(flow)
     flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", int(2 * STALE_AFTER * 1_000_000), process)
 
 
@@ -118,4 +125,66 @@ def test_the_one_that_has_lived_longest_leads(two, house, listens):
     assert second.app.ledger.leads()
     silence(second, second.app.ledger.process)
     third = house.open(listens(nothing, name="h"), start=False)
+    in_touch(third)
+    third.app.ledger.recover()
     assert third.app.ledger.leads()
+
+
+def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
+    """After an outage all have been silent: the first one back waits for as long as the others may need."""
+    event_id, _, _ = begin(two[0])
+    silence(two[1], two[0].app.ledger.process)
+    two[1].app.ledger._beaten -= STALE_AFTER
+    two[1].app.ledger.beat()
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[1].only(event_id).state is State.RUNNING
+    in_touch(two[1])
+    assert two[1].app.ledger.recover()[State.WAITING] == 1
+
+
+def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
+    """It cannot know what it has missed, though it was in touch for long before."""
+    silence(two[1], two[0].app.ledger.process)
+    two[1].app.ledger._beaten -= STALE_AFTER
+    two[1].app.ledger.recover()
+    assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
+
+
+def test_one_that_begins_takes_nobody_for_dead(two, house, listens):
+    """It may have been started while the database was away, or because it was."""
+    event_id, _, _ = begin(two[0])
+    silence(two[1], two[0].app.ledger.process)
+    house.open(listens(nothing, name="h", retry=Retry(jitter=0)), start=False)
+    assert two[1].only(event_id).state is State.RUNNING
+
+
+def test_what_is_marked_as_running_here_and_is_not_runs(two):
+    """A running mark whose COMMIT was not answered is one that nobody runs: its delivery waits again."""
+    event_id, queued, _ = begin(two[0])
+    assert sum(two[0].app.ledger.recover().values()) == 0
+    two[0].app.ledger._hands.put_down([(queued.delivery_id, 1)])
+    assert two[0].app.ledger.recover()[State.WAITING] == 1
+    standing = two[0].only(event_id)
+    assert (standing.state, standing.attempt, standing.due_at) == (State.WAITING, 1, two[0].clock.now())
+    assert "was not entered" in standing.error
+    assert sum(two[0].app.ledger.recover().values()) == 0
+
+
+def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
+    """After a restart of the database the first call-back finds a dead connection: it is stored all the same."""
+    assert two[0].take("before", wait=0)
+    two[1].sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert two[0].take("after", wait=0)
+    assert two[0].app.ledger.failing is None
+
+
+def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
+    """Whoever did not hear that it is recorded says it again; one that says something else comes too late."""
+    _, queued, claimed = begin(two[0])
+    hands = hands_of(two[0])
+    assert hands.settle(queued, claimed.attempt) is True
+    assert hands.settle(queued, claimed.attempt) is True
+    assert hands.settle(queued, claimed.attempt, outcome=OutcomeKind.FAILED, target=State.DEAD) is False

@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.running import Claim, claim
+from flowhooks.ledger.running import Claim, Hands, claim
 
 RESULTS = ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}']
 
@@ -105,7 +105,7 @@ def test_a_claim_that_is_cut_off_marks_nothing(hands):
     _, (queued,) = hands.accept("i1", "p:a")
 
     def cut(transaction):
-        assert claim(transaction, [Claim(queued, "me", 1)])[0].attempt == 1
+        assert claim(transaction, [Claim(queued, "me", 1)], Hands())[0].attempt == 1
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
