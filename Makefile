@@ -33,6 +33,9 @@ test: lint ## Run every check and every test, as continuous integration does
 test-long: $(READY) ## Run the tests that take too long for every time
 	@$(BIN)/python -m pytest -m long --timeout=600
 
+test-long: $(READY) ## Run the tests that take minutes each, such as long outages; with their figures
+	@$(BIN)/python -m pytest -m long -s
+
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check

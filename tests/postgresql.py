@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +23,15 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DSN = "FLOWHOOKS_TEST_PG_DSN"
 NOBODY = "nobody"
 """PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
 QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
 """What makes a server that is thrown away quick; tests of power loss and crashes start their own without."""
+STARTS = 30.0
+"""Seconds that a server gets to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,59 @@ class Server:
             connection.execute(statement)
 
 
+@dataclass(frozen=True, slots=True)
+class Breakable(Server):
+    """A server of the tests' own, which they may stop, kill and start again. It listens on TCP too, on loopback.
+
+    Attributes:
+        port: where it listens.
+        data: its folder.
+        control: runs one of PostgreSQL's programs.
+    """
+
+    port: int
+    data: Path
+    control: Callable[..., None]
+
+    def start(self) -> None:
+        """Start it; after a kill, as soon as what its processes shared is free."""
+        until = time.monotonic() + STARTS
+        while True:
+            try:
+                self.control("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "start")
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `fast` rolls back and writes all down, `immediate` leaves all to the next start."""
+        self.control("pg_ctl", "-D", str(self.data), "-m", mode, "-w", "stop")
+
+    def kill(self) -> None:
+        """End its first process as no program can prevent; the others notice, and end."""
+        os.kill(self._pid(), signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Have each of its processes do nothing at all, until `thaw`."""
+        self._all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._all(signal.SIGCONT)
+
+    def _pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def _all(self, number: signal.Signals) -> None:
+        first = self._pid()
+        for pid in [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
 @contextmanager
 def server(options: str = QUICK) -> Iterator[Server]:
     """A server for as long as the context lasts; `options` are its own, where it is not one that was there before."""
@@ -70,11 +128,40 @@ def server(options: str = QUICK) -> Iterator[Server]:
         yield Server(dsn)
         return
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        yield from _own(folder, options)
+        data, control = _made(Path(name))
+        # Its output goes to a file: a pipe would stay open as long as the server runs.
+        given = f"-c listen_addresses= -k {data} {options}"
+        control("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", given, "start")
+        try:
+            yield Server(make_conninfo(host=str(data), user="postgres", dbname="postgres"))
+        finally:
+            control("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
 
 
-def _own(folder: Path, options: str) -> Iterator[Server]:
+@contextmanager
+def breakable() -> Iterator[Breakable]:
+    """A server that keeps what it has acknowledged, whatever becomes of its processes."""
+    with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
+        data, control = _made(Path(name))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(
+                f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{data}'\n"
+                "shared_buffers = 32MB\nmax_connections = 100\n"
+            )
+        dsn = make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
+        one = Breakable(dsn, port=port, data=data, control=control)
+        one.start()
+        try:
+            yield one
+        finally:
+            with suppress(RuntimeError):  # a test that failed may have left it stopped
+                one.stop("immediate")
+
+
+def _made(folder: Path) -> tuple[Path, Callable[..., None]]:
+    """The folder of a new server, and a function that runs one of PostgreSQL's programs."""
     binaries = _binaries(folder)
     data = folder / "data"
     data.mkdir()
@@ -98,13 +185,7 @@ def _own(folder: Path, options: str) -> Iterator[Server]:
             raise RuntimeError(f"{program} failed:\n{done.stdout}\n{done.stderr}")
 
     run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-c listen_addresses= -k {data} {options}"
-    # Its output goes to a file: a pipe would stay open as long as the server runs.
-    run("pg_ctl", "-D", str(data), "-l", str(data / "log"), "-w", "-o", options, "start")
-    try:
-        yield Server(make_conninfo(host=str(data), user="postgres", dbname="postgres"))
-    finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop")
+    return data, run
 
 
 def _binaries(folder: Path) -> Path:

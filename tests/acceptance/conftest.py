@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 import venv
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -20,11 +21,15 @@ from importlib.metadata import distribution, distributions, entry_points
 from pathlib import Path
 from typing import NamedTuple
 
+import postgresql
+import proxy
 import pytest
+import trials
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from flowhooks.ledger import Reader
+from flowhooks.ledger import Reader, upgrade
+from flowhooks.runners import jobs
 
 STARTS = 30.0
 """Seconds that a server gets to start: two busy cores, and the first start of a database loads Alembic."""
@@ -446,6 +451,33 @@ def make_site(tmp_path_factory):
     yield make
     for site in sites:
         site.close()
+
+
+@pytest.fixture(scope="session")
+def breakable_server():
+    """A PostgreSQL that tests may break; each leaves it running."""
+    with postgresql.breakable() as server:
+        url = server.make("ledger")
+        upgrade(url)
+        jobs.upgrade(url)
+        yield server
+
+
+@pytest.fixture
+def broken(breakable_server, make_site):
+    """A site on a database of this test's own, on a server that may be broken, through a proxy that may be, too."""
+    name = f"flowhooks_{uuid.uuid4().hex}"
+    site = make_site()
+    site.server = breakable_server
+    site.direct = site.url = breakable_server.make(name, template="ledger")
+    site.proxy = proxy.Proxy(breakable_server.port)
+    site.proxied = f"postgresql://postgres@127.0.0.1:{site.proxy.port}/{name}"
+    site.database = site.direct
+    site.plugin("p", trials.PLUGIN)
+    yield site
+    site.close()
+    site.proxy.close()
+    breakable_server.drop(name)
 
 
 @pytest.fixture

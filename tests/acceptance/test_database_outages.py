@@ -1,0 +1,160 @@
+"""PostgreSQL restarts, crashes and stays away: call-backs get 503, and afterwards all goes on without a person."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from trials import AGAIN, ONCE, Engines, check_books, entered, shut
+
+QUICK = {"ledger__stale_after": 3.0}
+RUNNERS = ["embedded", "procrastinate"]
+
+
+@pytest.fixture(params=RUNNERS)
+def cluster(request, broken):
+    """A site, two processes that take call-backs and two that run them, on a runner."""
+    return broken, request.param
+
+
+def start(site, kind, **settings):
+    """A server that runs nothing, a server that does, and a worker."""
+    settings = {"runner__kind": kind} | settings
+    return [
+        site.start("--no-worker", **settings),
+        site.start(**settings),
+        site.start_worker("--plugins-dir", site.plugins, "--admin", "127.0.0.1:0", **settings),
+    ]
+
+
+def ready(process):
+    """What /readyz says: its status, and the reasons."""
+    answer = process.ask("GET", "/readyz", admin=True)
+    return answer.status, answer.json["trouble"]
+
+
+def until_ready(processes, *, within=20.0):
+    """Wait until all of them say that they are; returns the seconds."""
+    began = time.monotonic()
+    while any(ready(one)[0] != 200 for one in processes):
+        assert time.monotonic() - began < within, [ready(one) for one in processes]
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def until_entered(site, *instances):
+    """Wait until handlers have been entered for these."""
+    site.until(lambda _ledger: set(instances) <= {one for one, _, _ in entered(site)})
+
+
+def stop(processes):
+    """End them in order: they are the same processes all along, and none was taken for dead."""
+    for one in processes:
+        assert one.process.poll() is None, "\n".join(one.lines[-20:])
+        assert not one.logged("taken_for_dead")
+        assert not one.logged("stale_attempt")
+    for one in processes:
+        one.stop()
+        one.check_log()
+
+
+def outage(site, processes, engines, seconds):
+    """The server stops, stays away, and starts; returns the answers meanwhile."""
+    site.server.stop("immediate")
+    began, place = time.monotonic(), len(engines.answers)
+    while time.monotonic() - began < seconds:
+        time.sleep(min(1.0, seconds / 5))
+        until = time.monotonic() + 5
+        while any(ready(one)[0] != 503 for one in processes):
+            assert time.monotonic() < until, "it says that it is ready"
+    for one in processes:
+        status, trouble = ready(one)
+        assert status == 503
+        assert trouble
+        # What is said is one line each, without a statement or a password.
+        assert not any("\n" in why or "SELECT" in why or "postgresql://" in why for why in trouble), trouble
+    answers = engines.since(place)
+    site.server.start()
+    return answers
+
+
+def check_refusals(answers):
+    """All that was answered during an outage is 503, quickly, with a time to call again."""
+    assert answers
+    assert {one.status for one in answers} == {503}
+    assert all(one.retry_after for one in answers)
+    assert max(one.seconds for one in answers) < 6
+
+
+def go_through(site, kind, seconds, **settings):
+    """Call-backs flow, handlers run, the database stays away; returns figures."""
+    processes = start(site, kind, **settings)
+    gates = [shut(site, "long-again"), shut(site, "long-once")]
+    told = {
+        "long-again": processes[0].post("long-again", AGAIN, Prefer="respond-async").event_id,
+        "long-once": processes[0].post("long-once", ONCE, Prefer="respond-async").event_id,
+        "later": processes[0].post("later", AGAIN | {"fails": 3}, Prefer="respond-async").event_id,
+    }
+    until_entered(site, "long-again", "long-once")
+    engines = Engines(*processes[:2])
+    place = len(engines.answers)
+    site.until(lambda _ledger: len(engines.since(place)) > 20)
+    answers = outage(site, processes, engines, seconds)
+    # They end while the processes find their way back.
+    for gate in gates:
+        gate.unlink()
+    began = time.monotonic()
+    recovered = until_ready(processes)
+    place = len(engines.answers)
+    site.until(lambda _ledger: len([one for one in engines.since(place) if one.status == 202]) > 20)
+    taken = time.monotonic() - began
+    told |= engines.stop()
+    # Told of by LISTEN, which has been made anew: one that only takes call-backs answers with the outcome.
+    processes[0].until_logged("listening_again")
+    last = processes[0].post("last", AGAIN, Prefer="wait=20")
+    assert last.status == 200
+    told["last"] = last.event_id
+    check_books(site, site.direct, told)
+    # What ran all the while was run once, and its outcome recorded.
+    ran = [(instance, attempt) for instance, attempt, _ in entered(site)]
+    assert ran.count(("long-again", 1)) == ran.count(("long-once", 1)) == 1
+    assert ("long-again", 2) not in ran
+    stop(processes)
+    check_refusals(answers[3:])
+    return {"answers": len(answers), "slowest": max(one.seconds for one in answers), "ready": recovered, "202": taken}
+
+
+@pytest.mark.timeout(240)
+def test_an_outage_longer_than_the_silence_after_which_one_is_dead(cluster):
+    """All are silent for longer than they may be; none buries another, and what ran meanwhile is recorded."""
+    site, kind = cluster
+    print(kind, go_through(site, kind, 5.0, **QUICK))  # noqa: T201 (figures, for those who look with -s)
+
+
+@pytest.mark.timeout(240)
+def test_restarts_and_crashes(cluster):
+    """A fast restart, an immediate one, and a kill -9: call-backs flow before and after each, and the books balance."""
+    site, kind = cluster
+    processes = start(site, kind, **QUICK)
+    engines = Engines(*processes[:2])
+    for end in (lambda: site.server.stop("fast"), lambda: site.server.stop("immediate"), site.server.kill):
+        place = len(engines.answers)
+        site.until(lambda _ledger, place=place: len(engines.since(place)) > 30)
+        end()
+        site.server.start()
+        place = len(engines.answers)
+        site.until(lambda _ledger, place=place: sum(one.status == 202 for one in engines.since(place)) > 30)
+    told = engines.stop()
+    assert {one.status for one in engines.answers} <= {202, 503}
+    until_ready(processes)
+    check_books(site, site.direct, told)
+    stop(processes)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seconds", [45.0, 120.0])
+def test_long_outages(cluster, seconds):
+    """The same as above with settings as they come, and the database away for longer than anybody waits."""
+    site, kind = cluster
+    print(kind, seconds, go_through(site, kind, seconds))  # noqa: T201 (as above)

@@ -1,0 +1,100 @@
+"""The database commits, and its answer is lost: nobody knows, and yet all is stored once and run once."""
+
+from __future__ import annotations
+
+import pytest
+from trials import AGAIN, ONCE, check_books, entered, rows, shut
+
+QUICK = {"ledger__stale_after": 3.0}
+
+
+@pytest.fixture(params=["embedded", "procrastinate"])
+def kind(request):
+    """A runner."""
+    return request.param
+
+
+def accepts(said):
+    """Whether a transaction stores an event."""
+    return b"INSERT INTO events" in said
+
+
+def claims(said):
+    """Whether a transaction begins an attempt of a delivery that was stored before."""
+    return b"INSERT INTO attempts" in said and not accepts(said)
+
+
+def settles(said):
+    """Whether a transaction records how an attempt ended."""
+    return b"UPDATE attempts" in said
+
+
+def test_of_an_accepted_call_back(broken, kind):
+    """The caller gets 503, calls again, and is recognised; there is one row, and the handler is entered once.
+
+    Where it was committed together with something else, it is tried again at once, and recognised then.
+    """
+    broken.database = broken.proxied
+    server = broken.start(runner__kind=kind, **QUICK)
+    broken.proxy.lose_answer(accepts)
+    first = server.post("i", ONCE, Prefer="wait=10")
+    assert broken.proxy.lost.is_set()
+    if kind == "embedded" or first.status == 503:
+        assert first.message_of_error(503)
+        assert first.headers["Retry-After"]
+    again = server.post("i", ONCE, Prefer="wait=20")
+    assert again.status == 200
+    assert rows(broken.direct, "SELECT id FROM events") == [(again.event_id,)]
+    assert [instance for instance, _, _ in entered(broken)] == ["i"]
+    check_books(broken, broken.direct, {"i": again.event_id})
+    server.stop()
+    server.check_log()
+
+
+def test_of_a_running_mark(broken, kind):
+    """It says that an attempt runs, and none does: it is taken back, and the handler is entered once."""
+    server = broken.start("--no-worker", runner__kind=kind, **QUICK)
+    broken.database = broken.proxied
+    worker = broken.start_worker("--plugins-dir", broken.plugins, runner__kind=kind, **QUICK)
+    broken.proxy.lose_answer(claims)
+    answer = server.post("i", ONCE, Prefer="wait=30")
+    assert broken.proxy.lost.is_set()
+    assert answer.status == 200
+    assert [(instance, attempt) for instance, attempt, _ in entered(broken)] == [("i", 2)]
+    check_books(broken, broken.direct, {"i": answer.event_id})
+    for one in (server, worker):
+        one.stop()
+        one.check_log()
+
+
+def test_of_an_outcome(broken, kind):
+    """It is recorded; to record it again changes nothing, and is no stale attempt. The caller learns it."""
+    broken.database = broken.proxied
+    server = broken.start(runner__kind=kind, **QUICK)
+    gate = shut(broken, "i")
+    event_id = server.post("i", ONCE, Prefer="respond-async").event_id
+    broken.until(lambda _ledger: entered(broken))
+    broken.proxy.lose_answer(settles)
+    gate.unlink()
+    assert broken.proxy.lost.wait(20)
+    answer = server.post("i", ONCE, Prefer="wait=20")
+    assert (answer.status, answer.event_id) == (200, event_id)
+    assert len(entered(broken)) == 1
+    check_books(broken, broken.direct, {"i": event_id})
+    server.stop()
+    assert not server.logged("stale_attempt")
+    server.check_log()
+
+
+def test_of_a_retry(broken, kind):
+    """An attempt has failed, and the next one is to come: it comes once."""
+    broken.database = broken.proxied
+    server = broken.start(runner__kind=kind, **QUICK)
+    broken.proxy.lose_answer(settles)
+    answer = server.post("i", AGAIN | {"fails": 1}, Prefer="wait=20")
+    assert broken.proxy.lost.is_set()
+    assert answer.status == 200
+    assert [(instance, attempt) for instance, attempt, _ in entered(broken)] == [("i", 1), ("i", 2)]
+    check_books(broken, broken.direct, {"i": answer.event_id})
+    server.stop()
+    server.check_log()

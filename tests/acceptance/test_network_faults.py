@@ -1,0 +1,127 @@
+"""A network that cuts, delays or swallows: it is noticed in time, call-backs get 503 meanwhile, and all goes on."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from trials import AGAIN, ONCE, Engines, check_books, entered, shut
+
+QUICK = {"ledger__stale_after": 6.0}
+NOTICED = 30.0
+"""Seconds until a process has noticed that nobody answers, and has made its connections anew: 10 for one question, and
+some for the tries between."""
+
+
+RUNNERS = ["embedded", "procrastinate"]
+
+
+def start(site, kind, **settings):
+    """A server that takes call-backs and a worker that runs them, both by way of the proxy."""
+    site.database = site.proxied
+    settings = QUICK | {"runner__kind": kind} | settings
+    return (
+        site.start("--no-worker", **settings),
+        site.start_worker("--plugins-dir", site.plugins, "--admin", "127.0.0.1:0", **settings),
+    )
+
+
+@pytest.fixture(params=RUNNERS)
+def cluster(request, broken):
+    """A site, a server and a worker, on a runner."""
+    return broken, *start(broken, request.param)
+
+
+def ready(process):
+    """Whether /readyz says so."""
+    return process.ask("GET", "/readyz", admin=True).status == 200
+
+
+def flows(site, engines, status=202, *, several=20, within=NOTICED):
+    """Wait until so many are answered so; returns the seconds."""
+    began, place = time.monotonic(), len(engines.answers)
+    site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several, within=within)
+    return time.monotonic() - began
+
+
+def until_all_run(site, *processes, within=NOTICED):
+    """Wait until call-backs are run and answered with their outcome."""
+    end, number = time.monotonic() + within, 0
+    while processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status != 200:
+        number += 1
+        assert time.monotonic() < end, "call-backs are not run"
+    while not all(map(ready, processes)):
+        assert time.monotonic() < end, [one.ask("GET", "/readyz", admin=True).body for one in processes]
+        time.sleep(0.05)
+
+
+def stop(*processes):
+    """End them in order: they were never restarted, and nothing broke in them."""
+    for one in processes:
+        one.stop()
+        one.check_log()
+
+
+def test_connections_that_are_cut(cluster):
+    """Reset again and again while call-backs flow: each is stored once and run to its end."""
+    site, server, worker = cluster
+    engines = Engines(server)
+    for _ in range(5):
+        flows(site, engines, several=10)
+        site.proxy.cut()
+    flows(site, engines)
+    until_all_run(site, server, worker)
+    told = engines.stop()
+    assert {one.status for one in engines.answers} <= {202, 503}
+    check_books(site, site.direct, told)
+    stop(server, worker)
+
+
+@pytest.mark.parametrize("seconds", [0.1, pytest.param(0.3, marks=pytest.mark.long)])
+def test_a_network_that_takes_its_time(broken, seconds):
+    """A tenth of a second each way, or three: slower, and nothing else."""
+    server, worker = start(broken, "embedded", ledger__timeout=30, ledger__stale_after=30)
+    broken.proxy.delay = seconds
+    began = time.monotonic()
+    answer = server.post("slow", ONCE, Prefer="wait=60", timeout=60)
+    print(f"answered with the outcome after {time.monotonic() - began:.1f} s")  # noqa: T201 (a figure, with -s)
+    assert answer.status == 200
+    broken.proxy.heal()
+    until_all_run(broken, server, worker)
+    check_books(broken, broken.direct, {"slow": answer.event_id})
+    for one in (server, worker):
+        assert not one.logged("taken_for_dead")
+        assert not one.logged("ledger_write_failed")
+    stop(server, worker)
+
+
+@pytest.mark.timeout(240)
+def test_connections_that_swallow(broken):
+    """Nothing gets through, and nobody is told: callers get 503 in time, and new connections are made in time."""
+    site = broken
+    server, worker = start(site, "embedded")
+    gate = shut(site, "long")
+    told = {"long": server.post("long", ONCE, Prefer="respond-async").event_id}
+    site.until(lambda _ledger: entered(site))
+    engines = Engines(server, several=10)
+    flows(site, engines)
+    place = len(engines.answers)
+    site.proxy.swallow()
+    flows(site, engines, 503, several=100)
+    # The first ones wait for as long as they may; whoever comes later is told at once.
+    refused = [one for one in engines.since(place) if one.status == 503]
+    assert all(one.retry_after for one in refused)
+    assert max(one.seconds for one in refused) < 8
+    assert sorted(one.seconds for one in refused)[len(refused) // 2] < 1
+    assert not ready(server)
+    assert not ready(worker)
+    gate.unlink()
+    site.proxy.heal()
+    seconds = flows(site, engines)
+    until_all_run(site, server, worker)
+    print(f"stored again after {seconds:.1f} s")  # noqa: T201 (a figure, for those who look with -s)
+    told |= engines.stop()
+    check_books(site, site.direct, told, may_be_unknown=True)
+    # Its outcome came late, and it was not run again.
+    assert [attempt for instance, attempt, _ in entered(site) if instance == "long"] == [1]
+    stop(server, worker)
