@@ -131,16 +131,12 @@ class Hands:
         self._attempts: set[tuple[str, int]] = set()
 
     def take(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """Attempts have begun: it is durable that they run."""
+        """Attempts begin."""
         self._attempts.update(attempts)
 
     def put_down(self, attempts: Iterable[tuple[str, int]]) -> None:
-        """It is durable how attempts have ended."""
+        """It is durable how attempts have ended; or not known that they have begun, and so they will not."""
         self._attempts.difference_update(attempts)
-
-    def keep(self, attempts: Collection[tuple[str, int]]) -> None:
-        """Forget all but these: the ledger does not say any more that they run here."""
-        self._attempts.intersection_update(attempts)
 
     def __contains__(self, attempt: tuple[str, int]) -> bool:
         return attempt in self._attempts
@@ -189,7 +185,9 @@ def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Cl
 def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands) -> None:
     """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
     keys = [(claim.queued.delivery_id, claim.queued.attempt + 1) for claim in claims]
-    transaction.after_commit(lambda: hands.take(keys))
+    # At once, for it may be looked for within the same transaction.
+    hands.take(keys)
+    transaction.after_rollback(lambda: hands.put_down(keys))
     _BEGIN(
         transaction.connection,
         [
@@ -333,7 +331,7 @@ def take_back(
     """Let run again what is marked as running here though it was never begun: the COMMIT's answer was lost.
 
     Args:
-        transaction: the open transaction, in the writer's thread: whatever has been committed is in `hands` by now.
+        transaction: the open transaction, in the writer's thread: whatever was begun is in `hands`.
         settling: records it.
         hands: what this process does run.
         now: microseconds since 1970.
@@ -344,7 +342,6 @@ def take_back(
         How many there were.
     """
     marked = transaction.connection.execute(_RUNNING_HERE, {"process": process}).all()
-    hands.keep({(row.id, row.attempt) for row in marked})
     error = "the database's answer was lost when this attempt was to begin; its function was not entered"
     settlements = [
         Settlement(

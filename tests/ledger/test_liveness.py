@@ -8,6 +8,7 @@ from sqlalchemy import select
 from flowhooks import Retry, State
 from flowhooks.delivery import OutcomeKind
 from flowhooks.ledger import dialects
+from flowhooks.ledger.running import Claim, claim, take_back
 
 pytestmark = pytest.mark.postgresql
 
@@ -168,6 +169,20 @@ def test_what_is_marked_as_running_here_and_is_not_runs(two):
     assert (standing.state, standing.attempt, standing.due_at) == (State.WAITING, 1, two[0].clock.now())
     assert "was not entered" in standing.error
     assert sum(two[0].app.ledger.recover().values()) == 0
+
+
+def test_what_begins_together_with_the_look_is_left_alone(two):
+    """A running mark that is committed together with the look for those that nobody runs is none of them."""
+    ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
+    (queued,) = ledger.due(two[0].clock.now(), lambda _handler: 10)
+    hands, settling = ledger._hands, ledger._settling
+
+    def both(transaction):
+        claim(transaction, [Claim(queued, ledger.process, two[0].clock.now())], hands)
+        return take_back(transaction, settling, hands, two[0].clock.now(), process=ledger.process)
+
+    assert ledger.write(both) == 0
+    assert two[0].only(event_id).state is State.RUNNING
 
 
 def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
