@@ -91,7 +91,7 @@ class Neighbours:
                 log.warning("cannot_give_sign_of_life", why=str(error))
             except Exception:
                 # A fault of ours must not end this: the others would take this process for dead, and it them for alive.
-                log.exception("cannot_give_sign_of_life")
+                log.exception("sign_of_life_fault")
 
     @staticmethod
     def _see(recovered: dict[object, int]) -> None:

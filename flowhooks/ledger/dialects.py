@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
@@ -125,23 +125,7 @@ def _open_postgresql(
         | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
         **pool,
     )
-    ping = engine.dialect.do_ping
-
-    def connect(*args: Any, **kwargs: Any) -> Any:
-        line = lines.Line.connect(*args, **kwargs)
-        line.answers_within = answers_within
-        return line
-
-    def quick_ping(line: Any) -> bool:
-        # Who is to read wants to know soon whether this connection is one.
-        line.answers_within = BUSY_SECONDS
-        try:
-            return ping(line)
-        finally:
-            line.answers_within = answers_within
-
-    engine.dialect.connect = connect  # type: ignore[method-assign]  # said by the dialect, as below
-    engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
+    lines.install(engine, answers_within=answers_within, ping_within=BUSY_SECONDS)
     return engine
 
 
@@ -171,11 +155,6 @@ def unhurried(connection: Connection) -> Iterator[None]:
         yield
     finally:
         line.answers_within = before
-
-
-def is_lost(error: BaseException | None) -> bool:
-    """Whether an error says that there is no connection any more, rather than what is wrong with a statement."""
-    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
@@ -507,7 +486,6 @@ __all__ = [
     "by_bytes",
     "database_file",
     "insert",
-    "is_lost",
     "is_readable",
     "is_same",
     "is_shared",

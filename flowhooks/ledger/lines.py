@@ -15,6 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from sqlalchemy import Engine
+
 _KEPT_ALIVE: Final = {
     "keepalives_idle": "5",
     "keepalives_interval": "5",
@@ -60,6 +62,33 @@ class AsyncLine(psycopg.AsyncConnection[Any]):
             psycopg.OperationalError: it did not come in time; the connection is closed.
         """
         return await super().wait(_bounded(gen, self, self.answers_within), *args, **kwargs)
+
+
+def install(engine: Engine, *, answers_within: float | None, ping_within: float) -> None:
+    """Have an engine make such connections.
+
+    Args:
+        engine: one of PostgreSQL, by psycopg.
+        answers_within: seconds for each question; None: as long as it takes.
+        ping_within: seconds until who is given a connection out of the pool knows whether it is one.
+    """
+    ping = engine.dialect.do_ping
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        line = Line.connect(*args, **kwargs)
+        line.answers_within = answers_within
+        return line
+
+    def quick_ping(line: Any) -> bool:
+        line.answers_within = ping_within
+        try:
+            return ping(line)
+        finally:
+            line.answers_within = answers_within
+
+    # Said by the dialect, for listeners cost time at every statement (see `dialects`).
+    engine.dialect.connect = connect  # type: ignore[method-assign]  # as above
+    engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
 
 
 def kept_alive(url: str) -> dict[str, str]:

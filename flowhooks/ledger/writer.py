@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import dialects
@@ -256,7 +256,7 @@ class Writer:
                 self._waits_since = None
             cause = error.__cause__ if isinstance(error, _CannotBegin | _Undone) else error
             there = not isinstance(error, _CannotBegin)
-            if isinstance(error, _Undone) and dialects.is_lost(cause):
+            if isinstance(error, _Undone) and _is_lost(cause):
                 if again:
                     return self._commit(batch, again=False)
                 there = False
@@ -337,6 +337,11 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether an error says that there is no connection any more, rather than what is wrong with a statement."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 class _CannotBegin(Exception):

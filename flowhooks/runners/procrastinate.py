@@ -179,6 +179,7 @@ class Procrastinate:
         self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event, pool: ThreadPoolExecutor
     ) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_pass_over)
         connector = procrastinate.PsycopgConnector(
             conninfo=self._url,
             min_size=1,
@@ -285,6 +286,12 @@ def _arguments(queued: Queued) -> dict[str, Any]:
         "attempt": queued.attempt,
     }
     return arguments | {"probe": True} if queued.probe else arguments
+
+
+def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out the tracebacks of jobs whose end could not be written down: the sweep sees to what they were for."""
+    if not isinstance(context.get("exception"), ConnectorException):
+        loop.default_exception_handler(context)
 
 
 def _run(execute: Callable[[Queued, Claimed | None], None], queued: Queued) -> None:
