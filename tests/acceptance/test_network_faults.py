@@ -13,7 +13,7 @@ NOTICED = 30.0
 some for the tries between."""
 
 
-RUNNERS = ["embedded", "procrastinate"]
+RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
 def start(site, kind, **settings):
