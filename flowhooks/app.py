@@ -131,7 +131,7 @@ class App:
 
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
-            return Embedded(threads=threads, due=due, clock=clock, mine=self._has)
+            return Embedded(threads=threads, due=due, clock=clock, mine=self._has, limit=self._limit)
         jobs = jobs_of(self.settings)
         from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
 
@@ -144,7 +144,13 @@ class App:
             write=lambda function: self.ledger.write(function),  # noqa: PLW0108 (as above)
             clock=clock,
             mine=self.runs,
+            limit=self._limit,
         )
+
+    def _limit(self, handler: str) -> int | None:
+        """How many of a handler's deliveries run at once at the most, over all processes."""
+        loaded = self.plugins.handlers.get(handler)
+        return loaded.concurrency if loaded else None
 
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
@@ -228,8 +234,11 @@ class App:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
         return Router(
             [
-                *(Candidate(handler.id, handler.selectors) for handler in self.plugins.handlers.values()),
-                *(Candidate(one.id, one.selectors) for one in missing),
+                *(
+                    Candidate(handler.id, handler.selectors, handler.order_by)
+                    for handler in self.plugins.handlers.values()
+                ),
+                *(Candidate(one.id, one.selectors, one.order_by) for one in missing),
             ],
             ignore_keys=self.settings.ignore.process_key,
         )

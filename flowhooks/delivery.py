@@ -186,6 +186,7 @@ class Queued(NamedTuple):
         handler: its handler's id; runners may queue by it.
         attempt: how many attempts have been made: the claim is a compare-and-set on it.
         probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
+        ordered: whether it has to wait for its turn.
         fresh: makes its event anew, where it is being stored just now. Not to be kept: it holds the body.
     """
 
@@ -193,6 +194,7 @@ class Queued(NamedTuple):
     handler: str
     attempt: int
     probe: bool = False
+    ordered: bool = False
     fresh: Callable[[], Event] | None = None
 
     def claimed(self) -> Claimed | None:
@@ -215,6 +217,12 @@ class Claimed:
     retries_from: int
 
 
+class NoRoom:
+    """Instead of an attempt: as many of its handler's deliveries run as may, here and elsewhere."""
+
+    __slots__ = ()
+
+
 class Transaction(Protocol):
     """The ledger transaction in which a runner is told of deliveries.
 
@@ -234,6 +242,13 @@ class Transaction(Protocol):
         """Have `callback` called if the transaction comes to nothing."""
 
 
+class Execute(Protocol):
+    """Makes one attempt, if the delivery still is as its runner knew it and nothing holds it back."""
+
+    def __call__(self, queued: Queued, claimed: Claimed | None, /) -> NoRoom | None:
+        """Make it; `NoRoom` if that could not be because of its handler's others."""
+
+
 class Runner(Protocol):
     """Decides when and where `execute` is called; the ledger stays the only truth: a lost or doubled call is harmless.
 
@@ -249,10 +264,11 @@ class Runner(Protocol):
     def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
 
-    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: Flag) -> None:
+    def run(self, execute: Execute, stop: Flag) -> None:
         """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs.
 
-        For what it had reserved it hands over the claim, too.
+        For what it had reserved it hands over the claim, too. Where `execute` answers `NoRoom`, none of that handler's
+        deliveries can begin: they are offered again once one has ended.
         """
 
     def sweep(self, transaction: Transaction) -> None:

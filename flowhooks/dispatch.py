@@ -14,7 +14,7 @@ import structlog
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.cores import Room
 from flowhooks.crashpoints import reached
-from flowhooks.delivery import Claimed, Delivery, Outcome, OutcomeKind, State
+from flowhooks.delivery import Claimed, Delivery, NoRoom, Outcome, OutcomeKind, State
 from flowhooks.errors import Reject, RetryAfter, TransactionError, Unavailable
 from flowhooks.ledger import CommitUnanswered, Settlement
 from flowhooks.ledger.moves import Move, move, postpone
@@ -88,7 +88,7 @@ class Dispatch:
         self._room = room or Room()
         self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
-    def execute(self, queued: Queued, claimed: Claimed | None = None) -> None:
+    def execute(self, queued: Queued, claimed: Claimed | None = None) -> NoRoom | None:
         """Make one attempt, or ask the probe of one that is *unknown*. Harmless for a delivery that has moved on.
 
         Returns when the attempt has ended; that is recorded soon after.
@@ -97,19 +97,23 @@ class Dispatch:
             queued: the delivery.
             claimed: its attempt, if its runner has begun it already.
 
+        Returns:
+            `NoRoom` if it was not made because as many of its handler's run as may; else None.
+
         Raises:
             Unavailable: the attempt could not be marked; nothing was run.
         """
         handler = self._handlers.get(queued.handler)
         if handler is None:
             self._leave(queued, claimed)
-            return
+            return None
         if queued.probe:
             self._probe(handler, queued)
-            return
-        claimed = claimed or self._ledger.claim(queued)
-        if claimed is None:
-            return
+            return None
+        made = claimed or self._ledger.claim(queued)
+        if made is None or isinstance(made, NoRoom):
+            return made
+        claimed = made
         joint = self._ledger.joint(queued.delivery_id, claimed.attempt)
         delivery = Delivery(
             id=queued.delivery_id,
@@ -126,16 +130,16 @@ class Dispatch:
         self._room.leave(handler.id, seconds, wide=wide)
         reached("attempt.ended")
         self._finish(handler, claimed, delivery, outcome, joint=joint, seconds=seconds)
+        return None
 
     def _leave(self, queued: Queued, claimed: Claimed | None) -> None:
         """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""
-        if claimed is None and not queued.probe:
-            claimed = self._ledger.claim(queued)
-        if claimed is not None:
+        made = claimed if claimed is not None or queued.probe else self._ledger.claim(queued)
+        if isinstance(made, Claimed):
             settlement = Settlement(
                 queued.delivery_id,
                 queued.handler,
-                claimed.attempt,
+                made.attempt,
                 OutcomeKind.FAILED,
                 "no plugin that is loaded has this handler; the delivery waits for one",
                 "",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
 from flowhooks.retry import Retry
+from flowhooks.signatures import checked_probe, takes_delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,10 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
 }
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What names of plugins, handlers and sources look like."""
+ORDERS: Final = ("business_key", "process_key")
+"""What a handler's deliveries may be ordered by."""
+MOST_AT_ONCE: Final = 1_000
+"""The largest `concurrency=`: what is more than all machines have threads for is no limit."""
 _LEAST_VERSION: Final = -(2**31)
 _MOST_VERSION: Final = 2**31 - 1
 """`processDefinitionVersion` is an int32, in every kind of call-back."""
@@ -127,6 +132,9 @@ class Handler:
         retry: says that running twice is safe, and when; None: a failure is final.
         probe: called as `(event, delivery)` when it is unknown whether an attempt did its work;
             answers True (it did), False (it did not) or None (cannot tell).
+        order_by: `"business_key"` or `"process_key"`: its deliveries of one such key run one at a time, in the order in
+            which their call-backs were taken; None: in any order.
+        concurrency: how many of its deliveries run at once at the most, over all machines; None: no matter.
         plugin: the plugin's name, filled in when the plugin is loaded.
         takes_delivery: whether `function` wants the delivery too.
     """
@@ -136,6 +144,8 @@ class Handler:
     selectors: Selectors
     retry: Retry | None = None
     probe: Callable[[Event, Delivery], bool | None] | None = None
+    order_by: str | None = None
+    concurrency: int | None = None
     plugin: str = ""
     takes_delivery: bool = False
 
@@ -170,6 +180,8 @@ def handler(
     every: bool = False,
     retry: Retry | None = None,
     probe: Callable[[Event, Delivery], bool | None] | None = None,
+    order_by: str | None = None,
+    concurrency: int | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Declare what a function listens to.
@@ -183,6 +195,9 @@ def handler(
         every: listen to every event of that kind.
         retry: say, with `Retry(...)`, that running twice is safe; default: a failure is final.
         probe: tells whether a lost attempt did its work.
+        order_by: `"business_key"` or `"process_key"`: have the deliveries of one key run one at a time, in the order in
+            which their call-backs were taken; default: in any order.
+        concurrency: how many of its deliveries may run at once, over all machines, 1 to 1000; default: any number.
         name: the handler's name in its plugin; default the function's.
 
     Returns:
@@ -208,7 +223,9 @@ def handler(
                     every=_a("every", every, bool),
                 ),
                 retry=_a("retry", retry, Retry, None),
-                probe=_checked_probe(probe),
+                probe=checked_probe(probe),
+                order_by=_order(order_by),
+                concurrency=_at_once(concurrency),
                 takes_delivery=_takes_delivery(function),
             )
         except HandlerError as error:
@@ -262,65 +279,27 @@ def _satisfiable(versions: str) -> str:
     return versions
 
 
+def _order(order_by: str | None) -> str | None:
+    if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDERS):
+        raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDERS))}, not {order_by!r}")
+    return order_by
+
+
+def _at_once(concurrency: int | None) -> int | None:
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if concurrency is not None and not (whole and 1 <= concurrency <= MOST_AT_ONCE):
+        raise HandlerError(f"concurrency= is a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}")
+    return concurrency
+
+
+def _takes_delivery(function: Any) -> bool:
+    if isinstance(function, Handler):
+        raise HandlerError(f"@handler goes on a function, not on {function!r}")
+    return takes_delivery(function)
+
+
 def _a(what: str, given: Any, kind: type, *others: Any) -> Any:
     if not isinstance(given, kind) and given not in others:
         hint = ": write Retry()" if kind is Retry else ""
         raise HandlerError(f"{what}= is a {kind.__name__}, not {given!r}{hint}")
     return given
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """What a function is called with; a decorator that takes `*args` hands them on, so what it wraps is asked."""
-    try:
-        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise HandlerError(f"its arguments cannot be read: {error}") from None
-    wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None and any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return _parameters(wrapped)
-    return parameters
-
-
-def _positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
-    """How many positional arguments a function must and may be given, and their names."""
-    parameters = _parameters(function)
-    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        raise HandlerError(
-            "it has keyword-only arguments without a default; it is called as (event) or (event, delivery)"
-        )
-    places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    most = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
-    return sum(p.default is p.empty for p in places), most, [p.name for p in places]
-
-
-def _refuse_async(function: Any) -> None:
-    target = inspect.unwrap(function) if callable(function) else function
-    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004 (an object's own async __call__)
-        if (
-            inspect.iscoroutinefunction(candidate)
-            or inspect.isasyncgenfunction(candidate)
-            or inspect.isgeneratorfunction(candidate)
-        ):
-            raise HandlerError("`async def` and generators are not run; write a plain function")
-
-
-def _takes_delivery(function: Any) -> bool:
-    if not callable(function) or isinstance(function, type | Handler):
-        raise HandlerError(f"@handler goes on a function, not on {function!r}")
-    _refuse_async(function)
-    least, most, names = _positional(function)
-    if least > 2 or most < 1:  # noqa: PLR2004 (event and delivery)
-        raise HandlerError(f"it takes {least} to {most} arguments; it is called as (event) or (event, delivery)")
-    return least == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
-
-
-def _checked_probe(probe: Any) -> Any:
-    if probe is None:
-        return None
-    if not callable(probe):
-        raise HandlerError(f"probe= is a function of (event, delivery), not {probe!r}")
-    _refuse_async(probe)
-    least, most, _ = _positional(probe)
-    if least > 2 or most < 2:  # noqa: PLR2004 (event and delivery)
-        raise HandlerError("probe= is called as (event, delivery)")
-    return probe

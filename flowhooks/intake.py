@@ -219,6 +219,7 @@ class Intake:
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
             absent=absent,
+            order_keys=router.order_keys(event, route.handlers),
             now=now,
         )
 

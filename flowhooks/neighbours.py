@@ -144,4 +144,4 @@ class Neighbours:
 
 def _routes(missing: Iterable[KnownHandler], retired: frozenset[str]) -> object:
     """What routing depends on: not when a handler was last seen."""
-    return [(one.id, one.selectors) for one in missing], retired
+    return [(one.id, one.selectors, one.order_by) for one in missing], retired

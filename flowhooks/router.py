@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.event import Event
@@ -22,10 +24,12 @@ class Candidate:
     Attributes:
         handler_id: `plugin:name`.
         selectors: what it listens to.
+        order_by: what its deliveries are ordered by, `"business_key"` or `"process_key"`; None: nothing.
     """
 
     handler_id: str
     selectors: Selectors
+    order_by: str | None = None
 
 
 class Route(NamedTuple):
@@ -144,6 +148,15 @@ class _Index:
 
 
 _NONE: Final = ()
+_NO_KEYS: Final = MappingProxyType(dict[str, str]())
+MOST_OF_A_KEY: Final = 512
+"""Characters of an order key that are kept as they are: what is longer does not fit into an index."""
+
+
+def order_key(event: Event, by: str) -> str:
+    """What an event is ordered by; `""` if it has none, and then comes in any order."""
+    key = (event.business_key if by == "business_key" else event.process_definition_key) or ""
+    return key if len(key) <= MOST_OF_A_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Router:
@@ -158,7 +171,9 @@ class Router:
     """
 
     def __init__(self, candidates: Iterable[Candidate], *, ignore_keys: Iterable[str] = ()) -> None:
+        candidates = tuple(candidates)
         self._entries = tuple(_Entry(order, candidate) for order, candidate in enumerate(candidates))
+        self._order_by = {one.handler_id: one.order_by for one in candidates if one.order_by is not None}
         self._ignore_keys = frozenset(ignore_keys)
         self._kinds: dict[str, _Index] = {}
         seen: set[str] = set()
@@ -190,6 +205,17 @@ class Router:
             return Route(handlers, parked=False, ignored=False)
         ignored = event.process_definition_key in self._ignore_keys
         return Route(handlers, parked=not ignored, ignored=ignored)
+
+    def order_keys(self, event: Event, handlers: Iterable[str]) -> Mapping[str, str]:
+        """The order key of `event` for each of these handlers that is ordered and for which the event has one."""
+        if not self._order_by:
+            return _NO_KEYS
+        ordered = [(handler, self._order_by[handler]) for handler in handlers if handler in self._order_by]
+        return {handler: key for handler, by in ordered if (key := order_key(event, by))}
+
+    def order_by(self, handler_id: str) -> str | None:
+        """What a handler's deliveries are ordered by, or None."""
+        return self._order_by.get(handler_id)
 
     def all(self) -> tuple[Listener, ...]:
         """Every way into the look-up, handler by handler."""

@@ -7,23 +7,25 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
-from flowhooks.delivery import Claimed, Queued, State
+from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
 from flowhooks.ledger import dialects, known, liveness, migrating, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
-from flowhooks.ledger.moves import Move, move
+from flowhooks.ledger.moves import NEXT, Move, made
 from flowhooks.ledger.reader import Reader, naming
+from flowhooks.ledger.reading import due, due_of
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
+from flowhooks.ledger.turns import Turns, come_back
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+OUT_OF_ORDER: Final = "run again out of its order: after what waited for the same key by then"
+"""What is noted of an ordered delivery that had ended and runs again, unless an operator has said something."""
 
 log = structlog.get_logger(__name__)
 
@@ -112,11 +117,23 @@ class Ledger(Reader):
         self._beaten = self._in_touch_since = time.monotonic()
         self._runner = runner
         self._hands = running.Hands()
-        self._accepting = Accepting(runner=runner, process=self.process, hands=self._hands)
+        self._turns = Turns(
+            runner=runner,
+            clock=clock,
+            due=due_of,
+            shared=self.shared,
+            write=lambda function: self._writer.submit(run, function),
+        )
+        limits = self._turns.limits
+        self._accepting = Accepting(
+            runner=runner, process=self.process, hands=self._hands, limits=limits, shared=self.shared
+        )
         self._claiming = partial(running.claim, hands=self._hands)
-        self._settling = Settling(runner=runner, hands=self._hands)
-        self._joints = Joints(url, settling=self._settling, most=joint)
-        self._writer = Writer(self._writing, limit=queue, committed=committed)
+        self._settling = Settling(runner=runner, hands=self._hands, limits=limits)
+        self._joints = Joints(url, settling=self._settling, finish=self._turns.finish, most=joint)
+        self._writer = Writer(
+            self._writing, limit=queue, committed=committed, last=self._claiming, finish=self._turns.finish
+        )
         self._writer.start()
         try:
             self._at_start(self._signed_on)
@@ -204,15 +221,33 @@ class Ledger(Reader):
         ticket = self._writer.submit(self._accepting, new, told)
         return lambda timeout: self._result(ticket, timeout)
 
-    def claim(self, queued: Queued) -> Claimed | None:
-        """Mark a delivery as running, durably; None if it is no longer as its runner knew it.
+    def due(self, now: int, most: Callable[[str], int]) -> list[Queued]:
+        """What may run or be probed by `now`, of a limited handler only as much as there is room for.
+
+        Args:
+            now: microseconds since 1970.
+            most: how many of a handler are wanted at the most; 0 passes it over.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with self.connection() as connection:
+            return due(connection, now, self._turns.within(connection, most))
+
+    def claim(self, queued: Queued) -> Claimed | NoRoom | None:
+        """Mark a delivery as running, durably.
+
+        Returns:
+            Its attempt. None if it is no longer as its runner knew it, or if it is not its turn; `NoRoom` if as many
+            of its handler's run as may.
 
         Raises:
             Unavailable: it could not be begun in time, or failed; nothing is marked.
         """
         self._show_life()
         # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
-        ticket = self._writer.submit(self._claiming, Claim(queued, self.process, self._clock.now()))
+        limit = self._turns.limits.get(queued.handler)
+        ticket = self._writer.submit(self._claiming, Claim(queued, self.process, self._clock.now(), limit))
         return self._result(ticket, certain=True)
 
     def settle(self, settlement: Settlement) -> bool:
@@ -251,6 +286,8 @@ class Ledger(Reader):
     ) -> set[str]:
         """Have deliveries run again, if they are still as they were seen.
 
+        One that is ordered and had ended comes after all that waits for its key by now.
+
         Args:
             transaction: the open transaction.
             standings: the deliveries, as last seen.
@@ -265,7 +302,8 @@ class Ledger(Reader):
             IllegalMove: one is in a state from which it cannot run again.
         """
         now = self._clock.now()
-        moved = move(
+        places = come_back(transaction, [one.delivery_id for one in standings if one.ordered])
+        rows = made(
             transaction,
             [
                 Move(
@@ -276,15 +314,18 @@ class Ledger(Reader):
                     now,
                     due_at=None if one.handler in absent else now,
                     retries_from=one.attempt if fresh else None,
-                    note=note,
+                    note=note or (OUT_OF_ORDER if one.delivery_id in places else None),
                 )
                 for one in standings
             ],
         )
+        moved = {row.id for row in rows}
         queued = [
-            Queued(one.delivery_id, one.handler, one.attempt)
+            Queued(one.delivery_id, one.handler, one.attempt, ordered=one.ordered)
             for one in standings
-            if one.delivery_id in moved and one.handler not in absent
+            if one.delivery_id in moved
+            and one.handler not in absent
+            and (one.delivery_id not in places or places[one.delivery_id].turn == NEXT)
         ]
         if queued:
             self._runner.enqueue(transaction, queued, now)
@@ -302,6 +343,7 @@ class Ledger(Reader):
         def met(transaction: Transaction) -> list[KnownHandler]:
             now = self._clock.now()
             known.remember(transaction, loaded, now)
+            self._turns.limits.update({one.id: one.concurrency for one in loaded if one.concurrency is not None})
             here = {handler.id for handler in loaded}
             with dialects.unhurried(transaction.connection):
                 # Where the ledger is shared, another process may have what is missing here.
@@ -331,6 +373,7 @@ class Ledger(Reader):
                 )
             if self._knows_who_is_silent():
                 liveness.bury(transaction, now, stale_after=self._stale_after)
+            self._turns.call_up_missed(transaction)
             lost = running.recover(
                 transaction,
                 self._settling,

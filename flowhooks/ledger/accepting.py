@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Integer, Text, func, select, update
@@ -13,10 +14,11 @@ from flowhooks import schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects
-from flowhooks.ledger.moves import NewDelivery, store
+from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.reading import Standing, standings
 from flowhooks.ledger.running import Claim, Hands, begin
 from flowhooks.ledger.tables import conflicts, counters, events
+from flowhooks.ledger.turns import line_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from flowhooks.delivery import Runner
     from flowhooks.event import Event
+    from flowhooks.ledger.moves import Place
     from flowhooks.ledger.writer import Transaction
 
 MOST_CONFLICTS: Final = 10
@@ -43,6 +46,7 @@ class NewEvent:
         route: handler id to the reason why.
         deliveries: (delivery id, handler id) for each of the route's handlers.
         absent: those of the handlers that are not loaded here: their deliveries wait for them.
+        order_keys: the event's order key, for each of the handlers that is ordered.
         now: microseconds since 1970.
     """
 
@@ -53,6 +57,7 @@ class NewEvent:
     route: Mapping[str, str]
     deliveries: Sequence[tuple[str, str]]
     absent: frozenset[str] = frozenset()
+    order_keys: Mapping[str, str] = field(default_factory=dict)
     now: int
 
     def fresh(self) -> Event:
@@ -114,12 +119,24 @@ class Accepting:
         runner: is told, within the transaction, what may run.
         process: this process's id, under which it counts.
         hands: learns what has begun.
+        limits: how many deliveries of a handler run at once, for those that are limited.
+        shared: whether other processes write, too.
     """
 
-    def __init__(self, *, runner: Runner, process: str, hands: Hands) -> None:
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        process: str,
+        hands: Hands,
+        limits: Mapping[str, int] = MappingProxyType({}),
+        shared: bool = False,
+    ) -> None:
         self._runner = runner
         self._hands = hands
         self.process = process
+        self._limits = limits
+        self._shared = shared
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
@@ -128,7 +145,7 @@ class Accepting:
         first: dict[tuple[str, str, str, str], NewEvent] = {}
         for item in items:
             first.setdefault(item.event.identity, item)
-        stored = self._insert(transaction, [first[identity] for identity in sorted(first)])
+        stored = self._insert(transaction, list(first.values()))
         known = {
             identity: (item.event.id, item.digest, item.state)
             for identity, item in first.items()
@@ -143,7 +160,9 @@ class Accepting:
 
     def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> set[str]:
         connection = transaction.connection
-        stored = set(_INSERT_EVENTS(connection, [_event_row(item) for item in items]))
+        # Sorted, so that no two processes wait for each other.
+        rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
+        stored = set(_INSERT_EVENTS(connection, rows))
         if not stored:
             return stored
         reached("accept.inserted")
@@ -154,13 +173,15 @@ class Accepting:
 
     def _store(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
         """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
+        places = _places(transaction, items)
+        # What is held back is offered when its turn has come.
         queued = [
-            Queued(delivery_id, handler, 0, fresh=item.fresh)
+            Queued(delivery_id, handler, 0, ordered=delivery_id in places, fresh=item.fresh)
             for item in items
             for delivery_id, handler in item.deliveries
-            if handler not in item.absent
+            if handler not in item.absent and (delivery_id not in places or places[delivery_id].turn == NEXT)
         ]
-        reserved = {one.delivery_id for one in self._runner.reserve(transaction, queued)} if queued else set()
+        reserved = self._reserved(transaction, queued)
         store(
             transaction,
             [
@@ -171,6 +192,7 @@ class Accepting:
                     item.now,
                     absent=handler in item.absent,
                     begun=delivery_id in reserved,
+                    place=places.get(delivery_id),
                 )
                 for item in items
                 for delivery_id, handler in item.deliveries
@@ -182,6 +204,13 @@ class Accepting:
         if len(begun) < len(queued):
             rest = [one for one in queued if one.delivery_id not in reserved]
             self._runner.enqueue(transaction, rest, items[0].now)
+
+    def _reserved(self, transaction: Transaction, queued: Sequence[Queued]) -> set[str]:
+        """The ids of those that are stored as running."""
+        # Whoever writes alone knows that nothing else is in a lane that it finds empty. How many run, nobody knows
+        # before it is recorded how others have ended.
+        may = [one for one in queued if not (one.ordered and self._shared) and one.handler not in self._limits]
+        return {one.delivery_id for one in self._runner.reserve(transaction, may)} if may else set()
 
     @staticmethod
     def _answer(item: NewEvent, known: tuple[str, str, str], *, fresh: bool) -> Accepted:
@@ -211,6 +240,18 @@ class Accepting:
             )
             for answer in answers
         ]
+
+
+def _places(transaction: Transaction, items: Sequence[NewEvent]) -> Mapping[str, Place]:
+    """The places of the deliveries that are ordered, by id."""
+    new = [
+        (delivery_id, Lane(handler, item.order_keys[handler]))
+        for item in items
+        if item.order_keys
+        for delivery_id, handler in item.deliveries
+        if handler in item.order_keys
+    ]
+    return line_up(transaction, new) if new else {}
 
 
 def count(transaction: Transaction, name: str, process: str, by: int) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Subquery, and_, bindparam, func, select, u
 from flowhooks.alert import AlertCause
 from flowhooks.delivery import State
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import FAILED, alerts, deliveries, events, handlers, processes
+from flowhooks.ledger.tables import FAILED, HAS_TIME, alerts, deliveries, events, handlers, processes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -99,14 +99,13 @@ def how_many_failed(connection: Connection, state: State, handler: str) -> int:
 
 def late(connection: Connection, before: int) -> list[Troubled]:
     """The handlers with deliveries that have been able to run since before `before`, and still wait."""
-    has_time = deliveries.c.due_at.is_not(None)
-    found = connection.execute(_oldest(deliveries.c.due_at, has_time, only=(_WAITING, deliveries.c.due_at <= before)))
+    found = connection.execute(_oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)))
     return [Troubled(row.handler, row.event_id, row.due_at) for row in found]
 
 
 def how_many_late(connection: Connection, before: int, handler: str) -> int:
     """How many deliveries of a handler have been able to run since before `before`, and still wait."""
-    return _count(connection, deliveries.c.handler == handler, deliveries.c.due_at <= before, _WAITING)
+    return _count(connection, deliveries.c.handler == handler, HAS_TIME, deliveries.c.due_at <= before, _WAITING)
 
 
 def shelved(connection: Connection, before: int) -> list[Troubled]:

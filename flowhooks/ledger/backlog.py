@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from flowhooks.delivery import State
-from flowhooks.ledger.tables import NOT_AT_REST, deliveries
+from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, in_lane
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Backlog:
 def backlog(connection: Connection, *, most: int | None = None) -> Mapping[str, Backlog]:
     """What is stored for each handler that something is stored for; what succeeded or was closed is not read.
 
-    It goes along the three indexes of what is open, one after the other, so deliveries at rest cost nothing.
+    It goes along the four indexes of what is open, one after the other, so deliveries at rest cost nothing.
 
     Args:
         connection: any connection.
@@ -55,7 +55,8 @@ def backlog(connection: Connection, *, most: int | None = None) -> Mapping[str, 
     found: dict[str, Backlog] = defaultdict(Backlog)
     for narrowed in (
         rows.where(NOT_AT_REST),
-        rows.where(waiting, deliveries.c.due_at.is_not(None)),
+        rows.where(waiting, HAS_TIME),
+        rows.where(waiting, in_lane(deliveries), deliveries.c.due_at.is_not(None), deliveries.c.turn > 0),
         rows.where(waiting, deliveries.c.due_at.is_(None)),
     ):
         each = narrowed.limit(most).subquery("each")

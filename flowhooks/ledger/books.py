@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, se
 
 from flowhooks.delivery import OutcomeKind, State
 from flowhooks.ledger.condition import totals
-from flowhooks.ledger.tables import attempts, deliveries, events
+from flowhooks.ledger.tables import attempts, deliveries, events, in_lane
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -141,6 +141,16 @@ def balance(connection: Connection) -> Books:
         .outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
         .where(or_(~func.coalesce(_fits(), literal(False)), deliveries.c.state.not_in([*State]))),
         "delivery {} does not agree with its last attempt",
+    )
+    running = in_lane(deliveries) & (deliveries.c.state == State.RUNNING.value)
+    _report(
+        connection,
+        books,
+        select(func.max(deliveries.c.id))
+        .where(running)
+        .group_by(deliveries.c.handler, deliveries.c.lane)
+        .having(func.count() > 1),
+        "delivery {} runs beside another of the same handler and key, although they are ordered",
     )
     return books
 

@@ -40,11 +40,11 @@ from sqlalchemy.types import to_instance
 from flowhooks.errors import LedgerUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import ModuleType
 
-    from sqlalchemy import Connection
+    from sqlalchemy import CompoundSelect, Connection, Select
     from sqlalchemy.exc import SQLAlchemyError
 
 CACHE_KIB: Final = 8192
@@ -390,6 +390,29 @@ def keys(name: str) -> Any:
     return select(array.c.value)
 
 
+def locking(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
+    """A statement for `lock`.
+
+    Args:
+        names: gives, in its one column, a name for each thing that one transaction at a time is to have. They are
+            locked in one order, so that no two transactions wait for each other.
+    """
+    each = names.subquery("names")
+    name = next(iter(each.c))
+    ordered = select(func.hashtextextended(name, 0).label("key")).distinct().order_by("key").subquery("ordered")
+    return select(func.pg_advisory_xact_lock(ordered.c.key))
+
+
+def lock(connection: Connection, statement: Select[Any], parameters: Mapping[str, Any]) -> None:
+    """Wait until no other transaction has what the statement names, and keep it until the end of this one.
+
+    What is read afterwards, by another statement, is what those have left. On SQLite every transaction that writes
+    has everything.
+    """
+    if connection.dialect.name == _POSTGRESQL:
+        connection.execute(statement, parameters).all()
+
+
 _MESSAGES = _Scalars(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
 _NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
 
@@ -492,6 +515,8 @@ __all__ = [
     "keys",
     "library_version",
     "listening",
+    "lock",
+    "locking",
     "notify",
     "open_engine",
     "plain",

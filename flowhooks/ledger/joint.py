@@ -21,7 +21,7 @@ from flowhooks.ledger.tables import attempts, deliveries
 from flowhooks.ledger.writer import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Engine
 
@@ -43,19 +43,22 @@ class Joints:
     Args:
         url: the ledger's database.
         settling: records outcomes.
+        finish: is given each transaction before its commit, to see what has its turn by it.
         most: how many may be open at once.
 
     Attributes:
         settling: as given.
+        finish: as given.
         closed: whether nothing is committed any more.
     """
 
-    def __init__(self, url: str, *, settling: Settling, most: int) -> None:
+    def __init__(self, url: str, *, settling: Settling, finish: Callable[[Transaction], None], most: int) -> None:
         self._url = url
         self._most = most
         self._opening = threading.Lock()
         self._opened: Engine | None = None
         self.settling = settling
+        self.finish = finish
         self.closed = False
 
     def of(self, delivery_id: str, attempt: int) -> Joint:
@@ -186,6 +189,7 @@ class Joint:
                 (settled,) = self._joints.settling(transaction, [settlement])
                 if not settled:
                     return False
+                self._joints.finish(transaction)
                 transaction.news.tell(connection)
                 try:
                     connection.commit()

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from flowhooks.delivery import State
 from flowhooks.handler import Handler, Selectors
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import NOT_AT_REST, deliveries, handlers
+from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, handlers, in_lane
 from flowhooks.retry import Retry
 
 if TYPE_CHECKING:
@@ -33,11 +33,15 @@ class KnownHandler:
         id: `plugin:name`.
         selectors: what it listened to when it was last loaded.
         last_seen_at: when that was, in microseconds since 1970.
+        order_by: what its deliveries were ordered by, then; or None.
+        concurrency: how many of them could run at once, then; None: any number.
     """
 
     id: str
     selectors: Selectors
     last_seen_at: int
+    order_by: str | None = None
+    concurrency: int | None = None
 
 
 _REMEMBER: Final = dialects.insert(handlers)
@@ -49,6 +53,8 @@ _REMEMBERED: Final = _REMEMBER.on_conflict_do_update(
         "probes": _REMEMBER.excluded.probes,
         "last_seen_at": _REMEMBER.excluded.last_seen_at,
         "retired_at": None,
+        "order_by": _REMEMBER.excluded.order_by,
+        "concurrency": _REMEMBER.excluded.concurrency,
     },
 )
 
@@ -69,6 +75,8 @@ def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> N
             "first_seen_at": now,
             "last_seen_at": now,
             "retired_at": None,
+            "order_by": handler.order_by,
+            "concurrency": handler.concurrency,
         }
         for handler in loaded
     ]
@@ -81,7 +89,13 @@ def known(connection: Connection) -> list[KnownHandler]:
     """Every handler that was ever loaded and not retired, by id."""
     found = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
     return [
-        KnownHandler(id=row.id, selectors=Selectors.from_json(json.loads(row.selectors)), last_seen_at=row.last_seen_at)
+        KnownHandler(
+            id=row.id,
+            selectors=Selectors.from_json(json.loads(row.selectors)),
+            last_seen_at=row.last_seen_at,
+            order_by=row.order_by,
+            concurrency=row.concurrency,
+        )
         for row in found
     ]
 
@@ -121,12 +135,13 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     connection = transaction.connection
     here = json.dumps(loaded)
     waiting = deliveries.c.state == State.WAITING.value
-    connection.execute(
-        update(deliveries)
-        .where(deliveries.c.due_at.is_not(None), waiting, deliveries.c.handler.not_in(dialects.keys("here")))
-        .values(due_at=None),
-        {"here": here},
-    )
+    for has_time in (HAS_TIME, in_lane(deliveries) & deliveries.c.due_at.is_not(None)):
+        connection.execute(
+            update(deliveries)
+            .where(has_time, waiting, deliveries.c.handler.not_in(dialects.keys("here")))
+            .values(due_at=None),
+            {"here": here},
+        )
     unknown = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
     tells = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(dialects.keys("here")))
     connection.execute(

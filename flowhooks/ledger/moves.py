@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, Text, func, update
+from sqlalchemy import BigInteger, Integer, Text, case, func, update
 
 from flowhooks.delivery import ALLOWED, State
 from flowhooks.errors import IllegalMove
@@ -14,6 +14,9 @@ from flowhooks.ledger.tables import deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import Row
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from flowhooks.ledger.writer import Transaction
 
@@ -54,6 +57,7 @@ class NewDelivery(NamedTuple):
         now: microseconds since 1970.
         absent: whether its handler is not loaded: it then waits without a time from which it may run.
         begun: whether its first attempt begins with the commit: it is then stored as running.
+        place: its place in its lane; None: it is unordered.
     """
 
     delivery_id: str
@@ -62,7 +66,39 @@ class NewDelivery(NamedTuple):
     now: int
     absent: bool = False
     begun: bool = False
+    place: Place | None = None
 
+
+class Lane(NamedTuple):
+    """The deliveries of one handler with one order key, which run one at a time.
+
+    Attributes:
+        handler: the handler's id.
+        key: the order key.
+    """
+
+    handler: str
+    key: str
+
+
+class Place(NamedTuple):
+    """A delivery's place in its lane.
+
+    Attributes:
+        lane: which one.
+        turn: the lowest is the next to begin; of equal ones the older delivery.
+    """
+
+    lane: Lane
+    turn: int
+
+
+BEGUN: Final = -1
+"""The turn of one that has begun: until it has left its lane, none comes before it, be it waiting for its retry."""
+NEXT: Final = 0
+"""The turn of one that may begin: none was before it when that was said. What is held back has higher ones."""
+_GONE: Final = frozenset({State.SUCCEEDED.value, State.DEAD.value, State.CLOSED.value})
+"""The states in which a delivery has left its lane."""
 
 _INSERT: Final = dialects.Insertion(deliveries)
 _ROWS = dialects.rows(
@@ -92,42 +128,63 @@ _MOVE: Final = (
         retries_from=func.coalesce(_ROWS.c.retries_from, deliveries.c.retries_from),
         note=func.coalesce(_ROWS.c.note, deliveries.c.note),
     )
-    .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state)
+    .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.lane)
 )
+BEGIN_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None))
+"""Begins what is unordered, and nothing else, whatever its runner takes it for."""
+BEGIN_IN_TURN: Final = _MOVE.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN))
+"""Begins what has been found to be the first of its lane."""
 
 
 def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
-    """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
-    if new:
-        _INSERT(
-            transaction.connection,
-            [
-                {
-                    "id": one.delivery_id,
-                    "event_id": one.event_id,
-                    "handler": one.handler,
-                    "state": (State.RUNNING if one.begun else State.WAITING).value,
-                    "attempt": int(one.begun),
-                    "retries_from": 0,
-                    "due_at": None if one.absent or one.begun else one.now,
-                    "note": "",
-                    "created_at": one.now,
-                    "changed_at": one.now,
-                }
-                for one in new
-            ],
-        )
+    """Store deliveries, one statement for all that are unordered and one for the others.
+
+    As waiting, or, claimed in the same breath, as running.
+    """
+    ordered = [one for one in new if one.place is not None]
+    if len(ordered) < len(new):
+        rows = [_row(one) for one in new if one.place is None]
+        _INSERT(transaction.connection, rows)
+    if ordered:
+        _INSERT(transaction.connection, [_row(one) | _placed(one) for one in ordered])
+
+
+def _row(one: NewDelivery) -> dict[str, object]:
+    return {
+        "id": one.delivery_id,
+        "event_id": one.event_id,
+        "handler": one.handler,
+        "state": (State.RUNNING if one.begun else State.WAITING).value,
+        "attempt": int(one.begun),
+        "retries_from": 0,
+        "due_at": None if one.absent or one.begun else one.now,
+        "note": "",
+        "created_at": one.now,
+        "changed_at": one.now,
+    }
+
+
+def _placed(one: NewDelivery) -> dict[str, object]:
+    if one.place is None:
+        return {}
+    return {"lane": one.place.lane.key, "turn": BEGUN if one.begun else one.place.turn}
 
 
 def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
+    """Change states, one statement for all; the ids of the deliveries that have moved. See `made`."""
+    return {row.id for row in made(transaction, moves)}
+
+
+def made(transaction: Transaction, moves: Sequence[Move], by: ReturningUpdate[Any] = _MOVE) -> Sequence[Row[Any]]:
     """Change states, one statement for all.
 
     Args:
         transaction: the open transaction.
         moves: at most one for each delivery.
+        by: the statement: for attempts that begin, one of those above.
 
     Returns:
-        The ids of the deliveries that were as their movers saw them, and so have moved.
+        The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `lane`.
 
     Raises:
         IllegalMove: the table of states lacks one of the moves; nothing is changed.
@@ -136,12 +193,15 @@ def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
         if (one.source, one.target) not in ALLOWED:
             raise IllegalMove(f"a delivery cannot go from {one.source} to {one.target}")
     if not moves:
-        return set()
+        return ()
     # In one order, whoever moves them: two processes that hold each other's next row would wait in vain.
-    moved = transaction.connection.execute(_MOVE, {"moves": json.dumps(sorted(moves))}).all()
+    moved: Sequence[Row[Any]] = transaction.connection.execute(by, {"moves": json.dumps(sorted(moves))}).all()
     # Nobody waits for an attempt to begin.
     transaction.news.events.update(row.event_id for row in moved if row.state != State.RUNNING.value)
-    return {row.id for row in moved}
+    transaction.freed.update(
+        Lane(row.handler, row.lane) for row in moved if row.lane is not None and row.state in _GONE
+    )
+    return moved
 
 
 def postpone(transaction: Transaction, delivery_id: str, due_at: int) -> None:

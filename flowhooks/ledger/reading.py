@@ -15,7 +15,8 @@ from flowhooks.delivery import Attempt, OutcomeKind, Queued, State
 from flowhooks.errors import SettingsError
 from flowhooks.event import Event, from_body
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import NOT_AT_REST, attempts, conflicts, deliveries, events
+from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, attempts, conflicts, deliveries, events, in_lane
+from flowhooks.ledger.turns import BEHIND, FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ class Standing:
         error: its last attempt's error, one line.
         finished_at: when its last attempt ended, in microseconds since 1970; or None.
         note: what an operator said of it.
+        ordered: whether it is its turn that it waits for.
+        behind: the event whose delivery holds it back while it waits; None if none does.
     """
 
     delivery_id: str
@@ -48,6 +51,8 @@ class Standing:
     error: str = ""
     finished_at: int | None = None
     note: str = ""
+    ordered: bool = False
+    behind: str | None = None
 
 
 STATES: Final = (*(state.value for state in State), "parked", "dismissed")
@@ -141,20 +146,19 @@ _STANDING: Final = select(
     attempts.c.outcome,
     attempts.c.error,
     attempts.c.finished_at,
+    deliveries.c.lane,
+    BEHIND.label("behind"),
 ).outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
 _STANDINGS: Final = _STANDING.where(deliveries.c.event_id.in_(dialects.keys("event_ids"))).order_by(deliveries.c.id)
-_HAS_TIME: Final = deliveries.c.due_at.is_not(None)
 _DUE: Final = (
-    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state)
-    .where(_HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"))
+    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
+    .where(HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), FIRST)
     .order_by(deliveries.c.due_at)
     .limit(bindparam("most"))
 )
-_FIRST: Final = (
-    select(func.min(deliveries.c.handler).label("handler")).where(_HAS_TIME).cte("with_work", recursive=True)
-)
+_FIRST: Final = select(func.min(deliveries.c.handler).label("handler")).where(HAS_TIME).cte("with_work", recursive=True)
 _NEXT: Final = (
-    select(func.min(deliveries.c.handler)).where(_HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+    select(func.min(deliveries.c.handler)).where(HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
 )
 # One step down the index for each handler that has work, however many deliveries each of them has.
 _WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
@@ -187,6 +191,8 @@ def _standing(row: Any) -> Standing:
         error=row.error or "",
         finished_at=row.finished_at,
         note=row.note,
+        ordered=row.lane is not None,
+        behind=row.behind,
     )
 
 
@@ -201,9 +207,14 @@ def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Qu
     found: list[Queued] = []
     for handler in connection.execute(select(_WITH_WORK.c.handler)).scalars().all():
         if handler is not None and (wanted := most(handler)) > 0:
-            rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": wanted})
-            found.extend(Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN) for row in rows)
+            found.extend(due_of(connection, now, handler, wanted))
     return found
+
+
+def due_of(connection: Connection, now: int, handler: str, most: int) -> list[Queued]:
+    """What may run or be probed of one handler by `now`, the longest due first; `most` at the most."""
+    rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": most})
+    return [Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows]
 
 
 def find(
@@ -310,12 +321,13 @@ def tally(connection: Connection) -> dict[str, int]:
     found = connection.execute(select(deliveries.c.state, func.count()).where(NOT_AT_REST).group_by(deliveries.c.state))
     waiting = deliveries.c.state == State.WAITING.value
     counts = {
-        State.WAITING.value: select(func.count()).where(waiting, _HAS_TIME),
+        State.WAITING.value: select(func.count()).where(waiting, HAS_TIME),
+        "held": select(func.count()).where(
+            waiting, in_lane(deliveries), deliveries.c.due_at.is_not(None), deliveries.c.turn > 0
+        ),
         "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
         "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
     }
-    return (
-        dict.fromkeys(at_work, 0)
-        | dict(found.all())
-        | {name: connection.execute(query).scalar_one() for name, query in counts.items()}
-    )
+    counted = {name: connection.execute(query).scalar_one() for name, query in counts.items()}
+    counted[State.WAITING.value] += counted.pop("held")
+    return dict.fromkeys(at_work, 0) | dict(found.all()) | counted

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
-from flowhooks.ledger.moves import NewDelivery, store
+from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.tables import events
+from flowhooks.ledger.turns import line_up
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -51,12 +52,14 @@ class Rerouted:
         state: `"routed"`, or `"dismissed"` where the settings now say that nobody need want it.
         route: its whole route, with what it had before.
         deliveries: (delivery id, handler id) for each handler that is new to it.
+        order_keys: the event's order key, for each of those that is ordered.
     """
 
     event_id: str
     state: str
     route: Mapping[str, str]
     deliveries: tuple[tuple[str, str], ...]
+    order_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 _ALIKE: Final = (
@@ -107,14 +110,21 @@ def reroute(
         if not changed:
             continue
         done += 1
+        keys = item.order_keys
+        ordered = [(one, Lane(handler, keys[handler])) for one, handler in item.deliveries if handler in keys]
+        places = line_up(transaction, ordered) if ordered else {}
         store(
             transaction,
             [
-                NewDelivery(delivery_id, item.event_id, handler, now, absent=handler in absent)
-                for delivery_id, handler in item.deliveries
+                NewDelivery(one, item.event_id, handler, now, absent=handler in absent, place=places.get(one))
+                for one, handler in item.deliveries
             ],
         )
-        queued = [Queued(delivery_id, handler, 0) for delivery_id, handler in item.deliveries if handler not in absent]
+        queued = [
+            Queued(one, handler, 0, ordered=one in places)
+            for one, handler in item.deliveries
+            if handler not in absent and (one not in places or places[one].turn == NEXT)
+        ]
         if queued:
             runner.enqueue(transaction, queued, now)
     reached("drain.written")

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, bindparam, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
-from flowhooks.delivery import Claimed, OutcomeKind, Queued, State
+from flowhooks.delivery import Claimed, NoRoom, OutcomeKind, Queued, State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
-from flowhooks.ledger.moves import Move, move
+from flowhooks.ledger.moves import BEGIN_FREELY, BEGIN_IN_TURN, Move, made
 from flowhooks.ledger.reading import to_event
 from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers
+from flowhooks.ledger.turns import admitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from flowhooks.delivery import Runner
     from flowhooks.ledger.writer import Transaction
@@ -34,11 +36,13 @@ class Claim(NamedTuple):
         queued: the delivery, as its runner knew it.
         process: whose attempt it will be.
         now: microseconds since 1970.
+        limit: how many of its handler's deliveries may run at once; None: any number.
     """
 
     queued: Queued
     process: str
     now: int
+    limit: int | None = None
 
 
 class Settlement(NamedTuple):
@@ -142,8 +146,8 @@ class Hands:
         return attempt in self._attempts
 
 
-def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Claimed | None]:
-    """Mark deliveries as running; None for one that is no longer as its runner knew it.
+def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Claimed | NoRoom | None]:
+    """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
 
     After this has been committed, and only then, the function may be entered.
 
@@ -152,34 +156,42 @@ def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Cl
         items: which deliveries, and whose attempts they will be.
         hands: learns what has begun.
     """
-    moved = move(
-        transaction,
-        list(
-            {
-                item.queued.delivery_id: Move(
-                    item.queued.delivery_id,
-                    State.WAITING,
-                    State.RUNNING,
-                    item.queued.attempt,
-                    item.now,
-                    begun=item.queued.attempt + 1,
-                )
-                for item in items
-            }.values()
-        ),
-    )
-    if not moved:
-        return [None] * len(items)
-    connection = transaction.connection
-    begun = {item.queued.delivery_id: item for item in items if item.queued.delivery_id in moved}
-    begin(transaction, begun.values(), hands)
-    reached("claim.written")
-    found = {
-        row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
-        for row in connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
-    }
-    # Of two claims of one delivery in one batch only the last was made: it alone gets the event.
-    return [found[item.queued.delivery_id] if begun.get(item.queued.delivery_id) is item else None for item in items]
+    # Of two claims of one delivery in one batch only the last is made: it alone gets the event.
+    wanted = {item.queued.delivery_id: item for item in items}
+    asking = [one for one in wanted.values() if one.queued.ordered or one.limit is not None]
+    moved, full = set[str](), set[str]()
+    if len(asking) < len(wanted):
+        free = [_begun(one) for one in wanted.values() if not one.queued.ordered and one.limit is None]
+        moved = {row.id for row in made(transaction, free, BEGIN_FREELY)}
+    if asking:
+        may, full = admitted(transaction, asking)
+        moves = [_begun(one) for one in asking if one.queued.delivery_id in may]
+        moved |= {row.id for row in made(transaction, moves, BEGIN_IN_TURN)}
+    begun = {one: wanted[one] for one in wanted if one in moved}
+    found: dict[str, Claimed] = {}
+    if begun:
+        begin(transaction, begun.values(), hands)
+        reached("claim.written")
+        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
+        found = {
+            row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+            for row in rows
+        }
+    return [_answer(item, wanted, found, full) for item in items]
+
+
+def _begun(one: Claim) -> Move:
+    queued = one.queued
+    return Move(queued.delivery_id, State.WAITING, State.RUNNING, queued.attempt, one.now, begun=queued.attempt + 1)
+
+
+def _answer(
+    item: Claim, wanted: Mapping[str, Claim], found: Mapping[str, Claimed], full: Collection[str]
+) -> Claimed | NoRoom | None:
+    delivery_id = item.queued.delivery_id
+    if delivery_id in full:
+        return NoRoom()
+    return found.get(delivery_id) if wanted[delivery_id] is item else None
 
 
 def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands) -> None:
@@ -210,11 +222,13 @@ class Settling:
     Args:
         runner: is told, within the transaction, what may run again.
         hands: learns what has ended.
+        limits: how many deliveries of a handler run at once, for those that are limited.
     """
 
-    def __init__(self, *, runner: Runner, hands: Hands) -> None:
+    def __init__(self, *, runner: Runner, hands: Hands, limits: Mapping[str, int] = MappingProxyType({})) -> None:
         self._runner = runner
         self._hands = hands
+        self._limits = limits
 
     def __call__(self, transaction: Transaction, items: list[Settlement]) -> list[bool]:
         """Record each; False for one whose attempt is no longer the current one, which then changes nothing.
@@ -230,7 +244,7 @@ class Settling:
             Move(item.delivery_id, State.RUNNING, item.target, item.attempt, item.now, due_at=item.due_at)
             for item in current.values()
         ]
-        moved = move(transaction, moves)
+        moved = {row.id: row for row in made(transaction, moves)}
         settled = [item for item in current.values() if item.delivery_id in moved]
         if settled:
             transaction.connection.execute(
@@ -254,7 +268,11 @@ class Settling:
             )
         for item in settled:
             if item.target is State.WAITING and item.due_at is not None:
-                self._runner.enqueue(transaction, [Queued(item.delivery_id, item.handler, item.attempt)], item.due_at)
+                ordered = moved[item.delivery_id].lane is not None
+                again = Queued(item.delivery_id, item.handler, item.attempt, ordered=ordered)
+                self._runner.enqueue(transaction, [again], item.due_at)
+        if self._limits:
+            transaction.ended_of.update(item.handler for item in settled if item.handler in self._limits)
         if settled:
             reached("settle.written")
             transaction.after_commit(_SETTLED)

@@ -5,11 +5,13 @@ Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, as te
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    literal_column,
 )
 
 metadata: Final = MetaData()
@@ -89,16 +92,21 @@ deliveries: Final = Table(
     Column("note", Text, nullable=False, comment="what an operator said of it"),
     Column("created_at", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
+    Column("lane", Text, comment="the order key, where the handler is ordered and the event has one"),
+    Column(
+        "turn",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="its place in the lane: -1 it has begun, 0 it may begin, above that it is held back",
+    ),
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )
-Index(
-    "deliveries_due",
-    deliveries.c.handler,
-    deliveries.c.due_at,
-    sqlite_where=deliveries.c.due_at.is_not(None),
-    postgresql_where=deliveries.c.due_at.is_not(None),
-)
+HAS_TIME: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.turn <= literal_column("0"))
+"""What may run, or be probed, from a time on. Held back are others: a hundred thousand behind one that waits for its
+retry are not looked at. A query uses the index below only if it says exactly this."""
+Index("deliveries_due", deliveries.c.handler, deliveries.c.due_at, sqlite_where=HAS_TIME, postgresql_where=HAS_TIME)
 NOT_AT_REST: Final = deliveries.c.state.in_(
     bindparam("not_at_rest", ("running", "dead", "unknown"), expanding=True, literal_execute=True)
 )
@@ -115,6 +123,30 @@ Index(
     deliveries.c.changed_at,
     sqlite_where=FAILED,
     postgresql_where=FAILED,
+)
+
+
+def in_lane(table: Any) -> ColumnElement[bool]:
+    """What has a place in a lane: it waits, runs or is *unknown*. Said exactly so, as above.
+
+    Args:
+        table: `deliveries`, or an alias of it.
+    """
+    states: BindParameter[Any] = bindparam(
+        "in_lane", ("waiting", "running", "unknown"), expanding=True, literal_execute=True
+    )
+    return cast("ColumnElement[bool]", table.c.lane.is_not(None) & table.c.state.in_(states))
+
+
+_IN_LANE = in_lane(deliveries)
+Index(
+    "deliveries_turn",
+    deliveries.c.handler,
+    deliveries.c.lane,
+    deliveries.c.turn,
+    deliveries.c.id,
+    sqlite_where=_IN_LANE,
+    postgresql_where=_IN_LANE,
 )
 _SHELVED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
 Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_SHELVED, postgresql_where=_SHELVED)
@@ -145,6 +177,8 @@ handlers: Final = Table(
     Column("first_seen_at", BigInteger, nullable=False),
     Column("last_seen_at", BigInteger, nullable=False),
     Column("retired_at", BigInteger),
+    Column("order_by", Text, comment="the member of the event that is its order key; null: unordered"),
+    Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
 )
 
 processes: Final = Table(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from flowhooks.ledger.moves import Lane
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -47,13 +49,19 @@ class Transaction:
     Attributes:
         connection: the writing connection.
         news: what those who share the ledger are told once this is durable.
+        freed: lanes that a delivery has left, so that another may have its turn.
+        held: lanes in which a delivery was put behind another.
+        ended_of: ids of limited handlers of which an attempt has ended.
     """
 
-    __slots__ = ("_committed", "_undone", "connection", "news")
+    __slots__ = ("_committed", "_undone", "connection", "ended_of", "freed", "held", "news")
 
     def __init__(self, connection: Connection) -> None:
         self.connection: Any = connection
         self.news = News()
+        self.freed: set[Lane] = set()
+        self.held: set[Lane] = set()
+        self.ended_of: set[str] = set()
         self._committed: list[Callable[[], None]] = []
         self._undone: list[Callable[[], None]] = []
 
@@ -145,6 +153,8 @@ class Writer:
         engine: each of its transactions may write.
         limit: how many pieces of work may queue before new ones are refused.
         committed: called after each commit, with how many pieces it had and the seconds that it took.
+        last: the work that comes after all other of a transaction, as it takes locks that others wait for.
+        finish: called at the end of each transaction, within it.
 
     Attributes:
         failing: why the last write failed, as the database says it; None if it did not.
@@ -156,9 +166,13 @@ class Writer:
         *,
         limit: int = 10_000,
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
+        last: Callable[..., Any] | None = None,
+        finish: Callable[[Transaction], None] = lambda _transaction: None,
     ) -> None:
         self._engine = engine
         self._committed = committed
+        self._last = last
+        self._finish = finish
         self._limit = limit
         self._queue: SimpleQueue[Ticket[Any] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="ledger-writer", daemon=True)
@@ -296,6 +310,8 @@ class Writer:
         groups: dict[Any, list[Ticket[Any]]] = {}
         for ticket in batch:
             groups.setdefault(ticket._work, []).append(ticket)  # noqa: SLF001 (one idea in two classes)
+        if self._last in groups:
+            groups[self._last] = groups.pop(self._last)
         results: list[tuple[Ticket[Any], Any]] = []
         transaction, complete = None, False
         try:
@@ -304,6 +320,7 @@ class Writer:
                 for work, tickets in groups.items():
                     done = work(transaction, [ticket._item for ticket in tickets])  # noqa: SLF001 (as above)
                     results.extend(zip(tickets, done, strict=True))
+                self._finish(transaction)
                 # Once for the whole batch: whoever tells something commits alone.
                 transaction.news.tell(connection)
                 complete = True

@@ -115,4 +115,5 @@ def _rerouted(desk: Desk, stored: Stored) -> Rerouted | None:
         state="routed" if whole else "dismissed",
         route=whole,
         deliveries=tuple((desk.clock.new_id(), handler) for handler in fresh),
+        order_keys=desk.router.order_keys(stored.event, fresh),
     )

@@ -49,7 +49,7 @@ def lookup(plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterabl
         state = states.get(one.id.partition(":")[0])
         absent[one.id] = state if state in {"quarantined", "denied"} else "missing"
     candidates = [
-        *(Candidate(handler.id, handler.selectors) for handler in plugins.handlers.values()),
-        *(Candidate(one.id, one.selectors) for one in missing),
+        *(Candidate(handler.id, handler.selectors, handler.order_by) for handler in plugins.handlers.values()),
+        *(Candidate(one.id, one.selectors, one.order_by) for one in missing),
     ]
     return Lookup(router=Router(candidates, ignore_keys=ignore_keys), absent=absent)

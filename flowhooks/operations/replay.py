@@ -28,6 +28,8 @@ class Replayed:
         deliveries: how many of their deliveries run again.
         passed_over: how many were in a state from which they are not replayed.
         moved_on: how many had changed when their turn came, and were left alone.
+        out_of_order: of those that run again, how many are of ordered handlers: they come after what waits for the
+            same key by now.
         next: where to go on, as the next call's `after`; `""` when all is done.
         dry_run: whether nothing was changed.
     """
@@ -36,6 +38,7 @@ class Replayed:
     deliveries: int
     passed_over: int
     moved_on: int
+    out_of_order: int
     next: str
     dry_run: bool
 
@@ -58,15 +61,16 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
     meant = [one for stored in page for one in stored.standings if _meant(wanted, one)]
     chosen = [one for one in meant if one.state in states]
-    moved = len(chosen)
+    moved = {one.delivery_id for one in chosen}
     if chosen and not dry_run:
-        moved = len(desk.ledger.write(lambda transaction: _again(desk, transaction, chosen)))
+        moved = desk.ledger.write(lambda transaction: _again(desk, transaction, chosen))
         reached("replay.committed")
     return Replayed(
         events=len(page),
-        deliveries=moved,
+        deliveries=len(moved),
         passed_over=len(meant) - len(chosen),
-        moved_on=len(chosen) - moved,
+        moved_on=len(chosen) - len(moved),
+        out_of_order=sum(one.ordered for one in chosen if one.delivery_id in moved),
         next=page[-1].event.id if len(page) == AT_ONCE else "",
         dry_run=dry_run,
     )

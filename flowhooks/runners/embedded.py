@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Claimed, Queued, Transaction
+    from flowhooks.delivery import Execute, Queued, Transaction
 
 MOST_OF_ONE: Final = 1_000
 """Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
@@ -37,9 +37,10 @@ log = structlog.get_logger(__name__)
 class _Line:
     """The deliveries of one handler that are in memory."""
 
-    __slots__ = ("has_turn", "more", "queue", "running")
+    __slots__ = ("has_turn", "more", "queue", "running", "share")
 
-    def __init__(self) -> None:
+    def __init__(self, share: int) -> None:
+        self.share = share
         self.queue: deque[Queued] = deque()
         self.running = 0
         self.has_turn = False
@@ -60,6 +61,7 @@ class Embedded:
         due: reads from the ledger what may run by a time, and how many of a handler at the most.
         clock: tells the time.
         mine: whether this process has a handler; what is for others is left to those that have them. Default: all.
+        limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Embedded:
         due: Callable[[int, Callable[[str], int]], list[Queued]],
         clock: Clock,
         mine: Callable[[str], bool] = lambda _handler: True,
+        limit: Callable[[str], int | None] = lambda _handler: None,
     ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
         self._due = due
         self._clock = clock
         self._mine = mine
+        self._limit = limit
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
         self._begun: deque[Queued] = deque()
@@ -102,7 +106,7 @@ class Embedded:
             if not self._runs or not all(self._mine(queued.handler) for queued in deliveries):
                 transaction.hand_over()
 
-    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
+    def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
         pool = [
             threading.Thread(target=self._work, args=(execute, stop), name=f"runner-{number}", daemon=True)
@@ -171,9 +175,7 @@ class Embedded:
             for queued in deliveries:
                 if queued.delivery_id in self._here or not self._mine(queued.handler):
                     continue
-                line = self._lines.get(queued.handler)
-                if line is None:
-                    line = self._lines[queued.handler] = _Line()
+                line = self._line(queued.handler)
                 if line.here >= MOST_OF_ONE:
                     line.more = True
                     continue
@@ -191,10 +193,8 @@ class Embedded:
                     break
                 if not self._mine(queued.handler):
                     continue
-                line = self._lines.get(queued.handler)
-                if line is None:
-                    line = self._lines[queued.handler] = _Line()
-                if queued.probe or line.queue or line.running >= self._share or queued.delivery_id in self._here:
+                line = self._line(queued.handler)
+                if queued.probe or line.queue or line.running >= line.share or queued.delivery_id in self._here:
                     continue
                 self._here.add(queued.delivery_id)
                 line.running += 1
@@ -215,8 +215,25 @@ class Embedded:
         for queued in reserved:
             self._give_back(queued)
 
+    def _line(self, handler: str) -> _Line:
+        line = self._lines.get(handler)
+        if line is None:
+            limit = self._limit(handler)
+            line = self._lines[handler] = _Line(self._share if limit is None else min(self._share, limit))
+        return line
+
+    def _drop(self, handler: str) -> None:
+        """Forget what waits here of a handler that has no room anywhere: it is offered again once it has."""
+        with self._changed:
+            line = self._lines[handler]
+            self._here.difference_update(queued.delivery_id for queued in line.queue)
+            line.queue.clear()
+            if line.has_turn:
+                line.has_turn = False
+                self._turns.remove(handler)
+
     def _give_turn(self, handler: str, line: _Line) -> None:
-        if line.queue and not line.has_turn and line.running < self._share:
+        if line.queue and not line.has_turn and line.running < line.share:
             line.has_turn = True
             self._turns.append(handler)
             self._changed.notify()
@@ -259,11 +276,12 @@ class Embedded:
             elif not line.here:
                 del self._lines[queued.handler]
 
-    def _work(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
+    def _work(self, execute: Execute, stop: threading.Event) -> None:
         while (taken := self._take()) is not None:
             queued, begun = taken
             try:
-                execute(queued, queued.claimed() if begun else None)
+                if execute(queued, queued.claimed() if begun else None) is not None:
+                    self._drop(queued.handler)
             except FlowhooksError as error:
                 log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
                 stop.wait(FAULT_SECONDS)

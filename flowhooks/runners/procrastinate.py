@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Claimed, Transaction
+    from flowhooks.delivery import Execute, Transaction
 
 TASK: Final = "flowhooks:deliver"
 MOST_OF_A_QUEUES_NAME: Final = 40
@@ -85,6 +85,7 @@ class Procrastinate:
         write: has a function called in a transaction of the ledger.
         clock: tells the time.
         mine: the ids of the handlers whose deliveries this process runs.
+        limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Procrastinate:
         write: Callable[[Callable[[Transaction], None]], None],
         clock: Clock,
         mine: Collection[str],
+        limit: Callable[[str], int | None] = lambda _handler: None,
     ) -> None:
         self._url = url
         self._threads = threads
@@ -104,6 +106,8 @@ class Procrastinate:
         self._write = write
         self._clock = clock
         self._mine = frozenset(mine)
+        limits = {handler: limit(handler) for handler in self._mine}
+        self._shares = {one: min(self._share, most) for one, most in limits.items() if most is not None}
         # Never opened: jobs are stored through the ledger's own connection.
         self._storing = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
         self._running: Counter[str] = Counter()
@@ -135,7 +139,7 @@ class Procrastinate:
         except ConnectorException as error:
             raise Unavailable("ledger_down") from error
 
-    def run(self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event) -> None:
+    def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run what jobs name until `stop` is set; return when nothing runs any more."""
         # It logs every job twice, and while the database is away a traceback at each try. What ends it is logged below.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
@@ -175,9 +179,7 @@ class Procrastinate:
         """How many deliveries run just now."""
         return self._running.total()
 
-    async def _work(
-        self, execute: Callable[[Queued, Claimed | None], None], stop: threading.Event, pool: ThreadPoolExecutor
-    ) -> None:
+    async def _work(self, execute: Execute, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_pass_over)
         connector = procrastinate.PsycopgConnector(
@@ -195,8 +197,10 @@ class Procrastinate:
         )
         working = procrastinate.App(connector=connector)
 
-        async def deliver(delivery_id: str, handler: str, attempt: int, *, probe: bool = False) -> None:
-            queued = Queued(delivery_id, handler, attempt, probe)
+        async def deliver(
+            delivery_id: str, handler: str, attempt: int, *, probe: bool = False, ordered: bool = False
+        ) -> None:
+            queued = Queued(delivery_id, handler, attempt, probe, ordered)
             reached("job.taken")
             self._begin(handler)
             try:
@@ -233,12 +237,18 @@ class Procrastinate:
     def _begin(self, handler: str) -> None:
         """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
         self._running[handler] += 1
-        if self._running[handler] >= self._share and (queue := queue_of(handler)) in self._queues:
+        if (
+            self._running[handler] >= self._shares.get(handler, self._share)
+            and (queue := queue_of(handler)) in self._queues
+        ):
             self._queues.remove(queue)
 
     def _end(self, handler: str) -> None:
         self._running[handler] -= 1
-        if self._running[handler] < self._share and (queue := queue_of(handler)) not in self._queues:
+        if (
+            self._running[handler] < self._shares.get(handler, self._share)
+            and (queue := queue_of(handler)) not in self._queues
+        ):
             self._queues.append(queue)
 
     def _keep_sweeping(self, stop: threading.Event) -> None:
@@ -285,7 +295,8 @@ def _arguments(queued: Queued) -> dict[str, Any]:
         "handler": queued.handler,
         "attempt": queued.attempt,
     }
-    return arguments | {"probe": True} if queued.probe else arguments
+    marks = {"probe": queued.probe, "ordered": queued.ordered}
+    return arguments | {mark: True for mark, is_set in marks.items() if is_set}
 
 
 def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -294,7 +305,7 @@ def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
         loop.default_exception_handler(context)
 
 
-def _run(execute: Callable[[Queued, Claimed | None], None], queued: Queued) -> None:
+def _run(execute: Execute, queued: Queued) -> None:
     try:
         execute(queued, None)
     except FlowhooksError as error:

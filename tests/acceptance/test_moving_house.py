@@ -61,7 +61,7 @@ def fill(file, count=EVENTS):
             [(one, one, body) for one in ids],
         )
         connection.executemany(
-            "INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', 5, 6)",
+            "INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', 5, 6, NULL, 0)",
             [(one, one) for one in ids],
         )
         connection.executemany(

@@ -1,0 +1,28 @@
+"""Ordered and limited handlers: the place of a delivery among those of its handler and key."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the columns; what is stored already is unordered, and stays so."""
+    op.add_column("deliveries", sa.Column("lane", sa.Text))
+    op.add_column("deliveries", sa.Column("turn", sa.BigInteger, nullable=False, server_default="0"))
+    op.add_column("handlers", sa.Column("order_by", sa.Text))
+    op.add_column("handlers", sa.Column("concurrency", sa.Integer))
+    op.drop_index("deliveries_due", "deliveries")
+    _partial_index("deliveries_due", "handler, due_at", "due_at IS NOT NULL AND turn <= 0")
+    in_lane = "lane IS NOT NULL AND state IN ('waiting', 'running', 'unknown')"
+    _partial_index("deliveries_turn", "handler, lane, turn, id", in_lane)
+
+
+def _partial_index(name: str, columns: str, where: str) -> None:
+    condition = sa.text(where)
+    op.create_index(name, "deliveries", columns.split(", "), sqlite_where=condition, postgresql_where=condition)

@@ -1,0 +1,78 @@
+"""Whether functions can be called as flowhooks calls them; it must not know what for."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from flowhooks.errors import HandlerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function is called with; a decorator that takes `*args` hands them on, so what it wraps is asked."""
+    try:
+        parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise HandlerError(f"its arguments cannot be read: {error}") from None
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None and any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return _parameters(wrapped)
+    return parameters
+
+
+def _positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
+    """How many positional arguments a function must and may be given, and their names."""
+    parameters = _parameters(function)
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        raise HandlerError(
+            "it has keyword-only arguments without a default; it is called as (event) or (event, delivery)"
+        )
+    places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    most = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
+    return sum(p.default is p.empty for p in places), most, [p.name for p in places]
+
+
+def _refuse_async(function: Any) -> None:
+    target = inspect.unwrap(function) if callable(function) else function
+    for candidate in (target, getattr(target, "__call__", None)):  # noqa: B004 (an object's own async __call__)
+        if (
+            inspect.iscoroutinefunction(candidate)
+            or inspect.isasyncgenfunction(candidate)
+            or inspect.isgeneratorfunction(candidate)
+        ):
+            raise HandlerError("`async def` and generators are not run; write a plain function")
+
+
+def takes_delivery(function: Any) -> bool:
+    """Whether a handler's function wants the delivery besides the event.
+
+    Raises:
+        HandlerError: it is no plain function of (event) or (event, delivery).
+    """
+    if not callable(function) or isinstance(function, type):
+        raise HandlerError(f"@handler goes on a function, not on {function!r}")
+    _refuse_async(function)
+    least, most, names = _positional(function)
+    if least > 2 or most < 1:  # noqa: PLR2004 (event and delivery)
+        raise HandlerError(f"it takes {least} to {most} arguments; it is called as (event) or (event, delivery)")
+    return least == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
+
+
+def checked_probe(probe: Any) -> Any:
+    """A handler's `probe=` as it is.
+
+    Raises:
+        HandlerError: it is no plain function of (event, delivery).
+    """
+    if probe is None:
+        return None
+    if not callable(probe):
+        raise HandlerError(f"probe= is a function of (event, delivery), not {probe!r}")
+    _refuse_async(probe)
+    least, most, _ = _positional(probe)
+    if least > 2 or most < 2:  # noqa: PLR2004 (event and delivery)
+        raise HandlerError("probe= is called as (event, delivery)")
+    return probe
