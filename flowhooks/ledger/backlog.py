@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from flowhooks.delivery import State
-from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, in_lane
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ def backlog(connection: Connection, *, most: int | None = None) -> Mapping[str, 
     for narrowed in (
         rows.where(NOT_AT_REST),
         rows.where(waiting, HAS_TIME),
-        rows.where(waiting, in_lane(deliveries), deliveries.c.due_at.is_not(None), deliveries.c.turn > 0),
+        rows.where(waiting, HELD),
         rows.where(waiting, deliveries.c.due_at.is_(None)),
     ):
         each = narrowed.limit(most).subquery("each")

@@ -17,7 +17,7 @@ from flowhooks.clock import SECOND
 from flowhooks.delivery import State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.reading import EventFilter, narrowed, standings
-from flowhooks.ledger.tables import NOT_AT_REST, deliveries, events
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -149,7 +149,8 @@ _PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute
 _ALL_PARKED: Final = EventFilter(state="parked")
 _OPEN: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
     State.WAITING: (
-        and_(_WAITING, deliveries.c.due_at.is_not(None)),
+        and_(_WAITING, HAS_TIME),
+        and_(_WAITING, HELD),
         and_(_WAITING, deliveries.c.due_at.is_(None)),
     ),
     **{

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from flowhooks.delivery import State
 from flowhooks.handler import Handler, Selectors
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, handlers, in_lane
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
 from flowhooks.retry import Retry
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     connection = transaction.connection
     here = json.dumps(loaded)
     waiting = deliveries.c.state == State.WAITING.value
-    for has_time in (HAS_TIME, in_lane(deliveries) & deliveries.c.due_at.is_not(None)):
+    for has_time in (HAS_TIME, HELD):
         connection.execute(
             update(deliveries)
             .where(has_time, waiting, deliveries.c.handler.not_in(dialects.keys("here")))

@@ -15,7 +15,7 @@ from flowhooks.delivery import Attempt, OutcomeKind, Queued, State
 from flowhooks.errors import SettingsError
 from flowhooks.event import Event, from_body
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, attempts, conflicts, deliveries, events, in_lane
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, conflicts, deliveries, events
 from flowhooks.ledger.turns import BEHIND, FIRST
 
 if TYPE_CHECKING:
@@ -322,9 +322,7 @@ def tally(connection: Connection) -> dict[str, int]:
     waiting = deliveries.c.state == State.WAITING.value
     counts = {
         State.WAITING.value: select(func.count()).where(waiting, HAS_TIME),
-        "held": select(func.count()).where(
-            waiting, in_lane(deliveries), deliveries.c.due_at.is_not(None), deliveries.c.turn > 0
-        ),
+        "held": select(func.count()).where(waiting, HELD),
         "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
         "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
     }

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select, union_all
 
 from flowhooks.delivery import OutcomeKind, State
 from flowhooks.ledger.browsing import first_id
-from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, deliveries, events
 
 if TYPE_CHECKING:
-    from typing import Any
 
-    from sqlalchemy import Connection, Subquery
+    from sqlalchemy import Connection, GenerativeSelect, Subquery
 
 MOST_COUNTED: Final = 10_000
 """Where there are more, they are said to be more."""
@@ -120,8 +119,10 @@ def _newest(most: int) -> Subquery:
 
 _WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
 _PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
-_COUNTED: Final[dict[str, Select[Any]]] = {
-    "waiting": select(deliveries.c.id).where(_WAITING, deliveries.c.due_at.is_not(None)),
+_COUNTED: Final[dict[str, GenerativeSelect]] = {
+    "waiting": union_all(
+        select(deliveries.c.id).where(_WAITING, HAS_TIME), select(deliveries.c.id).where(_WAITING, HELD)
+    ),
     "shelved": select(deliveries.c.id).where(_WAITING, deliveries.c.due_at.is_(None)),
     **{
         state.value: select(deliveries.c.id).where(NOT_AT_REST, deliveries.c.state == state.value)

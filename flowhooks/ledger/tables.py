@@ -139,6 +139,8 @@ def in_lane(table: Any) -> ColumnElement[bool]:
 
 
 _IN_LANE = in_lane(deliveries)
+HELD: Final = _IN_LANE & deliveries.c.due_at.is_not(None) & (deliveries.c.turn > literal_column("0"))
+"""What is held back by others of its lane, and would else have a time: found by the index below."""
 Index(
     "deliveries_turn",
     deliveries.c.handler,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.app import App
+    from flowhooks.ledger.reading import Standing
 
 
 def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> Answer:
@@ -51,8 +52,16 @@ def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
         return  # the ledger cannot be read just now: the answer says so
     for stored in found:
         for one in stored.standings:
-            if one.state is State.WAITING and one.due_at is not None and one.due_at > now:
+            if one.state is not State.WAITING or one.due_at is None:
+                continue
+            if one.due_at > now or (one.behind is not None and _stands_still(app, one, now)):
                 app.watches.tell(stored.event.id, replace(one, due_at=None))
+
+
+def _stands_still(app: App, held: Standing, now: int) -> bool:
+    """Whether what holds a delivery back cannot go on while the clock stands still."""
+    first = next((one for one in app.ledger.standings(held.behind or "") if one.handler == held.handler), None)
+    return first is not None and first.state is not State.RUNNING and (first.due_at is None or first.due_at > now)
 
 
 def _answer(result: Result) -> Answer:

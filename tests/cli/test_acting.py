@@ -32,6 +32,7 @@ def test_replay_runs_dead_deliveries_again(server, run, asked, settled, open_sho
         "deliveries": 0,
         "passed_over": 1,
         "moved_on": 0,
+        "out_of_order": 0,
         "next": "",
         "dry_run": False,
         "server": True,

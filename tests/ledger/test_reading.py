@@ -10,7 +10,7 @@ from flowhooks.errors import LedgerUnusable, NotFound, SettingsError
 from flowhooks.ledger import Reader
 from flowhooks.ledger.reading import EventFilter
 
-PARTIAL = ("deliveries_open", "deliveries_due", "deliveries_shelved", "events_parked")
+PARTIAL = ("deliveries_open", "deliveries_due", "deliveries_turn", "deliveries_shelved", "events_parked")
 """Indexes of a part of a table, which may be gone through whole."""
 
 
@@ -167,7 +167,12 @@ def test_looking_for_work_scans_nothing(hands):
         plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *parameters)]
         of_deliveries = [line for line in plan if "deliveries" in line]
         assert of_deliveries
-        assert all("deliveries_due" in line and line.startswith("SEARCH") for line in of_deliveries), plan
+        found, *others = of_deliveries
+        assert "deliveries_due" in found, plan
+        assert found.startswith("SEARCH"), plan
+        # Of an ordered one, whether it is the first of its key.
+        ahead = "SEARCH others USING INDEX deliveries_turn (handler=? AND lane=? AND turn<?)"
+        assert all(line == ahead or ("deliveries_due" in line and line.startswith("SEARCH")) for line in others), plan
         assert not any("TEMP B-TREE" in line for line in plan), plan
 
 

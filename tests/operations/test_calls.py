@@ -80,6 +80,7 @@ def test_a_replay_in_json(flow):
         "deliveries": 1,
         "passed_over": 0,
         "moved_on": 0,
+        "out_of_order": 0,
         "next": "",
         "dry_run": True,
     }

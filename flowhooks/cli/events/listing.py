@@ -19,7 +19,7 @@ from flowhooks.settings import database_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.reading import EventFilter, Stored
+    from flowhooks.ledger.reading import EventFilter, Standing, Stored
     from flowhooks.settings import Settings
 
 MOST_NAMED: Final = 3
@@ -81,6 +81,11 @@ def _flow(stored: Stored) -> str:
     return "\n".join([_flat(event.flow_instance_id), f"  {_flat(' '.join(names)) or '-'}"])
 
 
+def _line(standing: Standing) -> str:
+    line = f"{standing.state} {standing.handler}"
+    return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
+
+
 def _flat(value: str) -> str:
     """On one line: a line end within a value must not look like one of ours."""
     return value.replace("\n", "\\n")
@@ -93,5 +98,5 @@ def _deliveries(stored: Stored) -> str:
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # What needs somebody's look comes first.
-        lines += [f"{one.state} {one.handler}" for one in sorted(stored.standings, key=lambda one: one.state in DONE)]
+        lines += [_line(one) for one in sorted(stored.standings, key=lambda one: one.state in DONE)]
     return "\n".join(lines)

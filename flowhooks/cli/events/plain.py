@@ -52,6 +52,8 @@ def standing_to_json(standing: Standing) -> dict[str, Any]:
         "error": standing.error,
         "finished_at": to_text(standing.finished_at),
         "note": standing.note,
+        "ordered": standing.ordered,
+        "behind": standing.behind,
     }
 
 

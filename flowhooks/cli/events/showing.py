@@ -131,8 +131,7 @@ def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *
     if standing.note:
         output.line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        due = "when its handler is loaded" if standing.due_at is None else f"at {output.moment(standing.due_at)} UTC"
-        output.line(f"  {'runs':<14} {due}")
+        output.line(f"  {'runs':<14} {_when(standing)}")
     if len(attempts) > MOST_ATTEMPTS:
         output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for one in attempts[-MOST_ATTEMPTS:]:
@@ -150,6 +149,14 @@ def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *
         output.line(f"  Say what it did: flowhooks events resolve {standing.delivery_id} --did | --did-not | --close")
     elif standing.state is State.DEAD:
         output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
+
+
+def _when(standing: Standing) -> str:
+    if standing.due_at is None:
+        return "when its handler is loaded"
+    if standing.behind is not None:
+        return f"in its turn: held back by event {standing.behind}"
+    return f"at {output.moment(standing.due_at)} UTC"
 
 
 _STYLES: Final = {State.SUCCEEDED: "green", State.DEAD: "red", State.UNKNOWN: "red", State.WAITING: "yellow"}

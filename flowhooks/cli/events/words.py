@@ -31,6 +31,8 @@ def replayed(done: Mapping[str, Any]) -> str:
     text = f"{deliveries(count)} {verb}, of {several(done['events'], 'event')} looked at."
     if passed := done["passed_over"]:
         text += f" {passed:,} passed over, being neither dead nor, with --again, succeeded."
+    if out := done.get("out_of_order"):
+        text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
     if moved := done["moved_on"]:
         text += f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone."
     return text

@@ -33,6 +33,8 @@ def handler_to_json(one: Listed) -> dict[str, Any]:
         "listens": one.selectors.to_json() if one.selectors else None,
         "retry": asdict(handler.retry) if handler and handler.retry else None,
         "probe": bool(handler and handler.probe),
+        "order_by": handler.order_by if handler else None,
+        "concurrency": handler.concurrency if handler else None,
         "summary": handler.summary if handler else "",
         "where": handler.where if handler else "",
         "backlog": asdict(one.backlog),

@@ -49,6 +49,12 @@ def retrying(retry: Mapping[str, Any] | None) -> str:
     return f"{text}, after {', '.join(delays)}{more}"
 
 
+def ordered(order_by: str | None, concurrency: int | None) -> str:
+    """What its deliveries wait for besides their time, such as `in order of business_key`; `""` where for nothing."""
+    parts = [f"in order of {order_by}"] if order_by else []
+    return ", ".join([*parts, f"{concurrency} at once at the most"] if concurrency else parts)
+
+
 def _seconds(seconds: float) -> str:
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size and seconds % size == 0:
