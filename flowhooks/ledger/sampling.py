@@ -14,7 +14,6 @@ from flowhooks.ledger.browsing import first_id
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, deliveries, events
 
 if TYPE_CHECKING:
-
     from sqlalchemy import Connection, GenerativeSelect, Subquery
 
 MOST_COUNTED: Final = 10_000
