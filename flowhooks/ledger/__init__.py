@@ -367,13 +367,13 @@ class Ledger(Reader):
 
         def recovered(transaction: Transaction) -> dict[Any, int]:
             now = self._clock.now()
+            self._turns.call_up_missed(transaction)
             if not self.shared:
                 return running.recover(
                     transaction, self._settling, now, chance=self._clock.chance, living=(), absent=absent
                 )
             if self._knows_who_is_silent():
                 liveness.bury(transaction, now, stale_after=self._stale_after)
-            self._turns.call_up_missed(transaction)
             lost = running.recover(
                 transaction,
                 self._settling,

@@ -137,19 +137,13 @@ BEGIN_IN_TURN: Final = _MOVE.values(turn=case((deliveries.c.lane.is_(None), deli
 
 
 def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
-    """Store deliveries, one statement for all that are unordered and one for the others.
-
-    As waiting, or, claimed in the same breath, as running.
-    """
-    ordered = [one for one in new if one.place is not None]
-    if len(ordered) < len(new):
-        rows = [_row(one) for one in new if one.place is None]
-        _INSERT(transaction.connection, rows)
-    if ordered:
-        _INSERT(transaction.connection, [_row(one) | _placed(one) for one in ordered])
+    """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
+    if new:
+        _INSERT(transaction.connection, [_row(one) for one in new])
 
 
 def _row(one: NewDelivery) -> dict[str, object]:
+    place = one.place
     return {
         "id": one.delivery_id,
         "event_id": one.event_id,
@@ -161,13 +155,9 @@ def _row(one: NewDelivery) -> dict[str, object]:
         "note": "",
         "created_at": one.now,
         "changed_at": one.now,
+        "lane": None if place is None else place.lane.key,
+        "turn": NEXT if place is None else BEGUN if one.begun else place.turn,
     }
-
-
-def _placed(one: NewDelivery) -> dict[str, object]:
-    if one.place is None:
-        return {}
-    return {"lane": one.place.lane.key, "turn": BEGUN if one.begun else one.place.turn}
 
 
 def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
