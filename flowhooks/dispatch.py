@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -15,11 +14,12 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.cores import Room
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Delivery, NoRoom, Outcome, OutcomeKind, State
-from flowhooks.errors import Reject, RetryAfter, TransactionError, Unavailable
+from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.ledger import CommitUnanswered, Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
 from flowhooks.metrics import Metrics
+from flowhooks.outcomes import MOST_ERROR, MOST_TRACEBACK, Outcomes, kept
 from flowhooks.plugins.fault import in_full
 from flowhooks.retry import Retry
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from flowhooks.notices import Notices
     from flowhooks.plugins import Plugins
 
-MOST_ERROR: Final = 2_000
-MOST_TRACEBACK: Final = 20_000
-MOST_RESULT: Final = 65_536
-"""Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
 RECORD_AGAIN: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to record an outcome while the database is down; the last one goes on."""
 
@@ -79,6 +75,7 @@ class Dispatch:
     ) -> None:
         self._ledger = ledger
         self._plugins = plugins
+        self._outcomes = Outcomes(plugins)
         self._handlers = handlers
         self._notices = notices
         self._clock = clock
@@ -168,30 +165,11 @@ class Dispatch:
             answer = self._plugins.run_handler(handler, event, delivery)
             joint.over()
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
-            return self._failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
+            return self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
         if isinstance(answer, Outcome):
             return answer
         why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield gave"
         return Outcome(kind=OutcomeKind.FAILED, error=why, entered=bool(delivery._entered))  # noqa: SLF001 (as above)
-
-    def _failure(self, error: BaseException, *, entered: bool) -> Outcome:
-        if isinstance(error, Reject):
-            return Outcome(kind=OutcomeKind.REJECTED, error=_one_line(error), entered=entered)
-        line = _one_line(error)
-        if not isinstance(error, RetryAfter):
-            line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
-        if not entered:
-            plugin = self._plugins.guilty(error)
-            line = f"the run_handler wrapper of plugin {plugin} raised before the handler was entered: {line}"
-        elif plugin := self._plugins.guilty(error):
-            line = f"{line} (raised by the run_handler wrapper of plugin {plugin})"
-        return Outcome(
-            kind=OutcomeKind.FAILED,
-            error=line,
-            traceback=in_full(error),
-            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
-            entered=entered,
-        )
 
     def _settlement(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome) -> Settlement:
         now = self._clock.now()
@@ -201,9 +179,9 @@ class Dispatch:
             delivery.handler,
             delivery.attempt,
             outcome.kind,
-            _kept(" ".join(outcome.error.split()), MOST_ERROR),
-            _kept(outcome.traceback, MOST_TRACEBACK),
-            self._result(outcome, delivery),
+            kept(" ".join(outcome.error.split()), MOST_ERROR),
+            kept(outcome.traceback, MOST_TRACEBACK),
+            self._outcomes.result(outcome, delivery),
             target,
             due_at,
             now,
@@ -218,7 +196,7 @@ class Dispatch:
             try:
                 settled = self._commit(joint, settlement)
             except TransactionError as error:
-                outcome = self._concealed(self._failure(error, entered=True))
+                outcome = self._concealed(self._outcomes.failure(error, entered=True))
                 settlement = self._settlement(handler, claimed, delivery, outcome)
             else:
                 if settled is not None:
@@ -353,28 +331,6 @@ class Dispatch:
         delay = delays[0] if outcome.retry_after is None else outcome.retry_after
         return State.WAITING, now + int(delay * SECOND)
 
-    def _result(self, outcome: Outcome, delivery: Delivery) -> str | None:
-        if outcome.value is None:
-            return None
-        try:
-            text = json.dumps(outcome.value, allow_nan=False)
-        except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
-            log.warning(
-                "result_dropped",
-                handler=delivery.handler,
-                delivery=delivery.id,
-                why=self._plugins.conceal(_one_line(error)),
-            )
-            return None
-        if len(text) > MOST_RESULT:
-            log.warning(
-                "result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters"
-            )
-            return None
-        if (conceal := self._plugins.conceal)(text) != text:
-            text = json.dumps(_masked(json.loads(text), conceal))
-        return text
-
     def keep_recording(self) -> None:
         """Record, for as long as the process lives, what could not be recorded at once; for a thread of its own."""
         while True:
@@ -435,30 +391,3 @@ class Dispatch:
             self._ledger.write(lambda transaction: self._ledger.requeue(transaction, [standing], fresh=True, note=note))
         else:
             self._ledger.write(lambda transaction: postpone(transaction, delivery.id, now + PROBE_AGAIN))
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
-        text = f"(its text cannot be had: {type(worse).__name__})"
-    return " ".join(text.split())
-
-
-def _masked(value: Any, conceal: Callable[[str], str]) -> Any:
-    """`value`, which is out of JSON, with every string masked; numbers are none, whatever their digits."""
-    match value:
-        case str():
-            return conceal(value)
-        case list():
-            return [_masked(one, conceal) for one in value]
-        case dict():
-            return {conceal(name): _masked(one, conceal) for name, one in value.items()}
-    return value
-
-
-def _kept(text: str, most: int) -> str:
-    """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
-    if len(text) > most:
-        text = f"{text[: most // 2]} … {text[-(most // 2) :]}"
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

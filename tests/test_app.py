@@ -261,7 +261,7 @@ def test_there_is_no_trouble(house, listens):
 
 def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
     """A database that could not be written is trouble only until it can be again, without any call-back."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(nothing))
     with flow.locked():
         with pytest.raises(Unavailable):

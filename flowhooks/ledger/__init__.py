@@ -20,12 +20,13 @@ from flowhooks.ledger import dialects, known, liveness, migrating, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
-from flowhooks.ledger.moves import NEXT, Move, made
+from flowhooks.ledger.liveness import Pulse
 from flowhooks.ledger.reader import Reader, naming
 from flowhooks.ledger.reading import due, due_of
+from flowhooks.ledger.requeueing import Again, requeue
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
-from flowhooks.ledger.turns import Turns, come_back
+from flowhooks.ledger.turns import Turns
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-OUT_OF_ORDER: Final = "run again out of its order: after what waited for the same key by then"
-"""What is noted of an ordered delivery that had ended and runs again, unless an operator has said something."""
 
 log = structlog.get_logger(__name__)
 
@@ -109,12 +108,12 @@ class Ledger(Reader):
                 self.upgraded_from = self._brought_up(url)
             super().__init__(url, answers_within=dialects.ANSWERS_WITHIN)
         except LedgerUnusable:
-            self._writing.dispose()
+            dialects.let_go(self._writing)
             raise
         self._url = url
         self.shared = dialects.is_shared(url)
         self.process = clock.new_id()
-        self._beaten = self._in_touch_since = time.monotonic()
+        self._pulse = Pulse(stale_after)
         self._runner = runner
         self._hands = running.Hands()
         self._turns = Turns(
@@ -162,7 +161,7 @@ class Ledger(Reader):
 
     def _signed_on(self, transaction: Transaction) -> None:
         liveness.sign_on(transaction, self.process, host=socket.gethostname(), pid=os.getpid(), now=self._clock.now())
-        self._beaten = self._in_touch_since = time.monotonic()
+        self._pulse.begin()
 
     def close(self) -> None:
         """Commit what was submitted, sign off, let go of the database."""
@@ -173,7 +172,7 @@ class Ledger(Reader):
         self._writer.close()
         self._joints.close()
         super().close()
-        self._writing.dispose()
+        dialects.let_go(self._writing)
 
     def write(self, function: Callable[[Transaction], T], timeout: float | None = None, *, certain: bool = True) -> T:
         """Call `function` in the writer's thread, in a transaction, and wait until that is durable.
@@ -284,52 +283,9 @@ class Ledger(Reader):
         fresh: bool = False,
         note: str | None = None,
     ) -> set[str]:
-        """Have deliveries run again, if they are still as they were seen.
-
-        One that is ordered and had ended comes after all that waits for its key by now.
-
-        Args:
-            transaction: the open transaction.
-            standings: the deliveries, as last seen.
-            absent: ids of handlers that are not loaded: their deliveries wait for them.
-            fresh: whether their retry schedules start anew; else this is one attempt more.
-            note: what an operator said.
-
-        Returns:
-            The ids of those that now wait.
-
-        Raises:
-            IllegalMove: one is in a state from which it cannot run again.
-        """
-        now = self._clock.now()
-        places = come_back(transaction, [one.delivery_id for one in standings if one.ordered])
-        rows = made(
-            transaction,
-            [
-                Move(
-                    one.delivery_id,
-                    one.state,
-                    State.WAITING,
-                    one.attempt,
-                    now,
-                    due_at=None if one.handler in absent else now,
-                    retries_from=one.attempt if fresh else None,
-                    note=note or (OUT_OF_ORDER if one.delivery_id in places else None),
-                )
-                for one in standings
-            ],
-        )
-        moved = {row.id for row in rows}
-        queued = [
-            Queued(one.delivery_id, one.handler, one.attempt, ordered=one.ordered)
-            for one in standings
-            if one.delivery_id in moved
-            and one.handler not in absent
-            and (one.delivery_id not in places or places[one.delivery_id].turn == NEXT)
-        ]
-        if queued:
-            self._runner.enqueue(transaction, queued, now)
-        return moved
+        """Have deliveries run again, as `flowhooks.ledger.requeueing` does; the ids of those that now wait."""
+        again = Again(self._clock.now(), absent=absent, fresh=fresh, note=note)
+        return requeue(transaction, standings, again, runner=self._runner)
 
     def reroute(self, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
         """Give parked events their new deliveries; how many were still parked."""
@@ -372,7 +328,7 @@ class Ledger(Reader):
                 return running.recover(
                     transaction, self._settling, now, chance=self._clock.chance, living=(), absent=absent
                 )
-            if self._knows_who_is_silent():
+            if self._pulse.has_heard_all():
                 liveness.bury(transaction, now, stale_after=self._stale_after)
             lost = running.recover(
                 transaction,
@@ -411,33 +367,16 @@ class Ledger(Reader):
         with self.connection() as connection:
             return liveness.eldest(connection) == self.process
 
-    def _knows_who_is_silent(self) -> bool:
-        """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
-
-        While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
-        must one that has just begun, which cannot know how it was before.
-        """
-        now = time.monotonic()
-        return now - self._beaten < self._gap and now - self._in_touch_since >= self._stale_after
-
-    @property
-    def _gap(self) -> float:
-        """Seconds between two signs of life of one process after which the database must have been away."""
-        return self._stale_after / 2
-
     def _show_life(self) -> None:
         """Before anything is begun: a process that was stopped for long may have been taken for dead."""
-        if self.shared and time.monotonic() - self._beaten > self._stale_after - self.beat_every:
+        if self.shared and self._pulse.is_late():
             self.beat()
 
     def _live(self, transaction: Transaction) -> None:
         if self.shared:
             self._set_clock(transaction.connection)
         if liveness.beat(transaction, self.process):
-            now = time.monotonic()
-            if now - self._beaten > self._gap:
-                self._in_touch_since = now
-            self._beaten = now
+            self._pulse.beaten()
             return
         log.error(
             "taken_for_dead", process=self.process, next="what it ran is retried or unknown; it goes on as a new one"

@@ -86,7 +86,7 @@ class Joints:
         self.closed = True
         with self._opening:
             if self._opened is not None:
-                self._opened.dispose()
+                dialects.let_go(self._opened)
 
 
 class Joint:

@@ -7,6 +7,7 @@ whatever it still wants to record of the old one's attempts comes too late.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, update
@@ -66,3 +67,44 @@ def lately(connection: Connection, *, stale_after: float) -> list[tuple[str, int
     heard = processes.c.beat_at >= dialects.Now() - int(stale_after * SECOND)
     found = select(processes.c.host, processes.c.pid).where(processes.c.stopped_at.is_(None), heard)
     return [(row.host, row.pid) for row in connection.execute(found.order_by(processes.c.id))]
+
+
+class Pulse:
+    """When this process last gave a sign of life, and since when it has done so without a gap.
+
+    Args:
+        stale_after: seconds without a sign of life after which the others take a process for dead.
+    """
+
+    def __init__(self, stale_after: float) -> None:
+        self._stale_after = stale_after
+        self.begin()
+
+    def begin(self) -> None:
+        """The first sign of life."""
+        self._beaten = self._in_touch_since = time.monotonic()
+
+    def beaten(self) -> None:
+        """One more; after a long time without, the database must have been away."""
+        now = time.monotonic()
+        if now - self._beaten > self._gap:
+            self._in_touch_since = now
+        self._beaten = now
+
+    def is_late(self) -> bool:
+        """Whether the others may be about to take this process for dead."""
+        return time.monotonic() - self._beaten > self._stale_after - self._stale_after / BEATS
+
+    def has_heard_all(self) -> bool:
+        """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
+
+        While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
+        must one that has just begun, which cannot know how it was before.
+        """
+        now = time.monotonic()
+        return now - self._beaten < self._gap and now - self._in_touch_since >= self._stale_after
+
+    @property
+    def _gap(self) -> float:
+        """Seconds between two signs of life of one process after which the database must have been away."""
+        return self._stale_after / 2

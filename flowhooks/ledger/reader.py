@@ -47,7 +47,7 @@ class Reader:
             with naming(url), self._engine.connect() as connection:
                 migrating.check(connection)
         except LedgerUnusable:
-            self._engine.dispose()
+            dialects.let_go(self._engine)
             raise
 
     @contextmanager
@@ -65,7 +65,7 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
+        dialects.let_go(self._engine)
 
     def find(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
         """The newest events that a filter means, `limit` at the most, going on after the id `after`."""

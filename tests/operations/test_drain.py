@@ -131,7 +131,7 @@ def test_nothing_to_drain(house, listens):
 
 def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypatch):
     """While the database is locked it is refused, and can be made again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     with flow.locked(), pytest.raises(Unavailable):

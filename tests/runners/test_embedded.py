@@ -322,7 +322,7 @@ def test_a_transaction_that_comes_to_nothing_keeps_no_thread(house, listens, gat
 
 def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
     """While the ledger cannot be read the runner says so, and goes on by itself afterwards."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.02)
     flow = house.open(listens(lambda event: 1, name="h"))
     with ExitStack() as stack:
         deadline = time.monotonic() + 20

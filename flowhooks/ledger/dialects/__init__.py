@@ -1,0 +1,62 @@
+"""What differs from one database to the other, and the only place that asks which one it is.
+
+It must not know what the tables mean.
+"""
+
+from __future__ import annotations
+
+from flowhooks.ledger.dialects.engines import (
+    ANSWERS_WITHIN,
+    database_file,
+    is_readable,
+    is_same,
+    is_shared,
+    let_go,
+    library_version,
+    open_engine,
+    plain,
+    quick_check,
+    shown,
+    unhurried,
+    write_ahead,
+)
+from flowhooks.ledger.dialects.statements import (
+    Insertion,
+    Now,
+    by_bytes,
+    insert,
+    keys,
+    listening,
+    lock,
+    locking,
+    notify,
+    rows,
+    time_of,
+)
+
+__all__ = [
+    "ANSWERS_WITHIN",
+    "Insertion",
+    "Now",
+    "by_bytes",
+    "database_file",
+    "insert",
+    "is_readable",
+    "is_same",
+    "is_shared",
+    "keys",
+    "let_go",
+    "library_version",
+    "listening",
+    "lock",
+    "locking",
+    "notify",
+    "open_engine",
+    "plain",
+    "quick_check",
+    "rows",
+    "shown",
+    "time_of",
+    "unhurried",
+    "write_ahead",
+]
