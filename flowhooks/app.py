@@ -261,8 +261,8 @@ class App:
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # not before: whoever closes waits for those that are in here
 
     def _drain(self) -> None:
         """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""

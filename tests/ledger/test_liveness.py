@@ -29,7 +29,7 @@ def two(house, listens):
 
 def in_touch(flow):
     """Have an app been in touch with the database for longer than a process may be silent."""
-    flow.app.ledger._in_touch_since -= 2 * STALE_AFTER
+    flow.app.ledger._pulse._in_touch_since -= 2 * STALE_AFTER
 
 
 def silence(flow, process):
@@ -94,7 +94,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
 def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
     """Between waking and the next regular sign it neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
-    two[0].app.ledger._beaten -= 2 * STALE_AFTER
+    two[0].app.ledger._pulse._beaten -= 2 * STALE_AFTER
     silence(two[1], before)
     two[1].app.ledger.recover()
     begin(two[0])
@@ -135,7 +135,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
     """After an outage all have been silent: the first one back waits for as long as the others may need."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._beaten -= STALE_AFTER
+    two[1].app.ledger._pulse._beaten -= STALE_AFTER
     two[1].app.ledger.beat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
@@ -146,7 +146,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
 def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
     """It cannot know what it has missed, though it was in touch for long before."""
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._beaten -= STALE_AFTER
+    two[1].app.ledger._pulse._beaten -= STALE_AFTER
     two[1].app.ledger.recover()
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 

@@ -79,7 +79,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(dialects, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
     bench = Bench(tmp_path / "words.db")
     yield bench
     bench.close()
