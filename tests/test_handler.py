@@ -173,6 +173,16 @@ def test_functions_that_could_not_run_are_refused(function, message):
         ({"every": True, "probe": 3}, "probe= is a function of (event, delivery), not 3"),
         ({"every": True, "probe": one}, "probe= is called as (event, delivery)"),
         ({"every": True, "probe": coroutine}, "`async def` and generators are not run"),
+        ({"every": True, "order_by": "x"}, "order_by= is 'business_key' or 'process_key', not 'x'"),
+        ({"every": True, "order_by": ""}, "order_by= is 'business_key' or 'process_key', not ''"),
+        ({"every": True, "order_by": 1}, "order_by= is 'business_key' or 'process_key', not 1"),
+        ({"every": True, "order_by": ["process_key"]}, "order_by= is 'business_key' or 'process_key', not ['proc"),
+        ({"every": True, "concurrency": 0}, "concurrency= is a whole number from 1 to 1000, not 0"),
+        ({"every": True, "concurrency": -1}, "concurrency= is a whole number from 1 to 1000, not -1"),
+        ({"every": True, "concurrency": True}, "concurrency= is a whole number from 1 to 1000, not True"),
+        ({"every": True, "concurrency": "2"}, "concurrency= is a whole number from 1 to 1000, not '2'"),
+        ({"every": True, "concurrency": 2.0}, "concurrency= is a whole number from 1 to 1000, not 2.0"),
+        ({"every": True, "concurrency": 1001}, "concurrency= is a whole number from 1 to 1000, not 1001"),
     ],
 )
 def test_declarations_that_are_refused(given_, message):

@@ -11,6 +11,7 @@ import click
 from flowhooks.cli import logs, output
 from flowhooks.cli.asking import load
 from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.plugins import words
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import Reader, dialects
 from flowhooks.operations.lookup import lookup
@@ -20,6 +21,7 @@ from flowhooks.settings.secrets import masking
 if TYPE_CHECKING:
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.operations.lookup import Lookup
+    from flowhooks.plugins import Plugins
     from flowhooks.router import Explanation
     from flowhooks.settings import Settings
 
@@ -36,6 +38,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     r"""Show which handler listens to what; or explain where one event would go, handler by handler.
 
     Handlers that the ledger remembers but that are not loaded now are among them: they still get deliveries.
+    What is ordered, or runs so many at once at the most, is said too.
     It changes nothing and needs no running server; it goes by the plugins that are installed now.
 
     \b
@@ -60,7 +63,10 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         if verdict in {"parked", "refused"}:
             raise SystemExit(1)
         return
-    listeners = [{**asdict(one), "state": found.standing(one.handler_id)} for one in found.router.all()]
+    listeners = [
+        {**asdict(one), **_turns(one.handler_id, found, plugins), "state": found.standing(one.handler_id)}
+        for one in found.router.all()
+    ]
     quarantined = [info for info in plugins.infos if info.state == "quarantined"]
     if as_json:
         output.emit(
@@ -68,8 +74,10 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         )
         return
     if listeners:
+        # Few handlers take turns, and a table is soon too wide.
+        turns = [words.ordered(one["order_by"], one["concurrency"]) for one in listeners]
         output.table(
-            ("kind", "by", "value", "versions", "sources", "handler", "state"),
+            ("kind", "by", "value", "versions", "sources", "handler", "state", *(["turns"] if any(turns) else [])),
             [
                 (
                     one["kind"],
@@ -79,8 +87,9 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
                     ", ".join(one["sources"]) or "any",
                     one["handler_id"],
                     one["state"],
+                    *([turn or "-"] if any(turns) else []),
                 )
-                for one in listeners
+                for one, turn in zip(listeners, turns, strict=True)
             ],
             unbroken=("state", "by"),
         )
@@ -88,6 +97,15 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     output.line(_summary(listeners))
     for info in quarantined:
         output.line(f"Quarantined: {info.error}", style="red")
+
+
+def _turns(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
+    """What a handler's deliveries wait for besides their time; a limit is known only of what is loaded."""
+    handler = plugins.handlers.get(handler_id)
+    return {
+        "order_by": found.router.order_by(handler_id),
+        "concurrency": None if handler is None else handler.concurrency,
+    }
 
 
 def _known(settings: Settings) -> list[KnownHandler]:

@@ -27,7 +27,7 @@ SCENARIOS: Final[dict[str, str]] = {
     "failure": "an exception is raised at {}",
     "duplicate": "the call-back comes three times",
     "concurrent": "the call-back comes {} at the same moment",
-    "reordered": "two events change places: {}",
+    "reordered": "two events are to change places: {}",
     "crash-before": "the process is killed before the handler is entered",
     "crash-during": "the process is killed at {}",
     "crash-after": "the process is killed when the handler has returned",

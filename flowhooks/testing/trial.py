@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from flowhooks.event import Event
     from flowhooks.handler import Handler
+    from flowhooks.ledger.reading import Standing
     from flowhooks.testing.report import Finding, Scenario
     from flowhooks.testing.seen import Answer
     from flowhooks.testing.under_test import AppUnderTest
@@ -153,11 +154,29 @@ class Trial:
             self._app.advance(1)
             # An ordered handler may well keep it waiting for the earlier one, which is held.
             later = self._post(*self._fresh(), wait=0 if self._handler.order_by else 20)
+            in_turn = self._handler.order_by is not None and self._held_back(later.event_id)
         finally:
             held.go_on.set()
         self._app.settle(earlier.event_id, later.event_id)
-        yield self._finding("reordered", earlier.event_id, "the one that ran last")
-        yield self._finding("reordered", later.event_id, "the one that ran first")
+        places = ("the one that ran last", "the one that ran first")
+        if in_turn:
+            places = ("the earlier one, which ran first all the same, in its turn", "the later one, which had to wait")
+        yield self._finding("reordered", earlier.event_id, places[0])
+        yield self._finding("reordered", later.event_id, places[1])
+
+    def _held_back(self, event_id: str) -> bool:
+        """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
+
+        def standing() -> Standing:
+            found = self._app.app.ledger.standings(event_id)
+            return next(one for one in found if one.handler == self._handler.id)
+
+        def known() -> bool:
+            one = standing()
+            return one.behind is not None or (one.attempt > 0 and one.state is not State.RUNNING)
+
+        until(known, "the later event is delivered, or waits for its turn")
+        return standing().behind is not None
 
     def _killed(self, most: int) -> Iterator[Finding]:
         """Kills, each in a process that has just started."""

@@ -58,7 +58,7 @@ def _verdict(scenario: Scenario, times: int, seen: DeliverySeen, handler: Handle
     if times == 1:
         return "once", "The work was done once."
     if seen.state in DONE:
-        return "lost", _lost(scenario, seen.attempt)
+        return "lost", _lost(scenario, seen.attempt, handler)
     return "held", f"The work was not done: the delivery is {seen.state}, and an operator is shown that."
 
 
@@ -73,18 +73,14 @@ def _twice(times: int, handler: Handler, scenario: Scenario) -> str:
     return f"The business work is done {how}.{why} {TWICE}"
 
 
-def _lost(scenario: Scenario, attempts: int) -> str:
+def _lost(scenario: Scenario, attempts: int, handler: Handler) -> str:
     if scenario == "baseline":
         return (
             "The delivery has succeeded, and the work was not done: either the handler did nothing, or `done` does "
             "not count what it did. `done` is given the event, and counts the work of that event alone."
         )
     if scenario == "reordered":
-        return (
-            "The work is lost, and nobody is told: a later event had been delivered before it, or an earlier one was "
-            "still held, and the handler took it for out of date. Events are delivered in any order, and each is work "
-            "of its own."
-        )
+        return _lost_beside_another(handler.order_by)
     if attempts > 1:
         return (
             "The work is lost, and nobody is told: when the handler ran again it took the work for done. It writes "
@@ -104,4 +100,18 @@ def _lost(scenario: Scenario, attempts: int) -> str:
     return (
         "The work is lost, and nobody is told: the handler returned without having done it, and does it when nothing "
         "happens. What it goes by is not the event alone: look for what it keeps from one event to the next."
+    )
+
+
+def _lost_beside_another(order_by: str | None) -> str:
+    if order_by is not None:
+        return (
+            "The work is lost, and nobody is told: there was another event beside it, and the handler took it for done "
+            "or out of date. Each event is work of its own, and order_by= orders only those with the same "
+            f"{order_by}: others are delivered in any order."
+        )
+    return (
+        "The work is lost, and nobody is told: a later event had been delivered before it, or an earlier one was "
+        "still held, and the handler took it for out of date. Events are delivered in any order, and each is work "
+        "of its own."
     )

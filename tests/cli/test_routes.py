@@ -15,12 +15,52 @@ def test_every_route(server, asked, run):
         "versions": ">=2",
         "sources": [],
         "handler_id": "shop:book",
+        "order_by": None,
+        "concurrency": None,
         "state": "present",
     } in routes
     assert len(routes) == 6
     text = run("routes", server=server, COLUMNS="80").stdout
     assert text.splitlines()[-1] == "6 routes to 4 handlers: 4 present."
     assert max(map(len, text.splitlines())) <= 80
+    assert "turns" not in text, "no handler takes turns"
+
+
+TURNS = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="change", order_by="business_key", concurrency=4)
+def change(event):
+    pass
+
+@handler(process_key="slow", concurrency=2)
+def slow(event):
+    pass
+
+@handler(process_key="plain")
+def plain(event):
+    pass
+
+@hookimpl
+def handlers():
+    return [change, slow, plain]
+"""
+
+
+def test_how_deliveries_take_turns(asked, run, tmp_path):
+    """What a handler's deliveries are ordered by, and how many run at once, in the table and as JSON."""
+    (tmp_path / "turns.py").write_text(TURNS)
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "turns"}
+    found = {one["handler_id"]: (one["order_by"], one["concurrency"]) for one in asked("routes", **env)["routes"]}
+    assert found == {"turns:change": ("business_key", 4), "turns:slow": (None, 2), "turns:plain": (None, None)}
+    lines = run("routes", COLUMNS="200", **env).stdout.splitlines()
+    for handler, said in (
+        ("turns:change", "in order of business_key, 4 at once at the most"),
+        ("turns:slow", " 2 at once at the most"),
+        ("turns:plain", " -"),
+    ):
+        (line,) = [line for line in lines if handler in line]
+        assert line.rstrip().endswith(said)
 
 
 @pytest.mark.parametrize(

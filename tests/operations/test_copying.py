@@ -207,6 +207,42 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
         house.end()
 
 
+def test_an_ordered_backlog_goes_on_in_order_there(house, listens, empty, tmp_path):
+    """What is held back keeps its place, there and back again; what comes in after the move comes after it."""
+    entered = []
+
+    def change(event, delivery):
+        entered.append((event.business_key, event.flow_instance_id))
+        if delivery.attempt == 1 and event.flow_instance_id.endswith("-9"):
+            raise ValueError("not yet")
+
+    handler = listens(change, order_by="business_key", retry=Retry(attempts=9, delays=[3600], jitter=0))
+    flow = house.open(handler)
+    lanes = {key: [f"{key}-{number}" for number in range(9, 3, -1)] for key in ("k", "l")}
+    for key, instances in lanes.items():
+        flow.settled(flow.take(instances[0], wait=0, businessKey=key).event_id, State.WAITING, attempt=1)
+        for instance in instances[1:]:
+            flow.take(instance, wait=0, businessKey=key)
+    assert flow.close()
+    there, back = empty, f"sqlite:///{tmp_path / 'back.db'}"
+    move(house.address, there)
+    move(there, back)
+    assert rows(back) == rows(house.address)
+    for url in (there, back):
+        entered.clear()
+        moved = type(house)(tmp_path, house.clock, url)
+        flow = moved.open(handler)
+        last = [flow.take(f"{key}-0", wait=0, businessKey=key).event_id for key in lanes]
+        if url == there:
+            assert entered == [], "nothing overtakes what waits for its retry"
+            flow.advance(3600)
+        for event_id in last:
+            flow.settled(event_id, State.SUCCEEDED)
+        moved.end()
+        for key, instances in lanes.items():
+            assert [instance for of, instance in entered if of == key] == [*instances, f"{key}-0"], url
+
+
 def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
     """Whatever is there already is compared and kept, whichever part of a copy it is; once more, all of it is."""
     move(furnished.address, postgresql_url)

@@ -56,6 +56,33 @@ PLUGIN = """
 """
 
 
+ORDERED = """
+newest = None
+
+def late(event):
+    return False
+
+@handler(process_key="leave", order_by="ORDER", retry=Retry())
+def grant(event, delivery):
+    global newest
+    if late(event):
+        return
+    with closing(connect()) as connection, connection:
+        if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
+            connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
+    newest = event.received_at
+"""
+COUNTS_ON_THE_ORDER = """
+
+def late(event):
+    return newest is not None and event.received_at < newest
+"""
+
+IN_TURN = (
+    "are to change places: the earlier one, which ran first all the same, in its turn, the later one, which had to wait"
+)
+
+
 @pytest.fixture
 def tried(module, world):
     """Try a plugin whose handler `grant` is this code."""
@@ -238,8 +265,35 @@ def grant(event, delivery):
     )
     assert bad(report) == {("reordered", 0, "lost")}
     said = str(report)
-    assert "!  0 x  succeeded  two events change places: the one that ran last [1]" in said
+    assert "!  0 x  succeeded  two events are to change places: the one that ran last [1]" in said
     assert "[1] The work is lost, and nobody is told: a later event had been delivered before it" in said
+
+
+@pytest.mark.parametrize(
+    ("order_by", "said"),
+    [
+        ("process_key", IN_TURN),
+        ("business_key", "are to change places: the one that ran last, the one that ran first"),
+    ],
+)
+def test_a_handler_whose_deliveries_take_turns(tried, order_by, said):
+    """Of one key the two events do not change places, and the report says that; of two keys they do."""
+    report = tried(ORDERED.replace("ORDER", order_by), lines=2)
+    assert report.exactly_once, str(report)
+    assert f"   1 x  succeeded  two events {said}\n" in str(report)
+
+
+def test_an_ordered_handler_that_counts_on_the_order_of_other_keys(tried):
+    """What is ordered by key may lose an event all the same: each event of the kit has a key of its own."""
+    report = tried(ORDERED.replace("ORDER", "business_key") + COUNTS_ON_THE_ORDER, lines=1)
+    assert bad(report) == {("reordered", 0, "lost")}
+    said = str(report)
+    assert "order_by= orders only those with the same business_key: others are delivered in any order." in said
+
+
+def test_an_ordered_handler_may_count_on_the_order_of_its_key(tried):
+    """What is lost where nothing is ordered is not lost here."""
+    assert tried(ORDERED.replace("ORDER", "process_key") + COUNTS_ON_THE_ORDER, lines=1).exactly_once
 
 
 def test_a_handler_that_gives_up_by_itself(tried):

@@ -148,6 +148,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "免处理：没有处理器需要它，也不必有。",
     },
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
+    "event.behind": {
+        "en": "It runs in its turn. It is held back by an event of the same order key:",
+        "zh": "按顺序执行，须等待同一排序键的前一事件：",
+    },
     "event.for_plugin": {
         "en": "It waits for its handler, whose plugin is not loaded.",
         "zh": "等待其处理器：对应的插件没有加载。",

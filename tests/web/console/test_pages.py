@@ -234,6 +234,28 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
         assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
 
 
+def test_an_event_that_is_held_back(house, serve, listens):
+    """A delivery that waits for its turn says by which event it is held back, and leads there; others say a time."""
+
+    def change(event):
+        raise RuntimeError("not yet")
+
+    flow = house.open(listens(change, order_by="business_key", retry=Retry(attempts=3)))
+    first = flow.take("1", wait=0, businessKey="k").event_id
+    flow.settled(first, State.WAITING, attempt=1)
+    held = [flow.take(instance, wait=0, businessKey="k").event_id for instance in ("2", "3")]
+    console = serve(flow)
+    for event_id in held:
+        page = console.page(f"/events/{event_id}")
+        assert f"It is held back by an event of the same order key: {first}" in page.text
+        assert "not before" not in page.text
+        assert f"/console/events/{first}" in page.links()
+        assert "须等待同一排序键的前一事件" in console.page(f"/events/{event_id}", "zh-CN").text
+    text = console.page(f"/events/{first}").text
+    assert "It runs when its turn comes, not before" in text
+    assert "held back" not in text
+
+
 def test_parked_events(house, serve, listens):
     """They are grouped by what they wait for, with what may have been meant."""
     flow = house.open(listens(lambda event: None, name="h", process_key="contract"), start=False)

@@ -1,0 +1,149 @@
+"""Ordered deliveries with real workers on one PostgreSQL: for each key one at a time, in order, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from itertools import pairwise
+from typing import NamedTuple
+
+import psycopg
+import pytest
+
+PLUGIN = '''
+import json, os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+def write(event, delivery, what):
+    """One line of the journal, whole, even where several processes write it."""
+    line = [event.business_key, event.flow_instance_id, delivery.attempt, os.getpid(), time.monotonic_ns(), what]
+    file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, json.dumps(line).encode() + b"\\n")
+    os.close(file)
+
+@handler(process_key="change", order_by="business_key", retry=Retry(attempts=9, delays=[0.05], jitter=0))
+def change(event, delivery):
+    """Write down when it begins, and when it ends: not while its process's gate is shut. Some fail at first."""
+    write(event, delivery, "begins")
+    time.sleep(0.01)
+    while pathlib.Path(f"shut-{os.getpid()}").exists():
+        time.sleep(0.01)
+    write(event, delivery, "ends")
+    if event.data["number"] % 7 == 3 and delivery.attempt == 1:
+        raise OSError("not yet")
+    write(event, delivery, "done")
+
+@hookimpl
+def handlers():
+    return [change]
+'''
+KEYS = 6
+EACH = 30
+"""Call-backs of each key."""
+
+
+class Line(NamedTuple):
+    """A line of the journal; `at` is the monotonic clock of the machine, which all processes share."""
+
+    key: str
+    instance: str
+    attempt: int
+    pid: int
+    at: int
+    what: str
+
+
+@pytest.fixture(params=["embedded", "procrastinate"])
+def shared(request, make_site, postgresql_url):
+    """A site whose processes share a ledger on PostgreSQL."""
+    site = make_site()
+    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
+    made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+    assert made.returncode == 0, made.stderr
+    if request.param == "procrastinate":
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
+    site.database = site.url = postgresql_url
+    (site.folder / "orders").mkdir()
+    (site.folder / "orders/orders.py").write_text(PLUGIN)
+    return site
+
+
+def journal(site):
+    """What the handler has written down so far."""
+    return [Line(*json.loads(line)) for line in site.journal.read_text().splitlines()] if site.journal.exists() else []
+
+
+def begun_after(site, line):
+    """What began after so many lines of the journal."""
+    return [one for one in journal(site)[line:] if one.what == "begins"]
+
+
+class Sender(threading.Thread):
+    """Sends the call-backs of one key, each after the answer to the one before it, and keeps their ids."""
+
+    def __init__(self, server, key):
+        super().__init__(daemon=True)
+        self.server, self.key = server, key
+        self.instances, self.ids, self.statuses = [], [], set()
+
+    def run(self):
+        """Send all of them."""
+        for number in range(EACH):
+            # Ids that sort the other way round: what goes by them and not by the answers is found out.
+            instance = f"{self.key}-{EACH - number:03}"
+            body = {"processDefinitionKey": "change", "businessKey": self.key, "number": number}
+            answer = self.server.post(instance, body, Prefer="respond-async")
+            self.statuses.add(answer.status)
+            self.instances.append(instance)
+            self.ids.append(answer.event_id)
+
+
+def spans(lines):
+    """(begins, ends, process) of each run of one key in the order of their beginnings; a killed one has no end."""
+    ends = {(one.instance, one.attempt): one.at for one in lines if one.what == "ends"}
+    begun = sorted((one for one in lines if one.what == "begins"), key=lambda one: one.at)
+    return [(one.at, ends.get((one.instance, one.attempt)), one.pid) for one in begun]
+
+
+def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared):
+    """Two workers, many keys, kill -9 of one that runs something: no two runs of a key overlap, none overtakes."""
+    server = shared.start("--no-worker", **shared.settings)
+    workers = [shared.start_worker("--plugins-dir", shared.folder / "orders", **shared.settings) for _ in range(2)]
+    server.until_logged("routes_changed", others=1)
+    senders = [Sender(server, f"k{number}") for number in range(KEYS)]
+    for sender in senders:
+        sender.start()
+    victim, heir = workers
+    shared.until(lambda _ledger: sum(one.what == "done" for one in journal(shared)) > KEYS * EACH // 4)
+    (shared.folder / f"shut-{victim.process.pid}").touch()
+    seen = len(journal(shared))
+    shared.until(lambda _ledger: any(one.pid == victim.process.pid for one in begun_after(shared, seen)))
+    victim.kill()
+    for sender in senders:
+        sender.join(60)
+    assert {status for sender in senders for status in sender.statuses} == {202}
+    shared.until(_all_succeeded(KEYS * EACH), within=60)
+
+    keys = defaultdict(list)
+    for one in journal(shared):
+        keys[one.key].append(one)
+    cut_off = []
+    for sender in senders:
+        done = sorted((one for one in keys[sender.key] if one.what == "done"), key=lambda one: one.at)
+        assert list(dict.fromkeys(one.instance for one in done)) == sender.instances, sender.key
+        runs = spans(keys[sender.key])
+        cut_off += [pid for _, end, pid in runs if end is None]
+        for (_, end, pid), (begins, _, _) in pairwise(runs):
+            assert pid == victim.process.pid if end is None else end < begins, sender.key
+    assert set(cut_off) == {victim.process.pid}, "nothing was cut off: the test did not try what it says"
+    assert {one.pid for one in journal(shared)} == {one.process.pid for one in workers}
+    server.stop()
+    heir.stop()
+    assert shared.balance().accepted == KEYS * EACH
+
+
+def _all_succeeded(count):
+    """Whether so many deliveries have succeeded."""
+    return lambda ledger: ledger.balance().deliveries.get("succeeded", 0) == count
