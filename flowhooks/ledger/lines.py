@@ -6,14 +6,16 @@ packets are not even received (`kept_alive`), so that here each question has a t
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlalchemy import Engine
 
@@ -28,6 +30,9 @@ SERVER_NOTICES: Final = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 )
 """The same for the server, which else keeps a place, and maybe locks, for a process that is out of reach."""
+
+SUSPECTED: Final = 1.0
+"""Seconds in which a connection must answer that was made before another one, on the same way, was given up."""
 
 
 class Line(psycopg.Connection[Any]):
@@ -46,14 +51,21 @@ class Line(psycopg.Connection[Any]):
             psycopg.OperationalError: it did not come in time; the connection is closed.
         """
         if self.answers_within is not None:
-            gen = _bounded(gen, self, self.answers_within)
+            within = self.answers_within
+            gen = _bounded(gen, self, lambda: within)
         return super().wait(gen, *args, **kwargs)
 
 
 class AsyncLine(psycopg.AsyncConnection[Any]):
-    """The same for those who do not block a thread."""
+    """The same for those who do not block a thread, and who share what they learn: see `company`."""
 
     answers_within: ClassVar[float] = 10.0
+    silent_at: ClassVar[float] = -math.inf
+    """When one of the company was last given up."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._since = time.monotonic()
 
     async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait for an answer.
@@ -61,7 +73,22 @@ class AsyncLine(psycopg.AsyncConnection[Any]):
         Raises:
             psycopg.OperationalError: it did not come in time; the connection is closed.
         """
-        return await super().wait(_bounded(gen, self, self.answers_within), *args, **kwargs)
+        return await super().wait(_bounded(gen, self, self._seconds, self._fell_silent), *args, **kwargs)
+
+    def _seconds(self) -> float:
+        """In how many seconds a question must be answered."""
+        return self.answers_within if self._since > self.silent_at else min(SUSPECTED, self.answers_within)
+
+    def _fell_silent(self) -> None:
+        type(self).silent_at = time.monotonic()
+
+
+def company() -> type[AsyncLine]:
+    """A kind of connections that go the same way: once one is given up, those that were made before are soon, too.
+
+    Else whoever asks on each of them in turn waits for each of them.
+    """
+    return type("AsyncLine", (AsyncLine,), {})
 
 
 def install(engine: Engine, *, answers_within: float | None, ping_within: float) -> None:
@@ -98,17 +125,24 @@ def kept_alive(url: str) -> dict[str, str]:
 
 
 def _bounded(
-    steps: Generator[Any, Any, Any], line: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], seconds: float
+    steps: Generator[Any, Any, Any],
+    line: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+    seconds: Callable[[], float],
+    fell_silent: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, Any]:
     """Do as psycopg's own `steps` do, which are resumed when there is something to read, and ten times a second."""
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     try:
         wanted = next(steps)
         while True:
             ready = yield wanted
-            if not ready and time.monotonic() > until:
+            # Who only listens has asked nothing.
+            asked = line.pgconn.transaction_status != TransactionStatus.IDLE
+            if asked and not ready and time.monotonic() > began + (within := seconds()):
                 line.pgconn.finish()
-                raise psycopg.OperationalError(f"the server has not answered for {seconds:g} seconds")
+                if fell_silent is not None:
+                    fell_silent()
+                raise psycopg.OperationalError(f"the server has not answered for {within:g} seconds")
             wanted = steps.send(ready)
     except StopIteration as end:
         return end.value

@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import procrastinate
+import psycopg_pool
 import structlog
 from procrastinate.exceptions import ConnectorException
 from psycopg.conninfo import conninfo_to_dict
@@ -54,7 +55,9 @@ MOST_SWEPT: Final = 1_000
 """Jobs made for one handler in one sweep at the most."""
 HEART_STOPPED: Final = 30.0
 """Seconds after which Procrastinate's record of a worker without a sign of life is removed."""
-AGAIN: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+OPENED_WITHIN: Final = 6.0
+"""Seconds in which a first connection must be made: a pool would wait for 30, of which 8 between two tries."""
+AGAIN: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until a worker that the database has thrown out tries again; the last one goes on."""
 
 _WITH_A_JOB: Final = """
@@ -73,6 +76,14 @@ log = structlog.get_logger(__name__)
 def queue_of(handler: str) -> str:
     """The queue of a handler: its id, or where that is too long for a notification's name, what stands for it."""
     return handler if len(handler.encode()) <= MOST_OF_A_QUEUES_NAME else sha256(handler.encode()).hexdigest()[:40]
+
+
+class _Pool(psycopg_pool.AsyncConnectionPool[Any]):
+    """Its connections are asked for anew before it waits for longer and longer between its tries."""
+
+    async def open(self, wait: bool = False, timeout: float = OPENED_WITHIN) -> None:  # noqa: ASYNC109 (as the pool's own)
+        """Open it; if told to wait, give up soon, for whoever wants it tries again."""
+        await super().open(wait, min(timeout, OPENED_WITHIN))
 
 
 class Procrastinate:
@@ -187,7 +198,8 @@ class Procrastinate:
             min_size=1,
             max_size=4,
             timeout=5.0,
-            connection_class=lines.AsyncLine,
+            connection_class=lines.company(),
+            pool_factory=_Pool,
             kwargs={
                 "application_name": "flowhooks",
                 "connect_timeout": 5,

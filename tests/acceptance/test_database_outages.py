@@ -8,7 +8,7 @@ import pytest
 from trials import AGAIN, ONCE, Engines, check_books, entered, shut
 
 QUICK = {"ledger__stale_after": 3.0}
-RUNNERS = ["embedded", "procrastinate"]
+RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
 
 
 @pytest.fixture(params=RUNNERS)

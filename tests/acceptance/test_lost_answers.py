@@ -8,7 +8,7 @@ from trials import AGAIN, ONCE, check_books, entered, rows, shut
 QUICK = {"ledger__stale_after": 3.0}
 
 
-@pytest.fixture(params=["embedded", "procrastinate"])
+@pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
 def kind(request):
     """A runner."""
     return request.param
@@ -29,6 +29,7 @@ def settles(said):
     return b"UPDATE attempts" in said
 
 
+@pytest.mark.parametrize("kind", ["embedded", "procrastinate"])
 def test_of_an_accepted_call_back(broken, kind):
     """The caller gets 503, calls again, and is recognised; there is one row, and the handler is entered once.
 
