@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -28,7 +29,7 @@ def shifted(broken, monkeypatch):
         folder.mkdir()
         (folder / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
         with monkeypatch.context() as patched:
-            patched.setenv("PYTHONPATH", str(folder))
+            patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
             process = begin(**QUICK)
         assert abs(process.until_logged("clock_off")["seconds"] + seconds) < 60
         return process
