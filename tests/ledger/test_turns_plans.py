@@ -1,0 +1,144 @@
+"""How the databases go about turns: with much behind one key, and with many keys, no table is read as a whole."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event
+
+from flowhooks import Retry
+from flowhooks.delivery import Queued
+from flowhooks.ledger import dialects
+from flowhooks.ledger.moves import Lane
+from flowhooks.ledger.reading import due
+from flowhooks.ledger.running import Claim
+from flowhooks.ledger.turns import Turns, admitted
+from flowhooks.ledger.writer import Transaction
+
+BEHIND_ONE = 100_000
+KEYS = 10_000
+FILL = (
+    """
+    INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,
+        route_size, repeats, received_at)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'eNAME' || CAST(1000000 + i AS TEXT), 'default', 'complete', 'NAME' || CAST(i AS TEXT), '', '{}', 'd',
+        'routed', '{}', 1, 0, 1 FROM n
+    """,
+    """
+    INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, due_at, note, created_at,
+        changed_at, lane, turn)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'dNAME' || CAST(1000000 + i AS TEXT), 'eNAME' || CAST(1000000 + i AS TEXT), 'p:h', 'waiting', 0, 0, 1, '',
+        1, 1, LANE, TURN FROM n
+    """,
+)
+
+
+class _Leaves:
+    """A runner that takes nothing."""
+
+    def enqueue(self, _transaction, _deliveries, _not_before):
+        """Leave it."""
+
+
+@contextmanager
+def taking_down(connection):
+    """The statements that are sent meanwhile, with their parameters."""
+    taken = []
+
+    def take(_connection, _cursor, statement, parameters, _context, _many):
+        taken.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", take)
+    yield taken
+    event.remove(connection, "before_cursor_execute", take)
+
+
+@pytest.fixture
+def fill(house, listens):
+    """A function that stores so many deliveries of an ordered handler: `lane` and `turn` are SQL of their number."""
+    house.check_books = False
+    flow = house.open(listens(lambda event: None, name="h", order_by="business_key", retry=Retry()), start=False)
+
+    def more(name, count, lane, turn):
+        for statement in FILL:
+            flow.sql(statement.replace("NAME", name).replace("LANE", lane).replace("TURN", turn), count)
+
+    yield more, flow
+    assert flow.close()
+
+
+def whole(connection, statement, parameters, *, small):
+    """The lines of a statement's plan that read a table as a whole, or an index other than a `small` one."""
+    if connection.dialect.name == "sqlite":
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        read = [line for line in plan if re.match(r"SCAN (deliveries|events|attempts|others)", line)]
+    else:
+        plan = [line for (line,) in connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)]
+        read = [
+            line
+            for line, following in zip(plan, [*plan[1:], ""], strict=True)
+            # By the index of routes it would read all of a handler's.
+            if re.search(r"Seq Scan on (deliveries|events|attempts)|deliveries_route", line)
+            or (re.search(r"Index (Only )?Scan .*deliveries_", line) and "Index Cond" not in following)
+        ]
+    return [line for line in read if not any(one in line for one in small)]
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+@pytest.mark.parametrize("shape", ["one", "many"])
+def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
+    """Not when due work is looked for, at the claim, when the next one is called up, or at a sign of life."""
+    more, flow = fill
+    if shape == "one":
+        more("a", BEHIND_ONE, "'k'", "i - 1")
+        first, lane = "da1000001", "k"
+    else:
+        more("a", KEYS, "'k' || CAST(i AS TEXT)", "0")
+        more("b", KEYS, "'k' || CAST(i AS TEXT)", "1")
+        first, lane = "da1000077", "k77"
+    if analyzed:
+        flow.sql("ANALYZE")
+    now = flow.clock.now()
+    engine = dialects.open_engine(flow.address, writing=True)
+    turns = Turns(runner=_Leaves(), clock=flow.clock, due=None, shared=False, write=None)
+    statements = {}
+    with engine.connect() as connection:
+        began = connection.begin()
+        transaction = Transaction(connection)
+
+        def leave():
+            """The first one of the lane has ended: the next one is called up."""
+            connection.exec_driver_sql(f"UPDATE deliveries SET state = 'succeeded' WHERE id = '{first}'")
+            transaction.freed.add(Lane("p:h", lane))
+            turns.finish(transaction)
+
+        steps = {
+            "due": lambda: due(connection, now, lambda _handler: 1000),
+            "claim": lambda: admitted(transaction, [Claim(Queued(first, "p:h", 0, ordered=True), "x", now)]),
+            "call up": leave,
+            "sign of life": lambda: turns.call_up_missed(transaction),
+        }
+        results = {}
+        for name, step in steps.items():
+            with taking_down(connection) as taken:
+                results[name] = step()
+            statements[name] = taken
+        assert len(results["due"]) == (1 if shape == "one" else 1000)
+        assert results["claim"] == ({first}, set())
+        called = connection.exec_driver_sql(
+            f"SELECT id FROM deliveries WHERE lane = '{lane}' AND turn = 0 AND state = 'waiting'"
+        ).fetchall()
+        assert called == [("da1000002" if shape == "one" else "db1000077",)]
+        found = {
+            name: lines
+            for name, taken in statements.items()
+            for statement, parameters in taken
+            if (lines := whole(connection, statement, parameters, small=["deliveries_due", "deliveries_open"]))
+        }
+        began.rollback()
+    engine.dispose()
+    assert not found
