@@ -219,6 +219,7 @@ class App:
             running=lambda: self.runner.running,
             queued=lambda: self.ledger.queued,
             notices_dropped=lambda: self.notices.dropped,
+            alone=not self.metrics.together,
         )
         self.metrics.add(OfProcess(here))
         url = database_url(self.settings)

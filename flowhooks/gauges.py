@@ -52,6 +52,7 @@ class Here(NamedTuple):
         running: how many deliveries run just now.
         queued: how many pieces of work wait for the ledger's writer.
         notices_dropped: how many notices no plugin was given.
+        alone: whether it speaks for itself only; what it does just now is not told where it speaks for others, too.
     """
 
     version: str
@@ -59,6 +60,7 @@ class Here(NamedTuple):
     running: Callable[[], int]
     queued: Callable[[], int]
     notices_dropped: Callable[[], int]
+    alone: bool = True
 
 
 class OfProcess(Collector):
@@ -85,6 +87,8 @@ class OfProcess(Collector):
         for (name, state), many in sorted(Counter((info.name, info.state) for info in here.plugins).items()):
             plugins.add_metric([name, state], many)
         yield plugins
+        if not here.alone:
+            return
         yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", here.running())
         yield GaugeMetricFamily(
             "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", here.queued()

@@ -1,16 +1,19 @@
 """What this process counts, for Prometheus; it must not know where that comes from.
 
-Each process counts for itself, so what is told is summed over processes. Values of labels are bounded: handlers beyond
-the first `MOST_HANDLERS` share one. What is read only when somebody asks is in `flowhooks.gauges`.
+Each process counts for itself, so what is told is summed over processes; those of one supervisor count together. Values
+of labels are bounded: handlers beyond the first `MOST_HANDLERS` share one. What is read only when somebody asks is in
+`flowhooks.gauges`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -34,11 +37,17 @@ class Metrics:
     """Counts. Every method may be called from any thread, and is quick.
 
     Attributes:
-        registry: what Prometheus is told; collectors may be added.
+        registry: what this process tells; collectors may be added.
+        together: whether a supervisor has this process count together with others; then prometheus-client keeps what
+            is counted in files, and the sum over all that there are and were is told.
     """
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
+        self._looked_up = CollectorRegistry()
+        self.together: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if self.together:
+            MultiProcessCollector(self._looked_up)  # type: ignore[no-untyped-call]  # it has no types
         self._labels: dict[str, str] = {}
         self._naming = threading.Lock()
         self._received = Counter(
@@ -105,10 +114,11 @@ class Metrics:
     def add(self, collector: Collector) -> None:
         """Have what `collector` finds told, too, each time that somebody asks."""
         self.registry.register(collector)
+        self._looked_up.register(collector)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format 0.0.4."""
-        return generate_latest(self.registry)
+        """Everything, in Prometheus' text format 0.0.4; of processes that count together, what all have counted."""
+        return generate_latest(self._looked_up if self.together else self.registry)
 
     def received(self, kind: str) -> None:
         """A request has come."""

@@ -29,6 +29,8 @@ class Child:
         number: which of the supervisor's processes it is, from 0.
         generation: how often the supervisor had been told to replace its processes when it was started.
         sockets: what it inherits, by name.
+        counts: the folder in which it counts what it does, with the others.
+        within: seconds in which it must be ready.
 
     Attributes:
         pid: its process id.
@@ -40,14 +42,16 @@ class Child:
         over_at: when it is killed if it is still there, by `time.monotonic`.
     """
 
-    def __init__(self, number: int, generation: int, sockets: Mapping[str, socket.socket], *, within: float) -> None:
+    def __init__(
+        self, number: int, generation: int, sockets: Mapping[str, socket.socket], *, counts: str, within: float
+    ) -> None:
         self.number = number
         self.generation = generation
         self.control, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(  # noqa: S603 (the very command that this process was started with)
                 [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
-                env=environment(number, sockets, theirs),
+                env=environment(number, sockets, theirs, counts),
                 pass_fds=[one.fileno() for one in (*sockets.values(), theirs)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,

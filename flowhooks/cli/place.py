@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "FLOWHOOKS_PLACE"
 """The environment variable by which a supervisor tells a process that it starts which files it has inherited."""
+COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable by which prometheus-client is told where several processes count together."""
 LEAVE: Final = b"leave\n"
 """Said by the supervisor when another process has taken over."""
 END: Final = b"end\n"
@@ -116,7 +118,9 @@ def _ignore(_number: int, _frame: object) -> None:
     """Do nothing: it is the supervisor who is to be told by SIGHUP."""
 
 
-def environment(number: int, sockets: Mapping[str, socket.socket], control: socket.socket) -> dict[str, str]:
-    """The environment of a process that is to find its place."""
+def environment(
+    number: int, sockets: Mapping[str, socket.socket], control: socket.socket, counts: str
+) -> dict[str, str]:
+    """The environment of a process that is to find its place, and to count in the folder `counts` with the others."""
     files = {name: one.fileno() for name, one in {**sockets, "control": control}.items()}
-    return {**os.environ, VARIABLE: json.dumps({"number": number, "sockets": files})}
+    return {**os.environ, COUNTS: counts, VARIABLE: json.dumps({"number": number, "sockets": files})}

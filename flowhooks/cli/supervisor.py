@@ -10,6 +10,7 @@ import contextlib
 import os
 import selectors
 import signal
+import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -61,6 +62,7 @@ class Supervisor:
     _was_ready: bool = field(init=False, default=False)
     _cannot: tuple[str, int] | None = field(init=False, default=None)
     _code: int = field(init=False, default=0)
+    _counts: str = field(init=False, default="")
 
     def run(self) -> int:
         """Do so; returns the exit code.
@@ -69,6 +71,16 @@ class Supervisor:
             FlowhooksError: none of them could be started. One of SettingsError if it is a matter of settings.
         """
         self._slots = [Slot(number) for number in range(self.settings.processes)]
+        # Who is asked for its numbers tells those of all, for whoever asks cannot choose.
+        with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._counts:
+            self._supervise()
+        if self._cannot is not None:
+            why, code = self._cannot
+            raise SettingsError(why) if code == 2 else FlowhooksError(why)  # noqa: PLR2004 (the exit code of usage)
+        log.info("supervisor_ends", code=self._code)
+        return self._code
+
+    def _supervise(self) -> None:
         with Signals() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervising", processes=len(self._slots), **self._addresses())
@@ -86,11 +98,6 @@ class Supervisor:
                             self._forget(child, selector)
                             self._ended(slot, child)
                 self._go_on(selector)
-        if self._cannot is not None:
-            why, code = self._cannot
-            raise SettingsError(why) if code == 2 else FlowhooksError(why)  # noqa: PLR2004 (the exit code of usage)
-        log.info("supervisor_ends", code=self._code)
-        return self._code
 
     def _addresses(self) -> dict[str, Any]:
         where = {name: f"http://{address(one)}" for name, one in self.sockets.items()}
@@ -215,7 +222,7 @@ class Supervisor:
 
     def _start(self, slot: Slot, selector: selectors.BaseSelector) -> Child | None:
         try:
-            child = Child(slot.number, self._generation, self.sockets, within=STARTS_WITHIN)
+            child = Child(slot.number, self._generation, self.sockets, counts=self._counts, within=STARTS_WITHIN)
         except OSError as error:
             if not self._was_ready:
                 self._cannot = (f"a process could not be started: {error.strerror or error}", 1)

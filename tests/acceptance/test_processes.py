@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 PLUGIN = '''
 import os, pathlib, time
@@ -166,6 +167,27 @@ def test_calls_are_spread_over_the_processes(shared):
     assert {one["pid"] for one in server.records} == {*both, server.process.pid}
     server.check_log()
     assert shared.balance().deliveries.keys() == {"succeeded"}
+
+
+def attempts_told(server):
+    """How many attempts have succeeded, as `/metrics` says."""
+    text = server.ask("GET", "/metrics", admin=True).body.decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return sum(sample.value for sample in families["flowhooks_attempts"].samples)
+
+
+def test_whoever_is_asked_tells_the_numbers_of_all(shared):
+    """Both count together, what has ended before included: each scrape has the sum, whichever process answers it."""
+    server = start(shared)
+    before = pids(server)
+    with Load(server, callers=8):
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(before), within=60)
+    until(lambda: attempts_told(server) == len(entered(shared)))
+    server.signal(signal.SIGHUP)
+    server.until_logged("replaced")
+    told = [attempts_told(server) for _ in range(6)]
+    assert told == [len(entered(shared))] * 6
+    server.stop()
 
 
 def test_one_that_is_killed_is_started_again(shared):
