@@ -58,6 +58,10 @@ _REMEMBERED: Final = _REMEMBER.on_conflict_do_update(
     },
 )
 
+_UNKNOWN: Final = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
+_TELLS: Final = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(dialects.keys("here")))
+"""Loaded handlers that can tell whether a lost attempt did its work."""
+
 
 def retry_from_json(text: str | None) -> Retry | None:
     """The retry that a handler declared when it was last loaded."""
@@ -115,11 +119,19 @@ def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[
 
 
 def wake(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
-    """Let what waits for a loaded handler run."""
+    """Let what waits for a loaded handler run, and ask one that can tell of what is *unknown*.
+
+    Perhaps it can since its plugin was mended, or is there again.
+    """
+    here = json.dumps(list(loaded))
     shelved = (deliveries.c.state == State.WAITING.value) & deliveries.c.due_at.is_(None)
     is_here = deliveries.c.handler.in_(dialects.keys("here"))
+    transaction.connection.execute(update(deliveries).where(shelved, is_here).values(due_at=now), {"here": here})
     transaction.connection.execute(
-        update(deliveries).where(shelved, is_here).values(due_at=now), {"here": json.dumps(list(loaded))}
+        update(deliveries)
+        .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_TELLS))
+        .values(due_at=now),
+        {"here": here},
     )
 
 
@@ -127,8 +139,7 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
 
     A delivery without a time is passed over by the runner, so that a million that wait for a missing plugin
-    cost nothing. The same goes for an *unknown* one that nobody can be asked about; a loaded handler that can
-    tell, perhaps since its plugin was mended, is asked.
+    cost nothing. The same goes for an *unknown* one that nobody can be asked about.
     """
     loaded = list(loaded)
     wake(transaction, loaded, now)
@@ -142,17 +153,9 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
             .values(due_at=None),
             {"here": here},
         )
-    unknown = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
-    tells = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(dialects.keys("here")))
     connection.execute(
         update(deliveries)
-        .where(unknown, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(tells))
-        .values(due_at=now),
-        {"here": here},
-    )
-    connection.execute(
-        update(deliveries)
-        .where(unknown, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(tells))
+        .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_TELLS))
         .values(due_at=None),
         {"here": here},
     )

@@ -109,7 +109,6 @@ def test_nobody_looks_at_an_unknown_delivery_that_nobody_can_tell_of(house, list
     assert due(third) == []
 
 
-@pytest.mark.sqlite
 def test_a_probe_that_was_added_is_asked_of_what_is_unknown(house, listens):
     """Who writes a probe because deliveries are *unknown* need only start the server with it."""
     event_id = lost(house, listens(nothing))
