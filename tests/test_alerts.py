@@ -453,7 +453,6 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
     assert told == [("first", "p:h")]
 
 
-@pytest.mark.sqlite
 def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
     """An operator has said that it is gone: nobody is told of what is kept for it, and what was raised is over."""
     watch().flow.take("i1", wait=0)

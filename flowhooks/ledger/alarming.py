@@ -98,8 +98,17 @@ def how_many_failed(connection: Connection, state: State, handler: str) -> int:
 
 
 def late(connection: Connection, before: int) -> list[Troubled]:
-    """The handlers with deliveries that have been able to run since before `before`, and still wait."""
-    found = connection.execute(_oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)))
+    """The handlers with deliveries that have been able to run since before `before`, and still wait.
+
+    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time.
+    """
+    each = _oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)).subquery("oldest")
+    found = connection.execute(
+        select(each.c.handler, each.c.event_id, each.c.due_at)
+        .select_from(each)
+        .outerjoin(handlers, handlers.c.id == each.c.handler)
+        .where(handlers.c.retired_at.is_(None))
+    )
     return [Troubled(row.handler, row.event_id, row.due_at) for row in found]
 
 
