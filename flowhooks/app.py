@@ -61,6 +61,7 @@ class App:
         environ: the environment that plugins' secrets are taken from; default: this process's.
         run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
             empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
+        kind: what this process is to the others that share its ledger: `"server"`, `"worker"` or `"command"`.
 
     Attributes:
         runs: the ids of the handlers whose deliveries this process runs.
@@ -79,11 +80,13 @@ class App:
         cores: frozenset[int] = frozenset(),
         environ: Mapping[str, str] | None = None,
         run: Sequence[str] = ("*",),
+        kind: str = "server",
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self.draining = False
         self._cores = cores
+        self._kind = kind
         self._over = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -109,6 +112,8 @@ class App:
             queue=settings.ledger.queue,
             timeout=settings.ledger.timeout,
             stale_after=settings.ledger.stale_after,
+            kind=self._kind,
+            runs=self.runs,
             committed=self.metrics.committed,
             joint=settings.runner.threads,
         )
@@ -154,6 +159,7 @@ class App:
 
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
+        self.neighbours: Neighbours | None = None
         missing = self.ledger.meet(list(handlers.values()))
         with self.ledger.connection() as connection:
             forgotten = known.retired(connection)
@@ -189,6 +195,7 @@ class App:
             router=self.router,
             handlers=handlers,
             absent=self.absent,
+            runs=self._is_run,
             watches=self.watches,
             notices=self.notices,
             clock=self.clock,
@@ -197,7 +204,6 @@ class App:
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
         self._measure()
-        self.neighbours = None
         if self.ledger.shared:
             self.neighbours = Neighbours(
                 url=database_url(settings),
@@ -247,6 +253,10 @@ class App:
     def _has(self, handler: str) -> bool:
         """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""
         return handler in self.runs or not self.ledger.shared
+
+    def _is_run(self, handler: str) -> bool:
+        """Whether a process that lives runs a handler's deliveries, as far as this one has heard."""
+        return self._has(handler) or (self.neighbours is not None and handler in self.neighbours.run)
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""

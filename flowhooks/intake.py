@@ -15,7 +15,7 @@ from flowhooks.ledger import NewEvent
 from flowhooks.ledger.reading import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from flowhooks.clock import Clock
     from flowhooks.event import Event
@@ -80,6 +80,7 @@ class Intake:
         router: says where it goes.
         handlers: those that are loaded, by id.
         absent: ids of handlers that are known but not loaded.
+        runs: whether a process that lives runs a handler's deliveries: for others nobody waits.
         watches: where to wait.
         notices: who is told of new events.
         clock: time and ids.
@@ -94,6 +95,7 @@ class Intake:
         router: Router,
         handlers: Mapping[str, Handler],
         absent: Collection[str],
+        runs: Callable[[str], bool],
         watches: Watches,
         notices: Notices,
         clock: Clock,
@@ -103,6 +105,7 @@ class Intake:
         self._ledger = ledger
         self._handlers = handlers
         self.route_by(router, absent)
+        self._runs = runs
         self._watches = watches
         self._notices = notices
         self._clock = clock
@@ -143,7 +146,7 @@ class Intake:
             raise Unavailable("draining")
         new = self._routed(call_back)
         event_id = new.event.id
-        present = [delivery_id for delivery_id, handler in new.deliveries if handler not in new.absent]
+        present = [one for one, handler in new.deliveries if handler not in new.absent and self._runs(handler)]
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
         try:
             accepted = self._stored(new, watch, wait)
@@ -235,7 +238,7 @@ class Intake:
         standings = accepted.standings
         if any(one.state is State.DEAD for one in standings):
             standings = self._revive(accepted.event_id, standings)
-        moving = [one for one in standings if _moves(one)]
+        moving = [one for one in standings if self._moves(one)]
         if moving and wait > 0:
             started = time.monotonic()
             watch = self._watches.open(accepted.event_id, [one.delivery_id for one in moving], wait)
@@ -250,6 +253,12 @@ class Intake:
                 finally:
                     self._watches.close(accepted.event_id, watch)
         return _answer(accepted.event_id, accepted.state, standings)
+
+    def _moves(self, standing: Standing) -> bool:
+        """Whether it may settle by itself soon."""
+        if standing.state is State.WAITING:
+            return standing.due_at is not None and self._runs(standing.handler)
+        return standing.state is State.RUNNING
 
     def _revive(self, event_id: str, standings: tuple[Standing, ...]) -> tuple[Standing, ...]:
         now = self._clock.now()
@@ -276,10 +285,6 @@ class Intake:
             and handler.retry is not None
             and (standing.finished_at is None or now - standing.finished_at >= ANOTHER_ATTEMPT_AFTER)
         )
-
-
-def _moves(standing: Standing) -> bool:
-    return standing.state is State.RUNNING or (standing.state is State.WAITING and standing.due_at is not None)
 
 
 def _answer(event_id: str, state: str, standings: Collection[Standing]) -> Answer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import known
+from flowhooks.ledger import known, liveness
 from flowhooks.ledger.news import Listener, News
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ class Neighbours:
         rerouted: called with those two whenever they have changed.
         drain: called some time after that, to deliver what was parked and is wanted by now.
         wake: called when there may be something to run.
+
+    Attributes:
+        run: ids of the handlers whose deliveries processes that live run, this one's among them, as far as it has
+            heard.
+
+    Raises:
+        LedgerUnusable: the database cannot be read.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Neighbours:
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
         self._looks = 0
+        self.run = liveness.run_by(ledger.living(ledger.stale_after))
         self._listener = Listener(url, heard=self._heard)
         self._life = threading.Thread(target=self._live, name="life", daemon=True)
 
@@ -127,12 +135,13 @@ class Neighbours:
             self._watches.tell_read(event_id, self._ledger.standings(event_id))
 
     def _route_anew(self) -> None:
-        """Take over what the ledger says of handlers that are not loaded here."""
+        """Take over what the ledger says of handlers that are not loaded here, and of who runs which."""
         with self._routing:
             with self._ledger.connection() as connection:
                 missing = [one for one in known.known(connection) if one.id not in self._loaded]
                 # One that is loaded here goes on here, whoever has retired it.
                 retired = known.retired(connection) - self._loaded
+                self.run = liveness.run_by(liveness.lately(connection, stale_after=self._ledger.stale_after))
             routes = _routes(missing, retired)
             if routes == self._routes:
                 return

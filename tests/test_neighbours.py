@@ -259,3 +259,30 @@ def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypa
     ran.clear()
     replay(having(start=False).app.desk, EventFilter(ids=(event_id,)), again=True)
     assert ran.wait(20)
+
+
+def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
+    """Once the only process that ran a handler has ended, call-backs for it are answered at once, the repeated too."""
+    taker, has = without(), having()
+    follows(taker, "leave", eventually)
+    assert taker.take("i1", wait=LONG).status == "done"
+    has.close()
+    eventually(lambda: not taker.app.neighbours.run)
+    answers = [taker.take("i2", wait=LONG), taker.take("i2", wait=LONG)]
+    assert [(one.status, one.standings[0].state) for one in answers] == [("pending", State.WAITING)] * 2
+    having()
+    taker.settled(answers[0].event_id, State.SUCCEEDED)
+    eventually(lambda: taker.app.neighbours.run)
+    assert taker.take("i3", wait=LONG).status == "done"
+
+
+def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
+    """One that was killed cannot say so: the next look after it has been silent for too long finds it."""
+    taker, has = without(), having()
+    follows(taker, "leave", eventually)
+    taker.sql("UPDATE processes SET beat_at = 0 WHERE id = ?", has.app.ledger.process)
+    taker.app.neighbours.look()
+    assert taker.app.neighbours.run == frozenset()
+    has.app.ledger.beat()
+    taker.app.neighbours.look()
+    assert taker.app.neighbours.run == {"p:h"}

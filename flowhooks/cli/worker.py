@@ -90,7 +90,7 @@ def _work(settings: Settings, place: Place | None, *, patterns: Sequence[str], l
     with process.Ending() as ending:
         if place is not None:
             place.obey(ending)
-        app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",))
+        app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",), kind="worker")
         try:
             _check_handlers(app.plugins.handlers, patterns)
             admin = _admin(app, settings, place) if listens else None

@@ -69,15 +69,17 @@ class Ledger(Reader):
         queue: how much work may queue before more is refused.
         timeout: seconds that a piece of work may take until it is durable.
         stale_after: seconds without a sign of life after which the others take a process for dead.
+        kind: what this process is, `"server"`, `"worker"` or `"command"`.
+        runs: ids of the handlers whose deliveries it runs.
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
         joint: how many handlers may have a transaction of their own open at once.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
+        stale_after: as given.
         timeout: as given.
         process: this process's id in the ledger.
         upgraded_from: the migration that the database stood at; None for a new one.
-        shared: whether other processes may use the database, too.
 
     Raises:
         LedgerOutdated: a database that is shared is empty or of an older version.
@@ -93,10 +95,13 @@ class Ledger(Reader):
         queue: int = 10_000,
         timeout: float = 5.0,
         stale_after: float = 30.0,
+        kind: str = "server",
+        runs: Collection[str] = (),
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         joint: int = 8,
     ) -> None:
-        self._stale_after = stale_after
+        self.stale_after = stale_after
+        self._kind, self._runs = kind, frozenset(runs)
         self.beat_every = stale_after / liveness.BEATS
         self._clock = clock
         self._clock_off = 0
@@ -110,7 +115,6 @@ class Ledger(Reader):
             dialects.let_go(self._writing)
             raise
         self._url = url
-        self.shared = dialects.is_shared(url)
         self.process = clock.new_id()
         self._pulse = Pulse(stale_after)
         self._runner = runner
@@ -159,7 +163,15 @@ class Ledger(Reader):
         self._clock_off = off
 
     def _signed_on(self, transaction: Transaction) -> None:
-        liveness.sign_on(transaction, self.process, host=socket.gethostname(), pid=os.getpid(), now=self._clock.now())
+        liveness.sign_on(
+            transaction,
+            self.process,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            kind=self._kind,
+            handlers=self._runs,
+            now=self._clock.now(),
+        )
         self._pulse.begin()
 
     def close(self) -> None:
@@ -328,7 +340,7 @@ class Ledger(Reader):
                     transaction, self._settling, now, chance=self._clock.chance, living=(), absent=absent
                 )
             if self._pulse.has_heard_all():
-                liveness.bury(transaction, now, stale_after=self._stale_after)
+                liveness.bury(transaction, now, stale_after=self.stale_after)
             lost = running.recover(
                 transaction,
                 self._settling,

@@ -1,4 +1,6 @@
-"""Which processes live, by the database's own clock, and the end of those that do not; it must not know what they did.
+"""Which processes live, by the database's own clock, what they run, and the end of those that do not.
+
+It must not know what they did.
 
 Where many processes share a ledger, each says every few seconds that it lives. One that has said nothing for long is
 taken for dead by the others. It may come back, having been stopped or cut off: then it goes on under a new id, and
@@ -7,7 +9,9 @@ whatever it still wants to record of the old one's attempts comes too late.
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, update
@@ -17,6 +21,8 @@ from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import processes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from sqlalchemy import Connection
 
     from flowhooks.ledger.writer import Transaction
@@ -25,16 +31,48 @@ BEATS: Final = 6
 """Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
 
 
-def sign_on(transaction: Transaction, process: str, *, host: str, pid: int, now: int) -> None:
-    """Write down that a process begins."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Living:
+    """A process that lives.
+
+    Attributes:
+        host: the machine that it is on.
+        pid: its process id there.
+        kind: `"server"`, `"worker"`, or `"command"`, which is at work for a moment; `""` for one of an older version.
+        since: from when, in microseconds since 1970.
+        handlers: the ids of the handlers whose deliveries it runs.
+    """
+
+    host: str
+    pid: int
+    kind: str
+    since: int
+    handlers: frozenset[str]
+
+
+def sign_on(
+    transaction: Transaction, process: str, *, host: str, pid: int, kind: str, handlers: Collection[str], now: int
+) -> None:
+    """Write down that a process begins, and what it runs."""
     transaction.connection.execute(
-        dialects.insert(processes).values(id=process, host=host, pid=pid, started_at=now, beat_at=dialects.Now())
+        dialects.insert(processes).values(
+            id=process,
+            host=host,
+            pid=pid,
+            kind=kind,
+            handlers=json.dumps(sorted(handlers), ensure_ascii=False),
+            started_at=now,
+            beat_at=dialects.Now(),
+        )
     )
+    transaction.news.handlers |= bool(handlers)
 
 
 def sign_off(transaction: Transaction, process: str, now: int) -> None:
     """Write down that a process has ended; what it left running is found by the next sweep."""
-    transaction.connection.execute(update(processes).where(processes.c.id == process).values(stopped_at=now))
+    ended = update(processes).where(processes.c.id == process).values(stopped_at=now)
+    transaction.connection.execute(ended)
+    transaction.news.handlers = True
 
 
 def beat(transaction: Transaction, process: str) -> bool:
@@ -47,7 +85,9 @@ def bury(transaction: Transaction, now: int, *, stale_after: float) -> list[str]
     """Write down the end of every process that has given no sign of life for `stale_after` seconds; their ids."""
     silent = processes.c.beat_at < dialects.Now() - int(stale_after * SECOND)
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
-    return list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
+    buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
+    transaction.news.handlers |= bool(buried)
+    return buried
 
 
 def living(transaction: Transaction) -> list[str]:
@@ -62,11 +102,25 @@ def eldest(connection: Connection) -> str | None:
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
 
-def lately(connection: Connection, *, stale_after: float) -> list[tuple[str, int]]:
-    """Host and process id of whoever has given a sign of life in the last `stale_after` seconds and has not ended."""
+def lately(connection: Connection, *, stale_after: float) -> list[Living]:
+    """Those who have given a sign of life in the last `stale_after` seconds and have not ended, the eldest first."""
     heard = processes.c.beat_at >= dialects.Now() - int(stale_after * SECOND)
-    found = select(processes.c.host, processes.c.pid).where(processes.c.stopped_at.is_(None), heard)
-    return [(row.host, row.pid) for row in connection.execute(found.order_by(processes.c.id))]
+    found = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
+    return [
+        Living(
+            host=row.host,
+            pid=row.pid,
+            kind=row.kind,
+            since=row.started_at,
+            handlers=frozenset(json.loads(row.handlers)),
+        )
+        for row in connection.execute(found)
+    ]
+
+
+def run_by(living: Iterable[Living]) -> frozenset[str]:
+    """The ids of the handlers whose deliveries some of these processes run."""
+    return frozenset().union(*(one.handlers for one in living))
 
 
 class Pulse:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable, NotFound
-from flowhooks.ledger import accepting, dialects, known, migrating, reading
+from flowhooks.ledger import accepting, dialects, known, liveness, migrating, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Attempt, Queued
     from flowhooks.event import Event
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.liveness import Living
     from flowhooks.ledger.reading import EventFilter, Standing, Stored
 
 
@@ -30,6 +31,9 @@ class Reader:
     Args:
         url: the database.
         answers_within: seconds in which a shared one must answer a question; default: it may take its time.
+
+    Attributes:
+        shared: whether other processes may use the database, too.
 
     Raises:
         LedgerOutdated: the database is empty or of an older version.
@@ -42,6 +46,7 @@ class Reader:
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
             )
+        self.shared = dialects.is_shared(url)
         self._engine = dialects.open_engine(url, writing=False, answers_within=answers_within)
         try:
             with naming(url), self._engine.connect() as connection:
@@ -148,6 +153,16 @@ class Reader:
         """Every handler that was ever loaded and not retired."""
         with self.connection() as connection:
             return known.known(connection)
+
+    def living(self, stale_after: float) -> list[Living]:
+        """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.
+
+        None where one process has it to itself: that holds its lock instead.
+        """
+        if not self.shared:
+            return []
+        with self.connection() as connection:
+            return liveness.lately(connection, stale_after=stale_after)
 
     def balance(self) -> Books:
         """Whether the books balance."""

@@ -198,6 +198,10 @@ processes: Final = Table(
         server_default="0",
         comment="its last sign of life, by the database's clock",
     ),
+    Column("kind", Text, nullable=False, server_default="", comment="server, worker or command"),
+    Column(
+        "handlers", Text, nullable=False, server_default="[]", comment="JSON: the ids of those whose deliveries it runs"
+    ),
 )
 
 counters: Final = Table(

@@ -124,7 +124,7 @@ def _refuse_used(reader: Reader, url: str, stale_after: float) -> None:
     with naming(url), reader.connection() as connection:
         living = liveness.lately(connection, stale_after=stale_after)
     if living:
-        who = ", ".join(f"{pid} on {host}" for host, pid in living[:5])
+        who = ", ".join(f"{one.pid} on {one.host}" for one in living[:5])
         raise LedgerUnusable(
             f"{dialects.shown(url)} is in use by process {who}: stop what uses it, then copy again "
             f"(one that was killed counts as alive until it has been silent for {stale_after:g} s)"

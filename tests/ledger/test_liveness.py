@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from flowhooks import Retry, State
 from flowhooks.delivery import OutcomeKind
-from flowhooks.ledger import dialects
+from flowhooks.ledger import dialects, liveness
 from flowhooks.ledger.running import Claim, claim, take_back
 
 pytestmark = pytest.mark.postgresql
@@ -203,3 +203,28 @@ def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
     assert hands.settle(queued, claimed.attempt) is True
     assert hands.settle(queued, claimed.attempt) is True
     assert hands.settle(queued, claimed.attempt, outcome=OutcomeKind.FAILED, target=State.DEAD) is False
+
+
+def lately(flow):
+    """Kind and handlers of those that live, the eldest first."""
+    with flow.app.ledger.connection() as connection:
+        return [(one.kind, set(one.handlers)) for one in liveness.lately(connection, stale_after=STALE_AFTER)]
+
+
+def test_it_is_known_what_those_that_live_run(two, house):
+    """Each has said what it is and what it runs; one that ends, or is silent, runs nothing any more."""
+    house.open(start=False)
+    assert lately(two[0]) == [("server", {"p:h"}), ("server", {"p:h"}), ("server", set())]
+    two[0].close()
+    assert lately(two[1]) == [("server", {"p:h"}), ("server", set())]
+    silence(two[1], two[1].app.ledger.process)
+    assert lately(two[1]) == [("server", set())]
+
+
+def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
+    """One that was taken for dead says it again under its new id."""
+    silence(two[1], two[0].app.ledger.process)
+    two[1].app.ledger.recover()
+    assert lately(two[1]) == [("server", {"p:h"})]
+    two[0].app.ledger.beat()
+    assert lately(two[1]) == [("server", {"p:h"})] * 2
