@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 from flowhooks import app
@@ -68,6 +68,20 @@ def holder_of(settings: Settings) -> Holder | None:
     return Lock(file).holder() if file is not None else None
 
 
+def anybody_serves(settings: Settings) -> bool:
+    """Whether a server or worker goes on with the plugins that it has loaded.
+
+    Raises:
+        LedgerUnusable: that cannot be read.
+    """
+    url = database_url(settings)
+    if not dialects.is_shared(url):
+        holder = holder_of(settings)
+        return bool(holder and holder.admin)
+    with closing(Reader(url)) as reader:
+        return any(one.kind != "command" for one in reader.living(settings.ledger.stale_after))
+
+
 def load(settings: Settings) -> tuple[Schemas, Plugins]:
     """Load schema files and plugins for a command: what plugins print while they load is not the command's answer.
 
@@ -96,8 +110,8 @@ def perform(
         level: the least severe level of what is logged meanwhile, where it is done here.
 
     Returns:
-        What the operation answered, numbers added up; and `server`, whether a server did it: otherwise
-        what now waits is run when one starts.
+        What the operation answered, numbers added up; and `server`, whether a server did it, or others that share
+        the ledger run deliveries: otherwise what now waits is run when one starts.
 
     Raises:
         Stopped: Ctrl-C, or an error after some pages were done.
@@ -140,7 +154,7 @@ def _sum(before: Any, value: Any) -> Any:
 
 @contextmanager
 def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[Ask, bool]]:
-    """Whom to ask: the running server; without one, what is opened here. Also whether it is a server."""
+    """Whom to ask: the running server; without one, what is opened here. Also whether somebody runs deliveries."""
     holder = holder_of(settings)
     if holder is not None:
         if not holder.admin:
@@ -154,14 +168,15 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
     reader = Reader(database_url(settings))
     try:
         logs.configure(level, "text", conceal=masking(settings.plugins, os.environ))
+        others = any(one.handlers for one in reader.living(settings.ledger.stale_after))
         if dry_run:
             desk = _looking_desk(settings, reader)
-            yield (lambda name, arguments: calls.perform(desk, name, arguments)), False
+            yield (lambda name, arguments: calls.perform(desk, name, arguments)), others
             return
         with redirect_stdout(sys.stderr):
-            opened = app.App(settings)
+            opened = app.App(settings, run=(), kind="command")
         try:
-            yield (lambda name, arguments: _done_here(opened.desk, name, arguments)), False
+            yield (lambda name, arguments: _done_here(opened.desk, name, arguments)), others
         finally:
             opened.close()
     finally:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from flowhooks.app import jobs_of
 from flowhooks.cli import logs, output
 from flowhooks.cli.asking import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check import Mark, check, from_settings_error
+from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
@@ -29,14 +31,16 @@ _STYLES: Final = {Mark.OK: "green", Mark.NOTE: "yellow", Mark.TROUBLE: "red"}
 def command(given: Given, *, as_json: bool) -> None:
     r"""Check the settings, plugins, routes and database, and say what is wrong and what to do.
 
-    It changes nothing and needs no running server; beside one, it says which process serves. Plugins are loaded
-    as a server loads them, so what they do when they are imported and configured is done.
+    It changes nothing and needs no running server; beside one, it says which process serves. On PostgreSQL it goes by
+    all that share the ledger: which processes live, and whether each handler is run by one of them. Plugins are
+    loaded as a server loads them, so what they do when they are imported and configured is done.
 
     \b
     Examples:
       flowhooks check
       flowhooks check --config /etc/flowhooks.toml
       flowhooks check --json | jq '.findings[] | select(.mark == "trouble")'
+      flowhooks check --json | jq '.findings[] | select(.about == "processes") | .facts'
 
     Exit codes: 0 no trouble (notes may be there), 1 trouble found, 2 wrong usage.
     """
@@ -44,7 +48,7 @@ def command(given: Given, *, as_json: bool) -> None:
     try:
         settings = given.load()
         logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
-        found = check(settings, lambda: load(settings))
+        found = check(settings, lambda: load(settings), jobs=lambda: jobs_of(settings).check(database_url(settings)))
     except SettingsError as error:
         found = from_settings_error(error)
     marks = Counter(one.mark for one in found)

@@ -14,6 +14,7 @@ from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import words
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import Reader, dialects
+from flowhooks.ledger.liveness import run_by
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     r"""Show which handler listens to what; or explain where one event would go, handler by handler.
 
-    Handlers that the ledger remembers but that are not loaded now are among them: they still get deliveries.
-    What is ordered, or runs so many at once at the most, is said too.
+    Handlers that the ledger remembers but that are not loaded now are among them: they still get deliveries. Those
+    that other processes run are *elsewhere*. What is ordered, or runs so many at once at the most, is said too.
     It changes nothing and needs no running server; it goes by the plugins that are installed now.
 
     \b
@@ -53,7 +54,8 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     # At critical: plugins that cannot be used are in what is printed.
     logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
     schemas, plugins = load(settings)
-    found = lookup(plugins, _known(settings), settings.ignore.process_key)
+    known, run = _known(settings)
+    found = lookup(plugins, known, settings.ignore.process_key, run=run)
     if any(value is not None for value in asked.values()):
         asked = {**asked, "source": asked["source"] or "default", "kind": asked["kind"] or "complete"}
         explanation = found.router.explain(**asked)
@@ -108,19 +110,22 @@ def _turns(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
     }
 
 
-def _known(settings: Settings) -> list[KnownHandler]:
-    """What the ledger remembers; nothing where there is none yet, and a word of it where it cannot be read."""
+def _known(settings: Settings) -> tuple[list[KnownHandler], frozenset[str]]:
+    """What the ledger remembers, and which of that processes run; nothing where there is no ledger yet.
+
+    Where it cannot be read, a word of that.
+    """
     url = database_url(settings)
     file = dialects.database_file(url)
     if file is not None and not file.exists():
-        return []
+        return [], frozenset()
     try:
         reader = Reader(url)
     except FlowhooksError as error:
         output.line(f"Without the handlers that the ledger remembers: {error}", err=True)
-        return []
+        return [], frozenset()
     try:
-        return reader.known()
+        return reader.known(), run_by(reader.living(settings.ledger.stale_after))
     finally:
         reader.close()
 
@@ -195,7 +200,7 @@ def _explain(asked: dict[str, Any], found: Lookup, explanation: Explanation, hin
         + (f"; {handlers} gets it." if handlers else "."),
     }
     output.line(so[verdict], style="green" if verdict == "delivered" else "yellow")
-    if any(found.standing(handler) != "present" for handler in explanation.route.handlers):
+    if any(found.standing(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
         output.line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
     for hint in hints:
         output.line(f"Hint: {hint}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flowhooks.router import Candidate, Router
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import Plugins
@@ -20,34 +20,38 @@ class Lookup:
 
     Attributes:
         router: the look-up.
-        absent: the handlers that are remembered and not loaded, each with what is the matter with its plugin:
-            `"quarantined"`, `"denied"` by the settings, or `"missing"`, which it also is where the plugin is
-            loaded but has no such handler any more.
+        absent: the handlers that are remembered and not loaded: `"elsewhere"` if another process runs them, else each
+            with what is the matter with its plugin: `"quarantined"`, `"denied"` by the settings, or `"missing"`, which
+            it also is where the plugin is loaded but has no such handler any more.
     """
 
     router: Router
     absent: Mapping[str, str]
 
     def standing(self, handler_id: str) -> str:
-        """`"present"`, or what is the matter with its plugin."""
+        """`"present"`, `"elsewhere"`, or what is the matter with its plugin."""
         return self.absent.get(handler_id, "present")
 
 
-def lookup(plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterable[str]) -> Lookup:
+def lookup(
+    plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterable[str], *, run: Collection[str] = ()
+) -> Lookup:
     """Make the look-up.
 
     Args:
         plugins: what is loaded.
         known: what the ledger remembers.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
+        run: ids of the handlers whose deliveries processes that live run.
     """
     missing = [one for one in known if one.id not in plugins.handlers]
     # Of two of one name the first one has the handlers.
     states = {info.name: info.state for info in reversed(plugins.infos)}
-    absent = {}
+    absent: dict[str, str] = {}
     for one in missing:
         state = states.get(one.id.partition(":")[0])
-        absent[one.id] = state if state in {"quarantined", "denied"} else "missing"
+        why = state if state in {"quarantined", "denied"} else "missing"
+        absent[one.id] = "elsewhere" if one.id in run else why
     candidates = [
         *(Candidate(handler.id, handler.selectors, handler.order_by) for handler in plugins.handlers.values()),
         *(Candidate(one.id, one.selectors, one.order_by) for one in missing),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.rerouting import oldest_parked, parked_groups
 from flowhooks.operations.drain import parked_by_handler
 from flowhooks.operations.lookup import lookup
@@ -25,7 +26,8 @@ class Listed:
 
     Attributes:
         id: `plugin:name`.
-        standing: `"present"`, or why it is not: `"quarantined"`, `"denied"`, `"missing"`, or `"retired"`.
+        standing: `"present"`; `"elsewhere"` if it is not and another process runs it; or why it is not:
+            `"quarantined"`, `"denied"`, `"missing"`, or `"retired"`.
         selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
         handler: itself, where it is present.
         backlog: what is stored for it.
@@ -44,8 +46,9 @@ class Surveyed:
 
     Attributes:
         name: its name.
-        state: as it was found, `"loaded"`, `"quarantined"` or `"denied"`; else `"missing"`, or `"retired"` if the
-            ledger has forgotten its handlers and something is still stored for them.
+        state: as it was found, `"loaded"`, `"quarantined"` or `"denied"`; else `"missing"`, `"elsewhere"` if other
+            processes run all of its handlers that are not retired, or `"retired"` if the ledger has forgotten them
+            and something is still stored for them.
         info: what loading it found out; None where it was not found.
         handlers: its handlers, by id.
     """
@@ -57,7 +60,12 @@ class Surveyed:
 
 
 def survey(
-    plugins: Plugins, reader: Reader | None, ignore_keys: Iterable[str] = (), *, most: int | None = None
+    plugins: Plugins,
+    reader: Reader | None,
+    ignore_keys: Iterable[str] = (),
+    *,
+    most: int | None = None,
+    stale_after: float = 30.0,
 ) -> tuple[Surveyed, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
 
@@ -66,13 +74,15 @@ def survey(
         reader: the ledger; None where there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         most: how many deliveries and parked events are counted at the most; None: all of them.
+        stale_after: seconds without a sign of life after which a process counts as dead.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
     """
     known: list[KnownHandler] = reader.known() if reader else []
     stored: dict[str, Backlog] = {}
-    found = lookup(plugins, known, ignore_keys)
+    run = run_by(reader.living(stale_after)) if reader else ()
+    found = lookup(plugins, known, ignore_keys, run=run)
     if reader:
         with reader.connection() as connection:
             stored = dict(backlog(connection, most=most))
@@ -110,12 +120,19 @@ def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> l
     return surveyed
 
 
+def _state(standings: set[str]) -> str:
+    """What became of a plugin that was not found, by its handlers that are not retired."""
+    if not standings:
+        return "retired"
+    return "elsewhere" if standings == {"elsewhere"} else "missing"
+
+
 def _gone(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
     here = {info.name for info in infos}
     return [
         Surveyed(
             name=name,
-            state="retired" if all(one.standing == "retired" for one in handlers) else "missing",
+            state=_state({one.standing for one in handlers} - {"retired"}),
             info=None,
             handlers=tuple(handlers),
         )

@@ -68,7 +68,7 @@ def fill(file, count=EVENTS):
             "INSERT INTO attempts VALUES (?, 1, 'q', 5, 6, 'succeeded', '', '', NULL)", [(one,) for one in ids]
         )
         connection.execute("INSERT INTO counters VALUES ('accepted', 'q', ?)", (count,))
-        connection.execute("INSERT INTO processes VALUES ('q', 'here', 1, 5, NULL, 7)")
+        connection.execute("INSERT INTO processes VALUES ('q', 'here', 1, 5, NULL, 7, 'server', '[\"p:h\"]')")
     return ids
 
 

@@ -24,7 +24,7 @@ def findings(asked):
         assert (found["trouble"], found["notes"]) == (marks.count("trouble"), marks.count("note"))
         assert bool(found["trouble"]) == bool(code)
         for one in found["findings"]:
-            assert set(one) == {"mark", "about", "what", "why", "next", "traceback"}
+            assert set(one) == {"mark", "about", "what", "why", "next", "traceback", "facts"}
         return [one for one in found["findings"] if one["about"] == about]
 
     return look

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import pytest
+
 from flowhooks.ledger import Reader
 from flowhooks.ledger.backlog import Backlog
 from flowhooks.operations.retire import retire
@@ -109,3 +111,22 @@ def test_what_is_parked_and_wanted_by_now(house, listens):
     flow = house.open(listens(nothing), listens(failing, every=True), start=False)
     stored = {one.id: one.backlog for one in look(flow)["p"].handlers}
     assert stored == {"p:nothing": Backlog(parked=3), "p:failing": Backlog()}
+
+
+@pytest.mark.postgresql
+def test_what_other_processes_run_is_elsewhere(house, listens, make_plugin):
+    """A plugin that is not here is elsewhere while processes that live run all of its handlers, and missing after."""
+    both = make_plugin(listens(nothing), listens(failing))
+    whole = house.open(plugins={"b": both}, start=False)
+    part = house.open(plugins={"b": make_plugin(listens(nothing))}, start=False)
+    flow = house.open(start=False)
+
+    def standings():
+        found = look(flow)["b"]
+        return found.state, [one.standing for one in found.handlers]
+
+    assert standings() == ("elsewhere", ["elsewhere", "elsewhere"])
+    whole.close()
+    assert standings() == ("missing", ["missing", "elsewhere"])
+    part.close()
+    assert standings() == ("missing", ["missing", "missing"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.asking import holder_of
+from flowhooks.cli.asking import anybody_serves
 from flowhooks.cli.options import given_options, json_option, utf8
 from flowhooks.cli.plugins import pip, words
 from flowhooks.cli.plugins.looking import ask_anew, look_anew
@@ -68,8 +68,7 @@ def install_command(
     done = changes(before, looked["plugins"])
     checked = ask_anew("check", given=given)
     done["trouble"] = [one for one in checked["findings"] if one["mark"] == "trouble"]
-    holder = holder_of(settings)
-    done["server"] = bool(holder and holder.admin)
+    done["server"] = anybody_serves(settings)
     done["ledger"] = looked["ledger"]
     if as_json:
         output.emit(done)

@@ -56,11 +56,12 @@ def look(settings: Settings) -> Looked:
     _, plugins = load(settings)
     ignored = settings.ignore.process_key
     file = dialects.database_file(database_url(settings))
-    if file is None or not file.exists():
+    if file is not None and not file.exists():
         return Looked(plugins, survey(plugins, None, ignored), {"read": False, "why": ""})
     try:
         with closing(Reader(database_url(settings))) as reader:
-            return Looked(plugins, survey(plugins, reader, ignored), {"read": True, "why": ""})
+            surveyed = survey(plugins, reader, ignored, stale_after=settings.ledger.stale_after)
+            return Looked(plugins, surveyed, {"read": True, "why": ""})
     except FlowhooksError as error:
         return Looked(plugins, survey(plugins, None, ignored), {"read": False, "why": str(error)})
 

@@ -140,6 +140,7 @@ def of_handlers(found: Sequence[Mapping[str, Any]], asked: Sequence[str], plugin
 _KEPT = {
     "present": "its plugin has it, and would have it remembered at the next start",
     "quarantined": "its plugin cannot be used just now, so nobody can tell whether it still has it; mend that first",
+    "elsewhere": "another process runs it, and would have it remembered at its next start; stop that first",
     "denied": "the settings keep its plugin out, so nobody can tell whether it still has it",
 }
 

@@ -107,6 +107,7 @@ def _show(one: dict[str, Any]) -> None:
 
 _WHY = {
     "missing": "The ledger remembers its handlers, and it is not here: what comes for them is kept, and waits.",
+    "elsewhere": "It is not here; other processes that share the ledger run its handlers.",
     "retired": "The ledger has forgotten its handlers; what is stored for them stays.",
 }
 

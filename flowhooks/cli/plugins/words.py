@@ -9,7 +9,14 @@ from flowhooks.cli.output import several
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STYLES: Final = {"loaded": "green", "quarantined": "red", "missing": "red", "denied": "yellow", "retired": "yellow"}
+STYLES: Final = {
+    "loaded": "green",
+    "elsewhere": "green",
+    "quarantined": "red",
+    "missing": "red",
+    "denied": "yellow",
+    "retired": "yellow",
+}
 """The colour of each state of a plugin."""
 _STORED: Final = ("waiting", "running", "unknown", "dead")
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
-from flowhooks.errors import SettingsError
+from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.operations.check.database import Database
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import check_binds, check_processes, database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import PluginInfo, Plugins
@@ -44,12 +44,15 @@ _REMOVED: Final = (
 _MOST_NAMED: Final = 5
 
 
-def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> list[Finding]:
+def check(
+    settings: Settings, load: Callable[[], tuple[Schemas, Plugins]], *, jobs: Callable[[], None]
+) -> list[Finding]:
     """Look at everything that a server with these settings stands on.
 
     Args:
         settings: the settings.
         load: loads the schema files and the plugins.
+        jobs: raises if the tables of jobs cannot be used; called where the settings' runner needs them.
 
     Returns:
         What was found, in the order in which a start goes through it.
@@ -64,10 +67,12 @@ def check(settings: Settings, load: Callable[[], tuple[Schemas, Plugins]]) -> li
         found.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
         found += _plugins(plugins, settings)
         found.append(_alerts(plugins))
-    state = Database(database_url(settings))
+    state = Database(database_url(settings), stale_after=settings.ledger.stale_after)
     found += state.findings()
+    if settings.runner.kind == "procrastinate":
+        found.append(_jobs(jobs))
     if plugins is not None:
-        found += _routes(plugins, state.known, settings)
+        found += _routes(plugins, state, settings)
     return found + state.counts
 
 
@@ -146,27 +151,73 @@ def _alerts(plugins: Plugins) -> Finding:
     return ok("alerts", "no plugin listens, so they are only logged; flowhooks-notice sends mail, or posts in a chat")
 
 
-def _routes(plugins: Plugins, known: Sequence[KnownHandler], settings: Settings) -> Iterator[Finding]:
-    found = lookup(plugins, known, settings.ignore.process_key)
+def _jobs(look: Callable[[], None]) -> Finding:
+    try:
+        look()
+    except FlowhooksError as error:
+        return trouble("jobs", str(error), "a process with these settings refuses to start")
+    return ok("jobs", "the tables of jobs are those of the Procrastinate that is installed")
+
+
+def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[Finding]:
+    found = lookup(plugins, state.known, settings.ignore.process_key, run=state.run)
     plugins_of: dict[tuple[str, str], list[KnownHandler]] = {}
-    for one in known:
-        if one.id in found.absent:
+    for one in state.known:
+        if found.standing(one.id) not in {"present", "elsewhere"}:
             plugins_of.setdefault((one.id.partition(":")[0], found.absent[one.id]), []).append(one)
     loaded = {info.name for info in plugins.infos if info.state == "loaded"}
-    for (plugin, state), missing in plugins_of.items():
-        names = ", ".join(one.id for one in missing[:_MOST_NAMED]) + (", …" if len(missing) > _MOST_NAMED else "")
-        why, to_do = _ABSENT[state]
+    nowhere = ", and run by no process that lives" if state.living else ""
+    for (plugin, why_not), missing in plugins_of.items():
+        why, to_do = _ABSENT[why_not]
         if plugin in loaded:
             why, to_do = _REMOVED
         yield trouble(
             "handlers",
             f"of plugin {plugin}, {_several(len(missing), 'handler')} known to the ledger "
-            f"{'is' if len(missing) == 1 else 'are'} not loaded: {names}",
-            f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}, and their deliveries wait",
+            f"{_are(missing)} not loaded{nowhere}: {_names([one.id for one in missing])}",
+            f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}; "
+            f"{_waiting(state, [one.id for one in missing])} for them",
             to_do.format(plugin=plugin, handler=missing[0].id.partition(":")[2]),
         )
+    yield from _run(plugins, found.absent, state)
     handlers = len(plugins.handlers) + len(found.absent)
     yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")
+
+
+def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator[Finding]:
+    """Who runs what, where several processes share the ledger and some of them live."""
+    if not state.living:
+        return
+    if others := sorted(state.run.intersection(absent)):
+        yield ok(
+            "handlers",
+            f"{_several(len(others), 'handler')} not loaded here {_are(others)} run by other processes: "
+            f"{_names(others)}",
+        )
+    if unrun := sorted(set(plugins.handlers) - state.run):
+        yield (trouble if any(state.waiting.get(one) for one in unrun) else note)(
+            "handlers",
+            f"{_several(len(unrun), 'handler')} loaded here {_are(unrun)} run by no process that lives: "
+            f"{_names(unrun)}",
+            f"{_waiting(state, unrun)} for them",
+            "start a process that has them: `flowhooks worker`, or `flowhooks serve` without --no-worker; "
+            "one that runs loads what is new at its next start",
+        )
+
+
+def _waiting(state: Database, handlers: Collection[str]) -> str:
+    waiting = sum(state.waiting.get(one, 0) for one in handlers)
+    if not waiting:
+        return "no delivery waits"
+    return "1 delivery waits" if waiting == 1 else f"{waiting:,} deliveries wait"
+
+
+def _names(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:_MOST_NAMED]) + (", …" if len(ids) > _MOST_NAMED else "")
+
+
+def _are(several: Collection[object]) -> str:
+    return "is" if len(several) == 1 else "are"
 
 
 def _several(count: int, word: str) -> str:

@@ -7,16 +7,20 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerOutdated
 from flowhooks.ledger import Reader, dialects
+from flowhooks.ledger.backlog import backlog
+from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.lock import Lock, refuse_network
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.liveness import Living
     from flowhooks.ledger.lock import Holder
 
 _FIXED: Final = (3, 51, 3)
@@ -25,26 +29,38 @@ _BEGAN: Final = (3, 7, 0)
 """Releases of SQLite with the WAL-reset bug: from 3.7.0 to before 3.51.3, but for 3.44.6, 3.50.7 and what follows
 those in their branches (https://sqlite.org/wal.html#walresetbug)."""
 _MOST_NAMED: Final = 3
+_NO_SERVER: Final = "; no server runs"
 
 
 class Database:
     """What is found of the database; looked at once, for several parts of the list.
 
+    Args:
+        url: the database.
+        stale_after: seconds without a sign of life after which a process that shares it counts as dead.
+
     Attributes:
         known: the handlers that the ledger remembers.
+        waiting: how many deliveries wait for each handler.
+        living: the servers and workers that share it and live.
+        run: the ids of the handlers whose deliveries they run.
         counts: the findings on what it holds.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, stale_after: float) -> None:
         self.known: list[KnownHandler] = []
+        self.waiting: Mapping[str, int] = {}
+        self.living: list[Living] = []
+        self.run: frozenset[str] = frozenset()
         self.counts: list[Finding] = []
         self._url = url
+        self._stale_after = stale_after
 
     def findings(self) -> Iterator[Finding]:
         """Everything, the file first."""
         file = dialects.database_file(self._url)
         if file is None:
-            yield from self._contents(dialects.shown(self._url), runs=True)
+            yield from self._contents(dialects.shown(self._url))
             return
         if is_affected(version := dialects.library_version()):
             yield note(
@@ -60,13 +76,16 @@ class Database:
         holder, finding = _holder(file)
         yield finding
         if file.exists():
-            yield from self._contents(str(file), runs=holder is not None and bool(holder.admin))
+            yield from self._contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
 
-    def _contents(self, name: str, *, runs: bool) -> Iterator[Finding]:
+    def _contents(self, name: str, *, idle: str = "") -> Iterator[Finding]:
         try:
             reader = Reader(self._url)
         except LedgerOutdated as error:
-            yield note("database", str(error), "the next start upgrades it")
+            if dialects.is_shared(self._url):
+                yield trouble("database", str(error), "a start does not: other processes may be using it")
+            else:
+                yield note("database", str(error), "the next start upgrades it")
             return
         except FlowhooksError as error:
             yield trouble("database", str(error))
@@ -76,12 +95,43 @@ class Database:
                 yield trouble("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
                 return
             self.known = reader.known()
-            self.counts = list(_counts(reader, runs=runs))
+            with reader.connection() as connection:
+                self.waiting = {handler: one.waiting for handler, one in backlog(connection).items()}
+            self._share(reader)
+            self.counts = list(_counts(reader, idle=self._idle() if reader.shared else idle))
             yield ok("database", f"{name} is a ledger of this version, and whole")
+            if reader.shared:
+                yield from self._processes()
         except FlowhooksError as error:
             yield trouble("database", f"{name}: {error}")
         finally:
             reader.close()
+
+    def _share(self, reader: Reader) -> None:
+        """See who shares it; not whoever is at work for a moment, such as a command."""
+        self.living = [one for one in reader.living(self._stale_after) if one.kind != "command"]
+        self.run = run_by(self.living)
+
+    def _processes(self) -> Iterator[Finding]:
+        if not self.living:
+            yield note("processes", "none lives that shares this ledger", "what waits is run when one starts")
+        for one in self.living:
+            yield ok(
+                "processes",
+                f"{one.kind or 'process'} {one.pid} on {one.host}, since {to_text(one.since)}, "
+                f"runs {len(one.handlers):,} handler{'' if len(one.handlers) == 1 else 's'}",
+                host=one.host,
+                pid=one.pid,
+                kind=one.kind,
+                since=to_text(one.since),
+                handlers=len(one.handlers),
+            )
+
+    def _idle(self) -> str:
+        """What keeps deliveries from coming or from being run, in all processes together."""
+        if not any(one.kind != "worker" for one in self.living):
+            return f"{_NO_SERVER}, only workers" if self.living else _NO_SERVER
+        return "" if self.run else "; no process runs handlers"
 
 
 def _place(file: Path) -> Iterator[Finding]:
@@ -117,11 +167,11 @@ def _holder(file: Path) -> tuple[Holder | None, Finding]:
     return holder, ok("server", f"process {holder.pid} serves; its administration is at {holder.admin}")
 
 
-def _counts(reader: Reader, *, runs: bool) -> Iterator[Finding]:
+def _counts(reader: Reader, *, idle: str) -> Iterator[Finding]:
     tally = Counter(reader.tally())
     yield ok(
         "deliveries",
-        f"{tally['waiting']:,} waiting, {tally['running']:,} running" + ("" if runs else "; no server runs"),
+        f"{tally['waiting']:,} waiting, {tally['running']:,} running{idle}",
     )
     if tally["shelved"]:
         yield note("deliveries", f"{tally['shelved']:,} wait for handlers that are not loaded")

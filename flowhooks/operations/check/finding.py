@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Mark(StrEnum):
@@ -20,11 +24,13 @@ class Finding:
 
     Attributes:
         mark: how grave it is.
-        about: settings, binds, schemas, plugins, alerts, handlers, routes, database, server or deliveries.
+        about: settings, binds, schemas, plugins, alerts, handlers, routes, database, jobs, server, processes or
+            deliveries.
         what: what was found.
         why: how it came about, or what follows from it; may be `""`.
         next: what to do; may be `""`.
         traceback: of a plugin that cannot be used, for its author; may be `""`.
+        facts: what programs may want to read out of `what`.
     """
 
     mark: Mark
@@ -33,11 +39,12 @@ class Finding:
     why: str = ""
     next: str = ""
     traceback: str = ""
+    facts: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
-def ok(about: str, what: str) -> Finding:
+def ok(about: str, what: str, **facts: str | int | None) -> Finding:
     """A finding that all is well."""
-    return Finding(mark=Mark.OK, about=about, what=what)
+    return Finding(mark=Mark.OK, about=about, what=what, facts=facts)
 
 
 def note(about: str, what: str, why: str = "", to_do: str = "") -> Finding:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 200
 PATH: Final = f"{ROOT}/handlers"
-_TROUBLE: Final = ("quarantined", "missing", "loaded", "retired", "denied")
+_TROUBLE: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
 """The states of plugins, those first that somebody should look at."""
 
 
@@ -36,7 +36,13 @@ class HandlersPage(Page):
         sought = text(request, "q")
         app = self.app
         plugins = sorted(
-            survey(app.plugins, app.ledger, app.settings.ignore.process_key, most=sampling.MOST_GROUPED),
+            survey(
+                app.plugins,
+                app.ledger,
+                app.settings.ignore.process_key,
+                most=sampling.MOST_GROUPED,
+                stale_after=app.settings.ledger.stale_after,
+            ),
             key=lambda one: _TROUBLE.index(one.state),
         )
         with app.ledger.connection() as connection:

@@ -57,6 +57,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.quarantined": {"en": "quarantined", "zh": "隔离"},
     "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
     "state.missing": {"en": "missing", "zh": "缺失"},
+    "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
@@ -206,6 +207,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handlers.missing": {
         "en": "It was loaded before and is not now; what its handlers would do waits for it.",
         "zh": "以前加载过，现在没有；其处理器的投递都在等待。",
+    },
+    "handlers.elsewhere": {
+        "en": "It is not loaded here; other processes run its handlers.",
+        "zh": "此处未加载；其处理器由其他进程运行。",
     },
     "handlers.retired": {
         "en": "It was uninstalled; what is stored for it stays.",

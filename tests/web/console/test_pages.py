@@ -351,3 +351,15 @@ def test_static_files_are_kept(busy):
         assert "immutable" in answer.headers["Cache-Control"]
         kinds.add(answer.headers["Content-Type"].partition(";")[0])
     assert kinds == {"text/css", "text/javascript", "image/svg+xml"}
+
+
+@pytest.mark.postgresql
+def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
+    """It is not called missing while a process that lives runs its handlers."""
+    has = house.open(listens(lambda event: None, name="h"), start=False)
+    page = serve(house.open(start=False))
+    text = page.page("/handlers").text
+    assert "in another process" in text
+    assert "other processes run its handlers" in text
+    has.close()
+    assert "It was loaded before and is not now" in page.page("/handlers").text

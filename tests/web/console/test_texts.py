@@ -25,13 +25,13 @@ MADE = {
         *OutcomeKind,
         *AlertCause,
         *TILES,
-        *("any", "loaded", "quarantined", "denied", "missing", "retired"),
+        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired"),
     },
     "tile": set(TILES),
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
-    "handlers": {"missing", "retired"},
+    "handlers": {"missing", "elsewhere", "retired"},
 }
 """What keys end with that are put together."""
 BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}

@@ -1,0 +1,213 @@
+"""Commands beside two living servers and a worker, each with a plugin of its own: what they say is true of all."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from importlib.metadata import entry_points
+from typing import NamedTuple
+
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+HERE = pathlib.Path(os.environ["JOURNAL"]).parent
+
+@handler(process_key="NAME")
+def work(event, delivery):
+    """Fail until it is mended; write down that it was entered; wait as long as the gate is shut."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print("NAME", event.flow_instance_id, os.getpid(), file=journal, flush=True)
+    while (HERE / f"shut-{event.flow_instance_id}").exists():
+        time.sleep(0.01)
+    if (HERE / "broken-NAME").exists():
+        raise ValueError("NAME is broken")
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+ASYNC = {"Prefer": "respond-async"}
+LONG = {"Prefer": "wait=60"}
+"""Longer than a client waits here: who is answered did not wait to the end."""
+
+
+@pytest.fixture
+def cluster(make_site, postgresql_url):
+    """A site on PostgreSQL, with the plugins a, b, c and d in folders of their own."""
+    site = make_site()
+    site.settings = {"ledger__stale_after": 3.0}
+    site.database = site.url = postgresql_url
+    for name in "abcd":
+        folder = site.folder / name
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(PLUGIN.replace("NAME", name))
+    return site
+
+
+@pytest.fixture
+def said(cluster):
+    """A function that runs a command without plugins, or with that of a name; what it says in JSON."""
+    others = ",".join(one.name for one in entry_points(group="flowhooks"))
+
+    def run(*words, code=0, name="", as_json=True):
+        given = cluster.settings | {"database": cluster.url, "plugins_deny": others}
+        if name:
+            given["plugins_dirs"] = cluster.folder / name
+        done = cluster.run(*words, *["--json"] * as_json, **given)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout) if as_json else done.stdout
+
+    return run
+
+
+def of(checked, about):
+    """The findings of a subject."""
+    return [one for one in checked["findings"] if one["about"] == about]
+
+
+def plugin(site, name):
+    """The words that name the folder of a plugin."""
+    return ("--plugins-dir", site.folder / name)
+
+
+def entered(site):
+    """(handler, instance) of each time that one was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [tuple(line.split()[:2]) for line in lines]
+
+
+def succeeded(*event_ids):
+    """Whether all deliveries of these events have succeeded."""
+    return lambda ledger: all({it.state for it in ledger.standings(one)} == {"succeeded"} for one in event_ids)
+
+
+class Three(NamedTuple):
+    """The processes: two servers, with the plugins a and b, and a worker, with c."""
+
+    first: object
+    second: object
+    worker: object
+
+
+def test_what_commands_say_is_true_of_all_processes(cluster, said):
+    """Looked at, replayed, resolved, drained and ended one by one: nothing is lost, and all that is said was so."""
+    (nobody,) = of(said("check"), "processes")
+    assert nobody["what"] == "none lives that shares this ledger"
+    (cluster.folder / "broken-b").touch()
+    first = cluster.start(*plugin(cluster, "a"), **cluster.settings)
+    second = cluster.start(*plugin(cluster, "b"), **cluster.settings)
+    three = Three(first, second, cluster.start_worker(*plugin(cluster, "c"), **cluster.settings))
+    for server in (first, second):
+        server.until_logged("routes_changed", others=2)
+    assert second.post("a1", {"processDefinitionKey": "a"}, **LONG).status == 200
+    assert first.post("c1", {"processDefinitionKey": "c"}, **LONG).status == 200
+    dead = [first.post(one, {"processDefinitionKey": "b"}, **LONG) for one in ("b1", "b2")]
+    assert [one.status for one in dead] == [500, 500]
+    look(said, three, {one.event_id for one in dead})
+    change(cluster, said, *(one.event_id for one in dead))
+    left = leave_to_nobody(cluster, said, three)
+    left.append(end_each(cluster, three))
+    assert of(said("check", code=1), "deliveries")[0]["what"] == "3 waiting, 0 running; no server runs"
+    last = cluster.start_worker(*plugin(cluster, "c"), *plugin(cluster, "d"), **cluster.settings)
+    cluster.until(succeeded(*left))
+    assert of(said("check", code=1), "deliveries")[0]["what"] == "0 waiting, 0 running; no server runs, only workers"
+    last.stop()
+    assert said("verify")["balanced"]
+    books = cluster.balance()
+    assert books.accepted == 10
+    assert {state: count for state, count in books.deliveries.items() if count} == {"succeeded": 9, "closed": 1}
+    # Each once, and what was replayed once more.
+    assert {one: times for one, times in Counter(entered(cluster)).items() if times > 1} == {("b", "b1"): 2}
+    assert len(entered(cluster)) == 11
+
+
+def look(said, three, dead):
+    """What is said where no plugin is."""
+    checked = said("check")
+    living = [one["facts"] for one in of(checked, "processes")]
+    assert {(one["kind"], one["pid"], one["handlers"]) for one in living} == {
+        ("server", three.first.process.pid, 1),
+        ("server", three.second.process.pid, 1),
+        ("worker", three.worker.process.pid, 1),
+    }
+    assert [one["mark"] for one in of(checked, "handlers")] == ["ok"]
+    assert of(checked, "deliveries")[0]["what"] == "0 waiting, 0 running"
+    found = {one["name"]: one["state"] for one in said("plugins", "list")["plugins"] if one["state"] != "denied"}
+    assert found == dict.fromkeys("abc", "elsewhere")
+    found = {one["handler_id"]: one["state"] for one in said("routes")["routes"]}
+    assert found == {f"{name}:work": "elsewhere" for name in "abc"}
+    assert {one["id"] for one in said("events", "list", "--state", "dead")["events"]} == dead
+
+
+def change(cluster, said, replayed, closed):
+    """What is replayed where no plugin is, is run by whoever has it."""
+    (cluster.folder / "broken-b").unlink()
+    done = said("events", "replay", replayed, "--yes")
+    assert (done["deliveries"], done["server"]) == (1, True)
+    cluster.until(succeeded(replayed))
+    (shown,) = said("events", "show", closed)["events"]
+    (delivery,) = shown["deliveries"]
+    assert "b is broken" in delivery["attempts"][0]["error"]
+    assert said("events", "resolve", delivery["id"], "--close", "--yes")["after"] == "closed"
+
+
+def leave_to_nobody(cluster, said, three):
+    """A handler that is known since a command had it, and that nobody runs: no call-back waits for it."""
+    parked = three.first.post("d1", {"processDefinitionKey": "d"}, **LONG)
+    assert parked.status == 202
+    said("events", "drain", name="d")
+    cluster.until(lambda ledger: ledger.standings(parked.event_id))
+    for server in (three.first, three.second):
+        server.until_logged("routes_changed", others=3)
+    unrun = three.second.post("d2", {"processDefinitionKey": "d"}, **LONG)
+    assert unrun.status == 202
+    (missing,) = [one for one in of(said("check", code=1), "handlers") if one["mark"] == "trouble"]
+    assert "run by no process that lives: d:work" in missing["what"]
+    assert "2 deliveries wait for them" in missing["why"]
+    (loaded,) = [one for one in of(said("check", code=1, name="d"), "handlers") if one["mark"] == "trouble"]
+    assert loaded["what"] == "1 handler loaded here is run by no process that lives: d:work"
+    return [parked.event_id, unrun.event_id]
+
+
+def end_each(cluster, three):
+    """SIGTERM to one after the other in the middle of their work; the event that came when nobody could run it."""
+    gates, running = {}, []
+    for name in "cab":
+        gates[name] = cluster.folder / f"shut-{name}9"
+        gates[name].touch()
+        running.append(three.first.post(f"{name}9", {"processDefinitionKey": name}, **ASYNC).event_id)
+    cluster.until(lambda _ledger: {(name, f"{name}9") for name in "abc"} <= set(entered(cluster)))
+    late = None
+    for name, process in zip("cba", (three.worker, three.second, three.first), strict=True):
+        process.signal()
+        process.until_logged("stopping")
+        gates[name].unlink()
+        assert process.wait() == 0
+        assert process.logged("stopped", all_ended=True)
+        late = late or three.first.post("c2", {"processDefinitionKey": "c"}, **LONG)
+    assert late.status == 202
+    cluster.until(succeeded(*running))
+    return late.event_id
+
+
+def test_without_any_worker_a_call_back_is_answered_at_once(cluster, said):
+    """A server that leaves handlers to others, of whom there is none, keeps nobody waiting, and check says why."""
+    cluster.settings |= {"runner__kind": "procrastinate"}
+    said("db", "upgrade", as_json=False)
+    server = cluster.start("--no-worker", *plugin(cluster, "a"), **cluster.settings)
+    began = time.monotonic()
+    assert server.post("a1", {"processDefinitionKey": "a"}, **LONG).status == 202
+    assert time.monotonic() - began < 20
+    checked = said("check", code=1, name="a")
+    assert [one["what"] for one in of(checked, "handlers")] == [
+        "1 handler loaded here is run by no process that lives: a:work"
+    ]
+    assert of(checked, "jobs")[0]["mark"] == "ok"
+    assert of(checked, "deliveries")[0]["what"] == "1 waiting, 0 running; no process runs handlers"
+    assert server.ask("GET", "/readyz", admin=True).status == 200
+    server.stop()
+    server.check_log()

@@ -1,0 +1,115 @@
+"""What `check` finds where several processes share a ledger."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from flowhooks.errors import LedgerOutdated, SettingsError
+from flowhooks.operations.check import check
+
+pytestmark = pytest.mark.postgresql
+
+
+def nothing(event):
+    """Do nothing."""
+
+
+def unasked():
+    """The tables of jobs, which nobody asks for."""
+    pytest.fail("the runner `embedded` has no jobs")
+
+
+@pytest.fixture
+def findings(house):
+    """A function that looks with the plugins of an app; the findings of a subject."""
+
+    def look(flow, about, jobs=unasked, **settings):
+        found = check(house.settings(**settings), lambda: (flow.app.schemas, flow.app.plugins), jobs=jobs)
+        return [one for one in found if one.about == about]
+
+    return look
+
+
+@pytest.fixture
+def bare(house):
+    """An app without handlers, which thereby is a server that runs none."""
+    return house.open(start=False)
+
+
+def test_the_processes_that_live(house, listens, bare, findings, clock):
+    """Each with its host, process id, kind, since when, and how many handlers it runs; for programs, too."""
+    house.open(listens(nothing), start=False)
+    first, second = findings(bare, "processes")
+    where = f"server {os.getpid()} on {socket.gethostname()}, since 20"
+    assert first.what.startswith(where)
+    assert first.what.endswith(", runs 0 handlers")
+    assert second.what.endswith(", runs 1 handler")
+    assert {name: second.facts[name] for name in ("host", "pid", "kind", "handlers")} == {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "kind": "server",
+        "handlers": 1,
+    }
+    assert second.facts["since"] in second.what
+
+
+def test_what_another_process_runs_is_not_missing(house, listens, bare, findings):
+    """A handler that is not loaded here is no trouble while a process that lives runs it; then it is."""
+    has = house.open(listens(nothing), listens(nothing, name="other"), start=False)
+    (found,) = findings(bare, "handlers")
+    assert (found.mark, found.what) == (
+        "ok",
+        "2 handlers not loaded here are run by other processes: p:nothing, p:other",
+    )
+    assert findings(bare, "deliveries")[0].what == "0 waiting, 0 running"
+    bare.app.neighbours.look()
+    bare.take(wait=0)
+    has.close()
+    (found,) = findings(bare, "handlers")
+    assert found.mark == "trouble"
+    assert found.what == (
+        "of plugin p, 2 handlers known to the ledger are not loaded, and run by no process that lives: "
+        "p:nothing, p:other"
+    )
+    assert "; 2 deliveries wait for them" in found.why
+    assert findings(bare, "deliveries")[0].what.startswith("2 waiting, 0 running; no process runs handlers")
+
+
+def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
+    """It is worth knowing, and trouble once a delivery waits for it."""
+    has = house.open(listens(nothing), start=False)
+    has.close()
+    (found,) = findings(has, "handlers")
+    assert (found.mark, found.what) == ("note", "1 handler loaded here is run by no process that lives: p:nothing")
+    bare.app.neighbours.look()
+    bare.take(wait=0)
+    (found,) = findings(has, "handlers")
+    assert (found.mark, found.why) == ("trouble", "1 delivery waits for them")
+
+
+def test_nobody_lives(listens, house, findings):
+    """Then no server runs, and what is loaded here is nobody's fault."""
+    has = house.open(listens(nothing), start=False)
+    has.close()
+    (found,) = findings(has, "processes")
+    assert (found.mark, found.what) == ("note", "none lives that shares this ledger")
+    assert findings(has, "deliveries")[0].what == "0 waiting, 0 running; no server runs"
+    assert findings(has, "handlers") == []
+
+
+@pytest.mark.parametrize("error", [LedgerOutdated("they are missing"), SettingsError("needs a package")])
+def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
+    """They are trouble where the settings' runner needs them."""
+
+    def refused():
+        raise error
+
+    procrastinate = {"kind": "procrastinate"}
+    (found,) = findings(bare, "jobs", refused, runner=procrastinate)
+    assert (found.mark, found.what) == ("trouble", str(error))
+    (found,) = findings(bare, "jobs", lambda: None, runner=procrastinate)
+    assert found.mark == "ok"
+    assert findings(bare, "jobs") == []
