@@ -29,32 +29,39 @@ def upgrade(url: str) -> int:
         url: the ledger's database.
 
     Returns:
-        How many migrations were applied; a database without any counts as one.
+        How many migrations were applied; a database without any counts as one. Those that have been applied before
+        one fails stay, and the next call goes on after them.
 
     Raises:
         LedgerUnusable: the database cannot be reached or changed, or a newer version has changed it.
     """
+    at = ""
     try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # until the connection is closed
             connection.execute(_RECORD)
-            applied, known = _applied(connection), _known()
-            if not applied:
-                connection.execute(SchemaManager.get_schema())
-                missing, done = sorted(known), 1
-            else:
-                _refuse_newer(applied, set(known))
-                missing = sorted(set(known) - applied)
-                done = len(missing)
-                for name in missing:
-                    connection.execute(known[name])
-            for name in missing:
-                connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
-            connection.execute(_INDEX)
-            reached("migrate.jobs")
+            steps = _steps(_applied(connection))
+            # Each by itself: some need what those before them have committed, such as new values of a type.
+            for names, statements in steps:
+                at = f" (migration {names[0]})" if len(names) == 1 else ""
+                with connection.transaction():
+                    connection.execute(statements)
+                    connection.execute(_INDEX)
+                    for name in names:
+                        connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
+                    reached("migrate.jobs")
     except psycopg.Error as error:
-        raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}") from None
-    return done
+        raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}{at}") from None
+    return len(steps)
+
+
+def _steps(applied: set[str]) -> list[tuple[list[str], bytes]]:
+    """The migrations that are missing, each with its statements; where there is none, all of them at once."""
+    known = _known()
+    if not applied:
+        return [(sorted(known), SchemaManager.get_schema().encode())]
+    _refuse_newer(applied, set(known))
+    return [([name], known[name]) for name in sorted(known.keys() - applied)]
 
 
 def check(url: str) -> None:

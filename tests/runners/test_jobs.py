@@ -1,0 +1,147 @@
+"""The tables of jobs: made, recorded, and brought up from older versions of Procrastinate with all that is in them."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from procrastinate.schema import SchemaManager
+
+from flowhooks import State
+from flowhooks.cli import main
+from flowhooks.clock import Clock
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.ledger import upgrade
+from flowhooks.runners import jobs
+from flowhooks.runners.procrastinate import Procrastinate
+
+MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
+"""Those of the Procrastinate that is installed, which go back to the first version there was."""
+SHAPE = """
+SELECT 'column', table_name, column_name, data_type || coalesce(column_default, '') FROM information_schema.columns
+WHERE table_name ~ '^procrastinate_'
+UNION ALL SELECT 'function', proname, '', pg_get_function_identity_arguments(oid) FROM pg_proc
+WHERE proname ~ '^procrastinate_'
+UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, '' FROM pg_trigger WHERE tgname ~ '^procrastinate_'
+UNION ALL SELECT 'value', enumtypid::regtype::text, enumlabel, '' FROM pg_enum
+UNION ALL SELECT 'index', tablename, indexname, '' FROM pg_indexes WHERE tablename ~ '^procrastinate_'
+"""
+JOBS = "SELECT id, queue_name, task_name, args, status::text, attempts FROM procrastinate_jobs ORDER BY id"
+
+
+@pytest.fixture
+def new_ledger(postgresql_server):
+    """A function that makes a ledger without the tables of jobs."""
+    names = []
+
+    def make():
+        names.append(f"jobs_{uuid.uuid4().hex}")
+        url = postgresql_server.make(names[-1])
+        upgrade(url)
+        return url
+
+    yield make
+    for name in names:
+        postgresql_server.drop(name)
+
+
+def run(url, statement, *values):
+    """What a connection of its own reads or writes."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(statement, values or None)
+        return found.fetchall() if found.description else []
+
+
+def is_upto(name, last):
+    """Whether a migration is one of those up to the one whose name begins so."""
+    return name < last or name.startswith(last)
+
+
+def as_it_was(url, last):
+    """Make the tables of an older version, each migration in a transaction of its own, and record them."""
+    run(url, "CREATE TABLE job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)")
+    for name, statements in MIGRATIONS.items():
+        if is_upto(name, last):
+            run(url, statements)
+            run(url, "INSERT INTO job_migrations VALUES (%s, now())", name)
+
+
+def test_they_are_made_and_recorded(new_ledger):
+    """By `db upgrade` only, and once; tables of an older or a newer version are told from those that fit."""
+    url = new_ledger()
+    with pytest.raises(LedgerOutdated, match="missing: run `flowhooks db upgrade`"):
+        jobs.check(url)
+    assert jobs.upgrade(url) == 1
+    jobs.check(url)
+    assert jobs.upgrade(url) == 0
+    upgrade(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("DELETE FROM job_migrations WHERE name = (SELECT max(name) FROM job_migrations)")
+    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+        jobs.check(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
+    for function in (jobs.check, jobs.upgrade):
+        with pytest.raises(LedgerUnusable, match="newer Procrastinate"):
+            function(url)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("last", ["01.01.01_01", "02.05.00_01", "03.00.00_01_pre", "03.00.00_50_post", "03.03.00_01"])
+def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, listens, monkeypatch, last):
+    """By `db upgrade`, with its own migrations; the jobs that are there stay, and run what they are for."""
+    runs = []
+    listener = listens(lambda event: runs.append(event.flow_instance_id), name="h")
+    house.clock, house.url = Clock(), new_ledger()
+    flow = house.open(listener, start=False)
+    events = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
+    flow.close()
+    as_it_was(house.url, last)
+    run(
+        house.url,
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args) SELECT 'p:h', 'flowhooks:deliver',"
+        " jsonb_build_object('delivery_id', id, 'handler', handler, 'attempt', attempt) FROM deliveries",
+    )
+    before = run(house.url, JOBS)
+    house.runner = "procrastinate"
+    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+        house.open(listener)
+
+    environ = {"FLOWHOOKS_DATABASE": house.url, "FLOWHOOKS_RUNNER_KIND": "procrastinate"}
+    result = CliRunner().invoke(main, ["db", "upgrade"], env=environ)
+    missing = sum(not is_upto(name, last) for name in MIGRATIONS)
+    assert result.exit_code == 0, result.output
+    assert f"({missing} steps)" in result.stdout
+    assert run(house.url, JOBS) == before
+    assert {name for (name,) in run(house.url, "SELECT name FROM job_migrations")} == MIGRATIONS.keys()
+    new = new_ledger()
+    jobs.upgrade(new)
+    assert sorted(run(house.url, SHAPE)) == sorted(run(new, SHAPE))
+
+    # So that nothing is run by a job that was made anew.
+    monkeypatch.setattr(Procrastinate, "_sweep", lambda _self, _late: None)
+    flow = house.open(listener)
+    for event_id in events:
+        flow.settled(event_id, State.SUCCEEDED)
+    assert sorted(runs) == ["i0", "i1", "i2"]
+
+
+@pytest.mark.postgresql
+def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
+    """A migration that fails says why, changes nothing, and those before it are kept and recorded."""
+    url = new_ledger()
+    as_it_was(url, "03.00.00_50_post")
+    third = next(name for name in MIGRATIONS if name.startswith("03.02.00_01"))
+    broken = MIGRATIONS | {third: b"CREATE TABLE half (x int); SELECT nothing_of_that_name()"}
+    monkeypatch.setattr(jobs, "_known", lambda: broken)
+    with pytest.raises(LedgerUnusable, match=f"nothing_of_that_name.*[(]migration {third}[)]"):
+        jobs.upgrade(url)
+    assert run(url, "SELECT to_regclass('half')") == [(None,)]
+    monkeypatch.undo()
+    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+        jobs.check(url)
+    assert jobs.upgrade(url) == sum(name > "03.01.99" for name in MIGRATIONS)
+    jobs.check(url)
