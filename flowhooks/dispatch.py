@@ -40,7 +40,7 @@ RECORD_AGAIN: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 LOOK_EVERY: Final = 0.5
 """Seconds between looks at whether the process is about to end."""
 PROBE_AGAIN: Final = 60 * SECOND
-"""How long a probe that could not tell is left alone."""
+"""How long a probe that was asked is left alone, if it cannot tell, or its process is killed."""
 
 log = structlog.get_logger(__name__)
 
@@ -364,8 +364,11 @@ class Dispatch:
         if handler.probe is None or (found := self._ledger.delivery(queued.delivery_id)) is None:
             return
         event, standing = found
-        # What was read before the last answer was recorded may be offered after it: it is not asked again so soon.
-        if standing.state is not State.UNKNOWN or standing.due_at is None or standing.due_at > self._clock.now():
+        asked = self._clock.now()
+        # Before it is asked: others may have been told of it, too.
+        if not self._ledger.write(
+            lambda transaction: postpone(transaction, queued.delivery_id, now=asked, until=asked + PROBE_AGAIN)
+        ):
             return
         delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
         try:
@@ -389,5 +392,3 @@ class Dispatch:
         elif verdict is False:
             note = "its probe says that it did not do its work"
             self._ledger.write(lambda transaction: self._ledger.requeue(transaction, [standing], fresh=True, note=note))
-        else:
-            self._ledger.write(lambda transaction: postpone(transaction, delivery.id, now + PROBE_AGAIN))

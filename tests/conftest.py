@@ -25,6 +25,7 @@ from flowhooks.intake import Answer, CallBack
 from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.tables import metadata
+from flowhooks.runners import jobs, procrastinate
 from flowhooks.settings import (
     AlertsSettings,
     HttpSettings,
@@ -52,6 +53,21 @@ PATIENCE = 20.0
 MOST_PROCESSES = 4
 """Processes that tests run in at once at the most: with more, what measures time finds too little of it."""
 
+STANDSTILL = "timestamptz '3000-01-01'"
+"""The time at which PostgreSQL's clock stands still for jobs that are for later: they are stored as due after it."""
+BY_HAND = f"""
+CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.scheduled_at := {STANDSTILL}
+        + ceil(extract(epoch FROM NEW.scheduled_at - clock_timestamp())) * interval '1 second';
+    RETURN NEW;
+END $$;
+CREATE TRIGGER by_hand BEFORE INSERT ON procrastinate_jobs
+    FOR EACH ROW WHEN (NEW.scheduled_at IS NOT NULL) EXECUTE FUNCTION by_hand();
+"""
+"""So that jobs go by a clock that is moved by hand: `Flow.advance` moves them. Rounded up, for the time that storing
+takes: what is thereby due a moment later is found by the sweep."""
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -61,25 +77,30 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of what only one database has on the other one, and long ones that nobody asked for."""
-    items[:] = [item for item in items if _database(item) not in _other_databases(item)]
+    """Leave out the houses that a test is not about, and long tests that nobody asked for."""
+    items[:] = [item for item in items if _house(item) not in _other_houses(item)]
     if "long" not in config.option.markexpr:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in set(long)]
         config.hook.pytest_deselected(items=long)
 
 
-def _database(item: pytest.Item) -> str | None:
-    """The database that a test runs on; None if it is no matter."""
+def _house(item: pytest.Item) -> str | None:
+    """The house that a test is run in; None if it has none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("house") if callspec else None
 
 
-def _other_databases(item: pytest.Item) -> list[str]:
-    """The databases that a test is not about."""
+def _other_houses(item: pytest.Item) -> set[str]:
+    """The houses that a test is not about: all that have another database, or a runner that is no matter."""
+    others = set()
     if item.get_closest_marker("sqlite"):
-        return ["postgresql"]
-    return ["sqlite"] if item.get_closest_marker("postgresql") else []
+        others |= {"postgresql", "procrastinate"}
+    if item.get_closest_marker("postgresql"):
+        others |= {"sqlite"}
+    if item.get_closest_marker("embedded") or not item.get_closest_marker("runners"):
+        others |= {"procrastinate"}
+    return others
 
 
 def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
@@ -136,8 +157,16 @@ class Flow:
         return self.url or f"sqlite:///{self.file}"
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, and have the runner look."""
+        """Move the clock, that of the jobs too, and have the runner look."""
         self.clock.advance(seconds)
+        if self.app.settings.runner.kind == "procrastinate":
+            moved = "scheduled_at - ? * interval '1 second'"
+            self.sql(
+                f"UPDATE procrastinate_jobs SET scheduled_at = CASE WHEN {moved} > {STANDSTILL} THEN {moved} END"
+                f" WHERE scheduled_at > {STANDSTILL}",
+                seconds,
+                seconds,
+            )
         self.app.runner.wake()
 
     def standings(self, event_id: str) -> tuple[Standing, ...]:
@@ -161,6 +190,11 @@ class Flow:
                 None,
             )
         )
+
+    def at_rest(self) -> bool:
+        """Whether nothing waits or runs any more."""
+        tally = self.app.ledger.tally()
+        return tally["waiting"] + tally["running"] == 0
 
     def events(self, **wanted: Any) -> list[str]:
         """The ids of the events that a filter means, the oldest first."""
@@ -205,8 +239,9 @@ class Flow:
 class House:
     """Starts and restarts `App`s on one database file."""
 
-    def __init__(self, folder: Path, clock: HandClock, url: str = "") -> None:
+    def __init__(self, folder: Path, clock: HandClock, url: str = "", *, runner: str = "embedded") -> None:
         self.url = url
+        self.runner = runner
         self.folder = folder
         self.clock = clock
         self.file = folder / "flowhooks.db"
@@ -222,6 +257,7 @@ class House:
         """Settings for the database of this house, without the plugins that happen to be installed."""
         sections: dict[str, Any] = {}
         given["ledger"] = {"timeout": PATIENCE} | given.get("ledger", {})
+        given["runner"] = {"kind": self.runner} | given.get("runner", {})
         for name, section in (
             ("http", HttpSettings),
             ("runner", RunnerSettings),
@@ -311,11 +347,41 @@ def postgresql_url(postgresql_ledger: str) -> str:
     return postgresql_ledger
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
+    """A ledger with the tables of jobs, whose clock is moved by hand."""
+    name = f"flowhooks_jobs_{uuid.uuid4().hex}"
+    url = postgresql_server.make(name)
+    upgrade(url)
+    jobs.upgrade(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(BY_HAND)
+    yield url
+    postgresql_server.drop(name)
+
+
+@pytest.fixture
+def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same with nothing in it; whoever waits for jobs looks often."""
+    monkeypatch.setattr(procrastinate, "POLL_EVERY", 0.05)
+    monkeypatch.setattr(procrastinate, "STOP_EVERY", 0.02)
+    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.5)
+    names = ", ".join(table.name for table in metadata.sorted_tables)
+    with psycopg.connect(ledger_with_jobs, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {names}, procrastinate_jobs, procrastinate_workers CASCADE")
+    return ledger_with_jobs
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
 def house(request, tmp_path: Path, clock: HandClock, new_database: Path) -> Iterator[House]:
-    """Where `App`s are opened; all are closed at the end, and the books are checked."""
+    """Where `App`s are opened; all are closed at the end, and the books are checked.
+
+    The third one is PostgreSQL with the other runner, for tests that are marked `runners`.
+    """
     if request.param == "postgresql":
         house = House(tmp_path, clock, request.getfixturevalue("postgresql_url"))
+    elif request.param == "procrastinate":
+        house = House(tmp_path, clock, request.getfixturevalue("jobs_url"), runner=request.param)
     else:
         house = House(tmp_path, clock)
         shutil.copy(new_database, house.file)

@@ -15,6 +15,8 @@ from flowhooks.errors import Unavailable
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.outcomes import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
 
+pytestmark = pytest.mark.runners
+
 
 def fails(error):
     """A handler's function that raises this."""
@@ -541,10 +543,25 @@ def test_a_probe_that_raises_cannot_tell(house, listens, error, eventually, logg
     listener = listens(lambda event: None, name="h", probe=probe)
     event_id = lost(house, listener)
     flow = house.open(listener)
-    eventually(lambda: (flow.only(event_id).due_at or 0) > house.clock.now())
-    assert flow.only(event_id).state is State.UNKNOWN
+    eventually(lambda: [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"])
+    standing = flow.only(event_id)
+    assert (standing.state, standing.due_at) == (State.UNKNOWN, house.clock.now() + 60 * SECOND)
     assert asked == [1]
-    assert [entry["handler"] for entry in logged if entry["event"] == "probe_failed"] == ["p:h"]
+
+
+def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
+    """However often it is offered, and in however many threads or processes at once, it is asked once a minute."""
+    asked = []
+    listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(1))
+    event_id = lost(house, listener)
+    flow = house.open(listener, start=False)
+    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 9)
+    assert queued.probe
+    for times in (1, 2):
+        together(*[lambda: flow.app.dispatch.execute(queued)] * 4)
+        assert len(asked) == times
+        assert flow.only(event_id).due_at == flow.clock.now() + 60 * SECOND
+        flow.clock.advance(60)
 
 
 def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, listens, eventually):

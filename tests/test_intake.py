@@ -13,6 +13,8 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, Unavailable, Unprocessable
 from flowhooks.operations.resolve import Verdict, resolve
 
+pytestmark = pytest.mark.runners
+
 
 class Gate:
     """A handler that waits to be let go on.

@@ -194,7 +194,18 @@ def made(transaction: Transaction, moves: Sequence[Move], by: ReturningUpdate[An
     return moved
 
 
-def postpone(transaction: Transaction, delivery_id: str, due_at: int) -> None:
-    """Ask the probe of an *unknown* delivery again at `due_at` (microseconds since 1970); changes no state."""
-    unknown = (deliveries.c.id == delivery_id) & (deliveries.c.state == State.UNKNOWN.value)
-    transaction.connection.execute(update(deliveries).where(unknown).values(due_at=due_at))
+def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int) -> bool:
+    """Put off the probe of an *unknown* delivery, if it is due; changes no state.
+
+    Args:
+        transaction: the open transaction.
+        delivery_id: the delivery.
+        now: microseconds since 1970.
+        until: when it will be due again.
+
+    Returns:
+        Whether it was due: of several who would ask the probe, who was told so may.
+    """
+    due = (deliveries.c.id == delivery_id) & (deliveries.c.state == State.UNKNOWN.value) & (deliveries.c.due_at <= now)
+    put_off = update(deliveries).where(due).values(due_at=until).returning(deliveries.c.id)
+    return transaction.connection.execute(put_off).first() is not None

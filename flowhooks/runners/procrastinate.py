@@ -15,7 +15,6 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -60,13 +59,14 @@ OPENED_WITHIN: Final = 6.0
 AGAIN: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until a worker that the database has thrown out tries again; the last one goes on."""
 
-_WITH_A_JOB: Final = """
-SELECT args ->> 'delivery_id' FROM procrastinate_jobs
+_JOBS: Final = """
+SELECT args ->> 'delivery_id', (args ->> 'attempt')::int, (args -> 'probe') IS NOT NULL FROM procrastinate_jobs
 WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
 AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
 """
-"""Of the deliveries that are given, those for which a job will soon be taken. One that somebody has taken does not
+"""Of the deliveries that are given, what jobs that will soon be taken are for. One that somebody has taken does not
 count: an outage may have left it so for ever, and to make another one is harmless."""
+_IN_SO_LONG: Final = "SELECT clock_timestamp() + %s * interval '1 microsecond'"
 
 _SWEPT: Final = partial(reached, "sweep.committed")
 
@@ -124,6 +124,7 @@ class Procrastinate:
         self._running: Counter[str] = Counter()
         self._queues: list[str] = []
         self._look = threading.Event()
+        self._not_run = threading.Event()
         self._trouble: str | None = None
 
     def reserve(self, _transaction: Transaction, _deliveries: Sequence[Queued]) -> list[Queued]:
@@ -136,9 +137,10 @@ class Procrastinate:
         Raises:
             Unavailable: the database did not take them.
         """
-        later = None
-        if not_before > self._clock.now():
-            later = datetime.fromtimestamp(not_before / SECOND, UTC)
+        later, wait = None, not_before - self._clock.now()
+        if wait > 0:
+            # The database's clock tells when a job is due, and this machine's may be another.
+            later = transaction.connection.exec_driver_sql(_IN_SO_LONG, (wait,)).scalar_one()
         by_queue: dict[str, list[Queued]] = {}
         for queued in deliveries:
             by_queue.setdefault(queue_of(queued.handler), []).append(queued)
@@ -216,7 +218,7 @@ class Procrastinate:
             reached("job.taken")
             self._begin(handler)
             try:
-                await loop.run_in_executor(pool, _run, execute, queued)
+                await loop.run_in_executor(pool, self._run, execute, queued)
             finally:
                 self._end(handler)
             reached("job.done")
@@ -246,6 +248,17 @@ class Procrastinate:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
+    def _run(self, execute: Execute, queued: Queued) -> None:
+        try:
+            execute(queued, None)
+        except FlowhooksError as error:
+            self._not_run.set()
+            log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
+        except BaseException:
+            # A fault of ours must not end the worker.
+            self._not_run.set()
+            log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
+
     def _begin(self, handler: str) -> None:
         """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
         self._running[handler] += 1
@@ -265,16 +278,20 @@ class Procrastinate:
 
     def _keep_sweeping(self, stop: threading.Event) -> None:
         """Make the jobs that are missing: of deliveries that were made due otherwise, or whose job was lost."""
-        late = 0.0
+        everything = True
         while not stop.is_set():
+            self._not_run.clear()
             try:
-                self._sweep(late)
+                self._sweep(0.0 if everything else LATE)
             except FlowhooksError as error:
+                self._not_run.set()
                 log.error("cannot_sweep", why=str(error))  # noqa: TRY400 (one line says it)
             except Exception:
                 # A fault of ours must not end the sweeping: what has no job would never be run again.
+                self._not_run.set()
                 log.exception("cannot_sweep")
-            late = 0.0 if self._look.wait(SWEEP_EVERY) else LATE
+            # What was taken and could not be run has lost its job, however lately it fell due.
+            everything = self._look.wait(SWEEP_EVERY) or self._not_run.is_set()
             self._look.clear()
 
     def _sweep(self, late: float) -> None:
@@ -285,9 +302,9 @@ class Procrastinate:
             self.sweep(transaction)
             if not due:
                 return
-            found = transaction.connection.exec_driver_sql(_WITH_A_JOB, ([queued.delivery_id for queued in due],))
-            have = set(found.scalars())
-            if missing := [queued for queued in due if queued.delivery_id not in have]:
+            found = transaction.connection.exec_driver_sql(_JOBS, ([queued.delivery_id for queued in due],))
+            have = {tuple(row) for row in found}
+            if missing := [one for one in due if (one.delivery_id, one.attempt, one.probe) not in have]:
                 self.enqueue(transaction, missing, now)
                 reached("sweep.written")
                 transaction.after_commit(_SWEPT)
@@ -315,13 +332,3 @@ def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     """Leave out the tracebacks of jobs whose end could not be written down: the sweep sees to what they were for."""
     if not isinstance(context.get("exception"), ConnectorException):
         loop.default_exception_handler(context)
-
-
-def _run(execute: Execute, queued: Queued) -> None:
-    try:
-        execute(queued, None)
-    except FlowhooksError as error:
-        log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
-    except BaseException:
-        # A fault of ours must not end the worker.
-        log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)

@@ -9,6 +9,8 @@ from flowhooks.errors import Unavailable
 from flowhooks.operations import drain as module
 from flowhooks.operations.drain import drain, wanted_by_now
 
+pytestmark = pytest.mark.runners
+
 
 def parked(house, *handlers, count=3, **given):
     """Park call-backs that nobody wants yet, and end; gives the events' ids."""

@@ -13,6 +13,8 @@ from flowhooks.operations.replay import replay
 
 ALL = EventFilter()
 
+pytestmark = pytest.mark.runners
+
 
 class Works:
     """A handler that fails until it is mended."""

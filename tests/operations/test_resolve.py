@@ -19,6 +19,8 @@ MAY = {
     (Verdict.CLOSE, State.WAITING): State.CLOSED,
 }
 
+pytestmark = pytest.mark.runners
+
 
 @pytest.fixture
 def put(house, listens):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from contextlib import closing
 
@@ -12,34 +11,15 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.app import App
-from flowhooks.clock import Clock
-from flowhooks.errors import LedgerOutdated, LedgerUnusable, SettingsError, Unavailable
-from flowhooks.ledger import Reader, upgrade
+from flowhooks.clock import SECOND, Clock
+from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
+from flowhooks.ledger import Reader
 from flowhooks.runners import jobs, procrastinate
 from flowhooks.settings import RunnerSettings, Settings
 
 pytestmark = pytest.mark.postgresql
 
 KIND = {"kind": "procrastinate"}
-
-
-class Gate:
-    """A handler that waits to be let go on."""
-
-    def __init__(self):
-        self.runs = []
-        self.entered = threading.Semaphore(0)
-        self.opened = threading.Event()
-
-    def __call__(self, event):
-        """Handle."""
-        self.runs.append(event.flow_instance_id)
-        self.entered.release()
-        assert self.opened.wait(30)
-
-    def enter(self, times):
-        """Whether it has been entered so many times more."""
-        return all(self.entered.acquire(timeout=20) for _ in range(times))
 
 
 @pytest.fixture
@@ -56,23 +36,9 @@ def no_jobs(postgresql_url):
         connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
 
 
-@pytest.fixture
-def gate():
-    """A handler that waits to be let go on; let go on at the end."""
-    gate = Gate()
-    yield gate
-    gate.opened.set()
-
-
 def count_jobs(flow):
     """How many jobs there are."""
     return flow.sql("SELECT count(*) FROM procrastinate_jobs")[0][0]
-
-
-def all_done(flow):
-    """Whether nothing waits or runs any more."""
-    tally = flow.app.ledger.tally()
-    return tally["waiting"] + tally["running"] == 0
 
 
 def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, eventually):
@@ -126,6 +92,40 @@ def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
     assert runs == ["i1"]
 
 
+def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
+    """What is to be done now has a job of its own, although one of an attempt that was lost is still there."""
+    listener = listens(lambda event: None, name="h", probe=lambda event, delivery: None)
+    lost = house.open(listener, start=False, runner=KIND)
+    lost.take("i1", wait=0)
+    assert lost.app.ledger.claim(lost.app.ledger.due(lost.clock.now(), lambda _handler: 1)[0])
+    house.crash(lost)
+    flow = house.open(listener, start=False, runner=KIND)
+    for _ in range(2):
+        flow.app.runner._sweep(0.0)
+        jobs_of_it = "SELECT args->>'attempt', args->>'probe' FROM procrastinate_jobs ORDER BY id"
+        assert flow.sql(jobs_of_it) == [("0", None), ("1", "true")]
+
+
+def test_a_delivery_that_could_not_be_marked_is_run_soon_after(house, listens, monkeypatch, eventually):
+    """Its job is gone, so another one is made, although it fell due only just before."""
+    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.2)
+    monkeypatch.setattr(procrastinate, "LATE", 1_000.0)
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(1), name="h"), runner=KIND)
+    real, refused = flow.app.ledger.claim, []
+
+    def claim(queued):
+        if not refused:
+            refused.append(queued)
+            raise Unavailable("ledger_down")
+        return real(queued)
+
+    monkeypatch.setattr(flow.app.ledger, "claim", claim)
+    flow.settled(flow.take("i1", wait=0).event_id, State.SUCCEEDED, attempt=1)
+    assert runs == [1]
+    assert len(refused) == 1
+
+
 def test_a_doubled_job_runs_once(house, listens, eventually):
     """Of several jobs of one delivery, one claims it."""
     runs = Counter()
@@ -154,6 +154,33 @@ def test_a_retry_is_made_when_it_is_due(house, listens):
     assert runs == [1, 2, 3]
 
 
+class Off(Clock):
+    """A clock that somebody has set wrongly."""
+
+    def __init__(self, days):
+        self.days = days
+
+    def now(self):
+        """The time there."""
+        return super().now() + self.days * 86_400 * SECOND
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_retry_is_neither_early_nor_late_where_the_clock_is_wrong(house, listens, days):
+    """Its job is due after the delay by PostgreSQL's clock, whatever the time is on this machine."""
+
+    def fails(event):
+        raise OSError("not yet")
+
+    house.clock = Off(days)
+    flow = house.open(listens(fails, retry=Retry(delays=[60], jitter=0)), runner=KIND)
+    flow.settled(flow.take("i1", wait=0).event_id, State.WAITING, attempt=1)
+    assert flow.sql(
+        "SELECT scheduled_at > now() + interval '30 s', scheduled_at < now() + interval '61 s'"
+        " FROM procrastinate_jobs WHERE scheduled_at IS NOT NULL"
+    ) == [(True, True)]
+
+
 def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
     """However much it has to do, another one is run meanwhile, and then the rest of it."""
     flow = house.open(
@@ -169,7 +196,7 @@ def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
     assert len(gate.runs) == 2
     assert flow.app.runner.running == 2
     gate.opened.set()
-    eventually(lambda: all_done(flow))
+    eventually(flow.at_rest)
     assert sorted(gate.runs) == sorted(f"i{number}" for number in range(12))
 
 
@@ -246,31 +273,6 @@ def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
     flow.sql("UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)")
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
-
-
-def test_its_tables_are_made_and_recorded(house, postgresql_server):
-    """By `db upgrade` only, and once; tables of an older or a newer version are told from those that fit."""
-    name = f"jobs_{time.monotonic_ns()}"
-    url = postgresql_server.make(name)
-    try:
-        upgrade(url)
-        with pytest.raises(LedgerOutdated, match="missing: run `flowhooks db upgrade`"):
-            jobs.check(url)
-        assert jobs.upgrade(url) == 1
-        jobs.check(url)
-        assert jobs.upgrade(url) == 0
-        upgrade(url)
-        with psycopg.connect(url) as connection:
-            connection.execute("DELETE FROM job_migrations WHERE name = (SELECT max(name) FROM job_migrations)")
-        with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
-            jobs.check(url)
-        with psycopg.connect(url) as connection:
-            connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
-        for function in (jobs.check, jobs.upgrade):
-            with pytest.raises(LedgerUnusable, match="newer Procrastinate"):
-                function(url)
-    finally:
-        postgresql_server.drop(name)
 
 
 def test_it_needs_postgresql(tmp_path, clock):
