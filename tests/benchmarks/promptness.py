@@ -67,13 +67,14 @@ def _times(bench: Bench) -> dict[str, Times]:
     """Measured once for both rows."""
     if "times" not in bench.kept:
         with bench.scratch() as folder, cluster(folder) as postgresql:
-            bench.kept["times"] = {runner: _measured(bench, postgresql, runner) for runner in RUNNERS}
+            bench.kept["times"] = {runner: measured(bench, postgresql, runner) for runner in RUNNERS}
     found = bench.kept["times"]
     assert isinstance(found, dict)
     return found
 
 
-def _measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
+def measured(bench: Bench, postgresql: Cluster, runner: str) -> Times:
+    """Of one runner: a server that runs nothing, and one worker beside it."""
     with postgresql.ledger(runner) as ledger, ledger.serve() as server, ledger.worker():
         arrived = {}
         where = server.url.removeprefix("http://")

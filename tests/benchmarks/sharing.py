@@ -86,7 +86,7 @@ def deliveries(bench: Bench) -> tuple[list[Figure], list[str]]:
     """Deliveries run per second by two workers ÷ tasks by two processes of Celery, all of them laid up before."""
     with bench.scratch() as folder, cluster(folder) as postgresql:
         rounds = [
-            {"": _theirs(bench)} | {runner: _ours(bench, postgresql, runner) for runner in RUNNERS}
+            {"": _theirs(bench)} | {runner: ours(bench, postgresql, runner) for runner in RUNNERS}
             for _ in range(ROUNDS)
         ]
     figures = [
@@ -114,7 +114,8 @@ def _theirs(bench: Bench) -> Ran:
             return Ran(**dict(zip(("count", "seconds"), redis.drained(seconds=PATIENCE), strict=True)))
 
 
-def _ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
+def ours(bench: Bench, postgresql: Cluster, runner: str) -> Ran:
+    """What two workers make of some seconds of call-backs, by one runner."""
     with postgresql.ledger(runner) as ledger:
         with ledger.serve() as server:
             _lay_up(bench, server, "deliveries")
