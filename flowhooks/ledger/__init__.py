@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
@@ -154,13 +153,7 @@ class Ledger(Reader):
 
     def _set_clock(self, connection: Connection) -> None:
         """Go by the database's clock where this machine's is wrong: others go by what is written with its times."""
-        off = self._clock.follow(lambda: dialects.time_of(connection))
-        if off and not self._clock_off:
-            why = "the database's time is used instead; set this machine's clock"
-            log.warning("clock_off", seconds=round(off / SECOND, 3), next=why)
-        elif self._clock_off and not off:
-            log.info("clock_right", seconds=0)
-        self._clock_off = off
+        self._clock_off = liveness.follow(connection, self._clock, before=self._clock_off)
 
     def _signed_on(self, transaction: Transaction) -> None:
         liveness.sign_on(

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from sqlalchemy import func, select, update
 
 from flowhooks.clock import SECOND
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.clock import Clock
     from flowhooks.ledger.writer import Transaction
+
+log = structlog.get_logger(__name__)
 
 BEATS: Final = 6
 """Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
@@ -121,6 +125,26 @@ def lately(connection: Connection, *, stale_after: float) -> list[Living]:
 def run_by(living: Iterable[Living]) -> frozenset[str]:
     """The ids of the handlers whose deliveries some of these processes run."""
     return frozenset().union(*(one.handlers for one in living))
+
+
+def follow(connection: Connection, clock: Clock, *, before: int) -> int:
+    """Have a clock follow the database's, and log when it begins or ceases to differ from its machine's.
+
+    Args:
+        connection: any connection.
+        clock: follows.
+        before: microseconds by which they differed before.
+
+    Returns:
+        Microseconds by which they differ.
+    """
+    off = clock.follow(lambda: dialects.time_of(connection))
+    if off and not before:
+        why = "the database's time is used instead; set this machine's clock"
+        log.warning("clock_off", seconds=round(off / SECOND, 3), next=why)
+    elif before and not off:
+        log.info("clock_right", seconds=0)
+    return off
 
 
 class Pulse:

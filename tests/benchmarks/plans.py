@@ -16,7 +16,7 @@ from flowhooks.clock import Clock
 from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects, reading
 from flowhooks.ledger.accepting import Accepting
-from flowhooks.ledger.running import Claim, Settling, claim
+from flowhooks.ledger.running import Claim, Hands, Settling, claim
 from flowhooks.ledger.writer import Transaction
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def of(url: str) -> str:
         with _taking_down(engine, taken), engine.connect() as connection:
             began = connection.begin()
             transaction = Transaction(connection)
-            accepting, settling = Accepting(runner=runner, process="plans"), Settling(runner=runner)
+            hands = Hands()
+            accepting = Accepting(runner=runner, process="plans", hands=hands)
+            settling = Settling(runner=runner, hands=hands)
             news = [stations._new(clock, text) for _ in range(BATCH)]
 
             def step(name: str) -> None:
@@ -63,7 +65,7 @@ def of(url: str) -> str:
             reading.due(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")
             queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
-            claim(transaction, [Claim(one, "plans", clock.now()) for one in queued])
+            claim(transaction, [Claim(one, "plans", clock.now()) for one in queued], hands)
             step("Claim")
             settling(transaction, [stations._settlement(new) for new in news])
             step("Settle")

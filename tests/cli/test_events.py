@@ -26,7 +26,19 @@ EVENT = {
     "repeats",
     "deliveries",
 }
-DELIVERY = {"id", "handler", "state", "attempts", "due_at", "outcome", "error", "finished_at", "note"}
+DELIVERY = {
+    "id",
+    "handler",
+    "state",
+    "attempts",
+    "due_at",
+    "outcome",
+    "error",
+    "finished_at",
+    "note",
+    "ordered",
+    "behind",
+}
 ATTEMPT = {"number", "started_at", "finished_at", "seconds", "outcome", "error", "traceback", "result", "process"}
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 

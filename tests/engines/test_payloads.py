@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -248,5 +249,7 @@ def test_the_database_cannot_be_written(make_site):
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) > 0
     assert answer.event_id is None
+    # Not before that: the writer may still be waiting for the lock, and then says so at once.
+    time.sleep(int(answer.headers["Retry-After"]))
     assert site.post("1", payload("flowable")).status == 200
     assert {one.attempt for one in site.settled("1").standings} == {1}

@@ -143,10 +143,16 @@ def test_two_settlements_of_one_attempt_in_a_batch(hands):
 
 
 def test_postponing_changes_no_state(hands, one):
-    """Only an *unknown* delivery is asked about later; any other is left alone."""
+    """Only an *unknown* delivery that is due is asked about later, and by one; any other is left alone."""
     put(hands, one, State.UNKNOWN)
-    hands.ledger.write(lambda transaction: postpone(transaction, one, 99))
-    assert state_of(hands, one)[:3] == ("unknown", 3, 99)
+    now = state_of(hands, one)[2]
+
+    def put_off(now, until):
+        return hands.ledger.write(lambda transaction: postpone(transaction, one, now=now, until=until))
+
+    assert put_off(now, now + 99)
+    assert state_of(hands, one)[:3] == ("unknown", 3, now + 99)
+    assert not put_off(now, now + 100)
     put(hands, one, State.DEAD)
-    hands.ledger.write(lambda transaction: postpone(transaction, one, 100))
-    assert state_of(hands, one)[:3] == ("dead", 3, 99)
+    assert not put_off(now + 99, now + 200)
+    assert state_of(hands, one)[:3] == ("dead", 3, now + 99)

@@ -245,11 +245,15 @@ def test_check_reports_a_missing_secret(tmp_path):
         plugins_allow=("hooks",),
         plugins={"hooks": {"token": {"env": "HOOKS_TOKEN"}}},
     )
-    missing = [one for one in check(settings, lambda: load_app(settings, environ={})) if one.about == "plugins"]
+    missing = [
+        one
+        for one in check(settings, lambda: load_app(settings, environ={}), jobs=lambda: None)
+        if one.about == "plugins"
+    ]
     assert "the environment variable HOOKS_TOKEN is not set" in str(missing)
     found = [
         one
-        for one in check(settings, lambda: load_app(settings, environ={"HOOKS_TOKEN": SECRET}))
+        for one in check(settings, lambda: load_app(settings, environ={"HOOKS_TOKEN": SECRET}), jobs=lambda: None)
         if one.about == "plugins"
     ]
     assert "is loaded" in str(found)

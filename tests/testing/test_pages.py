@@ -78,6 +78,7 @@ def test_signatures_are_as_shown():
 def test_what_is_shown_passes(tmp_path):
     """The page's plugin and its tests, written into files as they stand, pass with every warning an error."""
     plugin, *tests = PYTHON.findall((DOCS / "how-to/test-a-plugin.md").read_text("utf-8"))
+    tests = [text for text in tests if "acme_booking" not in text]  # which needs a PostgreSQL
     (tmp_path / "acme_leave").mkdir()
     (tmp_path / "acme_leave/__init__.py").write_text(plugin)
     (tmp_path / "test_shown.py").write_text("\n\n".join(tests))
@@ -98,7 +99,7 @@ def test_the_report_that_is_shown(tmp_path):
     """Without the delivery's id the page's plugin is reported as the page says, line by line."""
     page = (DOCS / "how-to/test-a-plugin.md").read_text("utf-8")
     plugin, *tests = PYTHON.findall(page)
-    (test,) = [text for text in tests if "exactly_once(" in text]
+    (test,) = [text for text in tests if "exactly_once(" in text and "acme_booking" not in text]
     (shown,) = [text for text in TEXT.findall(page) if "done  delivery" in text]
     worse = plugin.replace(" ON CONFLICT DO NOTHING", "").replace("delivery_id PRIMARY KEY", "delivery_id")
     (tmp_path / "acme_leave").mkdir()

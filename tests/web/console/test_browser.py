@@ -6,6 +6,7 @@ import re
 
 import browsers
 import pytest
+from playwright.sync_api import expect
 
 from flowhooks import Reject
 
@@ -99,7 +100,7 @@ def test_the_overview_refreshes_itself(console, visit):
     console.flow.take("more-1", key="nobody")
     with page.expect_response("**/console/live"):
         page.clock.run_for(5_100)
-    page.wait_for_function("[...document.querySelectorAll('.tile-count')].at(-1).textContent.trim() === '2'")
+    expect(tile).to_have_text("2")
     page.get_by_role("button", name="Pause").click()
     console.flow.take("more-2", key="nobody")
     page.clock.run_for(20_000)
@@ -107,7 +108,7 @@ def test_the_overview_refreshes_itself(console, visit):
     page.locator("h1").click()
     page.get_by_role("button", name="Go on").click()
     page.locator("h1").click()
-    page.wait_for_function("[...document.querySelectorAll('.tile-count')].at(-1).textContent.trim() === '3'")
+    expect(tile).to_have_text("3")
 
 
 def test_without_scripts(console, visit):
