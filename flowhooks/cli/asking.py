@@ -5,12 +5,14 @@ It must not know what an operation does.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
 import sys
 import threading
 from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
 from flowhooks import app
@@ -20,7 +22,7 @@ from flowhooks.clock import Clock
 from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
 from flowhooks.ledger import Ledger, Reader, dialects
 from flowhooks.ledger.lock import Lock
-from flowhooks.operations import Desk, calls
+from flowhooks.operations import Actor, Desk, calls
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
@@ -193,12 +195,20 @@ def _looking_desk(settings: Settings, reader: Reader) -> Desk:
 
 def _done_here(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return calls.perform(desk, name, arguments)
+        return calls.perform(replace(desk, by=Actor(_who(), "command")), name, arguments)
     except Unavailable:  # its own sentence is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 
 
 _NOT_WRITTEN: Final = "the database could not be written just now; this step changed nothing and can be made again"
+
+
+def _who() -> str:
+    """Who gives the command, as this machine knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user here, as in many containers
+        return f"user {os.getuid()}"
 
 
 def _of_server(holder: Holder, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def _of_server(holder: Holder, name: str, arguments: Mapping[str, Any]) -> dict[
         answer = post(
             holder.admin,
             f"/api/operations/{name}",
-            body=json.dumps(arguments).encode(),
+            body=json.dumps({**arguments, "by": _who()}).encode(),
             headers=headers,
             timeout=TIMEOUT,
         )

@@ -291,11 +291,9 @@ class Ledger(Reader):
         again = Again(self._clock.now(), absent=absent, fresh=fresh, note=note)
         return requeue(transaction, standings, again, runner=self._runner)
 
-    def reroute(self, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
+    def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
         """Give parked events their new deliveries; how many were still parked."""
-        return self.write(
-            lambda transaction: reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
-        )
+        return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
 
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
         """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""

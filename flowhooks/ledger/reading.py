@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
@@ -100,6 +100,13 @@ class EventFilter:
     def narrows(self) -> bool:
         """Whether anything at all is asked for."""
         return self != EventFilter()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is asked for, as JSON has it: without what is not."""
+        asked = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: list(value) if name == "ids" else value for name, value in asked.items() if value not in (None, ())
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,7 @@ handlers: Final = Table(
     Column("retired_at", BigInteger),
     Column("order_by", Text, comment="the member of the event that is its order key; null: unordered"),
     Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
+    Column("paused_at", BigInteger, comment="from when its deliveries are held; null: they run"),
 )
 
 processes: Final = Table(
@@ -226,6 +227,8 @@ alerts: Final = Table(
     Column("opened_at", BigInteger, nullable=False),
     Column("told", Text, nullable=False, comment="JSON: the plugins that have taken it"),
     Column("closed_at", BigInteger, comment="null while the cause is there"),
+    Column("acknowledged_at", BigInteger, comment="null: nobody has said yet that they see to it"),
+    Column("acknowledged_by", Text, nullable=False, server_default="", comment="who has"),
 )
 # However often it is looked for: one alert for each cause.
 Index(
@@ -248,3 +251,37 @@ refusals: Final = Table(
     Column("reason_en", Text, nullable=False),
     Column("reason_zh", Text, nullable=False),
 )
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("done_at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False, comment="the operator's name"),
+    Column("face", Text, nullable=False, comment="by which they did it: console, api or command"),
+    Column("action", Text, nullable=False, comment="the operation's name"),
+    Column("subject", Text, nullable=False, comment="the event, handler or alert that it is about; '' for several"),
+    Column("detail", Text, nullable=False, comment="JSON: what was asked for, and what that changed"),
+)
+Index("audit_subject", audit.c.subject, audit.c.id)
+
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="SHA-256 of what the browser was given"),
+    Column("operator", Text, nullable=False),
+    Column("begun_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False, comment="written now and then, not each time"),
+)
+
+purged: Final = Table(
+    "purged",
+    metadata,
+    Column("identity", Text, primary_key=True, comment="SHA-256 of the event's identity"),
+    Column("event_id", Text, nullable=False),
+    Column("digest", Text, nullable=False, comment="SHA-256 of its body as JSON values"),
+    Column("received_at", BigInteger, nullable=False, comment="when the event was"),
+    sqlite_with_rowid=False,
+)
+"""Identities of events that are gone: whoever calls back with one again is not taken for new."""
+Index("purged_received", purged.c.received_at)

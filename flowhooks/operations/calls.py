@@ -29,7 +29,7 @@ def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, An
     """Do one operation.
 
     Args:
-        desk: what operations work with.
+        desk: what operations work with; `by` says who asks.
         name: a name of `CALLS`.
         arguments: its arguments, as JSON has them.
 

@@ -11,6 +11,7 @@ from flowhooks.crashpoints import reached
 from flowhooks.event import Event
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.rerouting import Rerouted
+from flowhooks.operations import Deed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +62,10 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
         page = desk.ledger.page(EventFilter(state="parked"), after=after, limit=AT_ONCE)
     items = [item for stored in page if (item := _rerouted(desk, stored)) is not None]
     if items and not dry_run:
-        desk.ledger.reroute(items, absent=desk.absent)
+        desk.change(
+            lambda transaction: desk.ledger.reroute(transaction, items, absent=desk.absent),
+            lambda done: Deed("drain", "", {"events": done}),
+        )
         reached("drain.committed")
     return Drained(
         events=len(page),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
+from flowhooks.operations import Deed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from flowhooks.ledger import Transaction
-    from flowhooks.ledger.reading import EventFilter, Standing
+    from flowhooks.ledger.reading import EventFilter, Standing, Stored
     from flowhooks.operations import Desk
 
 AT_ONCE: Final = 500
@@ -63,7 +65,7 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     chosen = [one for one in meant if one.state in states]
     moved = {one.delivery_id for one in chosen}
     if chosen and not dry_run:
-        moved = desk.ledger.write(lambda transaction: _again(desk, transaction, chosen))
+        moved = desk.change(lambda transaction: _again(desk, transaction, chosen), partial(_deed, wanted, page, again))
         reached("replay.committed")
     return Replayed(
         events=len(page),
@@ -74,6 +76,11 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
         next=page[-1].event.id if len(page) == AT_ONCE else "",
         dry_run=dry_run,
     )
+
+
+def _deed(wanted: EventFilter, page: Sequence[Stored], again: bool, moved: Collection[str]) -> Deed:
+    subject = page[0].event.id if len(page) == 1 else ""
+    return Deed("replay", subject, {"wanted": wanted.to_json(), "again": again, "deliveries": len(moved)})
 
 
 def _again(desk: Desk, transaction: Transaction, chosen: Sequence[Standing]) -> set[str]:

@@ -10,6 +10,7 @@ from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
 from flowhooks.ledger.moves import Move, move
+from flowhooks.operations import Deed
 
 if TYPE_CHECKING:
     from flowhooks.ledger import Transaction
@@ -64,7 +65,7 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
     found = desk.ledger.delivery(delivery_id)
     if found is None:
         raise NotFound(f"there is no delivery {delivery_id}")
-    standing = found[1]
+    event, standing = found
     target = TARGET[verdict]
     if verdict is not Verdict.CLOSE and standing.state is not State.UNKNOWN:
         raise IllegalMove(
@@ -74,7 +75,11 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
         raise IllegalMove(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
     if not dry_run:
         said = note or f"an operator said: {verdict}"
-        moved = desk.ledger.write(lambda transaction: _said(desk, transaction, standing, target, said))
+        detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
+        moved = desk.change(
+            lambda transaction: _said(desk, transaction, standing, target, said),
+            lambda _moved: Deed("resolve", event.id, detail),
+        )
         reached("resolve.committed")
         if not moved:
             raise IllegalMove(f"delivery {delivery_id} has just moved on; look at it again")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.ledger import known
 from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.operations import Deed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,10 @@ def retire(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Ret
         done = frozenset(one.id for one in desk.ledger.known()).intersection(asked)
     else:
         now = desk.clock.now()
-        done = desk.ledger.write(lambda transaction: known.retire(transaction, asked, now))
+        done = desk.change(
+            lambda transaction: known.retire(transaction, asked, now),
+            lambda retired: Deed("retire", asked[0] if len(asked) == 1 else "", {"handlers": sorted(retired)}),
+        )
     with desk.ledger.connection() as connection:
         stored = backlog(connection)
     theirs = [stored.get(one, Backlog()) for one in asked if one in done]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import falcon
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from flowhooks import schema
 from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
+from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
 from flowhooks.web import console, errors
 
 if TYPE_CHECKING:
     from flowhooks.app import App
+
+LONGEST_NAME: Final = 100
 
 
 class Health:
@@ -73,12 +77,24 @@ class Operation:
             raise Unauthorized("unauthorized")
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
-            response.media = perform(self._app.desk, name, arguments)
+            by = _asking(arguments.pop("by", ""))
+            response.media = perform(replace(self._app.desk, by=by), name, arguments)
         except (LedgerError, SettingsError) as error:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
             errors.answer(request, response, status=status, message=str(error))
         else:
             self._app.runner.wake()
+
+
+def _asking(name: Any) -> Actor:
+    """Who asks: a command of this machine, which can read the lock file, says whose it is.
+
+    Raises:
+        SettingsError: that is no name.
+    """
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        raise SettingsError(f"by is the name of whoever asks: up to {LONGEST_NAME} characters that can be seen")
+    return Actor(name or "somebody", "command")
 
 
 def create_admin(app: App, token: str) -> falcon.App[Any, Any]:

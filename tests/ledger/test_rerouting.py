@@ -18,6 +18,11 @@ def rerouted(hands, event_id, *handlers, state="routed", before=()):
     )
 
 
+def reroute(hands, items, *, absent=()):
+    """Do it in a transaction of its own; how many were still parked."""
+    return hands.ledger.write(lambda transaction: hands.ledger.reroute(transaction, items, absent=absent))
+
+
 def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
     """Kind, source, class, key and version make a group; the largest comes first."""
     same = {"processDefinitionKey": "k", "processDefinitionVersion": 2}
@@ -39,7 +44,7 @@ def test_a_parked_event_gets_its_deliveries(hands):
     """It is routed from then on, with waiting deliveries; one for a missing handler waits without a time."""
     event_id, _ = hands.accept("i1")
     item = rerouted(hands, event_id, "p:a", "q:away")
-    assert hands.ledger.reroute([item], absent={"q:away"}) == 1
+    assert reroute(hands, [item], absent={"q:away"}) == 1
     stored = hands.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:a": "key k", "q:away": "key k"})
     assert [(one.handler, one.state, one.due_at) for one in stored.standings] == [
@@ -52,7 +57,7 @@ def test_a_parked_event_gets_its_deliveries(hands):
 def test_an_event_is_rerouted_once(hands, together):
     """Of several who reroute one event at once, one does; the others find it parked no longer."""
     event_id, _ = hands.accept("i1")
-    results = together(*[lambda: hands.ledger.reroute([rerouted(hands, event_id, "p:a")])] * 6)
+    results = together(*[lambda: reroute(hands, [rerouted(hands, event_id, "p:a")])] * 6)
     assert sorted(results) == [0, 0, 0, 0, 0, 1]
     assert len(hands.ledger.standings(event_id)) == 1
 
@@ -63,7 +68,7 @@ def test_what_the_event_had_stays(hands):
     hands.ledger.accept(new)
     hands.sql("UPDATE events SET state = 'parked'")
     (before,) = hands.ledger.standings(new.event.id)
-    hands.ledger.reroute([rerouted(hands, new.event.id, "p:a", before=["p:every"])])
+    reroute(hands, [rerouted(hands, new.event.id, "p:a", before=["p:every"])])
     stored = hands.ledger.event(new.event.id)
     assert list(stored.route) == ["p:every", "p:a"]
     assert before in stored.standings
@@ -73,7 +78,7 @@ def test_what_the_event_had_stays(hands):
 def test_dismissed_is_parked_no_longer(hands):
     """An event that nobody need want is neither parked nor routed."""
     event_id, _ = hands.accept("i1")
-    assert hands.ledger.reroute([rerouted(hands, event_id, state="dismissed")]) == 1
+    assert reroute(hands, [rerouted(hands, event_id, state="dismissed")]) == 1
     assert hands.ledger.event(event_id).state == "dismissed"
 
 
@@ -88,6 +93,6 @@ def test_rerouting_that_is_cut_off_leaves_all_parked(hands):
         event_id=second, state="routed", route=bad.route, deliveries=(*bad.deliveries, (good.deliveries[0][0], "p:b"))
     )
     with pytest.raises(Unavailable):
-        hands.ledger.reroute([good, bad])
+        reroute(hands, [good, bad])
     assert [hands.ledger.event(one).state for one in (first, second)] == ["parked", "parked"]
     assert hands.sql("SELECT count(*) FROM deliveries") == [(0,)]

@@ -133,13 +133,16 @@ def furnished(house, rooms):
     flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
     for number, closed in ((1, None), (2, house.clock.now())):
         flow.sql(
-            "INSERT INTO alerts VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?)",
+            "INSERT INTO alerts VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?, NULL, '')",
             f"alert-{number}",
             CHINESE,
             closed,
         )
     flow.sql("INSERT INTO refusals VALUES ('refusal-1', 3, '/flow/1', '127.0.0.1', 400, 'no', ?)", CHINESE)
     flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
+    flow.sql("INSERT INTO audit VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
+    flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
+    flow.sql("INSERT INTO purged VALUES ('identity-1', 'event-0', 'digest-0', 7)")
     yield house
     rooms.hold.set()
 

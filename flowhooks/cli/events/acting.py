@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -79,10 +79,7 @@ def replay_command(
     with closing(Reader(database_url(settings))) as reader:
         _refuse_unknown(reader, wanted.ids)
     # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
-    narrowing = {key: value for key, value in asdict(wanted).items() if value not in (None, ())}
-    if wanted.ids:
-        narrowing["ids"] = list(wanted.ids)  # arguments are as JSON has them, also where no server reads them
-    arguments = {"wanted": narrowing, **({"after": after} if after else {})}
+    arguments = {"wanted": wanted.to_json(), **({"after": after} if after else {})}
 
     def perform(*, again: bool, dry_run: bool) -> dict[str, Any]:
         return _performed(

@@ -18,6 +18,7 @@ from flowhooks.web.console.parked import ParkedPage
 from flowhooks.web.console.refused import RefusedPage
 from flowhooks.web.console.rendering import Templates
 from flowhooks.web.console.statics import Statics
+from flowhooks.web.operators import LOCAL
 
 if TYPE_CHECKING:
     from flowhooks.app import App
@@ -43,6 +44,8 @@ class Doorkeeper:
             language = chosen_language(request, response)
             self._page.problem(request, response, status=403, key=key, language=language)
             response.complete = True
+            return
+        request.context.operator = LOCAL
 
 
 class Front:

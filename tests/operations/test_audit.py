@@ -1,0 +1,92 @@
+"""What somebody does is written down with it, in the same transaction; what flowhooks does by itself is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.errors import IllegalMove
+from flowhooks.ledger import auditing
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import Actor, Deed
+from flowhooks.operations.replay import replay
+from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.retire import retire
+
+ANN = Actor("ann", "console")
+
+
+def fails(event, delivery):
+    """Fail."""
+    raise ValueError("broken")
+
+
+def entries(flow, **narrowing):
+    """All that is written down, the newest first."""
+    with flow.app.ledger.connection() as connection:
+        return auditing.entries(connection, limit=100, **narrowing)
+
+
+@pytest.fixture
+def flow(house, listens):
+    """A house with a dead delivery."""
+    flow = house.open(listens(fails, name="h"))
+    flow.dead = flow.take().event_id
+    return flow
+
+
+def by(flow, actor=ANN):
+    """The desk, asked by somebody."""
+    return replace(flow.app.desk, by=actor)
+
+
+def test_a_replay_is_written_down(flow):
+    """Who, when, by what face, what was asked for and how many deliveries that moved."""
+    replay(by(flow), EventFilter(ids=(flow.dead,)))
+    (entry,) = entries(flow)
+    assert (entry.who, entry.face, entry.action, entry.subject) == ("ann", "console", "replay", flow.dead)
+    assert entry.done_at == flow.clock.now()
+    assert entry.detail == {"wanted": {"ids": [flow.dead]}, "again": False, "deliveries": 1}
+
+
+def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
+    """Only what has changed something is a deed."""
+    replay(by(flow), EventFilter(), dry_run=True)
+    replay(by(flow), EventFilter(flow_instance_id="no-such-flow"))
+    assert entries(flow) == []
+
+
+def test_what_nobody_asked_for_is_no_deed(flow):
+    """The desk that no operator sits at, as when parked events are drained at the start."""
+    replay(flow.app.desk, EventFilter())
+    assert entries(flow) == []
+
+
+def test_a_verdict_and_a_retirement_are_written_down(flow):
+    """Under the event, and under the handler, so that their pages find them."""
+    (standing,) = flow.app.ledger.standings(flow.dead)
+    resolve(by(flow), standing.delivery_id, Verdict.CLOSE, note="by hand")
+    retire(by(flow), [standing.handler])
+    (closed,) = entries(flow, subject=flow.dead)
+    assert closed.detail == {
+        "delivery": standing.delivery_id,
+        "handler": standing.handler,
+        "verdict": "close",
+        "note": "by hand",
+    }
+    (retired,) = entries(flow, subject=standing.handler)
+    assert (retired.action, retired.detail) == ("retire", {"handlers": [standing.handler]})
+    assert [one.id for one in entries(flow)] == [retired.id, closed.id]
+    assert entries(flow, before=retired.id) == [closed]
+
+
+def test_what_is_undone_leaves_no_entry(flow):
+    """The deed and its entry are one transaction: where the change fails, nothing says that it was made."""
+
+    def breaks(transaction):
+        raise IllegalMove("no")
+
+    with pytest.raises(IllegalMove):
+        by(flow).change(breaks, lambda _done: Deed("resolve", "", {}))
+    assert entries(flow) == []
