@@ -60,11 +60,13 @@ class Server:
     Attributes:
         pid: its process.
         url: root of its call-back listener.
+        admin: root of its administration listener; `""` where it has none.
         ready_after: seconds from the start of its process until it was ready.
     """
 
     pid: int
     url: str
+    admin: str
     ready_after: float
 
     def memory(self) -> float:
@@ -186,7 +188,9 @@ def running(
             if process.poll() is not None or time.perf_counter() - began > START:
                 raise ServerError(f"{command[0]} did not become ready:\n{_end(log)}")
             time.sleep(0.002)
-        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", ready_after=time.perf_counter() - began)
+        ready_after = time.perf_counter() - began
+        admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
+        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
         if process.poll() is not None:
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
     finally:
