@@ -82,7 +82,7 @@ def condition(connection: Connection, now: int) -> Condition:
         oldest_parked=since,
         alerts=dict(connection.execute(open_alerts).all()),
         processes=connection.execute(living).scalar_one(),
-        paused=pausing.paused(connection),
+        paused=frozenset(pausing.paused(connection)),
     )
 
 

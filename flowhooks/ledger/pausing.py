@@ -77,9 +77,10 @@ class Pauses:
         self._changed()
 
 
-def paused(connection: Connection) -> frozenset[str]:
-    """The ids of the handlers that are paused."""
-    return frozenset(connection.execute(select(handlers.c.id).where(IS_PAUSED)).scalars())
+def paused(connection: Connection) -> dict[str, int]:
+    """Since when each handler is paused that is, in microseconds since 1970, by its id."""
+    found = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
+    return {row.id: row.paused_at for row in found}
 
 
 def pause(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:

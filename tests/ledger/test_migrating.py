@@ -174,8 +174,12 @@ def test_a_ledger_of_the_first_version_is_upgraded(house, listens, writing, tmp_
         *(f"ALTER TABLE filled.processes DROP COLUMN {name}" for name in ("beat_at", "kind", "handlers")),
         "DROP INDEX filled.deliveries_due",
         "DROP INDEX filled.deliveries_turn",
+        "DROP INDEX filled.handlers_paused",
         *(f"ALTER TABLE filled.deliveries DROP COLUMN {column}" for column in ("lane", "turn")),
-        *(f"ALTER TABLE filled.handlers DROP COLUMN {column}" for column in ("order_by", "concurrency", "paused_at")),
+        *(
+            f"ALTER TABLE filled.handlers DROP COLUMN {column}"
+            for column in ("order_by", "concurrency", "paused_at", "resumed_at")
+        ),
         *(f"INSERT INTO main.{table} SELECT * FROM filled.{table}" for table in tables),
     )
     with pytest.raises(LedgerOutdated, match="at version 0001"):
