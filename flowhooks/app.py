@@ -184,6 +184,8 @@ class App:
         self.router = self._routing(missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2), paused=self._pauses.get)
         self._pauses.follow(self._pauses_changed)
+        if self._pauses.handlers:
+            self._log_pauses()
         self.notices = Notices(self.plugins)
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
@@ -270,8 +272,13 @@ class App:
 
     def _pauses_changed(self) -> None:
         """Run what was resumed, and answer those who wait for what was paused; not in the ledger's own thread."""
+        self._log_pauses()
         self.runner.wake()
         threading.Thread(target=self._tell_waiting, name="pauses", daemon=True).start()
+
+    def _log_pauses(self) -> None:
+        how_many = len(self._pauses.handlers)
+        log.info("pauses_changed", paused=how_many, next="`flowhooks handlers list` shows which")
 
     def _tell_waiting(self) -> None:
         with suppress(LedgerUnusable):  # then they wait for as long as they meant to

@@ -315,15 +315,16 @@ class Procrastinate:
         now = self._clock.now()
         mine = self._mine.difference(self._paused())
         due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in mine else 0)
-        self._more = len(due) >= MOST_SWEPT
 
         def swept(transaction: Transaction) -> None:
+            self._more = False
             self.sweep(transaction)
             if not due:
                 return
             found = transaction.connection.exec_driver_sql(_JOBS, ([queued.delivery_id for queued in due],))
             have = {tuple(row) for row in found}
             if missing := [one for one in due if (one.delivery_id, one.attempt, one.probe) not in have]:
+                self._more = len(due) >= MOST_SWEPT
                 self.enqueue(transaction, missing, now)
                 reached("sweep.written")
                 transaction.after_commit(_SWEPT)

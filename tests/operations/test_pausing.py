@@ -14,6 +14,7 @@ from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.retire import retire
+from flowhooks.runners import procrastinate
 
 pytestmark = pytest.mark.runners
 
@@ -279,3 +280,19 @@ def test_it_is_called_by_name_and_written_down(house, listens):
         ("resume", "p:h", {"handlers": ["p:h"]}),
         ("pause", "p:h", {"handlers": ["p:h"], "note": "the archive moves"}),
     ]
+
+
+def test_jobs_of_a_large_backlog_are_made_soon(house, listens, eventually, monkeypatch):
+    """More than one sweep makes jobs for does not wait for the next one in its time."""
+    monkeypatch.setattr(procrastinate, "MOST_SWEPT", 10)
+    monkeypatch.setattr(procrastinate, "SWEEP_SOON", 0.02)
+    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 600.0)
+    done = []
+    flow = house.open(listens(lambda event: done.append(event.id), name="h"))
+    pause(flow.app.desk, ["p:h"])
+    for number in range(100):
+        flow.take(str(number), wait=0)
+    flow.clock.advance(60)
+    resume(flow.app.desk, ["p:h"])
+    eventually(lambda: len(done) == 100)
+    eventually(flow.at_rest)
