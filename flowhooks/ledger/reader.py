@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable, NotFound
-from flowhooks.ledger import accepting, dialects, known, liveness, migrating, reading
+from flowhooks.ledger import accepting, dialects, known, liveness, migrating, pausing, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
@@ -153,6 +153,11 @@ class Reader:
         """Every handler that was ever loaded and not retired."""
         with self.connection() as connection:
             return known.known(connection)
+
+    def paused(self) -> dict[str, int]:
+        """Since when each handler is paused that is, by its id."""
+        with self.connection() as connection:
+            return pausing.paused(connection)
 
     def living(self, stale_after: float) -> list[Living]:
         """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.drain import drain
+from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
@@ -113,5 +114,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
     "drain": (drain, {"dry_run": _truth, "after": _text}),
     "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
+    "pause": (pause, {"handlers": _texts, "note": _text, "dry_run": _truth}),
+    "resume": (resume, {"handlers": _texts, "dry_run": _truth}),
 }
 """Every operation, with the arguments that it takes and how each is read."""

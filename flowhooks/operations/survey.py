@@ -31,6 +31,7 @@ class Listed:
         selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
         handler: itself, where it is present.
         backlog: what is stored for it.
+        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Listed:
     selectors: Selectors | None
     handler: Handler | None
     backlog: Backlog
+    paused_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ def survey(
             )
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
+    paused = {one.id: one.paused_at for one in known}
     selectors = {one.id: one.selectors for one in known}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
@@ -104,6 +107,7 @@ def survey(
                 selectors=selectors.get(one),
                 handler=plugins.handlers.get(one),
                 backlog=stored.get(one, Backlog()),
+                paused_at=paused.get(one),
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))

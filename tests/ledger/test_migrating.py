@@ -174,8 +174,12 @@ def test_a_ledger_of_the_first_version_is_upgraded(house, listens, writing, tmp_
         *(f"ALTER TABLE filled.processes DROP COLUMN {name}" for name in ("beat_at", "kind", "handlers")),
         "DROP INDEX filled.deliveries_due",
         "DROP INDEX filled.deliveries_turn",
+        "DROP INDEX filled.handlers_paused",
         *(f"ALTER TABLE filled.deliveries DROP COLUMN {column}" for column in ("lane", "turn")),
-        *(f"ALTER TABLE filled.handlers DROP COLUMN {column}" for column in ("order_by", "concurrency", "paused_at")),
+        *(
+            f"ALTER TABLE filled.handlers DROP COLUMN {column}"
+            for column in ("order_by", "concurrency", "paused_at", "resumed_at")
+        ),
         *(f"INSERT INTO main.{table} SELECT * FROM filled.{table}" for table in tables),
     )
     with pytest.raises(LedgerOutdated, match="at version 0001"):
@@ -187,7 +191,7 @@ def test_a_ledger_of_the_first_version_is_upgraded(house, listens, writing, tmp_
     # Who was there before has given no sign of life, and has not said what it runs.
     held["processes"] = [(*row, 0, "", "[]") for row in held["processes"]]
     held["deliveries"] = [(*row, None, 0) for row in held["deliveries"]]  # what is stored already is unordered
-    held["handlers"] = [(*row, None, None, None) for row in held["handlers"]]
+    held["handlers"] = [(*row, None, None, None, None) for row in held["handlers"]]
     assert upgrade(url(house.file)) == ("0001", migrating.HEAD)
     assert {table: flow.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables} == held
     again = house.open(listens(fail, name="h"), start=False, alerts={"parked_after": 0.0})

@@ -74,6 +74,7 @@ def _found(reader: Reader, name: str) -> list[Stored]:
 
 
 def _in_full(reader: Reader, stored: Stored) -> dict[str, Any]:
+    paused = reader.paused()
     return event_to_json(stored) | {
         "body": stored.body,
         "data": stored.event.data,
@@ -81,7 +82,11 @@ def _in_full(reader: Reader, stored: Stored) -> dict[str, Any]:
             {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(stored.event.id)
         ],
         "deliveries": [
-            standing_to_json(one) | {"attempts": attempts_to_json(reader.attempts(one.delivery_id))}
+            standing_to_json(one)
+            | {
+                "handler_paused_since": None if (since := paused.get(one.handler)) is None else to_text(since),
+                "attempts": attempts_to_json(reader.attempts(one.delivery_id)),
+            }
             for one in stored.standings
         ],
     }
@@ -119,19 +124,23 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     for received, body in reader.conflicts(event.id):
         output.line(f"  another body, refused with 409, came at {output.moment(received)}")
         output.lines(output.pretty(body), indent="    ")
+    paused = reader.paused()
     for standing in stored.standings:
         output.line()
-        _delivery(stored, standing, reader.attempts(standing.delivery_id), traceback=traceback)
+        attempts = reader.attempts(standing.delivery_id)
+        _delivery(stored, standing, attempts, paused=paused.get(standing.handler), traceback=traceback)
 
 
-def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, traceback: bool) -> None:
+def _delivery(
+    stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, paused: int | None, traceback: bool
+) -> None:
     output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.line(f"  {'handler':<14} {standing.handler}")
     output.line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
     if standing.note:
         output.line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        output.line(f"  {'runs':<14} {_when(standing)}")
+        output.line(f"  {'runs':<14} {_when(standing, paused)}")
     if len(attempts) > MOST_ATTEMPTS:
         output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for one in attempts[-MOST_ATTEMPTS:]:
@@ -151,7 +160,12 @@ def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *
         output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
 
 
-def _when(standing: Standing) -> str:
+def _when(standing: Standing, paused: int | None) -> str:
+    if paused is not None:
+        return (
+            f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
+            f"flowhooks handlers resume {standing.handler}"
+        )
     if standing.due_at is None:
         return "when its handler is loaded"
     if standing.behind is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flowhooks.clock import to_text
+
 if TYPE_CHECKING:
     from flowhooks.operations.survey import Listed, Surveyed
 
@@ -30,6 +32,7 @@ def handler_to_json(one: Listed) -> dict[str, Any]:
     return {
         "id": one.id,
         "standing": one.standing,
+        "paused_since": None if one.paused_at is None else to_text(one.paused_at),
         "listens": one.selectors.to_json() if one.selectors else None,
         "retry": asdict(handler.retry) if handler and handler.retry else None,
         "probe": bool(handler and handler.probe),

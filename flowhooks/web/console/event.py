@@ -34,6 +34,7 @@ class EventPage(Page):
         """All that is known of it."""
         stored = _stored(self, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
+        paused = self.app.ledger.paused()
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
         return {
             "stored": stored,
@@ -43,7 +44,10 @@ class EventPage(Page):
             "pretty": _pretty(stored.body),
             "too_long": len(stored.body) > LONGEST,
             "conflicts": conflicts,
-            "deliveries": [self._delivery(stored, one) for one in urgent_first[:MOST_DELIVERIES]],
+            "deliveries": [
+                self._delivery(stored, one) | {"paused_at": paused.get(one.handler)}
+                for one in urgent_first[:MOST_DELIVERIES]
+            ],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
             "explain": _explain(stored),
         }

@@ -59,6 +59,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.retired": {"en": "retired", "zh": "停用"},
+    "state.paused": {"en": "paused", "zh": "已暂停"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
@@ -157,6 +158,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It waits for its handler, whose plugin is not loaded.",
         "zh": "等待其处理器：对应的插件没有加载。",
     },
+    "event.paused": {
+        "en": "It waits until its handler is resumed, which is paused since",
+        "zh": "处理器已暂停，恢复后才会执行。暂停时间：",
+    },
     "event.note": {"en": "Note:", "zh": "备注："},
     "event.then.dead": {
         "en": "When the cause is mended, run it again:",
@@ -215,6 +220,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handlers.retired": {
         "en": "It was uninstalled; what is stored for it stays.",
         "zh": "已卸载；为它存储的投递仍然保留。",
+    },
+    "handlers.paused": {
+        "en": "What comes for it is stored and waits. Paused since",
+        "zh": "新的投递照常保存，恢复前不执行。暂停时间：",
     },
     "handlers.none_of_it": {"en": "It has no handlers.", "zh": "没有处理器。"},
     "handlers.none": {"en": "No plugin is like that.", "zh": "没有符合条件的插件。"},

@@ -10,6 +10,7 @@ import pytest
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
 from flowhooks.ledger import sampling
+from flowhooks.operations.pausing import pause, resume
 from flowhooks.web.console import handlers, parked
 
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
@@ -363,3 +364,16 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
     assert "other processes run its handlers" in text
     has.close()
     assert "It was loaded before and is not now" in page.page("/handlers").text
+
+
+def test_a_paused_handler(busy):
+    """Its badge and since when, on the page of handlers; and at each delivery that waits for it."""
+    assert "paused" not in busy.page("/handlers").text
+    pause(busy.flow.app.desk, ["contracts:archive"])
+    event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
+    assert "paused What comes for it is stored and waits. Paused since" in busy.page("/handlers").text
+    assert "已暂停" in busy.page("/handlers", "zh").text
+    assert "It waits until its handler is resumed, which is paused since" in busy.page(f"/events/{event}").text
+    resume(busy.flow.app.desk, ["contracts:archive"])
+    busy.flow.settled(event, State.SUCCEEDED)
+    assert "paused" not in busy.page("/handlers").text

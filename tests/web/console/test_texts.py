@@ -25,7 +25,7 @@ MADE = {
         *OutcomeKind,
         *AlertCause,
         *TILES,
-        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired"),
+        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused"),
     },
     "tile": set(TILES),
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
