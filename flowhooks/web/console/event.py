@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
+from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.console.rendering import HEADERS
@@ -35,7 +36,10 @@ class EventPage(Page):
         stored = _stored(self, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
+        with self.app.ledger.connection() as connection:
+            acts = audit.of(connection, stored.event.id)
         return {
+            "rows": acts,
             "stored": stored,
             "event": stored.event,
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),

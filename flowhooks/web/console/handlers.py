@@ -96,7 +96,13 @@ def _cut(plugins: list[Surveyed]) -> bool:
 
 
 def _row(one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
-    return {"facts": one, "listens": _listens(one.selectors), "called": called.get(one.id)}
+    return {
+        "facts": one,
+        "listens": _listens(one.selectors),
+        "called": called.get(one.id),
+        "paused_at": None,
+        "paused_by": "",
+    }
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:

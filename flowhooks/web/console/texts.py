@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowhooks.web.console import texts_acting
+
 TEXTS: Final[dict[str, dict[str, str]]] = {
+    **texts_acting.TEXTS,
     # Every page.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
