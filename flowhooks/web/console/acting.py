@@ -97,7 +97,7 @@ class ActionPage(Page):
             except LedgerUnusable:
                 raise
             except (LedgerError, SettingsError, Unavailable) as error:
-                self._refuse(request, response, language, name, error)
+                self._refuse(request, response, language, error)
 
         self.safely(request, response, language, go)
 
@@ -198,7 +198,7 @@ class ActionPage(Page):
         """What is said of an action before it and while it goes on."""
         origin = back(request)
         return {
-            "name": name,
+            "doing": name,
             "meant": to.shown,
             "address": f"{DO}/{name}?{urlencode({**to.query, 'back': origin}, errors='replace')}",
             "back": origin,
@@ -211,9 +211,7 @@ class ActionPage(Page):
         with self.app.ledger.connection() as connection:
             return next((one for one in alarming.still_open(connection) if one.id in ids), None)
 
-    def _refuse(
-        self, request: falcon.Request, response: falcon.Response, language: str, name: str, error: Exception
-    ) -> None:
+    def _refuse(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
         """Say why it cannot be done, and what to do."""
         kind, status = (
             ("gone", 404)
@@ -227,7 +225,7 @@ class ActionPage(Page):
         response.status = falcon.code_to_http_status(status)
         # The sentence of an `Unavailable` is meant for engines.
         says = "" if isinstance(error, Unavailable) else str(error)
-        shown = {"name": name, "kind": kind, "says": says, "back": back(request)}
+        shown = {"doing": name, "kind": kind, "says": says, "back": back(request)}
         self.answer(request, response, language, shown, template="undone.html")
 
 

@@ -61,6 +61,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
+    "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},

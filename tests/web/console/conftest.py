@@ -6,6 +6,7 @@ import http.client
 import threading
 from html.parser import HTMLParser
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
@@ -55,6 +56,19 @@ class Parsed(HTMLParser):
         """Every address on the page."""
         return [attrs["href"] for tag, attrs in self.tags if tag == "a"]
 
+    def to_do(self, name):
+        """The addresses of an action's buttons."""
+        return [one for one in self.links() if one.startswith(f"/console/do/{name}?")]
+
+    def form(self):
+        """Where the page's form posts to, and what stands in it; None where it has none."""
+        forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post"]
+        if not forms:
+            return None
+        (form,) = forms
+        inputs = [attrs for tag, attrs in self.tags if tag == "input" and attrs.get("type") == "hidden"]
+        return form["action"], {one["name"]: one["value"] for one in inputs}
+
 
 class Answer(NamedTuple):
     """One answer as it came."""
@@ -87,6 +101,37 @@ class Console:
             return Answer(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
+
+    def post(self, address, *, language="en", **fields):
+        """Send a form."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        try:
+            headers = {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Accept-Language": language,
+                "Origin": f"http://{self.address}",
+            }
+            connection.request("POST", address, body=urlencode(fields), headers=headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def act(self, address, language="en", **fields):
+        """Do what a button's address asks about; returns the answer to the form, and the page that asked."""
+        asking = self.get(address, root="", Accept_Language=language)
+        assert asking.status == 200, asking.body.decode()
+        to, hidden = asking.page.form()
+        return self.post(to, language=language, **hidden | fields), asking.page
+
+    def follow(self, answer, language="en"):
+        """The page to which a browser goes after a form, with the cookies that it was given."""
+        assert answer.status == 303, answer.body.decode()
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        found = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
+        assert found.status == 200
+        return found
 
     def page(self, path, language="en"):
         """A page that is there, in a language."""
