@@ -65,7 +65,7 @@ def test_a_second_time_and_what_is_not_there(flow, by, deeds):
 
 def test_a_dry_run_changes_nothing(flow, by, deeds):
     """It says which would be acknowledged."""
-    first, second = still_open(flow)
+    _, second = still_open(flow)
     done = acknowledge(by(flow), [second.id, "none"], dry_run=True)
     assert (done.alerts, done.passed_over, done.dry_run) == ((second.id,), ("none",), True)
     assert unacknowledged(flow) == 2
