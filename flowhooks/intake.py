@@ -189,6 +189,9 @@ class Intake:
         def known(accepted: Accepted | None) -> None:
             if accepted is None or not accepted.new:
                 watch.release()
+            # Since this one was routed, its handler may have been paused, before there was anything to be told of.
+            elif not_run := [one for one, handler in new.deliveries if not self._runs(handler)]:
+                self._watches.pass_over(new.event.id, not_run)
 
         started = time.monotonic()
         stored = self._ledger.submit(new, known)

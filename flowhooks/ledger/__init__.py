@@ -14,11 +14,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, liveness, migrating, running
+from flowhooks.ledger import dialects, known, liveness, migrating, pausing, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
 from flowhooks.ledger.liveness import Pulse
+from flowhooks.ledger.pausing import Pauses
 from flowhooks.ledger.reader import Reader, naming
 from flowhooks.ledger.reading import due, due_of
 from flowhooks.ledger.requeueing import Again, requeue
@@ -72,9 +73,11 @@ class Ledger(Reader):
         runs: ids of the handlers whose deliveries it runs.
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
         joint: how many handlers may have a transaction of their own open at once.
+        pauses: learns which handlers are paused; default: one of its own.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
+        pauses: which handlers are paused, as far as this process has heard.
         stale_after: as given.
         timeout: as given.
         process: this process's id in the ledger.
@@ -98,6 +101,7 @@ class Ledger(Reader):
         runs: Collection[str] = (),
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         joint: int = 8,
+        pauses: Pauses | None = None,
     ) -> None:
         self.stale_after = stale_after
         self._kind, self._runs = kind, frozenset(runs)
@@ -118,6 +122,7 @@ class Ledger(Reader):
         self._pulse = Pulse(stale_after)
         self._runner = runner
         self._hands = running.Hands()
+        self.pauses = pauses or Pauses()
         self._turns = Turns(
             runner=runner,
             clock=clock,
@@ -127,7 +132,12 @@ class Ledger(Reader):
         )
         limits = self._turns.limits
         self._accepting = Accepting(
-            runner=runner, process=self.process, hands=self._hands, limits=limits, shared=self.shared
+            runner=runner,
+            process=self.process,
+            hands=self._hands,
+            limits=limits,
+            shared=self.shared,
+            pauses=self.pauses,
         )
         self._claiming = partial(running.claim, hands=self._hands)
         self._settling = Settling(runner=runner, hands=self._hands, limits=limits)
@@ -295,6 +305,18 @@ class Ledger(Reader):
         """Give events their new states and deliveries; the ids of those that were still as they were read."""
         return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
 
+    def pause(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
+        """Have no delivery of these handlers begin any more, as `flowhooks.ledger.pausing` does; those it changed."""
+        changed = pausing.pause(transaction, handlers, self._clock.now())
+        transaction.after_commit(partial(self.pauses.add, changed))
+        return changed
+
+    def resume(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
+        """Have deliveries of these handlers run again; the ids of those that were paused."""
+        changed = pausing.resume(transaction, handlers, self._clock.now())
+        transaction.after_commit(partial(self.pauses.remove, changed))
+        return changed
+
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
         """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""
 
@@ -306,6 +328,7 @@ class Ledger(Reader):
             with dialects.unhurried(transaction.connection):
                 # Where the ledger is shared, another process may have what is missing here.
                 (known.wake if self.shared else known.shelve)(transaction, here, now)
+            self.pauses.hear(pausing.paused(transaction.connection))
             return [one for one in known.known(transaction.connection) if one.id not in here]
 
         return self._at_start(met)

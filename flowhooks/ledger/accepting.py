@@ -15,13 +15,14 @@ from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
+from flowhooks.ledger.pausing import ALL_PAUSED, Pauses
 from flowhooks.ledger.reading import Standing, standings
 from flowhooks.ledger.running import Claim, Hands, begin
 from flowhooks.ledger.tables import conflicts, counters, events
 from flowhooks.ledger.turns import line_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -85,7 +86,7 @@ class Accepted:
 
 
 _IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
-_INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True)
+_INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True, beside=ALL_PAUSED)
 _FIND: Final = select(
     events.c.id,
     events.c.digest,
@@ -121,6 +122,7 @@ class Accepting:
         hands: learns what has begun.
         limits: how many deliveries of a handler run at once, for those that are limited.
         shared: whether other processes write, too.
+        pauses: which handlers are paused: all there is to know where no other process writes.
     """
 
     def __init__(
@@ -131,12 +133,14 @@ class Accepting:
         hands: Hands,
         limits: Mapping[str, int] = MappingProxyType({}),
         shared: bool = False,
+        pauses: Pauses | None = None,
     ) -> None:
         self._runner = runner
         self._hands = hands
         self.process = process
         self._limits = limits
         self._shared = shared
+        self._pauses = pauses or Pauses()
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
@@ -162,24 +166,28 @@ class Accepting:
         connection = transaction.connection
         # Sorted, so that no two processes wait for each other.
         rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
-        stored = set(_INSERT_EVENTS(connection, rows))
+        ids, told = _INSERT_EVENTS.reading(connection, rows)
+        stored = set(ids)
         if not stored:
             return stored
         reached("accept.inserted")
         fresh = [item for item in items if item.event.id in stored]
-        self._store(transaction, fresh)
+        # Others may have paused a handler just now: what is stored as running is begun by what the database says.
+        self._store(transaction, fresh, frozenset(told or ()) if self._shared else self._pauses.handlers)
         count(transaction, "accepted", self.process, len(fresh))
         return stored
 
-    def _store(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
+    def _store(self, transaction: Transaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
         """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
         places = _places(transaction, items)
-        # What is held back is offered when its turn has come.
+        # What is held back is offered when its turn has come, and what is paused when it is resumed.
         queued = [
             Queued(delivery_id, handler, 0, ordered=delivery_id in places, fresh=item.fresh)
             for item in items
             for delivery_id, handler in item.deliveries
-            if handler not in item.absent and (delivery_id not in places or places[delivery_id].turn == NEXT)
+            if handler not in item.absent
+            and handler not in paused
+            and (delivery_id not in places or places[delivery_id].turn == NEXT)
         ]
         reserved = self._reserved(transaction, queued)
         store(

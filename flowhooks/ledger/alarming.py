@@ -109,16 +109,18 @@ def how_many_failed(connection: Connection, state: State, handler: str) -> int:
 def late(connection: Connection, before: int) -> list[Troubled]:
     """The handlers with deliveries that have been able to run since before `before`, and still wait.
 
-    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time.
+    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
+    does what waits for a handler that is paused, or was: it could not run before that was resumed.
     """
     each = _oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)).subquery("oldest")
     found = connection.execute(
-        select(each.c.handler, each.c.event_id, each.c.due_at)
+        select(each.c.handler, each.c.event_id, each.c.due_at, func.coalesce(handlers.c.resumed_at, 0).label("resumed"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(handlers.c.retired_at.is_(None))
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
-    return [Troubled(row.handler, row.event_id, row.due_at) for row in found]
+    several = [Troubled(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in found]
+    return [one for one in several if one.since <= before]
 
 
 def how_many_late(connection: Connection, before: int, handler: str) -> int:
@@ -129,7 +131,7 @@ def how_many_late(connection: Connection, before: int, handler: str) -> int:
 def shelved(connection: Connection, before: int) -> list[Troubled]:
     """The handlers that are missing, and have deliveries that have waited for them since before `before`.
 
-    Without those that were retired: whoever did that was shown what waits, and that it stays.
+    Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
     """
     each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
     # A handler has been missing since the first start without it.
@@ -139,7 +141,7 @@ def shelved(connection: Connection, before: int) -> list[Troubled]:
         select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(handlers.c.retired_at.is_(None))
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
     several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
     return [one for one in several if one.since <= before]

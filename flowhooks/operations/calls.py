@@ -14,6 +14,7 @@ from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.acknowledging import acknowledge
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.drain import drain
+from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Verdict, resolve
@@ -119,5 +120,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "dismiss": (dismiss, {"wanted": filter_from_json, "note": _text, "dry_run": _truth, "after": _text}),
     "acknowledge": (acknowledge, {"alerts": _texts, "note": _text, "dry_run": _truth}),
     "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
+    "pause": (pause, {"handlers": _texts, "note": _text, "dry_run": _truth}),
+    "resume": (resume, {"handlers": _texts, "dry_run": _truth}),
 }
 """Every operation, with the arguments that it takes and how each is read."""

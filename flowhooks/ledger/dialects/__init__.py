@@ -30,6 +30,7 @@ from flowhooks.ledger.dialects.statements import (
     lock,
     locking,
     notify,
+    quiet,
     rows,
     time_of,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "open_engine",
     "plain",
     "quick_check",
+    "quiet",
     "rows",
     "shown",
     "time_of",
