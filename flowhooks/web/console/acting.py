@@ -118,9 +118,8 @@ class ActionPage(Page):
         shown = {
             **self._frame(request, name, to),
             "what": what,
-            "count": done(name, way.sums).count,
+            "would": done(name, way.sums),
             "partly": bool(way.after),
-            "figures": list(done(name, way.sums).others),
             "said": way.last,
             "alert": self._alert(to),
             "total": 0 if way.after else way.sums.get("events", 0),
@@ -163,8 +162,7 @@ class ActionPage(Page):
             "gone": gone,
             # Another may have made it fewer meanwhile, or more.
             "total": total if total >= gone else 0,
-            "count": done(name, way.sums).count,
-            "figures": list(done(name, way.sums).others),
+            "did": done(name, way.sums),
             "failed": way.failed is not None,
         }
         self.answer(request, response, language, shown, template="progress.html")
@@ -225,7 +223,7 @@ class ActionPage(Page):
         response.status = falcon.code_to_http_status(status)
         # The sentence of an `Unavailable` is meant for engines.
         says = "" if isinstance(error, Unavailable) else str(error)
-        shown = {"doing": name, "kind": kind, "says": says, "back": back(request)}
+        shown = {"kind": kind, "says": says, "back": back(request)}
         self.answer(request, response, language, shown, template="undone.html")
 
 

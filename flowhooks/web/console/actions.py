@@ -25,6 +25,7 @@ class Action:
         operation: the operation's name, of `flowhooks.operations.calls.CALLS`.
         of: what it is done to: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""`: it takes nothing.
         counts: which figure of the operation's answer says how much it changes; `""`: it is one thing.
+        also: further figures of things that it changes.
         arguments: what the operation is always given.
         note: whether it takes a note.
         paged: whether the operation does a page at a time.
@@ -35,6 +36,7 @@ class Action:
     operation: str
     of: str
     counts: str = ""
+    also: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     note: bool = False
     paged: bool = False
@@ -56,9 +58,11 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "did": Action(operation="resolve", of="delivery", arguments={"verdict": "did"}, note=True),
     "did_not": Action(operation="resolve", of="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", of="delivery", arguments={"verdict": "close"}, note=True, danger=True),
-    "drain": Action(operation="drain", of="", counts="delivered", paged=True),
+    "drain": Action(operation="drain", of="", counts="delivered", also=("dismissed",), paged=True),
     "dismiss": Action(operation="dismiss", of="events", counts="dismissed", note=True, paged=True, danger=True),
-    "reroute": Action(operation="reroute", of="events", counts="delivered", paged=True),
+    "reroute": Action(
+        operation="reroute", of="events", counts="delivered", also=("parked", "dismissed"), paged=True
+    ),
     "pause": Action(operation="pause", of="handler", counts="handlers", note=True, danger=True),
     "resume": Action(operation="resume", of="handler", counts="handlers"),
     "acknowledge": Action(operation="acknowledge", of="alert", counts="alerts", note=True),
@@ -83,6 +87,7 @@ class Meant:
     """What an action is to be done to.
 
     Attributes:
+        also: further figures of things that it changes.
         arguments: what the operation is given.
         query: the same as an address says it, without anything that would mean something else a minute later.
         shown: the same as people read it: pairs of a text's key and a value.

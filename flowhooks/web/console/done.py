@@ -38,6 +38,8 @@ FIGURES: Final = (
 )
 """The figures of operations of which the console has a text; of others it says nothing."""
 
+_LEFT: Final = ("passed_over", "moved_on", "out_of_order")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
@@ -46,11 +48,13 @@ class Done:
     Attributes:
         name: the action.
         count: how much it changed.
+        anything: whether it changed anything.
         others: further figures, as pairs of a name and a number.
     """
 
     name: str
     count: int
+    anything: bool
     others: tuple[tuple[str, int], ...]
 
 
@@ -78,10 +82,10 @@ def plain_figures(given: Mapping[str, Any]) -> dict[str, int]:
 
 def done(name: str, sums: Mapping[str, int]) -> Done:
     """What an action did, out of the figures of its operation."""
-    counts = ACTIONS[name].counts
-    left = ("passed_over", "moved_on", "out_of_order", *(("parked",) if counts == "delivered" else ()))
-    others = tuple((one, sums[one]) for one in left if sums.get(one))
-    return Done(name=name, count=sums.get(counts, 0) if counts else 1, others=others)
+    what = ACTIONS[name]
+    count = sums.get(what.counts, 0) if what.counts else 1
+    others = tuple((one, sums[one]) for one in (*what.also, *_LEFT) if sums.get(one))
+    return Done(name=name, count=count, anything=bool(count or any(map(sums.get, what.also))), others=others)
 
 
 def remember(response: falcon.Response, name: str, sums: Mapping[str, int]) -> None:

@@ -206,6 +206,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "属于按序处理器，排在同一键的等待者之后：{count} 个",
     },
     "sum.parked": {"en": "Parked again, for nobody wants them: {count}", "zh": "没有处理器而重新暂存：{count} 个"},
+    "sum.dismissed": {
+        "en": "Dismissed, for the settings say that nobody need want them: {count}",
+        "zh": "按配置免处理：{count} 个",
+    },
     "sum.waiting": {"en": "Deliveries that wait for it: {count}", "zh": "等待它的投递：{count} 个"},
     # The audit.
     "nav.audit": {"en": "Audit", "zh": "审计"},
@@ -237,6 +241,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # On other pages.
     "events.all_of_these": {"en": "All of these, on every page:", "zh": "对全部查询结果（含其他页）："},
     "alerts.seen_by": {"en": "{who} sees to it", "zh": "{who} 已认领"},
+    "event.paused": {
+        "en": "It waits until its handler, which is paused, is resumed.",
+        "zh": "处理器已暂停，恢复后执行。",
+    },
     "handlers.paused": {"en": "paused since", "zh": "暂停，始于"},
     "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
 }

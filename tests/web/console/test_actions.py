@@ -9,9 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from flowhooks import Reject, Retry, State
-from flowhooks.errors import Unavailable
 from flowhooks.operations import calls
-from flowhooks.operations.drain import AT_ONCE
+from flowhooks.router import Candidate, Router
 from flowhooks.web.console import acting
 from flowhooks.web.console.actions import ACTIONS
 from flowhooks.web.operators import Operator, Role
@@ -254,24 +253,40 @@ def test_a_group_is_dismissed_only_where_a_search_means_it_alone(busy):
     assert groups.to_do("dismiss") == []
 
 
-def test_drain(house, serve, listens):
-    """Once a handler is there, what it wants is delivered from the parked page."""
-    flow = house.open()
-    flow.take("1", key="leave")
-    flow.take("2", key="other")
-    flow.close()
-    flow = house.open(listens(lambda event: None, name="book"), start=False)
-    console = serve(flow)
-    flow.app.start()
-    flow.sql("UPDATE events SET state = 'parked', route = '{}' WHERE flow_instance_id = '1'")
-    flow.sql("DELETE FROM attempts")
-    flow.sql("DELETE FROM deliveries")
-    (address,) = console.page("/parked").to_do("drain")
-    answer, asking = console.act(address, language="zh")
-    assert "将补投的暂存事件：1 个" in asking.text
-    assert "已补投的暂存事件：1 个" in console.follow(answer, "zh").page.text
-    assert flow.settled(event_of(console, "1"), State.SUCCEEDED)
-    assert console.page("/parked").to_do("drain") == []
+def test_drain(busy, listens):
+    """Once a handler is known, in whichever process, what it wants is delivered from the parked page."""
+    assert busy.page("/parked").to_do("drain") == []
+    app = busy.flow.app
+    wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
+    app.router = Router([wanted])
+    app.desk = replace(app.desk, router=app.router)
+    (address,) = busy.page("/parked").to_do("drain")
+    answer, asking = busy.act(address, language="zh")
+    assert "将补投的暂存事件：2 个" in asking.text
+    assert "已补投的暂存事件：2 个" in busy.follow(answer, "zh").page.text
+    assert busy.flow.settled(event_of(busy, "4713"), State.SUCCEEDED)
+    assert busy.flow.settled(event_of(busy, "4714"), State.SUCCEEDED)
+
+
+def test_a_handler_is_paused_and_resumed(busy):
+    """Since when and by whom is on its page, and an event that waits for it says so; resumed, it runs."""
+    (address,) = busy.page("/handlers").to_do("pause")
+    answer, asking = busy.act(address, note="the archive moves")
+    assert "Handlers that run nothing more: 1" in asking.text
+    there = busy.follow(answer).page
+    assert "Handlers that were paused: 1" in there.text
+    assert "paused since" in there.text
+    assert "by local" in there.text
+    busy.flow.take("4720", key="contract", wait=0)
+    event = event_of(busy, "4720")
+    assert "which is paused" in busy.page(f"/events/{event}").text
+    (address,) = there.to_do("resume")
+    answer, asking = busy.act(address, language="zh")
+    assert "将恢复的处理器：1 个" in asking.text
+    assert "等待它的投递：1 个" in asking.text
+    assert busy.flow.settled(event, State.SUCCEEDED)
+    assert "paused since" not in busy.follow(answer).page.text
+    assert [one[2:4] for one in audit(busy)] == [("pause", "p:archive"), ("resume", "p:archive")]
 
 
 def test_an_alert_is_acknowledged(busy):
@@ -335,7 +350,6 @@ def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
 
 def test_a_ledger_that_cannot_be_written(busy):
     """Nothing is lost: the page says that nothing was changed, and its form goes on when it can be written again."""
-    answer, _ = None, None
     to, hidden = busy.get("/do/dismiss?state=parked").page.form()
     with busy.flow.locked(timeout=0.5):
         answer = busy.post(to, language="zh", **hidden)
@@ -445,10 +459,9 @@ def test_every_action_is_an_operation():
     """Each action names an operation that is there, and only arguments that it takes."""
     of = {"events": {"wanted"}, "delivery": {"delivery_id"}, "handler": {"handlers"}, "alert": {"alerts"}, "": set()}
     for action in ACTIONS.values():
-        if action.operation not in {"pause", "resume"} or action.operation in calls.CALLS:
-            _, takes = calls.CALLS[action.operation]
-            given = of[action.of] | set(action.arguments) | ({"note"} if action.note else set())
-            assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
+        _, takes = calls.CALLS[action.operation]
+        given = of[action.of] | set(action.arguments) | ({"note"} if action.note else set())
+        assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
 
 
 def test_the_audit(busy):

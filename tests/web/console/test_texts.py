@@ -37,7 +37,7 @@ MADE = {
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
-    "sum": {"passed_over", "moved_on", "out_of_order", "parked"},
+    "sum": {"passed_over", "moved_on", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED,
 }
 """What keys end with that are put together."""
