@@ -24,7 +24,7 @@ from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.operators import operator_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowhooks.web.console.actions import Action, Meant
 
@@ -55,6 +55,30 @@ class _Way:
     failed: Unavailable | None = None
 
 
+_NOWHERE: Final = _Way(sums={}, after="", last={})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One request about one action.
+
+    Attributes:
+        request: what was asked.
+        response: the answer.
+        language: of the page.
+        name: the action's name.
+        what: the action.
+        to: what it is to be done to.
+    """
+
+    request: falcon.Request
+    response: falcon.Response
+    language: str
+    name: str
+    what: Action
+    to: Meant
+
+
 class ActionPage(Page):
     """`GET /console/do/{name}` says what would happen; `POST` does it."""
 
@@ -62,38 +86,25 @@ class ActionPage(Page):
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Ask."""
-        language = chosen_language(request, response)
-
-        def ask(what: Action, to: Meant) -> None:
-            self._ask(request, response, language, path["name"], what, to)
-
-        self._safely(request, response, language, path["name"], ask)
+        self._work(request, response, path["name"], self._ask)
 
     on_head = on_get
 
     def on_post(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Do it, or go on with it; then back to where it was asked for."""
-        language = chosen_language(request, response)
+        self._work(request, response, path["name"], self._act)
 
-        def act(what: Action, to: Meant) -> None:
-            form = _form(request)
-            if what.twice and not form.get("sure"):
-                response.status = falcon.HTTP_422
-                self._ask(request, response, language, path["name"], what, to, unsure=True)
-                return
-            self._act(request, response, language, path["name"], what, to, form)
-
-        self._safely(request, response, language, path["name"], act)
-
-    def _safely(
-        self, request: falcon.Request, response: falcon.Response, language: str, name: str, work: Any
+    def _work(
+        self, request: falcon.Request, response: falcon.Response, name: str, work: Callable[[_Case], None]
     ) -> None:
         """Do `work` with what the address means; whatever keeps it from being done is said on a page."""
+        language = chosen_language(request, response)
 
         def go() -> None:
             what = action(name)
             try:
-                work(what, meant(request, what, self.app.clock.now()))
+                to = meant(request, what, self.app.clock.now())
+                work(_Case(request=request, response=response, language=language, name=name, what=what, to=to))
             except LedgerUnusable:
                 raise
             except (LedgerError, SettingsError, Unavailable) as error:
@@ -101,60 +112,47 @@ class ActionPage(Page):
 
         self.safely(request, response, language, go)
 
-    def _ask(
-        self,
-        request: falcon.Request,
-        response: falcon.Response,
-        language: str,
-        name: str,
-        what: Action,
-        to: Meant,
-        *,
-        unsure: bool = False,
-    ) -> None:
-        way = self._pages(request, what, {**to.arguments, "dry_run": True}, "", {}, COUNTING)
+    def _ask(self, case: _Case, *, unsure: bool = False) -> None:
+        way = self._pages(case, {**case.to.arguments, "dry_run": True}, patience=COUNTING)
         if way.failed is not None:
             raise way.failed
         shown = {
-            **self._frame(request, name, to),
-            "what": what,
-            "would": done(name, way.sums),
+            **_frame(case),
+            "what": case.what,
+            "would": done(case.name, way.sums),
             "partly": bool(way.after),
             "said": way.last,
-            "alert": self._alert(to),
+            "alert": self._alert(case.to),
             "total": 0 if way.after else way.sums.get("events", 0),
             "longest_note": LONGEST_NOTE,
             "unsure": unsure,
         }
-        self.answer(request, response, language, shown)
+        self.answer(case.request, case.response, case.language, shown)
 
-    def _act(
-        self,
-        request: falcon.Request,
-        response: falcon.Response,
-        language: str,
-        name: str,
-        what: Action,
-        to: Meant,
-        form: Mapping[str, str],
-    ) -> None:
-        note = " ".join(form.get("note", "").split())[:LONGEST_NOTE] if what.note else ""
-        arguments = {**to.arguments, **({"note": note} if note else {})}
-        way = self._pages(request, what, arguments, form.get("after", ""), plain_figures(form), WORKING)
+    def _act(self, case: _Case) -> None:
+        form = _form(case.request)
+        if case.what.twice and not form.get("sure"):
+            case.response.status = falcon.HTTP_422
+            self._ask(case, unsure=True)
+            return
+        note = " ".join(form.get("note", "").split())[:LONGEST_NOTE] if case.what.note else ""
+        arguments = {**case.to.arguments, **({"note": note} if note else {})}
+        before = _Way(sums=plain_figures(form), after=form.get("after", ""), last={})
+        way = self._pages(case, arguments, before, patience=WORKING)
         self.app.runner.wake()
         if not way.after and way.failed is None:
-            remember(response, name, way.sums)
-            response.status = falcon.HTTP_303
-            response.location = back(request)
-            response.set_header("Cache-Control", "no-store")
+            remember(case.response, case.name, way.sums)
+            case.response.status = falcon.HTTP_303
+            case.response.location = back(case.request)
+            case.response.set_header("Cache-Control", "no-store")
             return
         if way.failed is not None:
-            response.status = falcon.HTTP_503
-            response.set_header("Retry-After", str(way.failed.retry_after))
+            case.response.status = falcon.HTTP_503
+            case.response.set_header("Retry-After", str(way.failed.retry_after))
         gone = way.sums.get("events", 0)
         total = plain_figures({"events": form.get("total", "")}).get("events", 0)
         shown = {
-            **self._frame(request, name, to),
+            **_frame(case),
             "sums": way.sums,
             "after": way.after,
             "note": note,
@@ -162,45 +160,27 @@ class ActionPage(Page):
             "gone": gone,
             # Another may have made it fewer meanwhile, or more.
             "total": total if total >= gone else 0,
-            "did": done(name, way.sums),
+            "did": done(case.name, way.sums),
             "failed": way.failed is not None,
         }
-        self.answer(request, response, language, shown, template="progress.html")
+        self.answer(case.request, case.response, case.language, shown, template="progress.html")
 
-    def _pages(
-        self,
-        request: falcon.Request,
-        what: Action,
-        arguments: Mapping[str, Any],
-        after: str,
-        sums: Mapping[str, int],
-        patience: float,
-    ) -> _Way:
+    def _pages(self, case: _Case, arguments: Mapping[str, Any], before: _Way = _NOWHERE, *, patience: float) -> _Way:
         """Do page after page, until all is done or the time is over; at least one."""
-        desk = replace(self.app.desk, by=Actor(operator_of(request).name, "console"))
-        added = dict(sums)
+        desk = replace(self.app.desk, by=Actor(operator_of(case.request).name, "console"))
+        sums, after = dict(before.sums), before.after
         over = time.monotonic() + patience
         while True:
             try:
-                page = perform(desk, what.operation, {**arguments, **({"after": after} if after else {})})
+                page = perform(desk, case.what.operation, {**arguments, **({"after": after} if after else {})})
             except Unavailable as error:
-                _log.warning("action_failed", operation=what.operation, why=str(error))
-                return _Way(sums=added, after=after, last={}, failed=error)
+                _log.warning("action_failed", operation=case.what.operation, why=str(error))
+                return _Way(sums=sums, after=after, last={}, failed=error)
             for name, value in figures(page).items():
-                added[name] = added.get(name, 0) + value
+                sums[name] = sums.get(name, 0) + value
             after = str(page.get("next", ""))
             if not after or time.monotonic() > over:
-                return _Way(sums=added, after=after, last=page)
-
-    def _frame(self, request: falcon.Request, name: str, to: Meant) -> dict[str, Any]:
-        """What is said of an action before it and while it goes on."""
-        origin = back(request)
-        return {
-            "doing": name,
-            "meant": to.shown,
-            "address": f"{DO}/{name}?{urlencode({**to.query, 'back': origin}, errors='replace')}",
-            "back": origin,
-        }
+                return _Way(sums=sums, after=after, last=page)
 
     def _alert(self, to: Meant) -> alarming.OpenAlert | None:
         ids = to.arguments.get("alerts")
@@ -225,6 +205,17 @@ class ActionPage(Page):
         says = "" if isinstance(error, Unavailable) else str(error)
         shown = {"kind": kind, "says": says, "back": back(request)}
         self.answer(request, response, language, shown, template="undone.html")
+
+
+def _frame(case: _Case) -> dict[str, Any]:
+    """What is said of an action before it and while it goes on."""
+    origin = back(case.request)
+    return {
+        "doing": case.name,
+        "meant": case.to.shown,
+        "address": f"{DO}/{case.name}?{urlencode({**case.to.query, 'back': origin}, errors='replace')}",
+        "back": origin,
+    }
 
 
 def _form(request: falcon.Request) -> dict[str, str]:

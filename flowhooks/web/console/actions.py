@@ -1,4 +1,4 @@
-"""Everything that can be done by clicking, in one table; it must not know what an operation allows, or how it is done."""
+"""Everything that can be done by clicking, in one table; it must not know what an operation allows, or how it works."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "close": Action(operation="resolve", of="delivery", arguments={"verdict": "close"}, note=True, danger=True),
     "drain": Action(operation="drain", of="", counts="delivered", also=("dismissed",), paged=True),
     "dismiss": Action(operation="dismiss", of="events", counts="dismissed", note=True, paged=True, danger=True),
-    "reroute": Action(
-        operation="reroute", of="events", counts="delivered", also=("parked", "dismissed"), paged=True
-    ),
+    "reroute": Action(operation="reroute", of="events", counts="delivered", also=("parked", "dismissed"), paged=True),
     "pause": Action(operation="pause", of="handler", counts="handlers", note=True, danger=True),
     "resume": Action(operation="resume", of="handler", counts="handlers"),
     "acknowledge": Action(operation="acknowledge", of="alert", counts="alerts", note=True),
@@ -126,9 +124,7 @@ def _one(request: falcon.Request, what: Action, name: str, as_argument: Any) -> 
     if not given:
         raise SettingsError(f"the address names no {name}")
     key = "handler" if name == "handler" else f"do.{name}"
-    return Meant(
-        arguments={**what.arguments, **as_argument(given)}, query={name: given}, shown=((key, given),)
-    )
+    return Meant(arguments={**what.arguments, **as_argument(given)}, query={name: given}, shown=((key, given),))
 
 
 def _events(request: falcon.Request, what: Action, now: int) -> Meant:

@@ -1,4 +1,4 @@
-"""The console's texts about actions and the audit, in English and Chinese; it must not know on which page each stands."""
+"""Texts of the console about actions and the audit, in both languages; it must not know on which page each stands."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
@@ -186,7 +186,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.on.gone": {"en": "Events gone through: {count}", "zh": "已处理的事件：{count} 个"},
     "do.on.gone_of": {"en": "Events gone through: {count} of {total}", "zh": "已处理的事件：{count} / {total}"},
     "do.on.says": {
-        "en": "It goes on as long as this page is open. What is done stays done; who begins again goes on with the rest.",
+        "en": "It goes on while this page is open. What is done stays done; who begins again goes on with the rest.",
         "zh": "本页打开期间持续进行。已完成的部分不会丢失；重新开始时只处理剩余部分。",
     },
     "do.on.failed": {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+import browsers
 import pytest
 
 from flowhooks.web.admin import create_admin
@@ -157,3 +159,39 @@ def serve():
         server.close()
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
+    contexts, trouble = [], []
+
+    def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            locale=locale,
+            timezone_id=zone,
+            java_script_enabled=scripts,
+            base_url=f"http://{console.address}",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
+        page.goto(f"/console{path}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [one for one in trouble if not re.search("404|422", one)] == []

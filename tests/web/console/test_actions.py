@@ -1,5 +1,6 @@
 """What is done by clicking: asked first, done by a form, said once; on both databases, over a real socket."""
 
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
 
 import json
@@ -334,7 +335,7 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
 
 
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
-    """A browser that is closed leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
+    """A closed browser leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
     monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
     monkeypatch.setattr(acting, "WORKING", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked")
@@ -487,7 +488,10 @@ def test_the_audit(busy):
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("given", ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000])
+@pytest.mark.parametrize(
+    "given",
+    ["", "x", "W10", "bnVsbA", "WyJyZXBsYXkiLCAxXQ", "WyJyZXBsYXkiLCB7ImRlbGl2ZXJpZXMiOiAiPGI-In1d", "=" * 5000],
+)
 def test_a_cookie_of_somebody_elses_making(busy, given):
     """Whatever a cookie says, the page is there, and shows figures at the most."""
     answer = busy.get("/", Cookie=f"flowhooks_done={given}")
