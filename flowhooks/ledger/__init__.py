@@ -301,8 +301,8 @@ class Ledger(Reader):
         again = Again(self._clock.now(), absent=absent, fresh=fresh, note=note)
         return requeue(transaction, standings, again, runner=self._runner)
 
-    def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
-        """Give parked events their new deliveries; how many were still parked."""
+    def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> set[str]:
+        """Give events their new states and deliveries; the ids of those that were still as they were read."""
         return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
 
     def pause(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:

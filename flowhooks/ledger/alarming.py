@@ -68,6 +68,8 @@ class OpenAlert:
         count: how many deliveries or events shared it.
         event_id: one of those events, or `""`.
         told: the plugins that have taken it.
+        acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
+        acknowledged_by: who has; `""` where nobody has.
     """
 
     id: str
@@ -78,6 +80,13 @@ class OpenAlert:
     count: int
     event_id: str
     told: tuple[str, ...] = ()
+    acknowledged_at: int | None = None
+    acknowledged_by: str = ""
+
+    @property
+    def about(self) -> str:
+        """Its cause and its subject, as those name it who speak of it later."""
+        return f"{self.cause.value} {self.subject}"
 
 
 # Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
@@ -247,6 +256,8 @@ def _alert(row: RowMapping) -> OpenAlert:
         count=row["count"],
         event_id=row["event_id"],
         told=tuple(json.loads(row["told"])),
+        acknowledged_at=row["acknowledged_at"],
+        acknowledged_by=row["acknowledged_by"],
     )
 
 
@@ -263,6 +274,14 @@ def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) ->
         )
         opened.update(transaction.connection.execute(made).scalars())
     return opened
+
+
+def acknowledge(transaction: Transaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
+    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to."""
+    meant = (alerts.c.id.in_(dialects.keys("ids")), alerts.c.closed_at.is_(None), alerts.c.acknowledged_at.is_(None))
+    changed = update(alerts).where(*meant).values(acknowledged_at=now, acknowledged_by=who).returning(*alerts.columns)
+    found = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
+    return {one.id: one.about for one in map(_alert, found)}
 
 
 def note_told(transaction: Transaction, alert: OpenAlert) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowhooks.cli import output
+from flowhooks.cli import deeds, output
 from flowhooks.cli.events.listing import event_table
 from flowhooks.cli.events.plain import attempts_to_json, event_to_json, standing_to_json
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.delivery import State
 from flowhooks.errors import NotFound
-from flowhooks.ledger import Reader
+from flowhooks.ledger import Reader, auditing
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import database_url
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowhooks.delivery import Attempt
+    from flowhooks.ledger.auditing import Entry
     from flowhooks.ledger.reading import Standing, Stored
     from flowhooks.settings import Settings
 
 MOST_EVENTS: Final = 100
 """Events of one flow instance that are looked for: one for each kind, class and source."""
+MOST_DEEDS: Final = 100
+"""What operators did about one event, the latest; `flowhooks audit` has all of it."""
 MOST_ATTEMPTS: Final = 20
 """Attempts of one delivery that people are shown, the latest."""
 
@@ -37,7 +40,7 @@ MOST_ATTEMPTS: Final = 20
 @json_option
 @settings_options
 def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
-    r"""Show all that is known of an event: its fields, body, route, deliveries and their attempts.
+    r"""Show all that is known of an event: fields, body, route, deliveries, their attempts, and what operators did.
 
     ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
     process instance. If that instance has several events they are listed; --json always has all of them in full.
@@ -89,7 +92,14 @@ def _in_full(reader: Reader, stored: Stored) -> dict[str, Any]:
             }
             for one in stored.standings
         ],
+        "deeds": [deeds.to_json(one) for one in _deeds(reader, stored.event.id)],
     }
+
+
+def _deeds(reader: Reader, event_id: str) -> list[Entry]:
+    """What operators did about an event, the newest first."""
+    with reader.connection() as connection:
+        return auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
 
 
 def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
@@ -119,6 +129,9 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
             if key
             else "  It names neither class nor key, so only a handler for every event can want it."
         )
+        output.line(f"  If nobody need want it: flowhooks events dismiss {event.id}")
+    elif stored.state == "dismissed":
+        output.line(f"  Nobody need want it. If somebody does: flowhooks events reroute {event.id}")
     output.line("  body")
     output.lines(output.pretty(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
@@ -127,8 +140,17 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     paused = reader.paused()
     for standing in stored.standings:
         output.line()
+<<<<<<< HEAD
         attempts = reader.attempts(standing.delivery_id)
         _delivery(stored, standing, attempts, paused=paused.get(standing.handler), traceback=traceback)
+=======
+        _delivery(stored, standing, reader.attempts(standing.delivery_id), traceback=traceback)
+    if done := _deeds(reader, event.id):
+        output.line()
+        output.line("what operators did")
+        for one in reversed(done):
+            output.line(f"  {output.moment(one.done_at)} UTC, {deeds.who(one)}: {deeds.what(one)}")
+>>>>>>> console
 
 
 def _delivery(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
+from flowhooks.ledger import pausing
+from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.console.rendering import HEADERS
@@ -36,7 +38,12 @@ class EventPage(Page):
         conflicts = self.app.ledger.conflicts(stored.event.id)
         paused = self.app.ledger.paused()
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
+        with self.app.ledger.connection() as connection:
+            acts = audit.of(connection, stored.event.id)
+            paused = pausing.paused(connection)
         return {
+            "rows": acts,
+            "paused": paused,
             "stored": stored,
             "event": stored.event,
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),

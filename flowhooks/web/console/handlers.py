@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.ledger import sampling
+from flowhooks.ledger.auditing import entries
 from flowhooks.operations.survey import survey
 from flowhooks.web.console.asking import text
 from flowhooks.web.console.guard import ROOT
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from flowhooks.operations.survey import Listed, Surveyed
 
 AT_ONCE: Final = 200
+MOST_ENTRIES: Final = 20
+"""Entries of the audit among which is looked for who has paused a handler."""
 PATH: Final = f"{ROOT}/handlers"
 _TROUBLE: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
 """The states of plugins, those first that somebody should look at."""
@@ -47,6 +50,7 @@ class HandlersPage(Page):
         )
         with app.ledger.connection() as connection:
             called, since = sampling.called(connection)
+        paused = {one.id: one.paused_at for one in app.ledger.known() if one.paused_at is not None}
         found = [
             (plugin, [one for one in plugin.handlers if not sought or sought in one.id or sought in plugin.name])
             for plugin in plugins
@@ -58,7 +62,7 @@ class HandlersPage(Page):
             "sought": sought,
             "path": PATH,
             "plugins": [
-                {"facts": plugin, "handlers": [_row(one, called) for one in handlers]}
+                {"facts": plugin, "handlers": [self._row(one, called, paused) for one in handlers]}
                 for plugin, handlers in _sliced(found, start)
             ],
             "since": since,
@@ -70,6 +74,26 @@ class HandlersPage(Page):
             "most": sampling.MOST_GROUPED,
             "more_than": sampling.MOST_COUNTED,
         }
+
+    def _row(self, one: Listed, called: Mapping[str, Called], paused: Mapping[str, int]) -> dict[str, Any]:
+        since = paused.get(one.id)
+        return {
+            "facts": one,
+            "listens": _listens(one.selectors),
+            "called": called.get(one.id),
+            "paused_at": since,
+            "paused_by": "" if since is None else self._paused_by(one.id),
+        }
+
+    def _paused_by(self, handler: str) -> str:
+        """Who has paused a handler last, by itself or with others; `""` if that is long ago."""
+        with self.app.ledger.connection() as connection:
+            found = [
+                *entries(connection, limit=MOST_ENTRIES, subject=handler),
+                *entries(connection, limit=MOST_ENTRIES, subject=""),
+            ]
+        pauses = [one for one in found if one.action == "pause" and handler in one.detail.get("handlers", ())]
+        return max(pauses, key=lambda one: one.id).who if pauses else ""
 
 
 def _sliced(found: list[tuple[Surveyed, list[Listed]]], start: int) -> list[tuple[Surveyed, list[Listed]]]:
@@ -93,10 +117,6 @@ def _cut(plugins: list[Surveyed]) -> bool:
         sum(one.parked for one in stored),
     )
     return max(sums) >= sampling.MOST_GROUPED
-
-
-def _row(one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
-    return {"facts": one, "listens": _listens(one.selectors), "called": called.get(one.id)}
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:

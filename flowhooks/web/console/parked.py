@@ -45,6 +45,7 @@ class ParkedPage(Page):
                     "address": _address(group),
                     "hints": self._hints(group) if number < HINTED else (),
                     "wanted": self._wanted(group),
+                    "as_filter": _as_filter(group, [one for one, *_ in found]),
                 }
                 for number, (group, event_id, since) in enumerate(found[:MOST_GROUPS])
             ],
@@ -69,6 +70,20 @@ class ParkedPage(Page):
         return not self.app.router.route(like(group)).parked
 
 
-def _address(group: ParkedGroup) -> str:
+def _query(group: ParkedGroup) -> dict[str, str]:
     query = {"state": "parked", "class": group.callback_class, "key": group.process_key or ""}
-    return f"{ROOT}/events?{urlencode({name: value for name, value in query.items() if value})}"
+    return {name: value for name, value in query.items() if value}
+
+
+def _as_filter(group: ParkedGroup, groups: list[ParkedGroup]) -> dict[str, str]:
+    """A group as a search that finds it and no other one; `{}` where another one would be found too."""
+    alike = [
+        one
+        for one in groups
+        if group.callback_class in {"", one.callback_class} and group.process_key in {None, "", one.process_key}
+    ]
+    return _query(group) if alike == [group] else {}
+
+
+def _address(group: ParkedGroup) -> str:
+    return f"{ROOT}/events?{urlencode(_query(group))}"

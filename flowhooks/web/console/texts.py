@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowhooks.web.console import texts_acting
+
 TEXTS: Final[dict[str, dict[str, str]]] = {
+    **texts_acting.TEXTS,
     # Every page.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
@@ -58,6 +61,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
+    "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.retired": {"en": "retired", "zh": "停用"},
     "state.paused": {"en": "paused", "zh": "已暂停"},
     # The overview.

@@ -13,7 +13,7 @@ from flowhooks.ledger import sampling
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.web.console import handlers, parked
 
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(busy):
         assert "unsafe" not in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
 
 
 def test_every_link_leads_somewhere(busy):
