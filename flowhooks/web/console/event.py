@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
+from flowhooks.ledger import auditing
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.console.rendering import HEADERS
+from flowhooks.web.console.texts import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import falcon
 
+    from flowhooks.ledger.auditing import Entry
     from flowhooks.ledger.reading import Standing, Stored
 
 MOST_DELIVERIES: Final = 100
 MOST_ATTEMPTS: Final = 50
 """Attempts of one delivery that a page shows, the last ones."""
+MOST_DEEDS: Final = 50
+"""What operators did about one event that a page shows, the latest."""
 
 
 class EventPage(Page):
@@ -46,7 +51,14 @@ class EventPage(Page):
             "deliveries": [self._delivery(stored, one) for one in urgent_first[:MOST_DELIVERIES]],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
             "explain": _explain(stored),
+            "deeds": self._deeds(stored.event.id),
+            "most_deeds": MOST_DEEDS,
         }
+
+    def _deeds(self, event_id: str) -> list[dict[str, Any]]:
+        with self.app.ledger.connection() as connection:
+            entries = auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
+        return [_deed(one) for one in reversed(entries)]
 
     def _delivery(self, stored: Stored, one: Standing) -> dict[str, Any]:
         attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)
@@ -98,6 +110,19 @@ def _pretty(body: str) -> str:
     if len(body) > LONGEST:
         return ""
     return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+
+
+def _deed(entry: Entry) -> dict[str, Any]:
+    """What an operator did, by the keys of its texts; what this version has no words for, as it was written down."""
+    detail = entry.detail
+    key = f"deed.{detail.get('verdict') if entry.action == 'resolve' else entry.action}"
+    return {
+        "facts": entry,
+        "key": key if key in TEXTS else None,
+        "count": str(detail.get("deliveries", "")),
+        "about": str(detail.get("handler", "")) if key in TEXTS else json.dumps(detail, ensure_ascii=False),
+        "note": str(detail.get("note", "")),
+    }
 
 
 def _explain(stored: Stored) -> str:

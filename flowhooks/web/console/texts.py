@@ -63,7 +63,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
     "overview.trouble": {"en": "Trouble:", "zh": "故障："},
-    "overview.alerts": {"en": "Open alerts: {count}", "zh": "未消除的告警：{count}"},
+    "overview.alerts": {"en": "Alerts that nobody sees to yet: {count}", "zh": "尚无人处理的告警：{count}"},
     "overview.states": {"en": "What is open", "zh": "未完成"},
     "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
     "tile.waiting": {"en": "nothing is overdue", "zh": "没有逾期"},
@@ -148,6 +148,18 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Dismissed: nobody wants it, and nobody need want it.",
         "zh": "免处理：没有处理器需要它，也不必有。",
     },
+    "event.deeds": {"en": "What operators did", "zh": "操作记录"},
+    "event.deeds_more": {"en": "The latest {count} are shown; all of them:", "zh": "仅显示最近 {count} 条；查看全部："},
+    "deed.replay": {"en": "ran deliveries again: {count}", "zh": "重新执行投递：{count} 个"},
+    "deed.reroute": {"en": "routed it again; new deliveries: {count}", "zh": "重新路由，新增投递：{count} 个"},
+    "deed.dismiss": {"en": "dismissed it", "zh": "设为免处理"},
+    "deed.drain": {"en": "delivered it after all", "zh": "补投"},
+    "deed.did": {"en": "said that the work was done:", "zh": "裁定为已完成："},
+    "deed.did-not": {"en": "said that the work was not done, and had it run again:", "zh": "裁定为未完成，重新执行："},
+    "deed.close": {"en": "said that nothing more is needed:", "zh": "关闭投递，无需再处理："},
+    "face.console": {"en": "at the console", "zh": "控制台"},
+    "face.api": {"en": "by the API", "zh": "通过 API"},
+    "face.command": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
     "event.behind": {
         "en": "It runs in its turn. It is held back by an event of the same order key:",
@@ -268,8 +280,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Alerts.
     "alerts.title": {"en": "Alerts", "zh": "告警"},
     "alerts.says": {
-        "en": "Raised once for each cause; an alert is over when its cause has gone.",
-        "zh": "每个原因只告警一次；原因消除后告警结束。",
+        "en": "Raised once for each cause; an alert is over when its cause has gone. "
+        "To acknowledge one says that somebody sees to it.",
+        "zh": "每个原因只告警一次；原因消除后告警结束。确认告警表示已有人处理。",
     },
     "alerts.open": {"en": "Open", "zh": "未消除"},
     "alerts.over": {"en": "Over", "zh": "已结束"},
@@ -279,6 +292,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Told", "zh": "已通知"},
     "alerts.nobody": {"en": "nobody yet", "zh": "尚未通知"},
+    "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
+    "alerts.unseen": {"en": "by nobody yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
     "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
     # What goes wrong.

@@ -12,6 +12,7 @@ from flowhooks.alert import AlertCause
 from flowhooks.delivery import OutcomeKind
 from flowhooks.ledger.reading import STATES
 from flowhooks.messages import LANGUAGES
+from flowhooks.operations.resolve import Verdict
 from flowhooks.web import console
 from flowhooks.web.console.overview import TILES
 from flowhooks.web.console.texts import TEXTS, text
@@ -31,10 +32,12 @@ MADE = {
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
+    "face": {"console", "api", "command"},
     "handlers": {"missing", "elsewhere", "retired"},
 }
 """What keys end with that are put together."""
 BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}
+BY_KEY |= {f"deed.{one}" for one in ("replay", "reroute", "dismiss", "drain", *Verdict)}
 BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
 
 
