@@ -140,17 +140,13 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     paused = reader.paused()
     for standing in stored.standings:
         output.line()
-<<<<<<< HEAD
         attempts = reader.attempts(standing.delivery_id)
         _delivery(stored, standing, attempts, paused=paused.get(standing.handler), traceback=traceback)
-=======
-        _delivery(stored, standing, reader.attempts(standing.delivery_id), traceback=traceback)
     if done := _deeds(reader, event.id):
         output.line()
         output.line("what operators did")
         for one in reversed(done):
             output.line(f"  {output.moment(one.done_at)} UTC, {deeds.who(one)}: {deeds.what(one)}")
->>>>>>> console
 
 
 def _delivery(

@@ -50,7 +50,6 @@ class HandlersPage(Page):
         )
         with app.ledger.connection() as connection:
             called, since = sampling.called(connection)
-        paused = {one.id: one.paused_at for one in app.ledger.known() if one.paused_at is not None}
         found = [
             (plugin, [one for one in plugin.handlers if not sought or sought in one.id or sought in plugin.name])
             for plugin in plugins
@@ -62,7 +61,7 @@ class HandlersPage(Page):
             "sought": sought,
             "path": PATH,
             "plugins": [
-                {"facts": plugin, "handlers": [self._row(one, called, paused) for one in handlers]}
+                {"facts": plugin, "handlers": [self._row(one, called) for one in handlers]}
                 for plugin, handlers in _sliced(found, start)
             ],
             "since": since,
@@ -75,14 +74,12 @@ class HandlersPage(Page):
             "more_than": sampling.MOST_COUNTED,
         }
 
-    def _row(self, one: Listed, called: Mapping[str, Called], paused: Mapping[str, int]) -> dict[str, Any]:
-        since = paused.get(one.id)
+    def _row(self, one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
         return {
             "facts": one,
             "listens": _listens(one.selectors),
             "called": called.get(one.id),
-            "paused_at": since,
-            "paused_by": "" if since is None else self._paused_by(one.id),
+            "paused_by": "" if one.paused_at is None else self._paused_by(one.id),
         }
 
     def _paused_by(self, handler: str) -> str:

@@ -63,12 +63,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.retired": {"en": "retired", "zh": "停用"},
-    "state.paused": {"en": "paused", "zh": "已暂停"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
     "overview.trouble": {"en": "Trouble:", "zh": "故障："},
-    "overview.alerts": {"en": "Open alerts: {count}", "zh": "未消除的告警：{count}"},
+    "overview.alerts": {"en": "Alerts that nobody sees to yet: {count}", "zh": "尚无人处理的告警：{count}"},
     "overview.states": {"en": "What is open", "zh": "未完成"},
     "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
     "tile.waiting": {"en": "nothing is overdue", "zh": "没有逾期"},
@@ -153,6 +152,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Dismissed: nobody wants it, and nobody need want it.",
         "zh": "免处理：没有处理器需要它，也不必有。",
     },
+    "face.console": {"en": "at the console", "zh": "控制台"},
+    "face.api": {"en": "by the API", "zh": "通过 API"},
+    "face.command": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
     "event.behind": {
         "en": "It runs in its turn. It is held back by an event of the same order key:",
@@ -281,8 +283,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Alerts.
     "alerts.title": {"en": "Alerts", "zh": "告警"},
     "alerts.says": {
-        "en": "Raised once for each cause; an alert is over when its cause has gone.",
-        "zh": "每个原因只告警一次；原因消除后告警结束。",
+        "en": "Raised once for each cause; an alert is over when its cause has gone. "
+        "To acknowledge one says that somebody sees to it.",
+        "zh": "每个原因只告警一次；原因消除后告警结束。确认告警表示已有人处理。",
     },
     "alerts.open": {"en": "Open", "zh": "未消除"},
     "alerts.over": {"en": "Over", "zh": "已结束"},
@@ -292,6 +295,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Told", "zh": "已通知"},
     "alerts.nobody": {"en": "nobody yet", "zh": "尚未通知"},
+    "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
+    "alerts.unseen": {"en": "by nobody yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
     "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
     # What goes wrong.

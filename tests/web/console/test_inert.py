@@ -87,14 +87,20 @@ def hostile(house, serve, listens):
         flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
         for closed in (None, 1):
             flow.sql(
-                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at) "
-                "VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?)",
+                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at, "
+                "acknowledged_at, acknowledged_by) VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?, 1, ?)",
                 f"alert {closed}",
                 payload,
                 payload,
                 payload,
                 json.dumps([payload]),
                 closed,
+                payload,
+            )
+        for action, face in (("dismiss", "console"), ("resolve", payload), (payload, payload)):
+            detail = json.dumps({"verdict": "close", "handler": payload, "note": payload, payload: payload})
+            flow.sql(
+                "INSERT INTO audit VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
             )
         return serve(flow), whole
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
-from flowhooks.ledger import sampling
+from flowhooks.ledger import alarming, sampling
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import Actor
+from flowhooks.operations.acknowledging import acknowledge
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pausing import pause, resume
+from flowhooks.operations.reroute import reroute
+from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.web.console import handlers, parked
 
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
@@ -183,6 +190,36 @@ def test_one_event(busy):
     # A delivery's id, out of a log, leads to its event.
     delivery = busy.flow.only(event).delivery_id
     assert event in busy.page(f"/events/{delivery}").text
+
+
+def test_what_operators_did_about_an_event(busy):
+    """Who, by which face, what, and why, the last first; and nothing where nothing was done."""
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    (parked,) = busy.flow.events(flow_instance_id="4714")
+    assert "/console/audit?subject=" not in busy.page(f"/events/{parked}").hrefs
+    desk = replace(busy.flow.app.desk, by=Actor("ann", "console"))
+    dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
+    reroute(replace(desk, by=Actor("bob", "command")), EventFilter(ids=(parked,)))
+    resolve(desk, busy.flow.only(dead).delivery_id, Verdict.CLOSE, note="by hand")
+    text = busy.page(f"/events/{parked}").text
+    assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)
+    assert "by hand" in busy.page(f"/events/{dead}").text
+    assert re.search(r"ann 控制台", busy.page(f"/events/{parked}", "zh").text)
+
+
+def test_who_sees_to_an_alert(busy):
+    """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
+    busy.flow.app.alerts.look()
+    with busy.flow.app.ledger.connection() as connection:
+        found = alarming.still_open(connection)
+    assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
+    first = found[0]
+    acknowledge(replace(busy.flow.app.desk, by=Actor("ann", "console")), [first.id])
+    text = busy.page("/alerts").text
+    assert re.search(r"by nobody yet .*\bann 20", text)
+    assert "已确认" in busy.page("/alerts", "zh").text
+    left = len(found) - 1
+    assert (f"Alerts that nobody sees to yet: {left}" in busy.page("/").text) == (left > 0)
 
 
 def test_the_body_as_a_file(busy):

@@ -33,6 +33,7 @@ MADE = {
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts", "audit"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
+    "face": {"console", "api", "command"},
     "handlers": {"missing", "elsewhere", "retired"},
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
