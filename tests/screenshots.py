@@ -170,7 +170,7 @@ def leads(app, page, path, address):
     acting.WORKING, dismiss.AT_ONCE = -1.0, 3
     page.add_init_script("window.setTimeout = () => 0")
     page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
-    page.locator("button.danger").click()
+    page.locator("main button").click()
     page.locator("progress").wait_for()
     acting.WORKING, dismiss.AT_ONCE = before
 

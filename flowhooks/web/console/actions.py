@@ -30,7 +30,7 @@ class Action:
         note: whether it takes a note.
         paged: whether the operation does a page at a time.
         twice: whether it has to be said a second time that this is meant.
-        danger: whether its button is one to be careful with.
+        danger: whether it cannot be undone, and may do harm.
     """
 
     operation: str
@@ -59,9 +59,9 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "did_not": Action(operation="resolve", of="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
     "close": Action(operation="resolve", of="delivery", arguments={"verdict": "close"}, note=True, danger=True),
     "drain": Action(operation="drain", of="", counts="delivered", also=("dismissed",), paged=True),
-    "dismiss": Action(operation="dismiss", of="events", counts="dismissed", note=True, paged=True, danger=True),
+    "dismiss": Action(operation="dismiss", of="events", counts="dismissed", note=True, paged=True),
     "reroute": Action(operation="reroute", of="events", counts="delivered", also=("parked", "dismissed"), paged=True),
-    "pause": Action(operation="pause", of="handler", counts="handlers", note=True, danger=True),
+    "pause": Action(operation="pause", of="handler", counts="handlers", note=True),
     "resume": Action(operation="resume", of="handler", counts="handlers"),
     "acknowledge": Action(operation="acknowledge", of="alert", counts="alerts", note=True),
 }
@@ -88,12 +88,12 @@ class Meant:
         also: further figures of things that it changes.
         arguments: what the operation is given.
         query: the same as an address says it, without anything that would mean something else a minute later.
-        shown: the same as people read it: pairs of a text's key and a value.
+        shown: the same as people read it: pairs of a text's key and a value; a time in microseconds.
     """
 
     arguments: Mapping[str, Any]
     query: Mapping[str, str]
-    shown: tuple[tuple[str, str], ...]
+    shown: tuple[tuple[str, str | int], ...]
 
 
 def meant(request: falcon.Request, what: Action, now: int) -> Meant:
@@ -137,8 +137,8 @@ def _events(request: falcon.Request, what: Action, now: int) -> Meant:
     if odd or not (look.given or event_id):
         raise SettingsError("the address does not say which events")
     wanted = look.wanted.to_json() | ({"ids": [event_id]} if event_id else {})
-    shown = [("event.id", event_id)] if event_id else []
-    shown += look.given.items()
+    shown: list[tuple[str, str | int]] = [("event.id", event_id)] if event_id else []
+    shown += [(name, wanted[name] if name in {"since", "until"} else value) for name, value in look.given.items()]
     query = {**look.given, **({"id": event_id} if event_id else {})}
     if not event_id:
         # What comes after somebody was told how many there are is not among them; `2h` means the same all along.

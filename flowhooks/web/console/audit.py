@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
+from flowhooks.clock import to_text
 from flowhooks.ledger.auditing import entries
 from flowhooks.web.console.asking import text
 from flowhooks.web.console.guard import ROOT
@@ -61,6 +62,8 @@ def row(entry: Entry) -> dict[str, Any]:
     """An entry as a page shows it."""
     note = entry.detail.get("note")
     rest = {name: value for name, value in entry.detail.items() if name != "note"}
+    if isinstance(rest.get("wanted"), dict):
+        rest["wanted"] = {name: _readable(name, value) for name, value in rest["wanted"].items()}
     return {
         "facts": entry,
         "named": entry.action in NAMED,
@@ -68,6 +71,11 @@ def row(entry: Entry) -> dict[str, Any]:
         "detail": json.dumps(rest, ensure_ascii=False) if rest else "",
         "address": _address(entry),
     }
+
+
+def _readable(name: str, value: Any) -> Any:
+    """A time of a filter as people read one."""
+    return to_text(value) if name in {"since", "until"} and type(value) is int else value
 
 
 def _address(entry: Entry) -> str:

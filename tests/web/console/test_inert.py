@@ -85,6 +85,19 @@ def hostile(house, serve, listens):
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
         flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
+        flow.sql(
+            "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+            f"0-{payload[:50]}",
+            *[payload] * 4,
+            json.dumps({"note": payload, payload: [payload]}),
+        )
+        entry = json.dumps({"handlers": ["p:give"], "note": payload, "wanted": {"handler": payload}})
+        for number, about in enumerate((whole, "p:give")):
+            flow.sql(
+                "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+                *(f"1-{number}", payload, payload, "pause", about, entry),
+            )
+        flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:give'")
         for closed in (None, 1):
             flow.sql(
                 "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at, "
@@ -120,7 +133,18 @@ def looked_at(console, event, payload):
     ]
     pages = [console.get(path) for path in looks]
     assert {answer.status for answer in pages} == {200}
-    return pages
+    # Where something is to be done, what makes no sense is refused on a page that repeats it.
+    whom = f"flow={given}&business_key={given}&class={given}&key={given}&handler={given}&id={given}"
+    acts = [f"/do/{name}?{whom}&back={given}" for name in ("replay", "replay_again", "dismiss", "reroute")]
+    acts += [f"/do/replay?state={given}&since={given}", f"/do/{given}?x={given}", f"/do/replay?{given}={given}"]
+    acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
+    acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?subject={given}"]
+    acts += [f"/audit?subject={event}&before={given}"]
+    asked = [console.get(path) for path in acts]
+    fields = dict.fromkeys(("note", "after", "sure", "total", "events", "deliveries"), payload[:2_000])
+    asked += [console.post(f"/console{path}", **fields) for path in acts if path.startswith("/do/")]
+    assert {answer.status for answer in asked} <= {200, 303, 404, 405, 409, 422}
+    return pages + [answer for answer in asked if answer.body]
 
 
 @pytest.mark.sqlite
@@ -160,7 +184,20 @@ EXPECTED = {
     ),
     *("a", "img", "ul", "ol", "li", "p", "span", "div", "h1", "h2", "h3", "strong", "bdi", "time", "pre", "code"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "details", "summary"),
-    *("form", "label", "input", "select", "option", "button", "figure", "figcaption", "svg", "path", "rect"),
+    *(
+        "form",
+        "label",
+        "input",
+        "textarea",
+        "select",
+        "option",
+        "button",
+        "figure",
+        "figcaption",
+        "svg",
+        "path",
+        "rect",
+    ),
 }
 """The elements that pages are made of."""
 
