@@ -143,10 +143,11 @@ class Conflict(Refusal):
 
     Args:
         event_id: the event that was stored first; the second body is kept beside it.
+        purged: whether that event has been purged, so that there is nothing beside which it could be kept.
     """
 
-    def __init__(self, event_id: str) -> None:
-        super().__init__("conflict")
+    def __init__(self, event_id: str, *, purged: bool = False) -> None:
+        super().__init__("conflict_purged" if purged else "conflict")
         self.event_id = event_id
 
 

@@ -14,9 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, liveness, migrating, running
-from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
+from flowhooks.ledger import dialects, known, liveness, migrating, purging, running
+from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
+from flowhooks.ledger.counting import count
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
 from flowhooks.ledger.liveness import Pulse
 from flowhooks.ledger.reader import Reader, naming
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Runner
     from flowhooks.handler import Handler
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.purging import Before, Gone
     from flowhooks.ledger.reading import Standing
 
 __all__ = [
@@ -72,6 +74,7 @@ class Ledger(Reader):
         runs: ids of the handlers whose deliveries it runs.
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
         joint: how many handlers may have a transaction of their own open at once.
+        identities_for: microseconds for which the identity of an event is kept after it was received; None: for ever.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
@@ -98,7 +101,9 @@ class Ledger(Reader):
         runs: Collection[str] = (),
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         joint: int = 8,
+        identities_for: int | None = None,
     ) -> None:
+        self._identities_for = identities_for
         self.stale_after = stale_after
         self._kind, self._runs = kind, frozenset(runs)
         self.beat_every = stale_after / liveness.BEATS
@@ -294,6 +299,11 @@ class Ledger(Reader):
     def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
         """Give parked events their new deliveries; how many were still parked."""
         return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
+
+    def purge(self, transaction: Transaction, ids: Sequence[str], before: Before) -> Gone:
+        """Delete those of some events that may still go, as `flowhooks.ledger.purging` does."""
+        kept_from = 0 if self._identities_for is None else self._clock.now() - self._identities_for
+        return purging.purge(transaction, ids, before, kept_from=kept_from, process=self.process)
 
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
         """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from flowhooks.clock import to_text
 from flowhooks.errors import LedgerUnusable, NotFound
-from flowhooks.ledger import accepting, dialects, known, liveness, migrating, reading
+from flowhooks.ledger import accepting, dialects, known, liveness, migrating, purging, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.event import Event
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.liveness import Living
+    from flowhooks.ledger.purging import Before, Page
     from flowhooks.ledger.reading import EventFilter, Standing, Stored
 
 
@@ -85,6 +87,9 @@ class Reader:
         """
         with self.connection() as connection:
             found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
+            gone = None if found else purging.of_event(connection, event_id)
+        if gone is not None:
+            raise NotFound(f"event {event_id}, received {to_text(gone.received_at)}, was purged")
         if not found:
             raise NotFound(f"there is no event {event_id}")
         return found[0]
@@ -128,6 +133,16 @@ class Reader:
         """The differing bodies that came under an event's identity: when, and what."""
         with self.connection() as connection:
             return reading.conflicts_of(connection, event_id)
+
+    def purgeable(self, before: Before, *, wanted: reading.EventFilter, after: str, most: int) -> Page:
+        """The oldest events, `most` at the most, and which of them may go, as `flowhooks.ledger.purging` has it."""
+        with self.connection() as connection:
+            return purging.page(connection, before, wanted=wanted, after=after, most=most)
+
+    def how_many_old(self, before: Before, *, since: int | None = None) -> int:
+        """How many events `purgeable` looks at in all."""
+        with self.connection() as connection:
+            return purging.how_many(connection, before, since=since)
 
     def parked(self) -> list[ParkedGroup]:
         """What is parked, by what a router looks at."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.drain import drain
+from flowhooks.operations.purging import purge
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
@@ -112,6 +113,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
     "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
     "drain": (drain, {"dry_run": _truth, "after": _text}),
+    "purge": (purge, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
     "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
 }
 """Every operation, with the arguments that it takes and how each is read."""
