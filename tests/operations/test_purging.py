@@ -1,4 +1,4 @@
-"""Purge: what is old and done goes with all that is theirs, what is open stays, and the same call-back is no new one."""
+"""Purge: what is old and done goes with all that is theirs, what is open stays; a call-back again is no new event."""
 
 from __future__ import annotations
 
