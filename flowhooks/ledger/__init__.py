@@ -26,6 +26,7 @@ from flowhooks.ledger.requeueing import Again, requeue
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.turns import Turns
+from flowhooks.ledger.upgrading import upgrade
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -436,23 +437,3 @@ class Ledger(Reader):
             return ticket.result(self.timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
-
-
-def upgrade(url: str) -> tuple[str | None, str]:
-    """Bring a database's tables up to this version; one that is not there is made. The caller holds the lock.
-
-    Args:
-        url: the database.
-
-    Returns:
-        The migrations before, None for a new database, and after.
-
-    Raises:
-        LedgerUnusable: it cannot be opened or written, is no ledger, or is of a newer version.
-    """
-    engine = dialects.open_engine(url, writing=True)
-    try:
-        with naming(url):
-            return migrating.upgrade(engine)
-    finally:
-        engine.dispose()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flowhooks.clock import to_text
-from flowhooks.errors import LedgerUnusable, NotFound
+from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.ledger import accepting, dialects, known, liveness, migrating, purging, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
@@ -83,16 +82,22 @@ class Reader:
         """One event.
 
         Raises:
-            NotFound: there is none with this id.
+            Purged: there was one with this id.
+            NotFound: there is none, and was none.
         """
         with self.connection() as connection:
             found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
-            gone = None if found else purging.of_event(connection, event_id)
-        if gone is not None:
-            raise NotFound(f"event {event_id}, received {to_text(gone.received_at)}, was purged")
-        if not found:
-            raise NotFound(f"there is no event {event_id}")
-        return found[0]
+        if found:
+            return found[0]
+        if (gone := self.purged(event_id)) is not None:
+            raise Purged(event_id, gone)
+        raise NotFound(f"there is no event {event_id}")
+
+    def purged(self, event_id: str) -> int | None:
+        """When an event that was purged had been received, in microseconds since 1970; None if none was."""
+        with self.connection() as connection:
+            known = purging.of_event(connection, event_id)
+        return None if known is None else known.received_at
 
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
         """Whether there is an event of this identity, as `Event.identity` has it."""

@@ -10,7 +10,7 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NotFound
+from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.messages import LANGUAGES
 from flowhooks.web import errors, negotiation
 from flowhooks.web.console.guard import ROOT
@@ -71,6 +71,8 @@ class Page:
         language = chosen_language(request, response)
         try:
             self.answer(request, response, language, self.show(request, path))
+        except Purged:
+            self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
         except LedgerUnusable as error:

@@ -10,6 +10,8 @@ import pytest
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
 from flowhooks.ledger import sampling
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.purging import purge
 from flowhooks.web.console import handlers, parked
 
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
@@ -363,3 +365,16 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
     assert "other processes run its handlers" in text
     has.close()
     assert "It was loaded before and is not now" in page.page("/handlers").text
+
+
+def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
+    """Its page says so, in both languages, rather than that there is nothing."""
+    flow = house.open(ignore={"process_key": ("leave",)})
+    event_id = flow.take("i1").event_id
+    purge(flow.app.desk, EventFilter(until=flow.clock.now() + 1))
+    console = serve(flow)
+    for language, words in (("en", "This event was purged"), ("zh", "该事件已被清理")):
+        answer = console.get(f"/events/{event_id}", Accept_Language=language)
+        assert answer.status == 404
+        assert words in answer.page.text
+    assert "There is nothing here" in console.get("/events/other", Accept_Language="en").page.text
