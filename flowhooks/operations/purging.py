@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reading import EventFilter
     from flowhooks.operations import Desk
 
-AT_ONCE: Final = 250
+AT_ONCE: Final = 100
 """Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
+NOT_MORE_THAN: Final = 0.3
+"""The part of the time that deleting may take: the rest is for call-backs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +61,14 @@ def purge(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: str 
     page = desk.ledger.purgeable(before, wanted=wanted, after=after, most=AT_ONCE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
+        began = time.monotonic()
         purged, deliveries = desk.change(
             lambda transaction: desk.ledger.purge(transaction, page.ids, before),
             lambda done: Deed("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
         )
         reached("purge.committed")
+        if page.next:
+            time.sleep((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
     return Purged(events=page.looked, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
 
 

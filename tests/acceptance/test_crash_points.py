@@ -565,7 +565,7 @@ def test_purge(place, name, at, times):
     prefix = here.begin()
     if not here.shares:
         here.doomed(at, times, ready=True)
-    wanted = 5 if times == 1 else 350  # of which one transaction takes 250
+    wanted = 5 if times == 1 else 350  # of which one transaction takes 100
     with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
         until_more(taken, wanted, within=60)
     assert problems == []

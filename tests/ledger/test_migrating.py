@@ -7,6 +7,7 @@ import sqlite3
 import uuid
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -164,6 +165,46 @@ def test_a_folder_is_no_database(tmp_path):
 
 REVISIONS = [f"{number:04}" for number in range(1, int(migrating.HEAD))]
 """Every migration before the newest: no version has been released yet, so each stands for one that was."""
+
+
+RELEASED = sorted((Path(__file__).parent / "released").glob("*.sql"))
+"""Ledgers that released versions have filled, as SQLite dumps them; none so far."""
+
+
+@pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
+def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump):
+    """It is brought to this version, nothing of it is lost, and its books balance."""
+    script = dump.read_text() if dump else dumped(tmp_path / "first.db")
+    file = tmp_path / "released.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(script)
+    engine = dialects.open_engine(url(file), writing=True)
+    tables = tables_of(engine)
+    held = rows(engine, tables)
+    assert held["events"]
+    assert upgrade(url(file))[1] == migrating.HEAD
+    assert rows(engine, tables) == held
+    engine.dispose()
+    with closing(Reader(url(file))) as reader:
+        assert reader.balance().trouble == []
+
+
+def dumped(file):
+    """A ledger of the first migration with an event in it, as SQLite dumps it."""
+    from alembic import command
+
+    engine = dialects.open_engine(url(file), writing=True)
+    with engine.begin() as connection:
+        command.upgrade(migrating._config(connection), "0001")
+    engine.dispose()
+    make(
+        file,
+        "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,"
+        " route_size, repeats, received_at) VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1)",
+        "INSERT INTO counters VALUES ('accepted', 'x', 1)",
+    )
+    with closing(sqlite3.connect(file)) as connection:
+        return "\n".join(connection.iterdump())
 
 
 @pytest.fixture
