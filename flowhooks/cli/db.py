@@ -31,10 +31,6 @@ def command() -> None:
     """Look after the database: bring its tables up to this version, purge it, back it up, copy it elsewhere."""
 
 
-command.add_command(backup_command)
-command.add_command(purge_command)
-
-
 @command.command("upgrade")
 @settings_options
 def upgrade_command(settings: Settings) -> None:
@@ -161,3 +157,7 @@ def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
         output.line(f"trouble: {one}", style="red")
     output.line(f"{target} holds the same as {source}: every count and every digest agrees.")
     output.line("The books balance." if moved.books.balanced else "The books do not balance, as they did not before.")
+
+
+command.add_command(backup_command)
+command.add_command(purge_command)
