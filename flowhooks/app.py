@@ -32,6 +32,7 @@ from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
 from flowhooks.plugins import Plugins
 from flowhooks.refusals import Refusals
+from flowhooks.retention import DAY, Retention
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
 from flowhooks.schema import Schemas
@@ -120,6 +121,7 @@ class App:
             committed=self.metrics.committed,
             joint=settings.runner.threads,
             pauses=self._pauses,
+            identities_for=settings.retention.identities * DAY or None,
         )
         try:
             self._wire()
@@ -188,6 +190,7 @@ class App:
             self._log_pauses()
         self.notices = Notices(self.plugins)
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
+        self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
         self.dispatch = Dispatch(
             ledger=self.ledger,
@@ -290,6 +293,7 @@ class App:
         self.notices.start()
         self.alerts.start()
         self.refusals.start()
+        self.retention.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
@@ -362,6 +366,7 @@ class App:
         self.notices.stop(NOTICES_GET)
         self.alerts.stop(NOTICES_GET)
         self.refusals.stop(NOTICES_GET)
+        self.retention.stop(NOTICES_GET)
         try:
             self.ledger.close()
         finally:

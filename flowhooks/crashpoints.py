@@ -43,6 +43,8 @@ POINTS: Final[Mapping[str, str]] = {
     "replay.committed": "it is durable, and nobody has been told",
     "resolve.written": "what an operator says of a delivery is written, and not yet durable",
     "resolve.committed": "it is durable, and nobody has been told",
+    "purge.written": "events are deleted with all that is theirs, and that is not yet durable",
+    "purge.committed": "it is durable, and nobody has been told",
     "job.taken": "the runner procrastinate has taken a job, and not yet looked at its delivery",
     "job.done": "what a job is for has been done, and the job is still there",
     "sweep.written": "jobs that were missing are made, and not yet durable",

@@ -14,9 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, liveness, migrating, pausing, running
-from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
+from flowhooks.ledger import dialects, known, liveness, migrating, pausing, purging, running
+from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
+from flowhooks.ledger.counting import count
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
 from flowhooks.ledger.liveness import Pulse
 from flowhooks.ledger.pausing import Pauses
@@ -26,6 +27,7 @@ from flowhooks.ledger.requeueing import Again, requeue
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.turns import Turns
+from flowhooks.ledger.upgrading import upgrade
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Runner
     from flowhooks.handler import Handler
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.purging import Before, Gone
     from flowhooks.ledger.reading import Standing
 
 __all__ = [
@@ -74,6 +77,7 @@ class Ledger(Reader):
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
         joint: how many handlers may have a transaction of their own open at once.
         pauses: learns which handlers are paused; default: one of its own.
+        identities_for: microseconds for which the identity of an event is kept after it was received; None: for ever.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
@@ -102,7 +106,9 @@ class Ledger(Reader):
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         joint: int = 8,
         pauses: Pauses | None = None,
+        identities_for: int | None = None,
     ) -> None:
+        self._identities_for = identities_for
         self.stale_after = stale_after
         self._kind, self._runs = kind, frozenset(runs)
         self.beat_every = stale_after / liveness.BEATS
@@ -317,6 +323,11 @@ class Ledger(Reader):
         transaction.after_commit(partial(self.pauses.remove, changed))
         return changed
 
+    def purge(self, transaction: Transaction, ids: Sequence[str], before: Before) -> Gone:
+        """Delete those of some events that may still go, as `flowhooks.ledger.purging` does."""
+        kept_from = 0 if self._identities_for is None else self._clock.now() - self._identities_for
+        return purging.purge(transaction, ids, before, kept_from=kept_from, process=self.process)
+
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
         """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""
 
@@ -449,23 +460,3 @@ class Ledger(Reader):
             return ticket.result(self.timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
-
-
-def upgrade(url: str) -> tuple[str | None, str]:
-    """Bring a database's tables up to this version; one that is not there is made. The caller holds the lock.
-
-    Args:
-        url: the database.
-
-    Returns:
-        The migrations before, None for a new database, and after.
-
-    Raises:
-        LedgerUnusable: it cannot be opened or written, is no ledger, or is of a newer version.
-    """
-    engine = dialects.open_engine(url, writing=True)
-    try:
-        with naming(url):
-            return migrating.upgrade(engine)
-    finally:
-        engine.dispose()

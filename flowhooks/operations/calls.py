@@ -15,6 +15,7 @@ from flowhooks.operations.acknowledging import acknowledge
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.drain import drain
 from flowhooks.operations.pausing import pause, resume
+from flowhooks.operations.purging import purge
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Verdict, resolve
@@ -119,6 +120,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "reroute": (reroute, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
     "dismiss": (dismiss, {"wanted": filter_from_json, "note": _text, "dry_run": _truth, "after": _text}),
     "acknowledge": (acknowledge, {"alerts": _texts, "note": _text, "dry_run": _truth}),
+    "purge": (purge, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
     "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
     "pause": (pause, {"handlers": _texts, "note": _text, "dry_run": _truth}),
     "resume": (resume, {"handlers": _texts, "dry_run": _truth}),

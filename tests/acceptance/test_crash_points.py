@@ -117,7 +117,7 @@ SETTINGS = {
 CLIENTS = 5
 KILLED_WITHIN = 40.0
 ASYNC = {"Prefer": "respond-async"}
-ROUNDS = ("load", "recover", "drain", "reroute", "dismiss", "replay", "resolve", "sweep", "migrate", "copy")
+ROUNDS = ("load", "recover", "drain", "reroute", "dismiss", "replay", "resolve", "purge", "sweep", "migrate", "copy")
 FINAL = {"plain": {"succeeded", "unknown"}, "held_plain": {"succeeded", "unknown"}}
 
 
@@ -167,6 +167,8 @@ TABLE = {
     "replay.committed": Way("replay", 2),
     "resolve.written": Way("resolve", 2),
     "resolve.committed": Way("resolve", 2),
+    "purge.written": Way("purge", 2),
+    "purge.committed": Way("purge", 2),
     "migrate.applied": Way("migrate", 2),
     "migrate.committed": Way("migrate"),
     "migrate.jobs": Way("migrate", jobs="only"),
@@ -177,18 +179,12 @@ TABLE = {
 LEFT_OUT = {
     "sqlite": {
         *("drain.committed", "reroute.committed", "dismiss.written", "replay.committed", "resolve.committed"),
-        *("migrate.committed", "copy.committed"),
+        *("purge.committed", "migrate.committed", "copy.committed"),
     },
     "postgresql": {
         *("accept.begun", "accept.inserted", "answer.made", "attempt.ended", "recover.committed", "drain.written"),
-        *(
-            "reroute.written",
-            "dismiss.committed",
-            "replay.written",
-            "resolve.written",
-            "migrate.applied",
-            "copy.written",
-        ),
+        *("reroute.written", "dismiss.committed", "replay.written", "resolve.written", "purge.written"),
+        *("migrate.applied", "copy.written"),
     },
     "procrastinate": {"accept.written", "attempt.marked", "settle.written"},
 }
@@ -618,6 +614,41 @@ def test_resolve(place, name, at, times):
     with here.site.ledger() as ledger:
         assert {standing(ledger, one) for one in events} == {("succeeded", 2)}
     assert sum(one[3].startswith(prefix) for one in here.entered()) == 2 * times
+
+
+@pytest.mark.parametrize(("name", "at", "times"), rounds("purge"))
+def test_purge(place, name, at, times):
+    """Killed in a purge: events went as a whole or not at all, the same command does the rest, and none comes back."""
+    here = place(name)
+    prefix = here.begin()
+    if not here.shares:
+        here.doomed(at, times, ready=True)
+    wanted = 5 if times == 1 else 350  # of which one transaction takes 100
+    with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
+        until_more(taken, wanted, within=60)
+    assert problems == []
+    here.until_over()
+    stored = set(here.events())
+    words = ("db", "purge", "--older-than", "0s", "--key", "held", "--yes", "--database", here.site.database)
+    killed = here.site.run(*words, **here.settings, **(crash(at, times) if here.shares else {}))
+    if here.shares:
+        assert killed.returncode == -signal.SIGKILL, killed
+    else:
+        assert killed.returncode == 1, killed
+        until_killed(here.server, at, times)
+        here.heir()
+    left = set(here.events())
+    assert (left == stored) == (at == "purge.written" and times == 1)
+    here.site.balance()
+    again = here.site.run(*words, **here.settings)
+    assert again.returncode == 0, again.stderr
+    assert here.events() == {}
+    for instance, event_id, _ in taken[:20]:
+        body = {"processDefinitionKey": "held", "businessKey": instance}
+        answer = here.server.post(instance, body)
+        assert (answer.status, answer.json, answer.event_id) == (200, {"success": True}, event_id)
+    assert here.events() == {}
+    here.site.balance()
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("sweep"))

@@ -65,6 +65,8 @@ def test_every_command_is_there():
         ("db",),
         ("db", "upgrade"),
         ("db", "copy"),
+        ("db", "backup"),
+        ("db", "purge"),
         ("send",),
     ]
 
@@ -126,6 +128,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("alerts", "acknowledge"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
+    more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
     assert result.exit_code == (1 if words == ("check",) else 2)

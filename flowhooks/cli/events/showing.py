@@ -13,7 +13,7 @@ from flowhooks.cli.events.plain import attempts_to_json, event_to_json, standing
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.delivery import State
-from flowhooks.errors import NotFound
+from flowhooks.errors import NotFound, Purged
 from flowhooks.ledger import Reader, auditing
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import database_url
@@ -73,6 +73,8 @@ def _found(reader: Reader, name: str) -> list[Stored]:
         return [reader.event(delivery[0].id)]
     if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
         return found
+    if gone := reader.purged(name):
+        raise Purged(name, gone)
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 

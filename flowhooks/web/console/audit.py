@@ -26,7 +26,7 @@ MOST_OF_ONE: Final = 20
 PATH: Final = f"{ROOT}/audit"
 _OF_EVENTS: Final = frozenset({"replay", "resolve", "drain", "dismiss", "reroute"})
 _OF_HANDLERS: Final = frozenset({"pause", "resume", "retire"})
-NAMED: Final = _OF_EVENTS | _OF_HANDLERS | {"acknowledge"}
+NAMED: Final = _OF_EVENTS | _OF_HANDLERS | {"acknowledge", "purge"}
 """The operations for which the console has a word; others are shown by their names."""
 
 

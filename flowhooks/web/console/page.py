@@ -10,7 +10,7 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NotFound
+from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.messages import LANGUAGES
 from flowhooks.operations.calls import CALLS
 from flowhooks.web import errors, negotiation
@@ -88,6 +88,8 @@ class Page:
         """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
         try:
             work()
+        except Purged:
+            self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
         except LedgerUnusable as error:

@@ -300,6 +300,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
     "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
     # What goes wrong.
+    "problem.purged.what": {"en": "This event was purged", "zh": "该事件已被清理"},
+    "problem.purged.then": {
+        "en": "It had been kept for as long as was wanted. The same call-back is still known, and runs nothing.",
+        "zh": "其保存期限已过。相同的回调仍能识别，不会再次执行。",
+    },
     "problem.nothing.what": {"en": "There is nothing here", "zh": "页面不存在"},
     "problem.nothing.then": {
         "en": "Look for it under Events: it may have been purged, or the address may be incomplete.",

@@ -229,6 +229,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.none": {"en": "Nobody has done anything about it.", "zh": "没有操作记录。"},
     "audit.of_this": {"en": "What operators have done", "zh": "操作记录"},
     "audit.all": {"en": "All in the audit", "zh": "查看审计"},
+    "audit.did.purge": {"en": "purged old events", "zh": "清理旧事件"},
     "audit.did.replay": {"en": "run again", "zh": "重新执行"},
     "audit.did.resolve": {"en": "resolved", "zh": "裁定"},
     "audit.did.drain": {"en": "delivered what was parked", "zh": "补投"},

@@ -16,6 +16,7 @@ from flowhooks.operations import Actor
 from flowhooks.operations.acknowledging import acknowledge
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pausing import pause, resume
+from flowhooks.operations.purging import purge
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.web.console import handlers, parked
@@ -414,3 +415,16 @@ def test_a_paused_handler(busy):
     resume(busy.flow.app.desk, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
     assert "paused" not in busy.page("/handlers").text
+
+
+def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
+    """Its page says so, in both languages, rather than that there is nothing."""
+    flow = house.open(ignore={"process_key": ("leave",)})
+    event_id = flow.take("i1").event_id
+    purge(flow.app.desk, EventFilter(until=flow.clock.now() + 1))
+    console = serve(flow)
+    for language, words in (("en", "This event was purged"), ("zh", "该事件已被清理")):
+        answer = console.get(f"/events/{event_id}", Accept_Language=language)
+        assert answer.status == 404
+        assert words in answer.page.text
+    assert "There is nothing here" in console.get("/events/other", Accept_Language="en").page.text

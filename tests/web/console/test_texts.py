@@ -42,7 +42,8 @@ MADE = {
     "audit.did": NAMED,
 }
 """What keys end with that are put together."""
-BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}
+PROBLEMS = ("nothing", "purged", "ledger", "ours")
+BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
 BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
 
