@@ -150,7 +150,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "event.deeds": {"en": "What operators did", "zh": "操作记录"},
     "event.deeds_more": {"en": "The latest {count} are shown; all of them:", "zh": "仅显示最近 {count} 条；查看全部："},
-    "deed.replay": {"en": "ran deliveries again: {count}", "zh": "重新执行投递：{count} 个"},
+    "deed.replay": {"en": "ran deliveries again: {count}", "zh": "重放投递：{count} 个"},
     "deed.reroute": {"en": "routed it again; new deliveries: {count}", "zh": "重新路由，新增投递：{count} 个"},
     "deed.dismiss": {"en": "dismissed it", "zh": "设为免处理"},
     "deed.drain": {"en": "delivered it after all", "zh": "补投"},
