@@ -73,6 +73,7 @@ PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("terminate", "void_contrac
 
 EXITS = {
     ("docs/how-to/operate.md", "flowhooks routes --key travel_request"): 1,
+    ("docs/how-to/operate.md", "flowhooks alerts acknowledge ALERT_ID"): 1,
 }
 """Commands that are meant to exit with another code than 0."""
 
