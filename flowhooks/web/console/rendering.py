@@ -34,7 +34,7 @@ HEADERS: Final = (
     ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _ALLOWED)),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
-    ("Referrer-Policy", "no-referrer"),
+    ("Referrer-Policy", "same-origin"),  # with "no-referrer" browsers would send our forms with "Origin: null"
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )

@@ -31,11 +31,12 @@ MADE = {
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
+    "role": {"view", "operate"},
     "handlers": {"missing", "elsewhere", "retired"},
 }
 """What keys end with that are put together."""
 BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}
-BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
+BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 
 
 def placeholders(sentence):
