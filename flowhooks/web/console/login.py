@@ -70,14 +70,14 @@ class LoginPage(Page):
             response: what is answered.
             language: the page's.
             status: the HTTP status.
-            **said: the key of what is wrong, `wrong`; the seconds to wait, `seconds`; the name to begin with, `name`.
+            **said: the key of what is wrong, `wrong`; the seconds to wait, `seconds`; the name to begin with, `who`.
         """
         if request.path == LOG_IN:
             then = _safe(request.get_param("next", default="") or "")
         else:
             then = _safe(request.relative_uri if request.method in SAFE else "")
         response.status = falcon.code_to_http_status(status)
-        shown = {"wrong": "", "seconds": 0, "name": "", **said}
+        shown = {"wrong": "", "seconds": 0, "who": "", **said}
         shown["action"] = f"{LOG_IN}?{urlencode({'next': then})}"
         put(response, self.templates.render(self.template, language, **common(self.app, request, ""), **shown))
         if status == 401:  # noqa: PLR2004 (HTTP's)
@@ -98,12 +98,12 @@ class LoginPage(Page):
                 wait = 1
         if wait:
             self.app.metrics.logged_in("delayed")
-            self.ask(request, response, language=language, status=429, wrong="login.wait", seconds=wait, name=name)
+            self.ask(request, response, language=language, status=429, wrong="login.wait", seconds=wait, who=name)
             response.set_header("Retry-After", str(wait))
         elif operator is None:
             self.app.metrics.logged_in("failed")
             _log.warning("log_in_failed", operator=name, address=address)
-            self.ask(request, response, language=language, status=401, wrong="login.wrong", name=name)
+            self.ask(request, response, language=language, status=401, wrong="login.wrong", who=name)
         else:
             self._attempts.succeeded(name, address)
             self._begin(request, response, operator, language)

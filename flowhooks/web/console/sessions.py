@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import SECOND
@@ -88,7 +89,7 @@ class Sessions:
         """
         if digests := list(self._digests(self._secret(request))):
             self._app.ledger.write(lambda transaction: sessions.end(transaction, digests))
-        self._put(response, "", max_age=0)
+        self._put(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
 
     @property
     def _cookie(self) -> str:
@@ -99,10 +100,10 @@ class Sessions:
     def _secure(self) -> bool:
         return self._app.settings.public_url.startswith("https://")
 
-    def _put(self, response: falcon.Response, value: str, max_age: int | None = None) -> None:
+    def _put(self, response: falcon.Response, value: str, expires: datetime | None = None) -> None:
         """Give the browser its cookie, which ends with the browser, or sooner."""
         response.set_cookie(
-            self._cookie, value, max_age=max_age, path="/", http_only=True, same_site="Strict", secure=self._secure
+            self._cookie, value, expires=expires, path="/", http_only=True, same_site="Strict", secure=self._secure
         )
 
     def _secret(self, request: falcon.Request) -> str:

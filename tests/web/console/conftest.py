@@ -6,6 +6,7 @@ import http.client
 import threading
 from html.parser import HTMLParser
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
@@ -76,17 +77,28 @@ class Console:
         self.flow = flow
         self.address = address
 
-    def get(self, path, *, method="GET", host=None, root="/console", **headers):
+    def get(self, path, *, method="GET", host=None, root="/console", body=None, **headers):
         """Ask for a page."""
         name, _, port = self.address.rpartition(":")
         connection = http.client.HTTPConnection(name, int(port), timeout=20)
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, root + path, headers=given | ({"Host": host} if host else {}))
+            connection.request(method, root + path, body, given | ({"Host": host} if host else {}))
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:
             connection.close()
+
+    def post(self, path, form=None, **headers):
+        """Send a form, as a page of the console does."""
+        given = {"Content_Type": "application/x-www-form-urlencoded", "Sec_Fetch_Site": "same-origin"} | headers
+        return self.get(path, method="POST", body=urlencode(form or {}), **given)
+
+    def log_in(self, name, password, **headers):
+        """Log in; returns the cookie as a browser sends it back."""
+        answer = self.post("/login", {"name": name, "password": password}, **headers)
+        assert answer.status == 303, answer.body.decode()
+        return answer.headers["Set-Cookie"].partition(";")[0]
 
     def page(self, path, language="en"):
         """A page that is there, in a language."""
