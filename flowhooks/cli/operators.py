@@ -74,8 +74,12 @@ def new_command(*, name: str, role: str, by_token: bool) -> None:
         output.line(token, err=True)
 
 
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
 def _password(name: str) -> str:
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
         if not line:
             raise SettingsError("the standard input has no password; give it there in one line, or use a terminal")
