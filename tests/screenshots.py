@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,10 @@ import browsers
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake import CallBack
-from flowhooks.settings import Settings
+from flowhooks.settings import OperatorSettings, Settings
 from flowhooks.testing import HandClock
 from flowhooks.web.admin import create_admin
+from flowhooks.web.passwords import hashed
 from flowhooks.web.server import Limits, Server
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
@@ -118,6 +120,12 @@ def refuse(app, clock):
     app.refusals.flush()
 
 
+def operated(app):
+    """The same company's settings, with somebody who logs in."""
+    password = hashed("correct horse battery staple")
+    return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
+
+
 def main():
     """Make them all."""
     clock = HandClock()
@@ -146,6 +154,12 @@ def main():
                     page.goto(f"http://{server.address}/console{path.replace('EVENT', f'/events/{dead}')}")
                     page.screenshot(path=FOLDER / f"{name}.png")
                     page.close()
+                app.settings = operated(app)
+                page = browser.new_page(viewport={"width": 1100, "height": 480}, locale="en-GB")
+                page.goto(f"http://{server.address}/console/")
+                page.get_by_label("Name").fill("li")
+                page.screenshot(path=FOLDER / "login.png")
+                page.close()
         finally:
             server.close()
             app.close(10)
