@@ -15,7 +15,7 @@ from flowhooks.cli import process, processes
 from flowhooks.cli.options import given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
-from flowhooks.settings import check_binds, database_url
+from flowhooks.settings import check_binds, check_operators, database_url
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
 from flowhooks.web.negotiation import LONGEST_WAIT
@@ -71,6 +71,7 @@ def command(given: Given, *, no_worker: bool) -> None:
 
 def _check(settings: Settings, *, no_worker: bool) -> None:
     check_binds(settings)
+    check_operators(settings)
     if no_worker and not dialects.is_shared(database_url(settings)):
         raise SettingsError(
             "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "

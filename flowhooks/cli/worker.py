@@ -16,7 +16,7 @@ from flowhooks.cli import process, processes
 from flowhooks.cli.options import Given, given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
-from flowhooks.settings import check_binds, database_url
+from flowhooks.settings import check_binds, check_operators, database_url
 from flowhooks.web.admin import create_admin
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _check(settings: Settings) -> None:
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
         )
     check_binds(replace(settings, listen=NOWHERE))
+    check_operators(settings)
 
 
 def _work(settings: Settings, place: Place | None, *, patterns: Sequence[str], listens: bool) -> None:

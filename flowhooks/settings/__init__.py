@@ -5,12 +5,14 @@ loading   defaults < flowhooks.toml < environment < options
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
 secrets   what a plugin's section takes from the environment and from files
+tokens    the bearer tokens of operators
 """
 
 from __future__ import annotations
 
 from flowhooks.settings.loading import load
 from flowhooks.settings.places import host_and_port, is_loopback
+from flowhooks.settings.tokens import check_operators, operator_tokens
 from flowhooks.settings.tree import (
     AlertsSettings,
     Described,
@@ -20,6 +22,7 @@ from flowhooks.settings.tree import (
     LedgerSettings,
     LogSettings,
     Network,
+    OperatorSettings,
     RetentionSettings,
     RunnerSettings,
     Settings,
@@ -40,16 +43,19 @@ __all__ = [
     "LedgerSettings",
     "LogSettings",
     "Network",
+    "OperatorSettings",
     "RetentionSettings",
     "RunnerSettings",
     "Settings",
     "ShutdownSettings",
     "Source",
     "check_binds",
+    "check_operators",
     "check_processes",
     "database_url",
     "describe",
     "host_and_port",
     "is_loopback",
     "load",
+    "operator_tokens",
 ]

@@ -179,6 +179,43 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """Somebody, or some program, that may look after this server; the name is the section's: [operators.NAME]."""
+
+    role: Literal["view", "operate"] = field(
+        metadata={
+            "doc": "What they may do: look at everything, or also change something.",
+            "kind": kinds.one_of("view", "operate"),
+        },
+    )
+    password: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "doc": "The Argon2id hash of the password with which they log in to the console; the extra "
+            "`flowhooks[operators]` checks it.",
+            "kind": kinds.password(),
+        },
+    )
+    token_sha256: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "doc": "SHA-256 of each bearer token that names this operator.",
+            "kind": kinds.several(kinds.token_sha256(), least=1),
+        },
+    )
+    token_file: str = field(
+        default="",
+        metadata={
+            "doc": "A file that holds a bearer token that names this operator, and that only its owner and group "
+            "can read.",
+            "kind": kinds.file(),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set. Each default stands beside its name, and `describe()` lists them all."""
 
@@ -190,6 +227,12 @@ class Settings:
     )
     insecure: bool = _setting(
         False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
+    )
+    public_url: str = _setting(
+        "",
+        kinds.origin(),
+        "Where browsers find the console behind a proxy, such as https://ops.example.com; with https, cookies go by "
+        "TLS only.",
     )
     unrouted: Literal["park", "reject"] = _setting(
         "park", kinds.one_of("park", "reject"), "An event that no handler wants is stored and parked, or answered 422."
@@ -235,6 +278,10 @@ class Settings:
     sources: Mapping[str, Source] = field(
         default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may."}
     )
+    operators: Mapping[str, OperatorSettings] = field(
+        default_factory=dict,
+        metadata={"doc": "Who may look after this server, by name; none: whoever is on its machine."},
+    )
     plugins: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         repr=False,  # a plugin's section may hold its passwords
@@ -247,9 +294,10 @@ class Settings:
     def public_without_credential(self) -> list[str]:
         """Names of the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
-        `listen` asks for one as soon as a source is configured; `admin` has none.
+        `listen` asks for one as soon as a source is configured; `admin` as soon as an operator is.
         """
-        open_ones = ["admin"] if self.sources else ["listen", "admin"]
+        asks = {"listen": self.sources, "admin": self.operators}
+        open_ones = [name for name, known in asks.items() if not known]
         return [name for name in open_ones if not places.is_loopback(places.host_and_port(getattr(self, name))[0])]
 
 
@@ -291,6 +339,8 @@ def describe() -> Iterator[Described]:
         yield _described(name, one, variable(name))
     for one in fields(Source):
         yield _described(f"sources.NAME.{one.name}", one, "")
+    for one in fields(OperatorSettings):
+        yield _described(f"operators.NAME.{one.name}", one, "")
     whole = next(one for one in fields(Settings) if one.name == "plugins")
     yield Described("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 
@@ -311,8 +361,8 @@ def check_binds(settings: Settings) -> None:
     remedies = {
         "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] with "
         "token_sha256 to flowhooks.toml, listen on 127.0.0.1, or give --insecure",
-        "admin": "lets other machines administer this server, which asks for no credential there: "
-        "listen on 127.0.0.1 behind a tunnel or a proxy that authenticates, or give --insecure",
+        "admin": "lets other machines administer this server, and no operator is configured: add [operators.NAME] to "
+        "flowhooks.toml (`flowhooks operators new` makes it), listen on 127.0.0.1, or give --insecure",
     }
     problems = [
         f"{name} = {kinds.shown(getattr(settings, name))} {remedies[name]}"
