@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping
 
+    from flowhooks.cli.manager import Manager
     from flowhooks.settings import Settings
 
 STARTS_WITHIN: Final = 120.0
@@ -49,15 +50,18 @@ class Supervisor:
         sockets: what the processes are to inherit, by the name of the setting.
         load: reads the settings again, and sees that they can be used.
         configured: told the settings that are gone by from now on.
+        manager: wants to know when all of them are ready, are replaced, or end.
     """
 
     settings: Settings
     sockets: Mapping[str, socket.socket]
     load: Callable[[], Settings]
     configured: Callable[[Settings], None]
+    manager: Manager
     _slots: list[Slot] = field(init=False, default_factory=list)
     _generation: int = field(init=False, default=0)
     _replacing: bool = field(init=False, default=False)
+    _awaited: bool = field(init=False, default=True)
     _ending: bool = field(init=False, default=False)
     _was_ready: bool = field(init=False, default=False)
     _cannot: tuple[str, int] | None = field(init=False, default=None)
@@ -130,6 +134,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._ending = True
+        self.manager.stopping()
         for one in self.sockets.values():
             one.close()  # the last of the processes to let go of it has callers refused
         for child in self._children():
@@ -137,6 +142,8 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Replace all processes, one at a time, with such as go by what is installed and set now."""
+        self.manager.reloading()
+        self._awaited = True
         try:
             settings = self.load()
         except FlowhooksError as error:
@@ -246,7 +253,12 @@ class Supervisor:
                     "process_killed", process=child.pid, why="it does not end" if child.told else "it does not start"
                 )
                 child.kill()
-        if not self._replacing or self._ending:
+        if self._ending:
+            return
+        if not self._replacing:
+            if self._awaited and all(slot.current is not None and slot.current.ready_at for slot in self._slots):
+                self._awaited = False
+                self.manager.ready()
             return
         if any(slot.successor is not None or slot.leaving is not None for slot in self._slots):
             return

@@ -2,6 +2,7 @@
 
 tree      the settings themselves, one frozen dataclass for each section
 loading   defaults < flowhooks.toml < environment < options
+changing  what a running process goes by anew, and what only the next one does
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
 secrets   what a plugin's section takes from the environment and from files
@@ -9,7 +10,8 @@ secrets   what a plugin's section takes from the environment and from files
 
 from __future__ import annotations
 
-from flowhooks.settings.loading import load
+from flowhooks.settings.changing import Change, change, live
+from flowhooks.settings.loading import load, usual_file
 from flowhooks.settings.places import host_and_port, is_loopback
 from flowhooks.settings.tree import (
     AlertsSettings,
@@ -32,6 +34,7 @@ from flowhooks.settings.tree import (
 
 __all__ = [
     "AlertsSettings",
+    "Change",
     "Described",
     "HttpSettings",
     "IdentitySettings",
@@ -43,11 +46,14 @@ __all__ = [
     "Settings",
     "ShutdownSettings",
     "Source",
+    "change",
     "check_binds",
     "check_processes",
     "database_url",
     "describe",
     "host_and_port",
     "is_loopback",
+    "live",
     "load",
+    "usual_file",
 ]
