@@ -361,7 +361,7 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
 
 
 def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
-    """One that was let in before the settings changed is compared and routed by the old ones, a later one by the new."""
+    """One that was let in before the settings changed goes by the old ones, a later one by the new."""
     flow = house.open(listens(nothing))
     intake, before = flow.app.intake, flow.app.intake.rules
     changed = replace(
