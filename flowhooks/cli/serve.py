@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli import process, processes
+from flowhooks.cli import output, process, processes
 from flowhooks.cli.options import given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
 from flowhooks.settings import check_binds, database_url
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
+from flowhooks.web.console.guard import ROOT
 from flowhooks.web.negotiation import LONGEST_WAIT
 
 if TYPE_CHECKING:
@@ -110,11 +113,24 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
         log.info("serving", **listeners, **process.facts(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
+        _greet(**listeners)
         around.work(ending, app, web, admin)
         if around.leaving:
             _retire(app, ending, web, admin)
         _end(app, web, admin)
     process.leave(broken=broken.is_set())
+
+
+def _greet(call_backs: str, admin: str) -> None:
+    """Tell whoever has started this at a terminal where to look: the log is for programs."""
+    if not sys.stdout.isatty():
+        return
+    with suppress(OSError):  # the terminal has gone, which SIGHUP says
+        output.line()
+        output.line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
+        output.line(f"  Console     {admin}{ROOT}/", style="green")
+        output.line("  Ctrl-C ends it in order.")
+        output.line()
 
 
 def _retire(app: App, ending: process.Ending, web: Server, admin: Server) -> None:

@@ -102,6 +102,7 @@ class Supervisor:
                             self._forget(child, selector)
                             self._ended(slot, child)
                 self._go_on(selector)
+                self._say_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
         where = {name: f"http://{address(one)}" for name, one in self.sockets.items()}
@@ -253,12 +254,7 @@ class Supervisor:
                     "process_killed", process=child.pid, why="it does not end" if child.told else "it does not start"
                 )
                 child.kill()
-        if self._ending:
-            return
-        if not self._replacing:
-            if self._awaited and all(slot.current is not None and slot.current.ready_at for slot in self._slots):
-                self._awaited = False
-                self.manager.ready()
+        if not self._replacing or self._ending:
             return
         if any(slot.successor is not None or slot.leaving is not None for slot in self._slots):
             return
@@ -271,3 +267,9 @@ class Supervisor:
                 return
         self._replacing = False
         log.info("replaced", processes=len(self._slots))
+
+    def _say_when_ready(self) -> None:
+        ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)
+        if self._awaited and ready and not self._replacing and not self._ending:
+            self._awaited = False
+            self.manager.ready()

@@ -6,10 +6,8 @@ import hashlib
 import http.client
 import json
 import os
-import pty
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -281,30 +279,3 @@ def test_the_service_manager_is_told(house, tmp_path):
         assert manager.recv(1000) == b"READY=1"
         server.stop()
         assert manager.recv(1000) == b"STOPPING=1"
-
-
-def test_a_terminal_that_goes_ends_it(house):
-    """Closing the window in which it was started is no wish for other settings: it ends, and in order."""
-    keyboard, terminal = pty.openpty()
-    (house.folder / "flowhooks.toml").write_text("")
-    # The session's leader has the terminal; when the terminal goes, all of the session are sent SIGHUP.
-    command = house.command("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", house.database)
-    process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *command],
-        cwd=house.folder,
-        env=house._environ({"safe_mode": "true"}),
-        stdin=terminal,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(terminal)
-    with process:
-        said = []
-        for line in process.stderr:
-            said.append(json.loads(line)["event"])
-            if said[-1] == "no_handlers":
-                os.close(keyboard)
-        assert process.wait(30) == 0, said
-    assert said[-1] == "stopped"
-    assert "settings_reloaded" not in said
