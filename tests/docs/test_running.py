@@ -67,7 +67,7 @@ def test_a_units_commands_are_there(name):
     (start,) = found["Service", "ExecStart"]
     program, *words = shlex.split(start)
     assert Path(program).parts[-2:] == ("bin", "flowhooks")
-    assert check_words(words)["config"] == Path("/etc/flowhooks/flowhooks.toml")
+    assert check_words(words)["config"] == Path("/etc/flowhooks.toml")
     assert found["Service", "ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     (state,) = found["Service", "StateDirectory"]
     assert found["Service", "WorkingDirectory"] == [f"/var/lib/{state}"]
