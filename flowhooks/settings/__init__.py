@@ -2,6 +2,7 @@
 
 tree      the settings themselves, one frozen dataclass for each section
 loading   defaults < flowhooks.toml < environment < options
+changing  what a running process goes by anew, and what only the next one does
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
 secrets   what a plugin's section takes from the environment and from files
@@ -10,7 +11,8 @@ tokens    the bearer tokens of operators
 
 from __future__ import annotations
 
-from flowhooks.settings.loading import load
+from flowhooks.settings.changing import Change, change, live
+from flowhooks.settings.loading import load, usual_file
 from flowhooks.settings.places import host_and_port, is_loopback
 from flowhooks.settings.tokens import check_operators, operator_tokens
 from flowhooks.settings.tree import (
@@ -36,6 +38,7 @@ from flowhooks.settings.tree import (
 
 __all__ = [
     "AlertsSettings",
+    "Change",
     "Described",
     "HttpSettings",
     "IdentitySettings",
@@ -49,6 +52,7 @@ __all__ = [
     "Settings",
     "ShutdownSettings",
     "Source",
+    "change",
     "check_binds",
     "check_operators",
     "check_processes",
@@ -56,6 +60,8 @@ __all__ = [
     "describe",
     "host_and_port",
     "is_loopback",
+    "live",
     "load",
     "operator_tokens",
+    "usual_file",
 ]

@@ -50,7 +50,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
         SettingsError: something cannot be used; every problem that there is, one a line.
     """
     problems: list[str] = []
-    path = _path(config, environ)
+    path = usual_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
     values, named, plugins = _from_table(table, f"{_line(path)}: ", problems)
     values |= _from_environ(environ, frozenset(variables(plugins.values())), problems)
@@ -73,9 +73,8 @@ def _dotted(*keys: str) -> str:
     return ".".join(key if _BARE_KEY.fullmatch(key) else shown(key) for key in keys)
 
 
-def _path(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    if config is not None:
-        return Path(config)
+def usual_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that settings are read from where none is given: as `load` says it; None: there is none."""
     if named := environ.get("FLOWHOOKS_CONFIG"):
         return Path(named)
     # A dangling link is meant to be read too: to start with the defaults instead would surprise.

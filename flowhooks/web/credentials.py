@@ -76,6 +76,22 @@ def bearer(authorization: str | None) -> str | None:
     return match.group(1) if match and len(match.group(1)) <= _LONGEST else None
 
 
+class Latest:
+    """The credentials of sources that may change, made anew only when they have."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: tuple[Mapping[str, Source], Credentials] | None = None
+
+    def of(self, sources: Mapping[str, Source]) -> Credentials:
+        """The credentials of these sources; from any thread."""
+        made = self._made
+        if made is None or made[0] is not sources:
+            made = self._made = sources, Credentials(sources)
+        return made[1]
+
+
 def new_token() -> tuple[str, str]:
     """A token for an engine or an operator, of 32 random bytes, and its SHA-256 in hexadecimal for the settings."""
     token = secrets.token_urlsafe(32)
