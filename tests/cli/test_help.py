@@ -28,6 +28,7 @@ LISTINGS = [
     ("routes",),
     ("events", "list"),
     ("events", "show"),
+    ("handlers", "list"),
     ("verify",),
 ]
 READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new")}
@@ -53,6 +54,10 @@ def test_every_command_is_there():
         ("events", "replay"),
         ("events", "resolve"),
         ("events", "drain"),
+        ("handlers",),
+        ("handlers", "list"),
+        ("handlers", "pause"),
+        ("handlers", "resume"),
         ("verify",),
         ("db",),
         ("db", "upgrade"),
@@ -115,6 +120,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
+    more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
