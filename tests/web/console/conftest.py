@@ -15,7 +15,7 @@ import pytest
 from flowhooks.web.admin import create_admin
 from flowhooks.web.server import Limits, Server
 
-EXPECTED = "status of (401|404|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
+EXPECTED = "status of (401|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
 """What Chromium logs of pages that are not there, not for everybody, or without TLS."""
 VOID = frozenset({"meta", "link", "img", "input", "br", "path", "rect"})
 
