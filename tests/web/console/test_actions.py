@@ -448,7 +448,7 @@ def test_what_is_not_there(busy):
 
 def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
     """With the role view no page has a button, and the page that asks has no form."""
-    monkeypatch.setattr("flowhooks.web.console.LOCAL", Operator(name="visitor", role=Role.VIEW), raising=False)
+    monkeypatch.setattr("flowhooks.web.console.doorkeeper.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
         assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
     asking = busy.page("/do/dismiss?state=parked")
