@@ -242,7 +242,7 @@ def token_sha256() -> Kind:
 
 def password() -> Kind:
     """An Argon2id hash of a password; never repeated, not even when it is wrong: it may be the password itself."""
-    allowed = "an Argon2id hash, as `flowhooks operators new` prints it"
+    allowed = "an Argon2id hash, as flowhooks operators new prints it"
 
     def check(value: Any) -> str:
         match = _ARGON2ID.fullmatch(value) if isinstance(value, str) else None

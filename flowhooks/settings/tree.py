@@ -201,7 +201,7 @@ class OperatorSettings:
         repr=False,
         metadata={
             "doc": "The Argon2id hash of the password with which they log in to the console; the extra "
-            "`flowhooks[operators]` checks it.",
+            "flowhooks[operators] checks it.",
             "kind": kinds.password(),
         },
     )
