@@ -35,6 +35,7 @@ class KnownHandler:
         last_seen_at: when that was, in microseconds since 1970.
         order_by: what its deliveries were ordered by, then; or None.
         concurrency: how many of them could run at once, then; None: any number.
+        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
     """
 
     id: str
@@ -42,6 +43,7 @@ class KnownHandler:
     last_seen_at: int
     order_by: str | None = None
     concurrency: int | None = None
+    paused_at: int | None = None
 
 
 _REMEMBER: Final = dialects.insert(handlers)
@@ -99,6 +101,7 @@ def known(connection: Connection) -> list[KnownHandler]:
             last_seen_at=row.last_seen_at,
             order_by=row.order_by,
             concurrency=row.concurrency,
+            paused_at=row.paused_at,
         )
         for row in found
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.ledger.liveness import run_by
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from flowhooks.plugins import PluginInfo, Plugins
 
 
+_URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """A handler that is loaded, that the ledger remembers, or that something is still stored for.
@@ -31,6 +34,7 @@ class Listed:
         selectors: what it listens to, or did when it was last loaded; None where that was forgotten.
         handler: itself, where it is present.
         backlog: what is stored for it.
+        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
     """
 
     id: str
@@ -38,6 +42,7 @@ class Listed:
     selectors: Selectors | None
     handler: Handler | None
     backlog: Backlog
+    paused_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ def survey(
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
     selectors = {one.id: one.selectors for one in known}
+    paused = {one.id: one.paused_at for one in known}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
     for one in sorted({*selectors, *stored}):
@@ -104,9 +110,46 @@ def survey(
                 selectors=selectors.get(one),
                 handler=plugins.handlers.get(one),
                 backlog=stored.get(one, Backlog()),
+                paused_at=paused.get(one),
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))
+
+
+def urgent_first(plugins: Iterable[Surveyed]) -> list[Surveyed]:
+    """Those first that somebody should look at."""
+    return sorted(plugins, key=lambda one: _URGENCY.index(one.state))
+
+
+def sought_in(plugin: Surveyed, sought: str) -> Surveyed | None:
+    """A plugin with those of its handlers that have `sought` in their id or its name; None if there is nothing."""
+    if not sought or sought in plugin.name:
+        return plugin
+    handlers = tuple(one for one in plugin.handlers if sought in one.id)
+    return replace(plugin, handlers=handlers) if handlers else None
+
+
+def slice_of(found: Iterable[Surveyed], start: int, most: int) -> list[Surveyed]:
+    """What belongs on a page of `most` handlers that begins with number `start`; plugins without any on the first."""
+    page = []
+    passed = 0
+    for plugin in found:
+        handlers = plugin.handlers[max(0, start - passed) : max(0, start + most - passed)]
+        if handlers or (not plugin.handlers and start == 0):
+            page.append(replace(plugin, handlers=handlers))
+        passed += len(plugin.handlers)
+    return page
+
+
+def cut(plugins: Iterable[Surveyed], most: int) -> bool:
+    """Whether there may be more of what is open than `survey` was told to count."""
+    stored = [one.backlog for plugin in plugins for one in plugin.handlers]
+    sums = (
+        sum(one.dead + one.unknown + one.running for one in stored),
+        sum(one.waiting for one in stored),
+        sum(one.parked for one in stored),
+    )
+    return max(sums) >= most
 
 
 def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
