@@ -13,7 +13,7 @@ from flowhooks import schema
 from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
 from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
-from flowhooks.web import console, errors
+from flowhooks.web import api, console, errors
 
 if TYPE_CHECKING:
     from flowhooks.app import App
@@ -110,5 +110,6 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     admin.add_route("/readyz", Readiness(app))
     admin.add_route("/metrics", Numbers(app))
     admin.add_route("/api/operations/{name}", Operation(app, token))
+    api.install(admin, app)
     console.install(admin, app)
     return admin

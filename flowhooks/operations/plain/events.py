@@ -78,7 +78,7 @@ class AttemptJson(TypedDict):
     """
 
     number: int
-    started_at: Moment | None
+    started_at: Moment
     finished_at: Moment | None
     seconds: float | None
     outcome: OutcomeKind | None
@@ -118,7 +118,7 @@ class _Event(TypedDict):
     """
 
     id: str
-    received_at: Moment | None
+    received_at: Moment
     source: str
     kind: str
     flow_instance_id: str
@@ -150,7 +150,7 @@ class ConflictJson(TypedDict):
         body: as it was received.
     """
 
-    received_at: Moment | None
+    received_at: Moment
     body: str
 
 
