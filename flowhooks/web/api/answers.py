@@ -129,7 +129,7 @@ class AlertsJson(TypedDict):
     over: list[AlertJson]
 
 
-class RefusedJson(TypedDict):
+class RefusalsJson(TypedDict):
     """The call-backs that were refused last.
 
     Attributes:

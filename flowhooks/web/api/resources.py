@@ -26,7 +26,7 @@ from flowhooks.web.api.answers import (
     ParkedJson,
     PerformanceJson,
     PluginsJson,
-    RefusedJson,
+    RefusalsJson,
 )
 from flowhooks.web.api.parameters import AFTER, AT_ONCE, FILTER, MOST_AT_ONCE, TEXT, cursor, how_many, limit, wanted
 from flowhooks.web.api.query import Parameter, number
@@ -188,9 +188,9 @@ class Refused(Resource):
     path = "/api/refused"
     means = "The call-backs that were refused last, with the reasons. / 最近被拒绝的回调及原因。"
     takes = (limit(AT_ONCE), AFTER)
-    gives = RefusedJson
+    gives = RefusalsJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RefusedJson:
+    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RefusalsJson:
         """One page of them."""
         most = how_many(given)
         with self.app.ledger.connection() as connection:

@@ -48,6 +48,7 @@ class Shapes:
 
     def __init__(self) -> None:
         self.components: dict[str, Shape] = {}
+        self._kinds: dict[str, Any] = {}
 
     def of(self, hint: Any, *, given: bool = False) -> Shape:
         """The shape of a type as JSON has it.
@@ -92,8 +93,13 @@ class Shapes:
             *kinds: dataclasses and typed dictionaries.
             times: whether times of dataclasses are given as text.
             given: as of `of`.
+
+        Raises:
+            TypeError: another type has that name already, or JSON has nothing like one of its members.
         """
         name = kinds[0].__name__.removesuffix("Json").lstrip("_")
+        if self._kinds.setdefault(name, kinds) != kinds:
+            raise TypeError(f"two types would be the component {name}: {self._kinds[name]} and {kinds}")
         if name not in self.components:
             self.components[name] = {}  # so that what refers to itself ends
             members: dict[str, Shape] = {}
