@@ -242,6 +242,10 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "The parameter {name} is a whole number from {low} to {high}.",
         "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",
     },
+    "query_truth": {
+        "en": "The parameter {name} is true or false.",
+        "zh": "参数 {name} 应为 true 或 false。",
+    },
     "query_state": {
         "en": "There is no such state; the parameter state is one of: {states}.",
         "zh": "没有该状态；参数 state 应为以下值之一：{states}。",

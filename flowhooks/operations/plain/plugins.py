@@ -49,7 +49,7 @@ class HandlerJson(TypedDict):
         summary: what its author says of it.
         where: file and line of its function; empty where it is not loaded.
         backlog: what is stored for it and not done with.
-        paused_at: since when it is paused; null: it is not.
+        paused_since: since when it is paused; null: it is not.
     """
 
     id: str
@@ -62,7 +62,7 @@ class HandlerJson(TypedDict):
     summary: str
     where: str
     backlog: Annotated[dict[str, Any], Backlog]
-    paused_at: Moment | None
+    paused_since: Moment | None
 
 
 class PluginJson(TypedDict):
@@ -118,5 +118,5 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "summary": handler.summary if handler else "",
         "where": handler.where if handler else "",
         "backlog": asdict(one.backlog),
-        "paused_at": to_text(one.paused_at),
+        "paused_since": to_text(one.paused_at),
     }

@@ -121,12 +121,11 @@ class AlertsJson(TypedDict):
     """What somebody should look at.
 
     Attributes:
-        alerts: those that are open, the oldest first.
-        over: the last ones whose causes have gone, the newest first.
+        alerts: those that are open, the oldest first; where all are asked for, the last ones whose causes have gone
+            after them, the newest first.
     """
 
     alerts: list[AlertJson]
-    over: list[AlertJson]
 
 
 class RefusalsJson(TypedDict):
@@ -145,11 +144,11 @@ class AuditJson(TypedDict):
     """What operators have done.
 
     Attributes:
-        audit: the entries, the newest first.
+        entries: what was done, the newest first.
         next: what to give as `after` for the next older ones; empty where there are none.
     """
 
-    audit: list[Annotated[dict[str, Any], Entry]]
+    entries: list[Annotated[dict[str, Any], Entry]]
     next: str
 
 

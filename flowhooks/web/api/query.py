@@ -92,6 +92,17 @@ def number(name: str, value: str, *, low: int, high: int) -> int:
     return int(value)
 
 
+def truth(name: str, value: str) -> bool:
+    """Whether it is `true`.
+
+    Raises:
+        HTTPRefusal: it is neither that nor `false`.
+    """
+    if value not in {"true", "false"}:
+        raise HTTPRefusal(422, "query_truth", name=name)
+    return value == "true"
+
+
 def _decoded(part: bytes) -> str:
     try:
         return unquote_to_bytes(part.replace(b"+", b" ")).decode()

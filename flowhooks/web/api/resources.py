@@ -29,12 +29,13 @@ from flowhooks.web.api.answers import (
     RefusalsJson,
 )
 from flowhooks.web.api.parameters import AFTER, AT_ONCE, FILTER, MOST_AT_ONCE, TEXT, cursor, how_many, limit, wanted
-from flowhooks.web.api.query import Parameter, number
+from flowhooks.web.api.query import Parameter, number, truth
 from flowhooks.web.api.resource import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.ledger.alarming import OpenAlert
     from flowhooks.operations.overview import Arrivals, Performance
     from flowhooks.operations.parked import Waiting
 
@@ -168,18 +169,24 @@ class Alerts(Resource):
     """`GET /api/alerts`."""
 
     path = "/api/alerts"
-    means = "What somebody should look at, and what was over last. / 需要关注的告警，以及最近已解除的告警。"
+    means = "What somebody should look at. / 需要关注的告警。"
+    takes = (
+        Parameter(
+            name="all",
+            means="Whether to give the last ones that are over, too. / 是否同时返回最近已解除的告警。",
+            schema={"type": "boolean", "default": False},
+        ),
+    )
     gives = AlertsJson
 
-    def give(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
+    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
         """Those that are open, and the last that are over."""
+        everything = truth("all", given["all"][0]) if "all" in given else False
         with self.app.ledger.connection() as connection:
-            still_open = alarming.still_open(connection)
-            over = alarming.lately_closed(connection, most=MOST_OVER)
-        return {
-            "alerts": [facts(one) | {"closed_at": None} for one in still_open],
-            "over": [facts(one) | {"closed_at": to_text(closed)} for one, closed in over],
-        }
+            found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alarming.still_open(connection)]
+            if everything:
+                found += alarming.lately_closed(connection, most=MOST_OVER)
+        return {"alerts": [facts(one) | {"closed_at": to_text(closed)} for one, closed in found]}
 
 
 class Refused(Resource):
@@ -221,7 +228,7 @@ class Audit(Resource):
         subject = given["subject"][0] if "subject" in given else None
         with self.app.ledger.connection() as connection:
             found = auditing.entries(connection, limit=most + 1, before=cursor(given), subject=subject)
-        return {"audit": [facts(one) for one in found[:most]], "next": found[most - 1].id if found[most:] else ""}
+        return {"entries": [facts(one) for one in found[:most]], "next": found[most - 1].id if found[most:] else ""}
 
 
 class Overview(Resource):

@@ -106,13 +106,8 @@ class Shapes:
             for kind in kinds:
                 members |= self._members(kind, times=times)
             said = (inspect.getdoc(kinds[0]) or name).partition("\n")[0]
-            self.components[name] = {
-                "description": said,
-                "type": "object",
-                "properties": members,
-                "required": [] if given else list(members),
-                "additionalProperties": False,
-            }
+            whole: Shape = {"description": said, "type": "object", "properties": members}
+            self.components[name] = whole | ({"additionalProperties": False} if given else {"required": list(members)})
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _annotated(self, kind: Any, *more: Any) -> Shape:
