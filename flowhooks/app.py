@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.intake import Intake
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.ledger.pausing import Pauses
 from flowhooks.metrics import Metrics
 from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
@@ -30,6 +32,7 @@ from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
 from flowhooks.plugins import Plugins
 from flowhooks.refusals import Refusals
+from flowhooks.retention import DAY, Retention
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
 from flowhooks.schema import Schemas
@@ -104,6 +107,7 @@ class App:
     def _open(self) -> None:
         settings = self.settings
         self.metrics = Metrics()
+        self._pauses = Pauses()
         self.runner = self._runner()
         self.ledger = Ledger(
             database_url(settings),
@@ -116,6 +120,8 @@ class App:
             runs=self.runs,
             committed=self.metrics.committed,
             joint=settings.runner.threads,
+            pauses=self._pauses,
+            identities_for=settings.retention.identities * DAY or None,
         )
         try:
             self._wire()
@@ -136,7 +142,9 @@ class App:
 
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
-            return Embedded(threads=threads, due=due, clock=clock, mine=self._has, limit=self._limit)
+            return Embedded(
+                threads=threads, due=due, clock=clock, mine=self._has, limit=self._limit, paused=self._pauses.get
+            )
         jobs = jobs_of(self.settings)
         from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
 
@@ -150,6 +158,7 @@ class App:
             clock=clock,
             mine=self.runs,
             limit=self._limit,
+            paused=self._pauses.get,
         )
 
     def _limit(self, handler: str) -> int | None:
@@ -175,9 +184,13 @@ class App:
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
         self.router = self._routing(missing)
-        self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2))
+        self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2), paused=self._pauses.get)
+        self._pauses.follow(self._pauses_changed)
+        if self._pauses.handlers:
+            self._log_pauses()
         self.notices = Notices(self.plugins)
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
+        self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
         self.dispatch = Dispatch(
             ledger=self.ledger,
@@ -255,14 +268,32 @@ class App:
         return handler in self.runs or not self.ledger.shared
 
     def _is_run(self, handler: str) -> bool:
-        """Whether a process that lives runs a handler's deliveries, as far as this one has heard."""
+        """Whether a process that lives runs a handler's deliveries just now, as far as this one has heard."""
+        if handler in self._pauses.handlers:
+            return False
         return self._has(handler) or (self.neighbours is not None and handler in self.neighbours.run)
+
+    def _pauses_changed(self) -> None:
+        """Run what was resumed, and answer those who wait for what was paused; not in the ledger's own thread."""
+        self._log_pauses()
+        self.runner.wake()
+        threading.Thread(target=self._tell_waiting, name="pauses", daemon=True).start()
+
+    def _log_pauses(self) -> None:
+        how_many = len(self._pauses.handlers)
+        log.info("pauses_changed", paused=how_many, next="`flowhooks handlers list` shows which")
+
+    def _tell_waiting(self) -> None:
+        with suppress(LedgerUnusable):  # then they wait for as long as they meant to
+            for event_id in self.watches.waited_for():
+                self.watches.tell_read(event_id, self.ledger.standings(event_id))
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
         self.notices.start()
         self.alerts.start()
         self.refusals.start()
+        self.retention.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
@@ -335,6 +366,7 @@ class App:
         self.notices.stop(NOTICES_GET)
         self.alerts.stop(NOTICES_GET)
         self.refusals.stop(NOTICES_GET)
+        self.retention.stop(NOTICES_GET)
         try:
             self.ledger.close()
         finally:

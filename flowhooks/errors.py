@@ -10,6 +10,7 @@ FlowhooksError
 │   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
 │   ├── IllegalMove      a change of state that the table of states lacks
 │   └── NotFound         no such event, delivery or handler
+│       └── Purged       there was such an event
 ├── ServerUnreachable    the running server did not take a command
 └── Refusal              a call-back that is not taken; says why in the caller's language
     ├── Malformed        not JSON as RFC 8259 has it
@@ -28,6 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowhooks import messages
+from flowhooks.clock import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +73,20 @@ class IllegalMove(LedgerError):
 
 class NotFound(LedgerError):
     """No event, delivery or handler has the id that was given."""
+
+
+class Purged(NotFound):
+    """There was an event with the id that was given; it has been purged.
+
+    Args:
+        event_id: the id.
+        received_at: when it was received, in microseconds since 1970.
+    """
+
+    def __init__(self, event_id: str, received_at: int) -> None:
+        super().__init__(f"event {event_id}, received {to_text(received_at)}, was purged: it had grown old")
+        self.event_id = event_id
+        self.received_at = received_at
 
 
 class ServerUnreachable(FlowhooksError):
@@ -143,10 +159,11 @@ class Conflict(Refusal):
 
     Args:
         event_id: the event that was stored first; the second body is kept beside it.
+        purged: whether that event has been purged, so that there is nothing beside which it could be kept.
     """
 
-    def __init__(self, event_id: str) -> None:
-        super().__init__("conflict")
+    def __init__(self, event_id: str, *, purged: bool = False) -> None:
+        super().__init__("conflict_purged" if purged else "conflict")
         self.event_id = event_id
 
 

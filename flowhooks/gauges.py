@@ -174,6 +174,12 @@ class OfLedger(Collector):
         for (handler, state), moment in sorted(since.items()):
             ages.add_metric([handler, state.value], self._age(moment))
         yield ages
+        paused = GaugeMetricFamily(
+            "flowhooks_handler_paused", "1 for each handler that is paused: its deliveries wait.", labels=["handler"]
+        )
+        for handler in sorted({self._label(one) for one in condition.paused}):
+            paused.add_metric([handler], 1)
+        yield paused
 
     def _parked(self, condition: Condition) -> Iterator[Metric]:
         yield GaugeMetricFamily("flowhooks_parked", "Events that are parked: no handler wants them.", condition.parked)

@@ -12,6 +12,7 @@ from flowhooks.delivery import DONE, OutcomeKind, State
 from flowhooks.errors import Conflict, LedgerUnusable, Unavailable, Unprocessable
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent
+from flowhooks.ledger.purging import PURGED
 from flowhooks.ledger.reading import Standing
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Intake:
             The answer. It is durably stored.
 
         Raises:
-            Conflict: its identity came before with other data, which is kept.
+            Conflict: its identity came before with other data, which is kept, unless that event has been purged.
             Unprocessable: it is new, nobody wants it, and the settings say to refuse what nobody wants.
             Unavailable: it is not known to be stored; calling again is safe.
         """
@@ -151,7 +152,7 @@ class Intake:
         try:
             accepted = self._stored(new, watch, wait)
             if accepted.conflict:
-                raise Conflict(accepted.event_id)
+                raise Conflict(accepted.event_id, purged=accepted.state == PURGED)
             if not accepted.new:
                 if watch is not None:
                     # What it was to watch does not exist; its place may be the only one that is free.
@@ -189,6 +190,9 @@ class Intake:
         def known(accepted: Accepted | None) -> None:
             if accepted is None or not accepted.new:
                 watch.release()
+            # Since this one was routed, its handler may have been paused, before there was anything to be told of.
+            elif not_run := [one for one, handler in new.deliveries if not self._runs(handler)]:
+                self._watches.pass_over(new.event.id, not_run)
 
         started = time.monotonic()
         stored = self._ledger.submit(new, known)

@@ -188,6 +188,11 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "this one is kept beside it for the operator.",
         "zh": "该流程实例此前已用不同的数据回调过。以第一次回调为准，本次数据已另行保存，供运维人员查看。",
     },
+    "conflict_purged": {
+        "en": "This process instance was called back before with other data. The first call-back stands; its event "
+        "has been purged since, so this one is not kept either.",
+        "zh": "该流程实例此前已用不同的数据回调过。以第一次回调为准；其事件记录已清理，因此本次数据也不再保存。",
+    },
     "too_large": {
         "en": "The body is larger than {limit} bytes.",
         "zh": "请求体超过 {limit} 字节。",

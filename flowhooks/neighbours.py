@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import known, liveness
+from flowhooks.ledger import known, liveness, pausing
 from flowhooks.ledger.news import Listener, News
 
 if TYPE_CHECKING:
@@ -135,13 +135,15 @@ class Neighbours:
             self._watches.tell_read(event_id, self._ledger.standings(event_id))
 
     def _route_anew(self) -> None:
-        """Take over what the ledger says of handlers that are not loaded here, and of who runs which."""
+        """Take over what the ledger says of handlers that are not loaded here, and of who runs or has paused which."""
         with self._routing:
             with self._ledger.connection() as connection:
                 missing = [one for one in known.known(connection) if one.id not in self._loaded]
                 # One that is loaded here goes on here, whoever has retired it.
                 retired = known.retired(connection) - self._loaded
                 self.run = liveness.run_by(liveness.lately(connection, stale_after=self._ledger.stale_after))
+                paused = pausing.paused(connection)
+            self._ledger.pauses.hear(paused)
             routes = _routes(missing, retired)
             if routes == self._routes:
                 return

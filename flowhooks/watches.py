@@ -10,7 +10,7 @@ from flowhooks.clock import SECOND
 from flowhooks.delivery import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.reading import Standing
@@ -23,10 +23,13 @@ class Watch:
         standings: the latest known standing of each delivery, by its id.
     """
 
-    __slots__ = ("_deadline", "_done", "_pending", "standings")
+    __slots__ = ("_deadline", "_done", "_paused", "_pending", "standings")
 
-    def __init__(self, deadline: int, delivery_ids: Iterable[str]) -> None:
+    def __init__(
+        self, deadline: int, delivery_ids: Iterable[str], *, paused: Callable[[], Collection[str]] = frozenset
+    ) -> None:
         self._deadline = deadline
+        self._paused = paused
         self._pending = set(delivery_ids)
         # A bare lock, held until there is nothing to wait for: a third of the cost of a `threading.Event`.
         self._done = threading.Lock()
@@ -37,9 +40,13 @@ class Watch:
         """Learn how a delivery stands now."""
         self.standings[standing.delivery_id] = standing
         if not self._may_settle(standing):
-            self._pending.discard(standing.delivery_id)
-            if not self._pending:
-                self.release()
+            self.pass_over(standing.delivery_id)
+
+    def pass_over(self, delivery_id: str) -> None:
+        """Do not wait for a delivery any more."""
+        self._pending.discard(delivery_id)
+        if not self._pending:
+            self.release()
 
     def tell_before(self, standings: Iterable[Standing]) -> None:
         """Learn how deliveries stood when they were read, which may be older than what `tell` has told."""
@@ -68,7 +75,9 @@ class Watch:
         """Whether a delivery may still settle before this waiter's deadline."""
         if standing.state is State.RUNNING:
             return True
-        return standing.state is State.WAITING and standing.due_at is not None and standing.due_at < self._deadline
+        if standing.state is not State.WAITING or standing.handler in self._paused():
+            return False
+        return standing.due_at is not None and standing.due_at < self._deadline
 
 
 class Watches:
@@ -77,10 +86,12 @@ class Watches:
     Args:
         clock: tells deadlines.
         most: how many may wait at once; more are not let in, so that accepting goes on.
+        paused: the ids of the handlers that are paused: what waits for them settles in nobody's time.
     """
 
-    def __init__(self, *, clock: Clock, most: int) -> None:
+    def __init__(self, *, clock: Clock, most: int, paused: Callable[[], Collection[str]] = frozenset) -> None:
         self._clock = clock
+        self._paused = paused
         self._places = most
         self._lock = threading.Lock()
         self._watches: dict[str, list[Watch]] = {}
@@ -91,7 +102,7 @@ class Watches:
 
         Everything told of the event from now on reaches the watch. `close` gives its place back.
         """
-        watch = Watch(self._clock.now() + int(seconds * SECOND), delivery_ids)
+        watch = Watch(self._clock.now() + int(seconds * SECOND), delivery_ids, paused=self._paused)
         with self._lock:
             if self._closed or self._places <= 0:
                 return None
@@ -114,6 +125,13 @@ class Watches:
             with self._lock:
                 for watch in self._watches.get(event_id, ()):
                     watch.tell(standing)
+
+    def pass_over(self, event_id: str, delivery_ids: Iterable[str]) -> None:
+        """Deliveries of this event settle in nobody's time."""
+        with self._lock:
+            for watch in self._watches.get(event_id, ()):
+                for one in delivery_ids:
+                    watch.pass_over(one)
 
     def waited_for(self, event_ids: Iterable[str] | None = None) -> list[str]:
         """Those of these events, or of all, for which somebody waits who has not been told all."""

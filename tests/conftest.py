@@ -32,6 +32,7 @@ from flowhooks.settings import (
     IdentitySettings,
     IgnoreSettings,
     LedgerSettings,
+    RetentionSettings,
     RunnerSettings,
     Settings,
 )
@@ -265,6 +266,7 @@ class House:
             ("identity", IdentitySettings),
             ("ignore", IgnoreSettings),
             ("alerts", AlertsSettings),
+            ("retention", RetentionSettings),
         ):
             if name in given:
                 sections[name] = section(**given.pop(name))

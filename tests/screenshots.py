@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,13 @@ import browsers
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
 from flowhooks.intake import CallBack
+from flowhooks.ledger import alarming
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import Actor, calls, dismiss
 from flowhooks.settings import Settings
 from flowhooks.testing import HandClock
 from flowhooks.web.admin import create_admin
+from flowhooks.web.console import acting
 from flowhooks.web.server import Limits, Server
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
@@ -36,6 +41,11 @@ PICTURES = (
     ("parked", "/parked", DESK, "dark", "zh-CN"),
     ("refused", "/refused", DESK, "light", "zh-CN"),
     ("alerts", "/alerts", DESK, "light", "en-GB"),
+    ("confirm", "/do/replay?key=contract_approval&state=dead&back=/console/events", DESK, "light", "en-GB"),
+    ("confirm-phone", "/do/dismiss?state=parked&back=/console/parked", PHONE, "dark", "zh-CN"),
+    ("twice", "AGAIN", DESK, "dark", "zh-CN"),
+    ("progress", "PROGRESS", DESK, "light", "en-GB"),
+    ("audit", "/audit", DESK, "light", "en-GB"),
 )
 """What each picture shows: its page, size, colours and language."""
 BROKEN = """
@@ -118,6 +128,53 @@ def refuse(app, clock):
     app.refusals.flush()
 
 
+def operate(app):
+    """What an operator does on such a day."""
+    desk = replace(app.desk, by=Actor("li.wei", "console"))
+    dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
+    parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
+    (alert, *_) = _alerts(app)
+    calls.perform(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
+    calls.perform(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
+    calls.perform(desk, "replay", {"wanted": {"ids": dead[1:2]}})
+    note = "filed by hand, says Ms Chen"
+    calls.perform(
+        replace(desk, by=Actor("chen", "command")),
+        "resolve",
+        {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
+    )
+    calls.perform(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
+
+
+def _delivery(app, event_id):
+    return next(one.delivery_id for one in app.ledger.standings(event_id) if one.state == "dead")
+
+
+def _alerts(app):
+    with app.ledger.connection() as connection:
+        return [one.id for one in alarming.still_open(connection)]
+
+
+def leads(app, page, path, address):
+    """Open what a picture shows."""
+    dead = app.ledger.find(EventFilter(state="dead"), limit=1)[0].event.id
+    root = f"http://{address}/console"
+    if path == "AGAIN":
+        done = app.ledger.find(EventFilter(state="succeeded", flow_instance_id="4801"), limit=1)[0].event.id
+        path = f"/do/replay_again?id={done}&handler=documents:archive_contract&state=succeeded"
+    if path != "PROGRESS":
+        page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
+        return
+    # As it looks with many more of them than such a day has.
+    before = acting.WORKING, dismiss.AT_ONCE
+    acting.WORKING, dismiss.AT_ONCE = -1.0, 3
+    page.add_init_script("window.setTimeout = () => 0")
+    page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
+    page.locator("main button").click()
+    page.locator("progress").wait_for()
+    acting.WORKING, dismiss.AT_ONCE = before
+
+
 def main():
     """Make them all."""
     clock = HandClock()
@@ -134,27 +191,21 @@ def main():
         fill(app, clock)
         refuse(app, clock)
         app.alerts.look()
+        operate(app)
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
         threading.Thread(target=server.serve, daemon=True).start()
         try:
             with browsers.chromium() as browser:
                 for name, path, size, scheme, locale in PICTURES:
-                    dead = app.ledger.find(_filter(), limit=1)[0].event.id
                     page = browser.new_page(
                         viewport=size, color_scheme=scheme, locale=locale, timezone_id="Asia/Shanghai"
                     )
-                    page.goto(f"http://{server.address}/console{path.replace('EVENT', f'/events/{dead}')}")
+                    leads(app, page, path, server.address)
                     page.screenshot(path=FOLDER / f"{name}.png")
                     page.close()
         finally:
             server.close()
             app.close(10)
-
-
-def _filter():
-    from flowhooks.ledger.reading import EventFilter
-
-    return EventFilter(state="dead")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import pytest
 
 from flowhooks import AlertCause, Retry, State
 from flowhooks.alerts import AGAIN_AFTER
+from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
+from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.retire import retire
 
 HOUR = 3600
@@ -466,6 +468,28 @@ def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
     assert [row[1:5:3] for row in watched.rows()] == [("p:h", 1), ("p:i", 0)]
     watched.looks()
     assert len(listener.alerts) == 2
+
+
+def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
+    """Whoever paused it was told what waits; and when it is resumed, it has not been late all that time."""
+    watched = watch(mail=listener)
+    desk = watched.flow.app.desk
+    pause(desk, ["p:h", "p:i"])
+    watched.flow.take("w1", wait=0)
+    watched.clock.advance(HOUR)
+    watched.looks()
+    assert listener.told == []
+    resume(desk, ["p:h"])
+    watched.clock.advance(HOUR - 1)
+    watched.looks()
+    assert listener.told == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.WAITING, "p:h")]
+    assert listener.alerts[0].since == to_datetime(watched.clock.now() - HOUR * SECOND)
+    pause(desk, ["p:h"])
+    watched.looks()
+    assert [row[-1] for row in watched.rows()] == [1]
 
 
 def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
 from flowhooks.gauges import CONDITION_SECONDS
+from flowhooks.operations.pausing import pause, resume
 
 
 def scrape(flow):
@@ -173,3 +174,19 @@ def test_a_shared_ledger_has_no_file(house, listens):
     """On PostgreSQL no size of a file is told, rather than 0."""
     found = scrape(house.open(listens(fine)))
     assert not [name for name in found if name[0].endswith("_bytes")]
+
+
+def test_what_is_paused(house, listens, monotonic):
+    """1 for each handler that is; what waits for it is counted, and is not late."""
+    flow = house.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
+    pause(flow.app.desk, ["p:h"])
+    flow.take(wait=0)
+    flow.clock.advance(60)
+    found = scrape(flow)
+    assert [name for name in found if name[0] == "flowhooks_handler_paused"] == [("flowhooks_handler_paused", "p:h")]
+    assert found["flowhooks_handler_paused", "p:h"] == 1
+    assert found["flowhooks_deliveries", "p:h", "waiting"] == 1
+    assert ("flowhooks_oldest_seconds", "p:h", "waiting") not in found
+    resume(flow.app.desk, ["p:h"])
+    monotonic(CONDITION_SECONDS)
+    assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]

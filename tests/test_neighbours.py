@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 
+import psycopg
 import pytest
 
 from flowhooks import Retry, State
 from flowhooks.ledger import news
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
@@ -286,3 +288,62 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
     has.app.ledger.beat()
     taker.app.neighbours.look()
     assert taker.app.neighbours.run == {"p:h"}
+
+
+def test_what_is_paused_here_does_not_begin_there(having, without, answered, eventually):
+    """It is told at once: whoever waits for another process is answered, and what waits is run there when resumed."""
+    runs, taker = having(), without()
+    pause(taker.app.desk, ["p:h"])
+    eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
+    answer = answered(taker)
+    assert (answer.status, taker.only(answer.event_id).attempt) == ("pending", 0)
+    assert runs.take("2", wait=LONG).status == "pending"
+    resume(taker.app.desk, ["p:h"])
+    taker.settled(answer.event_id, State.SUCCEEDED)
+    assert taker.take("3", wait=LONG).status == "done"
+
+
+def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answered, eventually):
+    """The process that he waits in hears of it."""
+    having(start=False)
+    taker, operator = without(), without()
+
+    def paused():
+        eventually(taker.app.watches.waited_for)
+        pause(operator.app.desk, ["p:h"])
+
+    assert answered(taker, meanwhile=paused).status == "pending"
+
+
+def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
+    """And until then nothing begins, whatever the process believes."""
+    monkeypatch.setattr(news.News, "tell", lambda _news, _connection: None)
+    runs = house.open(listens(nothing, name="h"), ledger={"stale_after": 3.0})
+    other = house.open(ledger=SLOW)
+    pause(other.app.desk, ["p:h"])
+    event_id = runs.take(wait=0).event_id
+    eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
+    assert runs.only(event_id).attempt == 0
+    resume(other.app.desk, ["p:h"])
+    runs.settled(event_id, State.SUCCEEDED)
+
+
+def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
+    """Whoever has read that a handler is not paused comes to its commit first: then it runs, and is seen to run."""
+    flow = having(start=False)
+    event_id = flow.take(wait=0).event_id
+    (due,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    with psycopg.connect(flow.url) as claiming:
+        claiming.execute("SELECT paused_at FROM handlers")
+        pausing = threading.Thread(target=pause, args=(flow.app.desk, ["p:h"]))
+        pausing.start()
+        eventually(lambda: flow.sql("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"))
+        assert flow.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation'")
+        claiming.commit()
+        pausing.join(20)
+    assert flow.app.ledger.claim(due) is None
+    assert flow.only(event_id).attempt == 0
+    with psycopg.connect(flow.url) as dump:  # one that stays does not keep anybody from pausing
+        dump.execute("SELECT paused_at FROM handlers")
+        assert resume(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+        assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)

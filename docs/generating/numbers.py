@@ -39,6 +39,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         oldest_parked=None,
         alerts={"dead": 1},
         processes=1,
+        paused=frozenset({one}),
     )
     reader: Any = SimpleNamespace(
         condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)

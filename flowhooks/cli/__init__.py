@@ -9,7 +9,10 @@ import click
 
 from flowhooks.errors import FlowhooksError, SettingsError
 
-COMMANDS: Final = ("serve", "worker", "check", "plugins", "routes", "events", "verify", "db", "send")
+COMMANDS: Final = (
+    *("serve", "worker", "check", "plugins", "routes"),
+    *("events", "handlers", "alerts", "audit", "verify", "db", "send"),
+)
 """In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
 
 TROUBLE: Final = 1

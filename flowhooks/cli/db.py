@@ -12,6 +12,7 @@ import click
 from flowhooks.app import jobs_of, locked
 from flowhooks.cli import output
 from flowhooks.cli.asking import INTERRUPTED, holder_of
+from flowhooks.cli.keeping import backup_command, purge_command
 from flowhooks.cli.options import Given, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects, upgrade
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @click.group("db", short_help="Look after the database.")
 def command() -> None:
-    """Look after the database: bring its tables up to this version, or copy all of it into another database."""
+    """Look after the database: bring its tables up to this version, purge it, back it up, copy it elsewhere."""
 
 
 @command.command("upgrade")
@@ -156,3 +157,7 @@ def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
         output.line(f"trouble: {one}", style="red")
     output.line(f"{target} holds the same as {source}: every count and every digest agrees.")
     output.line("The books balance." if moved.books.balanced else "The books do not balance, as they did not before.")
+
+
+command.add_command(backup_command)
+command.add_command(purge_command)

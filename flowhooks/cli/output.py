@@ -96,6 +96,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: S
         click.echo(one.rstrip())
 
 
+def flat(value: str) -> str:
+    """A value for a cell, on one line: a line end within it must not look like one of ours."""
+    return value.replace("\n", "\\n")
+
+
 def several(count: int, one: str, many: str = "") -> str:
     """A number with its word: `1 event`, `2 events`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

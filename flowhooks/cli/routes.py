@@ -12,6 +12,7 @@ from flowhooks.cli import logs, output
 from flowhooks.cli.asking import load
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import words
+from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import Reader, dialects
 from flowhooks.ledger.liveness import run_by
@@ -56,6 +57,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     schemas, plugins = load(settings)
     known, run = _known(settings)
     found = lookup(plugins, known, settings.ignore.process_key, run=run)
+    paused = {one.id: one.paused_at for one in known}
     if any(value is not None for value in asked.values()):
         asked = {**asked, "source": asked["source"] or "default", "kind": asked["kind"] or "complete"}
         explanation = found.router.explain(**asked)
@@ -66,7 +68,12 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
             raise SystemExit(1)
         return
     listeners = [
-        {**asdict(one), **_turns(one.handler_id, found, plugins), "state": found.standing(one.handler_id)}
+        {
+            **asdict(one),
+            **_turns(one.handler_id, found, plugins),
+            "state": found.standing(one.handler_id),
+            "paused_since": to_text(paused.get(one.handler_id)),
+        }
         for one in found.router.all()
     ]
     quarantined = [info for info in plugins.infos if info.state == "quarantined"]
@@ -88,7 +95,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
                     one["versions"] or "any",
                     ", ".join(one["sources"]) or "any",
                     one["handler_id"],
-                    one["state"],
+                    f"{one['state']}, paused" if one["paused_since"] else one["state"],
                     *([turn or "-"] if any(turns) else []),
                 )
                 for one, turn in zip(listeners, turns, strict=True)

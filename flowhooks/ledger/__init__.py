@@ -14,17 +14,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, liveness, migrating, running
-from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent, count
+from flowhooks.ledger import dialects, known, liveness, migrating, pausing, purging, running
+from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
+from flowhooks.ledger.counting import count
 from flowhooks.ledger.joint import CommitUnanswered, Joint, Joints
 from flowhooks.ledger.liveness import Pulse
+from flowhooks.ledger.pausing import Pauses
 from flowhooks.ledger.reader import Reader, naming
 from flowhooks.ledger.reading import due, due_of
 from flowhooks.ledger.requeueing import Again, requeue
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.turns import Turns
+from flowhooks.ledger.upgrading import upgrade
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Runner
     from flowhooks.handler import Handler
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.purging import Before, Gone
     from flowhooks.ledger.reading import Standing
 
 __all__ = [
@@ -72,9 +76,12 @@ class Ledger(Reader):
         runs: ids of the handlers whose deliveries it runs.
         committed: called after each commit, with how many pieces of work it had and the seconds that it took.
         joint: how many handlers may have a transaction of their own open at once.
+        pauses: learns which handlers are paused; default: one of its own.
+        identities_for: microseconds for which the identity of an event is kept after it was received; None: for ever.
 
     Attributes:
         beat_every: seconds between this process's signs of life.
+        pauses: which handlers are paused, as far as this process has heard.
         stale_after: as given.
         timeout: as given.
         process: this process's id in the ledger.
@@ -98,7 +105,10 @@ class Ledger(Reader):
         runs: Collection[str] = (),
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         joint: int = 8,
+        pauses: Pauses | None = None,
+        identities_for: int | None = None,
     ) -> None:
+        self._identities_for = identities_for
         self.stale_after = stale_after
         self._kind, self._runs = kind, frozenset(runs)
         self.beat_every = stale_after / liveness.BEATS
@@ -118,6 +128,7 @@ class Ledger(Reader):
         self._pulse = Pulse(stale_after)
         self._runner = runner
         self._hands = running.Hands()
+        self.pauses = pauses or Pauses()
         self._turns = Turns(
             runner=runner,
             clock=clock,
@@ -127,7 +138,12 @@ class Ledger(Reader):
         )
         limits = self._turns.limits
         self._accepting = Accepting(
-            runner=runner, process=self.process, hands=self._hands, limits=limits, shared=self.shared
+            runner=runner,
+            process=self.process,
+            hands=self._hands,
+            limits=limits,
+            shared=self.shared,
+            pauses=self.pauses,
         )
         self._claiming = partial(running.claim, hands=self._hands)
         self._settling = Settling(runner=runner, hands=self._hands, limits=limits)
@@ -291,9 +307,26 @@ class Ledger(Reader):
         again = Again(self._clock.now(), absent=absent, fresh=fresh, note=note)
         return requeue(transaction, standings, again, runner=self._runner)
 
-    def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> int:
-        """Give parked events their new deliveries; how many were still parked."""
+    def reroute(self, transaction: Transaction, items: list[Rerouted], *, absent: Collection[str] = ()) -> set[str]:
+        """Give events their new states and deliveries; the ids of those that were still as they were read."""
         return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
+
+    def pause(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
+        """Have no delivery of these handlers begin any more, as `flowhooks.ledger.pausing` does; those it changed."""
+        changed = pausing.pause(transaction, handlers, self._clock.now())
+        transaction.after_commit(partial(self.pauses.add, changed))
+        return changed
+
+    def resume(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
+        """Have deliveries of these handlers run again; the ids of those that were paused."""
+        changed = pausing.resume(transaction, handlers, self._clock.now())
+        transaction.after_commit(partial(self.pauses.remove, changed))
+        return changed
+
+    def purge(self, transaction: Transaction, ids: Sequence[str], before: Before) -> Gone:
+        """Delete those of some events that may still go, as `flowhooks.ledger.purging` does."""
+        kept_from = 0 if self._identities_for is None else self._clock.now() - self._identities_for
+        return purging.purge(transaction, ids, before, kept_from=kept_from, process=self.process)
 
     def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
         """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""
@@ -306,6 +339,7 @@ class Ledger(Reader):
             with dialects.unhurried(transaction.connection):
                 # Where the ledger is shared, another process may have what is missing here.
                 (known.wake if self.shared else known.shelve)(transaction, here, now)
+            self.pauses.hear(pausing.paused(transaction.connection))
             return [one for one in known.known(transaction.connection) if one.id not in here]
 
         return self._at_start(met)
@@ -426,23 +460,3 @@ class Ledger(Reader):
             return ticket.result(self.timeout if timeout is None else timeout, certain=certain)
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
-
-
-def upgrade(url: str) -> tuple[str | None, str]:
-    """Bring a database's tables up to this version; one that is not there is made. The caller holds the lock.
-
-    Args:
-        url: the database.
-
-    Returns:
-        The migrations before, None for a new database, and after.
-
-    Raises:
-        LedgerUnusable: it cannot be opened or written, is no ledger, or is of a newer version.
-    """
-    engine = dialects.open_engine(url, writing=True)
-    try:
-        with naming(url):
-            return migrating.upgrade(engine)
-    finally:
-        engine.dispose()

@@ -8,27 +8,32 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Integer, Text, func, select, update
+from sqlalchemy import Integer, Text, delete, exists, func, select, update
 
 from flowhooks import schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
-from flowhooks.ledger import dialects
+from flowhooks.ledger import dialects, purging
+from flowhooks.ledger.counting import COUNT, count
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
+from flowhooks.ledger.pausing import ALL_PAUSED, Pauses
 from flowhooks.ledger.reading import Standing, standings
 from flowhooks.ledger.running import Claim, Hands, begin
-from flowhooks.ledger.tables import conflicts, counters, events
+from flowhooks.ledger.tables import conflicts, events, purged
 from flowhooks.ledger.turns import line_up
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from flowhooks.delivery import Runner
     from flowhooks.event import Event
     from flowhooks.ledger.moves import Place
+    from flowhooks.ledger.purging import Identity
     from flowhooks.ledger.writer import Transaction
+
+    _Known = tuple[str, str, str]  # the id, the digest and the state of what was there before
 
 MOST_CONFLICTS: Final = 10
 """Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
@@ -73,8 +78,8 @@ class Accepted:
         event_id: the stored event's id: its own, or that of the one that was there before.
         new: whether it was stored now.
         conflict: whether the one that was there before had other data.
-        state: the stored event's state.
-        standings: how the deliveries stood at that moment; empty for a new event or a conflict.
+        state: the stored event's state; `"purged"` if only its identity is left.
+        standings: how the deliveries stood at that moment; empty for a new event, a conflict, or one that was purged.
     """
 
     event_id: str
@@ -85,7 +90,8 @@ class Accepted:
 
 
 _IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
-_INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True)
+_INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True, beside=ALL_PAUSED)
+_TAKE_BACK: Final = delete(events).where(events.c.id.in_(dialects.keys("ids")))
 _FIND: Final = select(
     events.c.id,
     events.c.digest,
@@ -101,15 +107,16 @@ _FIND: Final = select(
     & (events.c.kind == _IDENTITY.c.kind)
     & (events.c.source == _IDENTITY.c.source),
 )
+_FIND_AND_KEEP: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
+"""The same, and nobody purges them before this transaction has ended."""
 _REPEATED_ROWS = dialects.rows("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _COMMITTED: Final = partial(reached, "accept.committed")
-_ADDED = dialects.insert(counters)
-_COUNT: Final = _ADDED.on_conflict_do_update(
-    index_elements=["name", "process"], set_={"value": counters.c.value + _ADDED.excluded.value}
-)
+_ACCEPTED: Final = COUNT.returning(exists(select(purged.c.identity)))
+"""Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
+meanwhile: an insert that waited until an event was gone must know that it was there."""
 
 
 class Accepting:
@@ -121,6 +128,7 @@ class Accepting:
         hands: learns what has begun.
         limits: how many deliveries of a handler run at once, for those that are limited.
         shared: whether other processes write, too.
+        pauses: which handlers are paused: all there is to know where no other process writes.
     """
 
     def __init__(
@@ -131,55 +139,81 @@ class Accepting:
         hands: Hands,
         limits: Mapping[str, int] = MappingProxyType({}),
         shared: bool = False,
+        pauses: Pauses | None = None,
     ) -> None:
         self._runner = runner
         self._hands = hands
         self.process = process
         self._limits = limits
         self._shared = shared
+        self._pauses = pauses or Pauses()
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
         reached("accept.begun")
         transaction.after_commit(_COMMITTED)
-        first: dict[tuple[str, str, str, str], NewEvent] = {}
+        first: dict[Identity, NewEvent] = {}
         for item in items:
             first.setdefault(item.event.identity, item)
-        stored = self._insert(transaction, list(first.values()))
-        known = {
-            identity: (item.event.id, item.digest, item.state)
-            for identity, item in first.items()
-            if item.event.id in stored
-        }
-        known |= _find(transaction.connection, [identity for identity in first if identity not in known])
+        stored: set[str] = set()
+        known: dict[Identity, _Known] = {}
+        left = first
+        while left:
+            # More than once where another process has purged one between two of these statements.
+            fresh, gone = self._insert(transaction, list(left.values()))
+            stored |= fresh
+            known |= gone
+            known |= {
+                identity: (item.event.id, item.digest, item.state)
+                for identity, item in left.items()
+                if item.event.id in fresh
+            }
+            known |= _find(transaction.connection, [one for one in left if one not in known], keep=True)
+            left = {identity: item for identity, item in left.items() if identity not in known}
+            if left:
+                known |= _gone(transaction.connection, list(left))
+                left = {identity: item for identity, item in left.items() if identity not in known}
         answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
         reached("accept.written")
         return answers
 
-    def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> set[str]:
+    def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> tuple[set[str], dict[Identity, _Known]]:
+        """Store what is new: the ids of that, and what would be new if it had not been there and purged."""
         connection = transaction.connection
         # Sorted, so that no two processes wait for each other.
         rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
-        stored = set(_INSERT_EVENTS(connection, rows))
+        ids, told = _INSERT_EVENTS.reading(connection, rows)
+        stored = set(ids)
         if not stored:
-            return stored
+            return stored, {}
         reached("accept.inserted")
-        fresh = [item for item in items if item.event.id in stored]
-        self._store(transaction, fresh)
-        count(transaction, "accepted", self.process, len(fresh))
-        return stored
+        counted = {"name": "accepted", "process": self.process, "value": len(stored)}
+        gone: dict[Identity, _Known] = {}
+        if connection.execute(_ACCEPTED, counted).scalar_one():
+            gone = _gone(connection, [item.event.identity for item in items if item.event.id in stored])
+        if gone:
+            back = {item.event.id for item in items if item.event.identity in gone}
+            connection.execute(_TAKE_BACK, {"ids": json.dumps(sorted(back))})
+            count(transaction, "accepted", self.process, -len(back))
+            stored -= back
+        if fresh := [item for item in items if item.event.id in stored]:
+            # Others may have paused a handler just now: what is stored as running is begun by what the database says.
+            self._store(transaction, fresh, frozenset(told or ()) if self._shared else self._pauses.handlers)
+        return stored, gone
 
-    def _store(self, transaction: Transaction, items: Sequence[NewEvent]) -> None:
+    def _store(self, transaction: Transaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
         """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
         places = _places(transaction, items)
-        # What is held back is offered when its turn has come.
+        # What is held back is offered when its turn has come, and what is paused when it is resumed.
         queued = [
             Queued(delivery_id, handler, 0, ordered=delivery_id in places, fresh=item.fresh)
             for item in items
             for delivery_id, handler in item.deliveries
-            if handler not in item.absent and (delivery_id not in places or places[delivery_id].turn == NEXT)
+            if handler not in item.absent
+            and handler not in paused
+            and (delivery_id not in places or places[delivery_id].turn == NEXT)
         ]
         reserved = self._reserved(transaction, queued)
         store(
@@ -213,7 +247,7 @@ class Accepting:
         return {one.delivery_id for one in self._runner.reserve(transaction, may)} if may else set()
 
     @staticmethod
-    def _answer(item: NewEvent, known: tuple[str, str, str], *, fresh: bool) -> Accepted:
+    def _answer(item: NewEvent, known: _Known, *, fresh: bool) -> Accepted:
         event_id, digest, state = known
         return Accepted(event_id=event_id, new=fresh, conflict=digest != item.digest, state=state)
 
@@ -221,6 +255,8 @@ class Accepting:
         connection = transaction.connection
         repeats: dict[str, int] = {}
         for item, answer in zip(items, answers, strict=True):
+            if answer.state == purging.PURGED:
+                continue  # there is nothing beside which anything could be kept
             if answer.conflict:
                 _keep_conflict(transaction, answer.event_id, item)
             elif not answer.new:
@@ -231,7 +267,7 @@ class Accepting:
         standing = standings(connection, list(repeats))
         return [
             answer
-            if answer.new or answer.conflict
+            if answer.new or answer.conflict or answer.state == purging.PURGED
             else Accepted(
                 event_id=answer.event_id,
                 new=False,
@@ -254,28 +290,28 @@ def _places(transaction: Transaction, items: Sequence[NewEvent]) -> Mapping[str,
     return line_up(transaction, new) if new else {}
 
 
-def count(transaction: Transaction, name: str, process: str, by: int) -> None:
-    """Add to one of the ledger's counters, in this process's own row of it."""
-    transaction.connection.execute(_COUNT, {"name": name, "process": process, "value": by})
+def is_stored(connection: Connection, identity: Identity) -> bool:
+    """Whether there is an event of this identity, or was one that has been purged."""
+    return bool(_find(connection, [identity]) or purging.gone(connection, [identity]))
 
 
-def is_stored(connection: Connection, identity: tuple[str, str, str, str]) -> bool:
-    """Whether there is an event of this identity."""
-    return bool(_find(connection, [identity]))
-
-
-def _find(
-    connection: Connection, identities: list[tuple[str, str, str, str]]
-) -> dict[tuple[str, str, str, str], tuple[str, str, str]]:
+def _find(connection: Connection, identities: list[Identity], *, keep: bool = False) -> dict[Identity, _Known]:
     if not identities:
         return {}
     wanted = json.dumps(
         [[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities]
     )
-    found = connection.execute(_FIND, {"identities": wanted})
+    found = connection.execute(_FIND_AND_KEEP if keep else _FIND, {"identities": wanted})
     return {
         (row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state)
         for row in found
+    }
+
+
+def _gone(connection: Connection, identities: list[Identity]) -> dict[Identity, _Known]:
+    return {
+        identity: (one.event_id, one.digest, purging.PURGED)
+        for identity, one in purging.gone(connection, identities).items()
     }
 
 

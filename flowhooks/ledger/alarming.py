@@ -68,6 +68,8 @@ class OpenAlert:
         count: how many deliveries or events shared it.
         event_id: one of those events, or `""`.
         told: the plugins that have taken it.
+        acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
+        acknowledged_by: who has; `""` where nobody has.
     """
 
     id: str
@@ -78,6 +80,13 @@ class OpenAlert:
     count: int
     event_id: str
     told: tuple[str, ...] = ()
+    acknowledged_at: int | None = None
+    acknowledged_by: str = ""
+
+    @property
+    def about(self) -> str:
+        """Its cause and its subject, as those name it who speak of it later."""
+        return f"{self.cause.value} {self.subject}"
 
 
 # Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
@@ -100,16 +109,18 @@ def how_many_failed(connection: Connection, state: State, handler: str) -> int:
 def late(connection: Connection, before: int) -> list[Troubled]:
     """The handlers with deliveries that have been able to run since before `before`, and still wait.
 
-    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time.
+    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
+    does what waits for a handler that is paused, or was: it could not run before that was resumed.
     """
     each = _oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)).subquery("oldest")
     found = connection.execute(
-        select(each.c.handler, each.c.event_id, each.c.due_at)
+        select(each.c.handler, each.c.event_id, each.c.due_at, func.coalesce(handlers.c.resumed_at, 0).label("resumed"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(handlers.c.retired_at.is_(None))
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
-    return [Troubled(row.handler, row.event_id, row.due_at) for row in found]
+    several = [Troubled(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in found]
+    return [one for one in several if one.since <= before]
 
 
 def how_many_late(connection: Connection, before: int, handler: str) -> int:
@@ -120,7 +131,7 @@ def how_many_late(connection: Connection, before: int, handler: str) -> int:
 def shelved(connection: Connection, before: int) -> list[Troubled]:
     """The handlers that are missing, and have deliveries that have waited for them since before `before`.
 
-    Without those that were retired: whoever did that was shown what waits, and that it stays.
+    Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
     """
     each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
     # A handler has been missing since the first start without it.
@@ -130,7 +141,7 @@ def shelved(connection: Connection, before: int) -> list[Troubled]:
         select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
-        .where(handlers.c.retired_at.is_(None))
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
     several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
     return [one for one in several if one.since <= before]
@@ -245,6 +256,8 @@ def _alert(row: RowMapping) -> OpenAlert:
         count=row["count"],
         event_id=row["event_id"],
         told=tuple(json.loads(row["told"])),
+        acknowledged_at=row["acknowledged_at"],
+        acknowledged_by=row["acknowledged_by"],
     )
 
 
@@ -261,6 +274,14 @@ def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) ->
         )
         opened.update(transaction.connection.execute(made).scalars())
     return opened
+
+
+def acknowledge(transaction: Transaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
+    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to."""
+    meant = (alerts.c.id.in_(dialects.keys("ids")), alerts.c.closed_at.is_(None), alerts.c.acknowledged_at.is_(None))
+    changed = update(alerts).where(*meant).values(acknowledged_at=now, acknowledged_by=who).returning(*alerts.columns)
+    found = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
+    return {one.id: one.about for one in map(_alert, found)}
 
 
 def note_told(transaction: Transaction, alert: OpenAlert) -> None:

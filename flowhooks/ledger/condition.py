@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from flowhooks.delivery import State
-from flowhooks.ledger import alarming
+from flowhooks.ledger import alarming, pausing
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.ledger.tables import alerts, counters, events, processes
 
@@ -31,6 +31,7 @@ class Condition:
         oldest_parked: when the first of them was received, or None.
         alerts: how many alerts are open, by cause.
         processes: how many processes have neither ended nor been taken for dead.
+        paused: the ids of the handlers that are paused.
     """
 
     backlog: Mapping[str, Backlog]
@@ -40,6 +41,7 @@ class Condition:
     oldest_parked: int | None
     alerts: Mapping[str, int]
     processes: int
+    paused: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,7 @@ def condition(connection: Connection, now: int) -> Condition:
         oldest_parked=since,
         alerts=dict(connection.execute(open_alerts).all()),
         processes=connection.execute(living).scalar_one(),
+        paused=frozenset(pausing.paused(connection)),
     )
 
 

@@ -71,7 +71,7 @@ def retry_from_json(text: str | None) -> Retry | None:
 
 
 def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> None:
-    """Write down the handlers that are loaded now; those that are not stay as they were."""
+    """Write down the handlers that are loaded now; those that are not stay as they were, and what is paused, paused."""
     rows: list[dict[str, Any]] = [
         {
             "id": handler.id,

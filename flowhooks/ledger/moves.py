@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Integer, Text, case, func, update
 from flowhooks.delivery import ALLOWED, State
 from flowhooks.errors import IllegalMove
 from flowhooks.ledger import dialects
+from flowhooks.ledger.pausing import NOT_PAUSED
 from flowhooks.ledger.tables import deliveries
 
 if TYPE_CHECKING:
@@ -130,10 +131,12 @@ _MOVE: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.lane)
 )
-BEGIN_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None))
-"""Begins what is unordered, and nothing else, whatever its runner takes it for."""
-BEGIN_IN_TURN: Final = _MOVE.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN))
-"""Begins what has been found to be the first of its lane."""
+BEGIN_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None), NOT_PAUSED)
+"""Begins what is unordered and of no paused handler, and nothing else, whatever its runner takes it for."""
+BEGIN_IN_TURN: Final = _MOVE.where(NOT_PAUSED).values(
+    turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN)
+)
+"""Begins what has been found to be the first of its lane, unless its handler is paused."""
 
 
 def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
@@ -195,7 +198,7 @@ def made(transaction: Transaction, moves: Sequence[Move], by: ReturningUpdate[An
 
 
 def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int) -> bool:
-    """Put off the probe of an *unknown* delivery, if it is due; changes no state.
+    """Put off the probe of an *unknown* delivery, if it is due and its handler not paused; changes no state.
 
     Args:
         transaction: the open transaction.
@@ -204,8 +207,8 @@ def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int
         until: when it will be due again.
 
     Returns:
-        Whether it was due: of several who would ask the probe, who was told so may.
+        Whether that is so: of several who would ask the probe, who was told so may.
     """
     due = (deliveries.c.id == delivery_id) & (deliveries.c.state == State.UNKNOWN.value) & (deliveries.c.due_at <= now)
-    put_off = update(deliveries).where(due).values(due_at=until).returning(deliveries.c.id)
+    put_off = update(deliveries).where(due, NOT_PAUSED).values(due_at=until).returning(deliveries.c.id)
     return transaction.connection.execute(put_off).first() is not None

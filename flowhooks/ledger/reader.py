@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flowhooks.errors import LedgerUnusable, NotFound
-from flowhooks.ledger import accepting, dialects, known, liveness, migrating, reading
+from flowhooks.errors import LedgerUnusable, NotFound, Purged
+from flowhooks.ledger import accepting, dialects, known, liveness, migrating, pausing, purging, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.event import Event
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.liveness import Living
+    from flowhooks.ledger.purging import Before, Page
     from flowhooks.ledger.reading import EventFilter, Standing, Stored
 
 
@@ -81,13 +82,22 @@ class Reader:
         """One event.
 
         Raises:
-            NotFound: there is none with this id.
+            Purged: there was one with this id.
+            NotFound: there is none, and was none.
         """
         with self.connection() as connection:
             found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
-        if not found:
-            raise NotFound(f"there is no event {event_id}")
-        return found[0]
+        if found:
+            return found[0]
+        if (gone := self.purged(event_id)) is not None:
+            raise Purged(event_id, gone)
+        raise NotFound(f"there is no event {event_id}")
+
+    def purged(self, event_id: str) -> int | None:
+        """When an event that was purged had been received, in microseconds since 1970; None if none was."""
+        with self.connection() as connection:
+            known = purging.of_event(connection, event_id)
+        return None if known is None else known.received_at
 
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
         """Whether there is an event of this identity, as `Event.identity` has it."""
@@ -129,6 +139,16 @@ class Reader:
         with self.connection() as connection:
             return reading.conflicts_of(connection, event_id)
 
+    def purgeable(self, before: Before, *, wanted: reading.EventFilter, after: str, most: int) -> Page:
+        """The oldest events, `most` at the most, and which of them may go, as `flowhooks.ledger.purging` has it."""
+        with self.connection() as connection:
+            return purging.page(connection, before, wanted=wanted, after=after, most=most)
+
+    def how_many_old(self, before: Before, *, since: int | None = None) -> int:
+        """How many events `purgeable` looks at in all."""
+        with self.connection() as connection:
+            return purging.how_many(connection, before, since=since)
+
     def parked(self) -> list[ParkedGroup]:
         """What is parked, by what a router looks at."""
         with self.connection() as connection:
@@ -153,6 +173,11 @@ class Reader:
         """Every handler that was ever loaded and not retired."""
         with self.connection() as connection:
             return known.known(connection)
+
+    def paused(self) -> dict[str, int]:
+        """Since when each handler is paused that is, by its id."""
+        with self.connection() as connection:
+            return pausing.paused(connection)
 
     def living(self, stale_after: float) -> list[Living]:
         """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.

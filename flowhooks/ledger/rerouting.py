@@ -1,4 +1,4 @@
-"""Events that were parked, and what becomes of them when somebody wants them; it must not know how a route is found."""
+"""Events that are routed again, parked ones above all; it must not know how a route is found, or who asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
-from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.tables import events
@@ -45,14 +44,15 @@ class ParkedGroup(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerouted:
-    """A parked event that is parked no longer.
+    """An event that goes elsewhere by now, or nowhere any more.
 
     Attributes:
         event_id: the event.
-        state: `"routed"`, or `"dismissed"` where the settings now say that nobody need want it.
-        route: its whole route, with what it had before.
+        state: `"routed"`, `"parked"`, or `"dismissed"` where nobody need want it.
+        route: its whole route, with what it had before: a route only grows.
         deliveries: (delivery id, handler id) for each handler that is new to it.
         order_keys: the event's order key, for each of those that is ordered.
+        seen: the state in which the event was read.
     """
 
     event_id: str
@@ -60,6 +60,12 @@ class Rerouted:
     route: Mapping[str, str]
     deliveries: tuple[tuple[str, str], ...]
     order_keys: Mapping[str, str] = field(default_factory=dict)
+    seen: str = "parked"
+
+    @property
+    def seen_size(self) -> int:
+        """How many deliveries the route that was read asked for."""
+        return len(self.route) - len(self.deliveries)
 
 
 _ALIKE: Final = (
@@ -98,18 +104,33 @@ def oldest_parked(connection: Connection, *, most: int) -> list[tuple[ParkedGrou
 
 def reroute(
     transaction: Transaction, items: list[Rerouted], *, runner: Runner, absent: Collection[str], now: int
-) -> int:
-    """Give parked events their new deliveries; how many were still parked, and so were given them."""
-    done = 0
+) -> set[str]:
+    """Give events their new states and deliveries, each if it still is as it was read.
+
+    Args:
+        transaction: the open transaction.
+        items: the events, in the order of their ids: two that change the same ones do not wait for each other.
+        runner: is told, within the transaction, what may run.
+        absent: ids of handlers that are not loaded: their deliveries wait for them.
+        now: microseconds since 1970.
+
+    Returns:
+        The ids of those that were, and so were changed.
+    """
+    done: set[str] = set()
     for item in items:
         changed = transaction.connection.execute(
             update(events)
-            .where(events.c.id == item.event_id, events.c.state == "parked")
+            .where(
+                events.c.id == item.event_id,
+                events.c.state == item.seen,
+                events.c.route_size == item.seen_size,  # a route only grows: of this size it is the one that was read
+            )
             .values(state=item.state, route=json.dumps(item.route, ensure_ascii=False), route_size=len(item.route))
         ).rowcount
         if not changed:
             continue
-        done += 1
+        done.add(item.event_id)
         keys = item.order_keys
         ordered = [(one, Lane(handler, keys[handler])) for one, handler in item.deliveries if handler in keys]
         places = line_up(transaction, ordered) if ordered else {}
@@ -127,5 +148,4 @@ def reroute(
         ]
         if queued:
             runner.enqueue(transaction, queued, now)
-    reached("drain.written")
     return done

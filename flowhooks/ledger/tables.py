@@ -182,6 +182,13 @@ handlers: Final = Table(
     Column("order_by", Text, comment="the member of the event that is its order key; null: unordered"),
     Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
     Column("paused_at", BigInteger, comment="from when its deliveries are held; null: they run"),
+    Column("resumed_at", BigInteger, comment="when it was last let run again: what waited for that was not late"),
+)
+Index(
+    "handlers_paused",
+    handlers.c.id,
+    sqlite_where=handlers.c.paused_at.is_not(None),
+    postgresql_where=handlers.c.paused_at.is_not(None),
 )
 
 processes: Final = Table(

@@ -11,8 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.acknowledging import acknowledge
+from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.drain import drain
+from flowhooks.operations.pausing import pause, resume
+from flowhooks.operations.purging import purge
 from flowhooks.operations.replay import replay
+from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
 
@@ -112,6 +117,12 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
     "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
     "drain": (drain, {"dry_run": _truth, "after": _text}),
+    "reroute": (reroute, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
+    "dismiss": (dismiss, {"wanted": filter_from_json, "note": _text, "dry_run": _truth, "after": _text}),
+    "acknowledge": (acknowledge, {"alerts": _texts, "note": _text, "dry_run": _truth}),
+    "purge": (purge, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
     "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
+    "pause": (pause, {"handlers": _texts, "note": _text, "dry_run": _truth}),
+    "resume": (resume, {"handlers": _texts, "dry_run": _truth}),
 }
 """Every operation, with the arguments that it takes and how each is read."""

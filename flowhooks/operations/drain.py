@@ -10,14 +10,14 @@ from flowhooks.clock import to_datetime
 from flowhooks.crashpoints import reached
 from flowhooks.event import Event
 from flowhooks.ledger.reading import EventFilter
-from flowhooks.ledger.rerouting import Rerouted
 from flowhooks.operations import Deed
+from flowhooks.operations.routing import rerouted, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flowhooks.ledger.reading import Stored
-    from flowhooks.ledger.rerouting import ParkedGroup
+    from flowhooks.ledger.rerouting import ParkedGroup, Rerouted
     from flowhooks.operations import Desk
     from flowhooks.router import Router
 
@@ -60,13 +60,14 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
     page: list[Stored] = []
     if after or wanted_by_now(desk):
         page = desk.ledger.page(EventFilter(state="parked"), after=after, limit=AT_ONCE)
-    items = [item for stored in page if (item := _rerouted(desk, stored)) is not None]
+    items = [item for stored in page if (item := _wanted(desk, stored)) is not None]
     if items and not dry_run:
-        desk.change(
-            lambda transaction: desk.ledger.reroute(transaction, items, absent=desk.absent),
-            lambda done: Deed("drain", "", {"events": done}),
+        changed = desk.change(
+            lambda transaction: written(desk, transaction, items, "drain.written"),
+            lambda done: Deed("drain", "", {"events": len(done)}),
         )
         reached("drain.committed")
+        items = [item for item in items if item.event_id in changed]
     return Drained(
         events=len(page),
         delivered=sum(item.state == "routed" for item in items),
@@ -108,16 +109,7 @@ def like(group: ParkedGroup) -> Event:
     )
 
 
-def _rerouted(desk: Desk, stored: Stored) -> Rerouted | None:
-    route = desk.router.route(stored.event)
-    if route.parked:
-        return None
-    fresh = [handler for handler in route.handlers if handler not in stored.route]
-    whole = {**stored.route, **{handler: route.handlers[handler] for handler in fresh}}
-    return Rerouted(
-        event_id=stored.event.id,
-        state="routed" if whole else "dismissed",
-        route=whole,
-        deliveries=tuple((desk.clock.new_id(), handler) for handler in fresh),
-        order_keys=desk.router.order_keys(stored.event, fresh),
-    )
+def _wanted(desk: Desk, stored: Stored) -> Rerouted | None:
+    """What becomes of a parked event; None if it stays parked, whoever takes every event by now."""
+    item = rerouted(desk, stored)
+    return None if item is None or item.state == "parked" else item

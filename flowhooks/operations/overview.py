@@ -123,7 +123,7 @@ class Overview:
         performance: how handlers have done, those with failures first, then the busiest.
         sampled: of how many deliveries that is.
         sampled_since: from when the oldest of those is, in microseconds since 1970; None where there is none.
-        alerts: how many alerts are open.
+        alerts: how many alerts are open that nobody has acknowledged.
     """
 
     now: int
@@ -156,7 +156,7 @@ def overview(reader: Reader, now: int) -> Overview:
             performance=_performance(newest, now),
             sampled=len(newest),
             sampled_since=newest[-1].created_at if newest else None,
-            alerts=len(alarming.still_open(connection)),
+            alerts=sum(one.acknowledged_at is None for one in alarming.still_open(connection)),
         )
 
 

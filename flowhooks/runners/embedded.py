@@ -19,7 +19,7 @@ import structlog
 from flowhooks.errors import FlowhooksError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
     from flowhooks.delivery import Execute, Queued, Transaction
@@ -62,6 +62,7 @@ class Embedded:
         clock: tells the time.
         mine: whether this process has a handler; what is for others is left to those that have them. Default: all.
         limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
+        paused: the ids of the handlers that are passed over just now.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Embedded:
         clock: Clock,
         mine: Callable[[str], bool] = lambda _handler: True,
         limit: Callable[[str], int | None] = lambda _handler: None,
+        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
@@ -79,6 +81,7 @@ class Embedded:
         self._clock = clock
         self._mine = mine
         self._limit = limit
+        self._paused = paused
         self._lines: dict[str, _Line] = {}
         self._turns: deque[str] = deque()
         self._begun: deque[Queued] = deque()
@@ -161,9 +164,13 @@ class Embedded:
             log.exception("cannot_look_for_work")
             self._trouble = type(error).__name__
 
+    def _may(self, handler: str) -> bool:
+        """Whether deliveries of a handler are to begin here just now."""
+        return self._mine(handler) and handler not in self._paused()
+
     def _wanted(self, handler: str) -> int:
         """How many rows of a handler to read; those that are here already still wait in the ledger, and come first."""
-        if not self._mine(handler):
+        if not self._may(handler):
             return 0
         with self._changed:
             line = self._lines.get(handler)
@@ -173,7 +180,7 @@ class Embedded:
     def _offer(self, deliveries: Sequence[Queued]) -> None:
         with self._changed:
             for queued in deliveries:
-                if queued.delivery_id in self._here or not self._mine(queued.handler):
+                if queued.delivery_id in self._here or not self._may(queued.handler):
                     continue
                 line = self._line(queued.handler)
                 if line.here >= MOST_OF_ONE:
@@ -191,7 +198,7 @@ class Embedded:
                 # As many threads stay free as others have a turn coming.
                 if self._free <= len(self._turns) or self._stopping:
                     break
-                if not self._mine(queued.handler):
+                if not self._may(queued.handler):
                     continue
                 line = self._line(queued.handler)
                 if queued.probe or line.queue or line.running >= line.share or queued.delivery_id in self._here:
@@ -226,11 +233,14 @@ class Embedded:
         """Forget what waits here of a handler that has no room anywhere: it is offered again once it has."""
         with self._changed:
             line = self._lines[handler]
-            self._here.difference_update(queued.delivery_id for queued in line.queue)
-            line.queue.clear()
+            self._forget(line)
             if line.has_turn:
                 line.has_turn = False
                 self._turns.remove(handler)
+
+    def _forget(self, line: _Line) -> None:
+        self._here.difference_update(queued.delivery_id for queued in line.queue)
+        line.queue.clear()
 
     def _give_turn(self, handler: str, line: _Line) -> None:
         if line.queue and not line.has_turn and line.running < line.share:
@@ -252,6 +262,11 @@ class Embedded:
                     handler = self._turns.popleft()
                     line = self._lines[handler]
                     line.has_turn = False
+                    if handler in self._paused():
+                        self._forget(line)
+                        if not line.running:
+                            del self._lines[handler]
+                        continue
                     queued = line.queue.popleft()
                     line.running += 1
                     self._free -= 1

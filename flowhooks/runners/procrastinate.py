@@ -48,6 +48,8 @@ STOP_EVERY: Final = 0.1
 """Seconds between looks at whether it is to stop."""
 SWEEP_EVERY: Final = 5.0
 """Seconds between looks for deliveries that have no job."""
+SWEEP_SOON: Final = 0.5
+"""The same where there was more than one sweep makes jobs for."""
 LATE: Final = 5.0
 """Seconds for which a delivery may be due before it is taken for one whose job was lost."""
 MOST_SWEPT: Final = 1_000
@@ -97,6 +99,7 @@ class Procrastinate:
         clock: tells the time.
         mine: the ids of the handlers whose deliveries this process runs.
         limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
+        paused: the ids of the handlers that are passed over just now; their jobs stay.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Procrastinate:
         clock: Clock,
         mine: Collection[str],
         limit: Callable[[str], int | None] = lambda _handler: None,
+        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._url = url
         self._threads = threads
@@ -121,8 +125,11 @@ class Procrastinate:
         self._shares = {one: min(self._share, most) for one, most in limits.items() if most is not None}
         # Never opened: jobs are stored through the ledger's own connection.
         self._storing = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+        self._paused = paused
+        self._passed: frozenset[str] = frozenset()
         self._running: Counter[str] = Counter()
         self._queues: list[str] = []
+        self._more = False
         self._look = threading.Event()
         self._not_run = threading.Event()
         self._trouble: str | None = None
@@ -225,7 +232,8 @@ class Procrastinate:
 
         working.task(name=TASK)(deliver)
         self._running.clear()
-        self._queues = [NONE_AT_ALL, *sorted({queue_of(handler) for handler in self._mine})]
+        self._passed = frozenset(self._paused())
+        self._queues = [NONE_AT_ALL, *sorted({queue_of(handler) for handler in self._mine - self._passed})]
         async with working.open_async():
             worker = asyncio.create_task(
                 working.run_worker_async(
@@ -239,6 +247,7 @@ class Procrastinate:
             )
             while not worker.done() and not stop.is_set():
                 await asyncio.wait([worker], timeout=STOP_EVERY)
+                self._follow_pauses()
                 if not worker.done():
                     self._trouble = None
             if not stop.is_set():
@@ -262,19 +271,27 @@ class Procrastinate:
     def _begin(self, handler: str) -> None:
         """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
         self._running[handler] += 1
-        if (
-            self._running[handler] >= self._shares.get(handler, self._share)
-            and (queue := queue_of(handler)) in self._queues
-        ):
-            self._queues.remove(queue)
+        if self._running[handler] >= self._shares.get(handler, self._share):
+            self._subscribe(handler)
 
     def _end(self, handler: str) -> None:
         self._running[handler] -= 1
-        if (
-            self._running[handler] < self._shares.get(handler, self._share)
-            and (queue := queue_of(handler)) not in self._queues
-        ):
+        self._subscribe(handler)
+
+    def _follow_pauses(self) -> None:
+        """Take no more of handlers that have been paused, and again of those that have been resumed."""
+        paused = frozenset(self._paused())
+        changed, self._passed = (self._passed ^ paused) & self._mine, paused
+        for handler in changed:
+            self._subscribe(handler)
+
+    def _subscribe(self, handler: str) -> None:
+        queue, share = queue_of(handler), self._shares.get(handler, self._share)
+        takes = self._running[handler] < share and handler not in self._passed
+        if takes and queue not in self._queues:
             self._queues.append(queue)
+        elif not takes and queue in self._queues:
+            self._queues.remove(queue)
 
     def _keep_sweeping(self, stop: threading.Event) -> None:
         """Make the jobs that are missing: of deliveries that were made due otherwise, or whose job was lost."""
@@ -291,20 +308,23 @@ class Procrastinate:
                 self._not_run.set()
                 log.exception("cannot_sweep")
             # What was taken and could not be run has lost its job, however lately it fell due.
-            everything = self._look.wait(SWEEP_EVERY) or self._not_run.is_set()
+            everything = self._look.wait(SWEEP_SOON if self._more else SWEEP_EVERY) or self._not_run.is_set()
             self._look.clear()
 
     def _sweep(self, late: float) -> None:
         now = self._clock.now()
-        due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in self._mine else 0)
+        mine = self._mine.difference(self._paused())
+        due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in mine else 0)
 
         def swept(transaction: Transaction) -> None:
+            self._more = False
             self.sweep(transaction)
             if not due:
                 return
             found = transaction.connection.exec_driver_sql(_JOBS, ([queued.delivery_id for queued in due],))
             have = {tuple(row) for row in found}
             if missing := [one for one in due if (one.delivery_id, one.attempt, one.probe) not in have]:
+                self._more = len(due) >= MOST_SWEPT
                 self.enqueue(transaction, missing, now)
                 reached("sweep.written")
                 transaction.after_commit(_SWEPT)

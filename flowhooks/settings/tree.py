@@ -19,6 +19,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _DAY: Final = 86400.0
+_DAYS: Final = kinds.whole(0, 36_500)
 
 
 def _setting(default: Any, kind: kinds.Kind, doc: str) -> Any:
@@ -127,6 +128,27 @@ class AlertsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """For how many days things are kept, counted from when something last happened to them; 0: for ever."""
+
+    succeeded: int = _setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.")
+    closed: int = _setting(
+        400, _DAYS, "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever."
+    )
+    dismissed: int = _setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.")
+    dead: int = _setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.")
+    parked: int = _setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.")
+    identities: int = _setting(
+        400,
+        _DAYS,
+        "Days after its call-back for which an event that was purged is still known, so that the same call-back is not "
+        "taken for a new one; 0: for ever.",
+    )
+    audit: int = _setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.")
+    alerts: int = _setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -205,6 +227,9 @@ class Settings:
     ignore: IgnoreSettings = field(default_factory=IgnoreSettings, metadata={"doc": "Which events need no handler."})
     alerts: AlertsSettings = field(
         default_factory=AlertsSettings, metadata={"doc": "When somebody is told that they should look."}
+    )
+    retention: RetentionSettings = field(
+        default_factory=RetentionSettings, metadata={"doc": "For how long what is done with is kept."}
     )
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and how."})
     sources: Mapping[str, Source] = field(

@@ -24,7 +24,7 @@ from callers import calling, until_more
 from sqlalchemy import MetaData, create_engine, make_url
 
 from flowhooks.crashpoints import POINTS
-from flowhooks.ledger import Reader, upgrade
+from flowhooks.ledger import Reader, auditing, upgrade
 from flowhooks.ledger.reading import EventFilter
 
 PLUGIN = '''
@@ -117,7 +117,7 @@ SETTINGS = {
 CLIENTS = 5
 KILLED_WITHIN = 40.0
 ASYNC = {"Prefer": "respond-async"}
-ROUNDS = ("load", "recover", "drain", "replay", "resolve", "sweep", "migrate", "copy")
+ROUNDS = ("load", "recover", "drain", "reroute", "dismiss", "replay", "resolve", "purge", "sweep", "migrate", "copy")
 FINAL = {"plain": {"succeeded", "unknown"}, "held_plain": {"succeeded", "unknown"}}
 
 
@@ -159,10 +159,16 @@ TABLE = {
     "recover.committed": Way("recover"),
     "drain.written": Way("drain", 2),
     "drain.committed": Way("drain", 2),
+    "reroute.written": Way("reroute"),
+    "reroute.committed": Way("reroute"),
+    "dismiss.written": Way("dismiss"),
+    "dismiss.committed": Way("dismiss"),
     "replay.written": Way("replay", 2),
     "replay.committed": Way("replay", 2),
     "resolve.written": Way("resolve", 2),
     "resolve.committed": Way("resolve", 2),
+    "purge.written": Way("purge", 2),
+    "purge.committed": Way("purge", 2),
     "migrate.applied": Way("migrate", 2),
     "migrate.committed": Way("migrate"),
     "migrate.jobs": Way("migrate", jobs="only"),
@@ -171,10 +177,14 @@ TABLE = {
 }
 """Every point, and `handler`: the middle of a handler's function."""
 LEFT_OUT = {
-    "sqlite": {"drain.committed", "replay.committed", "resolve.committed", "migrate.committed", "copy.committed"},
+    "sqlite": {
+        *("drain.committed", "reroute.committed", "dismiss.written", "replay.committed", "resolve.committed"),
+        *("purge.committed", "migrate.committed", "copy.committed"),
+    },
     "postgresql": {
         *("accept.begun", "accept.inserted", "answer.made", "attempt.ended", "recover.committed", "drain.written"),
-        *("replay.written", "resolve.written", "migrate.applied", "copy.written"),
+        *("reroute.written", "dismiss.committed", "replay.written", "resolve.written", "purge.written"),
+        *("migrate.applied", "copy.written"),
     },
     "procrastinate": {"accept.written", "attempt.marked", "settle.written"},
 }
@@ -491,6 +501,59 @@ def commanded(here, at, times, *command):
     here.heir()
 
 
+@pytest.mark.parametrize(("name", "at", "times"), rounds("reroute"))
+def test_reroute(place, name, at, times):
+    """Killed in a reroute: it has happened or not; the same command makes good, and nothing that ran runs again."""
+    here = place(name)
+    prefix = here.begin()
+    wanted = f"late-{prefix[:-1]}"
+    body = {"processDefinitionKey": "crash", "callBackProcessClass": wanted}
+    events = [here.server.post(f"{prefix}{number}", body, Prefer="wait=20").event_id for number in range(3)]
+    here.until_over()
+    here.site.plugin(f"late_{prefix[:-1]}", WANTED_LATER.replace('process_key="NAME"', f'callback_class="{wanted}"'))
+    here.rest()
+    if here.shares:
+        here.start()
+    else:
+        here.doomed(at, times, ready=True)
+    with here.site.ledger() as ledger:
+        assert {len(ledger.standings(one)) for one in events} == {2}
+    words = ("reroute", *(f"--id={one}" for one in events))
+    commanded(here, at, times, words)
+    with here.site.ledger() as ledger:
+        assert {len(ledger.standings(one)) for one in events} == {2 if at == "reroute.written" else 3}
+    again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
+    assert again.returncode == 0, again.stderr
+    lost, _ = here.check()
+    assert not lost
+    ran = [one for one in here.entered() if one[3].startswith(prefix)]
+    assert Counter(name for name, *_ in ran if name != "again") == {"plain": 3, "late": 3}
+    assert {len(one.standings) for one in here.events().values()} == {3}
+
+
+@pytest.mark.parametrize(("name", "at", "times"), rounds("dismiss"))
+def test_dismiss(place, name, at, times):
+    """Killed in a dismissal: it has happened with its entry in the audit, or neither has; once more makes good."""
+    here = place(name)
+    prefix = here.begin()
+    if not here.shares:
+        here.doomed(at, times, ready=True)
+    key = f"nobody-{prefix[:-1]}"
+    for number in range(3):
+        assert here.post(f"{prefix}{number}", key).status == 202
+    words = ("dismiss", "--key", key, "--note", key)
+    commanded(here, at, times, words)
+    before = "parked" if at == "dismiss.written" else "dismissed"
+    assert {one.state for one in here.events().values()} == {before}
+    again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
+    assert again.returncode == 0, again.stderr
+    here.check()
+    assert {one.state for one in here.events().values()} == {"dismissed"}
+    with here.site.ledger() as ledger, ledger.connection() as connection:
+        deeds = [one for one in auditing.entries(connection, limit=100) if one.detail.get("note") == key]
+    assert [one.detail["events"] for one in deeds] == [3]
+
+
 @pytest.mark.parametrize(("name", "at", "times"), rounds("replay"))
 def test_replay(place, name, at, times):
     """Killed in a replay: it has happened or not; the same command once more makes good, and nothing runs twice."""
@@ -551,6 +614,41 @@ def test_resolve(place, name, at, times):
     with here.site.ledger() as ledger:
         assert {standing(ledger, one) for one in events} == {("succeeded", 2)}
     assert sum(one[3].startswith(prefix) for one in here.entered()) == 2 * times
+
+
+@pytest.mark.parametrize(("name", "at", "times"), rounds("purge"))
+def test_purge(place, name, at, times):
+    """Killed in a purge: events went as a whole or not at all, the same command does the rest, and none comes back."""
+    here = place(name)
+    prefix = here.begin()
+    if not here.shares:
+        here.doomed(at, times, ready=True)
+    wanted = 5 if times == 1 else 350  # of which one transaction takes 100
+    with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
+        until_more(taken, wanted, within=60)
+    assert problems == []
+    here.until_over()
+    stored = set(here.events())
+    words = ("db", "purge", "--older-than", "0s", "--key", "held", "--yes", "--database", here.site.database)
+    killed = here.site.run(*words, **here.settings, **(crash(at, times) if here.shares else {}))
+    if here.shares:
+        assert killed.returncode == -signal.SIGKILL, killed
+    else:
+        assert killed.returncode == 1, killed
+        until_killed(here.server, at, times)
+        here.heir()
+    left = set(here.events())
+    assert (left == stored) == (at == "purge.written" and times == 1)
+    here.site.balance()
+    again = here.site.run(*words, **here.settings)
+    assert again.returncode == 0, again.stderr
+    assert here.events() == {}
+    for instance, event_id, _ in taken[:20]:
+        body = {"processDefinitionKey": "held", "businessKey": instance}
+        answer = here.server.post(instance, body)
+        assert (answer.status, answer.json, answer.event_id) == (200, {"success": True}, event_id)
+    assert here.events() == {}
+    here.site.balance()
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("sweep"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from servers import PLUGIN, THREADS, Server, ServerError, free_ports, running
+from servers import PLUGIN, THREADS, UNFINISHED, Server, ServerError, free_ports, running
 
 sys.path.append(str(Path(__file__).parents[1]))  # this is a folder of scripts, and so is that
 
@@ -86,13 +86,7 @@ class Shared:
 
     def waiting(self) -> int:
         """How many deliveries wait or run."""
-        return int(
-            self.ask(
-                "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND state = 'waiting')"
-                " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown')"
-                " AND state = 'running')"
-            )
-        )
+        return int(self.ask(UNFINISHED))
 
     def settle(self, *, seconds: float) -> None:
         """Wait until no delivery waits or runs.

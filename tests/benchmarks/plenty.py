@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+import filling
 import load
 import plans
 from bench import CONNECTIONS, LATER, ROUNDS
@@ -18,26 +19,6 @@ if TYPE_CHECKING:
 
 SECONDS = 4.0
 """Of each load, at the most."""
-FILL = """
-SET session_replication_role = replica;  -- no look-up of each row's parent, which is known to be there
-INSERT INTO events (id, source, kind, flow_instance_id, callback_class, business_key, process_definition_id,
-    process_definition_key, process_definition_version, body, digest, state, route, route_size, repeats, received_at)
-SELECT '01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'), 'default', 'complete', md5(n::text),
-    'com.cnooc.test.CallbackHandler', 'HT-' || n, 'contract_approval:3:' || md5(n::text), 'contract_approval', 3,
-    '{{"businessKey": "HT-' || n || '", "callBackProcessClass": "com.cnooc.test.CallbackHandler",'
-    || ' "processDefinitionKey": "contract_approval", "processDefinitionVersion": 3}}',
-    md5(n::text) || md5(n::text), 'routed', '{{"bench:handler-0": "class com.cnooc.test.CallbackHandler"}}', 1, 0,
-    1700000000000000 + n * 1000
-FROM generate_series(1, {events}) AS n;
-INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, note, created_at, changed_at)
-SELECT '01900000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'), '01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'),
-    'bench:handler-0', 'succeeded', 1, 0, '', 1700000000000000 + n * 1000, 1700000000000000 + n * 1000
-FROM generate_series(1, {events}) AS n;
-INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback)
-SELECT '01900000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'), 1, 'before', 1700000000000000 + n * 1000,
-    1700000000000000 + n * 1000, 'succeeded', '', ''
-FROM generate_series(1, {events}) AS n;
-"""
 SIZES = """
 SELECT relname, pg_relation_size(oid), relkind FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i') AND relname ~ '^(events|deliveries|attempts)'
@@ -50,7 +31,7 @@ def stored(bench: Bench) -> tuple[list[Figure], list[str]]:
     rounds: list[tuple[dict[str, float], dict[str, float]]] = []
     with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
         bench.tell("filling the tables")
-        full.rows(FILL.format(events=bench.events))
+        full.rows(filling.of_postgresql(bench.events))
         full.rows("VACUUM ANALYZE")
         sizes = full.rows(SIZES)
         for _ in range(ROUNDS):

@@ -63,6 +63,14 @@ Figures are ratios to the yardstick, except where a unit says otherwise. "At mos
 - **Accept rate with many events stored**: the first row's load on a database with that many events and on an empty
   one, in turn.
 - **Memory**: resident memory of one server process, when all its deliveries have run.
+- **First byte of the console**: each page asked for 30 times after once that does not count, each time on a
+  connection of its own; in a ledger where one of 1,000 deliveries is dead, one of 10,000 *unknown*, and one of 2,000
+  events parked. The figure is that of the page that comes off worst, by its median, or by its slowest look.
+- **Accept rate while somebody looks**: the first row's load on such a ledger, while the overview is loaded anew each
+  second, and while nobody looks, in turn.
+- **Replay**: `flowhooks events replay --all --yes` beside a server that runs what is replayed; from the start of the
+  command to its end. Once more with Ctrl-C half-way and the same command again, both together. Voided unless each
+  delivery was run exactly once more.
 - **Start to ready**: from the start of the process until `/readyz` answers 200, on a database that is there already.
 """
 

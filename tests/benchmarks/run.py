@@ -14,6 +14,7 @@ import accepting
 import click
 import dispatching
 import load
+import operating
 import plenty
 import promptness
 import report
@@ -85,6 +86,30 @@ ROWS = (
         title="start to ready, 1 plugin",
         goal=Goal(least=1.0, aim=0.5, smaller=True, unit="s"),
         measure=running.start,
+    ),
+    Row(
+        name="console-median",
+        title="first byte of the console's slowest page, median, {events:,} events stored",
+        goal=Goal(least=200, aim=100, smaller=True, unit="ms"),
+        measure=operating.first_byte,
+    ),
+    Row(
+        name="console-worst",
+        title="first byte of the console, slowest look at any page, {events:,} events stored",
+        goal=Goal(least=1000, aim=500, smaller=True, unit="ms"),
+        measure=operating.first_byte_worst,
+    ),
+    Row(
+        name="console-accept",
+        title="accept rate while the overview is loaded each second ÷ without, {events:,} events stored",
+        goal=Goal(least=0.9, aim=1.0),
+        measure=operating.reloading,
+    ),
+    Row(
+        name="replay",
+        title="replay of 10,000 deliveries by one command",
+        goal=Goal(least=60, aim=20, smaller=True, unit="s"),
+        measure=operating.replaying,
     ),
     Row(
         name="postgresql-accept",

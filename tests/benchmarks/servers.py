@@ -25,6 +25,12 @@ THREADS = 16
 """HTTP threads of both servers, and threads of flowhooks' runner, unless a row says otherwise: its own defaults."""
 START = 60.0
 """Seconds that a server gets to become ready."""
+UNFINISHED = (
+    "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND turn <= 0 AND state = 'waiting')"
+    " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
+)
+"""How many unordered deliveries wait or run; worded so that each half is answered from a partial index, for to read a
+million finished ones again and again would slow down what is measured."""
 STOP = 60.0
 """Seconds that a server gets to stop before it is killed."""
 
@@ -60,11 +66,13 @@ class Server:
     Attributes:
         pid: its process.
         url: root of its call-back listener.
+        admin: root of its administration listener; `""` where it has none.
         ready_after: seconds from the start of its process until it was ready.
     """
 
     pid: int
     url: str
+    admin: str
     ready_after: float
 
     def memory(self) -> float:
@@ -121,11 +129,7 @@ class Site:
 
     def unfinished(self) -> int:
         """How many deliveries wait or run, read beside the server."""
-        # Worded so that each half is answered from a partial index, without reading a million finished ones.
-        return self.ask(
-            "SELECT (SELECT count(*) FROM deliveries WHERE due_at IS NOT NULL AND state = 'waiting')"
-            " + (SELECT count(*) FROM deliveries WHERE state IN ('running', 'dead', 'unknown') AND state = 'running')"
-        )
+        return self.ask(UNFINISHED)
 
     def ask(self, sql: str) -> int:
         """One number out of the ledger, read beside the server."""
@@ -186,7 +190,9 @@ def running(
             if process.poll() is not None or time.perf_counter() - began > START:
                 raise ServerError(f"{command[0]} did not become ready:\n{_end(log)}")
             time.sleep(0.002)
-        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", ready_after=time.perf_counter() - began)
+        ready_after = time.perf_counter() - began
+        admin = f"http://127.0.0.1:{ready[0]}" if ready else ""
+        yield Server(pid=process.pid, url=f"http://127.0.0.1:{port}", admin=admin, ready_after=ready_after)
         if process.poll() is not None:
             raise ServerError(f"{command[0]} stopped by itself with {process.returncode}:\n{_end(log)}")
     finally:

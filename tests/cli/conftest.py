@@ -23,7 +23,10 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
+from flowhooks.app import App
 from flowhooks.cli import logs, main
+from flowhooks.intake import CallBack
+from flowhooks.settings import Settings
 
 PLUGIN = """
 import os, pathlib, time
@@ -213,9 +216,9 @@ def settled(asked, server):
 
 
 @pytest.fixture(scope="session")
-def make_shop():
-    """A function that makes a `Server`, not started, of a folder for its plugin and a database."""
-    return Server
+def hostile():
+    """A value that no terminal may be given as it is."""
+    return HOSTILE
 
 
 @pytest.fixture(scope="session")
@@ -260,6 +263,27 @@ def at_a_terminal(server):
         return printed.decode(), process.wait(30)
 
     return run
+
+
+@pytest.fixture
+def left(tmp_path, new_database):
+    """What a server has left: a ledger with four dead deliveries, and its plugin."""
+    file = tmp_path / "left.db"
+    shutil.copy(new_database, file)
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    left = Server(folder, file)
+    app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("shop",)))
+    app.start()
+    body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
+    for number in range(4):
+        call_back = CallBack(
+            source="default", kind="complete", flow_instance_id=f"f{number}", body=body, text=json.dumps(body)
+        )
+        app.intake.take(call_back, wait=20)
+    app.close(20)
+    left.file = file
+    return left
 
 
 @pytest.fixture

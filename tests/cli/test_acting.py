@@ -82,12 +82,13 @@ def test_replay_asks_first(server, settled, at_a_terminal, open_shop):
     (server.folder / "open").touch()
     said, code = at_a_terminal("events", "replay", "--business-key", "asked", "--again", typed="n\n")
     assert (
-        "1 dead delivery will run again, and 1 delivery that succeeded will do its work a second time. Go on? [y/N]"
+        "1 dead delivery will run again, and 1 delivery that succeeded will do its work a second time. "
+        "What a handler does cannot be undone. Go on? [y/N]"
     ) in said
     assert code == 1
     assert len(settled("r3", "dead")["attempts"]) == 1
     said, code = at_a_terminal("events", "replay", "--business-key", "asked", typed="y\n")
-    assert "1 dead delivery will run again. Go on? [y/N]" in said
+    assert "1 dead delivery will run again. What a handler does cannot be undone. Go on? [y/N]" in said
     assert code == 0
     assert len(settled("r3", "succeeded")["attempts"]) == 2
     assert len(settled("r3-done", "succeeded")["attempts"]) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import threading
@@ -12,34 +11,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowhooks.app import App
-from flowhooks.intake import CallBack
 from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Holder, Lock
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import replay
-from flowhooks.settings import Settings
-
-
-@pytest.fixture
-def left(tmp_path, new_database, make_shop):
-    """What a server has left: a ledger with four dead deliveries, and its plugin."""
-    file = tmp_path / "left.db"
-    shutil.copy(new_database, file)
-    folder = tmp_path / "plugins"
-    folder.mkdir()
-    left = make_shop(folder, file)
-    app = App(Settings(database=str(file), plugins_dirs=(str(folder),), plugins_allow=("shop",)))
-    app.start()
-    body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
-    for number in range(4):
-        call_back = CallBack(
-            source="default", kind="complete", flow_instance_id=f"f{number}", body=body, text=json.dumps(body)
-        )
-        app.intake.take(call_back, wait=20)
-    app.close(20)
-    left.file = file
-    return left
 
 
 @pytest.fixture

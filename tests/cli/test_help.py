@@ -28,6 +28,8 @@ LISTINGS = [
     ("routes",),
     ("events", "list"),
     ("events", "show"),
+    ("alerts", "list"),
+    ("audit",),
     ("verify",),
 ]
 READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new")}
@@ -53,10 +55,18 @@ def test_every_command_is_there():
         ("events", "replay"),
         ("events", "resolve"),
         ("events", "drain"),
+        ("events", "reroute"),
+        ("events", "dismiss"),
+        ("alerts",),
+        ("alerts", "list"),
+        ("alerts", "acknowledge"),
+        ("audit",),
         ("verify",),
         ("db",),
         ("db", "upgrade"),
         ("db", "copy"),
+        ("db", "backup"),
+        ("db", "purge"),
         ("send",),
     ]
 
@@ -114,8 +124,11 @@ def test_wrong_usage_is_said_in_short(run):
 def test_an_unknown_setting_is_refused_everywhere(run, words):
     """A misspelt variable is an error of every command that reads settings: 2, or among the findings of check."""
     more = {("events", "show"): ("x",), ("events", "replay"): ("--all", "--yes")}
+    more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
+    more |= {("alerts", "acknowledge"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
+    more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output
     assert result.exit_code == (1 if words == ("check",) else 2)

@@ -18,6 +18,7 @@ def test_every_route(server, asked, run):
         "order_by": None,
         "concurrency": None,
         "state": "present",
+        "paused_since": None,
     } in routes
     assert len(routes) == 6
     text = run("routes", server=server, COLUMNS="80").stdout

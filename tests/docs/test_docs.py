@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -569,21 +568,3 @@ def test_what_the_readme_looks_at(running):
     assert done.returncode == 0, done.stderr
     assert 'returned "granted: leave-2026-0042"' in done.stdout
     assert "attempt 2" not in done.stdout
-
-
-def test_a_backup_is_made_as_shown(running, tmp_path):
-    """Each of the shown ways backs up a running server's ledger, whole."""
-    page = DOCS / "how-to/operate.md"
-    lines = [line for one in blocks(page, "sh") for line in one.text.split("\n") if "VACUUM INTO" in line]
-    assert len(lines) == 2
-    for number, line in enumerate(lines):
-        target = tmp_path / f"{number}.db"
-        here = line.replace("/var/lib/flowhooks/flowhooks.db", str(running.folder / "flowhooks.db"))
-        program, *words = shlex.split(re.sub(r"/backup/[\w.-]+", str(target), here))
-        if program == "python3":
-            program = sys.executable
-        elif shutil.which(program) is None:
-            continue
-        subprocess.run([program, *words], check=True, timeout=30)
-        done = running.run("verify", "--database", str(target))
-        assert done.returncode == 0, done.stdout + done.stderr

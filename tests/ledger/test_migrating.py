@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from contextlib import closing
+import uuid
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, insert, select
 
+from flowhooks import Retry
 from flowhooks.delivery import State
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
 from flowhooks.ledger import Reader, dialects, migrating, upgrade
+from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.tables import metadata
+from flowhooks.operations import Actor
+from flowhooks.operations.purging import purge
 
 
 def url(file):
@@ -155,46 +163,155 @@ def test_a_folder_is_no_database(tmp_path):
         upgrade(url(tmp_path))
 
 
-@pytest.mark.sqlite
-def test_a_ledger_of_the_first_version_is_upgraded(house, listens, writing, tmp_path):
-    """What the first migration made and a server filled is all there afterwards, and a server goes on with it."""
+REVISIONS = [f"{number:04}" for number in range(1, int(migrating.HEAD))]
+"""Every migration before the newest: no version has been released yet, so each stands for one that was."""
+
+
+RELEASED = sorted((Path(__file__).parent / "released").glob("*.sql"))
+"""Ledgers that released versions have filled, as SQLite dumps them; none so far."""
+
+
+@pytest.mark.parametrize("dump", [*RELEASED, None], ids=lambda dump: dump.stem if dump else "first migration")
+def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump):
+    """It is brought to this version, nothing of it is lost, and its books balance."""
+    script = dump.read_text() if dump else dumped(tmp_path / "first.db")
+    file = tmp_path / "released.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(script)
+    engine = dialects.open_engine(url(file), writing=True)
+    tables = tables_of(engine)
+    held = rows(engine, tables)
+    assert held["events"]
+    assert upgrade(url(file))[1] == migrating.HEAD
+    assert rows(engine, tables) == held
+    engine.dispose()
+    with closing(Reader(url(file))) as reader:
+        assert reader.balance().trouble == []
+
+
+def dumped(file):
+    """A ledger of the first migration with an event in it, as SQLite dumps it."""
     from alembic import command
 
-    with writing.begin() as connection:
+    engine = dialects.open_engine(url(file), writing=True)
+    with engine.begin() as connection:
         command.upgrade(migrating._config(connection), "0001")
-    flow = house.open(listens(fail, name="h"))
-    dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
-    flow.settled(dead, State.DEAD)
-    flow.close()
-    old = tmp_path / "new.db"
-    tables = ("events", "conflicts", "deliveries", "attempts", "handlers", "processes", "counters")
+    engine.dispose()
     make(
-        old,
-        f"ATTACH '{house.file}' AS filled",
-        *(f"ALTER TABLE filled.processes DROP COLUMN {name}" for name in ("beat_at", "kind", "handlers")),
-        "DROP INDEX filled.deliveries_due",
-        "DROP INDEX filled.deliveries_turn",
-        *(f"ALTER TABLE filled.deliveries DROP COLUMN {column}" for column in ("lane", "turn")),
-        *(f"ALTER TABLE filled.handlers DROP COLUMN {column}" for column in ("order_by", "concurrency", "paused_at")),
-        *(f"INSERT INTO main.{table} SELECT * FROM filled.{table}" for table in tables),
+        file,
+        "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,"
+        " route_size, repeats, received_at) VALUES ('e', 's', 'complete', 'i', '', '{}', 'd', 'parked', '{}', 0, 0, 1)",
+        "INSERT INTO counters VALUES ('accepted', 'x', 1)",
     )
-    with pytest.raises(LedgerOutdated, match="at version 0001"):
-        Reader(url(old))
-    house.file.unlink()
-    old.rename(house.file)
-    held = {table: flow.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
-    assert len(held["deliveries"]) == 1
-    # Who was there before has given no sign of life, and has not said what it runs.
-    held["processes"] = [(*row, 0, "", "[]") for row in held["processes"]]
-    held["deliveries"] = [(*row, None, 0) for row in held["deliveries"]]  # what is stored already is unordered
-    held["handlers"] = [(*row, None, None, None) for row in held["handlers"]]
-    assert upgrade(url(house.file)) == ("0001", migrating.HEAD)
-    assert {table: flow.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables} == held
-    again = house.open(listens(fail, name="h"), start=False, alerts={"parked_after": 0.0})
-    again.app.alerts.look()
-    assert {row[0] for row in again.sql("SELECT event_id FROM alerts")} == {dead, parked}
+    with closing(sqlite3.connect(file)) as connection:
+        return "\n".join(connection.iterdump())
+
+
+@pytest.fixture
+def full(house, listens):
+    """A ledger of this version with rows in every table, its handlers, and the events that somebody has to look at."""
+    handlers = [
+        listens(fail, name="h"),
+        listens(wait_for_nobody, name="ordered", process_key="order", order_by="business_key", retry=Retry()),
+    ]
+    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+    dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
+    done = [flow.take(f"o{number}", key="order", businessKey="k").event_id for number in range(3)]
+    with suppress(Conflict):
+        flow.take("i1", other=1)
+    flow.app.alerts.look()
+    flow.app.refusals.note(path="/x", address="a", status=404, english="no", chinese="无")
+    flow.app.refusals.flush()
+    flow.clock.advance(86_400)
+    purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
+    session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
+    flow.sql(session)
+    flow.close()
+    return handlers, dead, parked
+
+
+def rows(engine, tables):
+    """What some tables hold, as they are in this database: sets of rows, by table."""
+    with engine.connect() as connection:
+        return {
+            name: {frozenset(row.items()) for row in connection.execute(select(table)).mappings()}
+            for name, table in tables.items()
+        }
+
+
+def tables_of(engine):
+    """The tables of a database, as it has them."""
+    found = MetaData()
+    found.reflect(engine)
+    return {table.name: table for table in found.sorted_tables if table.name != "alembic_version"}
+
+
+@pytest.fixture
+def other(house, postgresql_server, tmp_path):
+    """Another database, with nothing in it: its URL."""
+    if not house.url:
+        yield url(tmp_path / "older.db")
+        return
+    name = f"older_{uuid.uuid4().hex}"
+    here = house.url
+    yield postgresql_server.make(name)
+    house.url = here
+    postgresql_server.drop(name)
+
+
+@pytest.mark.parametrize("before", REVISIONS)
+def test_a_ledger_of_every_older_version_is_upgraded(house, full, other, before):
+    """What an older one held is all there afterwards, to the letter, and a server goes on with it."""
+    from alembic import command
+
+    handlers, dead, parked = full
+    newest, old = (dialects.open_engine(one, writing=True) for one in (house.address, other))
+    with old.begin() as connection:
+        command.upgrade(migrating._config(connection), before)
+    tables = tables_of(old)
+    with newest.connect() as source, old.begin() as target:
+        for name, table in tables.items():
+            columns = [metadata.tables[name].c[column.name] for column in table.columns]
+            copied = [dict(row) for row in source.execute(select(*columns)).mappings()]
+            assert copied, f"there is nothing in {name} to be upgraded"
+            target.execute(insert(table), copied)
+    with pytest.raises(LedgerOutdated, match=f"at version {before}"):
+        Reader(other)
+    held = rows(old, tables)
+    assert upgrade(other) == (before, migrating.HEAD)
+    assert rows(old, tables) == held
+    assert set(tables_of(old)) == set(metadata.tables)
+    for one in (newest, old):
+        one.dispose()
+
+    goes_on(house, other, handlers, dead, parked)
+
+
+def goes_on(house, address, handlers, dead, parked):
+    """A server finds what was there in an upgraded ledger, and takes what is new."""
+    if house.url:
+        house.url = address
+    else:
+        house.file = house.file.with_name(address.rpartition("/")[2])
+    flow = house.open(*handlers, alerts={"parked_after": 0.0})
+    assert flow.only(dead).state is State.DEAD
+    assert flow.app.ledger.event(parked).state == "parked"
+    assert {stored for (_, stored) in flow.app.ledger.conflicts(dead)} == {
+        '{"processDefinitionKey": "leave", "other": 1}'
+    }
+    flow.app.alerts.look()
+    assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
+    assert flow.take("new", key="order", businessKey="k").status == "done"
+    assert flow.take("i1").event_id == dead
+    books = flow.app.ledger.balance()
+    assert books.trouble == []
+    flow.close()
 
 
 def fail(event):
     """Fail for good."""
     raise ValueError("no")
+
+
+def wait_for_nobody(event):
+    """Succeed."""

@@ -44,6 +44,16 @@ REFUSED = [
     ("resolve", {"delivery_id": "d", "verdict": "did", "note": None}),
     ("drain", {"dry_run": "no"}),
     ("drain", {"wanted": {}}),
+    ("reroute", {}),
+    ("reroute", {"wanted": {"state": "ded"}}),
+    ("reroute", {"wanted": {}, "note": "x"}),
+    ("dismiss", {"note": "x"}),
+    ("dismiss", {"wanted": {}, "note": None}),
+    ("dismiss", {"wanted": {"ids": []}}),
+    ("acknowledge", {}),
+    ("acknowledge", {"alerts": "a1"}),
+    ("acknowledge", {"alerts": [1]}),
+    ("acknowledge", {"alerts": ["a1"], "note": 1}),
 ]
 
 

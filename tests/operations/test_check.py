@@ -7,8 +7,10 @@ import socket
 
 import pytest
 
+from flowhooks.clock import to_text
 from flowhooks.errors import LedgerOutdated, SettingsError
 from flowhooks.operations.check import check
+from flowhooks.operations.pausing import pause
 
 pytestmark = pytest.mark.postgresql
 
@@ -113,3 +115,16 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
     (found,) = findings(bare, "jobs", lambda: None, runner=procrastinate)
     assert found.mark == "ok"
     assert findings(bare, "jobs") == []
+
+
+def test_what_is_paused(house, listens, findings, clock):
+    """A note for each, with since when, how much waits for it, and how to end it."""
+    flow = house.open(listens(nothing), listens(nothing, name="other"))
+    pause(flow.app.desk, ["p:nothing"])
+    flow.take(wait=0)
+    (found,) = findings(flow, "handlers")
+    assert (found.mark, found.what) == ("note", f"p:nothing is paused since {to_text(clock.now())}")
+    assert (found.why, found.next) == (
+        "1 delivery waits for it",
+        "`flowhooks handlers resume p:nothing` runs what waits",
+    )

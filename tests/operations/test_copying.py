@@ -20,6 +20,7 @@ from flowhooks.ledger.copying import Side
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.tables import events, metadata
 from flowhooks.operations.copying import copy
+from flowhooks.operations.pausing import pause
 
 CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
 LARGE = CHINESE * 40_000
@@ -388,3 +389,15 @@ def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path)
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(LedgerUnusable, match="written by a newer flowhooks"):
         move(postgresql_url, f"sqlite:///{tmp_path / 'newer.db'}")
+
+
+def test_what_is_paused_stays_paused(house, listens, postgresql_url):
+    """And what waits for it waits on, in the new house."""
+    flow = house.open(listens(lambda event: None, name="h"))
+    pause(flow.app.desk, ["p:h"])
+    flow.take(wait=0)
+    flow.close()
+    move(house.address, postgresql_url)
+    with closing(Reader(postgresql_url)) as reader:
+        assert reader.paused() == {"p:h": house.clock.now()}
+        assert reader.tally()["waiting"] == 1

@@ -246,8 +246,15 @@ def test_every_operation_answers_as_published(busy, document):
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
         "drain": {},
         "retire": {"handlers": ["shop:idle"]},
+        "reroute": {"wanted": {"ids": [busy.flow.dead]}},
+        "dismiss": {"wanted": {"state": "parked"}, "note": "not needed"},
+        "acknowledge": {"alerts": ["alert NULL"]},
+        "pause": {"handlers": ["shop:idle"]},
+        "resume": {"handlers": ["shop:idle"]},
+        "purge": {"before": busy.flow.clock.now()},
     }
-    for name in CALLS.keys() & given:
+    assert given.keys() == CALLS.keys()
+    for name in CALLS:
         body = json.dumps(given[name] | {"dry_run": True})
         schema = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         check(document, schema["schema"], json.loads(body))
@@ -297,7 +304,7 @@ def test_all_that_is_known_of_an_event(busy):
     (delivery,) = whole["deliveries"]
     assert [one["number"] for one in delivery["attempts"]] == [1, 2, 3]
     assert "no such contract" in delivery["attempts"][0]["error"]
-    assert [(one["who"], one["face"], one["action"]) for one in whole["audit"]] == [("ann", "console", "replay")] * 2
+    assert [(one["who"], one["face"], one["action"]) for one in whole["deeds"]] == [("ann", "console", "replay")] * 2
     (later,) = busy.get("/api/events", flow="4713")["events"]
     (delivery,) = busy.get(f"/api/events/{later['id']}")["deliveries"]
     assert delivery["attempts"][0]["traceback"].startswith("Traceback")

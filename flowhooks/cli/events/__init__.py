@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import click
 
-from flowhooks.cli.events.acting import drain_command, replay_command, resolve_command
+from flowhooks.cli.events.acting import replay_command, resolve_command
 from flowhooks.cli.events.listing import list_command
+from flowhooks.cli.events.routing import dismiss_command, drain_command, reroute_command
 from flowhooks.cli.events.showing import show_command
 
 
 @click.group(
     "events",
-    commands=[list_command, show_command, replay_command, resolve_command, drain_command],
+    commands=[
+        list_command,
+        show_command,
+        replay_command,
+        resolve_command,
+        drain_command,
+        reroute_command,
+        dismiss_command,
+    ],
     short_help="What came, what became of it, and what to do about it.",
 )
 def command() -> None:
@@ -24,9 +33,12 @@ def command() -> None:
     What changes something is done by the running server, or here where none runs.
 
     \b
-    A delivery that is            look with                    then
-      dead (failed for good)      events list --state dead     events replay ...
-      unknown (killed mid-run)    events list --state unknown  events resolve ...
+    A delivery that is            look with                      then
+      dead (failed for good)      events list --state dead       events replay ...
+      unknown (killed mid-run)    events list --state unknown    events resolve ...
     An event that is
-      parked (nobody wants it)    events list --state parked   install a handler, or events drain
+      parked (nobody wants it)    events list --state parked     install a handler, or events dismiss
+      parked, and wanted by now   events drain --dry-run         events drain
+      wanted by more than it had  events reroute --dry-run ...   events reroute ...
+      dismissed by mistake        events list --state dismissed  events reroute ...
     """

@@ -78,17 +78,12 @@ def _event(stored: Stored) -> str:
 def _flow(stored: Stored) -> str:
     event = stored.event
     names = [name for name in (event.process_definition_key, event.callback_class) if name]
-    return "\n".join([_flat(event.flow_instance_id), f"  {_flat(' '.join(names)) or '-'}"])
+    return "\n".join([output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"])
 
 
 def _line(standing: Standing) -> str:
     line = f"{standing.state} {standing.handler}"
     return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
-
-
-def _flat(value: str) -> str:
-    """On one line: a line end within a value must not look like one of ours."""
-    return value.replace("\n", "\\n")
 
 
 def _deliveries(stored: Stored) -> str:

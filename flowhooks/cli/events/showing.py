@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowhooks.cli import output
+from flowhooks.cli import deeds, output
 from flowhooks.cli.events.listing import event_table
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.delivery import State
-from flowhooks.errors import NotFound
-from flowhooks.ledger import Reader
+from flowhooks.errors import NotFound, Purged
+from flowhooks.ledger import Reader, auditing
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.plain.events import whole_event_to_json
 from flowhooks.settings import database_url
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowhooks.delivery import Attempt
+    from flowhooks.ledger.auditing import Entry
     from flowhooks.ledger.reading import Standing, Stored
     from flowhooks.settings import Settings
 
 MOST_EVENTS: Final = 100
 """Events of one flow instance that are looked for: one for each kind, class and source."""
+MOST_DEEDS: Final = 100
+"""What operators did about one event, the latest; `flowhooks audit` has all of it."""
 MOST_ATTEMPTS: Final = 20
 """Attempts of one delivery that people are shown, the latest."""
 
@@ -36,7 +39,7 @@ MOST_ATTEMPTS: Final = 20
 @json_option
 @settings_options
 def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
-    r"""Show all that is known of an event: its fields, body, route, deliveries and their attempts.
+    r"""Show all that is known of an event: fields, body, route, deliveries, their attempts, and what operators did.
 
     ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
     process instance. If that instance has several events they are listed; --json always has all of them in full.
@@ -69,7 +72,15 @@ def _found(reader: Reader, name: str) -> list[Stored]:
         return [reader.event(delivery[0].id)]
     if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
         return found
+    if gone := reader.purged(name):
+        raise Purged(name, gone)
     raise NotFound(f"there is no event, delivery or flow instance {name}")
+
+
+def _deeds(reader: Reader, event_id: str) -> list[Entry]:
+    """What operators did about an event, the newest first."""
+    with reader.connection() as connection:
+        return auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
 
 
 def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
@@ -99,24 +110,36 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
             if key
             else "  It names neither class nor key, so only a handler for every event can want it."
         )
+        output.line(f"  If nobody need want it: flowhooks events dismiss {event.id}")
+    elif stored.state == "dismissed":
+        output.line(f"  Nobody need want it. If somebody does: flowhooks events reroute {event.id}")
     output.line("  body")
     output.lines(output.pretty(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
         output.line(f"  another body, refused with 409, came at {output.moment(received)}")
         output.lines(output.pretty(body), indent="    ")
+    paused = reader.paused()
     for standing in stored.standings:
         output.line()
-        _delivery(stored, standing, reader.attempts(standing.delivery_id), traceback=traceback)
+        attempts = reader.attempts(standing.delivery_id)
+        _delivery(stored, standing, attempts, paused=paused.get(standing.handler), traceback=traceback)
+    if done := _deeds(reader, event.id):
+        output.line()
+        output.line("what operators did")
+        for one in reversed(done):
+            output.line(f"  {output.moment(one.done_at)} UTC, {deeds.who(one)}: {deeds.what(one)}")
 
 
-def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, traceback: bool) -> None:
+def _delivery(
+    stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, paused: int | None, traceback: bool
+) -> None:
     output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.line(f"  {'handler':<14} {standing.handler}")
     output.line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
     if standing.note:
         output.line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        output.line(f"  {'runs':<14} {_when(standing)}")
+        output.line(f"  {'runs':<14} {_when(standing, paused)}")
     if len(attempts) > MOST_ATTEMPTS:
         output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for one in attempts[-MOST_ATTEMPTS:]:
@@ -136,7 +159,12 @@ def _delivery(stored: Stored, standing: Standing, attempts: Sequence[Attempt], *
         output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
 
 
-def _when(standing: Standing) -> str:
+def _when(standing: Standing, paused: int | None) -> str:
+    if paused is not None:
+        return (
+            f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
+            f"flowhooks handlers resume {standing.handler}"
+        )
     if standing.due_at is None:
         return "when its handler is loaded"
     if standing.behind is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.cli.output import several
 
@@ -10,18 +10,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+FOR_GOOD: Final = "What a handler does cannot be undone."
+RESOLVING: Final = {
+    "did": "That is not taken back: only `events replay --again` runs it again.",
+    "did-not": f"It is then run again. {FOR_GOOD}",
+    "close": "That is for good: a closed delivery is not run again.",
+}
+"""What is said before each verdict, of what can be undone of it."""
+
+
 def deliveries(count: int) -> str:
     """`1 delivery`, `2 deliveries`."""
     return several(count, "delivery", "deliveries")
 
 
-def question(dead: int, succeeded: int) -> str:
+def replay_question(dead: int, succeeded: int) -> str:
     """What is asked before a replay."""
     parts = [f"{several(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
     if succeeded:
         whose = "its" if succeeded == 1 else "their"
         parts.append(f"{deliveries(succeeded)} that succeeded will do {whose} work a second time")
-    return f"{', and '.join(parts)}. Go on?"
+    return f"{', and '.join(parts)}. {FOR_GOOD} Go on?"
 
 
 def replayed(done: Mapping[str, Any]) -> str:
@@ -33,9 +42,12 @@ def replayed(done: Mapping[str, Any]) -> str:
         text += f" {passed:,} passed over, being neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
         text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
-    if moved := done["moved_on"]:
-        text += f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone."
-    return text
+    return text + _moved_on(done)
+
+
+def _moved_on(done: Mapping[str, Any]) -> str:
+    moved = done["moved_on"]
+    return f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone." if moved else ""
 
 
 def resolved(done: Mapping[str, Any]) -> str:
@@ -57,6 +69,54 @@ def drained(done: Mapping[str, Any]) -> str:
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed, as the setting ignore.process_key says"
     return f"{text}, {stay:,} still parked."
+
+
+def reroute_question(planned: Mapping[str, Any]) -> str:
+    """What is asked before a reroute."""
+    parts = []
+    if planned["delivered"]:
+        gets = "gets" if planned["delivered"] == 1 else "get"
+        parts.append(f"{several(planned['delivered'], 'event')} {gets} {deliveries(planned['deliveries'])}")
+    if parked := planned["parked"]:
+        parts.append(f"{several(parked, 'dismissed event')} {'is' if parked == 1 else 'are'} parked again")
+    if gone := planned["dismissed"]:
+        parts.append(f"{several(gone, 'parked event')} {'is' if gone == 1 else 'are'} dismissed")
+    if not parts:
+        return ""
+    return f"{', and '.join(parts)}. {f'{FOR_GOOD} ' if planned['deliveries'] else ''}Go on?"
+
+
+def rerouted(done: Mapping[str, Any]) -> str:
+    """What a reroute did, or would do."""
+    would = "would be " if done["dry_run"] else ""
+    text = (
+        f"{several(done['events'], 'event')} looked at: "
+        f"{done['delivered']:,} {would}delivered ({deliveries(done['deliveries'])})"
+    )
+    if done["parked"]:
+        text += f", {done['parked']:,} {would}parked again"
+    if done["dismissed"]:
+        text += f", {done['dismissed']:,} {would}dismissed, as the setting ignore.process_key says"
+    if passed := done["passed_over"]:
+        text += f", {passed:,} {'has' if passed == 1 else 'have'} nothing to get"
+    return f"{text}.{_moved_on(done)}"
+
+
+def dismiss_question(planned: Mapping[str, Any]) -> str:
+    """What is asked before a dismissal."""
+    if not planned["dismissed"]:
+        return ""
+    return f"{several(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Go on?"
+
+
+def dismissed(done: Mapping[str, Any]) -> str:
+    """What a dismissal did, or would do."""
+    count = done["dismissed"]
+    verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
+    text = f"{several(count, 'parked event')} {verb} dismissed, of {several(done['events'], 'event')} looked at."
+    if passed := done["passed_over"]:
+        text += f" {passed:,} passed over, not being parked."
+    return text + _moved_on(done)
 
 
 def waiting_for_a_server(done: Mapping[str, Any]) -> str:

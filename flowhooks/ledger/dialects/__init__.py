@@ -5,6 +5,7 @@ It must not know what the tables mean.
 
 from __future__ import annotations
 
+from flowhooks.ledger.dialects.backups import copy_file, pages_of
 from flowhooks.ledger.dialects.engines import (
     ANSWERS_WITHIN,
     database_file,
@@ -30,6 +31,7 @@ from flowhooks.ledger.dialects.statements import (
     lock,
     locking,
     notify,
+    quiet,
     rows,
     time_of,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Insertion",
     "Now",
     "by_bytes",
+    "copy_file",
     "database_file",
     "insert",
     "is_readable",
@@ -52,8 +55,10 @@ __all__ = [
     "locking",
     "notify",
     "open_engine",
+    "pages_of",
     "plain",
     "quick_check",
+    "quiet",
     "rows",
     "shown",
     "time_of",

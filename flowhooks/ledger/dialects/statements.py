@@ -19,8 +19,10 @@ from sqlalchemy import (
     column,
     func,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     from sqlalchemy import CompoundSelect, Connection, Select
 
 _CHANNEL: Final = "flowhooks"
+_NOT_HAD: Final = "55P03"
+"""How PostgreSQL says that a lock was not to be had in time."""
+_SET_PATIENCE: Final = select(func.set_config("lock_timeout", bindparam("patience"), True))
+"""For the present transaction only."""
 
 
 class _Items(FunctionElement[Any]):
@@ -201,6 +207,32 @@ def lock(connection: Connection, statement: Select[Any], parameters: Mapping[str
         connection.execute(statement, parameters).all()
 
 
+QUIET_WITHIN: Final = 500
+"""Milliseconds that `quiet` waits; less than it takes PostgreSQL to look for transactions that wait in a circle."""
+
+
+def quiet(connection: Connection, table: Table) -> None:
+    """Wait for the transactions that have read a table and are not at their end, and let no other read it till ours is.
+
+    So whoever goes by what they read there is done before it changes, or reads it after that; and that costs them
+    nothing. It is given up where it would take long, as while a dump is made: then some may still go by what was. On
+    SQLite no other transaction writes.
+    """
+    if connection.dialect.name != POSTGRESQL:
+        return
+    patience = select(func.current_setting("lock_timeout"))
+    before = connection.execute(patience).scalar_one()
+    try:
+        with connection.begin_nested():
+            connection.execute(_SET_PATIENCE, {"patience": str(QUIET_WITHIN)})
+            connection.execute(text(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE"))
+    except OperationalError as error:
+        if connection.invalidated or getattr(error.orig, "sqlstate", None) != _NOT_HAD:
+            raise
+    else:
+        connection.execute(_SET_PATIENCE, {"patience": before})
+
+
 _MESSAGES = _Scalars(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
 _NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
 
@@ -249,9 +281,10 @@ class Insertion:
     Args:
         table: where they go.
         ignore: pass over rows that are there already.
+        beside: one value that `reading` reads in the same breath, so that it costs no execution of its own.
     """
 
-    def __init__(self, table: Table, *, ignore: bool = False) -> None:
+    def __init__(self, table: Table, *, ignore: bool = False, beside: ColumnElement[Any] | None = None) -> None:
         (key, *_) = table.primary_key.columns
         names = [one.name for one in table.columns]
         given = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
@@ -262,6 +295,7 @@ class Insertion:
             listed, selected = listed.on_conflict_do_nothing(), selected.on_conflict_do_nothing()
         # RETURNING is for its effect, too: without it SQLAlchemy would execute the listed rows one by one.
         self._listed, self._selected = listed.returning(key), selected.returning(key)
+        self._beside = self._selected if beside is None else selected.returning(key, beside.label("beside"))
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """Insert rows; the first column of the primary key of each that was stored. What a row lacks is null."""
@@ -269,3 +303,10 @@ class Insertion:
             given = {"rows": json.dumps(rows, ensure_ascii=False)}
             return list(connection.execute(self._selected, given).scalars())
         return list(connection.execute(self._listed, list(rows)).scalars())
+
+    def reading(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
+        """Insert rows as by a call; and what is to be read beside. None on SQLite, where one process knows it all."""
+        if connection.dialect.name != POSTGRESQL:
+            return self(connection, rows), None
+        found = connection.execute(self._beside, {"rows": json.dumps(rows, ensure_ascii=False)}).all()
+        return [row[0] for row in found], found[0].beside if found else None

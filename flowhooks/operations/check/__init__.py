@@ -180,6 +180,7 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
             to_do.format(plugin=plugin, handler=missing[0].id.partition(":")[2]),
         )
     yield from _run(plugins, found.absent, state)
+    yield from _paused(state)
     handlers = len(plugins.handlers) + len(found.absent)
     yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")
 
@@ -203,6 +204,18 @@ def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator
             "start a process that has them: `flowhooks worker`, or `flowhooks serve` without --no-worker; "
             "one that runs loads what is new at its next start",
         )
+
+
+def _paused(state: Database) -> Iterator[Finding]:
+    """Each by itself, with the moment and what waits: somebody may have forgotten to resume it."""
+    for one in state.known:
+        if one.paused_at is not None:
+            yield note(
+                "handlers",
+                f"{one.id} is paused since {to_text(one.paused_at)}",
+                f"{_waiting(state, [one.id])} for it",
+                f"`flowhooks handlers resume {one.id}` runs what waits",
+            )
 
 
 def _waiting(state: Database, handlers: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 from flowhooks.clock import to_text
 from flowhooks.delivery import DONE
-from flowhooks.ledger import auditing
+from flowhooks.ledger import auditing, pausing
 from flowhooks.ledger.browsing import Glimpse, glimpse
 from flowhooks.operations.plain.facts import facts
 
@@ -92,9 +92,11 @@ class WholeDeliveryJson(_Standing):
     """One event for one handler, with its attempts.
 
     Attributes:
+        handler_paused_since: since when its handler is paused; null: it is not.
         attempts: its attempts, the first one first.
     """
 
+    handler_paused_since: Moment | None
     attempts: list[AttemptJson]
 
 
@@ -163,7 +165,7 @@ class WholeEventJson(_Event):
         conflicts: the other bodies that came under its identity.
         deliveries: its deliveries with their attempts, in the order in which they were made.
         deliveries_left_out: how many more deliveries it has, all of which are done unless there are very many.
-        audit: what operators have done about it by its own id, the newest first.
+        deeds: what operators have done about it by its own id, the newest first.
     """
 
     body: str
@@ -171,7 +173,7 @@ class WholeEventJson(_Event):
     conflicts: list[ConflictJson]
     deliveries: list[WholeDeliveryJson]
     deliveries_left_out: int
-    audit: list[Annotated[dict[str, Any], Entry]]
+    deeds: list[Annotated[dict[str, Any], Entry]]
 
 
 def event_to_json(one: Stored | Glimpse) -> EventJson:
@@ -197,6 +199,7 @@ def whole_event_to_json(
     event_id = stored.event.id
     chosen = _chosen(stored.standings, most_deliveries)
     with reader.connection() as connection:
+        paused = pausing.paused(connection)
         deeds = auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
     return {
         **_event(glimpse(stored)),
@@ -208,12 +211,13 @@ def whole_event_to_json(
         "deliveries": [
             {
                 **_standing(each),
+                "handler_paused_since": to_text(paused.get(each.handler)),
                 "attempts": attempts_to_json(reader.attempts(each.delivery_id, last=most_attempts)),
             }
             for each in chosen
         ],
         "deliveries_left_out": len(stored.standings) - len(chosen),
-        "audit": [facts(deed) for deed in deeds],
+        "deeds": [facts(deed) for deed in deeds],
     }
 
 

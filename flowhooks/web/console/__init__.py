@@ -1,4 +1,4 @@
-"""The operators' console: pages on the administration listener; it must not hold rules or SQL, or change anything."""
+"""The operators' console: pages on the administration listener; it must not hold rules or SQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import falcon
 
 from flowhooks.settings import host_and_port
+from flowhooks.web.console.acting import ActionPage
+from flowhooks.web.console.addresses import DO
 from flowhooks.web.console.alerts import AlertsPage
+from flowhooks.web.console.audit import AuditPage
 from flowhooks.web.console.event import BodyFile, EventPage
 from flowhooks.web.console.events import EventsPage
 from flowhooks.web.console.guard import ROOT, Guard, is_page
@@ -88,5 +91,7 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
     admin.add_route(f"{ROOT}/parked", ParkedPage(desk))
     admin.add_route(f"{ROOT}/refused", RefusedPage(desk))
     admin.add_route(f"{ROOT}/alerts", AlertsPage(desk))
+    admin.add_route(f"{ROOT}/audit", AuditPage(desk))
+    admin.add_route(f"{DO}/{{name}}", ActionPage(desk))
     admin.add_route(f"{ROOT}/static/{{name}}", Statics())
     admin.add_sink(_Nothing(desk), f"{ROOT}/")

@@ -27,9 +27,9 @@ class AlertsPage(Page):
     place = "alerts"
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
-        """Those that are open, and the last that are over."""
+        """Those that are open, first those that nobody sees to; and the last that are over."""
         with self.app.ledger.connection() as connection:
-            still_open = alarming.still_open(connection)
+            still_open = sorted(alarming.still_open(connection), key=lambda one: one.acknowledged_at is not None)
             over = alarming.lately_closed(connection, most=MOST_OVER)
         return {
             "open": [{"facts": one, "address": _address(one)} for one in still_open],

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
+from flowhooks.ledger import pausing
 from flowhooks.operations.finding import event_named
+from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.console.rendering import HEADERS
@@ -35,8 +37,14 @@ class EventPage(Page):
         """All that is known of it."""
         stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
+        paused = self.app.ledger.paused()
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
+        with self.app.ledger.connection() as connection:
+            acts = audit.of(connection, stored.event.id)
+            paused = pausing.paused(connection)
         return {
+            "rows": acts,
+            "paused": paused,
             "stored": stored,
             "event": stored.event,
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),
@@ -44,7 +52,10 @@ class EventPage(Page):
             "pretty": _pretty(stored.body),
             "too_long": len(stored.body) > LONGEST,
             "conflicts": conflicts,
-            "deliveries": [self._delivery(stored, one) for one in urgent_first[:MOST_DELIVERIES]],
+            "deliveries": [
+                self._delivery(stored, one) | {"paused_at": paused.get(one.handler)}
+                for one in urgent_first[:MOST_DELIVERIES]
+            ],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
             "explain": _explain(stored),
         }

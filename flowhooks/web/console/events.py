@@ -40,6 +40,7 @@ class EventsPage(Page):
                 page = browse(connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after)
         return {
             "look": look,
+            "dead_ones": {**look.given, "state": "dead"},
             "states": STATES,
             "path": PATH,
             "page": page,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.ledger import sampling
+from flowhooks.ledger.auditing import entries
 from flowhooks.operations.survey import cut, slice_of, sought_in, survey, urgent_first
 from flowhooks.web.console.asking import text
 from flowhooks.web.console.guard import ROOT
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from flowhooks.operations.survey import Listed
 
 AT_ONCE: Final = 200
+MOST_ENTRIES: Final = 20
+"""Entries of the audit among which is looked for who has paused a handler."""
 PATH: Final = f"{ROOT}/handlers"
 
 
@@ -51,7 +54,7 @@ class HandlersPage(Page):
             "sought": sought,
             "path": PATH,
             "plugins": [
-                {"facts": plugin, "handlers": [_row(one, called) for one in plugin.handlers]}
+                {"facts": plugin, "handlers": [self._row(one, called) for one in plugin.handlers]}
                 for plugin in slice_of(found, start, AT_ONCE)
             ],
             "since": since,
@@ -64,9 +67,23 @@ class HandlersPage(Page):
             "more_than": sampling.MOST_COUNTED,
         }
 
+    def _row(self, one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
+        return {
+            "facts": one,
+            "listens": _listens(one.selectors),
+            "called": called.get(one.id),
+            "paused_by": "" if one.paused_at is None else self._paused_by(one.id),
+        }
 
-def _row(one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
-    return {"facts": one, "listens": _listens(one.selectors), "called": called.get(one.id)}
+    def _paused_by(self, handler: str) -> str:
+        """Who has paused a handler last, by itself or with others; `""` if that is long ago."""
+        with self.app.ledger.connection() as connection:
+            found = [
+                *entries(connection, limit=MOST_ENTRIES, subject=handler),
+                *entries(connection, limit=MOST_ENTRIES, subject=""),
+            ]
+        pauses = [one for one in found if one.action == "pause" and handler in one.detail.get("handlers", ())]
+        return max(pauses, key=lambda one: one.id).who if pauses else ""
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:

@@ -46,6 +46,7 @@ class LivePart(OverviewPage):
     """`GET /console/live`: the part of the overview that changes, by itself."""
 
     template = "_live.html"
+    whole = False
 
 
 def _with_charts(one: Performance) -> dict[str, Any]:

@@ -10,14 +10,18 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NotFound
+from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.messages import LANGUAGES
+from flowhooks.operations.calls import CALLS
 from flowhooks.web import errors, negotiation
+from flowhooks.web.console.actions import ACTIONS
+from flowhooks.web.console.addresses import DO, here, query_of
+from flowhooks.web.console.done import recall
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.rendering import HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from flowhooks.app import App
     from flowhooks.web.console.rendering import Templates
@@ -48,6 +52,8 @@ class Page:
     template: ClassVar[str]
     place: ClassVar[str] = ""
     """Which entry of the navigation it belongs to."""
+    whole: ClassVar[bool] = True
+    """Whether it is a page of its own, which says what was done just now."""
 
     def __init__(self, desk: Desk) -> None:
         self.app = desk.app
@@ -69,8 +75,21 @@ class Page:
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Answer with the page, or with one that says why not."""
         language = chosen_language(request, response)
+        self.safely(
+            request,
+            response,
+            language,
+            lambda: self.answer(request, response, language, self.show(request, path)),
+        )
+
+    def safely(
+        self, request: falcon.Request, response: falcon.Response, language: str, work: Callable[[], None]
+    ) -> None:
+        """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
         try:
-            self.answer(request, response, language, self.show(request, path))
+            work()
+        except Purged:
+            self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
         except LedgerUnusable as error:
@@ -83,10 +102,19 @@ class Page:
     on_head = on_get
 
     def answer(
-        self, request: falcon.Request, response: falcon.Response, language: str, shown: Mapping[str, Any]
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        language: str,
+        shown: Mapping[str, Any],
+        *,
+        template: str = "",
     ) -> None:
-        """Answer with this page's template."""
-        put(response, self.templates.render(self.template, language, **common(self.app, request, self.place), **shown))
+        """Answer with this page's template, or with another of its own."""
+        values = {**common(self.app, request, self.place), **shown}
+        if self.whole:
+            values["just_done"] = recall(request, response)
+        put(response, self.templates.render(template or self.template, language, **values))
 
     def problem(
         self, request: falcon.Request, response: falcon.Response, *, status: int, key: str, language: str
@@ -134,13 +162,21 @@ def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",
         "now": app.clock.now(),
         "in_language": lambda language: _with(request, language),
+        "just_done": None,
+        "acts": _acts(request),
+        "do": lambda name, **to: f"{DO}/{name}?{urlencode({**to, 'back': here(request)}, errors='replace')}",
     }
+
+
+def _acts(request: falcon.Request) -> frozenset[str]:
+    """The actions that whoever looks may do; none where nobody was let in."""
+    operator = getattr(request.context, "operator", None)
+    if operator is None or not operator.may_operate:
+        return frozenset()
+    return frozenset(name for name, one in ACTIONS.items() if one.operation in CALLS)
 
 
 def _with(request: falcon.Request, language: str) -> str:
     """The same page in another language."""
-    query = {
-        name: value for name in request.params if name != "lang" and isinstance(value := request.get_param(name), str)
-    }
     path = request.path if request.path.startswith(ROOT) else ROOT
-    return f"{quote(path)}?{urlencode({**query, 'lang': language})}"
+    return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language})}"

@@ -40,6 +40,7 @@ class ParkedPage(Page):
                     "address": _address(one.facts),
                     "hints": one.hints,
                     "wanted": one.wanted,
+                    "as_filter": _as_filter(one.facts, [each.facts for each in found]),
                 }
                 for one in found[:MOST_GROUPS]
             ],
@@ -49,6 +50,20 @@ class ParkedPage(Page):
         }
 
 
-def _address(group: ParkedGroup) -> str:
+def _query(group: ParkedGroup) -> dict[str, str]:
     query = {"state": "parked", "class": group.callback_class, "key": group.process_key or ""}
-    return f"{ROOT}/events?{urlencode({name: value for name, value in query.items() if value})}"
+    return {name: value for name, value in query.items() if value}
+
+
+def _as_filter(group: ParkedGroup, groups: list[ParkedGroup]) -> dict[str, str]:
+    """A group as a search that finds it and no other one; `{}` where another one would be found too."""
+    alike = [
+        one
+        for one in groups
+        if group.callback_class in {"", one.callback_class} and group.process_key in {None, "", one.process_key}
+    ]
+    return _query(group) if alike == [group] else {}
+
+
+def _address(group: ParkedGroup) -> str:
+    return f"{ROOT}/events?{urlencode(_query(group))}"

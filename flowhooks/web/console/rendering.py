@@ -34,7 +34,8 @@ HEADERS: Final = (
     ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _ALLOWED)),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
-    ("Referrer-Policy", "no-referrer"),
+    # With "no-referrer" browsers would send a form's `Origin` as null, which says nothing of who asks.
+    ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from flowhooks.web.console import texts_acting
+
 TEXTS: Final[dict[str, dict[str, str]]] = {
+    **texts_acting.TEXTS,
     # Every page.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
@@ -58,12 +61,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
+    "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
     "overview.as_of": {"en": "As of", "zh": "截至"},
     "overview.trouble": {"en": "Trouble:", "zh": "故障："},
-    "overview.alerts": {"en": "Open alerts: {count}", "zh": "未消除的告警：{count}"},
+    "overview.alerts": {"en": "Alerts that nobody sees to yet: {count}", "zh": "尚无人处理的告警：{count}"},
     "overview.states": {"en": "What is open", "zh": "未完成"},
     "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
     "tile.waiting": {"en": "nothing is overdue", "zh": "没有逾期"},
@@ -148,6 +152,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "Dismissed: nobody wants it, and nobody need want it.",
         "zh": "免处理：没有处理器需要它，也不必有。",
     },
+    "face.console": {"en": "at the console", "zh": "控制台"},
+    "face.api": {"en": "by the API", "zh": "通过 API"},
+    "face.command": {"en": "by a command", "zh": "命令行"},
     "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
     "event.behind": {
         "en": "It runs in its turn. It is held back by an event of the same order key:",
@@ -156,6 +163,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.for_plugin": {
         "en": "It waits for its handler, whose plugin is not loaded.",
         "zh": "等待其处理器：对应的插件没有加载。",
+    },
+    "event.paused": {
+        "en": "It waits until its handler is resumed, which is paused since",
+        "zh": "处理器已暂停，恢复后才会执行。暂停时间：",
     },
     "event.note": {"en": "Note:", "zh": "备注："},
     "event.then.dead": {
@@ -216,6 +227,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It was uninstalled; what is stored for it stays.",
         "zh": "已卸载；为它存储的投递仍然保留。",
     },
+    "handlers.paused": {
+        "en": "What comes for it is stored and waits. Paused since",
+        "zh": "新的投递照常保存，恢复前不执行。暂停时间：",
+    },
     "handlers.none_of_it": {"en": "It has no handlers.", "zh": "没有处理器。"},
     "handlers.none": {"en": "No plugin is like that.", "zh": "没有符合条件的插件。"},
     "handlers.pages": {"en": "Pages of handlers", "zh": "处理器翻页"},
@@ -268,8 +283,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Alerts.
     "alerts.title": {"en": "Alerts", "zh": "告警"},
     "alerts.says": {
-        "en": "Raised once for each cause; an alert is over when its cause has gone.",
-        "zh": "每个原因只告警一次；原因消除后告警结束。",
+        "en": "Raised once for each cause; an alert is over when its cause has gone. "
+        "To acknowledge one says that somebody sees to it.",
+        "zh": "每个原因只告警一次；原因消除后告警结束。确认告警表示已有人处理。",
     },
     "alerts.open": {"en": "Open", "zh": "未消除"},
     "alerts.over": {"en": "Over", "zh": "已结束"},
@@ -279,9 +295,16 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Told", "zh": "已通知"},
     "alerts.nobody": {"en": "nobody yet", "zh": "尚未通知"},
+    "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
+    "alerts.unseen": {"en": "by nobody yet", "zh": "尚未确认"},
     "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
     "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
     # What goes wrong.
+    "problem.purged.what": {"en": "This event was purged", "zh": "该事件已被清理"},
+    "problem.purged.then": {
+        "en": "It had been kept for as long as was wanted. The same call-back is still known, and runs nothing.",
+        "zh": "其保存期限已过。相同的回调仍能识别，不会再次执行。",
+    },
     "problem.nothing.what": {"en": "There is nothing here", "zh": "页面不存在"},
     "problem.nothing.then": {
         "en": "Look for it under Events: it may have been purged, or the address may be incomplete.",

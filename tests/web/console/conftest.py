@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from html.parser import HTMLParser
 from typing import NamedTuple
+from urllib.parse import urlencode
 
+import browsers
 import pytest
 
 from flowhooks.web.admin import create_admin
@@ -55,6 +58,19 @@ class Parsed(HTMLParser):
         """Every address on the page."""
         return [attrs["href"] for tag, attrs in self.tags if tag == "a"]
 
+    def to_do(self, name):
+        """The addresses of an action's buttons."""
+        return [one for one in self.links() if one.startswith(f"/console/do/{name}?")]
+
+    def form(self):
+        """Where the page's form posts to, and what stands in it; None where it has none."""
+        forms = [attrs for tag, attrs in self.tags if tag == "form" and attrs["method"] == "post"]
+        if not forms:
+            return None
+        (form,) = forms
+        inputs = [attrs for tag, attrs in self.tags if tag == "input" and attrs.get("type") == "hidden"]
+        return form["action"], {one["name"]: one["value"] for one in inputs}
+
 
 class Answer(NamedTuple):
     """One answer as it came."""
@@ -88,6 +104,37 @@ class Console:
         finally:
             connection.close()
 
+    def post(self, address, *, language="en", **fields):
+        """Send a form."""
+        name, _, port = self.address.rpartition(":")
+        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        try:
+            headers = {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Accept-Language": language,
+                "Origin": f"http://{self.address}",
+            }
+            connection.request("POST", address, body=urlencode(fields), headers=headers)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def act(self, address, language="en", **fields):
+        """Do what a button's address asks about; returns the answer to the form, and the page that asked."""
+        asking = self.get(address, root="", Accept_Language=language)
+        assert asking.status == 200, asking.body.decode()
+        to, hidden = asking.page.form()
+        return self.post(to, language=language, **hidden | fields), asking.page
+
+    def follow(self, answer, language="en"):
+        """The page to which a browser goes after a form, with the cookies that it was given."""
+        assert answer.status == 303, answer.body.decode()
+        cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        found = self.get(answer.headers["Location"], root="", Cookie=cookie, Accept_Language=language)
+        assert found.status == 200
+        return found
+
     def page(self, path, language="en"):
         """A page that is there, in a language."""
         answer = self.get(path, Accept_Language=language)
@@ -112,3 +159,39 @@ def serve():
         server.close()
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser):
+    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
+    contexts, trouble = [], []
+
+    def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            locale=locale,
+            timezone_id=zone,
+            java_script_enabled=scripts,
+            base_url=f"http://{console.address}",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
+        page.goto(f"/console{path}")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [one for one in trouble if not re.search("404|422", one)] == []

@@ -15,44 +15,8 @@ pytestmark = [
     pytest.mark.sqlite,
     pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
 ]
-PAGES = ("/", "/events", "/handlers", "/parked", "/refused", "/alerts", "/nothing")
+PAGES = ("/", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit", "/nothing")
 LONG = "a-business-key-without-any-place-to-break-" * 8
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
-    with browsers.chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def visit(browser):
-    """A function that opens a page: `visit(console, path, width=…, scheme=…, locale=…)`; nothing may go wrong in it."""
-    contexts, trouble = [], []
-
-    def visit(console, path="/", *, width=1280, scheme="light", locale="en-GB", scripts=True, zone="Asia/Shanghai"):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,
-            locale=locale,
-            timezone_id=zone,
-            java_script_enabled=scripts,
-            base_url=f"http://{console.address}",
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))
-        page.goto(f"/console{path}")
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    assert [one for one in trouble if "404" not in one] == []
 
 
 @pytest.fixture

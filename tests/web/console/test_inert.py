@@ -38,7 +38,7 @@ TOGETHER = {
 TOGETHER = {name: " ".join(PAYLOADS[one] for one in several) for name, several in TOGETHER.items()}
 """Those that are tried in one value: a page for each would take long, and shows no more."""
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
 
 
 @pytest.fixture
@@ -85,16 +85,35 @@ def hostile(house, serve, listens):
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
         flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[payload] * 4)
+        flow.sql(
+            "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+            f"0-{payload[:50]}",
+            *[payload] * 4,
+            json.dumps({"note": payload, payload: [payload]}),
+        )
+        entry = json.dumps({"handlers": ["p:give"], "note": payload, "wanted": {"handler": payload}})
+        for number, about in enumerate((whole, "p:give")):
+            flow.sql(
+                "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, ?, ?, ?, ?, ?)",
+                *(f"1-{number}", payload, payload, "pause", about, entry),
+            )
+        flow.sql("UPDATE handlers SET paused_at = 1 WHERE id = 'p:give'")
         for closed in (None, 1):
             flow.sql(
-                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at) "
-                "VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?)",
+                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at, "
+                "acknowledged_at, acknowledged_by) VALUES (?, 'parked', ?, ?, 1, 1, ?, 1, ?, ?, 1, ?)",
                 f"alert {closed}",
                 payload,
                 payload,
                 payload,
                 json.dumps([payload]),
                 closed,
+                payload,
+            )
+        for action, face in (("dismiss", "console"), ("resolve", payload), (payload, payload)):
+            detail = json.dumps({"verdict": "close", "handler": payload, "note": payload, payload: payload})
+            flow.sql(
+                "INSERT INTO audit VALUES (?, 1, ?, ?, ?, ?, ?)", f"{action}", payload, face, action, whole, detail
             )
         return serve(flow), whole
 
@@ -114,7 +133,18 @@ def looked_at(console, event, payload):
     ]
     pages = [console.get(path) for path in looks]
     assert {answer.status for answer in pages} == {200}
-    return pages
+    # Where something is to be done, what makes no sense is refused on a page that repeats it.
+    whom = f"flow={given}&business_key={given}&class={given}&key={given}&handler={given}&id={given}"
+    acts = [f"/do/{name}?{whom}&back={given}" for name in ("replay", "replay_again", "dismiss", "reroute")]
+    acts += [f"/do/replay?state={given}&since={given}", f"/do/{given}?x={given}", f"/do/replay?{given}={given}"]
+    acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
+    acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?subject={given}"]
+    acts += [f"/audit?subject={event}&before={given}"]
+    asked = [console.get(path) for path in acts]
+    fields = dict.fromkeys(("note", "after", "sure", "total", "events", "deliveries"), payload[:2_000])
+    asked += [console.post(f"/console{path}", **fields) for path in acts if path.startswith("/do/")]
+    assert {answer.status for answer in asked} <= {200, 303, 404, 405, 409, 422}
+    return pages + [answer for answer in asked if answer.body]
 
 
 @pytest.mark.sqlite
@@ -154,7 +184,20 @@ EXPECTED = {
     ),
     *("a", "img", "ul", "ol", "li", "p", "span", "div", "h1", "h2", "h3", "strong", "bdi", "time", "pre", "code"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "details", "summary"),
-    *("form", "label", "input", "select", "option", "button", "figure", "figcaption", "svg", "path", "rect"),
+    *(
+        "form",
+        "label",
+        "input",
+        "textarea",
+        "select",
+        "option",
+        "button",
+        "figure",
+        "figcaption",
+        "svg",
+        "path",
+        "rect",
+    ),
 }
 """The elements that pages are made of."""
 

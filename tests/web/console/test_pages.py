@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable
-from flowhooks.ledger import sampling
+from flowhooks.ledger import alarming, sampling
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import Actor
+from flowhooks.operations.acknowledging import acknowledge
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.pausing import pause, resume
+from flowhooks.operations.purging import purge
+from flowhooks.operations.reroute import reroute
+from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.web.console import handlers, parked
 
-PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts")
+PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def test_nothing_inline_and_nothing_from_elsewhere(busy):
         assert "unsafe" not in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
-        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
 
 
 def test_every_link_leads_somewhere(busy):
@@ -182,6 +191,36 @@ def test_one_event(busy):
     # A delivery's id, out of a log, leads to its event.
     delivery = busy.flow.only(event).delivery_id
     assert event in busy.page(f"/events/{delivery}").text
+
+
+def test_what_operators_did_about_an_event(busy):
+    """Who, by which face, what, and why, the last first; and nothing where nothing was done."""
+    (dead,) = busy.flow.events(flow_instance_id="4712")
+    (parked,) = busy.flow.events(flow_instance_id="4714")
+    assert "/console/audit?subject=" not in busy.page(f"/events/{parked}").hrefs
+    desk = replace(busy.flow.app.desk, by=Actor("ann", "console"))
+    dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
+    reroute(replace(desk, by=Actor("bob", "command")), EventFilter(ids=(parked,)))
+    resolve(desk, busy.flow.only(dead).delivery_id, Verdict.CLOSE, note="by hand")
+    text = busy.page(f"/events/{parked}").text
+    assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)
+    assert "by hand" in busy.page(f"/events/{dead}").text
+    assert re.search(r"ann 控制台", busy.page(f"/events/{parked}", "zh").text)
+
+
+def test_who_sees_to_an_alert(busy):
+    """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
+    busy.flow.app.alerts.look()
+    with busy.flow.app.ledger.connection() as connection:
+        found = alarming.still_open(connection)
+    assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
+    first = found[0]
+    acknowledge(replace(busy.flow.app.desk, by=Actor("ann", "console")), [first.id])
+    text = busy.page("/alerts").text
+    assert re.search(r"by nobody yet .*\bann 20", text)
+    assert "已确认" in busy.page("/alerts", "zh").text
+    left = len(found) - 1
+    assert (f"Alerts that nobody sees to yet: {left}" in busy.page("/").text) == (left > 0)
 
 
 def test_the_body_as_a_file(busy):
@@ -363,3 +402,29 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
     assert "other processes run its handlers" in text
     has.close()
     assert "It was loaded before and is not now" in page.page("/handlers").text
+
+
+def test_a_paused_handler(busy):
+    """Its badge and since when, on the page of handlers; and at each delivery that waits for it."""
+    assert "paused" not in busy.page("/handlers").text
+    pause(busy.flow.app.desk, ["contracts:archive"])
+    event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
+    assert "paused What comes for it is stored and waits. Paused since" in busy.page("/handlers").text
+    assert "已暂停" in busy.page("/handlers", "zh").text
+    assert "It waits until its handler is resumed, which is paused since" in busy.page(f"/events/{event}").text
+    resume(busy.flow.app.desk, ["contracts:archive"])
+    busy.flow.settled(event, State.SUCCEEDED)
+    assert "paused" not in busy.page("/handlers").text
+
+
+def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
+    """Its page says so, in both languages, rather than that there is nothing."""
+    flow = house.open(ignore={"process_key": ("leave",)})
+    event_id = flow.take("i1").event_id
+    purge(flow.app.desk, EventFilter(until=flow.clock.now() + 1))
+    console = serve(flow)
+    for language, words in (("en", "This event was purged"), ("zh", "该事件已被清理")):
+        answer = console.get(f"/events/{event_id}", Accept_Language=language)
+        assert answer.status == 404
+        assert words in answer.page.text
+    assert "There is nothing here" in console.get("/events/other", Accept_Language="en").page.text

@@ -13,6 +13,8 @@ from flowhooks.delivery import OutcomeKind
 from flowhooks.ledger.reading import STATES
 from flowhooks.messages import LANGUAGES
 from flowhooks.web import console
+from flowhooks.web.console.actions import ACTIONS
+from flowhooks.web.console.audit import NAMED
 from flowhooks.web.console.overview import TILES
 from flowhooks.web.console.texts import TEXTS, text
 
@@ -25,16 +27,24 @@ MADE = {
         *OutcomeKind,
         *AlertCause,
         *TILES,
-        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired"),
+        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused"),
     },
     "tile": set(TILES),
-    "nav": {"overview", "events", "handlers", "parked", "refused", "alerts"},
+    "nav": {"overview", "events", "handlers", "parked", "refused", "alerts", "audit"},
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
+    "face": {"console", "api", "command"},
     "handlers": {"missing", "elsewhere", "retired"},
+    "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
+    | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
+    | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
+    "sum": {"passed_over", "moved_on", "out_of_order", "parked", "dismissed"},
+    "audit.did": NAMED,
 }
 """What keys end with that are put together."""
-BY_KEY = {f"{key}.{part}" for key in ("problem.nothing", "problem.ledger", "problem.ours") for part in ("what", "then")}
+PROBLEMS = ("nothing", "purged", "ledger", "ours")
+BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
+BY_KEY |= {"do.delivery", "do.alert"}
 BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
 
 

@@ -14,6 +14,9 @@ depends_on = None
 def upgrade() -> None:
     """Make the tables and columns; until now no handler could be paused, and nothing purged."""
     op.add_column("handlers", sa.Column("paused_at", sa.BigInteger))
+    op.add_column("handlers", sa.Column("resumed_at", sa.BigInteger))
+    paused = sa.text("paused_at IS NOT NULL")
+    op.create_index("handlers_paused", "handlers", ["id"], sqlite_where=paused, postgresql_where=paused)
     op.add_column("alerts", sa.Column("acknowledged_at", sa.BigInteger))
     op.add_column("alerts", sa.Column("acknowledged_by", sa.Text, nullable=False, server_default=""))
     op.create_table(

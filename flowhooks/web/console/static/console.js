@@ -1,4 +1,5 @@
-// What the console's pages do beyond HTML: times in the viewer's zone, a live overview, short addresses of searches.
+// What the console's pages do beyond HTML: times in the viewer's zone, a live overview, short addresses of searches, and
+// long work that goes on.
 // Every page works without it. Nothing is fetched but this server's own pages.
 "use strict";
 
@@ -68,7 +69,23 @@ function shortAddress(form) {
   });
 }
 
+// Long work goes on by itself, a request after the other; a moment between them lets the page be read, and left.
+function goOn(form) {
+  setTimeout(() => form.requestSubmit(), 400);
+}
+
+// Who clicks twice means it once.
+function once(form) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+  addEventListener("pageshow", () => delete form.dataset.sent);
+}
+
 localTimes(document);
 zone();
 document.querySelectorAll("[data-live]").forEach(live);
 document.querySelectorAll("form[method=get]").forEach(shortAddress);
+document.querySelectorAll("form[method=post]").forEach(once);
+document.querySelectorAll("form[data-go-on]").forEach(goOn);

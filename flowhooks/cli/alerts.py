@@ -1,0 +1,119 @@
+"""`flowhooks alerts`: what somebody should look at, and who sees to it; it must not know how a cause is found."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import asking, output
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.clock import to_text
+from flowhooks.ledger import Reader, alarming
+from flowhooks.operations.plain.facts import facts
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks.ledger.alarming import OpenAlert
+    from flowhooks.settings import Settings
+
+MOST_OVER: Final = 100
+"""Alerts that are over, shown at the most, the newest."""
+
+
+@click.group("alerts", short_help="What somebody should look at, and who sees to it.")
+def command() -> None:
+    """Look at alerts, and say that you see to one.
+
+    An alert is raised once for each cause, and is open until the cause has gone. Acknowledging it tells your
+    colleagues that somebody sees to it; it ends nothing, and keeps nobody from being told.
+    """
+
+
+@command.command("list", short_help="Open alerts, those first that nobody sees to.")
+@click.option("--all", "everything", is_flag=True, help=f"Also the last {MOST_OVER} that are over.")
+@json_option
+@settings_options
+def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None:
+    r"""List the alerts that are open, those first that nobody has acknowledged.
+
+    Times are UTC.
+
+    \b
+    Examples:
+      flowhooks alerts list
+      flowhooks alerts list --all --json
+
+    Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
+    """
+    with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
+        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alarming.still_open(connection)]
+        over = alarming.lately_closed(connection, most=MOST_OVER) if everything else []
+    found.sort(key=lambda one: one[0].acknowledged_at is not None)
+    found += over
+    if as_json:
+        output.emit({"alerts": [facts(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]})
+        return
+    if not found:
+        output.line("No alert is open.")
+        return
+    output.table(
+        ("alert, since (UTC)", "about", "message"),
+        [
+            (f"{one.id}\n  {output.moment(one.since)}", _about(one, closed_at), output.flat(one.message))
+            for one, closed_at in found
+        ],
+        unbroken=("alert, since (UTC)",),
+    )
+
+
+@command.command("acknowledge", short_help="Say that you see to open alerts.")
+@click.argument("alerts", type=utf8, nargs=-1, required=True, metavar="ID...")
+@click.option("--note", type=utf8, default="", metavar="TEXT", help="What is to be done, for those who look later.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@json_option
+@settings_options
+def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str, dry_run: bool, as_json: bool) -> None:
+    r"""Say that you see to open alerts: they stay listed until their causes have gone, but ask for nobody any more.
+
+    Who has acknowledged an alert, and when, is shown with it. It cannot be taken back. If the cause goes and comes
+    again, that is a new alert.
+
+    \b
+    Examples:
+      flowhooks alerts acknowledge 019ab2c4-5d20-7000-8000-0c0d5e6f7a8b
+      flowhooks alerts acknowledge 019ab2c4-5d20-7000-8000-0c0d5e6f7a8b --note "the archive is down until noon"
+
+    Exit codes: 0 done, 1 one of them is not open or was acknowledged before, 2 wrong usage.
+    """
+    done = asking.perform(settings, "acknowledge", {"alerts": list(alerts), "note": note, "dry_run": dry_run})
+    if as_json:
+        output.emit(done)
+    else:
+        output.line(_in_words(done))
+    if done["passed_over"]:
+        raise click.exceptions.Exit(1)
+
+
+def _in_words(done: Mapping[str, Any]) -> str:
+    count, passed = len(done["alerts"]), done["passed_over"]
+    verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
+    text = f"{output.several(count, 'alert')} {verb} acknowledged."
+    if passed:
+        text += f" Not open, or acknowledged before: {', '.join(passed)}."
+    return text
+
+
+def _about(alert: OpenAlert, closed_at: int | None) -> str:
+    lines = [f"{alert.cause} {output.flat(alert.subject)}"]
+    if alert.acknowledged_at is not None:
+        lines += [
+            f"acknowledged {output.moment(alert.acknowledged_at)}",
+            f"  by {output.flat(alert.acknowledged_by) or '-'}",
+        ]
+    if closed_at is not None:
+        lines.append(f"over {output.moment(closed_at)}")
+    return "\n".join(lines)

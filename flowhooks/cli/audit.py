@@ -1,0 +1,67 @@
+"""`flowhooks audit`: who has done what, the newest first; it must not know how it is kept."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from flowhooks.cli import deeds, output
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.ledger import Reader, auditing
+from flowhooks.operations.plain.facts import facts
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from flowhooks.settings import Settings
+
+
+@click.command("audit", short_help="Who has done what, and when.")
+@click.option("--subject", type=utf8, metavar="ID", help="Only what is about this event, handler or alert.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="How many at the most."
+)
+@click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this entry, towards the older ones.")
+@json_option
+@settings_options
+def command(settings: Settings, *, subject: str | None, limit: int, after: str, as_json: bool) -> None:
+    r"""List what operators have done, the newest first: when, who, by which face, what, and about what.
+
+    Whatever changes something is written down with it, in the same transaction, by the console, the JSON API and
+    commands alike. What was done to many events at once is under the filter that meant them, and not under each of
+    them. Times are UTC. --json has in "next" what to give --after; "" at the end.
+
+    \b
+    Examples:
+      flowhooks audit
+      flowhooks audit --subject 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
+      flowhooks audit --limit 500 --json | jq -r '.entries[].who'
+
+    Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
+    """
+    with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
+        found = auditing.entries(connection, limit=limit + 1, before=after, subject=subject)
+    following = found[limit - 1].id if len(found) > limit else ""
+    del found[limit:]
+    if as_json:
+        output.emit({"entries": [facts(one) for one in found], "next": following})
+        return
+    if not found:
+        output.line("Nobody has done anything yet." if subject is None and not after else "Nothing of that was done.")
+        return
+    output.table(
+        ("when (UTC), about", "who", "what"),
+        [
+            (
+                f"{output.moment(one.done_at)}\n  {output.flat(one.subject)}",
+                output.flat(deeds.who(one)),
+                output.flat(deeds.what(one)),
+            )
+            for one in found
+        ],
+        unbroken=("when (UTC), about",),
+    )
+    if following:
+        output.line()
+        output.line(f"There are more: add --after {following}")

@@ -1,0 +1,131 @@
+"""A ledger's file is backed up while the server goes on; it must not know how a database is copied."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.ledger import Reader, dialects
+from flowhooks.ledger.reader import naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flowhooks.operations.copying import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedUp:
+    """A backup that is there, whole, and on the disk.
+
+    Attributes:
+        source: the ledger's file.
+        target: the copy.
+        bytes: its size.
+        microseconds: how long it took.
+        events: how many events it holds; None if its tables are of an older version, and were not looked at.
+        trouble: what does not add up in its books, nor in the source's.
+    """
+
+    source: str
+    target: str
+    bytes: int
+    microseconds: int
+    events: int | None
+    trouble: tuple[str, ...]
+
+
+def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
+    """Copy a ledger's file as it is at one moment, and check the copy. Nobody is held up by it.
+
+    Args:
+        url: the ledger.
+        target: a file that is not there yet.
+        progress: shows how far a part of the work is, given its name and what counts the whole of it.
+
+    Raises:
+        LedgerUnusable: the target is there or cannot be written, the ledger is no file or cannot be read, or the copy
+            is not whole. Nothing is left at the target.
+    """
+    began = time.monotonic()
+    source = dialects.database_file(url)
+    if source is None:
+        raise LedgerUnusable(
+            f"{dialects.shown(url)} is no file: PostgreSQL is backed up by its own program, while servers go on: "
+            f"pg_dump --format=custom --file={target} and the name of the database"
+        )
+    if not source.exists():
+        raise LedgerUnusable(f"there is no database at {source}")
+    _refuse_foreign(url)
+    with _put_at(target) as unfinished:
+        with naming(url), progress("copy", lambda: dialects.pages_of(source)) as advance:
+            dialects.copy_file(source, unfinished, advance)
+        events, trouble = _books(f"sqlite:///{unfinished}")
+    return BackedUp(
+        source=str(source),
+        target=str(target),
+        bytes=target.stat().st_size,
+        microseconds=round((time.monotonic() - began) * 1_000_000),
+        events=events,
+        trouble=trouble,
+    )
+
+
+def _refuse_foreign(url: str) -> None:
+    with suppress(LedgerOutdated):  # most of all before it is upgraded
+        Reader(url).close()
+
+
+def _books(url: str) -> tuple[int | None, tuple[str, ...]]:
+    try:
+        with closing(Reader(url)) as reader:
+            books = reader.balance()
+    except LedgerOutdated:
+        return None, ()
+    return books.stored, tuple(books.trouble)
+
+
+@contextmanager
+def _put_at(target: Path) -> Iterator[Path]:
+    """A file beside the target that takes its name once it is finished and on the disk; else nothing of it is left."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    try:
+        if target.exists() or target.is_symlink():
+            raise LedgerUnusable(f"{target} is there already; a backup is a new file")
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            yield unfinished
+            _sync(unfinished)
+            _name(unfinished, target)
+        finally:
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
+        _sync(target.parent)
+    except OSError as error:
+        raise LedgerUnusable(f"cannot write {target}: {error.strerror or error}") from None
+
+
+def _name(unfinished: Path, target: Path) -> None:
+    """Give it its name, unless a file of that name has come meanwhile."""
+    try:
+        os.link(unfinished, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system that has no links
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        unfinished.rename(target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

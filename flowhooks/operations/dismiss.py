@@ -1,0 +1,85 @@
+"""Dismiss: an operator says of parked events that nobody need want them; it must not know who asks.
+
+A reroute undoes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.crashpoints import reached
+from flowhooks.ledger.rerouting import Rerouted
+from flowhooks.operations import Deed
+from flowhooks.operations.routing import one_of, written
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.reading import EventFilter
+    from flowhooks.operations import Desk
+
+AT_ONCE: Final = 500
+"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dismissed:
+    """What one call of a dismissal did, or would do.
+
+    Attributes:
+        events: how many events it went through.
+        dismissed: how many of them are parked no longer, but dismissed.
+        passed_over: how many were not parked.
+        moved_on: how many had changed when their turn came, and were left alone.
+        next: where to go on, as the next call's `after`; `""` when all is done.
+        dry_run: whether nothing was changed.
+    """
+
+    events: int
+    dismissed: int
+    passed_over: int
+    moved_on: int
+    next: str
+    dry_run: bool
+
+
+def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = False, after: str = "") -> Dismissed:
+    """Dismiss parked events; a page of events for each call. Deliveries that they have stay as they are.
+
+    Args:
+        desk: what operations work with.
+        wanted: which events; where it names neither ids nor a state, only those that are parked are looked at.
+        note: why, for those who look later.
+        dry_run: only count.
+        after: where the last call left off.
+
+    Raises:
+        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+    """
+    page = desk.ledger.page(of_parked(wanted), after=after, limit=AT_ONCE)
+    items = [
+        Rerouted(event_id=stored.event.id, state="dismissed", route=stored.route, deliveries=())
+        for stored in page
+        if stored.state == "parked"
+    ]
+    done = {item.event_id for item in items}
+    if items and not dry_run:
+        done = desk.change(
+            lambda transaction: written(desk, transaction, items, "dismiss.written"),
+            lambda moved: Deed(
+                "dismiss", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
+            ),
+        )
+        reached("dismiss.committed")
+    return Dismissed(
+        events=len(page),
+        dismissed=len(done),
+        passed_over=len(page) - len(items),
+        moved_on=len(items) - len(done),
+        next=page[-1].event.id if len(page) == AT_ONCE else "",
+        dry_run=dry_run,
+    )
+
+
+def of_parked(wanted: EventFilter) -> EventFilter:
+    """A filter as a dismissal takes it: among a million events, the few that are parked are found by an index."""
+    return wanted if wanted.ids or wanted.state is not None else replace(wanted, state="parked")

@@ -1,0 +1,99 @@
+"""Reroute: events go where the present look-up says, beside where they went; it must not know who asks.
+
+Nothing that exists is changed or run again, and no delivery is taken away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.crashpoints import reached
+from flowhooks.operations import Deed
+from flowhooks.operations.routing import one_of, rerouted, written
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from flowhooks.ledger.reading import EventFilter
+    from flowhooks.ledger.rerouting import Rerouted
+    from flowhooks.operations import Desk
+
+AT_ONCE: Final = 500
+"""Events gone through by one call: a short request, short transactions, and something to show progress by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedAgain:
+    """What one call of a reroute did, or would do.
+
+    Attributes:
+        events: how many events it went through.
+        delivered: how many of them were given deliveries, or count as routed again.
+        deliveries: how many deliveries that made.
+        parked: how many were dismissed, and are parked again because nobody wants them.
+        dismissed: how many were parked, and are dismissed because the settings now say that nobody need want them.
+        passed_over: how many have all that the present look-up would give them.
+        moved_on: how many had changed when their turn came, and were left alone.
+        next: where to go on, as the next call's `after`; `""` when all is done.
+        dry_run: whether nothing was changed.
+    """
+
+    events: int
+    delivered: int
+    deliveries: int
+    parked: int
+    dismissed: int
+    passed_over: int
+    moved_on: int
+    next: str
+    dry_run: bool
+
+
+def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: str = "") -> RoutedAgain:
+    """Route events again by the present look-up; a page of events for each call.
+
+    Parked ones get their deliveries, as a drain gives them; dismissed ones are routed, or parked if nobody wants
+    them; routed ones get deliveries for handlers that want them now and have none yet.
+
+    Args:
+        desk: what operations work with.
+        wanted: which events.
+        dry_run: only count.
+        after: where the last call left off.
+
+    Raises:
+        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+    """
+    page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
+    items = [item for stored in page if (item := rerouted(desk, stored)) is not None]
+    done = items
+    if items and not dry_run:
+        changed = desk.change(
+            lambda transaction: written(desk, transaction, items, "reroute.written"),
+            lambda moved: _deed(wanted, items, moved),
+        )
+        reached("reroute.committed")
+        done = [item for item in items if item.event_id in changed]
+    parked = sum((item.seen, item.state) == ("dismissed", "parked") for item in done)
+    dismissed = sum(item.state == "dismissed" for item in done)
+    return RoutedAgain(
+        events=len(page),
+        delivered=len(done) - parked - dismissed,
+        deliveries=_made(done),
+        parked=parked,
+        dismissed=dismissed,
+        passed_over=len(page) - len(items),
+        moved_on=len(items) - len(done),
+        next=page[-1].event.id if len(page) == AT_ONCE else "",
+        dry_run=dry_run,
+    )
+
+
+def _deed(wanted: EventFilter, items: Sequence[Rerouted], moved: Collection[str]) -> Deed:
+    made = _made([item for item in items if item.event_id in moved])
+    return Deed("reroute", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "deliveries": made})
+
+
+def _made(items: Sequence[Rerouted]) -> int:
+    return sum(len(item.deliveries) for item in items)

@@ -1,0 +1,139 @@
+"""What has been kept for long enough goes by itself, a little at a time; it must not know who else purges."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.clock import SECOND
+from flowhooks.crashpoints import reached
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import purging
+from flowhooks.ledger.purging import DONE, ON_DEMAND
+from flowhooks.ledger.reading import EventFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger import Ledger, Transaction
+    from flowhooks.settings import RetentionSettings
+
+DAY: Final = 86_400 * SECOND
+FIRST_RUN: Final = 60.0
+"""Seconds after the start: whoever starts has better things to do."""
+EVERY: Final = 3600.0
+"""Seconds from the end of a run to the next one."""
+AT_ONCE: Final = 100
+"""Rows that one transaction deletes at the most, but for what belongs to them."""
+NOT_MORE_THAN: Final = 0.1
+"""The part of the time that it may take, however much there is to delete."""
+_EVERY_EVENT: Final = EventFilter()
+_ALWAYS: Final = 0
+"""Before 1970 nothing was received."""
+
+log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """Deletes what is older than the settings say.
+
+    Args:
+        ledger: what is deleted from.
+        clock: tells the time.
+        settings: for how many days what is kept.
+    """
+
+    def __init__(self, *, ledger: Ledger, clock: Clock, settings: RetentionSettings) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._settings = settings
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Start: a minute later, then every hour."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; the transaction under way gets `timeout` seconds. The next run goes on with the rest."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def run(self) -> Mapping[str, int]:
+        """Delete all that is old by now; how many of each kind went.
+
+        Raises:
+            FlowhooksError: the database cannot be read or written just now; a later run does the rest.
+        """
+        gone: Counter[str] = Counter()
+        try:
+            self._events(gone)
+            self._rest(gone)
+        finally:
+            if any(gone.values()):
+                log.info("purged", **gone)
+        return gone
+
+    def _loop(self) -> None:
+        rest, trouble = FIRST_RUN, ""
+        while not self._over.wait(rest):
+            rest = EVERY
+            try:
+                if self._ledger.leads():  # another process does it for all that share the ledger
+                    self.run()
+                trouble = ""
+            except FlowhooksError as error:
+                if str(error) != trouble and not self._over.is_set():
+                    log.error("cannot_purge", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
+                trouble = str(error)
+            except Exception:
+                # A fault of ours must not end this: the disk would fill up, and nobody know why.
+                log.exception("purge_fault")
+
+    def _before(self, name: str) -> int:
+        days: int = getattr(self._settings, name)
+        return self._clock.now() - days * DAY if days else _ALWAYS
+
+    def _events(self, gone: Counter[str]) -> None:
+        before = {state: self._before(state) for state in (*DONE, *ON_DEMAND) if getattr(self._settings, state)}
+        after = ""
+        while not self._over.is_set():
+            began = time.monotonic()
+            page = self._ledger.purgeable(before, wanted=_EVERY_EVENT, after=after, most=AT_ONCE)
+            if page.ids:
+                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, before=before))
+                reached("purge.committed")
+                gone.update(events=done.events, deliveries=done.deliveries)
+            after = page.next
+            if not after:
+                return
+            self._pause(began)
+
+    def _rest(self, gone: Counter[str]) -> None:
+        def forget(transaction: Transaction) -> dict[str, int]:
+            return purging.forget(
+                transaction,
+                identities=self._before("identities"),
+                audits=self._before("audit"),
+                closed_alerts=self._before("alerts"),
+                most=AT_ONCE,
+            )
+
+        while not self._over.is_set():
+            began = time.monotonic()
+            done = self._ledger.write(forget)
+            gone.update(done)
+            if max(done.values()) < AT_ONCE:
+                return
+            self._pause(began)
+
+    def _pause(self, began: float) -> None:
+        """Leave the time to others, after what has been going on since `began`."""
+        self._over.wait((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))

@@ -1,0 +1,80 @@
+"""Backed up while engines call, restored elsewhere: every call-back that had been answered by then is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+from callers import calling, until_more
+
+PLUGIN = """
+import os
+from flowhooks import handler, hookimpl
+
+@handler(process_key="backup")
+def note(event, delivery):
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print(event.flow_instance_id, file=journal)
+
+@hookimpl
+def handlers():
+    return [note]
+"""
+
+
+def test_backed_up_under_load_and_restored(make_site):
+    """What was acknowledged before it began is in it, its books balance, and a server goes on with it."""
+    site, other = make_site(), make_site()
+    for one in (site, other):
+        one.plugin("p", PLUGIN)
+    server = site.start(wait=0.5)
+    target = site.folder / "backup.db"
+    with calling([server.place], clients=6, key="backup") as (taken, problems):
+        until_more(taken, 300)
+        acknowledged = list(taken)
+        done = site.run("db", "backup", str(target), "--json", "--database", site.database)
+        until_more(taken, 50)
+    assert problems == []
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["balanced"]
+    assert said["events"] >= len({instance for instance, _, _ in acknowledged})
+    server.stop()
+
+    shutil.copy(target, other.database)
+    restored = other.start(wait=10)
+    other.balance()
+    for instance, event_id, _ in acknowledged:
+        with other.ledger() as ledger:
+            assert ledger.event(event_id).event.flow_instance_id == instance
+    for instance, event_id, _ in acknowledged[:20]:
+        answer = restored.post(instance, {"processDefinitionKey": "backup", "businessKey": instance})
+        assert (answer.status, answer.event_id) == (200, event_id)
+    assert restored.post("new", {"processDefinitionKey": "backup"}).status == 200
+    other.until(lambda ledger: ledger.tally()["waiting"] + ledger.tally()["running"] == 0)
+    restored.stop()
+    other.balance()
+
+
+@pytest.mark.long
+def test_a_large_one_is_copied_in_one_go_however_much_is_written(make_site):
+    """Engines that go on calling neither keep a backup from its end, nor wait for it."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    server = site.start(wait=0)
+    padding = "x" * 200_000
+    for number in range(500):
+        server.post(f"large{number}", {"processDefinitionKey": "nobody", "padding": padding})
+    with calling([server.place], clients=6, key="backup") as (taken, problems):
+        until_more(taken, 50)
+        began = time.monotonic()
+        done = site.run("db", "backup", str(site.folder / "backup.db"), "--json", "--database", site.database)
+        took = time.monotonic() - began
+        during = len(taken)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bytes"] > 500 * 200_000
+    assert problems == []
+    assert during > 50
+    assert took < 60

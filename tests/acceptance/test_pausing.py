@@ -1,0 +1,123 @@
+"""Two real servers on one PostgreSQL: what is paused at one begins at neither, whatever ends, until it is resumed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import psycopg
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key="NAME", retry=Retry(attempts=9, delays=[0.05], jitter=0))
+def work(event, delivery):
+    """Write down that it was entered; wait as long as the gate is shut."""
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print("NAME", event.flow_instance_id, delivery.attempt, os.getpid(), file=journal, flush=True)
+    gate = pathlib.Path(os.environ["JOURNAL"]).with_name("shut-" + event.flow_instance_id)
+    while gate.exists():
+        time.sleep(0.01)
+
+@hookimpl
+def handlers():
+    return [work]
+'''
+QUICK = {"ledger__stale_after": 1.5}
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture(params=["embedded", "procrastinate"])
+def shared(request, make_site, postgresql_url):
+    """A site whose servers share a ledger on PostgreSQL, both with the plugins `a` and `b`."""
+    site = make_site()
+    site.settings = QUICK | {"runner__kind": request.param}
+    made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+    assert made.returncode == 0, made.stderr
+    if request.param == "procrastinate":
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
+    site.database = site.url = postgresql_url
+    for name in "ab":
+        site.plugin(name, PLUGIN.replace("NAME", name))
+    return site
+
+
+def handlers(site, *words):
+    """`flowhooks handlers`; what it printed."""
+    said = site.run("handlers", *words, "--database", site.url, "--plugins-dir", site.plugins, **site.settings)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+def entered(site):
+    """(handler, instance, attempt, process) of each time that a handler was entered."""
+    lines = site.journal.read_text().splitlines() if site.journal.exists() else []
+    return [(name, instance, int(attempt), int(pid)) for name, instance, attempt, pid in map(str.split, lines)]
+
+
+def succeeded(*event_ids):
+    """Whether all deliveries of these events have succeeded."""
+    return lambda ledger: all(
+        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+    )
+
+
+def test_paused_for_all_and_resumed_for_all(shared):
+    """Both take call-backs for it, answered 202 at once, and neither runs one; resumed, all of it runs."""
+    servers = [shared.start(**shared.settings) for _ in range(2)]
+    busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
+    assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")
+    # What was about to begin has begun by now: it may end, but nothing is entered from here on.
+    shared.until(lambda ledger: ledger.tally()["running"] == 0)
+    begun = entered(shared)
+    began = time.monotonic()
+    answers = [
+        servers[n % 2].post(f"i{n}", {"processDefinitionKey": "a"}, Prefer="wait=60", timeout=60) for n in range(30)
+    ]
+    assert time.monotonic() - began < 30
+    assert {one.status for one in answers} == {202}
+    others = [servers[n % 2].post(f"o{n}", {"processDefinitionKey": "b"}, Prefer="wait=30") for n in range(4)]
+    assert {one.status for one in others} == {200}
+    assert [one for one in entered(shared) if one[0] == "a"] == begun
+    said = handlers(shared, "resume", "a:work", "--yes")
+    assert "deliveries that waited run" in said
+    shared.until(succeeded(*busy, *(one.event_id for one in answers)), within=60)
+    runs = Counter(instance for name, instance, _, _ in entered(shared) if name == "a")
+    assert runs == {f"i{n}": 1 for n in range(30)} | {f"before{n}": 1 for n in range(20)}
+    for server in servers:
+        server.stop()
+        server.check_log()
+    assert shared.balance().accepted == 54
+
+
+def test_killed_while_it_is_paused(shared):
+    """What was running is recovered and waits; what starts anew is paused still; resumed, all of it runs."""
+    victim = shared.start(**shared.settings)
+    gate = shared.folder / "shut-runs"
+    gate.touch()
+    running = victim.post("runs", {"processDefinitionKey": "a"}, **ASYNC).event_id
+    shared.until(lambda _ledger: entered(shared))
+    assert "1 runs and goes on to the end" in handlers(shared, "pause", "a:work", "--yes")
+    waiting = victim.post("waits", {"processDefinitionKey": "a"}, **ASYNC).event_id
+    victim.kill()
+    gate.unlink()
+    heir = shared.start(**shared.settings)
+    shared.until(lambda ledger: ledger.standings(running)[0].state == "waiting")
+    assert heir.post("b", {"processDefinitionKey": "b"}, Prefer="wait=30").status == 200
+    answer = heir.post("later", {"processDefinitionKey": "a"}, Prefer="wait=60", timeout=60)
+    assert answer.status == 202
+    assert [(instance, attempt) for name, instance, attempt, _ in entered(shared) if name == "a"] == [("runs", 1)]
+    assert "1 paused" in handlers(shared, "list")
+    handlers(shared, "resume", "a:work", "--yes")
+    shared.until(succeeded(running, waiting, answer.event_id), within=60)
+    assert Counter((instance, attempt) for name, instance, attempt, _ in entered(shared) if name == "a") == {
+        ("runs", 1): 1,
+        ("runs", 2): 1,
+        ("waits", 1): 1,
+        ("later", 1): 1,
+    }
+    heir.stop()
+    shared.balance()

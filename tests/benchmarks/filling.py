@@ -1,0 +1,96 @@
+"""Many events in a ledger at once, by statements of its database; it must not know what is measured then."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARKED_EACH: Final = 2_000
+DEAD_EACH: Final = 1_000
+UNKNOWN_EACH: Final = 10_000
+"""One of so many events is parked, one of so many deliveries dead, and *unknown*; all others have succeeded."""
+
+_SERIES: Final = """(
+    WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {events}) SELECT n FROM series
+) AS numbers"""
+_PARKED: Final = f"n % {PARKED_EACH} = 2"
+_DEAD: Final = f"n % {DEAD_EACH} = 1"
+_UNKNOWN: Final = f"n % {UNKNOWN_EACH} = 3"
+_EVENT: Final = "'01900000-0000-7000-8000-' || lpad(to_hex(n), 12, '0')"
+_DELIVERY: Final = "'01900000-0000-7000-9000-' || lpad(to_hex(n), 12, '0')"
+_AT: Final = "1700000000000000 + n * 1000"
+_CLASS: Final = f"CASE WHEN {_PARKED} THEN 'com.example.Nobody' ELSE 'com.cnooc.test.CallbackHandler' END"
+_KEY: Final = f"CASE WHEN {_PARKED} THEN 'nobody' ELSE 'contract_approval' END"
+
+STATEMENTS: Final = (
+    f"""
+INSERT INTO events (id, source, kind, flow_instance_id, callback_class, business_key, process_definition_id,
+    process_definition_key, process_definition_version, body, digest, state, route, route_size, repeats, received_at)
+SELECT {_EVENT}, 'default', 'complete', md5(CAST(n AS text)), {_CLASS}, 'HT-' || n,
+    {_KEY} || ':3:' || md5(CAST(n AS text)), {_KEY}, 3,
+    '{{{{"businessKey": "HT-' || n || '", "callBackProcessClass": "' || {_CLASS}
+    || '", "processDefinitionKey": "' || {_KEY} || '", "processDefinitionVersion": 3}}}}',
+    md5(CAST(n AS text)) || md5(CAST(n AS text)), CASE WHEN {_PARKED} THEN 'parked' ELSE 'routed' END,
+    CASE WHEN {_PARKED} THEN '{{{{}}}}' ELSE '{{{{"bench:handler-0": "class com.cnooc.test.CallbackHandler"}}}}' END,
+    CASE WHEN {_PARKED} THEN 0 ELSE 1 END, 0, {_AT}
+FROM {_SERIES}
+""",
+    f"""
+INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, note, created_at, changed_at)
+SELECT {_DELIVERY}, {_EVENT}, 'bench:handler-0',
+    CASE WHEN {_DEAD} THEN 'dead' WHEN {_UNKNOWN} THEN 'unknown' ELSE 'succeeded' END, 1, 0, '', {_AT}, {_AT}
+FROM {_SERIES} WHERE NOT {_PARKED}
+""",
+    f"""
+INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback)
+SELECT {_DELIVERY}, 1, 'before', {_AT}, {_AT},
+    CASE WHEN {_DEAD} THEN 'failed' WHEN {_UNKNOWN} THEN 'lost' ELSE 'succeeded' END,
+    CASE WHEN {_DEAD} THEN 'ConnectionError: the archive does not answer' ELSE '' END, ''
+FROM {_SERIES} WHERE NOT {_PARKED}
+""",
+    "INSERT INTO counters (name, process, value) VALUES ('accepted', 'before', {events})",
+)
+"""Such events, their deliveries and attempts, and that they were accepted; `{events}` says how many."""
+
+BUSINESS_KEY: Final = "HT-{}"
+"""The business key of the event of a number."""
+
+
+def event_id(number: int) -> str:
+    """The id of the event of a number, from 1."""
+    return f"01900000-0000-7000-8000-{number:012x}"
+
+
+def flow_instance_id(number: int) -> str:
+    """The process instance of the event of a number."""
+    return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+def of_sqlite(file: Path, events: int, *more: str) -> None:
+    """Fill a ledger on SQLite that no process has open.
+
+    Args:
+        file: its file, with its tables.
+        events: how many.
+        *more: further statements, with `{events}` in them.
+    """
+    with closing(sqlite3.connect(file)) as connection:
+        connection.create_function("md5", 1, lambda text: flow_instance_id(int(text)), deterministic=True)
+        connection.create_function("to_hex", 1, lambda number: f"{number:x}", deterministic=True)
+        connection.create_function("lpad", 3, lambda text, most, fill: text.rjust(most, fill), deterministic=True)
+        for statement in (*STATEMENTS, *more):
+            connection.execute(statement.format(events=events))
+        connection.commit()
+        connection.execute("ANALYZE")
+        connection.commit()
+
+
+def of_postgresql(events: int) -> str:
+    """The statements that fill a ledger on PostgreSQL."""
+    without_look_ups = "SET session_replication_role = replica"  # each row's parent is known to be there
+    return ";".join([without_look_ups, *(statement.format(events=events) for statement in STATEMENTS)])

@@ -1,0 +1,249 @@
+"""Rows about what operators look at and do, with many events stored; it must not know how results are shown."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import filling
+import load
+from bench import CONNECTIONS, LATER, compare, rate
+from cluster import cluster
+from figures import Figure
+from servers import ServerError
+
+from flowhooks.ledger import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench import Bench
+    from servers import Server, Site
+
+LOOKS = 30
+"""How often each page is asked for, after once that does not count."""
+DEAD = 10_000
+"""Deliveries that are replayed."""
+RELOAD_EVERY = 1.0
+"""Seconds between two looks at the page that is open while call-backs come."""
+WARM_UP = 1.0
+
+
+def _pages(events: int) -> dict[str, str]:
+    """Every page of the console by what it shows, with an address that has something to show."""
+    some = events // 2 // filling.DEAD_EACH * filling.DEAD_EACH + 1  # one that is dead
+    return {
+        "overview": "/console/",
+        "events": "/console/events",
+        "events, by business key": f"/console/events?business_key={filling.BUSINESS_KEY.format(some)}",
+        "events, by a business key that is not there": "/console/events?business_key=nobody-has-this",
+        "events, by flow instance": f"/console/events?flow={filling.flow_instance_id(some)}",
+        "events, by class": "/console/events?class=com.example.Nobody",
+        "events, by key": "/console/events?key=contract_approval",
+        "events, by handler and dead": "/console/events?state=dead&handler=bench:handler-0",
+        "events, parked": "/console/events?state=parked",
+        "events, by time": "/console/events?since=2023-11-14T22:15&until=2023-11-14T22:16",
+        "one event": f"/console/events/{filling.event_id(some)}",
+        "handlers": "/console/handlers",
+        "parked": "/console/parked",
+        "refused": "/console/refused",
+        "alerts": "/console/alerts",
+        "audit": "/console/audit",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """How long the first bytes of pages took, in milliseconds, by page; the first look at each does not count."""
+
+    database: str
+    took: dict[str, list[float]]
+
+
+def first_byte(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """The median of the page that is slowest by it, in milliseconds, with many events stored."""
+    return _first_byte(bench, median, "median")
+
+
+def first_byte_worst(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """The slowest of all looks at all pages, in milliseconds, with many events stored."""
+    return _first_byte(bench, max, "slowest look")
+
+
+def _first_byte(bench: Bench, of: Callable[[list[float]], float], name: str) -> tuple[list[Figure], list[str]]:
+    figures, notes = [], []
+    for looked in _looked(bench):
+        page = max(looked.took, key=lambda page: of(looked.took[page]))
+        slowest = of(looked.took[page])
+        case = f"{looked.database}, {bench.events:,} events"
+        figures.append(Figure(case=case, measured=f"{slowest:.0f} ms, {page}", judged=slowest))
+        each = "; ".join(f"{page} {of(took):.0f}" for page, took in looked.took.items())
+        notes.append(f"{case}, {name} of {LOOKS} looks in ms: {each}")
+    return figures, notes
+
+
+def _looked(bench: Bench) -> list[Looked]:
+    """Each page's first bytes on both databases, measured when first asked for."""
+    if "looked" not in bench.kept:
+        looked = []
+        with _full(bench) as site, site.serve() as server:
+            looked.append(Looked(database="SQLite", took=_look(bench, server, "SQLite")))
+        with bench.scratch() as folder, cluster(folder) as postgresql, postgresql.ledger("embedded") as full:
+            bench.tell("filling PostgreSQL")
+            full.rows(filling.of_postgresql(bench.events))
+            full.rows("VACUUM ANALYZE")
+            with full.serve() as server, full.worker():
+                looked.append(Looked(database="PostgreSQL", took=_look(bench, server, "PostgreSQL")))
+        bench.kept["looked"] = looked
+    return bench.kept["looked"]  # type: ignore[return-value]  # what was put there above
+
+
+def _look(bench: Bench, server: Server, database: str) -> dict[str, list[float]]:
+    took: dict[str, list[float]] = {}
+    for page, path in _pages(bench.events).items():
+        bench.tell(f"{database}: {page}")
+        took[page] = [_asked(server, path) for _ in range(1 + LOOKS)][1:]
+    return took
+
+
+def _asked(server: Server, path: str) -> float:
+    """Milliseconds from the first byte of a request for a page, on a connection of its own, to that of its answer.
+
+    Raises:
+        ServerError: it was not answered with the page.
+    """
+    connection = http.client.HTTPConnection(urlsplit(server.admin).netloc, timeout=60)
+    try:
+        began = time.perf_counter()
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        took = time.perf_counter() - began
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != http.client.OK or not body:
+        raise ServerError(f"{path} was answered {answer.status}")
+    return took * 1000
+
+
+def reloading(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Accept rate while the overview is loaded anew each second ÷ without, with many events stored."""
+    figures, notes = [], []
+    with _full(bench) as site:
+        for connections in CONNECTIONS:
+
+            def loaded(*, watched: bool, connections: int = connections) -> load.Load:
+                with site.serve() as server, _watching(server) if watched else ExitStack():
+                    bench.tell(f"{connections} connections{', the overview open' if watched else ''}")
+                    for seconds in (WARM_UP, bench.seconds):
+                        last = load.run(server.url, connections=connections, seconds=seconds, prefer=LATER)
+                    return last
+
+            (comparison,) = compare(lambda: loaded(watched=False), lambda: loaded(watched=True))
+            figures.append(
+                Figure(
+                    case=f"{connections} connections",
+                    measured=f"{rate(comparison.ours)} while somebody looks",
+                    yardstick=f"{rate(comparison.yardstick)} while nobody does",
+                    judged=comparison.ratio,
+                )
+            )
+    return figures, notes
+
+
+@contextmanager
+def _watching(server: Server) -> Iterator[None]:
+    """Somebody loads the overview anew each second, for as long as the context lasts."""
+    over = threading.Event()
+    broke: list[Exception] = []
+
+    def watch() -> None:
+        try:
+            while not over.wait(RELOAD_EVERY):
+                _asked(server, "/console/")
+        except Exception as error:  # noqa: BLE001 (raised again below, where somebody sees it)
+            broke.append(error)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if broke:
+        raise broke[0]
+
+
+def replaying(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Seconds for one command that replays 10,000 dead deliveries, and for one that was interrupted and went on."""
+    figures, notes = [], []
+    for interrupted in (False, True):
+        with bench.site() as site:
+            bench.tell("laying up dead deliveries")
+            upgrade(f"sqlite:///{site.database}")
+            filling.of_sqlite(
+                site.database,
+                DEAD,
+                "UPDATE deliveries SET state = 'dead'",
+                "UPDATE attempts SET outcome = 'failed', error = 'ValueError: no'",
+            )
+            dead = site.ask("SELECT count(*) FROM deliveries")
+            with site.serve():
+                bench.tell("replaying them")
+                took, calls = _replay(site, interrupt=interrupted)
+                site.settle(seconds=120)
+            again = site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded' AND attempt = 2")
+        if again != dead:
+            raise ServerError(f"{dead} deliveries were dead, and {again} were run once more")
+        case = f"{dead:,} deliveries{', interrupted and gone on with' if interrupted else ''}"
+        figures.append(Figure(case=case, measured=f"{took:.1f} s, {calls} commands", judged=took))
+    notes.append("each of them was run exactly once more, also where the command was interrupted half-way")
+    return figures, notes
+
+
+def _replay(site: Site, *, interrupt: bool) -> tuple[float, int]:
+    """Seconds that commands took until nothing was left to replay, and how many there were."""
+    words = ("events", "replay", "--all", "--yes", "--json", "--database", str(site.database))
+    command = [str(Path(sys.executable).with_name("flowhooks")), *words]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
+    took, calls = 0.0, 0
+    while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'"):
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=site.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        if interrupt and not calls:
+            while site.ask("SELECT count(*) FROM deliveries WHERE state = 'dead'") > DEAD // 2:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+        took += time.perf_counter() - began
+        calls += 1
+        if process.returncode not in {0, 130}:
+            raise ServerError(f"the command ended with {process.returncode}: {err.strip()[-500:]}")
+        if process.returncode == 0:
+            json.loads(out)
+    return took, calls
+
+
+@contextmanager
+def _full(bench: Bench) -> Iterator[Site]:
+    """A site on SQLite with many events, removed afterwards."""
+    with bench.site() as site:
+        bench.tell("filling SQLite")
+        upgrade(f"sqlite:///{site.database}")
+        filling.of_sqlite(site.database, bench.events)
+        yield site

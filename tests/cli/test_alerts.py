@@ -1,0 +1,121 @@
+"""`flowhooks alerts` and `flowhooks audit`: what is open, who sees to it, and who has done what."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+from conftest import until
+
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def alerted(left, hostile):
+    """What a server has left, with three alerts: two open ones, of which one is hostile, and one that is over."""
+    with closing(sqlite3.connect(left.file)) as connection:
+        for number, subject, closed_at in ((1, "shop:book", None), (2, hostile, None), (3, "shop:copy", 5_000_000)):
+            connection.execute(
+                "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+                " VALUES (?, 'dead', ?, ?, ?, 4, '', 1, '[]', ?)",
+                (f"a{number}", subject, f"see to {subject}", number * 1_000_000, closed_at),
+            )
+        connection.commit()
+    return left
+
+
+def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
+    """Those come first that nobody sees to; who has acknowledged one is shown; what is over only with `--all`."""
+    assert [one["id"] for one in asked("alerts", "list", server=alerted)["alerts"]] == ["a1", "a2"]
+    done = run("alerts", "acknowledge", "a1", "--note", hostile, server=alerted, LOGNAME="ann")
+    assert (done.exit_code, done.stdout) == (0, "1 alert is acknowledged.\n")
+    everything = asked("alerts", "list", "--all", server=alerted)["alerts"]
+    assert [(one["id"], one["acknowledged_by"]) for one in everything] == [("a2", ""), ("a1", "ann"), ("a3", "")]
+    assert everything[2]["closed_at"] == "1970-01-01T00:00:05.000Z"
+    text = run("alerts", "list", "--all", server=alerted).stdout
+    assert re.search(r"acknowledged 2\d\d\d-", text)
+    assert "by ann" in text
+    assert "over 1970-01-01 00:00:05" in text
+    assert not CONTROLS.search(text)
+
+
+def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
+    """Exit code 1 where one is unknown, over, or acknowledged before; the others are acknowledged."""
+    dry = run("alerts", "acknowledge", "a1", "a2", "--dry-run", server=alerted)
+    assert (dry.exit_code, dry.stdout) == (0, "2 alerts would be acknowledged.\n")
+    done = run("alerts", "acknowledge", "a1", "a3", "x\x1b[31m", server=alerted)
+    assert done.exit_code == 1
+    assert done.stdout == ("1 alert is acknowledged. Not open, or acknowledged before: a3, x\\u001b[31m.\n")
+    assert asked("alerts", "acknowledge", "a1", "a2", code=1, server=alerted) == {
+        "alerts": ["a2"],
+        "passed_over": ["a1"],
+        "dry_run": False,
+        "server": False,
+    }
+
+
+def test_a_running_server_acknowledges(server, run, asked):
+    """Asked of the server, as everything that changes something, in the name of whoever gives the command."""
+    alert = until(lambda: asked("alerts", "list", server=server)["alerts"])[0]
+    assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
+    (after,) = [one for one in asked("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
+    assert after["acknowledged_by"] == "bob"
+    (deed,) = asked("audit", "--subject", alert["id"], server=server)["entries"]
+    assert (deed["who"], deed["face"], deed["action"]) == ("bob", "command", "acknowledge")
+
+
+def test_who_has_done_what(alerted, run, asked, hostile):
+    """The newest first, in words, by whom and about what; page by page; and nothing that a terminal obeys."""
+    assert run("audit", server=alerted).stdout == "Nobody has done anything yet.\n"
+    event = asked("events", "list", "--flow", "f0", server=alerted)["events"][0]
+    delivery = event["deliveries"][0]["id"]
+    by = {"LOGNAME": f"ann{hostile}"}
+    for arguments in (
+        ("events", "replay", "--handler", "shop:book", "--since", "2000-01-01", "--yes"),
+        ("events", "resolve", delivery, "--close", "--note", hostile, "--yes"),
+        ("alerts", "acknowledge", "a2", "--note", hostile),
+    ):
+        assert run(*arguments, server=alerted, **by).exit_code == 0
+    entries = asked("audit", server=alerted)["entries"]
+    assert [one["action"] for one in entries] == ["acknowledge", "resolve", "replay"]
+    assert [one["subject"] for one in entries] == ["a2", event["id"], ""]
+    assert {one["who"] for one in entries} == {f"ann{hostile}"}
+    text = run("audit", server=alerted, COLUMNS="400").stdout
+    assert not CONTROLS.search(text)
+    shown = "a\\u001b[31m\\u0007b\\nc\\u202ed[red]e[/red]\\u009b\\u007f:smile:"
+    for part in (
+        f"ann{shown} by a command",
+        "ran 4 deliveries again (--handler shop:book --since 2000-01-01 00:00:00)",
+        f"said of delivery {delivery} for shop:book: nothing more is needed: {shown}",
+        f"acknowledged 1 alert (dead {shown}): {shown}",
+        event["id"],
+    ):
+        assert part in text
+    page = asked("audit", "--limit", "2", server=alerted)
+    assert len(page["entries"]) == 2
+    rest = asked("audit", "--limit", "2", "--after", page["next"], server=alerted)
+    assert [one["action"] for one in rest["entries"]] == ["replay"]
+    assert rest["next"] == ""
+    assert [one["id"] for one in asked("audit", "--subject", event["id"], server=alerted)["entries"]] == [
+        entries[1]["id"]
+    ]
+    assert run("audit", "--subject", "nothing", server=alerted).stdout == "Nothing of that was done.\n"
+
+
+def test_a_deed_of_another_version(alerted, run):
+    """What this version has no words for is shown as it was written down."""
+    with closing(sqlite3.connect(alerted.file)) as connection:
+        for number, action, detail in (
+            (1, "bless", '{"by": "x"}'),
+            (2, "replay", "{}"),
+            (3, "retire", '{"handlers": 3}'),
+        ):
+            connection.execute(
+                "INSERT INTO audit VALUES (?, 1, 'ann', 'api', ?, '', ?)", (f"d{number}", action, detail)
+            )
+        connection.commit()
+    text = run("audit", server=alerted).stdout
+    for part in ('bless {"by": "x"}', "replay {}", 'retire {"handlers": 3}', "ann by the API"):
+        assert part in text

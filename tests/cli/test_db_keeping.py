@@ -1,0 +1,167 @@
+"""`flowhooks db purge` and `db backup` as they are called: what they print, refuse, leave behind and exit with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+
+import pytest
+
+from flowhooks.ledger import Reader, dialects, migrating
+from flowhooks.ledger.lock import Lock
+
+PASSWORD = "sesame"
+
+
+@pytest.fixture
+def empty(tmp_path, new_database):
+    """A ledger with nothing in it."""
+    return shutil.copy(new_database, tmp_path / "flowhooks.db")
+
+
+@pytest.fixture
+def filled(house, listens):
+    """A ledger with two events that are done, and one that is parked, all 100 days old; its database and ids."""
+    flow = house.open(listens(lambda event: None, name="h"))
+    ids = [flow.take("i1").event_id, flow.take("i2").event_id, flow.take("i3", key="nobody").event_id]
+    flow.close()
+    return house.url or str(house.file), ids
+
+
+def test_purge(run, filled, asked):
+    """It says what went; --json is what the operation answers, and of whom it was."""
+    database, ids = filled
+    result = run("db", "purge", "--older-than", "0s", "--yes", "--database", database)
+    assert result.exit_code == 0, result.output
+    assert "2 events with 2 deliveries purged, 1 of that age kept." in result.stdout
+    done = asked("db", "purge", "--older-than", "0s", "--state", "parked", "--yes", "--database", database)
+    assert (done["purged"], done["dry_run"]) == (1, False)
+    shown = run("events", "show", ids[0], "--database", database)
+    assert shown.exit_code == 1
+    assert "was purged" in shown.output
+    assert run("verify", "--database", database).exit_code == 0
+
+
+def test_a_dry_run_and_a_filter(run, filled, asked):
+    """Nothing is changed; what is asked for narrows."""
+    database, _ = filled
+    for words, wanted in (
+        ((), 2),
+        (("--handler", "p:h"), 2),
+        (("--handler", "p:other"), 0),
+        (("--key", "leave"), 2),
+        (("--key", "nobody"), 0),
+        (("--state", "dead"), 0),
+        (("--state", "succeeded"), 2),
+    ):
+        done = asked("db", "purge", "--older-than", "0s", "--dry-run", *words, "--database", database)
+        assert done["purged"] == wanted
+    result = run("db", "purge", "--older-than", "0s", "--dry-run", "--database", database)
+    assert "2 events with 2 deliveries would be purged" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--yes",), "--older-than"),
+        (("--older-than", "soon", "--yes"), "not a time"),
+        (("--older-than", "90d", "--state", "unknown", "--yes"), "'unknown' is not one of"),
+        (("--older-than", "90d"), "no terminal"),
+    ],
+)
+def test_wrong_usage_of_purge(run, empty, words, said):
+    """Exit code 2, and what is wrong."""
+    result = run("db", "purge", *words, "--database", str(empty))
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.output.split())
+
+
+def test_backup(run, asked, empty, tmp_path):
+    """It says how large it is and how long it took; the copy is one file, whole, and for its owner only."""
+    target = tmp_path / "to" / "copy.db"
+    target.parent.mkdir()
+    result = run("db", "backup", str(target), "--database", str(empty))
+    assert result.exit_code == 0, result.output
+    assert f"Copied {empty} to {target}: 0." in result.stdout
+    assert result.stdout.splitlines()[-1] == "The books balance."
+    assert [one.name for one in target.parent.iterdir()] == ["copy.db"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    with closing(Reader(f"sqlite:///{target}")) as reader:
+        assert reader.quick_check() is None
+    done = asked("db", "backup", str(target.with_name("other.db")), "--database", str(empty))
+    assert list(done) == ["source", "target", "bytes", "microseconds", "events", "trouble", "balanced"]
+    assert (done["source"], done["events"], done["balanced"]) == (str(empty), 0, True)
+    assert done["bytes"] == target.stat().st_size
+
+
+def test_a_backup_needs_no_lock(run, empty, tmp_path):
+    """It reads, whoever has the ledger to himself."""
+    lock = Lock(empty)
+    assert lock.acquire()
+    try:
+        assert run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty)).exit_code == 0
+    finally:
+        lock.release()
+
+
+def test_trouble_with_a_backup(run, empty, tmp_path):
+    """Exit code 1, one line, no password, and nothing is left beside the target."""
+    there = tmp_path / "there.db"
+    there.write_bytes(b"mine")
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE users (id)")
+    before = sorted(tmp_path.iterdir())
+    for target, source, said in (
+        (there, empty, "is there already"),
+        (tmp_path / "none" / "copy.db", empty, "cannot write"),
+        (tmp_path / "copy.db", tmp_path / "none.db", "there is no database"),
+        (tmp_path / "copy.db", foreign, "not a flowhooks ledger"),
+        (tmp_path / "copy.db", f"postgresql://u:{PASSWORD}@h/books", "pg_dump"),
+    ):
+        result = run("db", "backup", str(target), "--database", str(source))
+        assert result.exit_code == 1, result.output
+        assert said in result.output
+        assert PASSWORD not in result.output
+    assert there.read_bytes() == b"mine"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_backup_of_an_older_version(run, tmp_path):
+    """It is made, for this is when one is wanted most: before an upgrade. Its books are not looked at."""
+    from alembic import command
+
+    old = tmp_path / "old.db"
+    engine = dialects.open_engine(f"sqlite:///{old}", writing=True)
+    with engine.begin() as connection:
+        command.upgrade(migrating._config(connection), "0003")
+    engine.dispose()
+    result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(old))
+    assert result.exit_code == 0, result.output
+    assert "older version" in result.stdout
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+
+
+def test_a_backup_whose_books_do_not_balance(run, empty, tmp_path):
+    """It is made all the same, and says so: exit code 1."""
+    with closing(sqlite3.connect(empty)) as connection:
+        connection.execute("INSERT INTO counters VALUES ('accepted', 'x', 7)")
+        connection.commit()
+    result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty))
+    assert result.exit_code == 1, result.output
+    assert "trouble: 7 events were accepted, but 0 are stored" in result.stdout
+    assert (tmp_path / "copy.db").exists()
+
+
+def test_a_spoilt_file_makes_no_backup(run, empty, tmp_path):
+    """A copy that is not whole does not get its name."""
+    with empty.open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(os.urandom(4096 * 4))
+    result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(empty))
+    assert result.exit_code == 1, result.output
+    assert not list(tmp_path.glob("*copy*"))

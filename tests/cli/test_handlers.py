@@ -1,0 +1,103 @@
+"""`flowhooks handlers list`, `pause` and `resume`, done by a running server, and by the command where none runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.ledger import Reader
+
+
+@pytest.fixture
+def resumed(server, run):
+    """Whatever a test pauses is resumed at its end."""
+    yield
+    run("handlers", "resume", "*", "--yes", server=server)
+
+
+def test_pause_and_resume(server, run, asked, settled, resumed):
+    """Asked of the server: what comes waits, is said to wait and why, and runs afterwards."""
+    dry = run("handlers", "pause", "shop:grant", "--dry-run", server=server)
+    assert dry.stdout == "Would be paused: shop:grant. 0 deliveries wait.\n"
+    done = run("handlers", "pause", "shop:grant", "--note", "moving", "--yes", server=server)
+    assert (done.exit_code, done.stdout) == (0, "Paused: shop:grant. 0 deliveries wait.\n")
+    event_id = server.post("paused", processDefinitionKey="leave")
+    assert settled("paused", "waiting")["handler_paused_since"]
+    shown = run("events", "show", event_id, server=server).stdout
+    assert "runs           when its handler is resumed, which is paused since 20" in shown
+    assert "flowhooks handlers resume shop:grant" in shown
+    assert "paused     since 20" in run("plugins", "show", "shop", server=server).stdout
+    assert "present, paused" in run("routes", server=server, COLUMNS="140").stdout
+    assert "shop:grant is paused since 20" in run("check", server=server).stdout
+    again = run("handlers", "pause", "shop:grant", "--yes", server=server)
+    assert (again.exit_code, again.stdout) == (
+        0,
+        "Nothing to do. Passed over, for it is paused already: shop:grant.\n",
+    )
+    done = run("handlers", "resume", "shop:gr*", "--yes", server=server)
+    assert done.stdout == "Resumed: shop:grant. 1 delivery that waited runs.\n"
+    assert settled("paused", "succeeded")["handler_paused_since"] is None
+
+
+def test_list(server, run, asked, resumed):
+    """Each handler, since when it is paused, what is stored for it and what it listens to; it fits the width."""
+    asked("handlers", "pause", "shop:book", "--yes", server=server)
+    found = {one["id"]: one for one in asked("handlers", "list", server=server)["handlers"]}
+    assert set(found) == {"shop:grant", "shop:book", "shop:copy", "shop:hang"}
+    assert [name for name, one in found.items() if one["paused_since"]] == ["shop:book"]
+    lines = run("handlers", "list", server=server).stdout.splitlines()
+    assert lines[-1] == "4 handlers, 1 paused."
+    (row,) = [line for line in lines if "shop:book" in line]
+    assert "present" in row
+    assert "key order, versions >=2" in row
+    assert max(map(len, lines)) <= 100
+
+
+def test_as_json(server, asked, resumed):
+    """What the operation answers, and whether a server did it."""
+    assert asked("handlers", "pause", "shop:copy", "shop:c*", "--yes", server=server) == {
+        "handlers": ["shop:copy"],
+        "passed_over": [],
+        "waiting": 0,
+        "running": 0,
+        "dry_run": False,
+        "server": True,
+    }
+
+
+def test_a_handler_that_nobody_knows(server, run):
+    """A typing error changes nothing, even beside others, and names what may have been meant."""
+    result = run("handlers", "pause", "shop:copy", "shop:grnt", "--yes", server=server)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: the ledger knows no handler shop:grnt; did you mean shop:grant?\n"
+    assert "0 paused" in run("handlers", "list", server=server).stdout
+
+
+def test_it_asks_first(server, run, at_a_terminal, resumed):
+    """At a terminal; without one it wants to be told."""
+    refused = run("handlers", "pause", "shop:copy", server=server)
+    assert (refused.exit_code, "There is no terminal to ask on" in refused.stderr) == (2, True)
+    said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="n\n")
+    assert ("Would be paused: shop:copy." in said, code) == (True, 1)
+    said, code = at_a_terminal("handlers", "pause", "shop:copy", typed="y\n")
+    assert ("Paused: shop:copy. 0 deliveries wait." in said, code) == (True, 0)
+
+
+def test_without_a_server(make_shop, tmp_path, run):
+    """The command does it; what waits runs when a server starts, and stays paused until it is resumed."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    shop = make_shop(folder, folder / "shop.db")
+    shop.start()
+    shop.end()
+    assert run("handlers", "pause", "shop:grant", "--dry-run", server=shop).exit_code == 0
+    run("handlers", "pause", "shop:grant", "--yes", server=shop)
+    shop.start()
+    event_id = shop.post("i", processDefinitionKey="leave")
+    shop.end()
+    done = run("handlers", "resume", "shop:grant", "--yes", server=shop)
+    assert done.stdout == (
+        "Resumed: shop:grant. 1 delivery that waited runs.\nNo server runs just now: they are run when one starts.\n"
+    )
+    reader = Reader(f"sqlite:///{folder / 'shop.db'}")
+    assert [(one.state, one.attempt) for one in reader.standings(event_id)] == [("waiting", 0)]
+    reader.close()

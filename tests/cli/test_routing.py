@@ -1,0 +1,138 @@
+"""`flowhooks events reroute` and `dismiss`, done by a running server, and where none runs."""
+
+from __future__ import annotations
+
+import pytest
+
+TRIP = {"processDefinitionKey": "trip"}
+
+
+@pytest.fixture
+def trips(server):
+    """A function that has a server park events of a business key that is this test's; gives their ids."""
+
+    def park(name, count=1):
+        return [server.post(f"{name}-{number}", **TRIP, businessKey=name) for number in range(count)]
+
+    return park
+
+
+def states(asked, server, name):
+    """The states of events of a business key."""
+    return [one["state"] for one in asked("events", "list", "--business-key", name, server=server)["events"]]
+
+
+def test_dismiss_and_back_again(server, run, asked, trips, hostile):
+    """What would be, what was, and that it is undone; with its note in `events show`, and nothing a terminal obeys."""
+    (event_id, _) = trips("dr1", 2)
+    words = ("--business-key", "dr1")
+    dry = run("events", "dismiss", *words, "--dry-run", server=server)
+    assert dry.stdout == "2 parked events would be dismissed, of 2 events looked at.\n"
+    assert states(asked, server, "dr1") == ["parked", "parked"]
+    done = run("events", "dismiss", event_id, "--note", f"not ours {hostile}", "--yes", server=server)
+    assert (done.exit_code, done.stdout) == (0, "1 parked event is dismissed, of 1 event looked at.\n")
+    shown = run("events", "show", event_id, server=server).stdout
+    assert f"If somebody does: flowhooks events reroute {event_id}" in shown
+    assert "by a command: dismissed 1 parked event: not ours a\\u001b[31m\\u0007b\\nc\\u202ed" in shown
+    rest = run("events", "dismiss", *words, "--yes", server=server).stdout
+    assert rest == "1 parked event is dismissed, of 1 event looked at.\n"
+    again = run("events", "dismiss", event_id, "--yes", server=server).stdout
+    assert again == "0 parked events are dismissed, of 1 event looked at. 1 passed over, not being parked.\n"
+    back = run("events", "reroute", *words, "--yes", server=server)
+    assert back.stdout == "2 events looked at: 0 delivered (0 deliveries), 2 parked again.\n"
+    assert states(asked, server, "dr1") == ["parked", "parked"]
+    (event,) = asked("events", "show", event_id, server=server)["events"]
+    assert [one["action"] for one in event["deeds"]] == ["dismiss"]
+    assert event["deeds"][0]["detail"]["note"] == f"not ours {hostile}"
+
+
+def test_in_json(server, asked, trips):
+    """What the operations answer, with what the command adds."""
+    (event_id,) = trips("dr2")
+    assert asked("events", "dismiss", event_id, "--yes", server=server) == {
+        "events": 1,
+        "dismissed": 1,
+        "passed_over": 0,
+        "moved_on": 0,
+        "next": "",
+        "dry_run": False,
+        "server": True,
+    }
+    assert asked("events", "reroute", event_id, "--dry-run", server=server) == {
+        "events": 1,
+        "delivered": 0,
+        "deliveries": 0,
+        "parked": 1,
+        "dismissed": 0,
+        "passed_over": 0,
+        "moved_on": 0,
+        "next": "",
+        "dry_run": True,
+        "server": True,
+    }
+
+
+@pytest.mark.parametrize("command", ["reroute", "dismiss"])
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ((), 2, "Which events? Give IDs or a filter, or --all"),
+        (("--all", "--flow", "dead"), 2, "--all means every event"),
+        (("--flow", "parked"), 2, "There is no terminal to ask on: give --yes"),
+        (("--state", "prked", "--yes"), 2, "--state"),
+        (tuple(map(str, range(1001))), 2, "Give 1,000 IDs at the most"),
+        (("nothing", "--yes"), 1, "Error: there is no event nothing\n"),
+    ],
+)
+def test_what_was_hardly_meant_is_refused(server, run, command, arguments, code, said):  # noqa: PLR0917 (a table)
+    """As by a replay: without a filter, with too much of one, or without anybody to ask, nothing is done."""
+    result = run("events", command, *arguments, server=server)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert said in result.stderr
+
+
+def test_both_ask_first(server, asked, at_a_terminal, trips):
+    """With the count, and whether it can be undone; "n" does nothing; where there is nothing to do nobody is asked."""
+    trips("dr3", 3)
+    words = ("--business-key", "dr3")
+    said, code = at_a_terminal("events", "dismiss", *words, typed="n\n")
+    assert "3 parked events will be dismissed; `events reroute` undoes it. Go on? [y/N]" in said
+    assert code == 1
+    assert states(asked, server, "dr3") == ["parked"] * 3
+    assert at_a_terminal("events", "dismiss", *words, typed="y\n")[1] == 0
+    said, code = at_a_terminal("events", "reroute", *words, typed="y\n")
+    assert "3 dismissed events are parked again. Go on? [y/N]" in said
+    assert states(asked, server, "dr3") == ["parked"] * 3
+    said, code = at_a_terminal("events", "reroute", *words, typed="")
+    assert "3 events looked at: 0 delivered (0 deliveries), 3 have nothing to get." in said
+    assert code == 0
+
+
+LATER = '''
+from flowhooks import handler, hookimpl
+
+@handler(process_key=["order", "trip"])
+def later(event):
+    """One that was installed when its call-backs had come."""
+
+@hookimpl
+def handlers():
+    return [later]
+'''
+
+
+def test_a_plugin_that_was_installed_since(left, run, asked):
+    """Without a server: its deliveries are made, wait for one to start, and nothing else is touched."""
+    (left.folder / "later.py").write_text(LATER)
+    env = {"FLOWHOOKS_PLUGINS_ALLOW": "shop,later"}
+    dry = run("events", "reroute", "--all", "--dry-run", server=left, **env)
+    assert dry.stdout == "4 events looked at: 4 would be delivered (4 deliveries).\n"
+    assert run("events", "reroute", "--all", "--yes", server=left, **env).stdout == (
+        "4 events looked at: 4 delivered (4 deliveries).\nNo server runs just now: they are run when one starts.\n"
+    )
+    events = asked("events", "list", server=left)["events"]
+    assert [[(it["handler"], it["state"]) for it in one["deliveries"]] for one in events] == [
+        [("shop:book", "dead"), ("later:later", "waiting")]
+    ] * 4
+    done = asked("events", "reroute", "--all", "--yes", server=left, **env)
+    assert (done["passed_over"], done["deliveries"]) == (4, 0)

@@ -1,0 +1,120 @@
+"""How the databases go about a purge: found by keys and by time, and no table is read as a whole."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event
+
+from flowhooks.ledger import dialects, purging
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.writer import Transaction
+
+MANY = 20_000
+OLD = 100
+FILL = (
+    """
+    INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route,
+        route_size, repeats, received_at)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'ID' || CAST(100000 + i AS TEXT), 'default', 'complete', 'i' || CAST(i AS TEXT), '', '{}', 'd',
+        'routed', '{}', 1, 0, i FROM n
+    """,
+    """
+    INSERT INTO deliveries (id, event_id, handler, state, attempt, retries_from, due_at, note, created_at,
+        changed_at, turn)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'd' || CAST(100000 + i AS TEXT), 'ID' || CAST(100000 + i AS TEXT), 'p:h', 'succeeded', 1, 0, NULL, '',
+        i, i, 0 FROM n
+    """,
+    """
+    INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'd' || CAST(100000 + i AS TEXT), 1, 'x', i, i, 'succeeded', '', '' FROM n
+    """,
+    """
+    INSERT INTO conflicts (event_id, digest, body, received_at)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'ID' || CAST(100000 + i AS TEXT), 'x', '{}', i FROM n
+    """,
+    """
+    INSERT INTO purged (identity, event_id, digest, received_at)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'p' || CAST(100000 + i AS TEXT), 'e', 'd', i FROM n
+    """,
+    """
+    INSERT INTO audit (id, done_at, who, face, action, subject, detail)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+    SELECT 'ID' || CAST(100000 + i AS TEXT), i, 'ann', 'command', 'drain', '', '{}' FROM n
+    """,
+)
+TABLES = "events|deliveries|attempts|conflicts|purged|audit"
+
+
+@contextmanager
+def taking_down(connection):
+    """The statements that are sent meanwhile, with their parameters."""
+    taken = []
+
+    def take(_connection, _cursor, statement, parameters, _context, _many):
+        taken.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", take)
+    yield taken
+    event.remove(connection, "before_cursor_execute", take)
+
+
+def whole(connection, statement, parameters):
+    """The lines of a statement's plan that read a table, or an index, as a whole."""
+    if connection.dialect.name == "sqlite":
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        return [line for line in plan if re.match(rf"SCAN ({TABLES})\b(?! USING INDEX purged_received)", line)]
+    plan = [line for (line,) in connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {statement}", parameters)]
+    return [
+        line
+        for line, following in zip(plan, [*plan[1:], ""], strict=True)
+        if re.search(rf"Seq Scan on ({TABLES})", line)
+        or (re.search(rf"Index (Only )?Scan .*({TABLES})", line) and "Index Cond" not in following)
+    ]
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_no_table_is_read_as_a_whole(house, analyzed):
+    """Not when old events are looked for or deleted, when a call-back is looked up, or at the rest of it."""
+    house.check_books = False
+    flow = house.open(start=False)
+    time = flow.clock.now()
+    common = purging.id_at(time)[:-6]
+    for statement in FILL:
+        flow.sql(statement.replace("ID", common), MANY)
+    if analyzed:
+        flow.sql("ANALYZE")
+    before = {"succeeded": time + 1}
+    identity = ("default", "complete", "i77", "")
+    engine = dialects.open_engine(flow.address, writing=True)
+    with engine.connect() as connection:
+        began = connection.begin()
+        transaction = Transaction(connection)
+        page = purging.page(connection, before, wanted=EventFilter(), after="", most=OLD)
+        assert (page.looked, len(page.ids)) == (OLD, OLD)
+        steps = {
+            "look": lambda: purging.page(connection, before, wanted=EventFilter(), after=page.next, most=OLD),
+            "purge": lambda: purging.purge(transaction, page.ids, before, kept_from=0, process="x"),
+            "known": lambda: purging.gone(connection, [identity]),
+            "of event": lambda: purging.of_event(connection, flow.clock.new_id()),
+            "forget": lambda: purging.forget(transaction, identities=50, audits=time, closed_alerts=time, most=OLD),
+        }
+        found = {}
+        for name, step in steps.items():
+            with taking_down(connection) as taken:
+                result = step()
+            if name == "purge":
+                assert result == (OLD, OLD)
+            for statement, parameters in taken:
+                if lines := whole(connection, statement, parameters):
+                    found.setdefault(name, []).extend([statement, *lines])
+        began.rollback()
+    engine.dispose()
+    assert not found

@@ -1,0 +1,27 @@
+"""What tests of operations share: who asks, and what was written down of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.ledger import auditing
+from flowhooks.operations import Actor
+
+
+@pytest.fixture
+def by():
+    """The desk of a flow, asked by Ann at the console."""
+    return lambda flow: replace(flow.app.desk, by=Actor("ann", "console"))
+
+
+@pytest.fixture
+def deeds():
+    """All that is written down of what operators did in a flow, the newest first."""
+
+    def read(flow, **narrowing):
+        with flow.app.ledger.connection() as connection:
+            return auditing.entries(connection, limit=100, **narrowing)
+
+    return read

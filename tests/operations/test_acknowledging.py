@@ -1,0 +1,111 @@
+"""Acknowledge: somebody sees to an alert, which stays open until its cause has gone and is told all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.ledger import alarming
+from flowhooks.operations.acknowledging import acknowledge
+from flowhooks.operations.overview import overview
+
+
+def fails(event):
+    """Fail."""
+    raise ValueError("broken")
+
+
+def still_open(flow):
+    """The open alerts."""
+    with flow.app.ledger.connection() as connection:
+        return alarming.still_open(connection)
+
+
+def unacknowledged(flow):
+    """How many alerts the overview shows."""
+    return overview(flow.app.ledger, flow.clock.now()).alerts
+
+
+@pytest.fixture
+def flow(house, listens):
+    """A house with an alert for each of two handlers, of which nobody has been told."""
+    flow = house.open(listens(fails, name="a"), listens(fails, name="b"), start=False)
+    flow.take(wait=0)
+    flow.sql("UPDATE deliveries SET state = 'dead'")
+    flow.app.alerts.look()
+    return flow
+
+
+def test_an_alert_is_acknowledged(flow, by, deeds):
+    """Who sees to it, and since when; it stays listed, and does not count as open business any more."""
+    first, second = still_open(flow)
+    flow.clock.advance(5)
+    assert unacknowledged(flow) == 2
+    done = acknowledge(by(flow), [first.id], note="ringing the archive")
+    assert (done.alerts, done.passed_over, done.dry_run) == ((first.id,), (), False)
+    found = {one.id: one for one in still_open(flow)}
+    assert (found[first.id].acknowledged_at, found[first.id].acknowledged_by) == (flow.clock.now(), "ann")
+    assert (found[second.id].acknowledged_at, found[second.id].acknowledged_by) == (None, "")
+    assert unacknowledged(flow) == 1
+    (entry,) = deeds(flow, subject=first.id)
+    assert (entry.who, entry.action) == ("ann", "acknowledge")
+    assert entry.detail == {"alerts": [first.id], "about": [f"dead {first.subject}"], "note": "ringing the archive"}
+
+
+def test_a_second_time_and_what_is_not_there(flow, by, deeds):
+    """The first one to acknowledge an alert stands; an unknown id, or an alert that is over, is passed over."""
+    first, second = still_open(flow)
+    acknowledge(by(flow), [first.id])
+    flow.sql("UPDATE alerts SET closed_at = 1 WHERE id = ?", second.id)
+    flow.clock.advance(5)
+    done = acknowledge(by(flow), [first.id, second.id, "none", "none"])
+    assert (done.alerts, done.passed_over) == ((), (first.id, second.id, "none"))
+    assert still_open(flow)[0].acknowledged_at == flow.clock.now() - 5_000_000
+    assert len(deeds(flow)) == 1
+
+
+def test_a_dry_run_changes_nothing(flow, by, deeds):
+    """It says which would be acknowledged."""
+    _, second = still_open(flow)
+    done = acknowledge(by(flow), [second.id, "none"], dry_run=True)
+    assert (done.alerts, done.passed_over, done.dry_run) == ((second.id,), ("none",), True)
+    assert unacknowledged(flow) == 2
+    assert deeds(flow) == []
+
+
+def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
+    """Acknowledging is about one alert: the next one of the same cause is nobody's yet."""
+    first, _ = still_open(flow)
+    acknowledge(by(flow), [first.id])
+    flow.sql("UPDATE deliveries SET state = 'closed' WHERE handler = ?", first.subject)
+    flow.app.alerts.look()
+    flow.app.alerts.look()
+    assert first.subject not in {one.subject for one in still_open(flow)}
+    flow.sql("UPDATE deliveries SET state = 'dead' WHERE handler = ?", first.subject)
+    flow.app.alerts.look()
+    (again,) = [one for one in still_open(flow) if one.subject == first.subject]
+    assert again.id != first.id
+    assert again.acknowledged_at is None
+
+
+def test_who_has_not_been_told_is_told_all_the_same(house, listens, by):
+    """A mail server that was down when somebody acknowledged an alert still gets its mail: others wait for it."""
+    from conftest import plugin
+
+    told, mute = [], [True]
+
+    def alert_raised(alert):
+        if mute[0]:
+            raise OSError("the mail server is down")
+        told.append(alert.id)
+
+    flow = house.open(plugins={"p": plugin(listens(fails, name="a"), alert_raised=alert_raised)})
+    flow.take("i1")
+    flow.app.alerts.look()
+    (alert,) = still_open(flow)
+    acknowledge(by(flow), [alert.id])
+    mute[0] = False
+    flow.clock.advance(60)
+    flow.app.alerts.look()
+    assert told == [alert.id]
+    (after,) = still_open(flow)
+    assert (after.told, after.acknowledged_by) == (("p",), "ann")

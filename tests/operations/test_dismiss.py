@@ -1,0 +1,120 @@
+"""Dismiss: parked events that nobody need want; nothing else is dismissed, and what they have stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import State
+from flowhooks.errors import Unavailable
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import dismiss as module
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.drain import drain, wanted_by_now
+
+ALL = EventFilter()
+
+
+def states(flow):
+    """The state of each event, by its instance."""
+    return {one.event.flow_instance_id: one.state for one in flow.app.ledger.page(ALL, limit=1000)}
+
+
+@pytest.fixture
+def flow(house, listens):
+    """A house with an event that is routed, and three that are parked, of two keys."""
+    flow = house.open(listens(lambda event: 1, name="h"))
+    flow.take("routed")
+    for instance, key in (("p1", "trip"), ("p2", "trip"), ("p3", "other")):
+        assert flow.take(instance, key=key).status == "parked"
+    return flow
+
+
+def test_parked_events_of_a_filter_are_dismissed(flow, by, deeds):
+    """Those that the filter means and no others; who said so, and why, is written down with it."""
+    done = dismiss(by(flow), EventFilter(process_key="trip"), note="a test of the engine")
+    assert (done.events, done.dismissed, done.passed_over, done.moved_on, done.next) == (2, 2, 0, 0, "")
+    assert states(flow) == {"routed": "routed", "p1": "dismissed", "p2": "dismissed", "p3": "parked"}
+    (entry,) = deeds(flow)
+    assert (entry.who, entry.action, entry.subject) == ("ann", "dismiss", "")
+    assert entry.detail == {"wanted": {"process_key": "trip"}, "events": 2, "note": "a test of the engine"}
+
+
+def test_one_event_is_what_the_deed_is_about(flow, by, deeds):
+    """So that the event's own page finds who dismissed it."""
+    (event_id,) = flow.events(flow_instance_id="p1")
+    dismiss(by(flow), EventFilter(ids=(event_id,)), note="not ours")
+    (entry,) = deeds(flow, subject=event_id)
+    assert entry.detail["note"] == "not ours"
+
+
+def test_what_is_not_parked_is_passed_over(flow, by, deeds):
+    """An event that has its deliveries cannot be dismissed; nothing is written down where nothing was done."""
+    done = dismiss(by(flow), EventFilter(ids=tuple(flow.events(flow_instance_id="routed"))))
+    assert (done.events, done.dismissed, done.passed_over) == (1, 0, 1)
+    dismiss(by(flow), EventFilter(state="succeeded"))
+    assert states(flow)["routed"] == "routed"
+    assert deeds(flow) == []
+
+
+def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
+    """Without ids or a state it goes by the index of what is parked."""
+    done = dismiss(flow.app.desk, ALL)
+    assert (done.events, done.dismissed, done.passed_over) == (3, 3, 0)
+    assert dismiss(flow.app.desk, ALL).events == 0
+
+
+def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
+    """It says what would be dismissed."""
+    done = dismiss(by(flow), ALL, dry_run=True)
+    assert (done.dismissed, done.dry_run) == (3, True)
+    assert list(states(flow).values()).count("parked") == 3
+    assert deeds(flow) == []
+
+
+def test_what_was_dismissed_is_done_with(flow):
+    """The engine that calls again is answered that all is done, and no drain brings it back."""
+    dismiss(flow.app.desk, EventFilter(flow_instance_id="p1"))
+    assert flow.take("p1", key="trip").status == "done"
+    assert wanted_by_now(flow.app.desk) == 0
+    drain(flow.app.desk)
+    assert states(flow)["p1"] == "dismissed"
+
+
+def test_deliveries_of_a_dismissed_event_stay(house, listens):
+    """What handlers of every event were given they keep."""
+    flow = house.open(listens(lambda event: 1, name="every", every=True))
+    event_id = flow.take("i1", key="trip").event_id
+    assert dismiss(flow.app.desk, ALL).dismissed == 1
+    assert flow.only(event_id).state is State.SUCCEEDED
+    assert flow.app.ledger.event(event_id).route == {"p:every": "every"}
+
+
+def test_a_page_at_a_time(flow, monkeypatch):
+    """Each call goes through so many events, and says where to go on."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    first = dismiss(flow.app.desk, ALL)
+    rest = dismiss(flow.app.desk, ALL, after=first.next)
+    assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
+
+
+def test_at_the_same_moment_as_a_drain(house, listens, together):
+    """An event that is wanted by now is delivered or dismissed, never both, and the counts say which."""
+    flow = house.open()
+    for number in range(20):
+        flow.take(f"i{number}")
+    flow.close()
+    flow = house.open(listens(lambda event: 1, name="h"), start=False)
+    drained, dismissed = together(lambda: drain(flow.app.desk), lambda: dismiss(flow.app.desk, ALL))
+    assert drained.delivered + dismissed.dismissed == 20
+    assert list(states(flow).values()).count("dismissed") == dismissed.dismissed
+    assert flow.sql("SELECT count(*) FROM deliveries") == [(drained.delivered,)]
+
+
+def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):
+    """While the database is locked it is refused, and can be made again."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    with flow.locked(timeout=1), pytest.raises(Unavailable):
+        dismiss(by(flow), ALL)
+    assert list(states(flow).values()).count("parked") == 3
+    assert deeds(flow) == []
+    assert dismiss(by(flow), ALL).dismissed == 3

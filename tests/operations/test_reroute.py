@@ -1,0 +1,250 @@
+"""Reroute: events get what the present look-up gives them, once; what they had stays, and runs no second time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks import State
+from flowhooks.errors import Unavailable
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import reroute as module
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.reroute import reroute
+from flowhooks.router import Router
+
+ALL = EventFilter()
+
+pytestmark = pytest.mark.runners
+
+
+def counts(done):
+    """What a reroute did, in numbers."""
+    return {
+        name: getattr(done, name)
+        for name in ("events", "delivered", "deliveries", "parked", "dismissed", "passed_over", "moved_on")
+        if getattr(done, name)
+    }
+
+
+@pytest.fixture
+def runs():
+    """(handler, instance) of each time that a handler was entered."""
+    return []
+
+
+@pytest.fixture
+def noted(listens, runs):
+    """Makes a handler that notes that it was entered."""
+
+    def make(name, error=None, **given):
+        def function(event):
+            runs.append((name, event.flow_instance_id))
+            if error:
+                raise error
+
+        return listens(function, name=name, **given)
+
+    return make
+
+
+def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
+    """A routed event gets a delivery for the handler that it lacks; the others stay as they are, dead ones too."""
+    first, dead = noted("first"), noted("dead", ValueError("no"))
+    flow = house.open(first, dead)
+    event_id = flow.take("i1").event_id
+    before = flow.standings(event_id)
+    flow.close()
+    flow = house.open(first, dead, noted("late"))
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
+    flow.settled(event_id, State.SUCCEEDED, attempt=1)
+    late = next(one for one in flow.standings(event_id) if one.handler == "p:late")
+    assert [one for one in flow.standings(event_id) if one is not late and one.handler != "p:late"] == list(before)
+    assert flow.app.ledger.event(event_id).route == {
+        "p:first": "key leave",
+        "p:dead": "key leave",
+        "p:late": "key leave",
+    }
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    flow.take("i1")
+    assert sorted(runs) == [("dead", "i1"), ("first", "i1"), ("late", "i1")]
+
+
+def test_no_delivery_is_taken_away(house, noted, runs):
+    """A handler that does not want the event any more keeps what it has."""
+    flow = house.open(noted("h"))
+    event_id = flow.take("i1").event_id
+    flow.close()
+    flow = house.open(noted("h", process_key="other"))
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    stored = flow.app.ledger.event(event_id)
+    assert (stored.state, stored.route) == ("routed", {"p:h": "key leave"})
+    assert runs == [("h", "i1")]
+
+
+def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
+    """As a drain gives them; one that nobody wants stays parked."""
+    flow = house.open(start=False)
+    wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
+    flow.close()
+    flow = house.open(noted("h"), start=False)
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 2, "delivered": 1, "deliveries": 1, "passed_over": 1}
+    assert flow.only(wanted).state is State.WAITING
+    flow.app.start()
+    flow.settled(wanted, State.SUCCEEDED)
+    assert flow.app.ledger.event(other).state == "parked"
+    assert runs == [("h", "i1")]
+
+
+def test_a_dismissal_is_undone(house, noted):
+    """To parked where nobody wants the event; to its deliveries where somebody does by now."""
+    flow = house.open()
+    nobody, somebody = flow.take("i1", key="else").event_id, flow.take("i2").event_id
+    dismiss(flow.app.desk, ALL)
+    flow.close()
+    flow = house.open(noted("h"))
+    assert flow.app.ledger.event(somebody).state == "dismissed"
+    done = reroute(flow.app.desk, EventFilter(state="dismissed"))
+    assert counts(done) == {"events": 2, "delivered": 1, "deliveries": 1, "parked": 1}
+    assert flow.app.ledger.event(nobody).state == "parked"
+    flow.settled(somebody, State.SUCCEEDED)
+    assert flow.take("i1", key="else").status == "parked"
+
+
+def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eventually):
+    """One that takes every event gets those that came before it, once, and what was parked stays so."""
+    flow = house.open()
+    event_id = flow.take("i1").event_id
+    flow.close()
+    flow = house.open(noted("every", process_key=(), every=True))
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
+    flow.settled(event_id, State.SUCCEEDED)
+    dismiss(flow.app.desk, ALL)
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "parked": 1}
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    assert flow.app.ledger.event(event_id).state == "parked"
+    assert runs == [("every", "i1")]
+
+
+def test_keys_that_need_no_handler(house, noted):
+    """What the settings say nobody need want is dismissed, and stays so."""
+    flow = house.open()
+    event_id = flow.take("i1").event_id
+    flow.close()
+    flow = house.open(ignore={"process_key": ("leave",)}, start=False)
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "dismissed": 1}
+    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    assert flow.app.ledger.event(event_id).state == "dismissed"
+
+
+def test_a_filter_and_a_dry_run(house, noted, by, deeds):
+    """Only what the filter means; a dry run counts and changes nothing; the deed says who and how many."""
+    flow = house.open(start=False)
+    ids = [flow.take(f"i{number}", wait=0).event_id for number in range(3)]
+    flow.close()
+    flow = house.open(noted("h"), start=False)
+    meant = EventFilter(ids=(ids[1],))
+    done = reroute(by(flow), meant, dry_run=True)
+    assert (done.delivered, done.deliveries, done.dry_run) == (1, 1, True)
+    assert flow.app.ledger.event(ids[1]).state == "parked"
+    assert deeds(flow) == []
+    reroute(by(flow), meant)
+    assert [flow.app.ledger.event(one).state for one in ids] == ["parked", "routed", "parked"]
+    (entry,) = deeds(flow, subject=ids[1])
+    assert (entry.who, entry.action) == ("ann", "reroute")
+    assert entry.detail == {"wanted": {"ids": [ids[1]]}, "events": 1, "deliveries": 1}
+
+
+@pytest.mark.sqlite
+def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
+    """A handler that is known but missing is given its delivery, which waits without a time."""
+    flow = house.open(start=False)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.close()
+    house.open(noted("h"), start=False).close()
+    flow = house.open(start=False)
+    assert reroute(flow.app.desk, ALL).deliveries == 1
+    assert flow.only(event_id).due_at is None
+
+
+def test_ordered_handlers_take_turns(house, noted, runs):
+    """Of one key the older event's delivery comes first, and the next one when that has ended."""
+    flow = house.open(start=False)
+    ids = [flow.take(f"i{number}", wait=0, businessKey="B").event_id for number in range(4)]
+    flow.close()
+    flow = house.open(noted("h", order_by="business_key"), start=False)
+    reroute(flow.app.desk, ALL)
+    assert [flow.only(one).behind for one in ids] == [None, ids[0], ids[0], ids[0]]
+    flow.app.start()
+    for one in ids:
+        flow.settled(one, State.SUCCEEDED)
+    assert runs == [("h", f"i{number}") for number in range(4)]
+
+
+def test_rerouting_at_once_delivers_once(house, noted, together):
+    """However many reroute at the same moment, with a dismissal among them, each delivery is made once."""
+    flow = house.open(start=False)
+    for number in range(10):
+        flow.take(f"i{number}", wait=0)
+    flow.close()
+    flow = house.open(noted("h"), start=False)
+    done = together(*[lambda: reroute(flow.app.desk, ALL)] * 4)
+    assert sum(one.delivered for one in done) == sum(one.deliveries for one in done) == 10
+    assert sum(one.events for one in done) == sum(one.delivered + one.passed_over + one.moved_on for one in done)
+    assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
+
+
+def test_two_look_ups_at_once(house, noted, together):
+    """Two who know different handlers, as where a ledger is shared: neither takes the other's deliveries away."""
+    flow = house.open(start=False)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.close()
+    a, b = noted("a"), noted("b")
+    flow = house.open(a, b, start=False)
+    desks = [
+        replace(flow.app.desk, router=Router([one for one in _candidates(flow) if one.handler_id == name]))
+        for name in ("p:a", "p:b")
+    ]
+    together(*[lambda desk=desk: reroute(desk, ALL) for desk in desks])
+    for desk in desks:
+        reroute(desk, ALL)
+    assert set(flow.app.ledger.event(event_id).route) == {"p:a", "p:b"}
+    assert sorted(one.handler for one in flow.standings(event_id)) == ["p:a", "p:b"]
+
+
+def _candidates(flow):
+    from flowhooks.router import Candidate
+
+    return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
+
+
+def test_a_page_at_a_time(house, noted, monkeypatch):
+    """Each call goes through so many events, and says where to go on."""
+    flow = house.open(start=False)
+    for number in range(5):
+        flow.take(f"i{number}", wait=0)
+    flow.close()
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    flow = house.open(noted("h"), start=False)
+    pages, after = [], ""
+    while True:
+        done = reroute(flow.app.desk, ALL, after=after)
+        pages.append((done.events, done.deliveries))
+        if not (after := done.next):
+            break
+    assert pages == [(2, 2), (2, 2), (1, 1)]
+
+
+def test_a_reroute_that_cannot_be_written_changes_nothing(house, noted, by, deeds, monkeypatch):
+    """While the database is locked it is refused, and can be made again."""
+    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    flow = house.open(start=False)
+    event_id = flow.take("i1", wait=0).event_id
+    flow.close()
+    flow = house.open(noted("h"), start=False)
+    with flow.locked(timeout=1), pytest.raises(Unavailable):
+        reroute(by(flow), ALL)
+    assert flow.app.ledger.event(event_id).state == "parked"
+    assert deeds(flow) == []
+    assert reroute(by(flow), ALL).delivered == 1

@@ -1,0 +1,167 @@
+"""Retention: what has been kept for as long as the settings say goes by itself, and is logged once."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks import Reject
+from flowhooks import retention as module
+from flowhooks.ledger import purging
+
+DAY = 86_400
+
+
+def fail(event):
+    """Fail for good."""
+    raise Reject("no")
+
+
+def go(event):
+    """Succeed."""
+
+
+def events(house, listens, **retention):
+    """A ledger with a succeeded, a dead, a parked and a dismissed event, by name, under these settings."""
+    flow = house.open(
+        listens(go, name="go"),
+        listens(fail, name="fail", process_key="fail"),
+        ignore={"process_key": ("ignored",)},
+        retention=retention,
+    )
+    keys = {"succeeded": "leave", "dead": "fail", "parked": "nobody", "dismissed": "ignored"}
+    return flow, {name: flow.take(name, key=key).event_id for name, key in keys.items()}
+
+
+def left(flow, ids):
+    """The names of those that are still there."""
+    there = set(flow.events())
+    return {name for name, one in ids.items() if one in there}
+
+
+def test_by_default_what_is_done_is_kept_for_400_days(house, listens):
+    """Then it goes, and with it who it was; what is dead or parked stays for ever."""
+    flow, ids = events(house, listens)
+    flow.clock.advance(399 * DAY)
+    assert not any(flow.app.retention.run().values())
+    flow.clock.advance(2 * DAY)
+    assert flow.app.retention.run()["events"] == 2
+    assert left(flow, ids) == {"dead", "parked"}
+    assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
+    flow.clock.advance(10_000 * DAY)
+    flow.app.retention.run()
+    assert left(flow, ids) == {"dead", "parked"}
+
+
+def test_each_state_has_a_time_of_its_own(house, listens):
+    """And 0 means for ever."""
+    flow, ids = events(house, listens, succeeded=30, dismissed=0, dead=90, parked=60)
+    for days, stay in ((31, {"dead", "parked", "dismissed"}), (30, {"dead", "dismissed"}), (30, {"dismissed"})):
+        flow.clock.advance(days * DAY)
+        flow.app.retention.run()
+        assert left(flow, ids) == stay
+
+
+def test_with_everything_for_ever_nothing_goes(house, listens):
+    """All off, it does nothing at all."""
+    flow, ids = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
+    flow.clock.advance(10_000 * DAY)
+    assert not any(flow.app.retention.run().values())
+    assert left(flow, ids) == set(ids)
+
+
+def test_identities_are_forgotten_when_their_time_is_over(house, listens):
+    """Until then the same call-back is answered as done; afterwards it is a new one."""
+    flow, ids = events(house, listens, succeeded=30, identities=100)
+    flow.clock.advance(31 * DAY)
+    flow.app.retention.run()
+    assert flow.take("succeeded").event_id == ids["succeeded"]
+    flow.clock.advance(70 * DAY)
+    assert flow.app.retention.run()["identities"] == 1
+    again = flow.take("succeeded")
+    assert again.status == "done"
+    assert again.event_id != ids["succeeded"]
+
+
+def test_old_entries_and_alerts_go(house, listens):
+    """What somebody did long ago, and alerts that have long been over; not one that is open, however old."""
+    flow, _ = events(house, listens)
+    start = flow.clock.now()
+    for number, closed in enumerate((start, start + 300 * DAY * 1_000_000, None)):
+        flow.sql(
+            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+            " VALUES (?, 'dead', ?, '', 1, 1, '', ?, '[]', ?)",
+            f"{purging.id_at(start)[:-1]}{number}",
+            f"p:{number}",
+            start,
+            closed,
+        )
+    flow.sql(
+        "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
+        purging.id_at(start),
+    )
+    flow.clock.advance(401 * DAY)
+    gone = flow.app.retention.run()
+    assert (gone["audit"], gone["alerts"]) == (1, 1)
+    assert flow.sql("SELECT count(*) FROM alerts WHERE event_id = ''") == [(2,)]
+
+
+def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatch):
+    """However many transactions it took; one that found nothing says nothing."""
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    for number in range(5):
+        flow.take(f"i{number}")
+    flow.clock.advance(2 * DAY)
+    flow.app.retention.run()
+    flow.app.retention.run()
+    (line,) = [one for one in logged if one["event"] == "purged"]
+    assert (line["events"], line["deliveries"]) == (5, 5)
+
+
+def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch, eventually):
+    """The process that leads does it for all; what stops it stops it at once."""
+    monkeypatch.setattr(module, "FIRST_RUN", 0.01)
+    monkeypatch.setattr(module, "EVERY", 0.01)
+    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow.take("i1")
+    leads = threading.Event()
+    monkeypatch.setattr(flow.app.ledger, "leads", leads.is_set)
+    flow.clock.advance(2 * DAY)
+    asked = threading.Event()
+    monkeypatch.setattr(flow.app.ledger, "leads", lambda: asked.set() or leads.is_set())
+    assert asked.wait(20)
+    assert len(flow.events()) == 1
+    leads.set()
+    eventually(lambda: not flow.events())
+
+
+def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, eventually, logged):
+    """It is said once, and a later run does it."""
+    monkeypatch.setattr(module, "FIRST_RUN", 0.01)
+    monkeypatch.setattr(module, "EVERY", 0.01)
+    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    flow.take("i1")
+    with flow.locked(timeout=0.05):
+        flow.clock.advance(2 * DAY)
+        eventually(lambda: [one for one in logged if one["event"] == "cannot_purge"])
+    eventually(lambda: not flow.events())
+    assert len([one for one in logged if one["event"] == "cannot_purge"]) == 1
+
+
+@pytest.mark.sqlite
+def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
+    """After each transaction it pauses for nine times as long."""
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
+    for number in range(3):
+        flow.take(f"i{number}")
+    flow.clock.advance(2 * DAY)
+    pauses = []
+    monkeypatch.setattr(flow.app.retention._over, "wait", pauses.append)
+    times = iter(range(100))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
+    flow.app.retention._events(module.Counter())
+    assert pauses == pytest.approx([9.0] * 3)
