@@ -251,7 +251,7 @@ def test_every_operation_answers_as_published(busy, document):
         "acknowledge": {"alerts": ["alert NULL"]},
         "pause": {"handlers": ["shop:idle"]},
         "resume": {"handlers": ["shop:idle"]},
-        "purge": {"before": busy.flow.clock.now()},
+        "purge": {"wanted": {"until": busy.flow.clock.now()}},
     }
     assert given.keys() == CALLS.keys()
     for name in CALLS:
