@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from generating import contract, numbers, states
+from generating import administration, contract, numbers, states
 from generating.markdown import docstring, signature, table
 
 import flowhooks
@@ -168,6 +168,10 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "transitions": states.transitions,
     "floors": floors,
     "metrics": numbers.numbers,
+    "administration-paths": administration.paths,
+    "administration-parameters": administration.parameters,
+    "administration-operations": administration.operations,
+    "administration-members": administration.members,
 } | {
     f"{name}-{language}": partial(part, language)
     for name, part in (

@@ -9,7 +9,7 @@ import os
 import random
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +69,14 @@ class Clock:
 def to_datetime(microseconds: int) -> datetime:
     """The same moment as an aware time in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+@overload
+def to_text(microseconds: int) -> str: ...
+
+
+@overload
+def to_text(microseconds: int | None) -> str | None: ...
 
 
 def to_text(microseconds: int | None) -> str | None:

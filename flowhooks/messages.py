@@ -234,6 +234,64 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "The request uses a part of HTTP that this server does not know.",
         "zh": "请求使用了服务器不支持的 HTTP 功能。",
     },
+    # What is asked of the administration API cannot be answered.
+    "query_unknown": {
+        "en": "There is no parameter {name} here; there are: {allowed}.",
+        "zh": "没有参数 {name}；可用的参数：{allowed}。",
+    },
+    "query_twice": {
+        "en": "The parameter {name} is given twice; give it once.",
+        "zh": "参数 {name} 重复；只能出现一次。",
+    },
+    "query_not_utf8": {
+        "en": "The query string is not percent-encoded UTF-8.",
+        "zh": "查询字符串不是按 UTF-8 进行的百分号编码。",
+    },
+    "query_text": {
+        "en": "The parameter {name} is empty, longer than {limit} characters, or has the character NUL in it; "
+        "leave it out if it does not matter.",
+        "zh": "参数 {name} 为空、超过 {limit} 个字符，或含有空字符（NUL）；不需要时请去掉该参数。",
+    },
+    "query_many": {
+        "en": "The parameter {name} is given more than {limit} times.",
+        "zh": "参数 {name} 出现超过 {limit} 次。",
+    },
+    "query_id": {
+        "en": "The parameter {name} is an id, as an earlier answer has it.",
+        "zh": "参数 {name} 应为 ID，取自之前的响应。",
+    },
+    "query_number": {
+        "en": "The parameter {name} is a whole number from {low} to {high}.",
+        "zh": "参数 {name} 应为 {low} 到 {high} 的整数。",
+    },
+    "query_truth": {
+        "en": "The parameter {name} is true or false.",
+        "zh": "参数 {name} 应为 true 或 false。",
+    },
+    "query_state": {
+        "en": "There is no such state; the parameter state is one of: {states}.",
+        "zh": "没有该状态；参数 state 应为以下值之一：{states}。",
+    },
+    "query_time": {
+        "en": "The parameter {name} is not a time; write {examples}.",
+        "zh": "参数 {name} 不是时间；写法如 {examples}。",
+    },
+    "query_times": {
+        "en": "The parameter since must lie before until; nothing can be between them.",
+        "zh": "参数 since 必须早于 until，否则两者之间没有事件。",
+    },
+    "no_such_event": {
+        "en": "There is no event and no delivery of this id.",
+        "zh": "没有该 ID 的事件或投递。",
+    },
+    "no_such_path": {
+        "en": "There is nothing at this path; GET /openapi.json lists what there is.",
+        "zh": "路径不存在；全部路径见 GET /openapi.json。",
+    },
+    "ledger_unread": {
+        "en": "The database cannot be read just now; ask again later.",
+        "zh": "数据库暂时无法读取；请稍后重试。",
+    },
     # Stored, but not everything has been done.
     "pending": {
         "en": "The call-back is stored and need not be sent again. Its deliveries that are not done: "

@@ -11,6 +11,7 @@ from flowhooks.cli import asking, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.ledger import Reader, alarming
+from flowhooks.operations.plain.facts import facts
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     found.sort(key=lambda one: one[0].acknowledged_at is not None)
     found += over
     if as_json:
-        output.emit({"alerts": [_to_json(one, closed_at) for one, closed_at in found]})
+        output.emit({"alerts": [facts(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]})
         return
     if not found:
         output.line("No alert is open.")
@@ -116,19 +117,3 @@ def _about(alert: OpenAlert, closed_at: int | None) -> str:
     if closed_at is not None:
         lines.append(f"over {output.moment(closed_at)}")
     return "\n".join(lines)
-
-
-def _to_json(alert: OpenAlert, closed_at: int | None) -> dict[str, Any]:
-    return {
-        "id": alert.id,
-        "cause": alert.cause.value,
-        "subject": alert.subject,
-        "message": alert.message,
-        "since": to_text(alert.since),
-        "count": alert.count,
-        "event_id": alert.event_id,
-        "told": list(alert.told),
-        "acknowledged_at": to_text(alert.acknowledged_at),
-        "acknowledged_by": alert.acknowledged_by,
-        "closed_at": to_text(closed_at),
-    }

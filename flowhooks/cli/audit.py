@@ -10,6 +10,7 @@ import click
 from flowhooks.cli import deeds, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger import Reader, auditing
+from flowhooks.operations.plain.facts import facts
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     following = found[limit - 1].id if len(found) > limit else ""
     del found[limit:]
     if as_json:
-        output.emit({"entries": [deeds.to_json(one) for one in found], "next": following})
+        output.emit({"entries": [facts(one) for one in found], "next": following})
         return
     if not found:
         output.line("Nobody has done anything yet." if subject is None and not after else "Nothing of that was done.")

@@ -9,7 +9,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.cli.output import moment, several
-from flowhooks.clock import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,19 +41,6 @@ def what(entry: Entry) -> str:
     if not entry.subject and (meant := _meant(detail.get("wanted"))):
         text += f" ({meant})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
-
-
-def to_json(entry: Entry) -> dict[str, Any]:
-    """A deed as JSON has it."""
-    return {
-        "id": entry.id,
-        "done_at": to_text(entry.done_at),
-        "who": entry.who,
-        "face": entry.face,
-        "action": entry.action,
-        "subject": entry.subject,
-        "detail": entry.detail,
-    }
 
 
 def _replayed(detail: Mapping[str, Any]) -> str:

@@ -13,9 +13,9 @@ from flowhooks.cli import asking, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import words
 from flowhooks.cli.plugins.looking import look
-from flowhooks.cli.plugins.plain import handler_to_json
 from flowhooks.errors import NotFound
 from flowhooks.ledger import Reader
+from flowhooks.operations.plain.plugins import handler_to_json
 from flowhooks.settings import database_url
 from flowhooks.settings.kinds import nearest
 

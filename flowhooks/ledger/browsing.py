@@ -20,11 +20,11 @@ from flowhooks.ledger.reading import EventFilter, narrowed, standings
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.reading import Standing
+    from flowhooks.ledger.reading import Standing, Stored
 
 WINDOW: Final = 4_000
 """Events looked through by one statement."""
@@ -50,6 +50,8 @@ class Glimpse:
         callback_class: its call-back class, or None.
         process_key: its process definition key, or None.
         process_version: its process definition version, or None.
+        process_definition_id: the engine's id of the process definition, or None.
+        route: handler id to the reason why.
         state: `"routed"`, `"parked"` or `"dismissed"`.
         repeats: how often the same call-back came again.
         standings: its deliveries.
@@ -64,9 +66,32 @@ class Glimpse:
     callback_class: str | None
     process_key: str | None
     process_version: int | None
+    process_definition_id: str | None
+    route: Mapping[str, str]
     state: str
     repeats: int
     standings: tuple[Standing, ...] = ()
+
+
+def glimpse(stored: Stored) -> Glimpse:
+    """What a listing has of an event that was read as a whole."""
+    event = stored.event
+    return Glimpse(
+        id=event.id,
+        received_at=round(event.received_at.timestamp() * SECOND),
+        source=event.source,
+        kind=event.kind,
+        flow_instance_id=event.flow_instance_id,
+        business_key=event.business_key,
+        callback_class=event.callback_class,
+        process_key=event.process_definition_key,
+        process_version=event.process_definition_version,
+        process_definition_id=event.process_definition_id,
+        route=stored.route,
+        state=stored.state,
+        repeats=stored.repeats,
+        standings=stored.standings,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +166,8 @@ _COLUMNS: Final = (
     events.c.callback_class,
     events.c.process_definition_key,
     events.c.process_definition_version,
+    events.c.process_definition_id,
+    events.c.route,
     events.c.state,
     events.c.repeats,
 )
@@ -299,6 +326,8 @@ def _glimpse(row: Any, standing: tuple[Standing, ...]) -> Glimpse:
         callback_class=row.callback_class or None,
         process_key=row.process_definition_key,
         process_version=row.process_definition_version,
+        process_definition_id=row.process_definition_id,
+        route=json.loads(row.route),
         state=row.state,
         repeats=row.repeats,
         standings=standing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.ledger.liveness import run_by
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from flowhooks.ledger import Reader
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import PluginInfo, Plugins
+
+
+_URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +98,8 @@ def survey(
             )
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
-    paused = {one.id: one.paused_at for one in known}
     selectors = {one.id: one.selectors for one in known}
+    paused = {one.id: one.paused_at for one in known}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
     for one in sorted({*selectors, *stored}):
@@ -111,6 +114,42 @@ def survey(
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))
+
+
+def urgent_first(plugins: Iterable[Surveyed]) -> list[Surveyed]:
+    """Those first that somebody should look at."""
+    return sorted(plugins, key=lambda one: _URGENCY.index(one.state))
+
+
+def sought_in(plugin: Surveyed, sought: str) -> Surveyed | None:
+    """A plugin with those of its handlers that have `sought` in their id or its name; None if there is nothing."""
+    if not sought or sought in plugin.name:
+        return plugin
+    handlers = tuple(one for one in plugin.handlers if sought in one.id)
+    return replace(plugin, handlers=handlers) if handlers else None
+
+
+def slice_of(found: Iterable[Surveyed], start: int, most: int) -> list[Surveyed]:
+    """What belongs on a page of `most` handlers that begins with number `start`; plugins without any on the first."""
+    page = []
+    passed = 0
+    for plugin in found:
+        handlers = plugin.handlers[max(0, start - passed) : max(0, start + most - passed)]
+        if handlers or (not plugin.handlers and start == 0):
+            page.append(replace(plugin, handlers=handlers))
+        passed += len(plugin.handlers)
+    return page
+
+
+def cut(plugins: Iterable[Surveyed], most: int) -> bool:
+    """Whether there may be more of what is open than `survey` was told to count."""
+    stored = [one.backlog for plugin in plugins for one in plugin.handlers]
+    sums = (
+        sum(one.dead + one.unknown + one.running for one in stored),
+        sum(one.waiting for one in stored),
+        sum(one.parked for one in stored),
+    )
+    return max(sums) >= most
 
 
 def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:

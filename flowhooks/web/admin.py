@@ -15,7 +15,7 @@ from flowhooks import schema
 from flowhooks.errors import Forbidden, IllegalMove, LedgerError, NotFound, SettingsError
 from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
-from flowhooks.web import console, errors
+from flowhooks.web import api, console, errors
 from flowhooks.web.operators import operator_of
 
 if TYPE_CHECKING:
@@ -122,5 +122,6 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     admin.add_route("/readyz", Readiness(app))
     admin.add_route("/metrics", Numbers(app))
     admin.add_route("/api/operations/{name}", Operation(app))
+    api.install(admin, app)
     console.install(admin, app, token)
     return admin

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flowhooks.schema import Schemas
 
 _ANSWER: Final = f"answer{SUFFIX}"
-_ERROR: Final = f"error{SUFFIX}"
+ERROR: Final = f"error{SUFFIX}"
+"""The schema file of every error."""
 _FLOW_INSTANCE_ID: Final = f"flow-instance-id{SUFFIX}"
 _TEXT: Final = {"type": "string"}
 """A header's value."""
@@ -25,7 +26,7 @@ _TEXT: Final = {"type": "string"}
 
 class _Response(NamedTuple):
     description: str
-    body: str = _ERROR
+    body: str = ERROR
     headers: tuple[str, ...] = ()
 
 
@@ -100,7 +101,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         that it needs as components, their references rewritten.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
-    needed = _needed(schemas.documents, (_ANSWER, _ERROR, _FLOW_INSTANCE_ID, *kinds.values()))
+    needed = (_ANSWER, ERROR, _FLOW_INSTANCE_ID, *kinds.values())
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -115,7 +116,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
             for kind, name in kinds.items()
         },
         "components": {
-            "schemas": {_component(name): _published(name, schemas.documents) for name in sorted(needed)},
+            "schemas": components(schemas.documents, needed),
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
@@ -127,6 +128,16 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
             },
         },
     }
+
+
+def components(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """Schema files, and those that they refer to, as the components of a document.
+
+    Args:
+        documents: every schema file, by its name.
+        names: those that are needed.
+    """
+    return {_component(name): _published(name, documents) for name in sorted(_needed(documents, names))}
 
 
 def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import re
@@ -19,6 +18,7 @@ import trustme
 
 from flowhooks.settings import Settings
 from flowhooks.web.negotiation import LONGEST_WAIT
+from flowhooks.web.passwords import hashed
 
 FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
 ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
@@ -67,7 +67,6 @@ class Nginx:
         certificate = ca.issue_cert(ENGINES, CONSOLE)
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / "certificate.pem")
         certificate.private_key_pem.write_to_path(folder / "key.pem")
-        (folder / "operators").write_text("anna:{PLAIN}secret\n")
         text = FILE.read_text()
         for old, new in {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
@@ -123,7 +122,6 @@ class Nginx:
 
 
 GOOD = json.dumps({"processDefinitionKey": "good"})
-OPERATOR = {"Authorization": "Basic " + base64.b64encode(b"anna:secret").decode()}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +130,15 @@ def server(make_site):
     site = make_site()
     site.plugin("p", PLUGIN)
     digest = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"  # of "token"
-    return site.start(config=f'[sources.erp]\ntoken_sha256 = ["{digest}"]\n')
+    config = f"""
+public_url = "https://{CONSOLE}"
+[sources.erp]
+token_sha256 = ["{digest}"]
+[operators.anna]
+role = "operate"
+password = "{hashed("secret of anna")}"
+"""
+    return site.start(config=config)
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +194,24 @@ def test_other_names_get_no_answer(nginx):
 
 
 def test_the_console_is_reached_by_its_name_only(nginx):
-    """With a password, from an address that may, and nothing but the console."""
-    answer, body = nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR)
-    assert answer.status == 200
-    assert b"flowhooks" in body
-    answer, _ = nginx.ask(CONSOLE, "GET", "/", headers=OPERATOR)
-    assert (answer.status, answer.headers["Location"].endswith("/console/")) == (302, True)
+    """By those who log in, from an address that may, and nothing but the console."""
     assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
-    assert nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR, source=ELSEWHERE)[0].status == 403
-    assert nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR, sni=ENGINES)[0].status == 421
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://{CONSOLE}"}
+    answer, _ = nginx.ask(CONSOLE, "POST", "/console/login", "name=anna&password=secret+of+anna", form)
+    assert answer.status == 303
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith("__Host-")
+    assert "Secure" in cookie
+    logged_in = {"Cookie": cookie.partition(";")[0]}
+    answer, body = nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in)
+    assert answer.status == 200
+    assert b"anna" in body
+    answer, _ = nginx.ask(CONSOLE, "GET", "/", headers=logged_in)
+    assert (answer.status, answer.headers["Location"].endswith("/console/")) == (302, True)
+    assert nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in, source=ELSEWHERE)[0].status == 403
+    assert nginx.ask(CONSOLE, "GET", "/console/", headers=logged_in, sni=ENGINES)[0].status == 421
     for path in ("/metrics", "/readyz", "/api/operations/drain", "/flow/1/call-back/complete"):
-        assert nginx.ask(CONSOLE, "GET", path, headers=OPERATOR)[0].status == 404
+        assert nginx.ask(CONSOLE, "GET", path, headers=logged_in)[0].status == 404
 
 
 def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, server):

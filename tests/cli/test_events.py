@@ -124,7 +124,7 @@ def test_show_by_event_delivery_or_flow(asked, server):
 def test_show_has_everything(asked, server):
     """Body as received, its data, other bodies, attempts with their times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
-    assert set(event) == EVENT | {"body", "data", "conflicts", "deeds"}
+    assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "deeds"}
     assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
     assert event["data"] == json.loads(event["body"])
     (conflict,) = event["conflicts"]

@@ -120,7 +120,8 @@ for word in words:
     else:
         url = urlsplit(word)
 connection = http.client.HTTPConnection(urlsplit(place[url.port]).netloc, timeout=30)
-connection.request(method or ("GET" if body is None else "POST"), url.path, body, headers)
+target = url.path + ("?" + url.query if url.query else "")
+connection.request(method or ("GET" if body is None else "POST"), target, body, headers)
 answer = connection.getresponse()
 sys.stdout.write(f"HTTP/1.1 {{answer.status}} {{answer.reason}}\\n\\n{{answer.read().decode()}}\\n")
 sys.exit(fail and answer.status >= 400)

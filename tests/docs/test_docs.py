@@ -462,7 +462,8 @@ class Running(NamedTuple):
                 url = urlsplit(word)
         place = {8080: self.call_backs, 8081: self.admin}[url.port]
         with closing(http.client.HTTPConnection(urlsplit(place).netloc, timeout=30)) as connection:
-            connection.request("GET" if body is None else "POST", url.path, body, headers)
+            target = f"{url.path}?{url.query}" if url.query else url.path
+            connection.request("GET" if body is None else "POST", target, body, headers)
             response = connection.getresponse()
             return response.status, response.reason, response.headers, json.loads(response.read())
 
@@ -525,6 +526,20 @@ def exchanges(page):
             yield this.text, following.text
 
 
+def compare(running, command, answer):
+    """See that a command is answered with the status, the headers and the body that are shown."""
+    head, _, body = answer.partition("\n\n")
+    first, *lines = head.split("\n")
+    status, reason, headers, said = running.ask(command)
+    assert first == f"HTTP/1.1 {status} {reason}"
+    for name, _, value in (line.partition(": ") for line in lines):
+        assert headers[name] == (headers[name] or "?" if value == "…" else value)
+    expected = json.loads(body)
+    if expected.get("timestamp") == "…":
+        expected["timestamp"] = said["timestamp"]
+    assert said == expected
+
+
 CONTRACT = [ROOT / "README.md", DOCS / "reference/http.md", DOCS / "reference/http.zh-CN.md"]
 
 
@@ -534,16 +549,13 @@ def test_answers_are_as_shown(page, running):
     shown = list(exchanges(page))
     assert len(shown) == sum(one.text.startswith("curl ") for one in blocks(page))
     for command, answer in shown:
-        head, _, body = answer.partition("\n\n")
-        first, *lines = head.split("\n")
-        status, reason, headers, said = running.ask(command)
-        assert first == f"HTTP/1.1 {status} {reason}"
-        for name, _, value in (line.partition(": ") for line in lines):
-            assert headers[name] == (headers[name] or "?" if value == "…" else value)
-        expected = json.loads(body)
-        if expected.get("timestamp") == "…":
-            expected["timestamp"] = said["timestamp"]
-        assert said == expected
+        compare(running, command, answer)
+
+
+def test_the_refusal_that_is_shown(running):
+    """What the administration API says of a parameter that it does not have is what its page shows."""
+    ((command, answer),) = exchanges(DOCS / "reference/administration.md")
+    compare(running, command, answer)
 
 
 def test_what_the_readme_looks_at(running):

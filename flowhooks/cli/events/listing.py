@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.events.plain import event_to_json
 from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.delivery import DONE
 from flowhooks.ledger import Reader
+from flowhooks.operations.plain.events import event_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:

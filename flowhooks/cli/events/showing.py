@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from flowhooks.cli import deeds, output
 from flowhooks.cli.events.listing import event_table
-from flowhooks.cli.events.plain import attempts_to_json, event_to_json, standing_to_json
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.clock import to_text
 from flowhooks.delivery import State
 from flowhooks.errors import NotFound, Purged
 from flowhooks.ledger import Reader, auditing
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.plain.events import whole_event_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
     with closing(Reader(database_url(settings))) as reader:
         found = _found(reader, name)
         if as_json:
-            output.emit({"events": [_in_full(reader, one) for one in found]})
+            output.emit({"events": [whole_event_to_json(reader, one) for one in found]})
         elif len(found) == 1:
             _show(reader, found[0], traceback=traceback)
         else:
@@ -76,26 +75,6 @@ def _found(reader: Reader, name: str) -> list[Stored]:
     if gone := reader.purged(name):
         raise Purged(name, gone)
     raise NotFound(f"there is no event, delivery or flow instance {name}")
-
-
-def _in_full(reader: Reader, stored: Stored) -> dict[str, Any]:
-    paused = reader.paused()
-    return event_to_json(stored) | {
-        "body": stored.body,
-        "data": stored.event.data,
-        "conflicts": [
-            {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(stored.event.id)
-        ],
-        "deliveries": [
-            standing_to_json(one)
-            | {
-                "handler_paused_since": None if (since := paused.get(one.handler)) is None else to_text(since),
-                "attempts": attempts_to_json(reader.attempts(one.delivery_id)),
-            }
-            for one in stored.standings
-        ],
-        "deeds": [deeds.to_json(one) for one in _deeds(reader, stored.event.id)],
-    }
 
 
 def _deeds(reader: Reader, event_id: str) -> list[Entry]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.plugins.looking import look
-from flowhooks.cli.plugins.plain import plugin_to_json
+from flowhooks.operations.plain.plugins import plugin_to_json
 
 if TYPE_CHECKING:
+    from flowhooks.operations.plain.plugins import PluginJson
     from flowhooks.settings import Settings
 
 
@@ -62,7 +63,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
+def _row(one: PluginJson) -> tuple[str, str, str, str, str]:
     away = sum(handler["standing"] != "present" for handler in one["handlers"])
     handlers = str(len(one["handlers"]))
     if away and one["state"] == "loaded":
@@ -71,7 +72,7 @@ def _row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return name, one["package"] or "-", one["state"], handlers, "\n".join(one["hooks"]) or "-"
 
 
-def _summary(plugins: list[dict[str, Any]]) -> str:
+def _summary(plugins: list[PluginJson]) -> str:
     if not plugins:
         return (
             "No plugin is installed. `flowhooks plugins new` makes one; --plugins-dir names a folder of single files."

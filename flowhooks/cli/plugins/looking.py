@@ -23,7 +23,7 @@ from flowhooks.settings.kinds import nearest
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flowhooks.cli.options import Given
     from flowhooks.operations.survey import Surveyed
@@ -108,7 +108,7 @@ def unknown(name: str, known: Iterable[str], *, more: str = "") -> SettingsError
     return SettingsError(f"there is no plugin {name!r}{meant}{more}")
 
 
-def named(name: str, plugins: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those plugins of `flowhooks plugins list --json` that have this name; else those of the package of this name."""
     return [one for one in plugins if one["name"] == name] or [
         one for one in plugins if one["package"] and _plain(one["package"]) == _plain(name)

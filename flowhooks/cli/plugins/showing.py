@@ -11,7 +11,7 @@ from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import described, words
 from flowhooks.cli.plugins.looking import look, named, unknown
-from flowhooks.cli.plugins.plain import plugin_to_json
+from flowhooks.operations.plain.plugins import plugin_to_json
 from flowhooks.plugins.packages import package
 
 if TYPE_CHECKING:

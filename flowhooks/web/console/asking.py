@@ -1,4 +1,4 @@
-"""The query string of a page that lists events, as a filter and back; it must not know what is done with the filter."""
+"""The query string of whatever lists events, as a filter and back; it must not know what is done with the filter."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class Asked:
 
 def asked(request: falcon.Request) -> Asked:
     """What a request looks for."""
-    given = {name: value for name in (*NAMES, "state", "since", "until") if (value := text(request, name))}
+    return understood({name: value for name in (*NAMES, "state", "since", "until") if (value := text(request, name))})
+
+
+def understood(given: Mapping[str, str]) -> Asked:
+    """What somebody looks for who says this, by its names in the address; pages and the administration API alike."""
     wrong = []
     times: dict[str, int | None] = {}
     for name in ("since", "until"):

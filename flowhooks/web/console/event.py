@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
 from flowhooks.ledger import pausing
+from flowhooks.operations.finding import event_named
 from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
@@ -34,7 +35,7 @@ class EventPage(Page):
 
     def show(self, _request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """All that is known of it."""
-        stored = _stored(self, path["event_id"])
+        stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
         paused = self.app.ledger.paused()
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
@@ -76,7 +77,7 @@ class BodyFile(Page):
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Give it."""
         try:
-            stored = _stored(self, path["event_id"])
+            stored = event_named(self.app.ledger, path["event_id"])
         except NotFound:
             language = chosen_language(request, response)
             self.problem(request, response, status=404, key="problem.nothing", language=language)
@@ -87,22 +88,6 @@ class BodyFile(Page):
         response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
 
     on_head = on_get
-
-
-def _stored(page: Page, name: str) -> Stored:
-    """The event of this id, or of the delivery of this id.
-
-    Raises:
-        NotFound: there is none.
-    """
-    if not name.isascii() or not name.isprintable():
-        raise NotFound("no id is like that")
-    try:
-        return page.app.ledger.event(name)
-    except NotFound:
-        if (found := page.app.ledger.delivery(name)) is None:
-            raise
-        return page.app.ledger.event(found[0].id)
 
 
 def _pretty(body: str) -> str:

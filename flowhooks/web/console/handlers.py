@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.ledger import sampling
 from flowhooks.ledger.auditing import entries
-from flowhooks.operations.survey import survey
+from flowhooks.operations.survey import cut, slice_of, sought_in, survey, urgent_first
 from flowhooks.web.console.asking import text
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.page import Page
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
     from flowhooks.handler import Selectors
     from flowhooks.ledger.sampling import Called
-    from flowhooks.operations.survey import Listed, Surveyed
+    from flowhooks.operations.survey import Listed
 
 AT_ONCE: Final = 200
 MOST_ENTRIES: Final = 20
 """Entries of the audit among which is looked for who has paused a handler."""
 PATH: Final = f"{ROOT}/handlers"
-_TROUBLE: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
-"""The states of plugins, those first that somebody should look at."""
 
 
 class HandlersPage(Page):
@@ -38,38 +36,33 @@ class HandlersPage(Page):
         """The plugins, with the handlers of one page."""
         sought = text(request, "q")
         app = self.app
-        plugins = sorted(
+        plugins = urgent_first(
             survey(
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
                 most=sampling.MOST_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
-            ),
-            key=lambda one: _TROUBLE.index(one.state),
+            )
         )
         with app.ledger.connection() as connection:
             called, since = sampling.called(connection)
-        found = [
-            (plugin, [one for one in plugin.handlers if not sought or sought in one.id or sought in plugin.name])
-            for plugin in plugins
-        ]
-        found = [(plugin, handlers) for plugin, handlers in found if handlers or not sought or sought in plugin.name]
+        found = [one for plugin in plugins if (one := sought_in(plugin, sought)) is not None]
         start = int(given) if (given := text(request, "from")).isascii() and given.isdecimal() and len(given) < 9 else 0  # noqa: PLR2004 (as many as fit)
-        total = sum(len(handlers) for _, handlers in found)
+        total = sum(len(plugin.handlers) for plugin in found)
         return {
             "sought": sought,
             "path": PATH,
             "plugins": [
-                {"facts": plugin, "handlers": [self._row(one, called) for one in handlers]}
-                for plugin, handlers in _sliced(found, start)
+                {"facts": plugin, "handlers": [self._row(one, called) for one in plugin.handlers]}
+                for plugin in slice_of(found, start, AT_ONCE)
             ],
             "since": since,
             "total": total,
             "start": start,
             "onwards": start + AT_ONCE if start + AT_ONCE < total else 0,
             "warnings": app.plugins.warnings,
-            "cut": _cut(plugins),
+            "cut": cut(plugins, sampling.MOST_GROUPED),
             "most": sampling.MOST_GROUPED,
             "more_than": sampling.MOST_COUNTED,
         }
@@ -91,29 +84,6 @@ class HandlersPage(Page):
             ]
         pauses = [one for one in found if one.action == "pause" and handler in one.detail.get("handlers", ())]
         return max(pauses, key=lambda one: one.id).who if pauses else ""
-
-
-def _sliced(found: list[tuple[Surveyed, list[Listed]]], start: int) -> list[tuple[Surveyed, list[Listed]]]:
-    """What of it belongs on the page that begins with handler number `start`; plugins without any on the first."""
-    page = []
-    passed = 0
-    for plugin, handlers in found:
-        here = handlers[max(0, start - passed) : max(0, start + AT_ONCE - passed)]
-        if here or (not handlers and start == 0):
-            page.append((plugin, here))
-        passed += len(handlers)
-    return page
-
-
-def _cut(plugins: list[Surveyed]) -> bool:
-    """Whether there may be more of what is open than was counted."""
-    stored = [one.backlog for plugin in plugins for one in plugin.handlers]
-    sums = (
-        sum(one.dead + one.unknown + one.running for one in stored),
-        sum(one.waiting for one in stored),
-        sum(one.parked for one in stored),
-    )
-    return max(sums) >= sampling.MOST_GROUPED
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:

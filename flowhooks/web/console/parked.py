@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from flowhooks.ledger.rerouting import oldest_parked
 from flowhooks.ledger.sampling import MOST_GROUPED
-from flowhooks.operations.drain import like
+from flowhooks.operations.parked import parked
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.page import Page
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from flowhooks.ledger.rerouting import ParkedGroup
 
 MOST_GROUPS: Final = 200
-HINTED: Final = 10
-"""Groups for which is looked up what may have been meant."""
-FEW_HANDLERS: Final = 500
-"""With more handlers than this nothing is looked up, for each is compared with each."""
 
 
 class ParkedPage(Page):
@@ -33,41 +28,26 @@ class ParkedPage(Page):
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """The groups, the largest first."""
-        with self.app.ledger.connection() as connection:
-            found = oldest_parked(connection, most=MOST_GROUPED)
-        counted = sum(group.events for group, *_ in found)
+        app = self.app
+        found = parked(app.ledger, app.router, most=MOST_GROUPED, handlers=len(app.plugins.handlers))
+        counted = sum(one.facts.events for one in found)
         return {
             "groups": [
                 {
-                    "facts": group,
-                    "event_id": event_id,
-                    "since": since,
-                    "address": _address(group),
-                    "hints": self._hints(group) if number < HINTED else (),
-                    "wanted": self._wanted(group),
-                    "as_filter": _as_filter(group, [one for one, *_ in found]),
+                    "facts": one.facts,
+                    "event_id": one.event_id,
+                    "since": one.since,
+                    "address": _address(one.facts),
+                    "hints": one.hints,
+                    "wanted": one.wanted,
+                    "as_filter": _as_filter(one.facts, [each.facts for each in found]),
                 }
-                for number, (group, event_id, since) in enumerate(found[:MOST_GROUPS])
+                for one in found[:MOST_GROUPS]
             ],
             "left_out": max(0, len(found) - MOST_GROUPS),
             "counted": counted,
             "more": counted >= MOST_GROUPED,
         }
-
-    def _hints(self, group: ParkedGroup) -> tuple[str, ...]:
-        if len(self.app.plugins.handlers) > FEW_HANDLERS:
-            return ()
-        return self.app.router.explain(
-            callback_class=group.callback_class,
-            process_key=group.process_key,
-            version=group.process_version,
-            source=group.source,
-            kind=group.kind,
-        ).hints
-
-    def _wanted(self, group: ParkedGroup) -> bool:
-        """Whether somebody wants them by now, so that a drain would deliver them."""
-        return not self.app.router.route(like(group)).parked
 
 
 def _query(group: ParkedGroup) -> dict[str, str]:

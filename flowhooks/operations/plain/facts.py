@@ -1,0 +1,27 @@
+"""Dataclasses as JSON has them, their times as text; it must not know what any of them is about."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, Final, TypeAlias
+
+from flowhooks.clock import to_text
+
+Moment: TypeAlias = Annotated[str, "date-time"]
+"""A time as `clock.to_text` writes it."""
+_TIMES: Final = ("_at", "since")
+
+
+def is_time(name: str) -> bool:
+    """Whether a member of this name is a time, in microseconds since 1970, or None."""
+    return name.endswith(_TIMES)
+
+
+def facts(one: Any) -> dict[str, Any]:
+    """Every member of a dataclass by its name.
+
+    Args:
+        one: a dataclass of values that JSON has, tuples, and times.
+    """
+    members = {field.name: getattr(one, field.name) for field in fields(one)}
+    return {name: to_text(value) if is_time(name) else value for name, value in members.items()}

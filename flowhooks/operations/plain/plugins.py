@@ -1,0 +1,122 @@
+"""Plugins and their handlers as JSON has them; it must not know where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from flowhooks.clock import to_text
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.backlog import Backlog
+    from flowhooks.operations.plain.facts import Moment
+    from flowhooks.operations.survey import Listed, Surveyed
+    from flowhooks.retry import Retry
+
+
+class ListensJson(TypedDict):
+    """What a handler listens to.
+
+    Attributes:
+        callback_classes: call-back classes.
+        process_keys: process definition keys.
+        versions: of the process definition, such as `>=3,<5`; empty: every one.
+        sources: engines; empty: every one.
+        kind: the kind of call-back.
+        every: whether it listens to every event of that kind.
+    """
+
+    callback_classes: list[str]
+    process_keys: list[str]
+    versions: str
+    sources: list[str]
+    kind: str
+    every: bool
+
+
+class HandlerJson(TypedDict):
+    """A handler, with what is stored for it.
+
+    Attributes:
+        id: `plugin:name`.
+        standing: present; elsewhere if only other processes run it; or why it is not there: quarantined, denied,
+            missing or retired.
+        listens: what it listens to, or did when it was last loaded; null where that was forgotten.
+        retry: when a failed attempt is made again; null: a failure is final, or it is not loaded.
+        probe: whether it can tell if a lost attempt did its work.
+        order_by: what its deliveries are ordered by; null: nothing.
+        concurrency: how many of them run at once at the most; null: any number.
+        summary: what its author says of it.
+        where: file and line of its function; empty where it is not loaded.
+        backlog: what is stored for it and not done with.
+        paused_since: since when it is paused; null: it is not.
+    """
+
+    id: str
+    standing: str
+    listens: Annotated[dict[str, Any], ListensJson] | None
+    retry: Annotated[dict[str, Any], Retry] | None
+    probe: bool
+    order_by: str | None
+    concurrency: int | None
+    summary: str
+    where: str
+    backlog: Annotated[dict[str, Any], Backlog]
+    paused_since: Moment | None
+
+
+class PluginJson(TypedDict):
+    """A plugin that was found, or that only the ledger remembers.
+
+    Attributes:
+        name: its name.
+        version: its version; empty where it has none.
+        package: the installed package that it comes from; empty where it comes from none.
+        origin: from where it was loaded.
+        state: loaded, quarantined, denied, missing, elsewhere or retired.
+        error: why it is not loaded, one line.
+        hooks: the hooks that it implements.
+        handlers: its handlers.
+    """
+
+    name: str
+    version: str
+    package: str
+    origin: str
+    state: str
+    error: str
+    hooks: list[str]
+    handlers: list[HandlerJson]
+
+
+def plugin_to_json(one: Surveyed) -> PluginJson:
+    """One plugin, with everything but what is for its author alone."""
+    info = one.info
+    return {
+        "name": one.name,
+        "version": info.version if info else "",
+        "package": info.distribution if info else "",
+        "origin": info.origin if info else "",
+        "state": one.state,
+        "error": info.error if info else "",
+        "hooks": list(info.hooks) if info else [],
+        "handlers": [handler_to_json(handler) for handler in one.handlers],
+    }
+
+
+def handler_to_json(one: Listed) -> HandlerJson:
+    """One handler, with what is stored for it."""
+    handler = one.handler
+    return {
+        "id": one.id,
+        "standing": one.standing,
+        "listens": one.selectors.to_json() if one.selectors else None,
+        "retry": asdict(handler.retry) if handler and handler.retry else None,
+        "probe": bool(handler and handler.probe),
+        "order_by": handler.order_by if handler else None,
+        "concurrency": handler.concurrency if handler else None,
+        "summary": handler.summary if handler else "",
+        "where": handler.where if handler else "",
+        "backlog": asdict(one.backlog),
+        "paused_since": to_text(one.paused_at),
+    }
