@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 100
 """Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
-NOT_MORE_THAN: Final = 0.3
-"""The part of the time that deleting may take: the rest is for call-backs."""
+NOT_MORE_THAN: Final = 0.2
+"""The part of the time that a purge may take: the rest is for call-backs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,10 @@ def purge(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: str 
         SettingsError: there is no `until`, or the state is one in which no event goes.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    before = before_of(wanted)
+    before, began = before_of(wanted), time.monotonic()
     page = desk.ledger.purgeable(before, wanted=wanted, after=after, most=AT_ONCE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
-        began = time.monotonic()
         purged, deliveries = desk.change(
             lambda transaction: desk.ledger.purge(transaction, page.ids, before),
             lambda done: Deed("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
