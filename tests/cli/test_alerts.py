@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from conftest import until
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -56,9 +55,9 @@ def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
     }
 
 
-def test_a_running_server_acknowledges(server, run, asked):
+def test_a_running_server_acknowledges(server, run, asked, eventually):
     """Asked of the server, as everything that changes something, in the name of whoever gives the command."""
-    alert = until(lambda: asked("alerts", "list", server=server)["alerts"])[0]
+    alert = eventually(lambda: asked("alerts", "list", server=server)["alerts"])[0]
     assert run("alerts", "acknowledge", alert["id"], server=server, LOGNAME="bob").exit_code == 0
     (after,) = [one for one in asked("alerts", "list", server=server)["alerts"] if one["id"] == alert["id"]]
     assert after["acknowledged_by"] == "bob"

@@ -87,10 +87,8 @@ def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
     assert again.acknowledged_at is None
 
 
-def test_who_has_not_been_told_is_told_all_the_same(house, listens, by):
+def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plugin):
     """A mail server that was down when somebody acknowledged an alert still gets its mail: others wait for it."""
-    from conftest import plugin
-
     told, mute = [], [True]
 
     def alert_raised(alert):
@@ -98,7 +96,7 @@ def test_who_has_not_been_told_is_told_all_the_same(house, listens, by):
             raise OSError("the mail server is down")
         told.append(alert.id)
 
-    flow = house.open(plugins={"p": plugin(listens(fails, name="a"), alert_raised=alert_raised)})
+    flow = house.open(plugins={"p": make_plugin(listens(fails, name="a"), alert_raised=alert_raised)})
     flow.take("i1")
     flow.app.alerts.look()
     (alert,) = still_open(flow)
