@@ -33,7 +33,7 @@ import flowhooks
 from flowhooks import hookspecs
 from flowhooks.cli import COMMANDS, main
 from flowhooks.plugins import HOOKS
-from flowhooks.settings import Settings, describe
+from flowhooks.settings import Settings, describe, live
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,8 +154,14 @@ def floors() -> str:
     return "\n".join(table(("floor", "file or folder", "what it says of itself"), rows))
 
 
+def live_settings() -> str:
+    """The settings that SIGHUP changes, in one paragraph."""
+    return ", ".join(f"`{name}`" for name in live())
+
+
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "settings": settings,
+    "live-settings": live_settings,
     "commands": commands,
     "hooks": hooks,
     "names": names,

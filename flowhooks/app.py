@@ -21,7 +21,7 @@ from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
 from flowhooks.gauges import Here, OfLedger, OfProcess
-from flowhooks.intake import Intake
+from flowhooks.intake import Intake, Rules
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, Lock
 from flowhooks.ledger.pausing import Pauses
@@ -93,6 +93,7 @@ class App:
         self._over = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._changing = threading.Lock()
         self._lock = locked(settings)
         try:
             self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
@@ -170,6 +171,7 @@ class App:
         settings, handlers = self.settings, self.plugins.handlers
         self.neighbours: Neighbours | None = None
         missing = self.ledger.meet(list(handlers.values()))
+        self._missing: Sequence[KnownHandler] = missing
         with self.ledger.connection() as connection:
             forgotten = known.retired(connection)
         # A retired handler gets nothing more, but what is stored for it must wait for it, too.
@@ -183,7 +185,7 @@ class App:
         recovered = self.ledger.recover(absent=self.absent)
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
-        self.router = self._routing(missing)
+        self.router = self._routing(settings, missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2), paused=self._pauses.get)
         self._pauses.follow(self._pauses_changed)
         if self._pauses.handlers:
@@ -205,15 +207,12 @@ class App:
         )
         self.intake = Intake(
             ledger=self.ledger,
-            router=self.router,
+            rules=Rules(settings=settings, router=self.router, absent=self.absent),
             handlers=handlers,
-            absent=self.absent,
             runs=self._is_run,
             watches=self.watches,
             notices=self.notices,
             clock=self.clock,
-            ignore=settings.identity.ignore,
-            reject_unrouted=settings.unrouted == "reject",
         )
         self.desk = Desk(ledger=self.ledger, router=self.router, absent=self.absent, clock=self.clock)
         self._measure()
@@ -246,11 +245,30 @@ class App:
 
     def _route_by(self, missing: Sequence[KnownHandler], absent: frozenset[str]) -> None:
         """Go on with another look-up, since other processes have made handlers known."""
-        self.router, self.absent = self._routing(missing), absent
-        self.intake.route_by(self.router, absent)
-        self.desk = replace(self.desk, router=self.router, absent=absent)
+        with self._changing:
+            self._missing, self.absent = missing, absent
+            self._go_by(self.settings, self._routing(self.settings, missing))
 
-    def _routing(self, missing: Sequence[KnownHandler]) -> Router:
+    def _go_by(self, settings: Settings, router: Router) -> None:
+        self.settings, self.router = settings, router
+        self.intake.go_by(Rules(settings=settings, router=router, absent=self.absent))
+        self.desk = replace(self.desk, router=router, absent=self.absent)
+
+    def reload(self, settings: Settings) -> None:
+        """Go by other settings from now on; a call-back goes by the old ones or by the new ones, never by some of each.
+
+        Args:
+            settings: they differ from `self.settings` in nothing but what is live. See `settings.change`.
+        """
+        with self._changing:
+            ignore = settings.ignore != self.settings.ignore
+            self._go_by(settings, self._routing(settings, self._missing) if ignore else self.router)
+        self.alerts.go_by(settings.alerts)
+        self.retention.go_by(settings.retention)
+        if ignore:
+            self._spawn("drain", self._drain)  # what was parked may need no handler any more, as at a start
+
+    def _routing(self, settings: Settings, missing: Sequence[KnownHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
         return Router(
             [
@@ -260,7 +278,7 @@ class App:
                 ),
                 *(Candidate(one.id, one.selectors, one.order_by) for one in missing),
             ],
-            ignore_keys=self.settings.ignore.process_key,
+            ignore_keys=settings.ignore.process_key,
         )
 
     def _has(self, handler: str) -> bool:

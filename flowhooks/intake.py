@@ -16,7 +16,7 @@ from flowhooks.ledger.purging import PURGED
 from flowhooks.ledger.reading import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.clock import Clock
     from flowhooks.event import Event
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger import Accepted, Ledger
     from flowhooks.notices import Notices
     from flowhooks.router import Router
+    from flowhooks.settings import Settings
     from flowhooks.watches import Watch, Watches
 
 ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
@@ -73,67 +74,73 @@ class Answer:
     standings: tuple[Standing, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a call-back is taken by, from its credential to its route: one object, so that all of it changes at once.
+
+    Attributes:
+        settings: as they are now.
+        router: says where it goes.
+        absent: ids of handlers that are known but not loaded.
+    """
+
+    settings: Settings
+    router: Router
+    absent: frozenset[str]
+
+
 class Intake:
     """The way of a call-back from its body to its answer.
 
     Args:
         ledger: stores it.
-        router: says where it goes.
+        rules: what it is taken by, until `go_by` says otherwise.
         handlers: those that are loaded, by id.
-        absent: ids of handlers that are known but not loaded.
         runs: whether a process that lives runs a handler's deliveries: for others nobody waits.
         watches: where to wait.
         notices: who is told of new events.
         clock: time and ids.
-        ignore: JSON Pointers that do not count when two bodies are compared.
-        reject_unrouted: whether a new event that nobody wants is refused rather than parked.
+
+    Attributes:
+        rules: what a call-back that comes now is taken by.
     """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        router: Router,
+        rules: Rules,
         handlers: Mapping[str, Handler],
-        absent: Collection[str],
         runs: Callable[[str], bool],
         watches: Watches,
         notices: Notices,
         clock: Clock,
-        ignore: Sequence[str] = (),
-        reject_unrouted: bool = False,
     ) -> None:
         self._ledger = ledger
         self._handlers = handlers
-        self.route_by(router, absent)
+        self.rules = rules
         self._runs = runs
         self._watches = watches
         self._notices = notices
         self._clock = clock
-        self._ignore = tuple(ignore)
-        self._reject_unrouted = reject_unrouted
         self._draining = False
 
-    def route_by(self, router: Router, absent: Collection[str]) -> None:
-        """Route what comes from now on by another look-up.
-
-        Args:
-            router: says where it goes.
-            absent: ids of handlers that are known but not loaded.
-        """
-        self._routes = router, frozenset(absent)
+    def go_by(self, rules: Rules) -> None:
+        """Take what comes from now on by other rules; what has come is taken by those that it came under."""
+        self.rules = rules
 
     def drain(self) -> None:
         """Take nothing more in; those who wait are answered at once."""
         self._draining = True
         self._watches.release()
 
-    def take(self, call_back: CallBack, *, wait: float) -> Answer:
+    def take(self, call_back: CallBack, *, wait: float, rules: Rules | None = None) -> Answer:
         """Store a call-back, once for its identity, and wait for its handlers.
 
         Args:
             call_back: what was sent.
             wait: seconds to wait for the handlers at the most; 0 answers as soon as it is stored.
+            rules: what its sender was let in by; default: those of now.
 
         Returns:
             The answer. It is durably stored.
@@ -145,7 +152,7 @@ class Intake:
         """
         if self._draining:
             raise Unavailable("draining")
-        new = self._routed(call_back)
+        new = self._routed(call_back, rules or self.rules)
         event_id = new.event.id
         present = [one for one, handler in new.deliveries if handler not in new.absent and self._runs(handler)]
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
@@ -203,7 +210,7 @@ class Intake:
             watch.wait(max(0.0, wait - (time.monotonic() - started)))
         return accepted
 
-    def _routed(self, call_back: CallBack) -> NewEvent:
+    def _routed(self, call_back: CallBack, rules: Rules) -> NewEvent:
         now = self._clock.now()
         event: Event = from_body(
             call_back.body,
@@ -213,20 +220,19 @@ class Intake:
             flow_instance_id=call_back.flow_instance_id,
             received_at=to_datetime(now),
         )
-        router, absent = self._routes
-        route = router.route(event)
-        if route.parked and self._reject_unrouted and not self._is_stored(event):
+        route = rules.router.route(event)
+        if route.parked and rules.settings.unrouted == "reject" and not self._is_stored(event):
             raise Unprocessable("unrouted")
         state = "parked" if route.parked else "routed" if route.handlers else "dismissed"
         return NewEvent(
             event=event,
             body=call_back.text,
-            digest=digest(call_back.body, self._ignore),
+            digest=digest(call_back.body, rules.settings.identity.ignore),
             state=state,
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
-            absent=absent,
-            order_keys=router.order_keys(event, route.handlers),
+            absent=rules.absent,
+            order_keys=rules.router.order_keys(event, route.handlers),
             now=now,
         )
 
@@ -269,7 +275,7 @@ class Intake:
         again = [one for one in standings if self._may_try_again(one, now)]
         if not again:
             return standings
-        _, absent = self._routes
+        absent = self.rules.absent
         self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=absent))
         return tuple(({one.delivery_id: one for one in standings} | self._stored_standings(event_id)).values())
 

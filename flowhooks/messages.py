@@ -167,6 +167,23 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "No valid credential was sent; send the header Authorization: Bearer with the token of this engine.",
         "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌。",
     },
+    "operator_unauthorized": {
+        "en": "No valid credential was sent; send the header Authorization: Bearer with the token of an operator.",
+        "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带运维人员的令牌。",
+    },
+    "operator_role": {
+        "en": "This operator may look, and not change anything; use the token of one with the role operate.",
+        "zh": "该运维人员只能查看，不能修改；请使用角色为 operate 的令牌。",
+    },
+    "operator_not_here": {
+        "en": "This is answered to this machine only, under the name localhost or 127.0.0.1; "
+        "others need operators in the settings.",
+        "zh": "此接口只允许本机以 localhost 或 127.0.0.1 访问；如需从其他机器访问，请在配置中添加运维人员。",
+    },
+    "admin_ledger": {
+        "en": "The ledger cannot be read just now; the server's log has the reason.",
+        "zh": "暂时无法读取台账；原因见服务器日志。",
+    },
     "forbidden": {
         "en": "The credential is valid, but may not be used from this address; ask the operator to allow it.",
         "zh": "凭证有效，但不允许从当前地址调用；请联系运维人员放行该地址。",
@@ -274,15 +291,6 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
     "ledger_unread": {
         "en": "The database cannot be read just now; ask again later.",
         "zh": "数据库暂时无法读取；请稍后重试。",
-    },
-    "api_bound": {
-        "en": "The administration listener can be reached from other machines, and there is no log-in: "
-        "have it listen on 127.0.0.1, and come through a tunnel.",
-        "zh": "管理端口可从其他机器访问，且未启用登录；请让它只监听 127.0.0.1，并通过隧道访问。",
-    },
-    "api_host": {
-        "en": "Only requests to a name of this machine are answered, such as 127.0.0.1 or localhost.",
-        "zh": "只接受以本机名称（如 127.0.0.1、localhost）访问的请求。",
     },
     # Stored, but not everything has been done.
     "pending": {

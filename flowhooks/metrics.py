@@ -92,6 +92,13 @@ class Metrics:
             buckets=COMMIT_ITEMS,
             registry=self.registry,
         )
+        self._log_ins = Counter(
+            "flowhooks_log_ins",
+            "Attempts to log in to the console, by outcome: succeeded, failed, delayed; refused_token: a bearer token "
+            "that no operator has.",
+            ["outcome"],
+            registry=self.registry,
+        )
         # To find what counts a label's values takes longer than to count: each is looked for once.
         self._of_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
         self._of_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
@@ -149,6 +156,10 @@ class Metrics:
         attempting.observe(seconds)
         if total is not None:
             delivering.observe(max(0.0, total))
+
+    def logged_in(self, outcome: str) -> None:
+        """Somebody has tried to come in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
+        self._log_ins.labels(outcome).inc()
 
     def committed(self, items: int, seconds: float) -> None:
         """A transaction of the ledger with so many pieces of work was committed."""

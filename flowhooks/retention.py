@@ -56,6 +56,10 @@ class Retention:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
 
+    def go_by(self, settings: RetentionSettings) -> None:
+        """Delete by other settings from now on."""
+        self._settings = settings
+
     def start(self) -> None:
         """Start: a minute later, then every hour."""
         self._thread.start()

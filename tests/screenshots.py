@@ -21,10 +21,11 @@ from flowhooks.intake import CallBack
 from flowhooks.ledger import alarming
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import Actor, calls, dismiss
-from flowhooks.settings import Settings
+from flowhooks.settings import OperatorSettings, Settings
 from flowhooks.testing import HandClock
 from flowhooks.web.admin import create_admin
 from flowhooks.web.console import acting
+from flowhooks.web.passwords import hashed
 from flowhooks.web.server import Limits, Server
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
@@ -175,6 +176,12 @@ def leads(app, page, path, address):
     acting.WORKING, dismiss.AT_ONCE = before
 
 
+def operated(app):
+    """The same company's settings, with somebody who logs in."""
+    password = hashed("correct horse battery staple")
+    return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
+
+
 def main():
     """Make them all."""
     clock = HandClock()
@@ -203,6 +210,12 @@ def main():
                     leads(app, page, path, server.address)
                     page.screenshot(path=FOLDER / f"{name}.png")
                     page.close()
+                app.settings = operated(app)
+                page = browser.new_page(viewport={"width": 1100, "height": 480}, locale="en-GB")
+                page.goto(f"http://{server.address}/console/")
+                page.get_by_label("Name").fill("li")
+                page.screenshot(path=FOLDER / "login.png")
+                page.close()
         finally:
             server.close()
             app.close(10)

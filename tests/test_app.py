@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
-from flowhooks.errors import IllegalMove, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.errors import Conflict, IllegalMove, LedgerUnusable, SettingsError, Unavailable
 from flowhooks.intake import CallBack, Status
 from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Lock
@@ -20,7 +22,7 @@ from flowhooks.ledger.moves import Move, move
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
-from flowhooks.settings import Settings
+from flowhooks.settings import IdentitySettings, IgnoreSettings, Settings
 
 
 def nothing(event):
@@ -356,3 +358,27 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
     finally:
         for app in apps:
             assert app.close(20)
+
+
+def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
+    """One that was let in before the settings changed goes by the old ones, a later one by the new."""
+    flow = house.open(listens(nothing))
+    intake, before = flow.app.intake, flow.app.intake.rules
+    changed = replace(
+        flow.app.settings, identity=IdentitySettings(ignore=("/at",)), ignore=IgnoreSettings(process_key=("none",))
+    )
+    flow.app.reload(changed)
+
+    def taken(instance, rules, **body):
+        body = {"processDefinitionKey": "none"} | body
+        call_back = CallBack(
+            source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
+        )
+        return intake.take(call_back, wait=0, rules=rules).status
+
+    assert taken("i1", before, at=1) is Status.PARKED
+    assert taken("i2", None, at=1) is Status.DONE
+    assert taken("i2", None, at=2) is Status.DONE
+    with pytest.raises(Conflict):
+        taken("i2", before, at=2)
+    assert flow.app.intake.rules.settings is flow.app.settings is changed

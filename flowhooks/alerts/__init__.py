@@ -73,9 +73,10 @@ class Alerts:
         self._ledger = ledger
         self._plugins = plugins
         self._clock = clock
-        self._look_every = settings.look_every
-        self._causes = Causes(settings, plugins.infos)
         self._over = threading.Event()
+        self._nudged = threading.Event()
+        self.go_by(settings)
+        self._nudged.clear()
         self._thread = threading.Thread(target=self._loop, name="alerts", daemon=True)
         self._missed: set[str] = set()
         self._taken: dict[str, OpenAlert] = {}
@@ -84,6 +85,12 @@ class Alerts:
         self._refused: dict[str, int] = {}
         self._trouble: str | None = None
 
+    def go_by(self, settings: AlertsSettings) -> None:
+        """Look by other settings from now on, the first time at once."""
+        self._look_every = settings.look_every
+        self._causes = Causes(settings, self._plugins.infos)
+        self._nudged.set()
+
     def start(self) -> None:
         """Start looking: a moment later, then again and again."""
         self._thread.start()
@@ -91,6 +98,7 @@ class Alerts:
     def stop(self, timeout: float) -> None:
         """End it; a listener that is being told gets `timeout` seconds. The next process tells what was not taken."""
         self._over.set()
+        self._nudged.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
@@ -104,7 +112,7 @@ class Alerts:
 
     def _loop(self) -> None:
         rest = min(FIRST_LOOK, self._look_every)
-        while not self._over.wait(rest):
+        while not self._is_over(rest):
             rest, started = self._look_every, time.monotonic()
             try:
                 untold = self._raise()
@@ -120,6 +128,12 @@ class Alerts:
                 if self._trouble is None:
                     log.exception("cannot_look_for_alerts")
                 self._trouble = type(error).__name__
+
+    def _is_over(self, rest: float) -> bool:
+        """Wait for `rest` seconds, or until something has changed; whether it has all come to its end."""
+        self._nudged.wait(rest)
+        self._nudged.clear()
+        return self._over.is_set()
 
     def _raise(self) -> list[OpenAlert]:
         """Write down what is new and what has gone; what somebody is to be told of now."""

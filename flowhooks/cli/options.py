@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from flowhooks.settings import load
+from flowhooks.settings import load, usual_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +46,10 @@ class Given:
         if (database := self.options["database"]) is not None:
             words.append(f"--database={database}")
         return words + [f"--plugins-dir={folder}" for folder in self.options["plugins_dirs"] or ()]
+
+    def pinned(self) -> Self:
+        """The same, from the file that is there now: gone later, it is missed, not taken for one that never was."""
+        return self if self.config is not None else replace(self, config=usual_file(os.environ))
 
     def load(self) -> Settings:
         """Read the settings.

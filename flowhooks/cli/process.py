@@ -69,26 +69,37 @@ def listener(
     Raises:
         SettingsError: the address cannot be listened on; says which option named it.
     """
-    http = settings.http
-    limits = Limits(
-        max_body_bytes=http.max_body_bytes,
-        max_header_bytes=http.max_header_bytes,
-        read_timeout=http.read_timeout,
-        idle_timeout=http.idle_timeout,
-        max_connections=http.max_connections,
-    )
     try:
         return Server(
             application,
             listen=getattr(settings, name),
             threads=threads,
-            limits=limits,
+            limits=limits(settings),
             name=name,
             refused=refused,
             inherited=None if place is None else place.sockets[name],
         )
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
+
+
+def limits(settings: Settings) -> Limits:
+    """What a client of either listener may take."""
+    http = settings.http
+    return Limits(
+        max_body_bytes=http.max_body_bytes,
+        max_header_bytes=http.max_header_bytes,
+        read_timeout=http.read_timeout,
+        idle_timeout=http.idle_timeout,
+        max_connections=http.max_connections,
+    )
+
+
+def go_by(settings: Settings, app: App, *servers: Server) -> None:
+    """Have a process and its listeners go by settings of which only live ones have changed."""
+    for server in servers:
+        server.go_by(limits(settings))
+    app.reload(settings)
 
 
 def keep_serving(server: Server, ending: Ending, broken: threading.Event) -> None:
@@ -135,6 +146,8 @@ def facts(app: App) -> dict[str, Any]:
 class Ending:
     """Waits until the end is asked for: by SIGTERM or SIGINT, or by `ask`. A second signal ends the process at once.
 
+    SIGHUP is heard too, and is no end, unless it comes because the terminal has gone at which the process was started.
+
     What Python does about a signal it does between two steps of the main thread, so a main thread that waits for a
     lock may never hear of one that another thread was given, or that came just before it began to wait. Here it
     waits for a pipe, into which the interpreter writes each signal's number as it comes.
@@ -150,6 +163,8 @@ class Ending:
         self._pipe_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in ENDS:
             self._before[number] = signal.signal(number, self._signalled)
+        before = self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _heard)
+        self._had_terminal = before is not signal.SIG_IGN and _has_terminal()  # `nohup` ignores it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,11 +177,12 @@ class Ending:
         with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
             os.write(self._writer, bytes([signal.SIGTERM]))
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | None = None, *, hung_up: Callable[[], None] | None = None) -> bool:
         """Wait until the end is asked for; other signals, of which plugins may make use, do not count.
 
         Args:
-            timeout: seconds to wait at most; default: for ever.
+            timeout: seconds to wait at most, from the last signal on; default: for ever.
+            hung_up: called at each SIGHUP, in this thread, as any other function is; default: it does not count.
 
         Returns:
             Whether it has been asked for. It may be asked for again, and waited for again.
@@ -174,11 +190,28 @@ class Ending:
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         while poll.poll(None if timeout is None else timeout * 1000):
-            if os.read(self._reader, 1)[0] in ENDS:
+            number = os.read(self._reader, 1)[0]
+            if number in ENDS:
                 return True
+            if number == signal.SIGHUP and hung_up is not None:
+                if self._had_terminal and not _has_terminal():
+                    return True
+                hung_up()
         return False
 
     def _signalled(self, number: int, _frame: object) -> None:
         if self._asked:
             os._exit(128 + number)
         self._asked = True
+
+
+def _heard(_number: int, _frame: object) -> None:
+    """Do nothing: that it came is in the pipe. Not SIG_IGN, which programs that handlers start would inherit."""
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

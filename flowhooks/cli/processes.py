@@ -9,10 +9,12 @@ import os
 from typing import TYPE_CHECKING
 
 from flowhooks.cli import logs
+from flowhooks.cli.around import Around
+from flowhooks.cli.manager import Manager
 from flowhooks.cli.place import Place
 from flowhooks.cli.supervisor import Supervisor
 from flowhooks.errors import SettingsError
-from flowhooks.settings import check_processes
+from flowhooks.settings import change, check_processes
 from flowhooks.settings.secrets import masking
 from flowhooks.web.binding import bind
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from flowhooks.settings import Settings
+    from flowhooks.settings import Change, Settings
 
 BACKLOG = 1024
 """Connections that wait to be accepted, as many as waitress asks for."""
@@ -28,7 +30,7 @@ BACKLOG = 1024
 
 def run(
     load: Callable[[], Settings],
-    work: Callable[[Settings, Place | None], None],
+    work: Callable[[Settings, Around], None],
     *,
     check: Callable[[Settings], None],
     listeners: Sequence[str],
@@ -37,7 +39,7 @@ def run(
 
     Args:
         load: reads the settings.
-        work: does it until it is to end. With a place, it is one of several, tells when it is ready, and obeys.
+        work: does it until it is to end.
         check: sees that the command can go by these settings.
         listeners: the settings that name where to listen.
 
@@ -51,23 +53,38 @@ def run(
         check(settings)
         return settings
 
+    manager = Manager.of(os.environ)
     place = Place.inherited(os.environ)
     if place is not None:
         with place.reporting():
             settings = place.settle(load())
             check(settings)
-            _log(settings, of_several=True)
-            work(settings, place)
+            conceal = _masking(settings)
+            _log(settings, conceal, of_several=True)
+            work(settings, Around(place=place, manager=manager, reread=lambda old: change(old, old)))
         return
     settings = checked()
+    conceal = _masking(settings)
     if settings.processes == 1:
-        _log(settings)
-        work(settings, None)
+
+        def reread(old: Settings) -> Change:
+            found = change(old, checked())
+            check(found.settings)  # as they will be: what was read may be fit only for the address that it names
+            # Plugins have the secrets that they had, so these are what is masked.
+            _log(found.settings, conceal)
+            return found
+
+        _log(settings, conceal)
+        work(settings, Around(place=None, manager=manager, reread=reread))
         return
     sockets = {name: _listening(name, getattr(settings, name)) for name in listeners}
-    _log(settings, of_several=True)
+    _log(settings, conceal, of_several=True)
     supervisor = Supervisor(
-        settings=settings, sockets=sockets, load=checked, configured=lambda new: _log(new, of_several=True)
+        settings=settings,
+        sockets=sockets,
+        load=checked,
+        configured=lambda new: _log(new, _masking(new), of_several=True),
+        manager=manager,
     )
     raise SystemExit(supervisor.run())
 
@@ -87,10 +104,14 @@ def _listening(name: str, where: str) -> socket.socket:
     return listening
 
 
-def _log(settings: Settings, *, of_several: bool = False) -> None:
+def _masking(settings: Settings) -> Callable[[str], str]:
+    return masking(settings.plugins, os.environ)
+
+
+def _log(settings: Settings, conceal: Callable[[str], str], *, of_several: bool = False) -> None:
     logs.configure(
         settings.log.level,
         settings.log.format,
-        conceal=masking(settings.plugins, os.environ),
+        conceal=conceal,
         pid=os.getpid() if of_several else None,
     )

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli import process, processes
+from flowhooks.cli import output, process, processes
 from flowhooks.cli.options import given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
-from flowhooks.settings import check_binds, database_url
+from flowhooks.settings import check_binds, check_operators, database_url
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
+from flowhooks.web.console.guard import ROOT
 from flowhooks.web.negotiation import LONGEST_WAIT
 
 if TYPE_CHECKING:
+    from flowhooks.cli.around import Around
     from flowhooks.cli.options import Given
-    from flowhooks.cli.place import Place
     from flowhooks.settings import Settings
     from flowhooks.web.server import Server
 
@@ -58,12 +61,15 @@ def command(given: Given, *, no_worker: bool) -> None:
     Then no more is taken in, those who wait are answered, what runs is waited for, and the exit code is 0.
     What has not started stays stored and is run at the next start.
 
+    SIGHUP reads the settings again: credentials, limits and levels are changed without a restart, and the log names
+    what needs one.
+
     With several processes, SIGHUP replaces them one at a time, so that plugins and settings are loaded anew, and no
     call-back is refused meanwhile. One that dies is started again.
     """
     processes.run(
-        given.load,
-        lambda settings, place: _serve(settings, place, no_worker=no_worker),
+        given.pinned().load,
+        lambda settings, around: _serve(settings, around, no_worker=no_worker),
         check=lambda settings: _check(settings, no_worker=no_worker),
         listeners=("listen", "admin"),
     )
@@ -71,6 +77,7 @@ def command(given: Given, *, no_worker: bool) -> None:
 
 def _check(settings: Settings, *, no_worker: bool) -> None:
     check_binds(settings)
+    check_operators(settings)
     if no_worker and not dialects.is_shared(database_url(settings)):
         raise SettingsError(
             "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "
@@ -78,11 +85,10 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
         )
 
 
-def _serve(settings: Settings, place: Place | None, *, no_worker: bool) -> None:
-    broken = threading.Event()
+def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
+    broken, place = threading.Event(), around.place
     with process.Ending() as ending:
-        if place is not None:
-            place.obey(ending)
+        around.obey(ending)
         app = App(settings, cores=process.settle_in(settings, place), run=() if no_worker else ("*",))
         try:
             token = secrets.token_urlsafe(32)
@@ -108,13 +114,24 @@ def _serve(settings: Settings, place: Place | None, *, no_worker: bool) -> None:
         log.info("serving", **listeners, **process.facts(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
-        if place is not None:
-            place.ready()
-        ending.wait()
-        if place is not None and place.leaving:
+        _greet(**listeners)
+        around.work(ending, app, web, admin)
+        if around.leaving:
             _retire(app, ending, web, admin)
         _end(app, web, admin)
     process.leave(broken=broken.is_set())
+
+
+def _greet(call_backs: str, admin: str) -> None:
+    """Tell whoever has started this at a terminal where to look: the log is for programs."""
+    if not sys.stdout.isatty():
+        return
+    with suppress(OSError):  # the terminal has gone, which SIGHUP says
+        output.line()
+        output.line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
+        output.line(f"  Console     {admin}{ROOT}/", style="green")
+        output.line("  Ctrl-C ends it in order.")
+        output.line()
 
 
 def _retire(app: App, ending: process.Ending, web: Server, admin: Server) -> None:

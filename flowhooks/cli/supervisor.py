@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping
 
+    from flowhooks.cli.manager import Manager
     from flowhooks.settings import Settings
 
 STARTS_WITHIN: Final = 120.0
@@ -49,15 +50,18 @@ class Supervisor:
         sockets: what the processes are to inherit, by the name of the setting.
         load: reads the settings again, and sees that they can be used.
         configured: told the settings that are gone by from now on.
+        manager: wants to know when all of them are ready, are replaced, or end.
     """
 
     settings: Settings
     sockets: Mapping[str, socket.socket]
     load: Callable[[], Settings]
     configured: Callable[[Settings], None]
+    manager: Manager
     _slots: list[Slot] = field(init=False, default_factory=list)
     _generation: int = field(init=False, default=0)
     _replacing: bool = field(init=False, default=False)
+    _awaited: bool = field(init=False, default=True)
     _ending: bool = field(init=False, default=False)
     _was_ready: bool = field(init=False, default=False)
     _cannot: tuple[str, int] | None = field(init=False, default=None)
@@ -98,6 +102,7 @@ class Supervisor:
                             self._forget(child, selector)
                             self._ended(slot, child)
                 self._go_on(selector)
+                self._say_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
         where = {name: f"http://{address(one)}" for name, one in self.sockets.items()}
@@ -130,6 +135,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._ending = True
+        self.manager.stopping()
         for one in self.sockets.values():
             one.close()  # the last of the processes to let go of it has callers refused
         for child in self._children():
@@ -137,6 +143,8 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Replace all processes, one at a time, with such as go by what is installed and set now."""
+        self.manager.reloading()
+        self._awaited = True
         try:
             settings = self.load()
         except FlowhooksError as error:
@@ -259,3 +267,9 @@ class Supervisor:
                 return
         self._replacing = False
         log.info("replaced", processes=len(self._slots))
+
+    def _say_when_ready(self) -> None:
+        ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)
+        if self._awaited and ready and not self._replacing and not self._ending:
+            self._awaited = False
+            self.manager.ready()

@@ -16,12 +16,13 @@ from flowhooks.cli import process, processes
 from flowhooks.cli.options import Given, given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
-from flowhooks.settings import check_binds, database_url
+from flowhooks.settings import check_binds, check_operators, database_url
 from flowhooks.web.admin import create_admin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from flowhooks.cli.around import Around
     from flowhooks.cli.place import Place
     from flowhooks.settings import Settings
     from flowhooks.web.server import Server
@@ -64,8 +65,8 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
     """
     admin_at = given.options["admin"]
     processes.run(
-        replace(given, options={**given.options, "runner.threads": concurrency}).load,
-        lambda settings, place: _work(settings, place, patterns=patterns, listens=admin_at is not None),
+        replace(given.pinned(), options={**given.options, "runner.threads": concurrency}).load,
+        lambda settings, around: _work(settings, around, patterns=patterns, listens=admin_at is not None),
         check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=NOWHERE)),
         listeners=() if admin_at is None else ("admin",),
     )
@@ -83,13 +84,13 @@ def _check(settings: Settings) -> None:
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
         )
     check_binds(replace(settings, listen=NOWHERE))
+    check_operators(settings)
 
 
-def _work(settings: Settings, place: Place | None, *, patterns: Sequence[str], listens: bool) -> None:
-    broken = threading.Event()
+def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listens: bool) -> None:
+    broken, place = threading.Event(), around.place
     with process.Ending() as ending:
-        if place is not None:
-            place.obey(ending)
+        around.obey(ending)
         app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",), kind="worker")
         try:
             _check_handlers(app.plugins.handlers, patterns)
@@ -107,11 +108,9 @@ def _work(settings: Settings, place: Place | None, *, patterns: Sequence[str], l
             runs=len(app.runs),
             **process.facts(app),
         )
-        if place is not None:
-            place.ready()
-        ending.wait()
+        around.work(ending, app, *([] if admin is None else [admin]))
         log.info("stopping", running=app.runner.running)
-        if admin is not None and place is not None and place.leaving:
+        if admin is not None and around.leaving:
             admin.retire()
         ended = app.close(settings.shutdown.timeout)
         if admin is not None:

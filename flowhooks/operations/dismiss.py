@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.crashpoints import reached
 from flowhooks.ledger.rerouting import Rerouted
 from flowhooks.operations import Deed
-from flowhooks.operations.routing import one_of, written
+from flowhooks.operations.routing import one_of
 
 if TYPE_CHECKING:
+    from flowhooks.ledger import Transaction
     from flowhooks.ledger.reading import EventFilter
     from flowhooks.operations import Desk
 
@@ -64,7 +65,7 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
     done = {item.event_id for item in items}
     if items and not dry_run:
         done = desk.change(
-            lambda transaction: written(desk, transaction, items, "dismiss.written"),
+            lambda transaction: _written(desk, transaction, items),
             lambda moved: Deed(
                 "dismiss", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
             ),
@@ -83,3 +84,9 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
 def of_parked(wanted: EventFilter) -> EventFilter:
     """A filter as a dismissal takes it: among a million events, the few that are parked are found by an index."""
     return wanted if wanted.ids or wanted.state is not None else replace(wanted, state="parked")
+
+
+def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+    reached("dismiss.written")
+    return done

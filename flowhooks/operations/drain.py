@@ -11,11 +11,12 @@ from flowhooks.crashpoints import reached
 from flowhooks.event import Event
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import Deed
-from flowhooks.operations.routing import rerouted, written
+from flowhooks.operations.routing import rerouted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flowhooks.ledger import Transaction
     from flowhooks.ledger.reading import Stored
     from flowhooks.ledger.rerouting import ParkedGroup, Rerouted
     from flowhooks.operations import Desk
@@ -63,7 +64,7 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
     items = [item for stored in page if (item := _wanted(desk, stored)) is not None]
     if items and not dry_run:
         changed = desk.change(
-            lambda transaction: written(desk, transaction, items, "drain.written"),
+            lambda transaction: _written(desk, transaction, items),
             lambda done: Deed("drain", "", {"events": len(done)}),
         )
         reached("drain.committed")
@@ -113,3 +114,9 @@ def _wanted(desk: Desk, stored: Stored) -> Rerouted | None:
     """What becomes of a parked event; None if it stays parked, whoever takes every event by now."""
     item = rerouted(desk, stored)
     return None if item is None or item.state == "parked" else item
+
+
+def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+    reached("drain.written")
+    return done

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.crashpoints import reached
 from flowhooks.operations import Deed
-from flowhooks.operations.routing import one_of, rerouted, written
+from flowhooks.operations.routing import one_of, rerouted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from flowhooks.ledger import Transaction
     from flowhooks.ledger.reading import EventFilter
     from flowhooks.ledger.rerouting import Rerouted
     from flowhooks.operations import Desk
@@ -70,7 +71,7 @@ def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: st
     done = items
     if items and not dry_run:
         changed = desk.change(
-            lambda transaction: written(desk, transaction, items, "reroute.written"),
+            lambda transaction: _written(desk, transaction, items),
             lambda moved: _deed(wanted, items, moved),
         )
         reached("reroute.committed")
@@ -97,3 +98,9 @@ def _deed(wanted: EventFilter, items: Sequence[Rerouted], moved: Collection[str]
 
 def _made(items: Sequence[Rerouted]) -> int:
     return sum(len(item.deliveries) for item in items)
+
+
+def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+    reached("reroute.written")
+    return done

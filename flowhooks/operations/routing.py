@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.crashpoints import reached
 from flowhooks.ledger.rerouting import Rerouted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from flowhooks.ledger import Transaction
     from flowhooks.ledger.reading import Stored
     from flowhooks.operations import Desk
 
@@ -39,17 +37,6 @@ def rerouted(desk: Desk, stored: Stored) -> Rerouted | None:
         order_keys=desk.router.order_keys(stored.event, fresh),
         seen=stored.state,
     )
-
-
-def written(desk: Desk, transaction: Transaction, items: list[Rerouted], point: str) -> set[str]:
-    """Write what becomes of events, in the transaction of an operation whose point of being killed is named.
-
-    Returns:
-        The ids of those that were still as they were read, and so were changed.
-    """
-    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
-    reached(point)
-    return done
 
 
 def one_of(ids: Collection[str]) -> str:

@@ -317,14 +317,16 @@ class Procrastinate:
         due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in mine else 0)
 
         def swept(transaction: Transaction) -> None:
-            self._more = False
+            # What has been short of jobs stays so until less is due than one sweep makes jobs for.
+            full = len(due) >= MOST_SWEPT
+            self._more = self._more and full
             self.sweep(transaction)
             if not due:
                 return
             found = transaction.connection.exec_driver_sql(_JOBS, ([queued.delivery_id for queued in due],))
             have = {tuple(row) for row in found}
             if missing := [one for one in due if (one.delivery_id, one.attempt, one.probe) not in have]:
-                self._more = len(due) >= MOST_SWEPT
+                self._more = full
                 self.enqueue(transaction, missing, now)
                 reached("sweep.written")
                 transaction.after_commit(_SWEPT)

@@ -2,15 +2,19 @@
 
 tree      the settings themselves, one frozen dataclass for each section
 loading   defaults < flowhooks.toml < environment < options
+changing  what a running process goes by anew, and what only the next one does
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
 secrets   what a plugin's section takes from the environment and from files
+tokens    the bearer tokens of operators
 """
 
 from __future__ import annotations
 
-from flowhooks.settings.loading import load
+from flowhooks.settings.changing import Change, change, live
+from flowhooks.settings.loading import load, usual_file
 from flowhooks.settings.places import host_and_port, is_loopback
+from flowhooks.settings.tokens import check_operators, operator_tokens
 from flowhooks.settings.tree import (
     AlertsSettings,
     Described,
@@ -20,6 +24,7 @@ from flowhooks.settings.tree import (
     LedgerSettings,
     LogSettings,
     Network,
+    OperatorSettings,
     RetentionSettings,
     RunnerSettings,
     Settings,
@@ -33,6 +38,7 @@ from flowhooks.settings.tree import (
 
 __all__ = [
     "AlertsSettings",
+    "Change",
     "Described",
     "HttpSettings",
     "IdentitySettings",
@@ -40,16 +46,22 @@ __all__ = [
     "LedgerSettings",
     "LogSettings",
     "Network",
+    "OperatorSettings",
     "RetentionSettings",
     "RunnerSettings",
     "Settings",
     "ShutdownSettings",
     "Source",
+    "change",
     "check_binds",
+    "check_operators",
     "check_processes",
     "database_url",
     "describe",
     "host_and_port",
     "is_loopback",
+    "live",
     "load",
+    "operator_tokens",
+    "usual_file",
 ]

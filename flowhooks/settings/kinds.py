@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from flowhooks.settings.places import database_url, host_and_port
 
@@ -21,6 +24,15 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _TOKEN_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_ARGON2ID: Final = re.compile(
+    r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
+)
+_MOST_KIB: Final = 262_144
+"""What one log-in may take of memory; a hash that asks for more would be a way to bring the server down."""
+_MOST_PASSES: Final = 20
+_MOST_LANES: Final = 16
+_ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
+_PORTED: Final = re.compile(r":[0-9]+\Z")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN: Final = 60
@@ -226,6 +238,66 @@ def token_sha256() -> Kind:
         return value.lower()
 
     return Kind("the SHA-256 of a token in 64 hexadecimal digits", check)
+
+
+def password() -> Kind:
+    """An Argon2id hash of a password; never repeated, not even when it is wrong: it may be the password itself."""
+    allowed = "an Argon2id hash, as flowhooks operators new prints it"
+
+    def check(value: Any) -> str:
+        match = _ARGON2ID.fullmatch(value) if isinstance(value, str) else None
+        if not match or not all(_is_base64(part) for part in match.group(4, 5)):
+            raise ValueError(f"must be {allowed}, not the password itself")
+        memory, passes, lanes = map(int, match.group(1, 2, 3))
+        if not (8 * lanes <= memory <= _MOST_KIB and 0 < passes <= _MOST_PASSES and 0 < lanes <= _MOST_LANES):
+            raise ValueError(
+                f"must be {allowed}: m is at most {_MOST_KIB} and at least 8 times p, t at most {_MOST_PASSES}, "
+                f"p at most {_MOST_LANES}"
+            )
+        return match.group()
+
+    return Kind(allowed, check)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return False
+    return base64.b64encode(decoded).decode().rstrip("=") == text  # or Argon2 itself refuses what is left over
+
+
+def file() -> Kind:
+    """A file's path, `~` made into the home folder."""
+
+    def convert(text: str) -> str:
+        if not text or not text.isprintable():
+            raise ValueError("a path is not empty and has only printable characters")
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError:
+            raise ValueError("there is no home folder to stand for '~'") from None
+
+    return _text("a file's path", convert)
+
+
+def origin() -> Kind:
+    """What an address begins with, as browsers send it in `Origin`: scheme, host, and the port where it is unusual."""
+
+    def convert(text: str) -> str:
+        if not text:
+            return text
+        match = _ORIGIN.fullmatch(text)
+        if not match or not match.group().isascii():
+            raise ValueError("write scheme and host, and a port if it is unusual; no path comes before the console's")
+        scheme = match.group(1).lower()
+        port = urlsplit(text).port  # ValueError if it is none
+        usual = {"http": 80, "https": 443}[scheme]
+        host, _ = host_and_port(match.group(2) if _PORTED.search(match.group(2)) else f"{match.group(2)}:{usual}")
+        shown_host = f"[{host}]" if ":" in host else host.lower()
+        return f"{scheme}://{shown_host}" + (f":{port}" if port not in {None, usual} else "")
+
+    return _text('an address such as "https://ops.example.com"', convert)
 
 
 def several(item: Kind, *, least: int = 0) -> Kind:

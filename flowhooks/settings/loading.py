@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.settings.kinds import NAME, Kind, nearest, shown
 from flowhooks.settings.secrets import variables
-from flowhooks.settings.tree import Settings, Source, leaves, variable
+from flowhooks.settings.tree import OperatorSettings, Settings, Source, leaves, variable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -22,6 +22,8 @@ PREFIX: Final = "FLOWHOOKS_"
 
 _KINDS: Final[Mapping[str, Kind]] = {name: field.metadata["kind"] for name, field in leaves()}
 _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in name)
+_NAMED: Final = ("sources", "operators", "plugins")
+"""Whose sections have names of the user's choice, and can only be written in the file."""
 _VARIABLES: Final = {variable(name): name for name in _KINDS}
 _NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|TOKEN|TEST_.*)", re.DOTALL)
 """Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token to
@@ -48,12 +50,12 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
         SettingsError: something cannot be used; every problem that there is, one a line.
     """
     problems: list[str] = []
-    path = _path(config, environ)
+    path = usual_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
-    values, sources, plugins = _from_table(table, f"{_line(path)}: ", problems)
+    values, named, plugins = _from_table(table, f"{_line(path)}: ", problems)
     values |= _from_environ(environ, frozenset(variables(plugins.values())), problems)
     values |= _from_options(options, problems)
-    settings = _build(values, sources, plugins)
+    settings = _build(values, named, plugins)
     if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
         problems.append(f"listen and admin are both {shown(settings.listen)}: each needs an address of its own")
     if problems:
@@ -71,9 +73,8 @@ def _dotted(*keys: str) -> str:
     return ".".join(key if _BARE_KEY.fullmatch(key) else shown(key) for key in keys)
 
 
-def _path(config: Path | None, environ: Mapping[str, str]) -> Path | None:
-    if config is not None:
-        return Path(config)
+def usual_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that settings are read from where none is given: as `load` says it; None: there is none."""
     if named := environ.get("FLOWHOOKS_CONFIG"):
         return Path(named)
     # A dangling link is meant to be read too: to start with the defaults instead would surprise.
@@ -96,17 +97,18 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
 
 def _from_table(
     table: Mapping[str, Any], where: str, problems: list[str]
-) -> tuple[dict[str, Any], dict[str, Source], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
+    named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}}
     plugins: dict[str, dict[str, Any]] = {}
+    read = {"sources": _source, "operators": _operator}
     for key, value in table.items():
-        if key in {"sources", "plugins"}:
+        if key in {*named, "plugins"}:
             for name, section in _named(key, value, where, problems):
                 if key == "plugins":
                     plugins[name] = section
-                elif source := _source(name, section, where, problems):
-                    sources[name] = source
+                elif one := read[key](name, section, where, problems):
+                    named[key][name] = one
         elif "." in key:  # a quoted key: "http.threads" is not http.threads
             problems.append(f"{where}{_dotted(key)} is no setting")
         elif key in _SECTIONS:
@@ -117,8 +119,8 @@ def _from_table(
                 _take(values, f"{key}.{inner}", single, f"{where}{_dotted(key, inner)}", problems)
         else:
             _take(values, key, value, f"{where}{_dotted(key)}", problems)
-    problems.extend(_shared_tokens(sources, where))
-    return values, sources, plugins
+    problems.extend(_shared_tokens(named, where))
+    return values, named, plugins
 
 
 def _take(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
@@ -129,7 +131,7 @@ def _take(values: dict[str, Any], name: str, value: Any, where: str, problems: l
         except ValueError as error:
             problems.append(f"{where} {error}")
     elif isinstance(value, dict):
-        problems.append(f"{where} is no section{nearest(name, [*_SECTIONS, 'sources', 'plugins'])}")
+        problems.append(f"{where} is no section{nearest(name, [*_SECTIONS, *_NAMED])}")
     else:
         problems.append(f"{where} is no setting{nearest(name, _KINDS)}")
 
@@ -153,29 +155,51 @@ def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tu
 
 
 def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
-    kinds: dict[str, Kind] = {field.name: field.metadata["kind"] for field in fields(Source)}
-    found: dict[str, Any] = {}
-    before = len(problems)
-    for key, value in section.items():
-        if key not in kinds:
-            # Never the value: somebody may have written the token itself.
-            problems.append(f"{where}{_dotted('sources', name, key)} is no setting{nearest(key, kinds)}")
-            continue
-        try:
-            found[key] = kinds[key].check(value)
-        except ValueError as error:
-            problems.append(f"{where}{_dotted('sources', name, key)} {error}")
+    found = _checked(f"{where}{_dotted('sources', name)}", Source, section, problems)
     if "token_sha256" not in section:
         problems.append(f"{where}{_dotted('sources', name)} has no token_sha256, so nobody could call back as it")
-    return Source(**found) if len(problems) == before else None
+        return None
+    return None if found is None else Source(**found)
 
 
-def _shared_tokens(sources: Mapping[str, Source], where: str) -> Iterable[str]:
-    owners: dict[str, str] = {}
-    for name, source in sources.items():
-        for token in source.token_sha256:
-            if owners.setdefault(token, name) != name:
-                yield f"{where}sources {owners[token]} and {name} have the same token_sha256; a token names one source"
+def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> OperatorSettings | None:
+    here = f"{where}{_dotted('operators', name)}"
+    found = _checked(here, OperatorSettings, section, problems)
+    if "role" not in section:
+        problems.append(f'{here} has no role: "view" may look at everything, "operate" may also change something')
+    if not {"password", "token_sha256", "token_file"}.intersection(section):
+        problems.append(f"{here} has no password, token_sha256 or token_file, so nobody could be this operator")
+        return None
+    return None if found is None or "role" not in found else OperatorSettings(**found)
+
+
+def _checked(here: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+    """What a section holds; None if something in it cannot be used. Never repeats what may be a credential."""
+    kinds: dict[str, Kind] = {field.name: field.metadata["kind"] for field in fields(kind)}
+    found: dict[str, Any] = {}
+    before = len(problems)
+    for inner, value in section.items():
+        if inner not in kinds:
+            # Never the value: somebody may have written the token itself.
+            problems.append(f"{here}.{_dotted(inner)} is no setting{nearest(inner, kinds)}")
+            continue
+        try:
+            found[inner] = kinds[inner].check(value)
+        except ValueError as error:
+            problems.append(f"{here}.{_dotted(inner)} {error}")
+    return found if len(problems) == before else None
+
+
+def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterable[str]:
+    """What is wrong where a token names two: an engine must not become an operator, either."""
+    owners: dict[str, tuple[str, str]] = {}
+    for key, several in named.items():
+        for name, one in several.items():
+            for token in one.token_sha256:
+                other, whose = owners.setdefault(token, (key, name))
+                if (other, whose) != (key, name):
+                    who = f"{key} {whose} and {name}" if other == key else f"{other} {whose} and {key} {name}"
+                    yield f"{where}{who} have the same token_sha256; a token names one {key[:-1]}"
 
 
 def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems: list[str]) -> dict[str, Any]:
@@ -190,7 +214,7 @@ def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems:
             continue
         elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
             rest = key.removeprefix(PREFIX)
-            only = [section for section in ("sources", "plugins") if rest.startswith(f"{section.upper()}_")]
+            only = [section for section in _NAMED if rest.startswith(f"{section.upper()}_")]
             hint = f"; [{only[0]}.NAME] can only be written in the file" if only else ""
             hint += nearest(rest, (known.removeprefix(PREFIX) for known in _VARIABLES), PREFIX)
             problems.append(f"environment variable {_line(key)} is no setting{hint}")
@@ -213,7 +237,7 @@ def _from_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, 
 
 
 def _build(
-    values: Mapping[str, Any], sources: Mapping[str, Source], plugins: Mapping[str, Mapping[str, Any]]
+    values: Mapping[str, Any], named: Mapping[str, Mapping[str, Any]], plugins: Mapping[str, Mapping[str, Any]]
 ) -> Settings:
     top: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
@@ -226,4 +250,4 @@ def _build(
     for field in fields(Settings):
         if field.name in sections:
             top[field.name] = field.default_factory(**sections[field.name])  # type: ignore[operator] # each section has its dataclass for a factory
-    return Settings(**top, sources=sources, plugins=plugins)
+    return Settings(**top, sources=named["sources"], operators=named["operators"], plugins=plugins)

@@ -147,9 +147,22 @@ def _from_environ(name: str, environ: Mapping[str, str]) -> str:
 
 
 def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `_from_environ`)
+    return from_file(name)
+
+
+def from_file(name: str, *, private: bool = False) -> str:
+    """The secret that a file holds, without the end of its line.
+
+    Args:
+        name: the file's path.
+        private: whether to refuse a file that every user of this machine can read or write.
+
+    Raises:
+        ValueError: it cannot be had; says why and what to do, and never what the file holds.
+    """
     file = f"the file {_printable(name)}"
     try:
-        content = _content(Path(name).expanduser(), file)
+        content = _content(Path(name).expanduser(), file, private=private)
         text = content.decode()
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}; write the secret into it") from None
@@ -165,13 +178,16 @@ def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (a
     return text
 
 
-def _content(path: Path, file: str) -> bytes:
+def _content(path: Path, file: str, *, private: bool) -> bytes:
     if "\0" in str(path):
         raise ValueError(f"{file} cannot be read: its name has a NUL")
     # Not to wait for whoever would write into a pipe: without O_NONBLOCK the opening itself would.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as opened:  # noqa: PTH123 (it is open already)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if private and stat.S_ISREG(mode) and mode & stat.S_IRWXO:
+            raise ValueError(f"{file} can be read or written by every user of this machine; take that away: chmod o=")
+        if not stat.S_ISREG(mode):
             raise ValueError(f"{file} is no regular file; name one that holds nothing but the secret")
         content = opened.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

@@ -22,8 +22,9 @@ _DAY: Final = 86400.0
 _DAYS: Final = kinds.whole(0, 36_500)
 
 
-def _setting(default: Any, kind: kinds.Kind, doc: str) -> Any:
-    return field(default=default, metadata={"doc": doc, "kind": kind})
+def _setting(default: Any, kind: kinds.Kind, doc: str, *, live: bool = False) -> Any:
+    """A setting; with `live`, one that a process goes by anew when it is told to read its settings again."""
+    return field(default=default, metadata={"doc": doc, "kind": kind, "live": live})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class HttpSettings:
         16, kinds.whole(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
     )
     max_body_bytes: int = _setting(
-        1024**2, kinds.whole(1, 1024**3), "Largest body taken; a larger one is answered 413."
+        1024**2, kinds.whole(1, 1024**3), "Largest body taken; a larger one is answered 413.", live=True
     )
     max_header_bytes: int = _setting(
         16384, kinds.whole(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
@@ -94,6 +95,7 @@ class IdentitySettings:
         (),
         kinds.several(kinds.pointer()),
         "JSON Pointers to members of the body that do not count, such as a time stamp.",
+        live=True,
     )
 
 
@@ -105,6 +107,7 @@ class IgnoreSettings:
         (),
         kinds.several(kinds.key()),
         "Values of processDefinitionKey whose events need no handler and are not parked.",
+        live=True,
     )
 
 
@@ -113,17 +116,19 @@ class AlertsSettings:
     """When somebody is told that they should look."""
 
     look_every: float = _setting(
-        10.0, kinds.seconds(0, 3600), "Seconds between looks for what somebody is to be told of."
+        10.0, kinds.seconds(0, 3600), "Seconds between looks for what somebody is to be told of.", live=True
     )
     parked_after: float = _setting(
         3600.0,
         kinds.seconds(0, 10 * _DAY, zero=True),
         "Seconds for which an event may be parked before somebody is told; 0: told at once.",
+        live=True,
     )
     waiting_after: float = _setting(
         3600.0,
         kinds.seconds(0, 10 * _DAY),
         "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
+        live=True,
     )
 
 
@@ -131,30 +136,33 @@ class AlertsSettings:
 class RetentionSettings:
     """For how many days things are kept, counted from when something last happened to them; 0: for ever."""
 
-    succeeded: int = _setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.")
+    succeeded: int = _setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True)
     closed: int = _setting(
-        400, _DAYS, "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever."
+        400,
+        _DAYS,
+        "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever.",
+        live=True,
     )
-    dismissed: int = _setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.")
-    dead: int = _setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.")
-    parked: int = _setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.")
+    dismissed: int = _setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
+    dead: int = _setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True)
+    parked: int = _setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
     identities: int = _setting(
         400,
         _DAYS,
         "Days after its call-back for which an event that was purged is still known, so that the same call-back is not "
         "taken for a new one; 0: for ever.",
     )
-    audit: int = _setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.")
-    alerts: int = _setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.")
+    audit: int = _setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
+    alerts: int = _setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
-    level: str = _setting("info", kinds.one_of(*LEVELS), "The least severe level that is logged.")
+    level: str = _setting("info", kinds.one_of(*LEVELS), "The least severe level that is logged.", live=True)
     format: Literal["json", "text"] = _setting(
-        "json", kinds.one_of("json", "text"), "One JSON object a line, or text for people."
+        "json", kinds.one_of("json", "text"), "One JSON object a line, or text for people.", live=True
     )
 
 
@@ -179,6 +187,43 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """Somebody, or some program, that may look after this server; the name is the section's: [operators.NAME]."""
+
+    role: Literal["view", "operate"] = field(
+        metadata={
+            "doc": "What they may do: look at everything, or also change something.",
+            "kind": kinds.one_of("view", "operate"),
+        },
+    )
+    password: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "doc": "The Argon2id hash of the password with which they log in to the console; the extra "
+            "flowhooks[operators] checks it.",
+            "kind": kinds.password(),
+        },
+    )
+    token_sha256: tuple[str, ...] = field(
+        default=(),
+        repr=False,
+        metadata={
+            "doc": "SHA-256 of each bearer token that names this operator.",
+            "kind": kinds.several(kinds.token_sha256(), least=1),
+        },
+    )
+    token_file: str = field(
+        default="",
+        metadata={
+            "doc": "A file that holds a bearer token that names this operator, and that only its owner and group "
+            "can read.",
+            "kind": kinds.file(),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set. Each default stands beside its name, and `describe()` lists them all."""
 
@@ -191,11 +236,21 @@ class Settings:
     insecure: bool = _setting(
         False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
     )
+    public_url: str = _setting(
+        "",
+        kinds.origin(),
+        "Where browsers find the console behind a proxy, such as https://ops.example.com; with https, cookies go by "
+        "TLS only.",
+        live=True,
+    )
     unrouted: Literal["park", "reject"] = _setting(
         "park", kinds.one_of("park", "reject"), "An event that no handler wants is stored and parked, or answered 422."
     )
     wait: float = _setting(
-        10.0, kinds.seconds(0, 60, zero=True), "Seconds that an answer waits for the handlers, unless its request says."
+        10.0,
+        kinds.seconds(0, 60, zero=True),
+        "Seconds that an answer waits for the handlers, unless its request says.",
+        live=True,
     )
     plugins_dirs: tuple[str, ...] = _setting(
         (), kinds.several(kinds.folder()), "Folders of single-file plugins, looked for from the working folder."
@@ -233,7 +288,11 @@ class Settings:
     )
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What is logged, and how."})
     sources: Mapping[str, Source] = field(
-        default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may."}
+        default_factory=dict, metadata={"doc": "The engines that may call back, by name; none: any may.", "live": True}
+    )
+    operators: Mapping[str, OperatorSettings] = field(
+        default_factory=dict,
+        metadata={"doc": "Who may look after this server, by name; none: whoever is on its machine.", "live": True},
     )
     plugins: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
@@ -247,9 +306,10 @@ class Settings:
     def public_without_credential(self) -> list[str]:
         """Names of the listeners, `"listen"` and `"admin"`, that other machines reach without a credential.
 
-        `listen` asks for one as soon as a source is configured; `admin` has none.
+        `listen` asks for one as soon as a source is configured; `admin` as soon as an operator is.
         """
-        open_ones = ["admin"] if self.sources else ["listen", "admin"]
+        asks = {"listen": self.sources, "admin": self.operators}
+        open_ones = [name for name, known in asks.items() if not known]
         return [name for name in open_ones if not places.is_loopback(places.host_and_port(getattr(self, name))[0])]
 
 
@@ -291,6 +351,8 @@ def describe() -> Iterator[Described]:
         yield _described(name, one, variable(name))
     for one in fields(Source):
         yield _described(f"sources.NAME.{one.name}", one, "")
+    for one in fields(OperatorSettings):
+        yield _described(f"operators.NAME.{one.name}", one, "")
     whole = next(one for one in fields(Settings) if one.name == "plugins")
     yield Described("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 
@@ -311,8 +373,8 @@ def check_binds(settings: Settings) -> None:
     remedies = {
         "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] with "
         "token_sha256 to flowhooks.toml, listen on 127.0.0.1, or give --insecure",
-        "admin": "lets other machines administer this server, which asks for no credential there: "
-        "listen on 127.0.0.1 behind a tunnel or a proxy that authenticates, or give --insecure",
+        "admin": "lets other machines administer this server, and no operator is configured: add [operators.NAME] to "
+        "flowhooks.toml (`flowhooks operators new` makes it), listen on 127.0.0.1, or give --insecure",
     }
     problems = [
         f"{name} = {kinds.shown(getattr(settings, name))} {remedies[name]}"

@@ -13,7 +13,7 @@ import falcon
 from flowhooks.web import errors
 from flowhooks.web.callback import CallBackResource, RawPath
 from flowhooks.web.counting import Counting
-from flowhooks.web.credentials import Credentials
+from flowhooks.web.credentials import Latest
 from flowhooks.web.openapi import openapi
 
 if TYPE_CHECKING:
@@ -49,19 +49,11 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     Returns:
         A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
     """
-    settings = app.settings
     web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
     errors.install(web, _noted(app))
-    credentials = Credentials(settings.sources)
+    credentials = Latest()
     for kind in app.schemas.kinds:
-        resource = CallBackResource(
-            kind=kind,
-            schemas=app.schemas,
-            credentials=credentials,
-            intake=app.intake,
-            wait=settings.wait,
-            max_body_bytes=settings.http.max_body_bytes,
-        )
+        resource = CallBackResource(kind=kind, schemas=app.schemas, credentials=credentials, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
     web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
     return web

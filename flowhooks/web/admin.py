@@ -1,8 +1,10 @@
-"""The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own."""
+"""The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own.
+
+Who may ask for what, the doorkeeper has found out before any of these is called.
+"""
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,13 +12,15 @@ import falcon
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from flowhooks import schema
-from flowhooks.errors import IllegalMove, LedgerError, NotFound, SettingsError, Unauthorized
+from flowhooks.errors import Forbidden, IllegalMove, LedgerError, NotFound, SettingsError
 from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
 from flowhooks.web import api, console, errors
+from flowhooks.web.operators import operator_of
 
 if TYPE_CHECKING:
     from flowhooks.app import App
+    from flowhooks.web.operators import Operator
 
 LONGEST_NAME: Final = 100
 
@@ -61,23 +65,23 @@ class Numbers:
 
 
 class Operation:
-    """`POST /api/operations/{name}`: what operators do, asked for by those who can read the lock file.
+    """`POST /api/operations/{name}`: what operators do, asked for by their programs, or by commands of this machine.
 
-    The token keeps web pages out too: a browser that is made to post here does not know it.
+    Commands can read the token in the lock file, and say whose they are; an operator's token says who asks. A token
+    keeps web pages out too: a browser that is made to post here does not know it.
     """
 
-    def __init__(self, app: App, token: str) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._token = f"Bearer {token}".encode()
 
     def on_post(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
         """Do it and answer what it did."""
-        given = (request.get_header("Authorization") or "").encode("utf-8", "replace")
-        if not hmac.compare_digest(given, self._token):
-            raise Unauthorized("unauthorized")
+        operator = operator_of(request)
+        if not operator.may_operate:
+            raise Forbidden("operator_role")
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
-            by = _asking(arguments.pop("by", ""))
+            by = _asking(request, operator, arguments)
             response.media = perform(replace(self._app.desk, by=by), name, arguments)
         except (LedgerError, SettingsError) as error:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
@@ -86,12 +90,17 @@ class Operation:
             self._app.runner.wake()
 
 
-def _asking(name: Any) -> Actor:
-    """Who asks: a command of this machine, which can read the lock file, says whose it is.
+def _asking(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
+    """Who asks: an operator, or a command of this machine, which can read the lock file, and says whose it is.
 
     Raises:
-        SettingsError: that is no name.
+        SettingsError: that is no name, or not for this one to say.
     """
+    if not request.context.by_command:
+        if "by" in arguments:
+            raise SettingsError("leave out by, which only commands of this machine send: your token says who asks")
+        return Actor(operator.name, "api")
+    name = arguments.pop("by", "")
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
         raise SettingsError(f"by is the name of whoever asks: up to {LONGEST_NAME} characters that can be seen")
     return Actor(name or "somebody", "command")
@@ -102,14 +111,17 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
 
     Args:
         app: a started `App`.
-        token: what is asked of those who change something.
+        token: what commands of this machine send, which can read it in the lock file.
+
+    Raises:
+        SettingsError: an operator's credential cannot be used.
     """
     admin = falcon.App()
     errors.install(admin)
     admin.add_route("/healthz", Health())
     admin.add_route("/readyz", Readiness(app))
     admin.add_route("/metrics", Numbers(app))
-    admin.add_route("/api/operations/{name}", Operation(app, token))
+    admin.add_route("/api/operations/{name}", Operation(app))
     api.install(admin, app)
-    console.install(admin, app)
+    console.install(admin, app, token)
     return admin

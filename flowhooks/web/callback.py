@@ -18,7 +18,7 @@ from flowhooks.web import errors, negotiation
 if TYPE_CHECKING:
     from flowhooks.intake import Answer, Intake
     from flowhooks.schema import Schemas
-    from flowhooks.web.credentials import Credentials
+    from flowhooks.web.credentials import Latest
 
 _SUCCESS: Final = errors.encode({"success": True})
 LONGEST_WHY: Final = 500
@@ -40,9 +40,7 @@ class CallBackResource:
         kind: the last part of its path.
         schemas: check it.
         credentials: say which engine sent it.
-        intake: takes it.
-        wait: seconds to wait for the handlers, where the request does not say.
-        max_body_bytes: the largest body taken; the server refuses larger ones earlier, where it is ours.
+        intake: takes it, and knows by which settings. The server refuses too large a body earlier, where it is ours.
 
     Attributes:
         kind: as given.
@@ -53,36 +51,37 @@ class CallBackResource:
         *,
         kind: str,
         schemas: Schemas,
-        credentials: Credentials,
+        credentials: Latest,
         intake: Intake,
-        wait: float,
-        max_body_bytes: int,
     ) -> None:
         self.kind = kind
         self._schemas = schemas
         self._credentials = credentials
         self._intake = intake
-        self._wait = wait
-        self._max_body_bytes = max_body_bytes
 
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
         """Take a call-back."""
         headers = request.env
-        source = self._credentials.source(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
+        rules = self._intake.rules  # once: the settings may change at any moment
+        settings, limit = rules.settings, rules.settings.http.max_body_bytes
+        source = self._credentials.of(settings.sources).source(
+            headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR")
+        )
         instance = _decoded(flow_instance_id)
         self._schemas.check_flow_instance_id(instance)
         negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
-        raw = request.bounded_stream.read(self._max_body_bytes + 1)
-        if len(raw) > self._max_body_bytes:
-            raise errors.HTTPRefusal(413, "too_large", limit=self._max_body_bytes)
+        raw = request.bounded_stream.read(limit + 1)
+        if len(raw) > limit:
+            raise errors.HTTPRefusal(413, "too_large", limit=limit)
         body = schema.parse(raw)
         self._schemas.check_body(self.kind, body)
-        seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), self._wait)
+        seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), settings.wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.take(
             CallBack(source=source, kind=self.kind, flow_instance_id=instance, body=body, text=raw.decode()),
             wait=seconds,
+            rules=rules,
         )
         reached("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)

@@ -54,10 +54,10 @@ class Credentials:
         """
         if self._open:
             return ANYONE
-        match = _BEARER.fullmatch(authorization or "")
-        if not match or len(match.group(1)) > _LONGEST:
+        token = bearer(authorization)
+        if token is None:
             raise Unauthorized("unauthorized")
-        digest = hashlib.sha256(match.group(1).encode("ascii")).digest()
+        digest = hashlib.sha256(token.encode("ascii")).digest()
         found: tuple[str, tuple[Network, ...]] | None = None
         for known, name, allow in self._known:  # to the end, always: the time taken does not tell whose token it was
             if hmac.compare_digest(digest, known):
@@ -70,8 +70,30 @@ class Credentials:
         return name
 
 
+def bearer(authorization: str | None) -> str | None:
+    """The token of an Authorization header; None if there is no header, or not one with a single bearer token."""
+    match = _BEARER.fullmatch(authorization or "")
+    return match.group(1) if match and len(match.group(1)) <= _LONGEST else None
+
+
+class Latest:
+    """The credentials of sources that may change, made anew only when they have."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: tuple[Mapping[str, Source], Credentials] | None = None
+
+    def of(self, sources: Mapping[str, Source]) -> Credentials:
+        """The credentials of these sources; from any thread."""
+        made = self._made
+        if made is None or made[0] is not sources:
+            made = self._made = sources, Credentials(sources)
+        return made[1]
+
+
 def new_token() -> tuple[str, str]:
-    """A token for an engine, of 32 random bytes, and its SHA-256 in hexadecimal for the settings."""
+    """A token for an engine or an operator, of 32 random bytes, and its SHA-256 in hexadecimal for the settings."""
     token = secrets.token_urlsafe(32)
     return token, hashlib.sha256(token.encode("ascii")).hexdigest()
 

@@ -127,6 +127,14 @@ class Server:
                 self._dispose()
             self._left.set()
 
+    def go_by(self, limits: Limits) -> None:
+        """Hold requests whose headers arrive from now on to other limits of their bodies, and all clients to the rest.
+
+        How many connections there may be and how long headers may be is as it was at the start.
+        """
+        self._listener.limits = limits
+        self._listener.adj.max_request_body_size = limits.max_body_bytes
+
     def stop_accepting(self) -> None:
         """Refuse new connections from now on. Those that were waiting to be accepted still are."""
         self._stopping = True

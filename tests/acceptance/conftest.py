@@ -291,6 +291,11 @@ class Site:
             server.until_logged("serving", within=STARTS)
         return server
 
+    def launch(self, command, environ):
+        """Start a server by a command of the test's own."""
+        self._servers.append(Server(command, folder=self.folder, environ=environ))
+        return self._servers[-1]
+
     def start_worker(self, *words, ready=True, **settings):
         """Start a worker, with the plugins of the folders that are given."""
         others = [one.name for one in entry_points(group="flowhooks")]

@@ -300,6 +300,28 @@ def test_settings_that_need_a_restart_are_named(shared):
     server.stop()
 
 
+def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeypatch):
+    """Once all are ready, when they are replaced and when all are new, and at the end; none of them tells it."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.settimeout(60)
+        manager.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        server = start(shared, ready=0)
+        assert manager.recv(1000) == b"READY=1"
+        until(lambda: len(pids(server)) == BOTH)
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(1000) == b"READY=1"
+        server.until_logged("replaced")
+        (shared.folder / "flowhooks.toml").write_text("no TOML")
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\n")
+        assert manager.recv(1000) == b"READY=1"
+        server.until_logged("not_replaced")
+        server.stop()
+        assert manager.recv(1000) == b"STOPPING=1"
+
+
 def test_sigterm_ends_all_in_order(shared):
     """Callers that wait are answered 202, the exit code is 0, and no process is left."""
     server = start(shared)

@@ -195,3 +195,19 @@ def test_commands_have_workers_run(shared):
     for process in (server, one):
         process.stop()
     shared.balance()
+
+
+def test_a_worker_reads_its_settings_again(shared):
+    """SIGHUP changes what can be changed, names what needs a restart, and the worker works on."""
+    file = shared.folder / "flowhooks.toml"
+    file.write_text("")
+    working = worker(shared, "a")
+    file.write_text('[log]\nlevel = "debug"\n[runner]\nthreads = 3\n')
+    working.signal(signal.SIGHUP)
+    assert working.until_logged("settings_reloaded")["changed"] == ["log.level"]
+    assert working.until_logged("restart_needed")["settings"] == ["runner.threads"]
+    file.write_text("no TOML")
+    working.signal(signal.SIGHUP)
+    working.until_logged("settings_not_reloaded")
+    assert working.process.poll() is None
+    working.stop()

@@ -30,6 +30,7 @@ LISTINGS = [
     ("events", "show"),
     ("alerts", "list"),
     ("audit",),
+    ("handlers", "list"),
     ("verify",),
 ]
 READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new")}
@@ -61,6 +62,10 @@ def test_every_command_is_there():
         ("alerts", "list"),
         ("alerts", "acknowledge"),
         ("audit",),
+        ("handlers",),
+        ("handlers", "list"),
+        ("handlers", "pause"),
+        ("handlers", "resume"),
         ("verify",),
         ("db",),
         ("db", "upgrade"),
@@ -127,6 +132,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("events", "reroute"): ("--all", "--yes"), ("events", "dismiss"): ("--all", "--yes")}
     more |= {("alerts", "acknowledge"): ("x",)}
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
+    more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
     more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")

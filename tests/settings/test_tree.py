@@ -39,6 +39,10 @@ def test_reference():
     assert [one.name for one in described if not one.variable] == [
         "sources.NAME.token_sha256",
         "sources.NAME.allow",
+        "operators.NAME.role",
+        "operators.NAME.password",
+        "operators.NAME.token_sha256",
+        "operators.NAME.token_file",
         "plugins.NAME",
     ]
 
@@ -90,4 +94,7 @@ def test_public_binds(listen, admin, sources, public):
     lines = str(caught.value).split("\n")
     assert [line.split(" ")[0] for line in lines] == public
     assert all("--insecure" in line and "127.0.0.1" in line for line in lines)
+    assert all(("[operators.NAME]" in line) == line.startswith("admin") for line in lines)
+    operated = dataclasses.replace(given, operators={"li": settings.OperatorSettings(role="view", token_file="t")})
+    assert operated.public_without_credential() == [name for name in public if name != "admin"]
     assert all(("[sources.NAME]" in line) == line.startswith("listen") for line in lines)

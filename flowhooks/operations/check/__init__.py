@@ -12,7 +12,14 @@ from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.operations.check.database import Database
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 from flowhooks.operations.lookup import lookup
-from flowhooks.settings import check_binds, check_processes, database_url
+from flowhooks.settings import (
+    check_binds,
+    check_operators,
+    check_processes,
+    database_url,
+    host_and_port,
+    is_loopback,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -95,11 +102,34 @@ def _binds(settings: Settings) -> Iterator[Finding]:
         for line in str(error).splitlines():
             yield trouble("binds", line)
         return
+    yield from _operators(settings)
     where = f"call-backs at {settings.listen}, administration at {settings.admin}"
     if public := settings.public_without_credential():
         yield note("binds", where, f"other machines reach {' and '.join(public)} without a credential (insecure)")
     else:
         yield ok("binds", where)
+
+
+def _operators(settings: Settings) -> Iterator[Finding]:
+    if not settings.operators:
+        return
+    try:
+        check_operators(settings)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield trouble("operators", line)
+        return
+    public = not is_loopback(host_and_port(settings.admin)[0])
+    who = f"{_several(len(settings.operators), 'operator')} may come in: {_names(sorted(settings.operators))}"
+    if settings.public_url.startswith("http://") or (public and not settings.public_url):
+        yield note(
+            "operators",
+            who,
+            "passwords and tokens travel without TLS: whoever reads them on the way can use them",
+            "put a proxy with TLS in front, and set public_url to its address, https://…",
+        )
+    else:
+        yield ok("operators", who)
 
 
 def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:

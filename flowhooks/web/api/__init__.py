@@ -1,6 +1,7 @@
 """The administration API: what console and commands show, as JSON; it must not hold rules or SQL, or change anything.
 
-What changes something is asked for with `POST /api/operations/{name}`, which `flowhooks.web.admin` takes.
+What changes something is asked for with `POST /api/operations/{name}`, which `flowhooks.web.admin` takes. Who may ask,
+the console's doorkeeper has found out before.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.settings import host_and_port
 from flowhooks.web import errors
 from flowhooks.web.api.openapi import openapi
 from flowhooks.web.api.resources import RESOURCES
-from flowhooks.web.console.guard import Guard
 
 if TYPE_CHECKING:
     import falcon
@@ -23,31 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["install"]
 
 ROOT: Final = "/api/"
-OPERATIONS: Final = "/api/operations/"
-"""Under which operations are asked for, by whoever has the token: those who have it are let in from anywhere."""
-_REFUSED: Final = {"refused.bound": "api_bound", "refused.host": "api_host"}
-
-
-class Gate:
-    """Falcon middleware: nothing is read by those whom the console would not show a page.
-
-    Args:
-        listens_on: the host on which the administration listener was asked to listen.
-    """
-
-    def __init__(self, listens_on: str) -> None:
-        self._guard = Guard(listens_on)
-
-    def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
-        """Answer with 403, and say what to do.
-
-        Raises:
-            HTTPRefusal: whoever asks is not let in.
-        """
-        if not request.path.startswith(ROOT) or request.path.startswith(OPERATIONS):
-            return
-        if (key := self._guard.refusal(request)) is not None:
-            raise errors.HTTPRefusal(403, _REFUSED[key])
 
 
 class OpenApi:
@@ -75,7 +49,6 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
         admin: its WSGI app.
         app: a started `App`.
     """
-    admin.add_middleware(Gate(host_and_port(app.settings.admin)[0]))
     for resource in RESOURCES:
         admin.add_route(resource.path, resource(app))
     admin.add_route("/openapi.json", OpenApi(app))

@@ -6,49 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from flowhooks.settings import host_and_port
 from flowhooks.web.console.acting import ActionPage
 from flowhooks.web.console.addresses import DO
 from flowhooks.web.console.alerts import AlertsPage
 from flowhooks.web.console.audit import AuditPage
+from flowhooks.web.console.doorkeeper import Doorkeeper
 from flowhooks.web.console.event import BodyFile, EventPage
 from flowhooks.web.console.events import EventsPage
-from flowhooks.web.console.guard import ROOT, Guard, is_page
+from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.handlers import HandlersPage
+from flowhooks.web.console.login import LOG_IN, LOG_OUT, LoginPage, Logout
 from flowhooks.web.console.overview import LivePart, OverviewPage
-from flowhooks.web.console.page import Desk, NoPage, chosen_language
+from flowhooks.web.console.page import Desk, NoPage
 from flowhooks.web.console.parked import ParkedPage
 from flowhooks.web.console.refused import RefusedPage
 from flowhooks.web.console.rendering import Templates
+from flowhooks.web.console.sessions import Sessions
 from flowhooks.web.console.statics import Statics
-from flowhooks.web.operators import LOCAL
+from flowhooks.web.operators import Operators
 
 if TYPE_CHECKING:
     from flowhooks.app import App
 
 __all__ = ["Doorkeeper", "install"]
-
-
-class Doorkeeper:
-    """Falcon middleware: no page, nor any part of one, for whom the guard does not let in.
-
-    Args:
-        app: a started `App`.
-        desk: what pages are made of.
-    """
-
-    def __init__(self, app: App, desk: Desk) -> None:
-        self._guard = Guard(host_and_port(app.settings.admin)[0])
-        self._page = NoPage(desk)
-
-    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
-        """Answer with 403 and what to do, in place of the page."""
-        if is_page(request.path) and (key := self._guard.refusal(request)) is not None:
-            language = chosen_language(request, response)
-            self._page.problem(request, response, status=403, key=key, language=language)
-            response.complete = True
-            return
-        request.context.operator = LOCAL
 
 
 class Front:
@@ -71,15 +51,22 @@ class _Nothing(NoPage):
         self.on_get(req, resp)
 
 
-def install(admin: falcon.App[Any, Any], app: App) -> None:
-    """Have an administration listener serve the console.
+def install(admin: falcon.App[Any, Any], app: App, token: str) -> None:
+    """Have an administration listener serve the console, and let nobody in, to whatever it has, who may not be.
 
     Args:
         admin: its WSGI app.
         app: a started `App`.
+        token: what commands of this machine send.
+
+    Raises:
+        SettingsError: an operator's credential cannot be used.
     """
     desk = Desk(app=app, templates=Templates())
-    admin.add_middleware(Doorkeeper(app, desk))
+    operators = Operators(app)
+    sessions = Sessions(app, operators)
+    login = LoginPage(desk, operators, sessions)
+    admin.add_middleware(Doorkeeper(app, desk, token=token, operators=operators, sessions=sessions, login=login))
     admin.add_route("/", Front())
     admin.add_route(ROOT, Front())
     admin.add_route(f"{ROOT}/", OverviewPage(desk))
@@ -93,5 +80,7 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
     admin.add_route(f"{ROOT}/alerts", AlertsPage(desk))
     admin.add_route(f"{ROOT}/audit", AuditPage(desk))
     admin.add_route(f"{DO}/{{name}}", ActionPage(desk))
+    admin.add_route(LOG_IN, login)
+    admin.add_route(LOG_OUT, Logout(desk, sessions))
     admin.add_route(f"{ROOT}/static/{{name}}", Statics())
     admin.add_sink(_Nothing(desk), f"{ROOT}/")

@@ -1,16 +1,20 @@
-"""Who may see the console: only this machine, until there is a log-in; it must not know what a page shows."""
+"""Which requests may reach the console by where they come from; it must not know who asks, nor what a page shows."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.settings import is_loopback
+from flowhooks.settings import host_and_port, is_loopback
 
 if TYPE_CHECKING:
     import falcon
 
+    from flowhooks.app import App
+
 ROOT: Final = "/console"
 """Under which every page lies."""
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
 
 
 def is_page(path: str) -> bool:
@@ -19,27 +23,52 @@ def is_page(path: str) -> bool:
 
 
 class Guard:
-    """Says why a request is not shown a page.
+    """Says why a request is not let through, whoever sends it.
 
-    A browser on this machine can be made to ask for a page by any web site whose name has been pointed at 127.0.0.1,
-    and that site could then read it: it is of the same origin. Its name is in `Host`, which no page can forge.
+    Where no operator is named in the settings, only this machine is let in. A browser on it can be made to ask for a
+    page by any web site whose name has been pointed at 127.0.0.1, and that site could then read it: it is of the same
+    origin. Its name is in `Host`, which no page can forge. Where operators are named, such a site gains nothing, for
+    the browser sends it no cookie of another name.
 
     Args:
-        listens_on: the host on which the administration listener was asked to listen.
+        app: a started `App`, whose settings count as they are just now.
     """
 
-    def __init__(self, listens_on: str) -> None:
-        self._loopback = is_loopback(listens_on)
+    def __init__(self, app: App) -> None:
+        self._app = app
 
     def refusal(self, request: falcon.Request) -> str | None:
         """The text that says why not, by its key; None where nothing speaks against it."""
-        if not self._loopback:
+        settings = self._app.settings
+        here = is_loopback(_name(_host(request)))
+        if settings.operators:
+            expected = settings.public_url.partition("://")[2]
+            return "refused.name" if expected and _host(request) != expected and not here else None
+        if not is_loopback(host_and_port(settings.admin)[0]):
             return "refused.bound"
-        return None if is_loopback(_host(request)) else "refused.host"
+        return None if here else "refused.host"
+
+    def is_own(self, request: falcon.Request) -> bool:
+        """Whether a request that would change something comes from one of our own pages, and from no other site's.
+
+        Browsers say so in `Sec-Fetch-Site`, or, where a page has neither TLS nor a name of loopback, in `Origin`.
+        What says neither is no page.
+        """
+        site = request.get_header("Sec-Fetch-Site")
+        if site is not None:
+            return site in {"same-origin", "none"}
+        origin = request.get_header("Origin")
+        return origin is not None and origin == self._origin(_host(request))
+
+    def _origin(self, host: str) -> str:
+        public = self._app.settings.public_url
+        return public if public.partition("://")[2] == host else f"http://{host}"
 
 
 def _host(request: falcon.Request) -> str:
-    given = (request.get_header("Host") or "").strip().lower()
-    if given.startswith("["):
-        return given[1:].partition("]")[0]
-    return given.partition(":")[0]
+    return (request.get_header("Host") or "").strip().lower()
+
+
+def _name(host: str) -> str:
+    """`Host` without its port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from flowhooks.app import App
     from flowhooks.web.console.rendering import Templates
+    from flowhooks.web.operators import Operator
 
 COOKIE: Final = "flowhooks_language"
-"""Which language somebody has chosen; nothing else is kept in a browser."""
+"""Which language somebody has chosen; besides it only the session of whoever has logged in is kept in a browser."""
 REMEMBERED: Final = 365 * 86400
 
 _log = structlog.get_logger(__name__)
@@ -143,7 +144,7 @@ def put(response: falcon.Response, body: bytes) -> None:
 def chosen_language(request: falcon.Request, response: falcon.Response) -> str:
     """The language of a page: what its address asks for, which is remembered; else what was; else the browser's."""
     if (asked := request.get_param("lang")) in LANGUAGES:
-        # Not `secure`: until there is a log-in, pages come from this machine only, where there is no TLS.
+        # Not `secure`: it tells nothing, and pages may come without TLS.
         response.set_cookie(
             COOKIE, asked, max_age=REMEMBERED, path=ROOT, http_only=True, same_site="Strict", secure=False
         )
@@ -156,7 +157,11 @@ def chosen_language(request: falcon.Request, response: falcon.Response) -> str:
 
 def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
     """What every template is given."""
+    operator: Operator | None = request.context.operator  # nobody yet, where somebody is asked to log in
     return {
+        "operator": operator,
+        "may_operate": operator is not None and operator.may_operate,
+        "logged_in": request.context.logged_in,
         "place": place,
         "version": __version__,
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",

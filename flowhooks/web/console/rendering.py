@@ -34,8 +34,7 @@ HEADERS: Final = (
     ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _ALLOWED)),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
-    # With "no-referrer" browsers would send a form's `Origin` as null, which says nothing of who asks.
-    ("Referrer-Policy", "same-origin"),
+    ("Referrer-Policy", "same-origin"),  # with "no-referrer" browsers would send our forms with "Origin: null"
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )

@@ -18,6 +18,17 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "nav.parked": {"en": "Parked", "zh": "暂存"},
     "nav.refused": {"en": "Refused", "zh": "拒收"},
     "nav.alerts": {"en": "Alerts", "zh": "告警"},
+    "role.view": {"en": "may look", "zh": "只读"},
+    "role.operate": {"en": "may operate", "zh": "可操作"},
+    "logout": {"en": "Log out", "zh": "退出登录"},
+    "login.title": {"en": "Log in", "zh": "登录"},
+    "login.name": {"en": "Name", "zh": "用户名"},
+    "login.password": {"en": "Password", "zh": "密码"},
+    "login.wrong": {"en": "Name or password is wrong.", "zh": "用户名或密码错误。"},
+    "login.wait": {
+        "en": "Too many attempts. Try again in {seconds} s.",
+        "zh": "尝试次数过多，请在 {seconds} 秒后重试。",
+    },
     "times.utc": {"en": "Times are UTC", "zh": "时间均为 UTC"},
     "times.local": {"en": "Times are those of", "zh": "时间按所在时区显示："},
     # Words that several pages use.
@@ -322,17 +333,36 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     },
     "refused.bound.what": {"en": "The console is not shown here", "zh": "此处不能打开控制台"},
     "refused.bound.then": {
-        "en": "This listener can be reached by other machines, and the console asks for no credential yet. "
-        "Set admin to 127.0.0.1 and a port, and open it through a tunnel: "
-        "ssh -L 8081:127.0.0.1:8081 with the server's name.",
-        "zh": "其他机器可以访问该监听地址，而控制台目前没有登录。请把配置项 admin 设为 127.0.0.1 加端口，"
-        "再通过隧道访问：ssh -L 8081:127.0.0.1:8081 加服务器名。",
+        "en": "This listener can be reached by other machines, and the settings name nobody who may log in. "
+        "Add an operator to them (flowhooks operators new), or set admin to 127.0.0.1 and a port, and open the console "
+        "through a tunnel: ssh -L 8081:127.0.0.1:8081 with the server's name.",
+        "zh": "其他机器可以访问该监听地址，而配置中没有可以登录的运维人员。请在配置中添加（flowhooks operators new），"
+        "或者把配置项 admin 设为 127.0.0.1 加端口，再通过隧道访问：ssh -L 8081:127.0.0.1:8081 加服务器名。",
     },
     "refused.host.what": {"en": "The console is not shown under this name", "zh": "不能用此主机名打开控制台"},
     "refused.host.then": {
         "en": "Open it as http://127.0.0.1 or http://localhost with the port. "
         "Any other name could be a web site that wants to read it through your browser.",
         "zh": "请用 http://127.0.0.1 或 http://localhost 加端口打开。其他名称可能是想借浏览器读取本页的网站。",
+    },
+    "refused.name.what": {"en": "The console has another address", "zh": "控制台的地址不是这个"},
+    "refused.name.then": {
+        "en": "Open it under the address that is public_url in the settings.",
+        "zh": "请用配置项 public_url 中的地址打开。",
+    },
+    "refused.origin.what": {"en": "Nothing was changed", "zh": "未做任何修改"},
+    "refused.origin.then": {
+        "en": "This did not come from a page of the console, but from another site, or without saying where from. "
+        "If it was you, open the console again and repeat it there. Behind a proxy, the Host header has to reach this "
+        "server as the browser sent it, and public_url in the settings has to be the console's address.",
+        "zh": "该请求不是从控制台页面发出的：它来自其他网站，或者没有说明来源。"
+        "如果是您本人的操作，请重新打开控制台后再试。"
+        "使用反向代理时，Host 请求头须原样转发，配置项 public_url 须为控制台的地址。",
+    },
+    "refused.role.what": {"en": "You may look, and not change anything", "zh": "您只能查看，不能修改"},
+    "refused.role.then": {
+        "en": "Nothing was changed. Ask somebody whose role in the settings is operate.",
+        "zh": "未做任何修改。请联系配置中角色为 operate 的运维人员。",
     },
 }
 

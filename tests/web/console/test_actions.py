@@ -100,9 +100,9 @@ def test_the_second_of_two_clicks_finds_that_it_has_moved_on(busy, mended):
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
     mended.append(True)
-    assert busy.post(to, **hidden).status == 303
+    assert busy.submit(to, **hidden).status == 303
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
-    again = busy.follow(busy.post(to, **hidden))
+    again = busy.follow(busy.submit(to, **hidden))
     assert "nothing left to do" in again.page.text
     assert busy.flow.only(event).attempt == 2
     assert len(audit(busy)) == 1
@@ -118,7 +118,7 @@ def test_two_at_once(busy, mended, together):
     (address,) = busy.page(f"/events/{event}").to_do("replay")
     to, hidden = busy.get(address, root="").page.form()
     mended.append(True)
-    answers = together(*[lambda: busy.post(to, **hidden)] * 4)
+    answers = together(*[lambda: busy.submit(to, **hidden)] * 4)
     assert [one.status for one in answers] == [303] * 4
     busy.flow.settled(event, State.SUCCEEDED, attempt=2)
     assert len(audit(busy)) == 1
@@ -154,7 +154,7 @@ def test_an_unknown_delivery_is_resolved(busy, mended, name, state):
     assert "asked the archive" in there.page.text
     assert busy.flow.settled(event, state).delivery_id == delivery
     assert audit(busy)[0][2:4] == ("resolve", event)
-    late = busy.post(to, language="zh")
+    late = busy.submit(to, language="zh")
     assert late.status == 409
     assert "状态已经变化" in late.page.text
     assert f"/console/events/{event}" in late.page.links()
@@ -214,7 +214,7 @@ def test_without_a_search_there_is_nothing_to_click(busy):
     for query in ("", "?back=/console/", "?flow=", "?stat=dead", "?flow=4711&hander=x"):
         answer = busy.get(f"/do/replay{query}")
         assert answer.status == 422, query
-        assert busy.post(f"/console/do/replay{query}").status == 422
+        assert busy.submit(f"/console/do/replay{query}").status == 422
     assert audit(busy) == []
 
 
@@ -224,7 +224,7 @@ def test_what_comes_after_it_was_counted_is_not_meant(busy):
     to, hidden = busy.get(address, root="").page.form()
     busy.flow.advance(5)
     busy.flow.take("4799", key="nobody")
-    assert "were dismissed: 2" in busy.follow(busy.post(to, **hidden)).page.text
+    assert "were dismissed: 2" in busy.follow(busy.submit(to, **hidden)).page.text
     assert busy.flow.app.ledger.event(event_of(busy, "4799")).state == "parked"
 
 
@@ -317,7 +317,7 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
         seen.append((bar["value"], bar["max"]))
         assert "data-go-on" in next(attrs for tag, attrs in answer.page.tags if tag == "form")
         to, hidden = answer.page.form()
-        answer = console.post(to, **hidden)
+        answer = console.submit(to, **hidden)
     assert seen == [("2", "7"), ("4", "7"), ("6", "7")]
     assert "were dismissed: 7" in console.follow(answer).page.text
     assert not flow.events(state="parked")
@@ -345,7 +345,7 @@ def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     other, asking = busy.act("/console/do/dismiss?state=parked")
     assert "nobody need take care: 1" in asking.text
     assert other.status == 303
-    assert busy.post(to, **hidden).status == 303
+    assert busy.submit(to, **hidden).status == 303
     assert len(audit(busy)) == 2
 
 
@@ -353,12 +353,12 @@ def test_a_ledger_that_cannot_be_written(busy):
     """Nothing is lost: the page says that nothing was changed, and its form goes on when it can be written again."""
     to, hidden = busy.get("/do/dismiss?state=parked").page.form()
     with busy.flow.locked(timeout=0.5):
-        answer = busy.post(to, language="zh", **hidden)
+        answer = busy.submit(to, language="zh", **hidden)
     assert answer.status == 503
     assert "暂时无法写入台账" in answer.page.text
     assert not [attrs for tag, attrs in answer.page.tags if "data-go-on" in attrs]
     to, hidden = answer.page.form()
-    assert busy.post(to, **hidden).status == 303
+    assert busy.submit(to, **hidden).status == 303
     assert not busy.flow.events(state="parked")
 
 
@@ -415,7 +415,7 @@ def test_no_redirect_leads_away(busy, given):
     to = f"/console/do/dismiss?state=parked&back={quote(given, safe='')}"
     asking = busy.get(to, root="").page
     assert given not in asking.links()
-    answer = busy.post(to)
+    answer = busy.submit(to)
     assert answer.status == 303
     assert answer.headers["Location"] == "/console/"
 
@@ -435,20 +435,20 @@ def test_a_search_comes_back_as_it_was(busy):
 def test_what_is_not_there(busy):
     """A delivery, an alert or an action that is not there is said on a page that says what to do; nothing happens."""
     for language, words in (("en", "Nothing was changed"), ("zh", "没有做任何更改")):
-        answer = busy.post("/console/do/close?delivery=nothing", language=language)
+        answer = busy.submit("/console/do/close?delivery=nothing", language=language)
         assert answer.status == 404
         assert words in answer.page.text
     assert busy.get("/do/explode").status == 404
-    assert busy.post("/console/do/explode").status == 404
+    assert busy.submit("/console/do/explode").status == 404
     assert "There is nothing to do" in busy.get("/do/acknowledge?alert=nothing").page.text
-    assert busy.post("/console/do/close?delivery=nothing", note="x" * 70_000).status == 422
-    assert busy.post("/console/do/close?delivery=nothing", **{f"f{n}": "1" for n in range(200)}).status == 422
+    assert busy.submit("/console/do/close?delivery=nothing", note="x" * 70_000).status == 422
+    assert busy.submit("/console/do/close?delivery=nothing", **{f"f{n}": "1" for n in range(200)}).status == 422
     assert audit(busy) == []
 
 
 def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
     """With the role view no page has a button, and the page that asks has no form."""
-    monkeypatch.setattr("flowhooks.web.console.LOCAL", Operator(name="visitor", role=Role.VIEW), raising=False)
+    monkeypatch.setattr("flowhooks.web.console.doorkeeper.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
         assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
     asking = busy.page("/do/dismiss?state=parked")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
+from contextlib import closing
 
 import browsers
 import pytest
 from playwright.sync_api import expect
 
 from flowhooks import Reject
+from flowhooks.settings import OperatorSettings
+from flowhooks.web.passwords import hashed
 
 pytestmark = [
     pytest.mark.browser,
@@ -136,3 +140,105 @@ def test_by_keyboard(console, visit):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "f-flow"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.fixture
+def guarded(house, serve):
+    """A console with a log-in."""
+    operators = {"li": OperatorSettings(role="operate", password=hashed("correct horse battery"))}
+    return serve(house.open(operators=operators))
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        (("en-GB", "light", 1280), ("Name", "Password", "Log in", "Name or password is wrong.", "Log out")),
+        (("zh-CN", "dark", 360), ("用户名", "密码", "登录", "用户名或密码错误。", "退出登录")),
+    ],
+)
+def test_logging_in_and_out(guarded, visit, looks, words):
+    """A wrong password is said to be wrong; the right one leads to the page that was asked for; then one logs out."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    locale, scheme, width = looks
+    name, password, log_in, wrong, log_out = words
+    page = visit(guarded, "/events?state=dead", locale=locale, scheme=scheme, width=width)
+    for given, shown in (("wrong", wrong), ("correct horse battery", log_out)):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+        page.get_by_label(name, exact=True).fill("li")
+        page.get_by_label(password, exact=True).fill(given)
+        page.get_by_role("button", name=log_in, exact=True).click()
+        expect(page.get_by_text(shown)).to_be_visible()
+    assert page.url.endswith("/console/events?state=dead")
+    assert page.evaluate("document.cookie") == ""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+    page.get_by_role("button", name=log_out).click()
+    assert page.url.endswith("/console/login")
+    page.go_back()
+    expect(page.get_by_label(password, exact=True)).to_be_visible()
+
+
+def test_the_overview_of_whoever_is_out(guarded, visit):
+    """When a session is over the overview asks to log in again, rather than say that the server does not answer."""
+    page = visit(guarded)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    page.clock.install()
+    page.reload()
+    guarded.flow.sql("DELETE FROM sessions")
+    page.clock.run_for(5_100)
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_a_web_site_changes_nothing(guarded, visit):
+    """A form of another site is refused in a real browser, and whoever is logged in stays so."""
+    page = visit(guarded)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    evil = page.context.new_page()
+    evil.route(
+        "http://evil.example/",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f'<form method="post" action="http://{guarded.address}/console/logout"><button>go</button></form>',
+        ),
+    )
+    evil.goto("http://evil.example/")
+    evil.get_by_role("button").click()
+    expect(evil.get_by_text("Nothing was changed")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+def test_without_tls_from_another_machine(house, serve, visit):
+    """Under a name that is not loopback's browsers tell only the origin of a form: it is known for one of ours."""
+    address = elsewhere()
+    operators = {"li": OperatorSettings(role="operate", password=hashed("correct horse battery"))}
+    console = serve(house.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
+    console.address = f"{address}:{console.address.rpartition(':')[2]}"
+    page = visit(console)
+    page.get_by_label("Name").fill("li")
+    page.get_by_label("Password").fill("correct horse battery")
+    with page.expect_request("**/login*") as asked:
+        page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    sent = asked.value.all_headers()
+    assert (sent["origin"], sent.get("sec-fetch-site")) == (f"http://{console.address}", None)
+
+
+def elsewhere():
+    """An address of this machine that is not loopback's; nothing is sent to find it out."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return probe.getsockname()[0]

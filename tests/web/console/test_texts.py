@@ -34,6 +34,7 @@ MADE = {
     "listens": {"class", "key", "every", "versions", "source", "kind"},
     "event.then": {"dead", "unknown"},
     "face": {"console", "api", "command"},
+    "role": {"view", "operate"},
     "handlers": {"missing", "elsewhere", "retired"},
     "do": {f"{name}.{part}" for name in ACTIONS for part in ("act", "title", "would", "undo", "button", "did")}
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
@@ -45,7 +46,7 @@ MADE = {
 PROBLEMS = ("nothing", "purged", "ledger", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
-BY_KEY |= {f"{key}.{part}" for key in ("refused.bound", "refused.host") for part in ("what", "then")}
+BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 
 
 def placeholders(sentence):

@@ -34,6 +34,7 @@ function live(box) {
     asking = true;
     try {
       const answer = await fetch(box.dataset.live, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+      if (answer.status === 401) return location.reload(); // whoever was logged in is so no longer
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!paused) {

@@ -1,0 +1,129 @@
+"""`flowhooks operators`: who may log in, and the settings that let them; it must not know what they may do then."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, settings_options
+from flowhooks.errors import SettingsError
+from flowhooks.settings.kinds import NAME
+from flowhooks.web.credentials import new_token
+from flowhooks.web.operators import Role
+from flowhooks.web.passwords import LEAST, LONGEST, hashed
+
+if TYPE_CHECKING:
+    from flowhooks.settings import OperatorSettings, Settings
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@click.group("operators", short_help="Name those who may look after the server.")
+def command() -> None:
+    """Name those who may look after the server: at the console with a password, by the API with a token.
+
+    Operators stand in flowhooks.toml, and nowhere else. As soon as there is one, nobody is let in without a credential.
+    """
+
+
+def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise click.BadParameter("a name is 1 to 100 letters, digits, '.', '_' or '-'")
+    return value
+
+
+@command.command("new")
+@click.argument("name", callback=_name)
+@click.option(
+    "--role",
+    type=click.Choice([str(one) for one in Role]),
+    required=True,
+    help="view: look at everything; operate: also change something.",
+)
+@click.option("--token", "by_token", is_flag=True, help="Make a bearer token, for a program, in place of a password.")
+def new_command(*, name: str, role: str, by_token: bool) -> None:
+    r"""Print the section that lets somebody in, to be added to flowhooks.toml.
+
+    Asks for the password twice, and shows none of it; where there is no terminal, its one line is read from the
+    standard input. Only the password's hash is printed. A token is shown once, on the standard error: keep it where
+    the program finds it. Nothing is written; restart the server when the section is in the file.
+
+    \b
+    Examples:
+      flowhooks operators new li --role operate
+      flowhooks operators new wang --role view >> flowhooks.toml
+      flowhooks operators new prometheus --role view --token
+
+    Exit codes: 0 printed, 2 wrong usage.
+    """
+    if by_token:
+        token, digest = new_token()
+        credential = f"token_sha256 = {json.dumps([digest])}"
+    else:
+        credential = f"password = {json.dumps(hashed(_password(name)))}"
+    key = name if _BARE_KEY.fullmatch(name) else json.dumps(name)
+    for line in ("", f"[operators.{key}]", f"role = {json.dumps(role)}", credential):
+        output.line(line)
+    if by_token:
+        output.line(f"The token of {name}, which is not shown again:", err=True)
+        output.line(token, err=True)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _password(name: str) -> str:
+    if not _is_terminal():
+        line = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+        if not line:
+            raise SettingsError("the standard input has no password; give it there in one line, or use a terminal")
+        return line
+    while True:
+        given: str = click.prompt(
+            f"Password of {name}", hide_input=True, confirmation_prompt="The same again", err=True
+        )
+        if LEAST <= len(given) <= LONGEST:
+            return given
+        output.line(f"A password has {LEAST} to {LONGEST} characters.", err=True)
+
+
+@command.command("list")
+@json_option
+@settings_options
+def list_command(settings: Settings, *, as_json: bool) -> None:
+    r"""List the operators that the settings name, with what they may do and by what they are known.
+
+    No secret is shown, nor a hash of one.
+
+    \b
+    Examples:
+      flowhooks operators list
+      flowhooks operators list --json
+
+    Exit codes: 0 listed, 2 wrong usage.
+    """
+    found = sorted(settings.operators.items())
+    if as_json:
+        listed = [
+            {"name": name, "role": one.role, "known_by": _known_by(one), "token_file": one.token_file or None}
+            for name, one in found
+        ]
+        output.emit({"operators": listed})
+    elif found:
+        rows = [(name, one.role, ", ".join(_known_by(one)), one.token_file or "-") for name, one in found]
+        output.table(("name", "role", "known by", "token file"), rows)
+    else:
+        output.line("The settings name no operator: whoever is on the server's machine may look after it.")
+
+
+def _known_by(one: OperatorSettings) -> list[str]:
+    words = ["password"] if one.password else []
+    if tokens := len(one.token_sha256):
+        words.append("1 token" if tokens == 1 else f"{tokens} tokens")
+    return words + (["token file"] if one.token_file else [])

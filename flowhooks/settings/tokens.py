@@ -1,0 +1,75 @@
+"""The bearer tokens of operators, those in files among them, as their SHA-256s; it must not know what they open.
+
+A file is read at the start and whenever the settings are read again, so that a token can be replaced without writing a
+hash of it anywhere. Whoever only reads the settings does not need to be able to read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings.secrets import from_file
+
+if TYPE_CHECKING:
+    from flowhooks.settings.tree import Settings
+
+LEAST: Final = 20
+"""Characters of a token in a file: nobody is to write a password into it that can be guessed."""
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What a bearer token may look like; RFC 6750, section 2.1."""
+_LONGEST: Final = 1024
+
+
+def operator_tokens(settings: Settings) -> dict[str, str]:
+    """The names of operators by the SHA-256 of each of their tokens, in hexadecimal.
+
+    Raises:
+        SettingsError: a file cannot be read or holds no token, or a token names two; a line for each, never a token.
+    """
+    owners = {token: f"sources.{name}" for name, source in settings.sources.items() for token in source.token_sha256}
+    found: dict[str, str] = {}
+    problems = []
+    for name, operator in settings.operators.items():
+        tokens = list(operator.token_sha256)
+        if operator.token_file:
+            try:
+                tokens.append(_in_file(operator.token_file))
+            except ValueError as error:
+                problems.append(f"operators.{name}.token_file: {error}")
+        for token in tokens:
+            if (owner := owners.setdefault(token, f"operators.{name}")) != f"operators.{name}":
+                problems.append(f"{owner} and operators.{name} have the same token; a token names one of them")
+            found[token] = name
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return found
+
+
+def check_operators(settings: Settings) -> None:
+    """See that everybody named in the settings could come in.
+
+    Raises:
+        SettingsError: a token cannot be had, or nothing is installed that checks passwords; one line for each.
+    """
+    problems = []
+    try:
+        operator_tokens(settings)
+    except SettingsError as error:
+        problems.append(str(error))
+    if any(one.password for one in settings.operators.values()) and find_spec("argon2") is None:
+        problems.append("the password of an operator needs a package: pip install 'flowhooks[operators]'")
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _in_file(name: str) -> str:
+    token = from_file(name, private=True)
+    if not LEAST <= len(token) <= _LONGEST or not _TOKEN.fullmatch(token):
+        raise ValueError(
+            f"the file holds no bearer token: one line of {LEAST} to {_LONGEST} letters, digits and any of -._~+/"
+        )
+    return hashlib.sha256(token.encode("ascii")).hexdigest()

@@ -1,0 +1,133 @@
+"""What the container file does, done without a container: its commands build, install, start, ask and end."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from contextlib import closing
+from pathlib import Path
+
+import containerfile
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"]\n'
+
+
+def sent(folder):
+    """The checkout as the ignore file lets it be sent to whoever builds."""
+    lines = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*", "nothing is sent but what is named"
+    left_out = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
+    for name in (line[1:] for line in lines if line.startswith("!")):
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns(*left_out))
+        else:
+            shutil.copy(CHECKOUT / name, folder / name)
+    assert not [file for file in folder.rglob("*") if any(fnmatch.fnmatch(file.name, one) for one in left_out)]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A folder in which the build's commands were run, with other places for those of the image."""
+    folder = tmp_path_factory.mktemp("image")
+    (folder / "src").mkdir()
+    sent(folder / "src")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLOWHOOKS_", "PYTHON", "PIP_"))}
+    # Nothing is fetched: what builds and what is required comes from the environment of these tests.
+    without = {
+        "PIP_NO_BUILD_ISOLATION": "false",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for step in (one for one in containerfile.steps() if one.word == "RUN" and one.stage == 0):
+        command = step.text.replace("/opt/flowhooks", f"{folder}/flowhooks").replace("/wheels", f"{folder}/wheels")
+        ran = subprocess.run(
+            ["sh", "-euc", command],
+            cwd=folder / "src",
+            env=kept | without | {"PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{command}\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}"
+    (packages,) = (folder / "flowhooks").glob("lib/python*/site-packages")
+    (packages / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def free():
+    """A port that nobody listens on."""
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Container:
+    """The image's own command with the image's own environment, but for places and ports."""
+
+    def __init__(self, image, site):
+        given = containerfile.environment()
+        self.admin = free()
+        self.environ = {
+            **site._environ({"admin": f"127.0.0.1:{self.admin}", "safe_mode": "true"}),
+            "PATH": given["PATH"].replace("/opt/flowhooks", f"{image}/flowhooks").replace("$PATH", os.environ["PATH"]),
+            "FLOWHOOKS_CONFIG": str(site.folder / Path(given["FLOWHOOKS_CONFIG"]).name),
+            "FLOWHOOKS_DATABASE": str(site.folder / Path(given["FLOWHOOKS_DATABASE"]).name),
+            "FLOWHOOKS_LISTEN": given["FLOWHOOKS_LISTEN"].replace("8080", str(free())),
+        }
+        assert set(given) <= set(self.environ)
+        self.folder = site.folder
+
+    def command(self):
+        """What is started."""
+        return [*containerfile.last("ENTRYPOINT").words, *containerfile.last("CMD").words]
+
+    def healthy(self):
+        """The exit code of the command that says whether it is well."""
+        command = [word.replace("8081", str(self.admin)) for word in containerfile.health()[0]]
+        # A proxy that the environment names is not asked.
+        environ = self.environ | {"http_proxy": "http://127.0.0.1:1"}
+        return subprocess.run(command, env=environ, stderr=subprocess.DEVNULL, check=False, timeout=30).returncode
+
+
+def test_it_is_built_started_asked_and_ended(image, site):
+    """Healthy when it serves and not before or after; what is installed is the wheel; SIGTERM ends it with 0."""
+    container = Container(image, site)
+    (site.folder / "flowhooks.toml").write_text(SOURCE)
+    where = subprocess.run(
+        ["python", "-P", "-c", "import flowhooks; print(flowhooks.__file__)"],
+        env=container.environ, cwd=site.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()).is_relative_to(image)
+    assert container.healthy() == 1
+    server = site.launch(container.command(), container.environ)
+    server.until_logged("serving", within=60)
+    assert container.healthy() == 0
+    server.signal(signal.SIGHUP)
+    server.until_logged("settings_reloaded")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert container.healthy() == 1
+    assert (site.folder / "flowhooks.db").exists()
+
+
+@pytest.mark.parametrize(("settings", "why"), [("", "no credential is configured"), (None, "cannot be read")])
+def test_without_credentials_it_does_not_start(image, site, settings, why):
+    """For its call-back listener is reached from outside."""
+    container = Container(image, site)
+    if settings is not None:
+        (site.folder / "flowhooks.toml").write_text(settings)
+    ran = subprocess.run(
+        container.command(), cwd=site.folder, env=container.environ, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    assert why in ran.stderr

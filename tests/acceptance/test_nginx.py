@@ -1,0 +1,223 @@
+"""The example for nginx, in a real nginx in front of a real server: who gets through, and what the others are told."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trustme
+
+from flowhooks.settings import Settings
+from flowhooks.web.negotiation import LONGEST_WAIT
+
+FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
+ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
+ELSEWHERE = "127.0.0.2"
+"""An address of this machine that is not among those allowed."""
+PLUGIN = '''
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    """Do nothing."""
+
+@hookimpl
+def handlers():
+    return [good]
+'''
+WHOLE = """\
+user root;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/flowhooks.conf;
+}}
+"""
+LIMITS = {
+    name: re.search(rf"^ *{name} +([^;]+);", FILE.read_text(), re.MULTILINE)[1]
+    for name in ("client_max_body_size", "proxy_read_timeout", "keepalive_timeout", "client_body_timeout")
+}
+
+
+class Nginx:
+    """An nginx with the example, of which only addresses, paths and networks are others."""
+
+    def __init__(self, folder, server, nginx):
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        ca = trustme.CA()
+        certificate = ca.issue_cert(ENGINES, CONSOLE)
+        certificate.private_key_and_cert_chain_pem.write_to_path(folder / "certificate.pem")
+        certificate.private_key_pem.write_to_path(folder / "key.pem")
+        (folder / "operators").write_text("anna:{PLAIN}secret\n")
+        text = FILE.read_text()
+        for old, new in {
+            "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
+            "server 127.0.0.1:8080;": "server {}:{};".format(*server.place),
+            "server 127.0.0.1:8081;": "server {}:{};".format(*server.admin),
+            "/etc/nginx/flowhooks/": f"{folder}/",
+            "192.0.2.0/24": "127.0.0.1",
+            "198.51.100.0/24": "127.0.0.1",
+        }.items():
+            assert old in text
+            text = text.replace(old, new)
+        (folder / "flowhooks.conf").write_text(text)
+        (folder / "nginx.conf").write_text(WHOLE.format(folder=folder))
+        command = [nginx, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"]
+        checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+        assert "[warn]" not in checked.stderr.replace('[warn] the "user" directive', ""), checked.stderr
+        self.process = subprocess.Popen([*command, "-g", "daemon off;"], stderr=subprocess.DEVNULL)
+        self.trusted = ssl.create_default_context()
+        ca.configure_trust(self.trusted)
+        self._wait()
+
+    def _wait(self):
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            except ConnectionRefusedError:
+                assert self.process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            else:
+                return
+
+    def ask(self, name, method, path, body=None, headers=None, *, source="127.0.0.1", sni=None):
+        """One request under a name; the answer, and its body."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(source, 0))
+        with closing(http.client.HTTPConnection(name)) as connection:
+            connection.sock = self.trusted.wrap_socket(plain, server_hostname=sni or name)
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+    def post(self, instance, body, headers=None, **given):
+        """One call-back."""
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer token"} | (headers or {})
+        return self.ask(ENGINES, "POST", f"/flow/{instance}/call-back/complete", body, headers, **given)
+
+    def close(self):
+        """End it."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+GOOD = json.dumps({"processDefinitionKey": "good"})
+OPERATOR = {"Authorization": "Basic " + base64.b64encode(b"anna:secret").decode()}
+
+
+@pytest.fixture(scope="module")
+def server(make_site):
+    """A server that asks for a token."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    digest = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"  # of "token"
+    return site.start(config=f'[sources.erp]\ntoken_sha256 = ["{digest}"]\n')
+
+
+@pytest.fixture(scope="module")
+def nginx(server, tmp_path_factory):
+    """The example, in front of it."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx-light)")
+    running = Nginx(tmp_path_factory.mktemp("nginx"), server, program)
+    yield running
+    running.close()
+
+
+def test_a_call_back_passes(nginx):
+    """Over TLS, with its token; without one it is flowhooks that refuses it. An id with `%2F` comes as it was sent."""
+    answer, body = nginx.post("n-1", GOOD)
+    assert (answer.status, body) == (200, b'{"success": true}')
+    assert answer.headers["Flowhooks-Event"]
+    assert nginx.post("n-2", GOOD, {"Authorization": ""})[0].status == 401
+    answer, body = nginx.post("a%2Fb", GOOD)
+    assert (answer.status, json.loads(body)["path"]) == (422, "/flow/a%2Fb/call-back/complete")
+
+
+def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
+    """With a token, and whatever it says of where it comes from."""
+    for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
+        answer, body = nginx.post("n-3", GOOD, headers, source=ELSEWHERE)
+        assert answer.status == 403
+        assert answer.headers["Content-Type"] == "application/json"
+        said = json.loads(body)
+        assert (said["success"], said["status"], said["errorInfo"]) == (False, 403, {"message": said["message"]})
+
+
+def test_only_call_backs_are_passed_on(nginx):
+    """Under the engines' name there is no console, no API and no numbers."""
+    for path in ("/", "/console/", "/metrics", "/api/operations/drain", "/openapi.json"):
+        assert nginx.ask(ENGINES, "GET", path)[0].status == 404
+
+
+def test_what_is_too_large_is_refused_in_the_engines_format(nginx):
+    """By flowhooks itself, or beyond what nginx takes by nginx."""
+    for megabytes in (1.5, 3):
+        answer, body = nginx.post("n-4", b"x" * int(megabytes * 1024**2))
+        assert (answer.status, json.loads(body)["status"]) == (413, 413)
+    answer, body = nginx.post("n-5", GOOD, {f"X-{number}": "x" * 8000 for number in range(3)})
+    assert (answer.status, json.loads(body)["status"]) == (431, 431)
+
+
+def test_other_names_get_no_answer(nginx):
+    """Not even a certificate."""
+    with pytest.raises(ssl.SSLError):
+        nginx.ask("elsewhere.example.com", "GET", "/")
+
+
+def test_the_console_is_reached_by_its_name_only(nginx):
+    """With a password, from an address that may, and nothing but the console."""
+    answer, body = nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR)
+    assert answer.status == 200
+    assert b"flowhooks" in body
+    answer, _ = nginx.ask(CONSOLE, "GET", "/", headers=OPERATOR)
+    assert (answer.status, answer.headers["Location"].endswith("/console/")) == (302, True)
+    assert nginx.ask(CONSOLE, "GET", "/console/")[0].status == 401
+    assert nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR, source=ELSEWHERE)[0].status == 403
+    assert nginx.ask(CONSOLE, "GET", "/console/", headers=OPERATOR, sni=ENGINES)[0].status == 421
+    for path in ("/metrics", "/readyz", "/api/operations/drain", "/flow/1/call-back/complete"):
+        assert nginx.ask(CONSOLE, "GET", path, headers=OPERATOR)[0].status == 404
+
+
+def test_engines_call_again_while_the_server_is_away(tmp_path, site, nginx, server):
+    """They are answered 503 with a time, as by flowhooks."""
+    away = site.start()
+    running = Nginx(tmp_path, away, nginx.process.args[0])
+    try:
+        away.stop()
+        answer, body = running.post("n-6", GOOD)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert json.loads(body)["error"] == "Service Unavailable"
+    finally:
+        running.close()
+
+
+def test_its_limits_fit_those_of_flowhooks():
+    """Nginx takes more and waits longer than flowhooks does, and closes idle connections sooner."""
+    http_ = Settings().http
+    assert int(LIMITS["client_max_body_size"].removesuffix("m")) * 1024**2 > http_.max_body_bytes
+    assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > LONGEST_WAIT
+    assert float(LIMITS["keepalive_timeout"].removesuffix("s")) < http_.idle_timeout
+    assert float(LIMITS["client_body_timeout"].removesuffix("s")) == http_.read_timeout

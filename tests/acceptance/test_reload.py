@@ -1,0 +1,281 @@
+"""SIGHUP has one process go by other settings while engines call back; none of them is refused that should not be."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+
+import pytest
+
+PLUGIN = '''
+import time
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    """Do nothing."""
+
+@handler(process_key="slow")
+def slow(event):
+    """Take longer than anybody waits."""
+    time.sleep(5)
+
+@hookimpl
+def handlers():
+    return [good, slow]
+'''
+GOOD = {"processDefinitionKey": "good"}
+OLD, NEW = "the-old-token", "the-new-token"
+
+
+def source(*tokens, name="erp", allow=()):
+    """A section of the settings."""
+    hashes = [hashlib.sha256(token.encode()).hexdigest() for token in tokens]
+    return f"[sources.{name}]\ntoken_sha256 = {json.dumps(hashes)}\nallow = {json.dumps(list(allow))}\n"
+
+
+@pytest.fixture
+def house(site):
+    """A site with a plugin."""
+    site.plugin("p", PLUGIN)
+    return site
+
+
+def write(site, text):
+    """Have the file hold this, as a careful editor does."""
+    new = site.folder / "flowhooks.toml.new"
+    new.write_text(text)
+    new.replace(site.folder / "flowhooks.toml")
+
+
+def hang_up(server, event="settings_reloaded"):
+    """Send SIGHUP, and wait until what it led to is logged; that record."""
+    before = len(server.logged(event))
+    server.signal(signal.SIGHUP)
+    end = time.monotonic() + 20
+    while len(found := server.logged(event)) == before:
+        assert time.monotonic() < end, server.lines[-5:]
+        assert server.process.poll() is None, server.lines[-5:]
+        time.sleep(0.01)
+    return found[-1]
+
+
+class Engine:
+    """Callers who call back without a break with one token, every other one on a connection that it keeps."""
+
+    def __init__(self, server, token, *, callers=4):
+        self.place, self.token = server.place, token
+        self.statuses = Counter()
+        self.failures = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(callers)]
+
+    def __enter__(self):
+        for one in self._threads:
+            one.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for one in self._threads:
+            one.join(60)
+
+    def until(self, condition, *, within=30):
+        """Wait until a condition holds of the statuses."""
+        end = time.monotonic() + within
+        while not condition(self.statuses):
+            assert time.monotonic() < end, (self.statuses, self.failures[:3])
+            time.sleep(0.01)
+
+    def more(self, count=50):
+        """Wait for so many answers more."""
+        least = sum(self.statuses.values()) + count
+        self.until(lambda statuses: sum(statuses.values()) >= least)
+
+    def _call(self, caller):
+        connection = http.client.HTTPConnection(*self.place, timeout=30)
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
+            try:
+                path = f"/flow/{self.token}-{caller}-{number}/call-back/complete"
+                connection.request("POST", path, json.dumps(GOOD), headers)
+                answer = connection.getresponse()
+                answer.read()
+                self.statuses[answer.status] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+                connection.close()
+            if caller % 2:
+                connection.close()
+        connection.close()
+
+
+def test_a_token_is_rotated_under_load(house):
+    """Both tokens, then the new one alone: who has a token that holds is never refused, and nobody is cut off."""
+    server = house.start(config=source(OLD))
+    assert server.post("n", GOOD, Authorization=f"Bearer {NEW}").status == 401
+    with Engine(server, OLD) as old:
+        old.more()
+        write(house, source(OLD, NEW))
+        assert hang_up(server)["changed"] == ["sources.erp"]
+        with Engine(server, NEW) as new:
+            new.more()
+            for _ in range(5):  # nothing has changed, and nobody notices
+                assert hang_up(server)["changed"] == []
+            old.more()
+            assert set(old.statuses) == set(new.statuses) == {200}
+            write(house, source(NEW))
+            hang_up(server)
+            old.until(lambda statuses: statuses[401] > 20)
+            new.more()
+        assert set(new.statuses) == {200}
+    assert set(old.statuses) == {200, 401}
+    assert old.failures == new.failures == []
+    server.stop()
+    server.check_log()
+    assert not [line for line in server.lines if OLD in line or hashlib.sha256(NEW.encode()).hexdigest() in line]
+    books = house.balance()
+    assert books.accepted == books.stored == old.statuses[200] + new.statuses[200]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[sources.erp]\ntoken", "is not TOML"),
+        ("wait = -1\n", "wait"),
+        ("[sources.erp]\n", "has no token_sha256"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_changes_nothing(house, text, why):
+    """It says why, goes on as before, and takes the file once it is mended."""
+    server = house.start(config=source(OLD))
+    if text is None:
+        (house.folder / "flowhooks.toml").unlink()  # to go by the defaults would let everybody in
+    else:
+        write(house, text)
+    said = hang_up(server, "settings_not_reloaded")
+    assert why in said["why"]
+    assert said["level"] == "error"
+    assert server.post("1", GOOD, Authorization=f"Bearer {OLD}").status == 200
+    assert server.post("2", GOOD).status == 401
+    write(house, source(NEW))
+    hang_up(server)
+    assert server.post("3", GOOD, Authorization=f"Bearer {NEW}").status == 200
+    assert server.post("4", GOOD, Authorization=f"Bearer {OLD}").status == 401
+    server.stop()
+
+
+def test_what_needs_a_restart_is_named_and_left(house):
+    """By name, never by value; what needs none is gone by all the same."""
+    server = house.start(config=source(OLD))
+    changed = (
+        'plugins_dirs = []\nwait = 0\n[plugins.p]\npassword = "very-secret"\n[http]\nthreads = 3\nmax_body_bytes = 90\n'
+    )
+    write(house, f"{changed}[log]\nlevel = 'debug'\n{source(OLD)}")
+    assert hang_up(server)["changed"] == ["wait", "http.max_body_bytes", "log.level"]
+    assert server.until_logged("restart_needed")["settings"] == ["http.threads", "plugins.p"]
+    large = json.dumps(GOOD | {"x": "y" * 90}).encode()
+    assert server.post("1", large, Authorization=f"Bearer {OLD}").status == 413
+    assert server.post("2", {"processDefinitionKey": "slow"}, Authorization=f"Bearer {OLD}").status == 202
+    assert not [line for line in server.lines if "very-secret" in line]
+    write(house, source(OLD))
+    assert hang_up(server)["changed"] == ["wait", "http.max_body_bytes", "log.level"]
+    assert server.post("3", large, Authorization=f"Bearer {OLD}").status == 200
+
+
+def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
+    """One whose headers came before a lower limit is refused by it, and nothing of it is stored."""
+    server = house.start()
+    body = json.dumps(GOOD | {"x": "y" * 500}).encode()
+    head = (
+        f"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with closing(socket.create_connection(server.place, timeout=10)) as connection:
+        connection.sendall(head + body[:100])
+        write(house, "[http]\nmax_body_bytes = 200\n")
+        hang_up(server)
+        connection.sendall(body[100:])
+        assert b" 413 " in connection.recv(65536)
+    with house.ledger() as ledger:
+        assert ledger.balance().stored == 0
+    server.stop()
+
+
+def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
+    """A key in `ignore.process_key` holds for what comes, and for what was parked before."""
+    server = house.start()
+    assert "no handler is installed" in server.post("1", {"processDefinitionKey": "nobody"}).json["message"]
+    write(house, '[ignore]\nprocess_key = ["nobody"]\n')
+    hang_up(server)
+    assert server.post("2", {"processDefinitionKey": "nobody"}).body == b'{"success": true}'
+    house.until(lambda ledger: ledger.balance().events == {"dismissed": 2})
+    server.stop()
+
+
+def test_two_bodies_are_compared_as_is_set_now(house):
+    """A member that is named in `identity.ignore` does not count from then on."""
+    server = house.start()
+    assert server.post("1", GOOD).status == 200
+    write(house, '[identity]\nignore = ["/sentAt"]\n')
+    assert hang_up(server)["changed"] == ["identity.ignore"]
+    assert server.post("1", GOOD | {"sentAt": 2}).status == 200
+    server.stop()
+
+
+def test_an_open_door_is_refused(house):
+    """Without its sources, a server that other machines reach goes on asking for a token, whatever the file names."""
+    server = house.start(config=source(OLD), listen="0.0.0.0:0")
+    write(house, 'listen = "127.0.0.1:8080"\n')
+    assert "no credential is configured" in hang_up(server, "settings_not_reloaded")["why"]
+    host, port = server.place
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("POST", "/flow/1/call-back/complete", json.dumps(GOOD))
+        assert connection.getresponse().status == 401
+    assert host == "0.0.0.0"
+    server.stop()
+
+
+def test_alerts_are_looked_for_as_is_set_now(house):
+    """One who looked once an hour looks at once, and goes by the new time."""
+    server = house.start(config="[alerts]\nlook_every = 3600\nparked_after = 3600\n")
+    server.post("1", {"processDefinitionKey": "nobody"})
+    write(house, "[alerts]\nlook_every = 0.1\nparked_after = 0\n")
+    assert hang_up(server)["changed"] == ["alerts.look_every", "alerts.parked_after"]
+    assert server.until_logged("alert_raised")["cause"] == "parked"
+    server.stop()
+
+
+def test_the_service_manager_is_told(house, tmp_path):
+    """Ready, reading again, ready again, stopping; programs that handlers start are not given the socket."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.settimeout(30)
+        manager.bind(str(tmp_path / "notify"))
+        os.environ["NOTIFY_SOCKET"] = str(tmp_path / "notify")
+        try:
+            server = house.start()
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        assert manager.recv(1000) == b"READY=1"
+        server.signal(signal.SIGHUP)
+        reloading, _, since = manager.recv(1000).decode().partition("\n")
+        assert reloading == "RELOADING=1"
+        assert 0 <= time.clock_gettime(time.CLOCK_MONOTONIC) - int(since.removeprefix("MONOTONIC_USEC=")) / 1e6 < 30
+        assert manager.recv(1000) == b"READY=1"
+        write(house, "no TOML")
+        server.signal(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1\n")
+        assert manager.recv(1000) == b"READY=1"
+        server.stop()
+        assert manager.recv(1000) == b"STOPPING=1"

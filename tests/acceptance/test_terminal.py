@@ -1,0 +1,92 @@
+"""A server that somebody has started at a terminal: what they read there, and what happens when it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def serve(site):
+    """Start a server at a terminal of its own; it, the person's end, and what tells its log."""
+    (site.folder / "flowhooks.toml").write_text("")
+    # The leader of the session has the terminal; when the terminal goes, all of the session are sent SIGHUP.
+    here = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", site.database]
+
+    def start(*before):
+        person, terminal = pty.openpty()
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *before, *site.command("serve", *here)],
+            cwd=site.folder,
+            env=site._environ({"safe_mode": "true"}),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(terminal)
+        return process, person
+
+    return start
+
+
+def until(process, event):
+    """Read the log up to this event; all of it."""
+    said = []
+    for line in process.stderr:
+        said.append(json.loads(line))
+        if said[-1]["event"] == event:
+            return said
+    pytest.fail(f"{event} was not logged: {said}")
+
+
+def test_a_newcomer_reads_where_the_console_is(serve):
+    """In three lines below the log: where to call back, where to look, how to end it."""
+    process, person = serve()
+    with process:
+        serving = next(one for one in until(process, "no_handlers") if one["event"] == "serving")
+        read = ""
+        while "Ctrl-C" not in read:
+            read += os.read(person, 4096).decode()
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", read)
+        assert f"Console     {serving['admin']}/console/" in plain
+        assert f"Call-backs  {serving['call_backs']}/flow/ID/call-back/complete" in plain
+        os.write(person, b"\x03")
+        until(process, "stopped")
+        assert process.wait(30) == 0
+    os.close(person)
+
+
+def test_a_terminal_that_goes_ends_it(serve):
+    """Closing the window in which it was started is no wish for other settings: it ends, and in order."""
+    process, person = serve()
+    with process:
+        until(process, "no_handlers")
+        os.close(person)
+        events = [one["event"] for one in until(process, "stopped")]
+        assert process.wait(30) == 0
+    assert "settings_reloaded" not in events
+
+
+def test_nohup_lets_it_live_on(serve):
+    """Whoever has started it with `nohup` wants it to stay when the terminal goes."""
+    process, person = serve("nohup")
+    with process:
+        until_serving(process)
+        os.close(person)
+        until(process, "settings_reloaded")
+        assert process.poll() is None
+        process.kill()
+
+
+def until_serving(process):
+    """`nohup` says something of its own first."""
+    for line in process.stderr:
+        if '"no_handlers"' in line:
+            return
+    pytest.fail("it did not serve")

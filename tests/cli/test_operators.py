@@ -1,0 +1,91 @@
+"""`flowhooks operators`: sections to add to the settings, and what is said of those that are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+
+import pytest
+from click.testing import CliRunner
+
+from flowhooks.cli import main
+from flowhooks.settings import load
+from flowhooks.web.passwords import Passwords
+
+PASSWORD = "correct horse battery staple"
+
+
+def run(*words, given=""):
+    """Run the command."""
+    return CliRunner().invoke(main, ["operators", *words], input=given)
+
+
+def test_a_password(tmp_path):
+    """It is read from the standard input, and only its hash is printed, as settings take it."""
+    ran = run("new", "li.wei", "--role", "operate", given=f"{PASSWORD}\n")
+    assert ran.exit_code == 0, ran.output
+    assert PASSWORD not in ran.output
+    (tmp_path / "f.toml").write_text(ran.stdout)
+    one = load(tmp_path / "f.toml", {}, {}).operators["li.wei"]
+    assert one.role == "operate"
+    assert Passwords().match(PASSWORD, one.password)
+
+
+def test_a_terminal_is_asked_twice(monkeypatch):
+    """Two passwords that differ, or are too short, are asked for again; nothing of them is shown."""
+    monkeypatch.setattr("flowhooks.cli.operators._is_terminal", lambda: True)
+    answers = ["short", "short", PASSWORD, "another one", PASSWORD, PASSWORD]
+    ran = run("new", "li", "--role", "view", given="".join(f"{one}\n" for one in answers))
+    assert ran.exit_code == 0, ran.output
+    assert "12 to 256 characters" in ran.stderr
+    assert PASSWORD not in ran.output
+    assert tomllib.loads(ran.stdout)["operators"]["li"]["role"] == "view"
+
+
+def test_a_token():
+    """It is shown once, beside the section and not in it, and has 32 random bytes."""
+    ran = run("new", "prometheus", "--role", "view", "--token")
+    token = ran.stderr.splitlines()[-1]
+    assert len(token) == 43
+    assert token not in ran.stdout
+    (digest,) = tomllib.loads(ran.stdout)["operators"]["prometheus"]["token_sha256"]
+    assert digest == hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "says"),
+    [
+        (("new", "li"), PASSWORD, "Missing option '--role'"),
+        (("new", "li", "--role", "admin"), PASSWORD, "'view', 'operate'"),
+        (("new", "li wei", "--role", "view"), PASSWORD, "a name is 1 to 100 letters"),
+        (("new", "", "--role", "view"), PASSWORD, "a name is 1 to 100 letters"),
+        (("new", "li", "--role", "view"), "", "the standard input has no password"),
+        (("new", "li", "--role", "view"), "short\n", "12 to 256 characters"),
+        (("new", "li", "--role", "view"), "x" * 300, "12 to 256 characters"),
+        (("new", "li", "--role", "view", PASSWORD), "", "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage(words, given, says):
+    """Exit code 2, and what to do."""
+    ran = run(*words, given=given)
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+
+
+def test_the_list(tmp_path):
+    """Names, roles and kinds of credential, for people and as JSON; no hash."""
+    file = tmp_path / "f.toml"
+    file.write_text(run("new", "li", "--role", "operate", given=f"{PASSWORD}\n").stdout)
+    with file.open("a") as more:
+        more.write('[operators.robot]\nrole = "view"\ntoken_file = "/run/token"\n')
+    listed = run("list", "--json", "--config", str(file))
+    assert json.loads(listed.stdout) == {
+        "operators": [
+            {"name": "li", "role": "operate", "known_by": ["password"], "token_file": None},
+            {"name": "robot", "role": "view", "known_by": ["token file"], "token_file": "/run/token"},
+        ]
+    }
+    assert "argon2" not in listed.stdout + run("list", "--config", str(file)).stdout
+    file.write_text("")
+    assert "The settings name no operator" in run("list", "--config", str(file)).stdout

@@ -1,0 +1,442 @@
+"""Logging in and out: who is let in, for how long, and what no other site can make a browser do."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+
+import pytest
+from argon2 import PasswordHasher
+from structlog.testing import capture_logs
+
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import sessions
+from flowhooks.settings import OperatorSettings
+from flowhooks.web.admin import create_admin
+from flowhooks.web.console.login import _safe
+from flowhooks.web.passwords import Busy, Passwords, hashed
+
+PASSWORD = "correct horse battery staple"
+OTHER = "another long password"
+CHEAP = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$3UPxMsu+d2YsnSd4VSAWb3eKQJgQTFaVJRm2bXFn4d8"
+"""A hash that is quickly compared with, and that no password here has."""
+HASHES = {}
+PAGES = ("/", "/live", "/events", "/events/1", "/events/1/body", "/handlers", "/parked", "/refused", "/alerts", "/none")
+
+
+def settings(name, password=PASSWORD, role="operate"):
+    """An operator's settings; the hash is one that is quickly compared with."""
+    known = HASHES.get(password) or HASHES.setdefault(password, PasswordHasher(1, 8, 1).hash(password))
+    return {name: OperatorSettings(role=role, password=known)}
+
+
+@pytest.fixture
+def console(house, serve):
+    """A console with one who may operate, and one who may look."""
+    return serve(house.open(operators=settings("li") | settings("wang", OTHER, "view")))
+
+
+def kept(console):
+    """The sessions that the ledger has."""
+    return console.flow.sql("SELECT digest, operator, begun_at, used_at FROM sessions")
+
+
+def as_now(console, **changed):
+    """Go on by other settings, as after they were read again."""
+    app = console.flow.app
+    app.settings = dataclasses.replace(app.settings, **changed)
+
+
+def test_no_page_without_a_log_in(console):
+    """Each page, on this machine too, is the log-in page with 401, which leads back to what was asked for."""
+    for path in PAGES:
+        answer = console.get(f"{path}?q=%E8%AF%B7")
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer"), path
+        (form,) = (attributes for tag, attributes in answer.page.tags if tag == "form")
+        assert form["action"].startswith("/console/login?next=%2Fconsole%2F")
+        assert "Content-Security-Policy" in answer.headers
+        assert [one for one in answer.page.links() if "lang=" not in one] == ["#main", "/console/"]
+    for root in ("/", "/console"):
+        assert console.get("", root=root).status == 401
+    assert console.get("/static/console.css").status == 200
+    assert console.get("/login").status == 200
+    assert "登录" in console.get("/", Accept_Language="zh").page.text
+    assert [console.get("", root=path).status for path in ("/healthz", "/readyz", "/metrics", "/x")] == [
+        *(200, 200, 401, 401),
+    ]
+
+
+def test_logging_in_and_out(console):
+    """With name and password one is in, by a cookie that scripts and other sites cannot use; until one logs out."""
+    answer = console.post("/login?next=/console/events%3Fkey%3Dx", {"name": "li", "password": PASSWORD})
+    assert (answer.status, answer.headers["Location"]) == (303, "/console/events?key=x")
+    cookie, *attributes = answer.headers["Set-Cookie"].split("; ")
+    assert {one.lower() for one in attributes} == {"httponly", "path=/", "samesite=strict"}
+    secret = cookie.partition("=")[2]
+    assert re.fullmatch(r"flowhooks_session=[\w-]{43}", cookie)
+    ((digest, operator, *_),) = kept(console)
+    assert operator == "li"
+    assert secret not in digest
+    page = console.get("/events", Cookie=cookie).page
+    assert "li may operate Log out" in page.text
+    assert console.get("/login", Cookie=cookie).status == 303
+    assert "退出登录" in console.get("/", Cookie=cookie, Accept_Language="zh").page.text
+    assert console.get("/logout", Cookie=cookie).status == 303
+    assert len(kept(console)) == 1
+    out = console.post("/logout", Cookie=cookie)
+    assert (out.status, out.headers["Location"]) == (303, "/console/login")
+    assert "expires=Fri, 02 Jan 1970" in out.headers["Set-Cookie"]
+    assert kept(console) == []
+    assert console.get("/events", Cookie=cookie).status == 401
+
+
+def test_a_session_holds_over_a_restart_and_in_other_processes(house, console, serve):
+    """Another process on the same ledger knows who is logged in; whoever logged out there is out here."""
+    cookie = console.log_in("li", PASSWORD)
+    if not house.url:
+        console.flow.close()
+    other = serve(house.open(operators=console.flow.app.settings.operators))
+    assert other.get("/", Cookie=cookie).status == 200
+    other.post("/logout", Cookie=cookie)
+    assert other.get("/", Cookie=cookie).status == 401
+    if house.url:
+        assert console.get("/", Cookie=cookie).status == 401
+
+
+def test_each_log_in_has_a_session_of_its_own(console):
+    """Whoever logs in again gets another secret, and what the browser had before is over, whoever put it there."""
+    first = console.log_in("li", PASSWORD)
+    second = console.log_in("li", PASSWORD, Cookie=first)
+    assert first != second
+    assert console.get("/", Cookie=first).status == 401
+    assert console.get("/", Cookie=second).status == 200
+    chosen = f"flowhooks_session={'a' * 43}"
+    assert chosen not in console.log_in("li", PASSWORD, Cookie=chosen)
+    assert console.get("/", Cookie=chosen).status == 401
+
+
+def test_sessions_end(console):
+    """Twelve hours idle, or seven days, and a session is over; the next log-in deletes it."""
+    cookie = console.log_in("li", PASSWORD)
+    for _ in range(14):
+        console.flow.clock.advance(hours=11.9)
+        assert console.get("/", Cookie=cookie).status == 200
+    console.flow.clock.advance(hours=2)
+    assert console.get("/", Cookie=cookie).status == 401
+    idle = console.log_in("li", PASSWORD)
+    assert len(kept(console)) == 1
+    console.flow.clock.advance(hours=12)
+    assert console.get("/", Cookie=idle).status == 401
+    console.log_in("wang", OTHER)
+    assert [row[1] for row in kept(console)] == ["wang"]
+
+
+def test_that_somebody_is_here_is_written_once_a_minute(console):
+    """To look at pages writes nothing, but for one note a minute."""
+    cookie = console.log_in("li", PASSWORD)
+    before = kept(console)
+    console.flow.clock.advance(59)
+    console.get("/events", Cookie=cookie)
+    assert kept(console) == before
+    console.flow.clock.advance(1)
+    console.get("/events", Cookie=cookie)
+    assert kept(console)[0][3] - before[0][3] == 60_000_000
+
+
+@pytest.mark.sqlite
+def test_what_the_settings_say_now(console):
+    """A role that was taken away, a new password and a removed operator count at the next request."""
+    cookie = console.log_in("li", PASSWORD)
+    assert console.post("/events", Cookie=cookie).status == 405
+    as_now(console, operators=settings("li", PASSWORD, "view"))
+    assert console.post("/events", Cookie=cookie).status == 403
+    as_now(console, operators=settings("li", OTHER))
+    assert console.get("/", Cookie=cookie).status == 401
+    as_now(console, operators=settings("li"))
+    assert console.get("/", Cookie=cookie).status == 200
+    as_now(console, operators=settings("wang"))
+    assert console.get("/", Cookie=cookie).status == 401
+
+
+@pytest.mark.sqlite
+def test_whoever_may_look_changes_nothing(console):
+    """With the role view every page is shown, every change is a 403 page that says so, and one can log out."""
+    cookie = console.log_in("wang", OTHER)
+    assert "wang may look" in console.get("/", Cookie=cookie).page.text
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        answer = console.get("/events", method=method, Cookie=cookie, Sec_Fetch_Site="same-origin")
+        assert answer.status == 403
+        assert "role in the settings is operate" in answer.page.text
+    assert console.post("/logout", Cookie=cookie).status == 303
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, 405),
+        ({"Sec-Fetch-Site": "none"}, 405),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": ""}, 403),
+        ({"Sec-Fetch-Site": "same-origin, cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://HOST"}, 403),
+        ({"Origin": "http://HOST"}, 405),
+        ({"Origin": "https://HOST"}, 403),
+        ({"Origin": "http://HOST.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Referer": "http://HOST/console/"}, 403),
+        ({}, 403),
+    ],
+)
+def test_no_other_site_changes_anything(console, headers, status):
+    """A change is refused unless the browser says that it comes from a page of ours, logged in or not."""
+    cookie = console.log_in("li", PASSWORD)
+    given = {name.replace("-", "_"): value.replace("HOST", console.address) for name, value in headers.items()}
+    answer = console.get("/events", method="POST", Cookie=cookie, **given)
+    assert answer.status == status
+    assert status == 405 or "Nothing was changed" in answer.page.text
+    for path in ("/login", "/logout"):
+        answer = console.get(path, method="POST", Cookie=cookie, **given)
+        assert (answer.status == 403) == (status == 403)
+    assert console.get("/", Cookie=cookie, Sec_Fetch_Site="cross-site").status == (200 if status == 403 else 401)
+
+
+@pytest.mark.sqlite
+def test_without_operators_no_other_site_changes_anything_either(house, serve):
+    """On a machine of one's own nobody logs in, and a web site that is open there can still send nothing."""
+    console = serve(house.open())
+    assert console.get("/events", method="POST", Sec_Fetch_Site="cross-site").status == 403
+    assert console.get("/events", method="POST").status == 403
+    assert console.get("/login").status == 303
+    assert "Log out" not in console.page("/").text
+
+
+@pytest.mark.sqlite
+def test_the_address_behind_a_proxy(house, serve):
+    """With an https address the cookie goes by TLS only; other names are refused, but for loopback's."""
+    console = serve(house.open(operators=settings("li"), public_url="https://ops.example.com"))
+    for host, status in (
+        ("ops.example.com", 401),
+        ("OPS.example.com", 401),
+        ("127.0.0.1:1", 401),
+        ("evil.example", 403),
+    ):
+        assert console.get("/", host=host).status == status, host
+    assert "public_url" in console.get("/", host="evil.example").page.text
+    cookie = console.log_in("li", PASSWORD, host="ops.example.com")
+    assert cookie.startswith("__Host-flowhooks_session=")
+    for headers, status in (
+        ({"Origin": "https://ops.example.com"}, 405),
+        ({"Origin": "http://ops.example.com"}, 403),
+        ({"Sec_Fetch_Site": "same-origin"}, 405),
+    ):
+        assert console.get("/events", method="POST", host="ops.example.com", Cookie=cookie, **headers).status == status
+    plain = cookie.replace("__Host-", "")
+    assert console.get("/", host="ops.example.com", Cookie=plain).status == 401
+    out = console.post("/logout", host="ops.example.com", Cookie=cookie)
+    assert "Secure" in out.headers["Set-Cookie"]
+
+
+@pytest.mark.sqlite
+def test_where_others_reach_it(house, serve):
+    """With operators the console is shown to other machines, under whatever name they know this one by."""
+    console = serve(house.open(admin="0.0.0.0:8081", operators=settings("li")))
+    cookie = console.log_in("li", PASSWORD, host="192.0.2.7:8081")
+    assert console.get("/", host="192.0.2.7:8081", Cookie=cookie).status == 200
+
+
+WRONG = [
+    {"name": "li", "password": OTHER},
+    {"name": "nobody", "password": PASSWORD},
+    {"name": "li", "password": ""},
+    {"name": "", "password": ""},
+    {"name": "li"},
+    {"name": "LI", "password": PASSWORD},
+    {"name": "li", "password": PASSWORD + " "},
+    {"name": "li", "password": "x" * 60_000},
+    {"name": "l" * 60_000, "password": "x"},
+    {"name": "li\0", "password": "\0"},
+    {"name": "<script>alert(1)</script>", "password": "' OR 1=1 --"},
+    {"name": "\u202eli", "password": "密码"},
+    {},
+]
+
+
+@pytest.mark.sqlite
+def test_wrong_passwords(house, serve):
+    """Whatever is sent in the form's place, it is the log-in page with 401, in the same words; never an error."""
+    console = serve(house.open(operators=settings("li")))
+    for form in WRONG:
+        console.flow.clock.advance(60)
+        answer = console.post("/login", form)
+        assert answer.status == 401, form
+        assert "Name or password is wrong." in answer.page.text
+        assert "Set-Cookie" not in answer.headers
+        assert PASSWORD not in answer.body.decode()
+    for body, kind in (
+        (b"\xff\xfe", "application/x-www-form-urlencoded"),
+        (b"name=%FF&password=%ED%A0%80", "application/x-www-form-urlencoded"),
+        (b"&" * 50_000, "application/x-www-form-urlencoded"),
+        (b"a" * 200_000, "application/x-www-form-urlencoded"),
+        (b'{"name": "li"}', "application/json"),
+        (b"", "multipart/form-data; boundary=x"),
+        (b"", ""),
+    ):
+        console.flow.clock.advance(60)
+        sent = {"method": "POST", "body": body, "Content_Type": kind, "Sec_Fetch_Site": "same-origin"}
+        assert console.get("/login", **sent).status == 401, body[:20]
+    assert kept(console) == []
+
+
+COOKIES = [
+    *("flowhooks_session=", "flowhooks_session", "flowhooks_session=x", f"flowhooks_session={'a' * 43}"),
+    *(f"flowhooks_session={'a' * 5000}", 'flowhooks_session="', "=", ";;;", "\xff\xfe", "flowhooks_session=%00"),
+    *(f"flowhooks_session={'é' * 43}", f"flowhooks_session={'a' * 43}; flowhooks_session={'b' * 43}", "a=b; $c"),
+    *(f"__Host-flowhooks_session={'a' * 43}", "flowhooks_session=' OR 1=1 --", "flowhooks_session=../../etc"),
+]
+TOKENS = [
+    *(
+        "Bearer",
+        "Bearer ",
+        "bearer x",
+        "Bearer é",
+        "Bearer a, Bearer b",
+        f"Bearer {'a' * 2000}",
+        "BEARER\t",
+        "Bearer =",
+    ),
+    *("Basic bGk6eA==", "Digest username=li", "x", "", "Bearer null", "Bearer \xff", f"Bearer {hashed(PASSWORD)}"),
+]
+
+
+@pytest.mark.sqlite
+def test_credentials_of_any_shape(console):
+    """A cookie or a header that nobody was given is answered 401, on a page and elsewhere, and never 500."""
+    for headers in [*({"Cookie": one} for one in COOKIES), *({"Authorization": one} for one in TOKENS)]:
+        for root, path in (("/console", "/"), ("/console", "/events"), ("", "/metrics"), ("", "/api/events")):
+            assert console.get(path, root=root, **headers).status == 401, (headers, path)
+        posted = console.get("", method="POST", root="/api/operations/drain", body="{}", **headers)
+        assert posted.status == 401, headers
+
+
+@pytest.mark.sqlite
+def test_attempts_are_delayed(house, serve):
+    """After five failures a name has to wait, longer each time, with a page that says so; the right password too."""
+    console = serve(house.open(operators=settings("li") | settings("wang", OTHER)))
+    for _ in range(5):
+        assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
+    answer = console.post("/login", {"name": "li", "password": PASSWORD})
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+    assert "Try again in 1 s." in answer.page.text
+    assert "1 秒" in console.post("/login", {"name": "li", "password": "x"}, Accept_Language="zh").page.text
+    console.log_in("wang", OTHER)
+    for seconds in (1, 2, 4, 8, 16, 30, 30):
+        console.flow.clock.advance(seconds)
+        assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
+        assert console.post("/login", {"name": "li", "password": "wrong"}).status == 429
+    console.flow.clock.advance(30)
+    console.log_in("li", PASSWORD)
+    assert console.post("/login", {"name": "li", "password": "wrong"}).status == 401
+    text = console.flow.app.metrics.text().decode()
+    for outcome, count in (("succeeded", 2), ("failed", 13), ("delayed", 9)):
+        assert f'flowhooks_log_ins_total{{outcome="{outcome}"}} {count}.0' in text
+
+
+@pytest.mark.sqlite
+def test_too_many_at_once(console, monkeypatch):
+    """While as many passwords are compared as may be, others are told to come again, and it counts as no failure."""
+
+    def busy(*_):
+        raise Busy
+
+    monkeypatch.setattr(Passwords, "match", busy)
+    for _ in range(9):
+        answer = console.post("/login", {"name": "li", "password": PASSWORD})
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+
+
+@pytest.mark.sqlite
+def test_what_is_logged(console):
+    """Failures are logged with name and address, and nothing logs a password or a session."""
+    with capture_logs() as logged:
+        console.post("/login", {"name": "li\nforged", "password": "my-secret-password"})
+        cookie = console.log_in("li", PASSWORD)
+        console.get("/", Cookie=cookie)
+    assert [(one["event"], one["operator"], one["address"]) for one in logged] == [
+        ("log_in_failed", "li\nforged", "127.0.0.1"),
+        ("logged_in", "li", "127.0.0.1"),
+    ]
+    for secret in ("my-secret-password", PASSWORD, cookie.partition("=")[2]):
+        assert secret not in repr(logged)
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ("/console/events?key=x&a=%2F", "/console/events?key=x&a=%2F"),
+        ("/console/events/0%00a", "/console/events/0%00a"),
+        *((one, "/console/") for one in ("", "//evil.example/console/", "https://evil.example/console/", "/events")),
+        *((one, "/console/") for one in ("/console/\r\nX: y", "/\\evil.example", "/console/login", "/console/logout")),
+        *(
+            (one, "/console/")
+            for one in ("javascript:alert(1)", "/console/请", "/console/live", "/console", "http://[")
+        ),
+        ("/console/" + "a" * 3000, "/console/"),
+    ],
+)
+def test_where_one_goes_on(given, then):
+    """After a log-in one comes to a page of the console, whatever a link has put into the address."""
+    assert _safe(given) == then
+
+
+@pytest.mark.sqlite
+def test_a_ledger_that_cannot_be_used(console, monkeypatch):
+    """While it cannot be read or written one is told so, with 503, and nobody is let in."""
+    cookie = console.log_in("li", PASSWORD)
+
+    def fails(*_args, **_named):
+        from flowhooks.errors import LedgerUnusable
+
+        raise LedgerUnusable("gone")
+
+    monkeypatch.setattr(sessions, "find", fails)
+    assert console.get("/", Cookie=cookie).status == 503
+    assert console.get("", root="/metrics", Cookie=cookie).status == 503
+    monkeypatch.setattr(sessions, "begin", fails)
+    assert console.post("/login", {"name": "li", "password": PASSWORD}).status == 503
+
+
+@pytest.mark.sqlite
+def test_no_start_with_a_credential_that_cannot_be_used(house):
+    """A token that cannot be read stops the start: it is not served without."""
+    flow = house.open(operators={"li": OperatorSettings(role="view", token_file="/nowhere")})
+    with pytest.raises(SettingsError, match=r"operators\.li\.token_file"):
+        create_admin(flow.app, "t")
+
+
+def test_passwords():
+    """A password is known by its hash, in whichever way its letters were typed; too long or too short ones are none."""
+    passwords = Passwords()
+    known = hashed("Passwort für alle")
+    assert passwords.match("Passwort für alle", known)
+    assert passwords.match("Passwort fu\u0308r alle", known)
+    assert not passwords.match("passwort für alle", known)
+    assert not passwords.match("", None, known)
+    assert not passwords.match("x" * 10_000, known)
+    assert not passwords.match("\ud800", CHEAP)
+    assert not passwords.match(PASSWORD, None, CHEAP)
+    for short in ("x" * 11, "x" * 257, ""):
+        with pytest.raises(SettingsError, match="12 to 256"):
+            hashed(short)
+
+
+def test_what_the_ledger_keeps_of_a_session():
+    """It is no hash of the secret alone: with another password it is another's."""
+    from flowhooks.web.console.sessions import _digest
+
+    assert _digest("s", "p") != _digest("s", "q")
+    assert _digest("s", "p") != hashlib.sha256(b"s").hexdigest()
