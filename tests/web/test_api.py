@@ -473,10 +473,11 @@ def test_methods(api):
         assert (head.status, head.body) == (200, b"")
         assert abs(int(head.headers["Content-Length"]) - len(get.body)) < 10  # the overview has the time in it
         for method in ("POST", "PUT", "DELETE", "PATCH"):
-            answer = api.ask(path, method=method, body=b"")
+            answer = api.ask(path, method=method, body=b"", Authorization=f"Bearer {TOKEN}")
             assert answer.status == 405
             assert {"GET", "HEAD"} <= set(answer.headers["Allow"].split(", "))
             assert "GET" in answer.json["message"]
+            assert api.ask(path, method=method, body=b"").status == 401
     assert api.ask("/api/operations/replay").status == 405
     assert api.ask("/openapi.json", method="HEAD").status == 200
 
@@ -490,7 +491,7 @@ def test_only_names_of_this_machine(api):
         for path in ("/api/events", "/api/events/1", "/api/nothing", "/api/"):
             answer = api.ask(path, Host=host, Accept_Language="zh")
             assert answer.status == 403
-            assert "localhost" in answer.json["message"]
+            assert answer.json["errorInfo"]["message"]
     body = b'{"dry_run": true}'
     asked = {"method": "POST", "body": body, "Authorization": f"Bearer {TOKEN}", "Host": "evil.example"}
     assert api.ask("/api/operations/drain", **asked).status == 200

@@ -1,7 +1,7 @@
 """The administration API: what console and commands show, as JSON; it must not hold rules or SQL, or change anything.
 
-Who may ask, the doorkeeper has found out before. What changes something is asked for with
-`POST /api/operations/{name}`, which `flowhooks.web.admin` takes.
+What changes something is asked for with `POST /api/operations/{name}`, which `flowhooks.web.admin` takes. Who may ask,
+the console's doorkeeper has found out before.
 """
 
 from __future__ import annotations
