@@ -31,9 +31,10 @@ LISTINGS = [
     ("alerts", "list"),
     ("audit",),
     ("handlers", "list"),
+    ("operators", "list"),
     ("verify",),
 ]
-READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new")}
+READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("operators", "new")}
 """Those that take none, and the one that would go on for ever."""
 
 
@@ -58,20 +59,23 @@ def test_every_command_is_there():
         ("events", "drain"),
         ("events", "reroute"),
         ("events", "dismiss"),
-        ("alerts",),
-        ("alerts", "list"),
-        ("alerts", "acknowledge"),
-        ("audit",),
         ("handlers",),
         ("handlers", "list"),
         ("handlers", "pause"),
         ("handlers", "resume"),
+        ("alerts",),
+        ("alerts", "list"),
+        ("alerts", "acknowledge"),
+        ("audit",),
         ("verify",),
         ("db",),
         ("db", "upgrade"),
         ("db", "copy"),
         ("db", "backup"),
         ("db", "purge"),
+        ("operators",),
+        ("operators", "new"),
+        ("operators", "list"),
         ("send",),
     ]
 

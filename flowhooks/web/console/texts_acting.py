@@ -245,6 +245,5 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It waits until its handler, which is paused, is resumed.",
         "zh": "处理器已暂停，恢复后执行。",
     },
-    "handlers.paused": {"en": "paused since", "zh": "暂停，始于"},
     "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
 }
