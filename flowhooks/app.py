@@ -23,7 +23,7 @@ from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
 from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.intake import Intake, Rules
 from flowhooks.ledger import Ledger, dialects, known
-from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.ledger.lock import Holder, locked
 from flowhooks.ledger.pausing import Pauses
 from flowhooks.metrics import Metrics
 from flowhooks.neighbours import Neighbours
@@ -94,7 +94,7 @@ class App:
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._changing = threading.Lock()
-        self._lock = locked(settings)
+        self._lock = locked(database_url(settings))
         try:
             self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
             loaded = self.plugins.handlers
@@ -437,23 +437,3 @@ def jobs_of(settings: Settings) -> ModuleType:
     from flowhooks.runners import jobs  # noqa: PLC0415 (as above)
 
     return jobs
-
-
-def locked(settings: Settings) -> Lock | None:
-    """Take the lock of the settings' database; None for PostgreSQL, where any number of processes may write.
-
-    Raises:
-        LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
-    """
-    file = dialects.database_file(database_url(settings))
-    if file is None:
-        return None
-    if not file.parent.is_dir():
-        raise LedgerUnusable(f"cannot use the database {file}: there is no folder {file.parent}")
-    lock = Lock(file)
-    if lock.acquire():
-        return lock
-    holder = lock.holder()
-    by = f"process {holder.pid}" if holder else "another process"
-    at = f", whose administration is at {holder.admin}" if holder and holder.admin else ""
-    raise LedgerUnusable(f"the database {file} is in use by {by}{at}; only one process writes a SQLite ledger")

@@ -29,7 +29,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flowhooks import messages
-from flowhooks.clock import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,13 +79,11 @@ class Purged(NotFound):
 
     Args:
         event_id: the id.
-        received_at: when it was received, in microseconds since 1970.
+        received: when it was received, in words.
     """
 
-    def __init__(self, event_id: str, received_at: int) -> None:
-        super().__init__(f"event {event_id}, received {to_text(received_at)}, was purged: it had grown old")
-        self.event_id = event_id
-        self.received_at = received_at
+    def __init__(self, event_id: str, received: str) -> None:
+        super().__init__(f"event {event_id}, received {received}, was purged: it had grown old")
 
 
 class ServerUnreachable(FlowhooksError):

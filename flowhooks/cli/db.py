@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowhooks.app import jobs_of, locked
+from flowhooks.app import jobs_of
 from flowhooks.cli import output
 from flowhooks.cli.asking import INTERRUPTED, holder_of
 from flowhooks.cli.keeping import backup_command, purge_command
 from flowhooks.cli.options import Given, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects, upgrade
+from flowhooks.ledger.lock import locked
 from flowhooks.operations import copying
 from flowhooks.settings import database_url, places
 
@@ -46,7 +47,7 @@ def upgrade_command(settings: Settings) -> None:
     Exit codes: 0 the tables are at this version, 1 they cannot be brought there, 2 wrong usage.
     """
     url = database_url(settings)
-    lock = locked(settings)
+    lock = locked(url)
     try:
         before, after = upgrade(url)
         jobs = jobs_of(settings).upgrade(url) if settings.runner.kind == "procrastinate" else 0
@@ -127,7 +128,7 @@ def _locked(settings: Settings, url: str) -> Iterator[None]:
         raise LedgerUnusable(
             f"{dialects.shown(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
         )
-    lock = locked(settings)
+    lock = locked(url)
     try:
         yield
     finally:

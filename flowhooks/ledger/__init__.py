@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -172,15 +170,7 @@ class Ledger(Reader):
         self._clock_off = liveness.follow(connection, self._clock, before=self._clock_off)
 
     def _signed_on(self, transaction: Transaction) -> None:
-        liveness.sign_on(
-            transaction,
-            self.process,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            kind=self._kind,
-            handlers=self._runs,
-            now=self._clock.now(),
-        )
+        liveness.sign_on(transaction, self.process, kind=self._kind, handlers=self._runs, now=self._clock.now())
         self._pulse.begin()
 
     def close(self) -> None:
@@ -313,15 +303,11 @@ class Ledger(Reader):
 
     def pause(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
         """Have no delivery of these handlers begin any more, as `flowhooks.ledger.pausing` does; those it changed."""
-        changed = pausing.pause(transaction, handlers, self._clock.now())
-        transaction.after_commit(partial(self.pauses.add, changed))
-        return changed
+        return pausing.pause(transaction, handlers, self._clock.now(), self.pauses)
 
     def resume(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
         """Have deliveries of these handlers run again; the ids of those that were paused."""
-        changed = pausing.resume(transaction, handlers, self._clock.now())
-        transaction.after_commit(partial(self.pauses.remove, changed))
-        return changed
+        return pausing.resume(transaction, handlers, self._clock.now(), self.pauses)
 
     def purge(self, transaction: Transaction, ids: Sequence[str], before: Before) -> Gone:
         """Delete those of some events that may still go, as `flowhooks.ledger.purging` does."""

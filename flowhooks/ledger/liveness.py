@@ -10,6 +10,8 @@ whatever it still wants to record of the old one's attempts comes too late.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -54,15 +56,13 @@ class Living:
     handlers: frozenset[str]
 
 
-def sign_on(
-    transaction: Transaction, process: str, *, host: str, pid: int, kind: str, handlers: Collection[str], now: int
-) -> None:
-    """Write down that a process begins, and what it runs."""
+def sign_on(transaction: Transaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
+    """Write down that this process begins, and what it runs."""
     transaction.connection.execute(
         dialects.insert(processes).values(
             id=process,
-            host=host,
-            pid=pid,
+            host=socket.gethostname(),
+            pid=os.getpid(),
             kind=kind,
             handlers=json.dumps(sorted(handlers), ensure_ascii=False),
             started_at=now,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger import dialects
 
 _PRIVATE: Final = 0o600
 LOOKS_TAKE: Final = 0.2
@@ -179,3 +180,26 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         if here.is_relative_to(mounted) and len(mounted.parts) >= best:
             best, kind = len(mounted.parts), found
     return kind
+
+
+def locked(url: str) -> Lock | None:
+    """Take the lock of a database; None for PostgreSQL, where any number of processes may write.
+
+    Args:
+        url: the database.
+
+    Raises:
+        LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
+    """
+    file = dialects.database_file(url)
+    if file is None:
+        return None
+    if not file.parent.is_dir():
+        raise LedgerUnusable(f"cannot use the database {file}: there is no folder {file.parent}")
+    lock = Lock(file)
+    if lock.acquire():
+        return lock
+    holder = lock.holder()
+    by = f"process {holder.pid}" if holder else "another process"
+    at = f", whose administration is at {holder.admin}" if holder and holder.admin else ""
+    raise LedgerUnusable(f"the database {file} is in use by {by}{at}; only one process writes a SQLite ledger")

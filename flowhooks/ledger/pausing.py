@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select, update
@@ -83,13 +84,14 @@ def paused(connection: Connection) -> dict[str, int]:
     return {row.id: row.paused_at for row in found}
 
 
-def pause(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:
+def pause(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
     """Have no delivery of these handlers begin once the transaction is durable, in no process.
 
     Args:
         transaction: the open transaction.
         ids: their ids.
         now: microseconds since 1970.
+        pauses: learns of it once it is durable.
 
     Returns:
         The ids of those that were known and not paused.
@@ -97,15 +99,18 @@ def pause(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[s
     # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
     dialects.quiet(transaction.connection, handlers)
     others = handlers.c.paused_at.is_(None) & handlers.c.retired_at.is_(None)
-    return _set(transaction, others, ids, {"paused_at": now})
+    changed = _set(transaction, others, ids, {"paused_at": now})
+    transaction.after_commit(partial(pauses.add, changed))
+    return changed
 
 
-def resume(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:
+def resume(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
     """Have deliveries of these handlers run again; the arguments and the answer are as those of `pause`."""
     changed = _set(
         transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, {"paused_at": None, "resumed_at": now}
     )
     transaction.news.work |= bool(changed)
+    transaction.after_commit(partial(pauses.remove, changed))
     return changed
 
 

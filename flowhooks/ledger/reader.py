@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from flowhooks.clock import to_text
 from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.ledger import accepting, dialects, known, liveness, migrating, pausing, purging, reading
 from flowhooks.ledger.books import Books, balance
@@ -90,7 +91,7 @@ class Reader:
         if found:
             return found[0]
         if (gone := self.purged(event_id)) is not None:
-            raise Purged(event_id, gone)
+            raise Purged(event_id, to_text(gone))
         raise NotFound(f"there is no event {event_id}")
 
     def purged(self, event_id: str) -> int | None:

@@ -6,7 +6,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +21,11 @@ def serve(site):
     # The leader of the session has the terminal; when the terminal goes, all of the session are sent SIGHUP.
     here = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database", site.database]
 
+    @contextmanager
     def start(*before):
         person, terminal = pty.openpty()
+        # These tests may be run with `nohup` themselves, and what is ignored is so in all that one starts.
+        ignored = signal.signal(signal.SIGHUP, signal.SIG_DFL)
         process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *before, *site.command("serve", *here)],
             cwd=site.folder,
@@ -29,10 +35,24 @@ def serve(site):
             stderr=subprocess.PIPE,
             text=True,
         )
+        signal.signal(signal.SIGHUP, ignored)
         os.close(terminal)
-        return process, person
+        try:
+            yield process, person
+        finally:
+            # It is a session of its own, whose leader `setsid` waits for.
+            with suppress(ProcessLookupError):
+                os.kill(_child(process), signal.SIGKILL)
+            process.communicate()
 
     return start
+
+
+def _child(process):
+    """The server that `setsid` has started, or made of itself."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    found = children.read_text().split() if children.exists() else []
+    return int(found[0]) if found else process.pid
 
 
 def until(process, event):
@@ -47,8 +67,7 @@ def until(process, event):
 
 def test_a_newcomer_reads_where_the_console_is(serve):
     """In three lines below the log: where to call back, where to look, how to end it."""
-    process, person = serve()
-    with process:
+    with serve() as (process, person):
         serving = next(one for one in until(process, "no_handlers") if one["event"] == "serving")
         read = ""
         while "Ctrl-C" not in read:
@@ -59,13 +78,12 @@ def test_a_newcomer_reads_where_the_console_is(serve):
         os.write(person, b"\x03")
         until(process, "stopped")
         assert process.wait(30) == 0
-    os.close(person)
+        os.close(person)
 
 
 def test_a_terminal_that_goes_ends_it(serve):
     """Closing the window in which it was started is no wish for other settings: it ends, and in order."""
-    process, person = serve()
-    with process:
+    with serve() as (process, person):
         until(process, "no_handlers")
         os.close(person)
         events = [one["event"] for one in until(process, "stopped")]
@@ -75,13 +93,11 @@ def test_a_terminal_that_goes_ends_it(serve):
 
 def test_nohup_lets_it_live_on(serve):
     """Whoever has started it with `nohup` wants it to stay when the terminal goes."""
-    process, person = serve("nohup")
-    with process:
+    with serve("nohup") as (process, person):
         until_serving(process)
         os.close(person)
         until(process, "settings_reloaded")
         assert process.poll() is None
-        process.kill()
 
 
 def until_serving(process):

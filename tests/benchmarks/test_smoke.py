@@ -129,9 +129,9 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
     """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""
-    cluster, sharing, plans, plenty = part("cluster"), part("sharing"), part("plans"), part("plenty")
+    cluster, sharing, plans, filling = part("cluster"), part("sharing"), part("plans"), part("filling")
     with cluster.cluster(tmp_path) as postgresql, postgresql.ledger("embedded") as ledger:
-        ledger.rows(plenty.FILL.format(events=2_000))
+        ledger.rows(filling.of_postgresql(2_000))
         ledger.rows("VACUUM ANALYZE")
         with ledger.serve() as server:
             connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)

@@ -82,6 +82,9 @@ class Server:
         admin: where it is administered, as a URL.
     """
 
+    OWN = frozenset({"leave", "dead", "parked", "hostile", "twice", "killed", "resolved"})
+    """The flow instances of the events that the one for all tests begins with."""
+
     def __init__(self, folder, database):
         self.folder = folder
         (folder / "shop.py").write_text(PLUGIN)
@@ -172,6 +175,12 @@ def server(tmp_path_factory, new_database):
     yield server
     server.end()
     assert server.process.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def make_shop():
+    """A function that makes a `Server`, not started, of a folder for its plugin and a database."""
+    return Server
 
 
 @pytest.fixture

@@ -79,7 +79,8 @@ def test_list_has_stable_names(asked, server):
 )
 def test_filters_narrow(asked, server, options, expected):
     """Each filter, alone and together."""
-    assert set(flows(asked("events", "list", *options, server=server))) == expected
+    found = set(flows(asked("events", "list", *options, server=server)))
+    assert {one for one in found if one in server.OWN} == expected  # other tests call back, too
 
 
 def test_list_goes_on_where_it_left_off(asked, run, server):

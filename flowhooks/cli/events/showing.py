@@ -10,6 +10,7 @@ import click
 from flowhooks.cli import deeds, output
 from flowhooks.cli.events.listing import event_table
 from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.clock import to_text
 from flowhooks.delivery import State
 from flowhooks.errors import NotFound, Purged
 from flowhooks.ledger import Reader, auditing
@@ -73,7 +74,7 @@ def _found(reader: Reader, name: str) -> list[Stored]:
     if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
         return found
     if gone := reader.purged(name):
-        raise Purged(name, gone)
+        raise Purged(name, to_text(gone))
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 
