@@ -545,6 +545,7 @@ def test_storing_that_takes_too_long_is_not_acknowledged(house, listens, eventua
     assert sorted(runs) == ["i0", "i20"]
 
 
+@pytest.mark.embedded  # the other one sweeps now and then, and what it writes would take a place in so short a queue
 def test_a_full_queue_is_refused_at_once(house, listens, eventually):
     """When more call-backs wait to be stored than are allowed, further ones are told to call again at once."""
     flow = house.open(listens(lambda event: 1, name="h"), ledger={"queue": 2})
