@@ -72,7 +72,8 @@ def test_connections_that_are_cut(cluster):
     flows(site, engines)
     until_all_run(site, server, worker)
     told = engines.stop()
-    assert {one.status for one in engines.answers} <= {202, 503}
+    # 200: it was stored though nobody could be told, so it came again, and had been run by then.
+    assert {one.status for one in engines.answers} <= {200, 202, 503}
     check_books(site, site.direct, told)
     stop(server, worker)
 
