@@ -4,121 +4,33 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
 from flowhooks.retry import Retry
+from flowhooks.selectors import Selectors, satisfiable
 from flowhooks.signatures import checked_probe, takes_delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from flowhooks.delivery import Delivery
     from flowhooks.event import Event
 
-_VERSION_TERM: Final = re.compile(r"(==|!=|>=|<=|>|<)\s*(\d{1,10})")
-_TERM_SPACES: Final = re.compile(r"\s*,\s*")
-_COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
-    "==": int.__eq__,
-    "!=": int.__ne__,
-    ">=": int.__ge__,
-    "<=": int.__le__,
-    ">": int.__gt__,
-    "<": int.__lt__,
-}
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What names of plugins, handlers and sources look like."""
 ORDERS: Final = ("business_key", "process_key")
 """What a handler's deliveries may be ordered by."""
 MOST_AT_ONCE: Final = 1_000
 """The largest `concurrency=`: what is more than all machines have threads for is no limit."""
-_LEAST_VERSION: Final = -(2**31)
-_MOST_VERSION: Final = 2**31 - 1
-"""`processDefinitionVersion` is an int32, in every kind of call-back."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selectors:
-    """What a handler listens to.
-
-    A handler matches if its class or its key matches (or `every` is set), and versions, source and kind do.
-
-    Attributes:
-        callback_classes: values of `callBackProcessClass`.
-        process_keys: values of `processDefinitionKey`.
-        versions: such as `">=3,<5"`, on `processDefinitionVersion`; `""` takes every version
-            and also none. An absent version does not match anything else.
-        sources: names of engines; empty takes every one.
-        kind: the kind of call-back; default `"complete"`.
-        every: listen to every event of that kind, whatever its class or key.
-
-    Raises:
-        HandlerError: `versions` cannot be read, or nothing is selected.
-    """
-
-    callback_classes: tuple[str, ...] = ()
-    process_keys: tuple[str, ...] = ()
-    versions: str = ""
-    sources: tuple[str, ...] = ()
-    kind: str = "complete"
-    every: bool = False
-    _terms: tuple[tuple[str, int], ...] = field(default=(), init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not (self.callback_classes or self.process_keys or self.every):
-            raise HandlerError("it listens to nothing: give callback_class=, process_key= or every=True")
-        for name in (*self.callback_classes, *self.process_keys, *self.sources, self.kind):
-            if not isinstance(name, str) or not name:
-                raise HandlerError(f"selectors are strings that are not empty, not {name!r}")
-        if not isinstance(self.versions, str):
-            raise HandlerError(f'versions= is a string such as ">=3,<5", not {self.versions!r}')
-        if self.versions.strip():
-            object.__setattr__(self, "_terms", tuple(map(_term, _TERM_SPACES.split(self.versions.strip()))))
-
-    def refusal(self, event: Event) -> str | None:
-        """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""
-        if event.kind != self.kind:
-            return f"kind is {event.kind!r}, not {self.kind!r}"
-        if self.sources and event.source not in self.sources:
-            return f"source {event.source!r} is not one of {', '.join(self.sources)}"
-        if self._terms:
-            version = event.process_definition_version
-            if version is None:
-                return f"no processDefinitionVersion, and versions {self.versions!r} asks for one"
-            for operator, number in self._terms:
-                if not _COMPARE[operator](version, number):
-                    return f"version {version} is not {operator}{number}"
-        return None
-
-    def to_json(self) -> dict[str, Any]:
-        """As the ledger keeps it; `Selectors.from_json` reads it back."""
-        return {
-            "callback_classes": list(self.callback_classes),
-            "process_keys": list(self.process_keys),
-            "versions": self.versions,
-            "sources": list(self.sources),
-            "kind": self.kind,
-            "every": self.every,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Selectors:
-        """What `to_json` gave."""
-        return cls(
-            callback_classes=tuple(value["callback_classes"]),
-            process_keys=tuple(value["process_keys"]),
-            versions=value["versions"],
-            sources=tuple(value["sources"]),
-            kind=value["kind"],
-            every=value["every"],
-        )
-
-
-def _term(text: str) -> tuple[str, int]:
-    if not (match := _VERSION_TERM.fullmatch(text)):
-        raise HandlerError(f'versions= cannot be read at {text!r}: write whole numbers, such as ">=3,<5"')
-    return match.group(1), int(match.group(2))
+ISOLATIONS: Final = ("thread", "process")
+"""Where a handler's function may run."""
+MOST_TIMEOUT: Final = 86_400.0
+"""Seconds; the longest `timeout=`: a day."""
+LEAST_MEMORY: Final = 64
+MOST_MEMORY: Final = 1_048_576
+"""Mebibytes; what `memory_mib=` may be: an interpreter with little more than nothing, up to a tebibyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +47,10 @@ class Handler:
         order_by: `"business_key"` or `"process_key"`: its deliveries of one such key run one at a time, in the order in
             which their call-backs were taken; None: in any order.
         concurrency: how many of its deliveries run at once at the most, over all machines; None: no matter.
+        isolation: `"process"`: its function runs in a process of its own; `"thread"`: in one of the server's threads.
+        timeout: seconds after which an attempt is overdue; None: as the settings say. In a process of its own it is
+            killed then; a thread cannot be, so that there somebody is told.
+        memory_mib: mebibytes that its process may take, in a process of its own; None: as the settings say.
         plugin: the plugin's name, filled in when the plugin is loaded.
         takes_delivery: whether `function` wants the delivery too.
     """
@@ -146,6 +62,9 @@ class Handler:
     probe: Callable[[Event, Delivery], bool | None] | None = None
     order_by: str | None = None
     concurrency: int | None = None
+    isolation: str = "thread"
+    timeout: float | None = None
+    memory_mib: int | None = None
     plugin: str = ""
     takes_delivery: bool = False
 
@@ -182,6 +101,9 @@ def handler(
     probe: Callable[[Event, Delivery], bool | None] | None = None,
     order_by: str | None = None,
     concurrency: int | None = None,
+    isolation: str = "thread",
+    timeout: float | None = None,
+    memory_mib: int | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Declare what a function listens to.
@@ -198,6 +120,11 @@ def handler(
         order_by: `"business_key"` or `"process_key"`: have the deliveries of one key run one at a time, in the order in
             which their call-backs were taken; default: in any order.
         concurrency: how many of its deliveries may run at once, over all machines, 1 to 1000; default: any number.
+        isolation: `"process"` has its function run in a process of its own, so that a crash, a leak or an endless loop
+            is that attempt's outcome and nothing else's; default: `"thread"`, a thread of the server.
+        timeout: seconds after which an attempt is overdue, more than 0 and at most a day; default: as the settings say.
+        memory_mib: mebibytes that its process may take, 64 to 1048576; only with `isolation="process"`; default: as
+            the settings say.
         name: the handler's name in its plugin; default the function's.
 
     Returns:
@@ -217,7 +144,7 @@ def handler(
                 selectors=Selectors(
                     callback_classes=_several("callback_class", callback_class),
                     process_keys=_several("process_key", process_key),
-                    versions=_satisfiable(versions),
+                    versions=satisfiable(versions),
                     sources=_sources(source),
                     kind=kind,
                     every=_a("every", every, bool),
@@ -226,6 +153,9 @@ def handler(
                 probe=checked_probe(probe),
                 order_by=_order(order_by),
                 concurrency=_at_once(concurrency),
+                isolation=_isolation(isolation, memory_mib),
+                timeout=_timeout(timeout),
+                memory_mib=_memory(memory_mib),
                 takes_delivery=_takes_delivery(function),
             )
         except HandlerError as error:
@@ -258,27 +188,6 @@ def _sources(given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     return sources
 
 
-def _satisfiable(versions: str) -> str:
-    """`versions` as it is, unless it can be read and no version satisfies it."""
-    if not isinstance(versions, str) or not versions.strip():
-        return versions  # refused, or taken, by `Selectors`
-    low, high, excluded = _LEAST_VERSION, _MOST_VERSION, set[int]()
-    for operator, number in map(_term, _TERM_SPACES.split(versions.strip())):
-        if number > _MOST_VERSION:
-            raise HandlerError(
-                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MOST_VERSION}"
-            )
-        if operator in {"==", ">=", ">"}:
-            low = max(low, number + (operator == ">"))
-        if operator in {"==", "<=", "<"}:
-            high = min(high, number - (operator == "<"))
-        if operator == "!=":
-            excluded.add(number)
-    if high - low < len([number for number in excluded if low <= number <= high]):
-        raise HandlerError(f"versions= {versions!r} contradicts itself: no version satisfies all of it")
-    return versions
-
-
 def _order(order_by: str | None) -> str | None:
     if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDERS):
         raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDERS))}, not {order_by!r}")
@@ -290,6 +199,32 @@ def _at_once(concurrency: int | None) -> int | None:
     if concurrency is not None and not (whole and 1 <= concurrency <= MOST_AT_ONCE):
         raise HandlerError(f"concurrency= is a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}")
     return concurrency
+
+
+def _isolation(isolation: str, memory_mib: int | None) -> str:
+    if not isinstance(isolation, str) or isolation not in ISOLATIONS:
+        raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATIONS))}, not {isolation!r}")
+    if isolation == "thread" and memory_mib is not None:
+        raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
+    return isolation
+
+
+def _timeout(timeout: float | None) -> float | None:
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and 0 < timeout <= MOST_TIMEOUT):
+        raise HandlerError(
+            f"timeout= is a number of seconds, more than 0 and at most {MOST_TIMEOUT:g}, not {timeout!r}"
+        )
+    return timeout if timeout is None else float(timeout)
+
+
+def _memory(memory_mib: int | None) -> int | None:
+    whole = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
+    if memory_mib is not None and not (whole and LEAST_MEMORY <= memory_mib <= MOST_MEMORY):
+        raise HandlerError(
+            f"memory_mib= is a whole number of mebibytes from {LEAST_MEMORY} to {MOST_MEMORY}, not {memory_mib!r}"
+        )
+    return memory_mib
 
 
 def _takes_delivery(function: Any) -> bool:

@@ -14,7 +14,7 @@ from flowhooks.event import Event
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowhooks.handler import Selectors
+    from flowhooks.selectors import Selectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowhooks import Event, Handler, Retry, handler
 from flowhooks.errors import HandlerError
-from flowhooks.handler import Selectors
+from flowhooks.selectors import Selectors
 
 
 def one(event):
@@ -183,6 +183,15 @@ def test_functions_that_could_not_run_are_refused(function, message):
         ({"every": True, "concurrency": "2"}, "concurrency= is a whole number from 1 to 1000, not '2'"),
         ({"every": True, "concurrency": 2.0}, "concurrency= is a whole number from 1 to 1000, not 2.0"),
         ({"every": True, "concurrency": 1001}, "concurrency= is a whole number from 1 to 1000, not 1001"),
+        ({"every": True, "isolation": "x"}, "isolation= is 'thread' or 'process', not 'x'"),
+        ({"every": True, "isolation": ["process"]}, "isolation= is 'thread' or 'process', not ['process']"),
+        ({"every": True, "timeout": 0}, "timeout= is a number of seconds, more than 0 and at most 86400, not 0"),
+        ({"every": True, "timeout": True}, "timeout= is a number of seconds, more than 0 and at most 86400, not True"),
+        ({"every": True, "timeout": float("nan")}, "timeout= is a number of seconds"),
+        ({"every": True, "timeout": "3"}, "timeout= is a number of seconds"),
+        ({"every": True, "memory_mib": 128}, 'memory_mib= needs isolation="process"'),
+        ({"every": True, "isolation": "process", "memory_mib": 63}, "memory_mib= is a whole number of mebibytes from"),
+        ({"every": True, "isolation": "process", "memory_mib": 64.0}, "memory_mib= is a whole number of mebibytes"),
     ],
 )
 def test_declarations_that_are_refused(given_, message):

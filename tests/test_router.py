@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.event import Event
-from flowhooks.handler import Selectors
 from flowhooks.router import Candidate, Listener, Router
+from flowhooks.selectors import Selectors
 
 
 def make_event(**given):

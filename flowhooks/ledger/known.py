@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select, update
 
 from flowhooks.delivery import State
-from flowhooks.handler import Handler, Selectors
 from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
 from flowhooks.retry import Retry
+from flowhooks.selectors import Selectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
+    from flowhooks.handler import Handler
     from flowhooks.ledger.writer import Transaction
 
 

@@ -183,12 +183,22 @@ handlers: Final = Table(
     Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
     Column("paused_at", BigInteger, comment="from when its deliveries are held; null: they run"),
     Column("resumed_at", BigInteger, comment="when it was last let run again: what waited for that was not late"),
+    Column("held_at", BigInteger, comment="since when it is held, for it failed again and again; null: it is not"),
+    Column("held_why", Text, nullable=False, server_default="", comment="the error of its last failure by then"),
+    Column("held_release", Text, nullable=False, server_default="", comment="the release of its plugin that failed"),
+    Column("trial_at", BigInteger, comment="while it is held: from when one of its deliveries is tried"),
 )
 Index(
     "handlers_paused",
     handlers.c.id,
     sqlite_where=handlers.c.paused_at.is_not(None),
     postgresql_where=handlers.c.paused_at.is_not(None),
+)
+Index(
+    "handlers_held",
+    handlers.c.id,
+    sqlite_where=handlers.c.held_at.is_not(None),
+    postgresql_where=handlers.c.held_at.is_not(None),
 )
 
 processes: Final = Table(
@@ -292,3 +302,16 @@ purged: Final = Table(
 )
 """Identities of events that are gone: whoever calls back with one again is not taken for new."""
 Index("purged_received", purged.c.received_at)
+
+signed: Final = Table(
+    "signed",
+    metadata,
+    Column("source", Text, nullable=False),
+    Column("webhook_id", Text, nullable=False, comment="as the header webhook-id had it"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of what it was used for: the path and the body"),
+    Column("seen_at", BigInteger, nullable=False, comment="when it was last used"),
+    PrimaryKeyConstraint("source", "webhook_id"),
+    sqlite_with_rowid=False,
+)
+"""Ids of signed call-backs: whoever got hold of one cannot use its signature for another."""
+Index("signed_seen", signed.c.seen_at)

@@ -14,10 +14,11 @@ from flowhooks.operations.lookup import lookup
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowhooks.handler import Handler, Selectors
+    from flowhooks.handler import Handler
     from flowhooks.ledger import Reader
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import PluginInfo, Plugins
+    from flowhooks.selectors import Selectors
 
 
 _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")

@@ -1,6 +1,8 @@
 """The settings: what there is to set, its defaults, and how it is read; it must not know who uses it.
 
 tree      the settings themselves, one frozen dataclass for each section
+named     the sections that the user names: sources, operators, handlers
+single    how one setting is declared
 loading   defaults < flowhooks.toml < environment < options
 changing  what a running process goes by anew, and what only the next one does
 kinds     what one setting may be, and how its text is read
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from flowhooks.settings.changing import Change, change, live
 from flowhooks.settings.loading import load, usual_file
+from flowhooks.settings.named import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.places import host_and_port, is_loopback
 from flowhooks.settings.tokens import check_operators, operator_tokens
 from flowhooks.settings.tree import (
@@ -23,13 +26,10 @@ from flowhooks.settings.tree import (
     IgnoreSettings,
     LedgerSettings,
     LogSettings,
-    Network,
-    OperatorSettings,
     RetentionSettings,
     RunnerSettings,
     Settings,
     ShutdownSettings,
-    Source,
     check_binds,
     check_processes,
     database_url,
@@ -40,6 +40,7 @@ __all__ = [
     "AlertsSettings",
     "Change",
     "Described",
+    "HandlerSettings",
     "HttpSettings",
     "IdentitySettings",
     "IgnoreSettings",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.kinds import NAME, Kind, nearest, shown
+from flowhooks.settings.named import HandlerSettings, OperatorSettings, Source
 from flowhooks.settings.secrets import variables
-from flowhooks.settings.tree import OperatorSettings, Settings, Source, leaves, variable
+from flowhooks.settings.tree import Settings, leaves, variable
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -22,7 +23,7 @@ PREFIX: Final = "FLOWHOOKS_"
 
 _KINDS: Final[Mapping[str, Kind]] = {name: field.metadata["kind"] for name, field in leaves()}
 _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in name)
-_NAMED: Final = ("sources", "operators", "plugins")
+_NAMED: Final = ("sources", "operators", "handlers", "plugins")
 """Whose sections have names of the user's choice, and can only be written in the file."""
 _VARIABLES: Final = {variable(name): name for name in _KINDS}
 _NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|TOKEN|TEST_.*)", re.DOTALL)
@@ -34,6 +35,7 @@ _SERVICE_LINKS: Final = re.compile(
 )
 """What Kubernetes puts into every container for a service whose name starts with `flowhooks`, as NAME=value."""
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_HANDLER: Final = re.compile(rf"(?:{NAME.pattern}):(?:{NAME.pattern})")
 
 
 def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, Any]) -> Settings:
@@ -99,9 +101,9 @@ def _from_table(
     table: Mapping[str, Any], where: str, problems: list[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     values: dict[str, Any] = {}
-    named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}}
+    named: dict[str, dict[str, Any]] = {"sources": {}, "operators": {}, "handlers": {}}
     plugins: dict[str, dict[str, Any]] = {}
-    read = {"sources": _source, "operators": _operator}
+    read = {"sources": _source, "operators": _operator, "handlers": _handler}
     for key, value in table.items():
         if key in {*named, "plugins"}:
             for name, section in _named(key, value, where, problems):
@@ -146,6 +148,13 @@ def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tu
     for name, section in value.items():
         if not isinstance(section, dict):
             problems.append(f"{where}{_dotted(key, name)} must be a section, [{key}.NAME], not a single value")
+        elif key == "handlers":
+            if _HANDLER.fullmatch(name):
+                yield name, section
+            else:
+                problems.append(
+                    f'{where}[{_dotted(key, name)}] must be named by a handler\'s id: [handlers."plugin:name"]'
+                )
         elif not NAME.fullmatch(name):
             problems.append(
                 f"{where}[{_dotted(key, name)}] must be named with 1 to 100 letters, digits, '.', '_' or '-'"
@@ -173,6 +182,11 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
     return None if found is None or "role" not in found else OperatorSettings(**found)
 
 
+def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
+    found = _checked(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
+    return None if found is None else HandlerSettings(**found)
+
+
 def _checked(here: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
     """What a section holds; None if something in it cannot be used. Never repeats what may be a credential."""
     kinds: dict[str, Kind] = {field.name: field.metadata["kind"] for field in fields(kind)}
@@ -193,8 +207,8 @@ def _checked(here: str, kind: type, section: Mapping[str, Any], problems: list[s
 def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterable[str]:
     """What is wrong where a token names two: an engine must not become an operator, either."""
     owners: dict[str, tuple[str, str]] = {}
-    for key, several in named.items():
-        for name, one in several.items():
+    for key in ("sources", "operators"):
+        for name, one in named[key].items():
             for token in one.token_sha256:
                 other, whose = owners.setdefault(token, (key, name))
                 if (other, whose) != (key, name):
@@ -250,4 +264,6 @@ def _build(
     for field in fields(Settings):
         if field.name in sections:
             top[field.name] = field.default_factory(**sections[field.name])  # type: ignore[operator] # each section has its dataclass for a factory
-    return Settings(**top, sources=named["sources"], operators=named["operators"], plugins=plugins)
+    return Settings(
+        **top, sources=named["sources"], operators=named["operators"], handlers=named["handlers"], plugins=plugins
+    )

@@ -4,60 +4,74 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import kinds, places
+from flowhooks.settings.named import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.single import setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from dataclasses import Field
-
-Network: TypeAlias = IPv4Network | IPv6Network
-"""Where a source may call from."""
 
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _DAY: Final = 86400.0
 _DAYS: Final = kinds.whole(0, 36_500)
 
 
-def _setting(default: Any, kind: kinds.Kind, doc: str, *, live: bool = False) -> Any:
-    """A setting; with `live`, one that a process goes by anew when it is told to read its settings again."""
-    return field(default=default, metadata={"doc": doc, "kind": kind, "live": live})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
     """How both listeners treat their clients."""
 
-    threads: int = _setting(
+    threads: int = setting(
         16, kinds.whole(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
     )
-    max_body_bytes: int = _setting(
+    max_body_bytes: int = setting(
         1024**2, kinds.whole(1, 1024**3), "Largest body taken; a larger one is answered 413.", live=True
     )
-    max_header_bytes: int = _setting(
+    max_header_bytes: int = setting(
         16384, kinds.whole(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
     )
-    read_timeout: float = _setting(
+    read_timeout: float = setting(
         10.0, kinds.seconds(0, _DAY), "Seconds in which a whole request must arrive, however it trickles in."
     )
-    idle_timeout: float = _setting(60.0, kinds.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
-    max_connections: int = _setting(1000, kinds.whole(1, 100_000), "Connections open at a time; others queue up.")
+    idle_timeout: float = setting(60.0, kinds.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
+    max_connections: int = setting(1000, kinds.whole(1, 100_000), "Connections open at a time; others queue up.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
     """Who runs handlers."""
 
-    kind: Literal["embedded", "procrastinate"] = _setting(
+    kind: Literal["embedded", "procrastinate"] = setting(
         "embedded",
         kinds.one_of("embedded", "procrastinate"),
         "How deliveries find their threads: by looking into the ledger, or by jobs on PostgreSQL.",
     )
-    threads: int = _setting(
+    threads: int = setting(
         16, kinds.whole(1, 1000), "Threads that run handlers; one handler holds at most half of them."
+    )
+    isolation: Literal["thread", "process"] = setting(
+        "thread",
+        kinds.one_of("thread", "process"),
+        "Where handlers run that do not say: in threads of the server, or each in a process of its own.",
+    )
+    timeout: float = setting(
+        300.0,
+        kinds.seconds(0, _DAY),
+        "Seconds after which an attempt is overdue: killed in a process of its own, reported in a thread.",
+    )
+    memory_mib: int = setting(
+        512, kinds.whole(64, 1_048_576), "Mebibytes that a handler's process may take, where it has one of its own."
+    )
+    hold_after: int = setting(
+        10,
+        kinds.whole(0, 10_000),
+        "Attempts of a handler that fail in a row after which it is held, so that nothing more is burnt; 0: never.",
+    )
+    try_every: float = setting(
+        60.0, kinds.seconds(0, _DAY), "Seconds between the single attempts that try whether a held handler works again."
     )
 
 
@@ -65,13 +79,13 @@ class RunnerSettings:
 class LedgerSettings:
     """When a call-back is told to come again, and a process taken for dead."""
 
-    queue: int = _setting(
+    queue: int = setting(
         10_000, kinds.whole(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
     )
-    timeout: float = _setting(
+    timeout: float = setting(
         5.0, kinds.seconds(0, _DAY), "Seconds that a call-back waits to be stored before it is answered 503."
     )
-    stale_after: float = _setting(
+    stale_after: float = setting(
         30.0,
         kinds.seconds(0, _DAY),
         "On PostgreSQL: seconds without a sign of life after which the other processes take one for dead.",
@@ -82,16 +96,14 @@ class LedgerSettings:
 class ShutdownSettings:
     """How the server stops."""
 
-    timeout: float = _setting(
-        30.0, kinds.seconds(0, _DAY), "Seconds that running handlers get to finish after SIGTERM."
-    )
+    timeout: float = setting(30.0, kinds.seconds(0, _DAY), "Seconds that running handlers get to finish after SIGTERM.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
     """When two call-backs are the same."""
 
-    ignore: tuple[str, ...] = _setting(
+    ignore: tuple[str, ...] = setting(
         (),
         kinds.several(kinds.pointer()),
         "JSON Pointers to members of the body that do not count, such as a time stamp.",
@@ -103,7 +115,7 @@ class IdentitySettings:
 class IgnoreSettings:
     """Which events need no handler."""
 
-    process_key: tuple[str, ...] = _setting(
+    process_key: tuple[str, ...] = setting(
         (),
         kinds.several(kinds.key()),
         "Values of processDefinitionKey whose events need no handler and are not parked.",
@@ -115,16 +127,16 @@ class IgnoreSettings:
 class AlertsSettings:
     """When somebody is told that they should look."""
 
-    look_every: float = _setting(
+    look_every: float = setting(
         10.0, kinds.seconds(0, 3600), "Seconds between looks for what somebody is to be told of.", live=True
     )
-    parked_after: float = _setting(
+    parked_after: float = setting(
         3600.0,
         kinds.seconds(0, 10 * _DAY, zero=True),
         "Seconds for which an event may be parked before somebody is told; 0: told at once.",
         live=True,
     )
-    waiting_after: float = _setting(
+    waiting_after: float = setting(
         3600.0,
         kinds.seconds(0, 10 * _DAY),
         "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
@@ -136,90 +148,33 @@ class AlertsSettings:
 class RetentionSettings:
     """For how many days things are kept, counted from when something last happened to them; 0: for ever."""
 
-    succeeded: int = _setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True)
-    closed: int = _setting(
+    succeeded: int = setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True)
+    closed: int = setting(
         400,
         _DAYS,
         "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever.",
         live=True,
     )
-    dismissed: int = _setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
-    dead: int = _setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True)
-    parked: int = _setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
-    identities: int = _setting(
+    dismissed: int = setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
+    dead: int = setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True)
+    parked: int = setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
+    identities: int = setting(
         400,
         _DAYS,
         "Days after its call-back for which an event that was purged is still known, so that the same call-back is not "
         "taken for a new one; 0: for ever.",
     )
-    audit: int = _setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
-    alerts: int = _setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
+    audit: int = setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
+    alerts: int = setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
-    level: str = _setting("info", kinds.one_of(*LEVELS), "The least severe level that is logged.", live=True)
-    format: Literal["json", "text"] = _setting(
+    level: str = setting("info", kinds.one_of(*LEVELS), "The least severe level that is logged.", live=True)
+    format: Literal["json", "text"] = setting(
         "json", kinds.one_of("json", "text"), "One JSON object a line, or text for people.", live=True
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """An engine that may call back; its name is the section's: [sources.NAME].
-
-    The name is part of an event's identity. `default`, the name that call-backs have while no source is configured,
-    may be given to a source: that is how an engine that gets a credential later keeps the identities it had.
-    """
-
-    token_sha256: tuple[str, ...] = field(
-        repr=False,
-        metadata={
-            "doc": "SHA-256 of each bearer token that names this source; several, while one is being replaced.",
-            "kind": kinds.several(kinds.token_sha256(), least=1),
-        },
-    )
-    allow: tuple[Network, ...] = _setting(
-        (), kinds.several(kinds.network()), "Networks that it may call from; empty: any."
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorSettings:
-    """Somebody, or some program, that may look after this server; the name is the section's: [operators.NAME]."""
-
-    role: Literal["view", "operate"] = field(
-        metadata={
-            "doc": "What they may do: look at everything, or also change something.",
-            "kind": kinds.one_of("view", "operate"),
-        },
-    )
-    password: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "doc": "The Argon2id hash of the password with which they log in to the console; the extra "
-            "flowhooks[operators] checks it.",
-            "kind": kinds.password(),
-        },
-    )
-    token_sha256: tuple[str, ...] = field(
-        default=(),
-        repr=False,
-        metadata={
-            "doc": "SHA-256 of each bearer token that names this operator.",
-            "kind": kinds.several(kinds.token_sha256(), least=1),
-        },
-    )
-    token_file: str = field(
-        default="",
-        metadata={
-            "doc": "A file that holds a bearer token that names this operator, and that only its owner and group "
-            "can read.",
-            "kind": kinds.file(),
-        },
     )
 
 
@@ -227,45 +182,45 @@ class OperatorSettings:
 class Settings:
     """Everything that can be set. Each default stands beside its name, and `describe()` lists them all."""
 
-    database: str = _setting("flowhooks.db", kinds.database(), "The file that holds the ledger, or sqlite:///path.")
-    listen: str = _setting("127.0.0.1:8080", kinds.address(), "Where call-backs are taken, host:port.")
-    admin: str = _setting("127.0.0.1:8081", kinds.address(), "Where the server is administered, host:port.")
-    processes: int = _setting(
+    database: str = setting("flowhooks.db", kinds.database(), "The file that holds the ledger, or sqlite:///path.")
+    listen: str = setting("127.0.0.1:8080", kinds.address(), "Where call-backs are taken, host:port.")
+    admin: str = setting("127.0.0.1:8081", kinds.address(), "Where the server is administered, host:port.")
+    processes: int = setting(
         1, kinds.whole(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
     )
-    insecure: bool = _setting(
+    insecure: bool = setting(
         False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
     )
-    public_url: str = _setting(
+    public_url: str = setting(
         "",
         kinds.origin(),
         "Where browsers find the console behind a proxy, such as https://ops.example.com; with https, cookies go by "
         "TLS only.",
         live=True,
     )
-    unrouted: Literal["park", "reject"] = _setting(
+    unrouted: Literal["park", "reject"] = setting(
         "park", kinds.one_of("park", "reject"), "An event that no handler wants is stored and parked, or answered 422."
     )
-    wait: float = _setting(
+    wait: float = setting(
         10.0,
         kinds.seconds(0, 60, zero=True),
         "Seconds that an answer waits for the handlers, unless its request says.",
         live=True,
     )
-    plugins_dirs: tuple[str, ...] = _setting(
+    plugins_dirs: tuple[str, ...] = setting(
         (), kinds.several(kinds.folder()), "Folders of single-file plugins, looked for from the working folder."
     )
-    plugins_allow: tuple[str, ...] = _setting(
+    plugins_allow: tuple[str, ...] = setting(
         (), kinds.several(kinds.name()), "Names of the only plugins that are loaded; empty: all."
     )
-    plugins_deny: tuple[str, ...] = _setting((), kinds.several(kinds.name()), "Names of plugins that are not loaded.")
-    safe_mode: bool = _setting(False, kinds.truth(), "Load no plugins at all.")
-    one_core: bool = _setting(
+    plugins_deny: tuple[str, ...] = setting((), kinds.several(kinds.name()), "Names of plugins that are not loaded.")
+    safe_mode: bool = setting(False, kinds.truth(), "Load no plugins at all.")
+    one_core: bool = setting(
         True,
         kinds.truth(),
         "Keep the server's own threads on one processor core; handlers that take longer than 5 ms may use all of them.",
     )
-    schemas_dir: str = _setting(
+    schemas_dir: str = setting(
         "", kinds.folder(optional=True), "A folder whose schema files replace or add to those that flowhooks has."
     )
     http: HttpSettings = field(
@@ -294,6 +249,9 @@ class Settings:
         default_factory=dict,
         metadata={"doc": "Who may look after this server, by name; none: whoever is on its machine.", "live": True},
     )
+    handlers: Mapping[str, HandlerSettings] = field(
+        default_factory=dict, metadata={"doc": "How single handlers are run, by their ids."}
+    )
     plugins: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict,
         repr=False,  # a plugin's section may hold its passwords
@@ -314,7 +272,7 @@ class Settings:
 
 
 def leaves(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
-    """Every single setting with its dotted name, without those of sources and plugins, which are named by the user."""
+    """Every single setting with its dotted name, without those of sources and the like, which the user names."""
     for one in fields(settings):
         if "kind" in one.metadata:
             yield prefix + one.name, one
@@ -353,12 +311,14 @@ def describe() -> Iterator[Described]:
         yield _described(f"sources.NAME.{one.name}", one, "")
     for one in fields(OperatorSettings):
         yield _described(f"operators.NAME.{one.name}", one, "")
+    for one in fields(HandlerSettings):
+        yield _described(f'handlers."PLUGIN:NAME".{one.name}', one, "")
     whole = next(one for one in fields(Settings) if one.name == "plugins")
     yield Described("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 
 
 def _described(name: str, one: Field[Any], variable: str) -> Described:
-    default = "" if one.default is MISSING else json.dumps(one.default)
+    default = "" if one.default in (MISSING, None) else json.dumps(one.default)
     return Described(name, one.metadata["kind"].allowed, default, variable, one.metadata["doc"])
 
 

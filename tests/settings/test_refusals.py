@@ -135,6 +135,12 @@ def test_hostile_file_names(name):
         ("plugins.contracts = 1", "plugins.contracts must be a section, [plugins.NAME], not a single value"),
         ("[plugins.'a b']", "[plugins.'a b'] must be named with 1 to 100 letters, digits, '.', '_' or '-'"),
         ("[sources.erp]", "sources.erp has no token_sha256, so nobody could call back as it"),
+        ("[handlers.x]\ntimeout = 3", '[handlers.x] must be named by a handler\'s id: [handlers."plugin:name"]'),
+        (
+            "[handlers.'a:b']\ntimeout = 0",
+            "handlers.'a:b'.timeout must be a number of seconds, more than 0 and at most 86400, not 0",
+        ),
+        ("[handlers.'a:b']\ntime = 1", "handlers.'a:b'.time is no setting; did you mean timeout?"),
     ],
 )
 def test_refused_in_the_file(refused, content, says):

@@ -17,7 +17,7 @@ def test_reference():
     """Every setting is described by a unique name, a type, a default that TOML reads, a variable and one line."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 48
+    assert len({one.name for one in described}) == len(described) == 57
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -43,6 +43,7 @@ def test_reference():
         "operators.NAME.password",
         "operators.NAME.token_sha256",
         "operators.NAME.token_file",
+        *(f'handlers."PLUGIN:NAME".{one}' for one in ("isolation", "timeout", "memory_mib", "hold_after")),
         "plugins.NAME",
     ]
 

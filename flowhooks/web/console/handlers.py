@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.handler import Selectors
     from flowhooks.ledger.sampling import Called
     from flowhooks.operations.survey import Listed
+    from flowhooks.selectors import Selectors
 
 AT_ONCE: Final = 200
 MOST_ENTRIES: Final = 20

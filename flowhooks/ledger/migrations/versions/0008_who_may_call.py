@@ -1,0 +1,31 @@
+"""Handlers that are held because they fail again and again, and the ids of call-backs that were signed."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Make the columns and the table; until now no handler was held, and no call-back signed."""
+    op.add_column("handlers", sa.Column("held_at", sa.BigInteger))
+    op.add_column("handlers", sa.Column("held_why", sa.Text, nullable=False, server_default=""))
+    op.add_column("handlers", sa.Column("held_release", sa.Text, nullable=False, server_default=""))
+    op.add_column("handlers", sa.Column("trial_at", sa.BigInteger))
+    held = sa.text("held_at IS NOT NULL")
+    op.create_index("handlers_held", "handlers", ["id"], sqlite_where=held, postgresql_where=held)
+    op.create_table(
+        "signed",
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("webhook_id", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("source", "webhook_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("signed_seen", "signed", ["seen_at"])
