@@ -168,6 +168,11 @@ class App:
         loaded = self.plugins.handlers.get(handler)
         return loaded.concurrency if loaded else None
 
+    def _timeout(self, handler: str) -> float:
+        """Seconds after which an attempt of a handler is overdue."""
+        known = self.terms.get(handler)
+        return known.timeout if known else self.settings.runner.timeout
+
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
         self.neighbours: Neighbours | None = None
@@ -197,7 +202,9 @@ class App:
         self.notices = Notices(self.plugins)
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
-        self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
+        self.alerts = Alerts(
+            ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts, timeout=self._timeout
+        )
         self.holding = Holding(
             ledger=self.ledger,
             hold_after={one: self.terms[one].hold_after for one in self.runs},

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from flowhooks.delivery import Claimed, Execute, Outcome, Queued
     from flowhooks.handler import Handler
     from flowhooks.ledger import Ledger
-    from flowhooks.ledger.pausing import Held
 
 LOOK_EVERY: Final = 0.5
 """Seconds between looks for handlers that are to be tried."""
@@ -162,16 +161,12 @@ class Holding:
             return []
         now = self._clock.now()
         threads = []
-        for handler, held in self._held().items():
+        for handler, held in self._ledger.held().items():
             if handler in self._hold_after and held.trial_at <= now:
                 begun = self._ledger.try_out(handler, now + self._try_every)
                 if begun is not None:
                     threads.append(_started(execute, *begun))
         return threads
-
-    def _held(self) -> dict[str, Held]:
-        with self._ledger.connection() as connection:
-            return holding.held(connection)
 
 
 def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Thread:

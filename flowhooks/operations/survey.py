@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flowhooks.handler import Handler
     from flowhooks.ledger import Reader
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.pausing import Held
     from flowhooks.plugins import PluginInfo, Plugins
     from flowhooks.selectors import Selectors
 
@@ -36,6 +37,7 @@ class Listed:
         handler: itself, where it is present.
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
+        held: why it is, if flowhooks has paused it for having failed again and again.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Listed:
     handler: Handler | None
     backlog: Backlog
     paused_at: int | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ def survey(
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
     selectors = {one.id: one.selectors for one in known}
-    paused = {one.id: one.paused_at for one in known}
+    paused = {one.id: one for one in known if one.paused_at is not None}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
     for one in sorted({*selectors, *stored}):
@@ -111,7 +114,8 @@ def survey(
                 selectors=selectors.get(one),
                 handler=plugins.handlers.get(one),
                 backlog=stored.get(one, Backlog()),
-                paused_at=paused.get(one),
+                paused_at=paused[one].paused_at if one in paused else None,
+                held=paused[one].held if one in paused else None,
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))
