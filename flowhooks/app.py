@@ -145,7 +145,13 @@ class App:
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
             return Embedded(
-                threads=threads, due=due, clock=clock, mine=self._has, limit=self._limit, paused=self._pauses.get
+                threads=threads,
+                due=due,
+                clock=clock,
+                mine=self._has,
+                limit=self._limit,
+                paused=self._pauses.get,
+                timeout=self._timeout,
             )
         jobs = jobs_of(self.settings)
         from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
