@@ -74,6 +74,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.paused": {"en": "paused", "zh": "已暂停"},
     "state.held": {"en": "held", "zh": "已搁置"},
+    "state.overdue": {"en": "overdue", "zh": "超时未结束"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
