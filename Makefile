@@ -32,8 +32,8 @@ demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, t
 test: lint ## Run every check and every test, as continuous integration does
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-long: $(READY) ## Run the tests that take minutes each, such as long outages; with their figures
-	@$(BIN)/python -m pytest -m long --timeout=600 -s
+test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
+	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check

@@ -574,7 +574,7 @@ def test_what_the_readme_looks_at(running):
 
 
 def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
-    """Each test file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
+    """Each file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
     named = {}
     for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):
         named[page] = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")))
