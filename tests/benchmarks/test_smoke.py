@@ -108,6 +108,7 @@ def test_an_unknown_row_is_a_wrong_usage():
     assert "no row typo; there are accept, outcome" in ran.stderr
 
 
+@pytest.mark.long
 def test_the_stations_are_measured():
     """The profile prints a figure for every station and every size of batch."""
     command = [sys.executable, str(HERE / "stations.py"), "--events", "64"]
@@ -126,6 +127,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
     """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""

@@ -568,3 +568,16 @@ def test_what_the_readme_looks_at(running):
     assert done.returncode == 0, done.stderr
     assert 'returned "granted: leave-2026-0042"' in done.stdout
     assert "attempt 2" not in done.stdout
+
+
+# What is said to be proved
+
+
+def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
+    """Each file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
+    named = {}
+    for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):
+        named[page] = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")))
+        assert {name for name in named[page] if not (ROOT / "tests" / name).is_file()} == set()
+    every = {f"acceptance/{file.name}" for file in (ROOT / "tests/acceptance").glob("test_*.py")}
+    assert every <= set.union(*named.values())
