@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-cluster test test-long lint format docs bench wheel clean
+.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -32,6 +32,9 @@ test: lint ## Run every check and every test, as continuous integration does
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages; with their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 -s
+
+soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (about an hour; CALL_BACKS=N for fewer)
+	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check
