@@ -168,9 +168,14 @@ class Siege:
 
     def operate(self, name, *, may_be_done=False, **arguments):
         """Ask for an operation; the server may be killed by it."""
+        after = {}
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answer = self.server.operate(self.site.token(), name, **arguments)
-            assert answer.status == 200 or (may_be_done and answer.status == 409), answer
+            while True:
+                answer = self.server.operate(self.site.token(), name, **arguments, **after)
+                assert answer.status == 200 or (may_be_done and answer.status == 409), answer
+                if not answer.json.get("next"):
+                    break
+                after = {"after": answer.json["next"]}
 
     def prepare(self, at, name):
         """Have what is needed for a point to be reached."""

@@ -173,7 +173,7 @@ class Operators(threading.Thread):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soaked:
-    """What a run has come to; `trouble` is empty if all is as it should be."""
+    """What a run has come to; `trouble` is empty if all is as it should be, `samples` has every look that was taken."""
 
     calls: int
     seconds: float
@@ -183,6 +183,7 @@ class Soaked:
     replayed: int
     books: dict[str, object]
     figures: list[Figure]
+    samples: list[Sample]
     trouble: list[str]
 
 
@@ -234,6 +235,7 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
         replayed=operators.replayed,
         books={name: books.get(name) for name in ("accepted", "stored", "purged", "deliveries", "attempts")},
         figures=figures,
+        samples=samples,
         trouble=trouble,
     )
 
