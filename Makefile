@@ -11,6 +11,7 @@ READY := $(VENV)/.ready
 UPKEEP := .upkeep
 
 .PHONY: help demo demo-cluster test test-long lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -34,6 +35,9 @@ test: lint ## Run every check and every test, as continuous integration does
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
+
+soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (about an hour; CALL_BACKS=N for fewer)
+	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check

@@ -377,6 +377,10 @@ class App:
             found.append("the server is stopping")
         if self.ledger.failing and not self.ledger.mended():
             found.append(f"the last write to the database failed ({self.ledger.failing})")
+        # A small write may succeed where there is no room for a call-back.
+        left = dialects.room(database_url(self.settings))
+        if left is not None and left < self.settings.http.max_body_bytes:
+            found.append(f"the disk of the database has {left // 1024} KiB left; make room there")
         if why := self.runner.health():
             found.append(f"deliveries cannot be run: {why}")
         return found
