@@ -84,7 +84,7 @@ def promises(place, token, *words, folder):
 
 
 SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--generation-deterministic", "--no-shrink")
-LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "500", "--generation-database", "none")
+LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100", "--generation-database", "none")
 
 
 @pytest.mark.parametrize(("listener", "token", "fewest"), [("place", "engine", 50), ("admin", "operator", 400)])
@@ -95,8 +95,9 @@ def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("listener", "token"), [("place", "engine"), ("admin", "operator")])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_document_is_kept_for_long(server, tmp_path, listener, token, seed):
-    """The same with hundreds of requests to each operation, and with ids out of earlier answers."""
+    """The same with a hundred requests and more to each operation, and with ids out of earlier answers."""
     made = promises(getattr(server, listener), token, *LONG, "--seed", str(seed), folder=tmp_path)
     print(f"{listener}, seed {seed}: {made} requests")  # noqa: T201 (the figure that `make test-long` is to show)
