@@ -12,7 +12,7 @@ from flowhooks.schema.files import DIALECT, SUFFIX, locate
 from flowhooks.schema.keywords import subschemas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from flowhooks.schema import Schemas
 
@@ -101,7 +101,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         that it needs as components, their references rewritten.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
-    needed = (_ANSWER, ERROR, _FLOW_INSTANCE_ID, *kinds.values())
+    answered = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
+    bodies = _needed(schemas.documents, kinds.values()) - _needed(schemas.documents, answered)
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -116,7 +117,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
             for kind, name in kinds.items()
         },
         "components": {
-            "schemas": components(schemas.documents, needed),
+            "schemas": components(schemas.documents, (*answered, *kinds.values()), bodies=bodies),
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
@@ -130,14 +131,35 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
     }
 
 
-def components(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+def components(
+    documents: Mapping[str, dict[str, Any]], names: Iterable[str], *, bodies: Collection[str] = ()
+) -> dict[str, Any]:
     """Schema files, and those that they refer to, as the components of a document.
 
     Args:
         documents: every schema file, by its name.
         names: those that are needed.
+        bodies: those of what is sent to us, in which a member that is null counts as absent.
     """
-    return {_component(name): _published(name, documents) for name in sorted(_needed(documents, names))}
+    found = {}
+    required = _required(documents, bodies)
+    for name in sorted(_needed(documents, names)):
+        found[_component(name)] = published = _published(name, documents)
+        for schema in _objects(published) if name in bodies else ():
+            for member, its in schema.get("properties", {}).items():
+                if isinstance(its, dict) and member not in required:
+                    its.update(or_null(its))
+    return found
+
+
+def or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What takes null, too, where a schema says of which types something is; any other is left as it is."""
+    types = schema.get("type", [])
+    names = [types] if isinstance(types, str) else list(types)
+    if not names or "const" in schema:
+        return dict(schema)
+    listed = {"enum": list(dict.fromkeys([*schema["enum"], None]))} if "enum" in schema else {}
+    return {**schema, "type": list(dict.fromkeys([*names, "null"])), **listed}
 
 
 def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -202,9 +224,7 @@ def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> se
         name = rest.pop()
         needed.add(name)
         rest |= {
-            locate(documents, name, schema["$ref"])[0]
-            for _, schema in subschemas(documents[name])
-            if isinstance(schema, dict) and "$ref" in schema
+            locate(documents, name, schema["$ref"])[0] for schema in _objects(documents[name]) if "$ref" in schema
         } - needed
     return needed
 
@@ -212,13 +232,22 @@ def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> se
 def _published(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """A schema file as a component: its references lead to components, so it needs no name of its own."""
     document = copy.deepcopy(documents[name])
-    for _, schema in list(subschemas(document)):
-        if isinstance(schema, dict):
-            for keyword in ("$schema", "$id", "$anchor"):
-                schema.pop(keyword, None)
-            if "$ref" in schema:
-                schema["$ref"] = _reference(*locate(documents, name, schema["$ref"]))["$ref"]
+    for schema in _objects(document):
+        for keyword in ("$schema", "$id", "$anchor"):
+            schema.pop(keyword, None)
+        if "$ref" in schema:
+            schema["$ref"] = _reference(*locate(documents, name, schema["$ref"]))["$ref"]
     return document
+
+
+def _objects(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """A schema and those within it, but `true` and `false`."""
+    return [schema for _, schema in subschemas(document) if isinstance(schema, dict)]
+
+
+def _required(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
+    """The members that any of these files requires, on whichever level: of those, null may be an absence too many."""
+    return {member for name in names for schema in _objects(documents[name]) for member in schema.get("required", ())}
 
 
 def _component(name: str) -> str:
