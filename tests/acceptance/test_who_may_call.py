@@ -414,6 +414,23 @@ def test_a_secret_is_replaced_under_load(site):
     assert not [key for key in (ERP, FAR, NOBODY) if key[6:40] in told]
 
 
+@pytest.mark.parametrize(("point", "kept"), [("accept.written", False), ("accept.committed", True)])
+def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
+    """After a kill before the commit the id is free again; after one behind it, it is not, and the same is a repeat."""
+    site.plugin("p", PLUGIN)
+    config = f"[sources.erp]\nsecrets = [{{file = '{secret(site, 'erp', ERP)}'}}]\n"
+    server = site.start(config=config, crash_at=f"{point}:1")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        server.post("k-1", RAW, **sign(message="k"))
+    server.wait()
+    server = site.start(config=config)
+    assert server.post("k-2", RAW, **sign(message="k")).status == (401 if kept else 200)
+    assert server.post("k-1", RAW, **sign(message="k")).status == (200 if kept else 401)
+    server.stop()
+    assert events(site) == {("erp", "k-1" if kept else "k-2")}
+    site.balance()
+
+
 def test_a_secret_that_cannot_be_had(site):
     """The server does not start, says where it should be, and what is there is not shown."""
     site.plugin("p", PLUGIN)
