@@ -127,8 +127,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token of the engine; it or a signature is needed where the server has engines in its "
-                    "settings. / "
+                    "description": "The token of the engine; it or a signature is needed where the server has engines "
+                    "in its settings. / "
                     "流程引擎的令牌；服务器配置了流程引擎时必须提供令牌或签名。",
                 },
                 "signature": {
