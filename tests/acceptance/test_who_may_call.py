@@ -416,9 +416,7 @@ def test_a_secret_is_replaced_under_load(site):
 
 @pytest.mark.parametrize(("point", "kept"), [("accept.written", False), ("accept.committed", True)])
 def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
-    """After a kill before the commit the id is free again; after one behind it, it is not, and the same is a repeat, here of
-    one whose handler was about to run.
-    """
+    """A kill before the commit leaves the id free; one after it does not, and the same is a repeat."""
     site.plugin("p", PLUGIN)
     config = f"[sources.erp]\nsecrets = [{{file = '{secret(site, 'erp', ERP)}'}}]\n"
     server = site.start(config=config, crash_at=f"{point}:1")
