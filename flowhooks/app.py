@@ -61,12 +61,13 @@ class App:
         clock: time, ids and chance; default the real ones.
         objects: plugins given directly, by name, besides those that are found.
         cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
-        environ: the environment that plugins' secrets are taken from; default: this process's.
+        environ: the environment that secrets are taken from; default: this process's.
         run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
             empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
         kind: what this process is to the others that share its ledger: `"server"`, `"worker"` or `"command"`.
 
     Attributes:
+        environ: as given, or this process's.
         runs: the ids of the handlers whose deliveries this process runs.
         terms: on what terms each loaded handler runs, by its id.
 
@@ -87,7 +88,9 @@ class App:
         kind: str = "server",
     ) -> None:
         self.settings = settings
+        self.environ = os.environ if environ is None else environ
         self.clock = clock or Clock()
+        self._told: list[Callable[[Settings], object]] = []
         self.draining = False
         self._cores = cores
         self._kind = kind
@@ -285,6 +288,8 @@ class App:
         Args:
             settings: they differ from `self.settings` in nothing but what is live. See `settings.change`.
         """
+        for told in self._told:
+            told(settings)
         with self._changing:
             ignore = settings.ignore != self.settings.ignore
             self._go_by(settings, self._routing(settings, self._missing) if ignore else self.router)
@@ -292,6 +297,10 @@ class App:
         self.retention.go_by(settings.retention)
         if ignore:
             self._spawn("drain", self._drain)  # what was parked may need no handler any more, as at a start
+
+    def follow(self, told: Callable[[Settings], object]) -> None:
+        """Have `told` called each time that the settings are read again, before anything goes by them."""
+        self._told.append(told)
 
     def _routing(self, settings: Settings, missing: Sequence[KnownHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""

@@ -75,6 +75,11 @@ _RESPONSES: Final = {
         "flowInstanceId 或请求体不符合 schema：列出前 20 处错误及其 JSON Pointer；"
         "或者没有对应的处理器，且服务器设置为拒绝这种回调。"
     ),
+    "429": _Response(
+        "The engine sends more than it may; nothing is stored, safe to repeat later. / "
+        "流程引擎发送过于频繁；回调未存储，可以稍后重发。",
+        headers=("Retry-After",),
+    ),
     "431": _Response("The headers are too large. / 请求头过大。"),
     "500": _Response(
         "A handler has failed for good: errorInfo.message names it and says why. Stored and shown to an operator; need "
@@ -123,9 +128,17 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token of the engine; needed where the server has engines in its settings. / "
-                    "流程引擎的令牌；服务器配置了流程引擎时必须提供。",
-                }
+                    "description": "The token of the engine; it or a signature is needed where the server has engines "
+                    "in its settings. / "
+                    "流程引擎的令牌；服务器配置了流程引擎时必须提供令牌或签名。",
+                },
+                "signature": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "webhook-signature",
+                    "description": "A signature as Standard Webhooks has it, with webhook-id and webhook-timestamp. / "
+                    "符合 Standard Webhooks 规范的签名，须同时携带 webhook-id 和 webhook-timestamp。",
+                },
             },
         },
     }
@@ -178,7 +191,7 @@ def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict
             "operationId": f"call-back-{kind}",
             "summary": document.get("title", kind),
             "description": document.get("description", ""),
-            "security": [{}, {"bearer": []}],
+            "security": [{}, {"bearer": []}, {"signature": []}],
             "parameters": [
                 {
                     "name": "Prefer",

@@ -105,7 +105,7 @@ def test_operation(document):
     content = operation["requestBody"]["content"]["application/json"]
     assert content["schema"] == {"$ref": "#/components/schemas/call-back.complete"}
     assert content["examples"]["example-1"]["value"]["callBackProcessClass"] == "com.cnooc.test.CallbackHandler"
-    assert operation["security"] == [{}, {"bearer": []}]
+    assert operation["security"] == [{}, {"bearer": []}, {"signature": []}]
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
@@ -124,6 +124,7 @@ def test_operation(document):
         ("413", "error", []),
         ("415", "error", []),
         ("422", "error", []),
+        ("429", "error", ["Retry-After"]),
         ("431", "error", []),
         ("500", "error", ["Flowhooks-Event", "Preference-Applied"]),
         ("501", "error", []),
@@ -196,7 +197,7 @@ def test_examples(document):
         for example in content["examples"].values():
             assert component(document, name).is_valid(example["value"])
             checked += 1
-    assert checked == len(contents) == 17
+    assert checked == len(contents) == 18
 
 
 def test_errors_are_as_published(document):
