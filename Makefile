@@ -10,8 +10,7 @@ READY := $(VENV)/.ready
 # What renews the lock and looks for advisories has an environment of its own: tests do without it.
 UPKEEP := .upkeep
 
-.PHONY: help demo demo-cluster test test-long lint format docs bench wheel sbom release lock audit clean
-.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel clean
+.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
