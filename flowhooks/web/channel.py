@@ -49,6 +49,8 @@ def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
     task.content_length = len(body)
     task.content_bytes_written = 0
     task.complete = True
+    # To HTTP/1.0 that asked for more, waitress would promise to stay, beside saying that it closes.
+    request.headers["CONNECTION"] = "close"
     task.set_close_on_finish()
     task.write(b"" if request.command == "HEAD" else body)
 

@@ -161,6 +161,7 @@ ROWS = (
     both("a tab behind it, §5.6.3", GOOD.replace(b": 32", b": 32\t")),
     # Chunks.
     chunks("no CRLF behind the data, RFC 9112 §7.1", b"20\r\n" + BODY + b"0\r\n\r\n"),
+    chunks("more data than the size says, §7.1", b"20\r\n" + BODY + b"x\r\n0\r\n\r\n"),
     chunks("only a LF behind the data, §7.1", b"20\r\n" + BODY + b"\n0\r\n\r\n"),
     chunks("only a LF behind the size, §7.1", b"20\n" + BODY + b"\r\n0\r\n\r\n"),
     chunks("only a CR behind the size, §7.1", b"20\r" + BODY + b"\r\n0\r\n\r\n"),
@@ -395,6 +396,12 @@ ROWS = (
     both("behind HTTP/1.0 that stays, §9.3", GOOD.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n")),
     Row("behind a body that is too short, §9.3.2", GOOD.replace(b": 32", b": 31") + WITHIN, (400, 400), NONE),
     Row("behind a body that is too long, §9.3.2", GOOD.replace(b": 32", b": 33") + LAST, (400, 400), NONE),
+    Row(
+        "a refusal to HTTP/1.0 that would stay, §9.6: it says that it closes, and nothing else",
+        GOOD.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\nA : b\r\n") + WITHIN,
+        (400,),
+        NONE,
+    ),
     # What ends before its end, and is waited for until the read timeout.
     Row("half a request line, RFC 9110 §15.5.9", b"POST /flow/ID/ca", (408,), NONE),
     Row("half a head, §15.5.9", POST + b"A", (408,), NONE),
