@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
-from model import desk
-from model.machine import LOADED, PICKS, WHICH, Machine
-from model.paper import HANDLERS, SECOND, Delivery
 
 from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
+from model import desk
+from model.listeners import HANDLERS, SECOND
+from model.machine import LOADED, PICKS, WHICH
+from model.running import Running
 
 if TYPE_CHECKING:
     from flowhooks.ledger.reading import Standing
+    from model.paper import Delivery
 
 DRY = st.sampled_from([False, False, False, True])
 WANTED = st.sampled_from(
@@ -26,16 +28,19 @@ WANTED = st.sampled_from(
     + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "parked", "dismissed")]
 )
 PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead", "parked"])
-HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["q:late", "p:once"], ["nobody:*"]])
+HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once"], ["nobody:*"]])
+RESTS = 6
+"""Steps between two crashes at the least: each costs as much as many steps."""
 SECONDS = st.sampled_from([1, 10, 60, 3600, 86_400, 200 * 86_400])
 
 
-class Acting(Machine):
+class Acting(Running):
     """All steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sights: list[tuple[Standing, Delivery]] = []
+        self.began = 0
 
     def _perform(self, which: int, name: str, expected: dict[str, Any], **arguments: Any) -> None:
         done = self.real.perform(self._flow(which), name, **arguments)
@@ -45,6 +50,7 @@ class Acting(Machine):
         events = list(self.paper.events)
         return {"ids": [events[pick % len(events)] if events else "none"]} if wanted == "one" else wanted
 
+    @precondition(lambda self: self.paper.deliveries())
     @rule(wanted=WANTED, pick=PICKS, again=st.booleans(), dry=DRY, which=WHICH)
     def replay(self, wanted: Any, pick: int, again: bool, dry: bool, which: int) -> None:
         """What is dead runs again; with `again` what succeeded, too."""
@@ -56,7 +62,7 @@ class Acting(Machine):
     @rule(pick=PICKS, verdict=st.sampled_from(["did", "did-not", "close"]), dry=DRY, which=WHICH)
     def resolve(self, pick: int, verdict: str, dry: bool, which: int) -> None:
         """An operator says of one delivery what the machine cannot know; not of one that is purged."""
-        names = list(self.real.ids)
+        names = sorted(self.real.ids)
         event, handler = names[pick % len(names)]
         arguments = {"delivery_id": self.real.ids[event, handler], "verdict": verdict, "dry_run": dry}
         if event not in self.paper.events:
@@ -71,23 +77,15 @@ class Acting(Machine):
         else:
             self._perform(which, "resolve", expected, **arguments)
 
-    @rule(dry=DRY, which=WHICH)
-    def drain(self, dry: bool, which: int) -> None:
-        """What is parked and wanted by now is delivered."""
-        self._perform(which, "drain", desk.drain(self.paper, dry_run=dry), dry_run=dry)
+    @precondition(lambda self: self.paper.events)
+    @rule(how=st.sampled_from(["drain", "reroute", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
+    def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
+        """Events go where they would go now: those that are parked, or all that are meant; or nobody need want them."""
+        arguments = {} if how == "drain" else {"wanted": self._wanted(wanted, pick)}
+        expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
+        self._perform(which, how, expected, **arguments, dry_run=dry)
 
-    @rule(wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
-    def reroute(self, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """Events go where they would go now, beside where they went."""
-        wanted = self._wanted(wanted, pick)
-        self._perform(which, "reroute", desk.reroute(self.paper, wanted, dry_run=dry), wanted=wanted, dry_run=dry)
-
-    @rule(wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
-    def dismiss(self, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """Nobody need want what is parked."""
-        wanted = self._wanted(wanted, pick)
-        self._perform(which, "dismiss", desk.dismiss(self.paper, wanted, dry_run=dry), wanted=wanted, dry_run=dry)
-
+    @precondition(lambda self: self.paper.known)
     @rule(handlers=HELD, pause=st.booleans(), dry=DRY, which=WHICH)
     def pause_or_resume(self, handlers: list[str], pause: bool, dry: bool, which: int) -> None:
         """Handlers are held, or let run again."""
@@ -99,6 +97,7 @@ class Acting(Machine):
         expected = (desk.pause if pause else desk.resume)(self.paper, meant, dry_run=dry)
         self._perform(which, "pause" if pause else "resume", expected, handlers=handlers, dry_run=dry)
 
+    @precondition(lambda self: self.paper.events)
     @rule(state=PURGED, age=st.sampled_from([0, 0, 60, 86_400]), dry=DRY, which=WHICH)
     def purge(self, state: str | None, age: int, dry: bool, which: int) -> None:
         """Old events go."""
@@ -139,6 +138,7 @@ class Acting(Machine):
 
     # Processes and time
 
+    @precondition(lambda self: self.looks >= self.began + RESTS)
     @rule(loaded=LOADED)
     def crash(self, loaded: str) -> None:
         """All processes are killed and begin anew: with the same plugins, with more, or with fewer."""
@@ -146,26 +146,22 @@ class Acting(Machine):
         self.real.crash()
         self.real.open(handlers)
         self.paper.reopen(handlers)
+        self.began = self.looks
 
     @precondition(lambda self: self.real.shared and self.real.flows)
-    @rule(which=WHICH)
-    def take_over(self, which: int) -> None:
-        """A process is silent for so long that the other takes it for dead; then it comes back."""
-        silent, other = self._flow(which), self._flow(1 - which)
-        self.real.silence(silent, other)
-        assert other.app.ledger.recover(absent=self.paper.absent) == self.paper.lose({silent.app.ledger.process})
-        before = silent.app.ledger.process
-        silent.app.ledger.beat()
-        assert silent.app.ledger.process != before
-
-    @precondition(lambda self: self.real.shared and self.real.flows)
-    @rule(which=WHICH)
-    def sweep(self, which: int) -> None:
-        """A process looks for what the dead have left, and leaves alone what the living run."""
-        assert not any(self._flow(which).app.ledger.recover(absent=self.paper.absent).values())
+    @rule(which=WHICH, silent=st.booleans())
+    def sweep(self, which: int, silent: bool) -> None:
+        """A process takes over what the dead have left: the other one if that was silent, which then comes back."""
+        app, other = self._flow(which).app, self._flow(1 - which).app
+        before = other.ledger.process
+        if silent:
+            self.real.silence(self._flow(1 - which), self._flow(which))
+        lost = self.paper.lose({before} if silent else {})
+        assert app.ledger.recover(absent=self.paper.absent) == lost
+        other.ledger.beat()
+        assert (other.ledger.process != before) is silent
 
     @rule(seconds=SECONDS)
-    def advance(self, seconds: int) -> None:
+    def pass_time(self, seconds: int) -> None:
         """Time passes."""
-        self.real.clock.advance(seconds)
-        self.paper.now = self.real.clock.now()
+        self.advance(seconds)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from model.paper import AT_REST, IDENTITIES_FOR, Delivery, Event, Paper
-
 from flowhooks.delivery import State
+from model.paper import AT_REST, IDENTITIES_FOR, Delivery, Event, Paper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,12 +44,7 @@ def replay(paper: Paper, wanted: Mapping[str, Any], *, again: bool, dry_run: boo
     """Dead deliveries run again, and with `again` those that succeeded, too."""
     events = meant(paper, wanted)
     state = wanted.get("state") if wanted.get("state") in set(State) else None
-    those = [
-        one
-        for event in events
-        for one in event.deliveries.values()
-        if _fits(one, wanted.get("handler"), state)
-    ]
+    those = [one for event in events for one in event.deliveries.values() if _fits(one, wanted.get("handler"), state)]
     chosen = [one for one in those if one.state is State.DEAD or (again and one.state is State.SUCCEEDED)]
     if not dry_run:
         for one in chosen:

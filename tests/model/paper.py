@@ -6,56 +6,21 @@ It must not know how flowhooks does any of it: numbers and rules are written dow
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import TRANSITIONS, State
+from model.listeners import HANDLERS, IGNORED, SECOND, UNASKED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
 IDENTITIES_FOR: Final = 400 * DAY
 AGAIN_AFTER: Final = 60 * SECOND
 PROBE_AGAIN: Final = 60 * SECOND
 MOST_CONFLICTS: Final = 10
-IGNORED: Final = "ignored"
 LAW: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
 AT_REST: Final = {State.SUCCEEDED, State.CLOSED, State.DEAD}
-
-
-class Retries(NamedTuple):
-    """How often, and after how many seconds."""
-
-    attempts: int
-    delays: tuple[int, ...]
-
-    def after(self, made: int) -> int | None:
-        """Microseconds to the next attempt; None if there is none."""
-        return None if made >= self.attempts else self.delays[min(made, len(self.delays)) - 1] * SECOND
-
-
-UNASKED: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
-"""What is gone by where a handler has declared nothing, and yet an attempt is to be made again."""
-
-
-class Listener(NamedTuple):
-    """A handler: what it listens to, and what it says of itself."""
-
-    keys: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    every: bool = False
-    retry: Retries | None = None
-    probes: bool = False
-
-
-HANDLERS: Final = {
-    "p:once": Listener(keys=("leave",)),
-    "p:again": Listener(keys=("leave", "trip"), classes=("C",), retry=Retries(3, (10, 100))),
-    "p:asks": Listener(keys=("trip",), probes=True),
-    "q:late": Listener(keys=("late",), retry=Retries(2, (1,))),
-    "q:every": Listener(every=True),
-}
 
 
 @dataclass(slots=True)
@@ -145,7 +110,10 @@ class Paper:
     def deliveries(self, *states: State) -> list[Delivery]:
         """All of them, or those in some states."""
         return [
-            one for event in self.events.values() for one in event.deliveries.values() if not states or one.state in states
+            one
+            for event in self.events.values()
+            for one in event.deliveries.values()
+            if not states or one.state in states
         ]
 
     @property
@@ -293,7 +261,7 @@ class Paper:
 
     def give(self, event: Event, handlers: Iterable[str]) -> None:
         """An event gets deliveries for these handlers."""
-        for handler in handlers:
+        for handler in sorted(handlers):
             due = None if handler in self.absent else self.now
             event.deliveries[handler] = Delivery(event.id, handler, self.now, due)
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from model.paper import HANDLERS, IGNORED
-
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
 from flowhooks.delivery import Queued
 from flowhooks.intake import CallBack
@@ -24,6 +22,7 @@ from flowhooks.ledger.writer import run
 from flowhooks.operations import Actor, Desk
 from flowhooks.operations.calls import perform
 from flowhooks.runners.embedded import Embedded
+from model.listeners import HANDLERS, IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,63 +52,31 @@ class ByHand(Embedded):
         return reserved
 
 
-class Real:
-    """One ledger and the processes on it.
-
-    Args:
-        house: where it lives.
-        new_database: a file with an empty ledger, for SQLite.
+class Work:
+    """What handlers do: whatever the step says that makes them.
 
     Attributes:
-        flows: the processes; two where the ledger is shared.
         fates: what becomes of an attempt or a probe, by the delivery's id.
-        entered: the attempts whose functions were entered: delivery's id, number, what it was told of the event.
-        ids: of each delivery that was seen, by event and handler.
+        entered: the attempts whose functions were entered: delivery's id, number, event's id.
     """
 
-    def __init__(self, house: Any, new_database: Path) -> None:
-        self._house = house
-        self.clock = house.clock
-        self.shared = bool(house.url)
-        self.flows: list[Any] = []
+    def __init__(self) -> None:
         self.fates: dict[str, Any] = {}
         self.entered: list[tuple[str, int, str]] = []
-        self.ids: dict[tuple[str, str], str] = {}
-        if self.shared:
-            self._house.file.touch()
-        else:
-            shutil.copy(new_database, self._house.file)
 
-    def open(self, handlers: Sequence[str]) -> None:
-        """Begin every process, with these handlers."""
-        for _ in range(1 + self.shared):
-            plugins = {"wraps": self._wrapping()}
-            for name in sorted({one.split(":")[0] for one in handlers}):
-                theirs = [self._handler(one) for one in handlers if one.startswith(f"{name}:")]
-                plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
-            self.flows.append(
-                self._house.open(
-                    plugins=plugins,
-                    start=False,
-                    ignore={"process_key": (IGNORED,)},
-                    ledger={"timeout": SOON, "stale_after": STALE_AFTER},
-                )
-            )
-
-    def crash(self) -> None:
-        """End every process; what runs is left as it is."""
-        while self.flows:
-            self._house.crash(self.flows.pop())
-
-    def empty(self) -> None:
-        """Have nothing stored."""
-        if self.shared:
-            flow = self.flows[0]
-            flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
+    def plugins(self, handlers: Sequence[str]) -> dict[str, object]:
+        """The plugins that have these handlers, and one that wraps them all."""
+        plugins = {"wraps": self._wrapping()}
+        for name in sorted({one.split(":")[0] for one in handlers}):
+            theirs = [self._handler(one) for one in handlers if one.startswith(f"{name}:")]
+            plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
+        return plugins
 
     def _handler(self, name: str) -> Any:
         listener = HANDLERS[name]
-        retry = Retry(attempts=listener.retry.attempts, delays=listener.retry.delays, jitter=0) if listener.retry else None
+        retry = (
+            Retry(attempts=listener.retry.attempts, delays=listener.retry.delays, jitter=0) if listener.retry else None
+        )
         return handler(
             process_key=listener.keys,
             callback_class=listener.classes,
@@ -117,7 +84,7 @@ class Real:
             retry=retry,
             probe=(lambda event, delivery: self._probe(delivery)) if listener.probes else None,
             name=name.split(":")[1],
-        )(lambda event, delivery: self._function(event, delivery))
+        )(self._function)
 
     def _wrapping(self) -> SimpleNamespace:
         @hookimpl(wrapper=True)
@@ -144,6 +111,55 @@ class Real:
             raise ValueError("the probe failed")
         return self.fates[delivery.id]
 
+
+class Real:
+    """One ledger and the processes on it.
+
+    Args:
+        house: where it lives.
+        new_database: a file with an empty ledger, for SQLite.
+        work: what handlers do.
+
+    Attributes:
+        flows: the processes; two where the ledger is shared.
+        ids: of each delivery that was seen, by event and handler.
+    """
+
+    def __init__(self, house: Any, new_database: Path, work: Work) -> None:
+        self._house = house
+        self.work = work
+        self.clock = house.clock
+        self.shared = bool(house.url)
+        self.flows: list[Any] = []
+        self.ids: dict[tuple[str, str], str] = {}
+        if self.shared:
+            self._house.file.touch()
+        else:
+            shutil.copy(new_database, self._house.file)
+
+    def open(self, handlers: Sequence[str]) -> None:
+        """Begin every process, with these handlers."""
+        for _ in range(1 + self.shared):
+            self.flows.append(
+                self._house.open(
+                    plugins=self.work.plugins(handlers),
+                    start=False,
+                    ignore={"process_key": (IGNORED,)},
+                    ledger={"timeout": SOON, "stale_after": STALE_AFTER},
+                )
+            )
+
+    def crash(self) -> None:
+        """End every process; what runs is left as it is."""
+        while self.flows:
+            self._house.crash(self.flows.pop())
+
+    def empty(self) -> None:
+        """Have nothing stored."""
+        if self.shared:
+            flow = self.flows[0]
+            flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
+
     def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> Queued:
         """A delivery as a runner would know it that has been told of `attempt` attempts."""
         return Queued(self.ids[event, handler], handler, attempt, probe)
@@ -161,7 +177,9 @@ class Real:
         """Do an operation, as commands and the administration API ask for it."""
         desk: Desk = flow.app.desk
         by = Actor("ann", "api")
-        return perform(Desk(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by), name, arguments)
+        return perform(
+            Desk(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by), name, arguments
+        )
 
     def silence(self, flow: Any, other: Any) -> None:
         """Have given a process no sign of life for long, while the other one would have heard it."""

@@ -1,0 +1,173 @@
+"""What runners do, and whoever believes that he still is one; the steps beside those of engines.
+
+It must not know how often, or on which database, that is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from flowhooks.delivery import Claimed, OutcomeKind, State
+from flowhooks.ledger import Settlement
+from model.listeners import HANDLERS
+from model.machine import CALLS, PICKS, WHICH, Hand, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model.paper import Delivery
+
+FATES = st.sampled_from(["returns", "raises", "raises", "rejects", "asks for time", "never enters"])
+SETTLED = st.sampled_from([State.SUCCEEDED, State.WAITING, State.DEAD, State.UNKNOWN])
+
+
+class Running(Machine):
+    """The steps of engines and runners."""
+
+    @precondition(lambda self: self.paper.deliveries(State.WAITING))
+    @rule(pick=PICKS, which=WHICH)
+    def claim(self, pick: int, which: int) -> None:
+        """A runner claims what waits."""
+        one = self._nth(pick, State.WAITING)
+        self._claim(one, len(one.attempts), which)
+
+    @precondition(lambda self: self.paper.deliveries(State.WAITING))
+    @rule(pick=PICKS, fate=FATES, which=WHICH)
+    def run(self, pick: int, fate: str, which: int) -> None:
+        """A runner claims what waits, and the attempt comes to its end at once."""
+        before = len(self.hands)
+        self.claim(pick, which)
+        if len(self.hands) > before:
+            self._finish(self.hands.pop(), fate)()
+
+    @precondition(lambda self: self.paper.deliveries())
+    @rule(pick=PICKS, off=st.sampled_from([-1, 0, 1]), which=WHICH)
+    def claim_by_an_old_hint(self, pick: int, off: int, which: int) -> None:
+        """A runner claims whatever it was once told of, as it was then."""
+        one = self._nth(pick)
+        self._claim(one, max(0, len(one.attempts) + off), which)
+
+    def _claim(self, one: Delivery, made: int, which: int) -> None:
+        flow, number = self._flow(which), made + 1
+        may = self.paper.may_begin(one, number)
+        queued = self.real.queued(one.event, one.handler, made)
+        if one.handler not in self.paper.loaded:
+            flow.app.dispatch.execute(queued)
+            if may:
+                one.begin(flow.app.ledger.process, self.paper.now)
+                one.end("failed", State.WAITING, self.paper.now, None)
+            return
+        claimed = flow.app.ledger.claim(queued)
+        assert isinstance(claimed, Claimed) is may
+        if may:
+            one.begin(flow.app.ledger.process, self.paper.now)
+            self._check_claimed(one, claimed)
+            self.hands.append(Hand(which, queued, claimed, one))
+
+    @staticmethod
+    def _check_claimed(one: Delivery, claimed: Claimed) -> None:
+        assert (claimed.event.id, claimed.attempt, claimed.retries_from) == (
+            one.event,
+            len(one.attempts),
+            one.retries_from,
+        )
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=PICKS, fate=FATES)
+    def finish(self, pick: int, fate: str) -> None:
+        """An attempt comes to its end, be it that its process was long taken for dead: then it changes nothing."""
+        self._finish(self.hands.pop(pick % len(self.hands)), fate)()
+
+    def _finish(self, hand: Hand, fate: str) -> Callable[[], None]:
+        flow, one, number = self._flow(hand.flow), hand.delivery, hand.claimed.attempt
+        self.real.work.fates[hand.queued.delivery_id] = fate
+        self.real.work.entered.clear()
+        flow.app.dispatch.execute(hand.queued, hand.claimed)
+        is_loaded = one.handler in self.paper.loaded
+        assert self.real.work.entered == [(hand.queued.delivery_id, number, one.event)] * (
+            is_loaded and fate != "never enters"
+        )
+        self.paper.finish(one, number, fate)
+        return lambda: self.real.flush(flow)
+
+    @precondition(lambda self: self.paper.deliveries())
+    @rule(pick=PICKS, number=st.integers(1, 4), outcome=st.sampled_from(OutcomeKind), into=SETTLED, which=WHICH)
+    def settle_late(self, pick: int, number: int, outcome: OutcomeKind, into: State, which: int) -> None:
+        """Whoever has not begun an attempt, or is done with it, says how it ended: that changes nothing."""
+        one = self._nth(pick)
+        if one.is_current(number):
+            number += 1
+        now = self.paper.now
+        said = Settlement(
+            self.real.ids[one.event, one.handler], one.handler, number, outcome, "", "", None, into, now, now
+        )
+        recorded = one.attempts[number - 1] if number <= len(one.attempts) else None
+        # What stands there already, word for word, may be said twice: the answer to the first time may be lost.
+        known = recorded is not None and (recorded.outcome, recorded.finished) == (outcome, now)
+        assert self._flow(which).app.ledger.settle(said) is known
+
+    @precondition(lambda self: "p" in {one[0] for one in self.paper.loaded} and self.paper.deliveries(State.UNKNOWN))
+    @rule(pick=PICKS, verdict=st.sampled_from([True, False, None, "raises"]), which=WHICH, lost=st.booleans())
+    def probe(self, pick: int, verdict: Any, which: int, lost: bool) -> None:
+        """A handler is asked what became of a lost attempt."""
+        one = self._nth(pick, *([State.UNKNOWN] if lost else []))
+        queued = self.real.queued(one.event, one.handler, len(one.attempts), probe=True)
+        self.real.work.fates[queued.delivery_id] = verdict
+        self._flow(which).app.dispatch.execute(queued)
+        if HANDLERS[one.handler].probes:
+            self.paper.asked(one, None if verdict == "raises" else verdict)
+
+    @rule(
+        hands=st.lists(st.tuples(PICKS, FATES), max_size=2),
+        calls=st.lists(CALLS, max_size=3),
+        claims=st.lists(PICKS, max_size=2),
+        which=WHICH,
+        free=st.booleans(),
+    )
+    def one_commit(self, hands: Any, calls: Any, claims: Any, which: int, free: bool) -> None:
+        """Attempts end, call-backs come and attempts begin, all at once: it is as if one had come after the other."""
+        which %= len(self.real.flows)
+        flow, paper = self._flow(which), self.paper
+        flow.app.runner.free = free
+        by = flow.app.ledger.process if free else None
+        with self.real.one_commit(flow):
+            for pick, fate in hands:
+                mine = [one for one in self.hands if self._may_finish(one, which)]
+                if mine:
+                    self.hands.remove(hand := mine[pick % len(mine)])
+                    self._finish(hand, fate)
+            stored = []
+            for instance, callback_class, key, number in calls:
+                identity, body = (instance, callback_class), {"processDefinitionKey": key, "n": number}
+                new = flow.app.intake._routed(self.real.call(identity, body), flow.app.intake.rules)
+                conflict = paper.conflicts(identity, body)
+                stored.append((flow.app.ledger.submit(new), paper.store(new.event.id, identity, body, by), conflict))
+            waiting = [
+                one
+                for one in paper.deliveries(State.WAITING)
+                if one.handler in paper.loaded and (one.event, one.handler) in self.real.ids
+            ]
+            wanted = {}
+            for pick in claims if waiting else ():
+                one = waiting[pick % len(waiting)]
+                queued = self.real.queued(one.event, one.handler, len(one.attempts))
+                # Of several that claim one delivery at once the last one gets it.
+                wanted[queued.delivery_id] = one, queued, self.real.claim_soon(flow, queued)
+        for result, event_id, conflict in stored:
+            accepted = result(60)
+            assert (accepted.event_id, accepted.conflict) == (event_id, conflict)
+        self._hold(which)
+        for one, queued, result in wanted.values():
+            claimed = result()
+            assert isinstance(claimed, Claimed) is paper.may_begin(one, len(one.attempts) + 1)
+            if isinstance(claimed, Claimed):
+                one.begin(flow.app.ledger.process, paper.now)
+                self._check_claimed(one, claimed)
+                self.hands.append(Hand(which, queued, claimed, one))
+        self.real.flush(flow)
+
+    def _may_finish(self, hand: Hand, which: int) -> bool:
+        return hand.flow % len(self.real.flows) == which and hand.delivery.handler in self.paper.loaded
