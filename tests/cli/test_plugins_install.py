@@ -239,6 +239,7 @@ def test_from_nothing_to_a_plugin_and_back(there, ledger):
     assert known(there) == ["leave:grant"]
 
 
+@pytest.mark.long
 def test_an_editable_one(there):
     """Changes to its folder count at once; uninstalling it leaves the folder."""
     folder = there.package()

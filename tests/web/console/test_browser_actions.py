@@ -17,7 +17,19 @@ pytestmark = [
     pytest.mark.sqlite,
     pytest.mark.skipif(browsers.program() is None, reason="no Chromium: apt-get install chromium"),
 ]
-LANGUAGES = pytest.mark.parametrize(("locale", "language"), [("en-GB", "en"), ("zh-CN", "zh")])
+ENGLISH, CHINESE = ("en-GB", "en"), ("zh-CN", "zh")
+LOOKS = [
+    (*ENGLISH, 1280, "light"),
+    (*CHINESE, 360, "dark"),
+    pytest.param(*ENGLISH, 360, "dark", marks=pytest.mark.long),
+    pytest.param(*CHINESE, 1280, "light", marks=pytest.mark.long),
+]
+
+
+def languages(first, second):
+    """Once in each language; the second time only in the long set."""
+    several = [first, pytest.param(*second, marks=pytest.mark.long)]
+    return pytest.mark.parametrize(("locale", "language"), several)
 
 
 @pytest.fixture
@@ -74,8 +86,7 @@ def says(page, key, language, **params):
     expect(page.locator(".notice[role=status]")).to_contain_text(text(key, language, **params))
 
 
-@LANGUAGES
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+@pytest.mark.parametrize(("locale", "language", "width", "scheme"), LOOKS)
 def test_flow_4711_is_mended_by_clicking(console, visit, locale, language, *, width, scheme):
     """From the phone call to the archived contract: search, open, run again, and look at it once more."""
     page = visit(console, "/events", width=width, scheme=scheme, locale=locale)
@@ -92,7 +103,7 @@ def test_flow_4711_is_mended_by_clicking(console, visit, locale, language, *, wi
     says(page, "do.replay_again.did", language, count="1")
 
 
-@LANGUAGES
+@languages(ENGLISH, CHINESE)
 def test_deliveries(console, visit, locale, language):
     """Those of a search are run again at once; an unknown one is resolved; one is closed, with a note."""
     flow = console.flow
@@ -114,7 +125,7 @@ def test_deliveries(console, visit, locale, language):
     flow.settled(event_of(console, "4714"), State.SUCCEEDED)
 
 
-@LANGUAGES
+@languages(CHINESE, ENGLISH)
 def test_parked_events(console, visit, locale, language):
     """One group is dismissed by its row, all that are left by the search, and one is routed again."""
     page = visit(console, "/parked", locale=locale)
@@ -128,7 +139,7 @@ def test_parked_events(console, visit, locale, language):
     assert console.flow.events(state="parked") == [event_of(console, "p1")]
 
 
-@LANGUAGES
+@languages(ENGLISH, CHINESE)
 def test_handlers_alerts_and_the_audit(console, visit, locale, language):
     """A handler is paused and resumed, an alert acknowledged, and the audit shows all of it."""
     page = visit(console, "/handlers", locale=locale)
