@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ from flowhooks.alerts import Alerts
 from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
-from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
+from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.intake import Intake, Rules
-from flowhooks.ledger import Ledger, dialects, known
+from flowhooks.isolation import Pool
+from flowhooks.ledger import Ledger, known
 from flowhooks.ledger.lock import Holder, locked
 from flowhooks.ledger.pausing import Pauses
 from flowhooks.metrics import Metrics
@@ -35,13 +35,13 @@ from flowhooks.refusals import Refusals
 from flowhooks.retention import DAY, Retention
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
+from flowhooks.runners.needed import jobs_of
 from flowhooks.schema import Schemas
 from flowhooks.settings import Settings, database_url
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
 
     from flowhooks.delivery import Queued
     from flowhooks.ledger.known import KnownHandler
@@ -89,6 +89,7 @@ class App:
         self.clock = clock or Clock()
         self.draining = False
         self._cores = cores
+        self._environ = {**os.environ, **(environ or {})}  # as it is before plugins are loaded
         self._kind = kind
         self._over = threading.Event()
         self._stop = threading.Event()
@@ -194,6 +195,14 @@ class App:
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
         self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
+        self.isolation = Pool.of(
+            settings,
+            self.plugins,
+            environ=self._environ,
+            cores=self._cores,
+            runs=self.runs if self.ledger.shared else None,
+            ended=self.metrics.process_ended,
+        )
         self.dispatch = Dispatch(
             ledger=self.ledger,
             plugins=self.plugins,
@@ -204,6 +213,7 @@ class App:
             pause=self._over.wait,
             metrics=self.metrics,
             room=Room(self._cores),
+            elsewhere=self.isolation.elsewhere(),
         )
         self.intake = Intake(
             ledger=self.ledger,
@@ -235,6 +245,7 @@ class App:
             version=version("flowhooks"),
             plugins=self.plugins.infos,
             running=lambda: self.runner.running,
+            processes=lambda: self.isolation.alive,
             queued=lambda: self.ledger.queued,
             notices_dropped=lambda: self.notices.dropped,
             alone=not self.metrics.together,
@@ -308,6 +319,7 @@ class App:
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
+        self.isolation.start()
         self.notices.start()
         self.alerts.start()
         self.refusals.start()
@@ -376,8 +388,12 @@ class App:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         all_ended = not any(thread.is_alive() for thread in self._threads)
-        if not all_ended:
+        if not all_ended and self.isolation.stop():
+            for thread in self._threads:
+                thread.join(NOTICES_GET)
+        if any(thread.is_alive() for thread in self._threads):
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
+        self.isolation.close()
         self._over.set()
         if self.neighbours is not None:
             self.neighbours.stop(NOTICES_GET)
@@ -422,18 +438,3 @@ def load(
     for warning in plugins.warnings:
         log.warning("plugin_warning", why=warning)
     return plugins.schemas, plugins
-
-
-def jobs_of(settings: Settings) -> ModuleType:
-    """What looks after the tables of the runner `procrastinate`.
-
-    Raises:
-        SettingsError: it does not run on the settings' database, or is not installed.
-    """
-    if not dialects.is_shared(database_url(settings)):
-        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
-    if find_spec("procrastinate") is None:
-        raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
-    from flowhooks.runners import jobs  # noqa: PLC0415 (as above)
-
-    return jobs

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -18,6 +19,7 @@ from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.ledger import CommitUnanswered, Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
+from flowhooks.ledger.running import after_loss
 from flowhooks.metrics import Metrics
 from flowhooks.outcomes import MOST_ERROR, MOST_TRACEBACK, Outcomes, kept
 from flowhooks.plugins.fault import in_full
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Queued
+    from flowhooks.delivery import Elsewhere, Queued
     from flowhooks.event import Event
     from flowhooks.handler import Handler
     from flowhooks.ledger import Joint, Ledger
@@ -58,6 +60,7 @@ class Dispatch:
         pause: waits some seconds; answers True when the process is about to end.
         metrics: counts what was settled.
         room: the processor cores that handlers may use; default: whatever their threads have.
+        elsewhere: how those handlers are called that run in processes of their own, by their ids.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Dispatch:
         pause: Callable[[float], bool],
         metrics: Metrics | None = None,
         room: Room | None = None,
+        elsewhere: Mapping[str, Elsewhere] = MappingProxyType({}),
     ) -> None:
         self._ledger = ledger
         self._plugins = plugins
@@ -83,6 +87,7 @@ class Dispatch:
         self._pause = pause
         self._metrics = metrics or Metrics()
         self._room = room or Room()
+        self._elsewhere = elsewhere
         self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: Queued, claimed: Claimed | None = None) -> NoRoom | None:
@@ -118,6 +123,7 @@ class Dispatch:
             handler=handler.id,
             attempt=claimed.attempt,
             _block=joint.block,
+            _elsewhere=elsewhere.run if (elsewhere := self._elsewhere.get(handler.id)) else None,
         )
         reached("attempt.marked")
         wide = self._room.enter(handler.id)
@@ -237,7 +243,7 @@ class Dispatch:
             self._record(settlement, recorded)
 
     def _count(self, event: Event, settlement: Settlement, seconds: float) -> None:
-        ended = settlement.target is not State.WAITING
+        ended = settlement.target in {State.SUCCEEDED, State.DEAD}
         total = (to_datetime(settlement.now) - event.received_at).total_seconds() if ended else None
         self._metrics.attempted(settlement.handler, settlement.outcome.value, seconds, total=total)
 
@@ -319,6 +325,11 @@ class Dispatch:
             return State.SUCCEEDED, None
         if outcome.kind is OutcomeKind.REJECTED:
             return State.DEAD, None
+        if outcome.kind is OutcomeKind.LOST:
+            made = claimed.attempt - claimed.retries_from
+            return after_loss(
+                handler.retry, made=made, probes=handler.probe is not None, now=now, chance=self._clock.chance
+            )
         # Without `retry=` a failure is final, unless the function itself asked for more. If it was not even entered,
         # it is safe to run it again whatever `retry=` says, and be it that its own attempts are used up.
         schedules = [handler.retry] if handler.retry else []
@@ -372,7 +383,8 @@ class Dispatch:
             return
         delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
         try:
-            verdict = handler.probe(event, delivery)
+            elsewhere = self._elsewhere.get(handler.id)
+            verdict = (elsewhere.probe if elsewhere else handler.probe)(event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
             traceback = self._plugins.conceal(in_full(error))
             log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)

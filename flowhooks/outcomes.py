@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks.delivery import Outcome, OutcomeKind
-from flowhooks.errors import Reject, RetryAfter
+from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
 from flowhooks.plugins.fault import in_full
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ class Outcomes:
         """The outcome of an attempt that raised, before or after its handler was entered."""
         if isinstance(error, Reject):
             return Outcome(kind=OutcomeKind.REJECTED, error=one_line(error), entered=entered)
+        if isinstance(error, HandlerLost):
+            return Outcome(kind=OutcomeKind.LOST, error=error.why, traceback=error.tail, entered=entered)
+        if isinstance(error, ProcessUnavailable) and not entered:
+            return Outcome(kind=OutcomeKind.FAILED, error=one_line(error), entered=False)
+        if isinstance(error, HandlerRaised):
+            # Word for word what it would be in a thread: there its class and its text stand in it, too.
+            line = f"{error.name}: {error.text}" if error.text else error.name
+            return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
         line = one_line(error)
         if not isinstance(error, RetryAfter):
             line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__

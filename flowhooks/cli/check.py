@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowhooks.app import jobs_of
 from flowhooks.cli import logs, output
 from flowhooks.cli.asking import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check import Mark, check, from_settings_error
+from flowhooks.runners.needed import jobs_of
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 

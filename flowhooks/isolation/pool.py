@@ -1,0 +1,393 @@
+"""Gives each attempt of an isolated handler a process, watches its time, and says how it has ended.
+
+A process belongs to one handler: what one leaves behind, threads, memory, a changed folder, meets no other. It is used
+again; when there are as many as may be, the one that has rested longest makes room. It must not know the ledger.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from flowhooks.delivery import Elsewhere
+from flowhooks.errors import HandlerLost, ProcessUnavailable
+from flowhooks.isolation import shipping, wire
+from flowhooks.isolation.keeper import READY_WITHIN, Keeper
+from flowhooks.isolation.process import ENDING_GETS
+from flowhooks.isolation.setup import Setup
+from flowhooks.terms import terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from flowhooks.delivery import Delivery
+    from flowhooks.event import Event
+    from flowhooks.isolation.process import HandlerProcess
+    from flowhooks.plugins import Plugins
+    from flowhooks.settings import Settings
+    from flowhooks.terms import RunTerms
+
+MOST_RUNS: Final = 1_000
+"""Deliveries after which a process is replaced: what leaks slowly is given back."""
+MOST_GROWTH: Final = 4
+"""A process that keeps more than this part (one over it) of the memory that it may take is replaced, so that what one
+delivery has left behind is not missed by the next."""
+TRIES: Final = 3
+"""Processes that are tried for one delivery: one that rests may have been ended by the system."""
+
+log = structlog.get_logger(__name__)
+
+
+class Pool:
+    """The processes of isolated handlers.
+
+    Args:
+        terms: on which terms each handler runs that has a process of its own, by its id.
+        setup: what makes a process load what this one has loaded.
+        environ: the environment of those processes.
+        most: processes that there are at once at the most.
+        ended: is told, in one word, why a process has ended: `"overdue"`, `"crashed"`, `"worn"` (it was replaced after
+            many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, RunTerms],
+        *,
+        setup: Setup,
+        environ: Mapping[str, str],
+        most: int,
+        ended: Callable[[str], None] = lambda _reason: None,
+    ) -> None:
+        self._terms = dict(terms)
+        self._most = most
+        self._tell = ended
+        self._changed = threading.Condition(threading.Lock())
+        self._processes: set[HandlerProcess] = set()
+        self._idle: dict[str, list[HandlerProcess]] = {}
+        self._rested: dict[HandlerProcess, None] = {}
+        self._spare: HandlerProcess | None = None
+        self._there: frozenset[str] | None = None
+        self._trouble: Mapping[str, str] = {}
+        self._why = ""
+        self._closing = ""
+        self._started_at = 0.0
+        self._keeper = Keeper(setup, environ=environ, ready=self._ready, failed=self._failed, ended=self._over)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        plugins: Plugins,
+        *,
+        environ: Mapping[str, str],
+        cores: frozenset[int] = frozenset(),
+        runs: Collection[str] | None = None,
+        ended: Callable[[str], None] = lambda _reason: None,
+    ) -> Self:
+        """The pool for the isolated ones of those handlers that a process runs.
+
+        Args:
+            settings: what was loaded by.
+            plugins: what was loaded. Those that were given as objects cannot be loaded anywhere else: their handlers
+                run in threads, whatever is said of them.
+            environ: the environment as it was before plugins were loaded, which may have changed it.
+            cores: the processor cores that handlers may use; empty: no matter.
+            runs: the ids of the handlers whose deliveries the process runs; default: all.
+            ended: as above.
+        """
+        given = {one.name for one in plugins.infos if one.origin == "object"}
+        isolated = {
+            one.id: on_terms
+            for one in plugins.handlers.values()
+            if (on_terms := terms(one, settings)).isolation == "process"
+            and one.plugin not in given
+            and (runs is None or one.id in runs)
+        }
+        setup = Setup.of(settings, cores)
+        return cls(isolated, setup=setup, environ=environ, most=settings.runner.threads, ended=ended)
+
+    def elsewhere(self) -> dict[str, Elsewhere]:
+        """How each handler is called that has a process of its own, by its id."""
+        return {
+            one: Elsewhere(run=partial(self._run, probe=False), probe=partial(self._run, probe=True))
+            for one in self._terms
+        }
+
+    def start(self) -> None:
+        """Begin; returns at once. Without any isolated handler nothing is ever started."""
+        if self._terms:
+            self._started_at = time.monotonic()
+            self._keeper.start()
+
+    def stop(self) -> bool:
+        """End what still runs, and begin nothing more; returns whether something did. Each such attempt is lost."""
+        with self._changed:
+            self._closing = "the server has stopped"
+            self._changed.notify_all()
+            busy = [one for one in self._processes if one.busy]
+            for one in busy:
+                one.leaving = one.leaving or "stopped"
+        for one in busy:
+            self._keeper.signal(one, signal.SIGKILL)
+        for one in busy:
+            one.over.wait(ENDING_GETS)
+        return bool(busy)
+
+    def close(self) -> None:
+        """End everything."""
+        self.stop()
+        if self._terms:
+            self._keeper.close()
+        for one in self._processes:
+            one.stream.close()
+
+    @property
+    def alive(self) -> int:
+        """How many processes there are for handlers."""
+        with self._changed:
+            return len(self._processes)
+
+    def missing(self, within: float = READY_WITHIN) -> dict[str, str]:
+        """Why handlers cannot be run in a process of their own, by their ids; waits until that is known.
+
+        Args:
+            within: seconds to wait at the most.
+        """
+        with self._changed:
+            self._changed.wait_for(self._known, within)
+            found = {one: self._cannot(one) for one in self._terms}
+        return {one: why for one, why in found.items() if why}
+
+    def _known(self) -> bool:
+        return bool(self._closing or self._why or self._there is not None)
+
+    def _cannot(self, handler: str) -> str:
+        """Why a handler gets no process just now; `""` if it does."""
+        if self._closing:
+            return self._closing
+        if self._there is None:
+            return self._why or f"the plugins are not loaded there after {READY_WITHIN:g} s"
+        if handler in self._there:
+            return ""
+        plugin = handler.partition(":")[0]
+        return self._trouble.get(plugin) or f"plugin {plugin!r} gives no such handler when it is loaded there"
+
+    def _ready(self, said: Mapping[str, Any]) -> None:
+        with self._changed:
+            self._there, self._trouble, self._why = frozenset(said["handlers"]), said["trouble"], ""
+            lacking = {one: self._cannot(one) for one in self._terms if one not in self._there}
+            self._prepare()
+            self._changed.notify_all()
+        for one, why in lacking.items():
+            log.error("isolated_handler_missing", handler=one, why=why, next="its deliveries wait")
+        if said["threads"]:
+            log.warning(
+                "isolation_threads",
+                threads=said["threads"],
+                why="a plugin has started them while it was loaded: handlers' processes do not have them",
+            )
+        seconds = round(time.monotonic() - self._started_at, 3)
+        log.info("isolation_ready", handlers=len(self._terms) - len(lacking), seconds=seconds)
+
+    def _failed(self, why: str) -> None:
+        with self._changed:
+            self._there, self._why = None, why and f"the process that they come from has failed: {why}"
+            self._changed.notify_all()
+
+    def _over(self, one: HandlerProcess) -> None:
+        """A process has ended."""
+        with self._changed:
+            self._processes.discard(one)
+            self._no_longer_idle(one)
+            if self._spare is one:
+                self._spare = None
+            self._changed.notify_all()
+            reason = one.leaving or ("stopped" if self._closing else "crashed")
+        if not one.busy:
+            one.stream.close()
+        self._tell(reason)
+
+    def _prepare(self) -> None:
+        """Have one process ready for whoever needs one next; with the lock."""
+        if self._spare is None and not self._closing and self._here() < self._most:
+            with suppress(OSError):
+                self._spare = self._keeper.fork()
+                self._processes.add(self._spare)
+
+    def _here(self) -> int:
+        return sum(not one.leaving for one in self._processes)
+
+    def _no_longer_idle(self, one: HandlerProcess) -> None:
+        self._rested.pop(one, None)
+        idle = self._idle.get(one.handler)
+        if idle and one in idle:
+            idle.remove(one)
+
+    def _take(self, handler: str) -> HandlerProcess:
+        """A process for a delivery of this handler: its own, one that was prepared, or one that is made.
+
+        Raises:
+            ProcessUnavailable: there is none.
+        """
+        with self._changed:
+            self._changed.wait_for(self._known, READY_WITHIN)
+            if why := self._cannot(handler):
+                raise ProcessUnavailable(f"its own process could not be had: {why}")
+            idle = self._idle.setdefault(handler, [])
+            while idle:
+                one = idle[-1]
+                self._no_longer_idle(one)
+                if one.usable:
+                    break
+                self._dismiss(one, "crashed")
+            else:
+                one = self._new()
+            one.handler = handler
+            one.busy = True
+            self._prepare()
+            return one
+
+    def _new(self) -> HandlerProcess:
+        if (spare := self._spare) is not None:
+            self._spare = None
+            if spare.usable:
+                return spare
+        if self._here() >= self._most and self._rested:
+            longest = next(iter(self._rested))
+            self._no_longer_idle(longest)
+            self._dismiss(longest, "evicted")
+        try:
+            made = self._keeper.fork()
+        except OSError as error:
+            raise ProcessUnavailable(f"its own process could not be had: {error.strerror or error}") from None
+        self._processes.add(made)
+        return made
+
+    def _dismiss(self, one: HandlerProcess, reason: str) -> None:
+        """Have a process end that nobody waits for."""
+        one.leaving = one.leaving or reason
+        self._keeper.signal(one, signal.SIGKILL)
+
+    def _give_back(self, one: HandlerProcess, grown: int) -> None:
+        """A process has answered: it rests, or is replaced."""
+        allowed = self._terms[one.handler].memory_mib * 1024**2
+        with self._changed:
+            one.busy = False
+            if one.leaving or one.over.is_set():
+                pass
+            elif self._closing or one.runs >= MOST_RUNS or grown > allowed // MOST_GROWTH:
+                self._dismiss(one, "stopped" if self._closing else "worn")
+                self._prepare()
+            else:
+                self._idle.setdefault(one.handler, []).append(one)
+                self._rested[one] = None
+        if one.over.is_set():
+            one.stream.close()
+
+    def _run(self, event: Event, delivery: Delivery, *, probe: bool) -> Any:
+        """Run a handler's function, or its probe, in its own process.
+
+        Raises:
+            ProcessUnavailable: there is none; nothing was run.
+            HandlerLost: its process has ended.
+            HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
+        """
+        terms = self._terms[delivery.handler]
+        for _ in range(TRIES):
+            one = self._take(delivery.handler)
+            one.runs += 1
+            one.output.forget()
+            one.output.about.update(handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt)
+            asked = {
+                "run": one.runs,
+                "probe": probe,
+                "memory_mib": terms.memory_mib,
+                "event": wire.from_event(event),
+                "delivery": wire.from_delivery(delivery),
+            }
+            until = time.monotonic() + terms.timeout
+            entered = delivery._entered  # noqa: SLF001 (as the built-in does, where it calls the function itself)
+            entered.append(True)
+            try:
+                one.ask(asked, until)
+            except OSError:
+                entered.clear()  # it has not had the whole of it, and so runs nothing
+                self._lost(one, "crashed")
+                continue
+            answer = self._answer(one, terms, until, delivery)
+            if answer is None:
+                entered.clear()
+                continue
+            return self._made_of(answer, delivery)
+        raise ProcessUnavailable(f"its own process could not be had: {TRIES} have ended before they began")
+
+    def _answer(
+        self, one: HandlerProcess, terms: RunTerms, until: float, delivery: Delivery
+    ) -> Mapping[str, Any] | None:
+        """What the process answers; None: it was never there.
+
+        Raises:
+            HandlerLost: nothing.
+        """
+        try:
+            while "log" in (said := one.hear(until)):
+                shipping.relog(said["log"], handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt)
+            grown = _checked(said, one.runs)
+        except TimeoutError:
+            self._lost(one, "overdue", asking=True)
+            why = f"killed after {terms.timeout:g} s: overdue"
+        except wire.Gone:
+            stopped = one.leaving == "stopped"
+            self._lost(one, "crashed")
+            if one.unmade:
+                log.warning("process_not_made", handler=delivery.handler, why=one.unmade)
+                return None
+            why = "killed, for the server has stopped" if stopped else one.how(terms.memory_mib)
+        except (wire.Nonsense, TypeError, AttributeError) as error:
+            self._lost(one, "crashed")
+            why = f"killed, for its process answered what makes no sense: {error}"
+        else:
+            self._give_back(one, grown)
+            return said
+        raise HandlerLost(why, one.output.tail)
+
+    def _lost(self, one: HandlerProcess, reason: str, *, asking: bool = False) -> None:
+        """End a process that has not answered; it may have ended already."""
+        gone = one.over.wait(0.2) if reason == "crashed" else False
+        with self._changed:
+            if not gone:
+                one.leaving = one.leaving or reason
+        if not gone:
+            self._keeper.kill(one, asking=asking)
+        with self._changed:
+            one.busy = False
+            self._processes.discard(one)
+            self._prepare()
+        one.stream.close()
+
+    def _made_of(self, answer: Mapping[str, Any], delivery: Delivery) -> Any:
+        if "raised" in answer:
+            raise answer["raised"]
+        if "dropped" in answer:
+            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(answer["dropped"]))
+        return answer.get("verdict", answer.get("value"))
+
+
+def _checked(said: dict[str, Any], run: int) -> int:
+    """By how much the process has grown, out of an answer that makes sense; what it says was raised can be raised now.
+
+    Raises:
+        Nonsense: it does not.
+    """
+    if said.get("run") != run or not isinstance(grown := said.get("grown"), int):
+        raise wire.Nonsense("an answer to something else")
+    if "raised" in said:
+        said["raised"] = wire.to_error(said["raised"])
+    return grown
