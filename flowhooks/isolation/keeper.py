@@ -73,22 +73,25 @@ class Keeper:
         self._made = 0
         self._control: socket.socket | None = None
         self._heard = b""
-        self._woken, self._wake = socket.socketpair()
-        self._woken.setblocking(False)
+        self._woken: socket.socket | None = None
+        self._wake: socket.socket | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="isolation", daemon=True)
         self.pid: int | None = None
 
     def start(self) -> None:
         """Start a nursery, and return at once."""
+        self._woken, self._wake = socket.socketpair()
+        self._woken.setblocking(False)
         self._thread.start()
 
     def close(self) -> None:
         """End the nursery and all its processes."""
         self._closing.set()
+        if self._woken is None or self._wake is None:
+            return  # it was never started
         self._poke()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
         self._woken.close()
         self._wake.close()
 
@@ -150,8 +153,9 @@ class Keeper:
             process.over.wait(ENDING_GETS)
 
     def _poke(self) -> None:
-        with suppress(OSError):
-            self._wake.send(b"\0")
+        if self._wake is not None:
+            with suppress(OSError):
+                self._wake.send(b"\0")
 
     def _keep(self) -> None:
         tries = 0
@@ -234,20 +238,21 @@ class Keeper:
                 if file == control.fileno():
                     if not self._hear(control, said):
                         return
-                elif file == self._woken.fileno():
-                    with suppress(BlockingIOError):
-                        self._woken.recv(4096)
                 elif file == output.file:
                     output.take()
                 elif one := next((one for one in self._those() if one.output.file == file), None):
                     one.output.take()
+                elif self._woken is not None:
+                    with suppress(OSError):
+                        self._woken.recv(4096)
 
     def _to_be_read(self, control: socket.socket, output: Output) -> list[int]:
         """Wait until something is said; the files in which it is."""
         now, timeout = time.monotonic(), 1.0
         poll = select.poll()
         for one in (control, self._woken):
-            poll.register(one, select.POLLIN)
+            if one is not None:
+                poll.register(one, select.POLLIN)
         for printed in (output, *(one.output for one in self._those())):
             if printed.open and printed.again_at <= now:
                 poll.register(printed.file, select.POLLIN)
