@@ -21,6 +21,6 @@ wire     how deliveries and answers look on the way
 
 from __future__ import annotations
 
-from flowhooks.isolation.pool import Pool
+from flowhooks.isolation.pool import Pool, tried
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "tried"]

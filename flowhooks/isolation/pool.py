@@ -155,15 +155,14 @@ class Pool:
             return len(self._processes)
 
     def missing(self, within: float = READY_WITHIN) -> dict[str, str]:
-        """Why handlers cannot be run in a process of their own, by their ids; waits until that is known.
+        """Why each handler cannot be run in a process of its own, by its id; `""` if it can. Waits until it is known.
 
         Args:
             within: seconds to wait at the most.
         """
         with self._changed:
             self._changed.wait_for(self._known, within)
-            found = {one: self._cannot(one) for one in self._terms}
-        return {one: why for one, why in found.items() if why}
+            return {one: self._cannot(one) for one in self._terms}
 
     def _known(self) -> bool:
         return bool(self._closing or self._why or self._there is not None)
@@ -391,3 +390,19 @@ def _checked(said: dict[str, Any], run: int) -> int:
     if "raised" in said:
         said["raised"] = wire.to_error(said["raised"])
     return grown
+
+
+def tried(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
+    """Why each isolated handler cannot be run in a process of its own, by its id; `""` if it can. It is tried out.
+
+    Args:
+        settings: what was loaded by.
+        plugins: what was loaded.
+        environ: the environment as it was before that.
+    """
+    pool = Pool.of(settings, plugins, environ=environ)
+    pool.start()
+    try:
+        return pool.missing() if pool.elsewhere() else {}
+    finally:
+        pool.close()

@@ -10,6 +10,8 @@ from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.rerouting import oldest_parked, parked_groups
 from flowhooks.operations.drain import parked_by_handler
 from flowhooks.operations.lookup import lookup
+from flowhooks.settings import Settings
+from flowhooks.terms import terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import PluginInfo, Plugins
     from flowhooks.selectors import Selectors
+    from flowhooks.terms import RunTerms
 
 
 _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
@@ -36,6 +39,7 @@ class Listed:
         handler: itself, where it is present.
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
+        terms: on which terms it runs, by its own word and the operator's; None where it is not present.
     """
 
     id: str
@@ -44,6 +48,7 @@ class Listed:
     handler: Handler | None
     backlog: Backlog
     paused_at: int | None = None
+    terms: RunTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,7 @@ def survey(
     *,
     most: int | None = None,
     stale_after: float = 30.0,
+    settings: Settings | None = None,
 ) -> tuple[Surveyed, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
 
@@ -81,6 +87,7 @@ def survey(
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         most: how many deliveries and parked events are counted at the most; None: all of them.
         stale_after: seconds without a sign of life after which a process counts as dead.
+        settings: what the operator says of how handlers run; default: nothing.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -112,6 +119,7 @@ def survey(
                 handler=plugins.handlers.get(one),
                 backlog=stored.get(one, Backlog()),
                 paused_at=paused.get(one),
+                terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))

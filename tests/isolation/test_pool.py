@@ -197,7 +197,7 @@ def test_nothing_of_the_server_is_open_there(running, tmp_path):
 
 def test_the_ledger_is_the_servers(running):
     """`delivery.transaction()` is refused there, and says why."""
-    with pytest.raises(HandlerRaised, match="TransactionError: .* the server alone writes to its ledger"):
+    with pytest.raises(HandlerRaised, match=r"TransactionError: .* the server alone writes to its ledger"):
         running.run("writes_to_the_ledger")
 
 
@@ -206,7 +206,10 @@ def test_what_it_prints_is_logged(running, logged, eventually):
     running.run("prints")
     eventually(lambda: sum(one["event"] == "printed" for one in logged) >= 2)
     printed = [one for one in logged if one["event"] == "printed"]
-    assert [one["text"] for one in printed] == ["{not json}\x1b[2J", "half a line and \N{REPLACEMENT CHARACTER} the rest"]
+    assert [one["text"] for one in printed] == [
+        "{not json}\x1b[2J",
+        "half a line and \N{REPLACEMENT CHARACTER} the rest",
+    ]
     assert {one["handler"] for one in printed} == {"unruly:prints"}
     assert {(one["delivery"], one["attempt"]) for one in printed} == {("d1", 3)}
 

@@ -17,7 +17,7 @@ FOLDER = str(Path(__file__).parent / "plugins")
 
 @pytest.fixture
 def flow(house, monkeypatch):
-    """flowhooks with the unruly plugin, found as a server finds it."""
+    """An app with the unruly plugin, found as a server finds it."""
     monkeypatch.setenv("UNRULY_PASSWORD", "correct horse battery staple")
     return house.open(
         allow=("unruly",),

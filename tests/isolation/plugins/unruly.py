@@ -223,15 +223,13 @@ def starts(event):
 @alone
 def opens(event):
     """Say which files are open here."""
-    return sorted(os.readlink(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd") if _is_open(one))
-
-
-def _is_open(file):
-    try:
-        os.readlink(f"/proc/self/fd/{file}")
-    except OSError:
-        return False
-    return True
+    found = []
+    for file in range(1024):
+        try:
+            found.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        except OSError:
+            continue
+    return sorted(found)
 
 
 @alone
@@ -259,7 +257,7 @@ def logs(event):
     """Log, by both ways that there are."""
     logging.getLogger("unruly").warning("plain %s", "words", extra={"number": 7})
     try:
-        raise KeyError("inner")
+        {}["inner"]
     except KeyError:
         structlog.get_logger("unruly").exception("of_structlog", colour="red")
 
