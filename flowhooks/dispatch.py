@@ -126,11 +126,12 @@ class Dispatch:
             _elsewhere=elsewhere.run if (elsewhere := self._elsewhere.get(handler.id)) else None,
         )
         reached("attempt.marked")
-        wide = self._room.enter(handler.id)
+        wide = elsewhere is None and self._room.enter(handler.id)
         started = time.perf_counter()
         outcome = self._run(handler, claimed.event, delivery, joint)
         seconds = time.perf_counter() - started
-        self._room.leave(handler.id, seconds, wide=wide)
+        if elsewhere is None:
+            self._room.leave(handler.id, seconds, wide=wide)
         reached("attempt.ended")
         self._finish(handler, claimed, delivery, outcome, joint=joint, seconds=seconds)
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import os
 import resource
 import signal
@@ -85,6 +86,7 @@ class _Child:
         event = wire.to_event(asked["event"])
         delivery = Delivery(**asked["delivery"], _block=_refused)
         handler = self._plugins.handlers[delivery.handler]
+        logging.getLogger().setLevel(asked["level"])
         self._memory.limit(asked["memory_mib"])
         try:
             if asked["probe"] and handler.probe is not None:

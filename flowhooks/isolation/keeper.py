@@ -53,6 +53,7 @@ class Keeper:
         ready: called with what it says when it has loaded its plugins, in the keeper's thread.
         failed: called with why there is none; `""` if there was one, so that the next is likely to come soon.
         ended: called with a process that has.
+        conceal: masks secrets in what is printed, before anything of it is cut; default: there are none.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Keeper:
         ready: Callable[[Mapping[str, Any]], None],
         failed: Callable[[str], None],
         ended: Callable[[HandlerProcess], None],
+        conceal: Callable[[str], str] = str,
     ) -> None:
         self._setup = setup
+        self._conceal = conceal
         # prometheus-client would leave a file for each process that there ever was.
         self._environ = {name: value for name, value in environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
         self._ready, self._failed, self._ended = ready, failed, ended
@@ -82,7 +85,8 @@ class Keeper:
     def start(self) -> None:
         """Start a nursery, and return at once."""
         self._woken, self._wake = socket.socketpair()
-        self._woken.setblocking(False)
+        for one in (self._woken, self._wake):
+            one.setblocking(False)
         self._thread.start()
 
     def close(self) -> None:
@@ -113,7 +117,7 @@ class Keeper:
                 if self._control is None:
                     raise ConnectionResetError("the nursery has gone")
                 self._made += 1
-                made = HandlerProcess(self._made, ours, Output(reads))
+                made = HandlerProcess(self._made, ours, Output(reads, self._conceal))
                 asked = json.dumps({"fork": made.number}).encode() + b"\n"
                 self._processes[made.number] = made
                 try:
@@ -210,7 +214,7 @@ class Keeper:
             # -P: nothing is imported from the working folder that the server would not.
             arguments = [str(theirs.fileno()), str(os.getpid()), str(Path(flowhooks.__file__).parents[1])]
             started = subprocess.Popen(  # noqa: S603 (this very program)
-                [sys.executable, "-P", "-c", _COMMAND, *arguments],
+                [sys.executable or sys.orig_argv[0], "-P", "-c", _COMMAND, *arguments],
                 env=self._environ,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -225,7 +229,7 @@ class Keeper:
         finally:
             theirs.close()
             os.close(writes)
-        return started, control, Output(reads, process="nursery")
+        return started, control, Output(reads, self._conceal, process="nursery")
 
     def _listen(self, control: socket.socket, output: Output, said: dict[str, Any]) -> None:
         until = time.monotonic() + READY_WITHIN

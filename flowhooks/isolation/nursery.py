@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from flowhooks import __version__
 from flowhooks.isolation.child import serve
 from flowhooks.isolation.setup import Setup
 from flowhooks.isolation.shipping import install
@@ -54,6 +55,8 @@ def main(control: int, parent: int) -> NoReturn:
         setup = Setup.receive(stream)
     except EOFError:
         os._exit(0)
+    if setup.version != __version__:
+        sys.exit(f"flowhooks {__version__} is installed by now, and the server runs {setup.version}: restart it")
     sys.path[:] = setup.path
     if setup.cores and hasattr(os, "sched_setaffinity"):
         with suppress(OSError):  # an operator has taken them away meanwhile
@@ -76,6 +79,7 @@ def main(control: int, parent: int) -> NoReturn:
         ready={
             "handlers": list(plugins.handlers),
             "trouble": {one.name: one.error for one in plugins.infos if one.state == "quarantined"},
+            "versions": {one.name: one.version for one in plugins.infos if one.state == "loaded"},
             "threads": sorted(one.name for one in threading.enumerate() if one is not threading.main_thread()),
         }
     )

@@ -6,11 +6,14 @@ import os
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 import flowhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONGEST: Final = 2_000
 """Characters of one line that are logged."""
@@ -32,14 +35,20 @@ log = structlog.get_logger(__name__)
 class Output:
     """The pipe into which a process prints, read by one thread.
 
+    Args:
+        file: the end that is read; closed by `close`.
+        conceal: masks secrets in a line, before it is cut.
+        **about: what is logged with each line.
+
     Attributes:
         file: the end that is read; closed by `close`.
         about: what is logged with each line; changed when the process gets something else to do.
         again_at: before that it is not read, by `time.monotonic`.
     """
 
-    def __init__(self, file: int, **about: Any) -> None:
+    def __init__(self, file: int, conceal: Callable[[str], str] = str, **about: Any) -> None:
         os.set_blocking(file, False)
+        self._conceal = conceal
         self.file = file
         self.about = about
         self.again_at = 0.0
@@ -90,7 +99,7 @@ class Output:
         *lines, self._part = (self._part + found).split(b"\n")
         self._part = self._part[: 4 * LONGEST]
         for line in lines:
-            text = line[: 4 * LONGEST].decode(errors="replace").rstrip()[:LONGEST]
+            text = self._conceal(line[: 4 * LONGEST].decode(errors="replace").rstrip())[:LONGEST]
             if text and not text.startswith(_FRAMES):
                 self._tail.append(text)
                 self._log(text)

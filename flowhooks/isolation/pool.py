@@ -6,11 +6,13 @@ again; when there are as many as may be, the one that has rested longest makes r
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
@@ -54,6 +56,8 @@ class Pool:
         most: processes that there are at once at the most.
         ended: is told, in one word, why a process has ended: `"overdue"`, `"crashed"`, `"worn"` (it was replaced after
             many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
+        conceal: masks secrets in what processes print; default: there are none.
+        versions: of the plugins as they run here, by name.
     """
 
     def __init__(
@@ -64,7 +68,10 @@ class Pool:
         environ: Mapping[str, str],
         most: int,
         ended: Callable[[str], None] = lambda _reason: None,
+        conceal: Callable[[str], str] = str,
+        versions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._versions = versions
         self._terms = dict(terms)
         self._most = most
         self._tell = ended
@@ -78,7 +85,9 @@ class Pool:
         self._why = ""
         self._closing = ""
         self._started_at = 0.0
-        self._keeper = Keeper(setup, environ=environ, ready=self._ready, failed=self._failed, ended=self._over)
+        self._keeper = Keeper(
+            setup, environ=environ, ready=self._ready, failed=self._failed, ended=self._over, conceal=conceal
+        )
 
     @classmethod
     def of(
@@ -111,7 +120,15 @@ class Pool:
             and (runs is None or one.id in runs)
         }
         setup = Setup.of(settings, cores)
-        return cls(isolated, setup=setup, environ=environ, most=settings.runner.threads, ended=ended)
+        return cls(
+            isolated,
+            setup=setup,
+            environ=environ,
+            most=settings.runner.threads,
+            ended=ended,
+            conceal=plugins.conceal,
+            versions={one.name: one.version for one in plugins.infos if one.state == "loaded"},
+        )
 
     def elsewhere(self) -> dict[str, Elsewhere]:
         """How each handler is called that has a process of its own, by its id."""
@@ -180,7 +197,9 @@ class Pool:
 
     def _ready(self, said: Mapping[str, Any]) -> None:
         with self._changed:
-            self._there, self._trouble, self._why = frozenset(said["handlers"]), said["trouble"], ""
+            self._trouble = {**said["trouble"], **self._other_versions(said["versions"])}
+            self._there = frozenset(one for one in said["handlers"] if one.partition(":")[0] not in self._trouble)
+            self._why = ""
             lacking = {one: self._cannot(one) for one in self._terms if one not in self._there}
             self._prepare()
             self._changed.notify_all()
@@ -194,6 +213,14 @@ class Pool:
             )
         seconds = round(time.monotonic() - self._started_at, 3)
         log.info("isolation_ready", handlers=len(self._terms) - len(lacking), seconds=seconds)
+
+    def _other_versions(self, there: Mapping[str, str]) -> dict[str, str]:
+        """Of plugins that were upgraded since the server was started, what to do."""
+        return {
+            name: f"version {version} of plugin {name!r} is installed by now, and the server runs {here}: restart it"
+            for name, version in there.items()
+            if (here := self._versions.get(name, version)) != version
+        }
 
     def _failed(self, why: str) -> None:
         with self._changed:
@@ -308,6 +335,7 @@ class Pool:
                 "run": one.runs,
                 "probe": probe,
                 "memory_mib": terms.memory_mib,
+                "level": logging.getLogger().level,
                 "event": wire.from_event(event),
                 "delivery": wire.from_delivery(delivery),
             }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import flowhooks
 from flowhooks.plugins import Plugins
 from flowhooks.schema import Schemas
 
@@ -40,6 +41,7 @@ class Setup:
         schemas_dir: the folder of schema files; `""`: none.
         cores: the processor cores that handlers may use; empty: no matter.
         level: the least severe level that is logged.
+        version: of flowhooks, which may have been upgraded since the server was started.
     """
 
     path: tuple[str, ...]
@@ -51,6 +53,7 @@ class Setup:
     schemas_dir: str
     cores: frozenset[int]
     level: int
+    version: str = flowhooks.__version__
 
     @classmethod
     def of(cls, settings: Settings, cores: frozenset[int] = frozenset()) -> Self:

@@ -21,7 +21,10 @@ LONGEST_TRACEBACK: Final = 32768
 MOST_FIELDS: Final = 65536
 """Characters of what a record says besides its message, as JSON; more is left out."""
 _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_OURS: Final = frozenset({"handler", "delivery", "attempt", "event", "level", "logger"})
+_OURS: Final = frozenset(
+    {"handler", "delivery", "attempt", "event", "level", "logger", "self", "name", "exc_info", "stack_info"}
+)
+"""What a record's own values cannot be called, where it is logged again."""
 
 
 class Shipping(logging.Handler):
@@ -51,7 +54,7 @@ class Shipping(logging.Handler):
 def install(ship: Callable[[dict[str, Any]], None], level: int) -> None:
     """Have every log record of this process shipped, those of structlog too."""
     root = logging.getLogger()
-    root.handlers[:] = [Shipping(ship)]
+    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship)]
     root.setLevel(level)
     structlog.configure(
         processors=[

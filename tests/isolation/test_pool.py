@@ -333,6 +333,7 @@ def half(event):
 def handlers():
     return [half]
 
+__version__ = "1"
 if os.getpid() != {pid}:
     {what}
 '''
@@ -341,6 +342,7 @@ if os.getpid() != {pid}:
 @pytest.mark.parametrize(
     ("what", "why"),
     [
+        ("__version__ = '2'", "version 2 of plugin 'half' is installed by now, and the server runs 1: restart it"),
         ("raise OSError('only one may hold the device')", "only one may hold the device"),
         ("handlers = hookimpl(lambda: [])", "gives no such handler when it is loaded there"),
         ("print('out of here'); os._exit(4)", "it ended with exit code 4: out of here"),

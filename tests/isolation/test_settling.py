@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flowhooks import State
+from flowhooks import State, hookimpl
+from flowhooks.errors import HandlerLost, HandlerRaised
 from flowhooks.settings import HandlerSettings
 
 FOLDER = str(Path(__file__).parent / "plugins")
@@ -31,7 +32,7 @@ def flow(house, monkeypatch):
 def test_how_attempts_end(flow, logged):
     """Each as in a thread; what its process does not survive is lost, and goes by what its handler declares."""
     taken = {
-        name: flow.take(name, key=name).event_id
+        name: flow.take(name, key=name, wait=0).event_id
         for name in (
             "echo",
             "rejects",
@@ -82,7 +83,7 @@ def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
     """After the crash of its handler; one that crashes itself leaves the delivery *unknown*."""
     done = flow.take("1", key="can_tell", done=True).event_id
     flow.settled(done, State.SUCCEEDED)
-    asked = flow.take("2", key="cannot_be_asked").event_id
+    asked = flow.take("2", key="cannot_be_asked", wait=0).event_id
     eventually(lambda: [one for one in logged if one["event"] == "probe_failed"])
     assert flow.only(asked).state is State.UNKNOWN
 
@@ -137,3 +138,53 @@ def test_handlers_given_as_objects_run_in_threads(house, listens):
     event_id = flow.take("1").event_id
     (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
     assert int(attempt.result) == os.getpid()
+
+
+def test_wrappers_stay_in_the_server(house, make_plugin):
+    """They are called round the whole: what they make of a loss is no failure, and what they hide is gone."""
+    seen = []
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler, event, delivery):
+        seen.append((handler.id, os.getpid()))
+        try:
+            return (yield)
+        except HandlerRaised as error:
+            seen.append(error.name)
+            raise
+        except HandlerLost as error:
+            raise ValueError("in other words") from error
+
+    flow = house.open(
+        plugins={"wraps": make_plugin(run_handler=run_handler)}, allow=("unruly",), plugins_dirs=(FOLDER,)
+    )
+    failed = flow.take("1", key="fails").event_id
+    lost = flow.take("2", key="os_exits").event_id
+    assert flow.settled(failed, State.DEAD).error.startswith("LookupError: ")
+    assert flow.settled(lost, State.UNKNOWN).error == "its process ended with exit code 3, and no answer"
+    assert seen == [("unruly:fails", os.getpid()), "LookupError", ("unruly:os_exits", os.getpid())]
+
+
+def test_what_cannot_be_had_there_waits(house, tmp_path):
+    """A plugin that loads in the server alone: its deliveries wait, whatever `retry=` says, and burn nothing."""
+    (tmp_path / "half.py").write_text(
+        f"""
+import os
+from flowhooks import handler, hookimpl
+
+@handler(process_key="half", isolation="process")
+def half(event):
+    return 1
+
+@hookimpl
+def handlers():
+    return [half]
+
+if os.getpid() != {os.getpid()}:
+    raise OSError("only one may have it")
+"""
+    )
+    flow = house.open(allow=("half",), plugins_dirs=(str(tmp_path),))
+    standing = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
+    assert standing.error.startswith("its own process could not be had: plugin 'half'")
+    assert "only one may have it" in standing.error
