@@ -24,6 +24,10 @@ class AlertCause(StrEnum):
     """Events that no handler wants have been parked for too long."""
     WAITING = "waiting"
     """Deliveries of a handler have been able to run, or lacked their plugin, for too long."""
+    HELD = "held"
+    """A handler failed again and again, and is paused for it."""
+    OVERDUE = "overdue"
+    """Attempts of a handler run longer than they may, and cannot be ended."""
     QUARANTINED = "quarantined"
     """A plugin could not be loaded."""
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,8 +19,9 @@ from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.gauges import Here, OfLedger, OfProcess
+from flowhooks.holding import Holding, releases
 from flowhooks.intake import Intake, Rules
-from flowhooks.isolation import Pool
+from flowhooks.isolation import ENDED_WITHIN, Pool
 from flowhooks.ledger import Ledger, known
 from flowhooks.ledger.lock import Holder, locked
 from flowhooks.ledger.pausing import Pauses
@@ -30,14 +30,14 @@ from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
-from flowhooks.plugins import Plugins
+from flowhooks.plugins.by_settings import load
 from flowhooks.refusals import Refusals
 from flowhooks.retention import DAY, Retention
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
 from flowhooks.runners.needed import jobs_of
-from flowhooks.schema import Schemas
 from flowhooks.settings import Settings, database_url
+from flowhooks.terms import terms
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class App:
 
     Attributes:
         runs: the ids of the handlers whose deliveries this process runs.
+        terms: on what terms each loaded handler runs, by its id.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
@@ -145,7 +146,13 @@ class App:
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
             return Embedded(
-                threads=threads, due=due, clock=clock, mine=self._has, limit=self._limit, paused=self._pauses.get
+                threads=threads,
+                due=due,
+                clock=clock,
+                mine=self._has,
+                limit=self._limit,
+                paused=self._pauses.get,
+                timeout=self._timeout,
             )
         jobs = jobs_of(self.settings)
         from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
@@ -168,10 +175,19 @@ class App:
         loaded = self.plugins.handlers.get(handler)
         return loaded.concurrency if loaded else None
 
+    def _timeout(self, handler: str) -> float:
+        """Seconds after which an attempt of a handler is overdue, and nobody ends it."""
+        known = self.terms.get(handler)
+        timeout = known.timeout if known else self.settings.runner.timeout
+        return timeout + ENDED_WITHIN if handler in self.isolation.handlers else timeout
+
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
         self.neighbours: Neighbours | None = None
-        missing = self.ledger.meet(list(handlers.values()))
+        self.terms = {one: terms(handler, settings) for one, handler in handlers.items()}
+        versions = {info.name: info.version for info in reversed(self.plugins.infos)}
+        of_release = releases(handlers, lambda plugin: versions.get(plugin, ""))
+        missing = self.ledger.meet(list(handlers.values()), of_release)
         self._missing: Sequence[KnownHandler] = missing
         with self.ledger.connection() as connection:
             forgotten = known.retired(connection)
@@ -194,7 +210,16 @@ class App:
         self.notices = Notices(self.plugins)
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
-        self.alerts = Alerts(ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts)
+        self.alerts = Alerts(
+            ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts, timeout=self._timeout
+        )
+        self.holding = Holding(
+            ledger=self.ledger,
+            hold_after={one: self.terms[one].hold_after for one in self.runs},
+            releases=of_release,
+            try_every=settings.runner.try_every,
+            clock=self.clock,
+        )
         self.isolation = Pool.of(
             settings,
             self.plugins,
@@ -211,6 +236,7 @@ class App:
             clock=self.clock,
             told=self.watches.tell,
             pause=self._over.wait,
+            ended=self.holding.ended,
             metrics=self.metrics,
             room=Room(self._cores),
             elsewhere=self.isolation.elsewhere(),
@@ -326,6 +352,7 @@ class App:
         self.retention.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
+            self._spawn("holding", lambda: self.holding.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
         if self.neighbours is not None:
             self.neighbours.start()
@@ -372,6 +399,7 @@ class App:
         self.draining = True
         self._stop.set()
         self.runner.wake()
+        self.holding.wake()
         self.intake.drain()
 
     def close(self, timeout: float = 0.0) -> bool:
@@ -407,34 +435,3 @@ class App:
             if self._lock is not None:
                 self._lock.release()
         return all_ended
-
-
-def load(
-    settings: Settings, *, objects: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
-) -> tuple[Schemas, Plugins]:
-    """Load the schema files and the plugins; log which plugins cannot be used.
-
-    Args:
-        settings: the settings.
-        objects: plugins given directly, by name.
-        environ: the environment that plugins' secrets are taken from; default: this process's.
-
-    Raises:
-        SettingsError: a folder or schema file that the settings name cannot be used.
-    """
-    plugins = Plugins.load(
-        dirs=[Path(folder) for folder in settings.plugins_dirs],
-        allow=settings.plugins_allow,
-        deny=settings.plugins_deny,
-        safe_mode=settings.safe_mode,
-        sections=settings.plugins,
-        objects=objects or {},
-        schemas=Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else []),
-        environ=os.environ if environ is None else environ,
-    )
-    for info in plugins.infos:
-        if info.state == "quarantined":
-            log.error("plugin_quarantined", plugin=info.name, origin=info.origin, why=info.error)
-    for warning in plugins.warnings:
-        log.warning("plugin_warning", why=warning)
-    return plugins.schemas, plugins

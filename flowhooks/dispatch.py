@@ -58,6 +58,7 @@ class Dispatch:
         clock: time and chance.
         told: called, after it is durable, with the event's id and the delivery's standing.
         pause: waits some seconds; answers True when the process is about to end.
+        ended: called, after it is durable, with the handler's id, the outcome and the error that was written down.
         metrics: counts what was settled.
         room: the processor cores that handlers may use; default: whatever their threads have.
         elsewhere: how those handlers are called that run in processes of their own, by their ids.
@@ -73,6 +74,7 @@ class Dispatch:
         clock: Clock,
         told: Callable[[str, Standing], None],
         pause: Callable[[float], bool],
+        ended: Callable[[str, Outcome, str], None] = lambda _handler, _outcome, _error: None,
         metrics: Metrics | None = None,
         room: Room | None = None,
         elsewhere: Mapping[str, Elsewhere] = MappingProxyType({}),
@@ -85,6 +87,7 @@ class Dispatch:
         self._clock = clock
         self._told = told
         self._pause = pause
+        self._ended = ended
         self._metrics = metrics or Metrics()
         self._room = room or Room()
         self._elsewhere = elsewhere
@@ -271,6 +274,7 @@ class Dispatch:
             self._unrecorded.put((settlement, again))
         elif settled:
             self._count(event, settlement, seconds)
+            self._ended(settlement.handler, outcome, settlement.error)
             self._tell(event, delivery, outcome, settlement)
         else:
             log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)

@@ -21,7 +21,7 @@ from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from prometheus_client.metrics_core import Metric
@@ -179,12 +179,14 @@ class OfLedger(Collector):
         for (handler, state), moment in sorted(since.items()):
             ages.add_metric([handler, state.value], self._age(moment))
         yield ages
-        paused = GaugeMetricFamily(
-            "flowhooks_handler_paused", "1 for each handler that is paused: its deliveries wait.", labels=["handler"]
-        )
-        for handler in sorted({self._label(one) for one in condition.paused}):
-            paused.add_metric([handler], 1)
-        yield paused
+        yield self._each("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
+        yield self._each("flowhooks_handler_held", "that is paused for having failed again and again", condition.held)
+
+    def _each(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
+        gauge = GaugeMetricFamily(name, f"1 for each handler {what}.", labels=["handler"])
+        for handler in sorted({self._label(one) for one in handlers}):
+            gauge.add_metric([handler], 1)
+        return gauge
 
     def _parked(self, condition: Condition) -> Iterator[Metric]:
         yield GaugeMetricFamily("flowhooks_parked", "Events that are parked: no handler wants them.", condition.parked)

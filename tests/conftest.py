@@ -258,7 +258,7 @@ class House:
         """Settings for the database of this house, without the plugins that happen to be installed."""
         sections: dict[str, Any] = {}
         given["ledger"] = {"timeout": PATIENCE} | given.get("ledger", {})
-        given["runner"] = {"kind": self.runner} | given.get("runner", {})
+        given["runner"] = {"kind": self.runner, "hold_after": 0} | given.get("runner", {})
         for name, section in (
             ("http", HttpSettings),
             ("runner", RunnerSettings),

@@ -13,6 +13,7 @@ from flowhooks.alerts import AGAIN_AFTER
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
+from flowhooks.ledger import holding
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.retire import retire
 
@@ -490,6 +491,45 @@ def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
     pause(desk, ["p:h"])
     watched.looks()
     assert [row[-1] for row in watched.rows()] == [1]
+
+
+def test_a_handler_that_is_held(watch, listener):
+    """Raised with its last error and how much waits; over when it is resumed."""
+    watched = watch(mail=listener)
+    app = watched.flow.app
+    wish = holding.Hold("p:h", "ValueError: the archive is away", "1", watched.clock.now())
+    app.ledger.write(lambda transaction: holding.hold(transaction, wish, watched.clock.now(), app.ledger.pauses))
+    watched.flow.take("w1", wait=0)
+    watched.looks()
+    assert listener.told == [(AlertCause.HELD, "p:h")]
+    assert "ValueError: the archive is away" in listener.alerts[0].message
+    assert "1 delivery has to wait" in listener.alerts[0].message
+    resume(app.desk, ["p:h"])
+    watched.looks()
+    assert watched.rows() == [("held", "p:h", 1, '["mail"]', 1)]
+
+
+def test_an_attempt_that_is_overdue(watch, listener):
+    """Raised when it runs longer than its handler may, with how many there are; over when they have ended."""
+    watched = watch(mail=listener)
+    event_id = watched.flow.take("w1", wait=0).event_id
+    claimed = [
+        (one, watched.flow.app.ledger.claim(Queued(one.delivery_id, one.handler, 0)))
+        for one in watched.flow.standings(event_id)
+        if one.handler == "p:h"
+    ]
+    watched.clock.advance(300)
+    watched.looks()
+    assert listener.told == []
+    watched.clock.advance(1)
+    watched.looks()
+    assert listener.told == [(AlertCause.OVERDUE, "p:h")]
+    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for longer than they may")
+    for standing, made in claimed:
+        watched.flow.app.dispatch.execute(Queued(standing.delivery_id, "p:h", 0), made)
+    watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.standings(event_id)))
+    watched.looks()
+    assert ("overdue", "p:h", 1, '["mail"]', 1) in watched.rows()
 
 
 def test_a_plugin_that_is_quarantined(house, make_plugin, listener, eventually):

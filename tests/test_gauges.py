@@ -190,3 +190,13 @@ def test_what_is_paused(house, listens, monotonic):
     resume(flow.app.desk, ["p:h"])
     monotonic(CONDITION_SECONDS)
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
+
+
+def test_what_is_held(house, listens, monotonic, eventually):
+    """1 for each handler that is, besides that it is paused."""
+    flow = house.open(listens(fails, name="h"), runner={"hold_after": 2})
+    for number in range(2):
+        flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
+    eventually(flow.app.ledger.held)
+    found = scrape(flow)
+    assert (found["flowhooks_handler_held", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)

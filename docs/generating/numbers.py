@@ -47,6 +47,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         alerts={"dead": 1},
         processes=1,
         paused=frozenset({one}),
+        held=frozenset({one}),
     )
     reader: Any = SimpleNamespace(
         condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import structlog
@@ -21,7 +22,7 @@ from flowhooks.ledger import alarming
 from flowhooks.ledger.alarming import OpenAlert
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -67,9 +68,19 @@ class Alerts:
         plugins: who listens, and who is quarantined.
         clock: time and ids.
         settings: how often to look, and how long is too long.
+        timeout: seconds for which an attempt of a handler may run, by the handler's id.
     """
 
-    def __init__(self, *, ledger: Ledger, plugins: Plugins, clock: Clock, settings: AlertsSettings) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        plugins: Plugins,
+        clock: Clock,
+        settings: AlertsSettings,
+        timeout: Callable[[str], float] = lambda _handler: inf,
+    ) -> None:
+        self._timeout = timeout
         self._ledger = ledger
         self._plugins = plugins
         self._clock = clock
@@ -88,7 +99,7 @@ class Alerts:
     def go_by(self, settings: AlertsSettings) -> None:
         """Look by other settings from now on, the first time at once."""
         self._look_every = settings.look_every
-        self._causes = Causes(settings, self._plugins.infos)
+        self._causes = Causes(settings, self._plugins.infos, self._timeout)
         self._nudged.set()
 
     def start(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.alert import AlertCause
 from flowhooks.clock import SECOND, to_text
 from flowhooks.delivery import State
-from flowhooks.ledger import alarming
+from flowhooks.ledger import alarming, holding
 from flowhooks.plugins.fault import printable
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
     AlertCause.PARKED: (
         "{many} {are} parked for want of a handler for {subject}, the first since {since}: "
         "install a plugin that listens to it, or name the key in ignore.process_key."
+    ),
+    AlertCause.HELD: (
+        "Handler {subject} is held since {since}, for it failed again and again ({why}), and {many} {have} to wait: "
+        "mend the cause. It is tried now and then, and runs again when that succeeds, or by "
+        "`flowhooks handlers resume {subject}`."
+    ),
+    AlertCause.OVERDUE: (
+        "{many} of handler {subject} {have} been running for longer than they may, the first since {since}: a thread "
+        "cannot be ended from outside. Find out what it waits for; what is run in a process of its own "
+        '(isolation = "process") is ended in time.'
     ),
     AlertCause.QUARANTINED: (
         "Plugin {subject} cannot be used since {since}, and what its handlers would do waits: {why}. "
@@ -107,9 +117,13 @@ class Causes:
     Args:
         settings: how long is too long.
         plugins: what is known of each plugin.
+        timeout: seconds for which an attempt of a handler may run, by the handler's id.
     """
 
-    def __init__(self, settings: AlertsSettings, plugins: Sequence[PluginInfo]) -> None:
+    def __init__(
+        self, settings: AlertsSettings, plugins: Sequence[PluginInfo], timeout: Callable[[str], float]
+    ) -> None:
+        self._timeout = timeout
         self._parked_after = int(settings.parked_after * SECOND)
         self._waiting_after = int(settings.waiting_after * SECOND)
         self._quarantined = [info for info in plugins if info.state == "quarantined"]
@@ -126,11 +140,38 @@ class Causes:
         for one in (
             *_failed(connection),
             *_waiting(connection, now - self._waiting_after),
+            *_held(connection),
+            *self._overdue(connection, now),
             *(_parked(group, now - self._parked_after) for group in groups),
             *(_quarantined(info, now) for info in self._quarantined),
         ):
             found.setdefault(one.key, one)
         return found, complete
+
+    def _overdue(self, connection: Connection, now: int) -> Iterator[Cause]:
+        late: dict[str, list[Troubled]] = {}
+        for one in alarming.running(connection):
+            if one.since + int(self._timeout(one.handler) * SECOND) < now:
+                late.setdefault(one.handler, []).append(one)
+        for several in late.values():
+            first = min(several, key=lambda one: one.since)
+            yield _of_handler(AlertCause.OVERDUE, first, partial(_so_many, several), _TEXTS[AlertCause.OVERDUE])
+
+
+def _so_many(several: Sequence[Troubled], _connection: Connection) -> int:
+    return len(several)
+
+
+def _held(connection: Connection) -> Iterator[Cause]:
+    for handler, one in holding.held(connection).items():
+        yield Cause(
+            cause=AlertCause.HELD,
+            subject=handler,
+            since=one.since,
+            count=partial(alarming.how_many_wait, handler=handler),
+            text=_TEXTS[AlertCause.HELD],
+            why=printable(one.why),
+        )
 
 
 def others(cause: AlertCause, several: Sequence[Cause]) -> Cause:

@@ -24,6 +24,7 @@ from flowhooks.ledger import Ledger, Reader, dialects
 from flowhooks.ledger.lock import Lock
 from flowhooks.operations import Actor, Desk, calls
 from flowhooks.operations.lookup import lookup
+from flowhooks.plugins import by_settings
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
@@ -91,7 +92,7 @@ def load(settings: Settings) -> tuple[Schemas, Plugins]:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     with redirect_stdout(sys.stderr):
-        return app.load(settings)
+        return by_settings.load(settings)
 
 
 def perform(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowhooks import messages
 from flowhooks.cli import asking, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import words
@@ -22,6 +23,7 @@ from flowhooks.settings.kinds import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from flowhooks.operations.survey import Listed
     from flowhooks.settings import Settings
 
 _ids = click.argument("handlers", type=utf8, nargs=-1, required=True, metavar="ID...")
@@ -29,13 +31,15 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be 
 _yes = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 
 
-@click.command("list", short_help="Every handler, what waits for it, and whether it is paused.")
+@click.command("list", short_help="Every handler, what waits for it, and whether it is paused or held.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, as_json: bool) -> None:
     r"""List the handlers that a server that starts now would have, and those that only the ledger remembers.
 
-    Plugins are loaded for it, as a server loads them. --json has all that is known of each handler.
+    What is held has failed again and again, and is paused for it: one of its deliveries is tried now and then, and all
+    run when that succeeds, or when it is resumed. Plugins are loaded for the list, as a server loads them. --json has
+    all that is known of each handler.
 
     \b
     Examples:
@@ -57,7 +61,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
                 (
                     one.id,
                     one.standing,
-                    output.moment(one.paused_at),
+                    _paused(one),
                     said["isolation"] or "-",
                     words.stored(said["backlog"]).replace(", ", "\n") or "-",
                     words.listening(said["listens"]),
@@ -68,9 +72,18 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         )
         output.line()
     paused = sum(one.paused_at is not None for one in handlers)
-    output.line(f"{output.several(len(handlers), 'handler')}, {paused:,} paused.")
+    held = sum(one.held is not None for one in handlers)
+    output.line(f"{output.several(len(handlers), 'handler')}, {paused:,} paused{f' ({held:,} held)' if held else ''}.")
     if why := looked.ledger["why"]:
         output.line(f"Without what the ledger remembers: {why}", err=True)
+
+
+def _paused(one: Listed) -> str:
+    """Since when a handler is paused, and why if it is held."""
+    since = output.moment(one.paused_at)
+    if one.held is None:
+        return since
+    return f"{since}\nheld: {messages.shown(one.held.why, 60)}\ntried at {output.moment(one.held.trial_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
@@ -107,7 +120,7 @@ def pause_command(
 @json_option
 @settings_options
 def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool) -> None:
-    r"""Have deliveries of handlers that were paused run again, those first that have waited longest.
+    r"""Have deliveries of handlers that were paused, or are held, run again, those first that have waited longest.
 
     What is ordered runs in its order, and no more at once than may. ID may be a pattern. It asks first, unless
     --yes is given.

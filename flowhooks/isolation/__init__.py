@@ -21,6 +21,6 @@ wire     how deliveries and answers look on the way
 
 from __future__ import annotations
 
-from flowhooks.isolation.pool import Pool, tried
+from flowhooks.isolation.pool import ENDED_WITHIN, Pool, tried
 
-__all__ = ["Pool", "tried"]
+__all__ = ["ENDED_WITHIN", "Pool", "tried"]

@@ -42,6 +42,9 @@ MOST_GROWTH: Final = 4
 delivery has left behind is not missed by the next."""
 TRIES: Final = 3
 """Processes that are tried for one delivery: one that rests may have been ended by the system."""
+ENDED_WITHIN: Final = 2 * READY_WITHIN
+"""Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
+end."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,6 +132,11 @@ class Pool:
             conceal=plugins.conceal,
             versions={one.name: one.version for one in plugins.infos if one.state == "loaded"},
         )
+
+    @property
+    def handlers(self) -> Collection[str]:
+        """The ids of the handlers that have a process of their own."""
+        return self._terms.keys()
 
     def elsewhere(self) -> dict[str, Elsewhere]:
         """How each handler is called that has a process of its own, by its id."""

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, known, liveness, migrating, pausing, purging, running
+from flowhooks.ledger import dialects, holding, known, liveness, migrating, pausing, purging, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.counting import count
@@ -29,7 +29,7 @@ from flowhooks.ledger.upgrading import upgrade
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -301,32 +301,33 @@ class Ledger(Reader):
         """Give events their new states and deliveries; the ids of those that were still as they were read."""
         return reroute(transaction, items, runner=self._runner, absent=absent, now=self._clock.now())
 
-    def pause(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
-        """Have no delivery of these handlers begin any more, as `flowhooks.ledger.pausing` does; those it changed."""
-        return pausing.pause(transaction, handlers, self._clock.now(), self.pauses)
-
-    def resume(self, transaction: Transaction, handlers: Collection[str]) -> frozenset[str]:
-        """Have deliveries of these handlers run again; the ids of those that were paused."""
-        return pausing.resume(transaction, handlers, self._clock.now(), self.pauses)
+    def try_out(self, handler: str, again_at: int) -> tuple[Queued, Claimed] | None:
+        """Begin one delivery of a handler that is held, if it is time for it, as `flowhooks.ledger.holding` does."""
+        self._show_life()
+        trial = holding.Trial(handler, again_at, self._turns.limits.get(handler))
+        return self.write(
+            lambda transaction: holding.try_out(transaction, trial, self._hands, self.process, self._clock.now())
+        )
 
     def purge(self, transaction: Transaction, ids: Sequence[str], before: Before) -> Gone:
         """Delete those of some events that may still go, as `flowhooks.ledger.purging` does."""
         kept_from = 0 if self._identities_for is None else self._clock.now() - self._identities_for
         return purging.purge(transaction, ids, before, kept_from=kept_from, process=self.process)
 
-    def meet(self, loaded: Collection[Handler]) -> list[KnownHandler]:
-        """Write down which handlers are loaded, let run what waits for them, and return those known but missing."""
+    def meet(self, loaded: Collection[Handler], releases: Mapping[str, str] | None = None) -> list[KnownHandler]:
+        """Write down which handlers are loaded, let run what waits for them, and return those known but missing.
+
+        What was held for what another release of its plugin did runs, too: `releases` says which it is of by now.
+        """
 
         def met(transaction: Transaction) -> list[KnownHandler]:
             now = self._clock.now()
-            known.remember(transaction, loaded, now)
             self._turns.limits.update({one.id: one.concurrency for one in loaded if one.concurrency is not None})
-            here = {handler.id for handler in loaded}
-            with dialects.unhurried(transaction.connection):
-                # Where the ledger is shared, another process may have what is missing here.
-                (known.wake if self.shared else known.shelve)(transaction, here, now)
+            # Where the ledger is shared, another process may have what is missing here.
+            missing = known.meet(transaction, loaded, now, shelving=not self.shared)
             self.pauses.hear(pausing.paused(transaction.connection))
-            return [one for one in known.known(transaction.connection) if one.id not in here]
+            holding.renewed(transaction, releases or {}, now, self.pauses)
+            return missing
 
         return self._at_start(met)
 

@@ -15,7 +15,17 @@ from sqlalchemy import ColumnElement, Subquery, and_, bindparam, func, select, u
 from flowhooks.alert import AlertCause
 from flowhooks.delivery import State
 from flowhooks.ledger import dialects
-from flowhooks.ledger.tables import FAILED, HAS_TIME, alerts, deliveries, events, handlers, processes
+from flowhooks.ledger.tables import (
+    FAILED,
+    HAS_TIME,
+    NOT_AT_REST,
+    alerts,
+    attempts,
+    deliveries,
+    events,
+    handlers,
+    processes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -104,6 +114,22 @@ def failed(connection: Connection, state: State) -> list[Troubled]:
 def how_many_failed(connection: Connection, state: State, handler: str) -> int:
     """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
     return _count(connection, FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+
+
+def how_many_wait(connection: Connection, handler: str) -> int:
+    """How many deliveries of a handler wait, and could run but for their handler."""
+    return _count(connection, deliveries.c.handler == handler, HAS_TIME, _WAITING)
+
+
+def running(connection: Connection) -> list[Troubled]:
+    """Every delivery that runs just now: its handler, its event, and since when."""
+    found = connection.execute(
+        select(deliveries.c.handler, deliveries.c.event_id, attempts.c.started_at)
+        .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
+        .order_by(attempts.c.started_at)
+    )
+    return [Troubled(row.handler, row.event_id, row.started_at) for row in found]
 
 
 def late(connection: Connection, before: int) -> list[Troubled]:

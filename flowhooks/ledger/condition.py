@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from flowhooks.delivery import State
-from flowhooks.ledger import alarming, pausing
+from flowhooks.ledger import alarming, holding, pausing
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.ledger.tables import alerts, counters, events, processes
 
@@ -32,6 +32,7 @@ class Condition:
         alerts: how many alerts are open, by cause.
         processes: how many processes have neither ended nor been taken for dead.
         paused: the ids of the handlers that are paused.
+        held: the ids of those of them that are held.
     """
 
     backlog: Mapping[str, Backlog]
@@ -42,6 +43,7 @@ class Condition:
     alerts: Mapping[str, int]
     processes: int
     paused: frozenset[str]
+    held: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ def condition(connection: Connection, now: int) -> Condition:
         alerts=dict(connection.execute(open_alerts).all()),
         processes=connection.execute(living).scalar_one(),
         paused=frozenset(pausing.paused(connection)),
+        held=frozenset(holding.held(connection)),
     )
 
 

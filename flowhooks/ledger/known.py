@@ -13,12 +13,13 @@ from sqlalchemy import select, update
 
 from flowhooks.delivery import State
 from flowhooks.ledger import dialects
+from flowhooks.ledger.pausing import Held
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
 from flowhooks.retry import Retry
 from flowhooks.selectors import Selectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection
 
@@ -37,6 +38,7 @@ class KnownHandler:
         order_by: what its deliveries were ordered by, then; or None.
         concurrency: how many of them could run at once, then; None: any number.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
+        held: why it is, if flowhooks has paused it for having failed again and again.
     """
 
     id: str
@@ -45,6 +47,7 @@ class KnownHandler:
     order_by: str | None = None
     concurrency: int | None = None
     paused_at: int | None = None
+    held: Held | None = None
 
 
 _REMEMBER: Final = dialects.insert(handlers)
@@ -103,6 +106,7 @@ def known(connection: Connection) -> list[KnownHandler]:
             order_by=row.order_by,
             concurrency=row.concurrency,
             paused_at=row.paused_at,
+            held=None if row.held_at is None else Held(row.held_at, row.held_why, row.trial_at or 0),
         )
         for row in found
     ]
@@ -163,3 +167,19 @@ def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
         .values(due_at=None),
         {"here": here},
     )
+
+
+def meet(transaction: Transaction, loaded: Collection[Handler], now: int, *, shelving: bool) -> list[KnownHandler]:
+    """Write down which handlers are loaded, and let run what waits for them; those that are known but missing.
+
+    Args:
+        transaction: the open transaction.
+        loaded: those that are loaded.
+        now: microseconds since 1970.
+        shelving: whether what waits for any other is kept from being looked at.
+    """
+    remember(transaction, loaded, now)
+    here = {handler.id for handler in loaded}
+    with dialects.unhurried(transaction.connection):
+        (shelve if shelving else wake)(transaction, here, now)
+    return [one for one in known(transaction.connection) if one.id not in here]

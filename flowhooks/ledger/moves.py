@@ -131,12 +131,26 @@ _MOVE: Final = (
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.lane)
 )
-BEGIN_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None), NOT_PAUSED)
-"""Begins what is unordered and of no paused handler, and nothing else, whatever its runner takes it for."""
-BEGIN_IN_TURN: Final = _MOVE.where(NOT_PAUSED).values(
-    turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN)
-)
-"""Begins what has been found to be the first of its lane, unless its handler is paused."""
+
+
+class Beginnings(NamedTuple):
+    """The statements by which attempts begin.
+
+    Attributes:
+        freely: begins what is unordered, and nothing else, whatever its runner takes it for.
+        in_turn: begins what has been found to be the first of its lane, or unordered.
+    """
+
+    freely: ReturningUpdate[Any]
+    in_turn: ReturningUpdate[Any]
+
+
+_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None))
+_IN_TURN: Final = _MOVE.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN))
+BEGIN: Final = Beginnings(freely=_FREELY.where(NOT_PAUSED), in_turn=_IN_TURN.where(NOT_PAUSED))
+"""Of handlers that are not paused."""
+TRY_OUT: Final = Beginnings(freely=_FREELY, in_turn=_IN_TURN)
+"""Of one that is paused for having failed, and is tried."""
 
 
 def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
@@ -36,6 +36,22 @@ NOT_PAUSED: Final = (
 """Of a delivery: its handler is not paused, or not known."""
 ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).where(IS_PAUSED).scalar_subquery()
 """Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
+
+_NOT_HELD: Final[dict[str, int | str | None]] = {"held_at": None, "held_why": "", "held_release": "", "trial_at": None}
+
+
+class Held(NamedTuple):
+    """Why a handler is held.
+
+    Attributes:
+        since: from when on, in microseconds since 1970.
+        why: the error of its last failure by then.
+        trial_at: from when on one of its deliveries is tried, in microseconds since 1970.
+    """
+
+    since: int
+    why: str
+    trial_at: int
 
 
 class Pauses:
@@ -98,24 +114,30 @@ def pause(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses
     """
     # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
     dialects.quiet(transaction.connection, handlers)
-    others = handlers.c.paused_at.is_(None) & handlers.c.retired_at.is_(None)
-    changed = _set(transaction, others, ids, {"paused_at": now})
+    # One that is held becomes one that is paused: it is not tried any more.
+    others = (handlers.c.paused_at.is_(None) | handlers.c.held_at.is_not(None)) & handlers.c.retired_at.is_(None)
+    changed = _set(transaction, others, ids, {"paused_at": now, **_NOT_HELD})
     transaction.after_commit(partial(pauses.add, changed))
     return changed
 
 
 def resume(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
     """Have deliveries of these handlers run again; the arguments and the answer are as those of `pause`."""
-    changed = _set(
-        transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, {"paused_at": None, "resumed_at": now}
-    )
+    return lift(transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, now, pauses)
+
+
+def lift(
+    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], now: int, pauses: Pauses
+) -> frozenset[str]:
+    """Let run again those of some handlers of which `which` is true, whoever has paused them; their ids."""
+    changed = _set(transaction, which, ids, {"paused_at": None, "resumed_at": now, **_NOT_HELD})
     transaction.news.work |= bool(changed)
     transaction.after_commit(partial(pauses.remove, changed))
     return changed
 
 
 def _set(
-    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], values: dict[str, int | None]
+    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], values: dict[str, int | str | None]
 ) -> frozenset[str]:
     change = update(handlers).where(which, handlers.c.id.in_(dialects.keys("ids"))).values(values)
     found = transaction.connection.execute(change.returning(handlers.c.id), {"ids": json.dumps(sorted(ids))})

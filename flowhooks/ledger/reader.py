@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import to_text
 from flowhooks.errors import LedgerUnusable, NotFound, Purged
-from flowhooks.ledger import accepting, dialects, known, liveness, migrating, pausing, purging, reading
+from flowhooks.ledger import accepting, dialects, holding, known, liveness, migrating, pausing, purging, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.event import Event
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.liveness import Living
+    from flowhooks.ledger.pausing import Held
     from flowhooks.ledger.purging import Before, Page
     from flowhooks.ledger.reading import EventFilter, Standing, Stored
 
@@ -179,6 +180,11 @@ class Reader:
         """Since when each handler is paused that is, by its id."""
         with self.connection() as connection:
             return pausing.paused(connection)
+
+    def held(self) -> dict[str, Held]:
+        """The handlers that are held, and why, by their ids."""
+        with self.connection() as connection:
+            return holding.held(connection)
 
     def living(self, stale_after: float) -> list[Living]:
         """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.

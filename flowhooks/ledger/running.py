@@ -17,7 +17,7 @@ from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, OutcomeKind, Queued, State
 from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
-from flowhooks.ledger.moves import BEGIN_FREELY, BEGIN_IN_TURN, Move, made
+from flowhooks.ledger.moves import BEGIN, Beginnings, Move, made
 from flowhooks.ledger.reading import to_event
 from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers
 from flowhooks.ledger.turns import admitted
@@ -147,7 +147,9 @@ class Hands:
         return attempt in self._attempts
 
 
-def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Claimed | NoRoom | None]:
+def claim(
+    transaction: Transaction, items: list[Claim], hands: Hands, by: Beginnings = BEGIN
+) -> list[Claimed | NoRoom | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
 
     After this has been committed, and only then, the function may be entered.
@@ -156,6 +158,7 @@ def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Cl
         transaction: the open transaction.
         items: which deliveries, and whose attempts they will be.
         hands: learns what has begun.
+        by: the statements that mark them.
     """
     # Of two claims of one delivery in one batch only the last is made: it alone gets the event.
     wanted = {item.queued.delivery_id: item for item in items}
@@ -163,11 +166,11 @@ def claim(transaction: Transaction, items: list[Claim], hands: Hands) -> list[Cl
     moved, full = set[str](), set[str]()
     if len(asking) < len(wanted):
         free = [_begun(one) for one in wanted.values() if not one.queued.ordered and one.limit is None]
-        moved = {row.id for row in made(transaction, free, BEGIN_FREELY)}
+        moved = {row.id for row in made(transaction, free, by.freely)}
     if asking:
         may, full = admitted(transaction, asking)
         moves = [_begun(one) for one in asking if one.queued.delivery_id in may]
-        moved |= {row.id for row in made(transaction, moves, BEGIN_IN_TURN)}
+        moved |= {row.id for row in made(transaction, moves, by.in_turn)}
     begun = {one: wanted[one] for one in wanted if one in moved}
     found: dict[str, Claimed] = {}
     if begun:

@@ -183,7 +183,7 @@ handlers: Final = Table(
     Column("concurrency", Integer, comment="how many of its deliveries run at once at the most; null: no matter"),
     Column("paused_at", BigInteger, comment="from when its deliveries are held; null: they run"),
     Column("resumed_at", BigInteger, comment="when it was last let run again: what waited for that was not late"),
-    Column("held_at", BigInteger, comment="since when it is held, for it failed again and again; null: it is not"),
+    Column("held_at", BigInteger, comment="paused because it failed again and again; null: not for that"),
     Column("held_why", Text, nullable=False, server_default="", comment="the error of its last failure by then"),
     Column("held_release", Text, nullable=False, server_default="", comment="the release of its plugin that failed"),
     Column("trial_at", BigInteger, comment="while it is held: from when one of its deliveries is tried"),
@@ -193,12 +193,6 @@ Index(
     handlers.c.id,
     sqlite_where=handlers.c.paused_at.is_not(None),
     postgresql_where=handlers.c.paused_at.is_not(None),
-)
-Index(
-    "handlers_held",
-    handlers.c.id,
-    sqlite_where=handlers.c.held_at.is_not(None),
-    postgresql_where=handlers.c.held_at.is_not(None),
 )
 
 processes: Final = Table(

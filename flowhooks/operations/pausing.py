@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.ledger import pausing
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.operations import Deed
 
@@ -41,7 +42,7 @@ class Paused:
 
 
 def pause(desk: Desk, handlers: Sequence[str], *, note: str = "", dry_run: bool = False) -> Paused:
-    """Have no delivery of handlers begin, in no process, until they are resumed.
+    """Have no delivery of handlers begin, in no process, until they are resumed; one that is held is not tried, then.
 
     Args:
         desk: what operations work with.
@@ -57,7 +58,7 @@ def pause(desk: Desk, handlers: Sequence[str], *, note: str = "", dry_run: bool 
 
 
 def resume(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Paused:
-    """Have deliveries of handlers that were paused run again, those first that have waited longest.
+    """Have deliveries of handlers that were paused or held run again, those first that have waited longest.
 
     Args:
         desk: what operations work with.
@@ -73,7 +74,11 @@ def resume(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Pau
 
 def _meant(desk: Desk, given: Sequence[str], *, paused: bool) -> frozenset[str]:
     """The ids of the known handlers that are meant, out of those that are paused or those that are not."""
-    known = [one.id for one in desk.ledger.known() if (one.paused_at is not None) is paused]
+    known = [
+        one.id
+        for one in desk.ledger.known()
+        if (one.paused_at is not None if paused else one.paused_at is None or one.held is not None)
+    ]
     return frozenset(one for one in known if any(_means(word, one) for word in given))
 
 
@@ -94,8 +99,11 @@ def _changed(
         stored = backlog(connection)  # before: what is resumed may be done with by the time that it is counted
     done = meant
     if meant and not dry_run:
-        change = desk.ledger.pause if action == "pause" else desk.ledger.resume
-        done = desk.change(lambda transaction: change(transaction, meant), lambda them: _deed(action, them, note))
+        change = pausing.pause if action == "pause" else pausing.resume
+        pauses, now = desk.ledger.pauses, desk.clock.now()
+        done = desk.change(
+            lambda transaction: change(transaction, meant, now, pauses), lambda them: _deed(action, them, note)
+        )
     theirs = [stored.get(one, Backlog()) for one in done]
     return Paused(
         handlers=tuple(sorted(done)),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowhooks.handler import Handler
     from flowhooks.ledger import Reader
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.pausing import Held
     from flowhooks.plugins import PluginInfo, Plugins
     from flowhooks.selectors import Selectors
     from flowhooks.terms import RunTerms
@@ -39,6 +40,7 @@ class Listed:
         handler: itself, where it is present.
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
+        held: why it is, if flowhooks has paused it for having failed again and again.
         terms: on which terms it runs, by its own word and the operator's; None where it is not present.
     """
 
@@ -48,6 +50,7 @@ class Listed:
     handler: Handler | None
     backlog: Backlog
     paused_at: int | None = None
+    held: Held | None = None
     terms: RunTerms | None = None
 
 
@@ -107,7 +110,7 @@ def survey(
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
     selectors = {one.id: one.selectors for one in known}
-    paused = {one.id: one.paused_at for one in known}
+    paused = {one.id: one for one in known if one.paused_at is not None}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
     for one in sorted({*selectors, *stored}):
@@ -118,7 +121,8 @@ def survey(
                 selectors=selectors.get(one),
                 handler=plugins.handlers.get(one),
                 backlog=stored.get(one, Backlog()),
-                paused_at=paused.get(one),
+                paused_at=paused[one].paused_at if one in paused else None,
+                held=paused[one].held if one in paused else None,
                 terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
             )
         )

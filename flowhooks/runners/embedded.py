@@ -4,6 +4,10 @@ It must not know what a delivery does. What waits here in memory is only a hint:
 
 A delivery that is stored while a thread is free is stored as running, so that its running mark costs no further
 commit; it is handed to that thread after the commit. All others are claimed by the thread that takes their turn.
+
+A thread cannot be ended from outside. One whose attempt takes longer than it may is given up: it goes on, another
+takes its place in the pool, and it ends with its attempt. So many are given up at the most as the pool has threads, and
+of one handler as many as it may hold: beyond that an attempt keeps its place.
 """
 
 from __future__ import annotations
@@ -12,11 +16,14 @@ import threading
 import time
 from collections import deque
 from functools import partial
+from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from flowhooks.errors import FlowhooksError
+from flowhooks.runners.places import KEPT, REPLACED, Line, Run, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -34,24 +41,6 @@ FAULT_SECONDS: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class _Line:
-    """The deliveries of one handler that are in memory."""
-
-    __slots__ = ("has_turn", "more", "queue", "running", "share")
-
-    def __init__(self, share: int) -> None:
-        self.share = share
-        self.queue: deque[Queued] = deque()
-        self.running = 0
-        self.has_turn = False
-        self.more = False
-
-    @property
-    def here(self) -> int:
-        """How many are here, waiting or running."""
-        return len(self.queue) + self.running
-
-
 class Embedded:
     """Runs deliveries in this process; handlers take turns, so that no backlog of one delays another.
 
@@ -63,6 +52,7 @@ class Embedded:
         mine: whether this process has a handler; what is for others is left to those that have them. Default: all.
         limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
         paused: the ids of the handlers that are passed over just now.
+        timeout: seconds after which an attempt of a handler is overdue, by the handler's id.
     """
 
     def __init__(
@@ -74,6 +64,7 @@ class Embedded:
         mine: Callable[[str], bool] = lambda _handler: True,
         limit: Callable[[str], int | None] = lambda _handler: None,
         paused: Callable[[], Collection[str]] = frozenset,
+        timeout: Callable[[str], float] = lambda _handler: inf,
     ) -> None:
         self._threads = threads
         self._share = max(1, threads // 2)
@@ -82,7 +73,12 @@ class Embedded:
         self._mine = mine
         self._limit = limit
         self._paused = paused
-        self._lines: dict[str, _Line] = {}
+        self._timeout = timeout
+        self._runs_of: dict[threading.Thread, Run] = {}
+        self._pool: list[threading.Thread] = []
+        self._given_up = 0
+        self._numbers = count()
+        self._lines: dict[str, Line] = {}
         self._turns: deque[str] = deque()
         self._begun: deque[Queued] = deque()
         self._free = 0
@@ -111,12 +107,8 @@ class Embedded:
 
     def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
-        pool = [
-            threading.Thread(target=self._work, args=(execute, stop), name=f"runner-{number}", daemon=True)
-            for number in range(self._threads)
-        ]
-        for thread in pool:
-            thread.start()
+        for _ in range(self._threads):
+            self._add_thread(execute, stop)
         with self._changed:
             self._free = self._threads
             self._changed.notify_all()
@@ -124,6 +116,8 @@ class Embedded:
         while not stop.is_set():
             started = time.monotonic()
             self._fetch()
+            for _ in range(self._give_up(started)):
+                self._add_thread(execute, stop)
             # With thousands of handlers a look takes a while: it must not take more than a tenth of the time.
             self._look.wait(max(LOOK_EVERY, 9 * (time.monotonic() - started)))
             self._look.clear()
@@ -131,8 +125,39 @@ class Embedded:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for thread in pool:
+        for thread in list(self._pool):
             thread.join()
+
+    def _add_thread(self, execute: Execute, stop: threading.Event) -> None:
+        thread = threading.Thread(
+            target=self._work, args=(execute, stop), name=f"runner-{next(self._numbers)}", daemon=True
+        )
+        self._pool = [one for one in self._pool if one.is_alive()]
+        thread.start()
+        self._pool.append(thread)
+
+    def _give_up(self, now: float) -> int:
+        """Give up the threads whose attempts take too long, as far as may be; how many places that leaves."""
+        given_up = 0
+        with self._changed:
+            for run in list(self._runs_of.values()):
+                handler = run.queued.handler
+                if run.given_up or now - run.began < self._timeout(handler):
+                    continue
+                line = self._lines[handler]
+                room = self._given_up < self._threads and line.given_up < line.share
+                if room:
+                    run.given_up = True
+                    line.given_up += 1
+                    line.running -= 1
+                    self._given_up += 1
+                    self._free += 1
+                    given_up += 1
+                    self._give_turn(handler, line)
+                if room or not run.overdue:
+                    log.error("attempt_overdue", **told(run, now), next=REPLACED if room else KEPT)
+                run.overdue = True
+        return given_up
 
     def sweep(self, transaction: Transaction) -> None:
         """Nothing to do: what a killed process left running is settled at start, by the ledger's recovery."""
@@ -149,7 +174,7 @@ class Embedded:
     def running(self) -> int:
         """How many deliveries run just now."""
         with self._changed:
-            return sum(line.running for line in self._lines.values())
+            return sum(line.running + line.given_up for line in self._lines.values())
 
     def _fetch(self) -> None:
         try:
@@ -222,11 +247,11 @@ class Embedded:
         for queued in reserved:
             self._give_back(queued)
 
-    def _line(self, handler: str) -> _Line:
+    def _line(self, handler: str) -> Line:
         line = self._lines.get(handler)
         if line is None:
             limit = self._limit(handler)
-            line = self._lines[handler] = _Line(self._share if limit is None else min(self._share, limit))
+            line = self._lines[handler] = Line(self._share if limit is None else min(self._share, limit))
         return line
 
     def _drop(self, handler: str) -> None:
@@ -238,11 +263,11 @@ class Embedded:
                 line.has_turn = False
                 self._turns.remove(handler)
 
-    def _forget(self, line: _Line) -> None:
+    def _forget(self, line: Line) -> None:
         self._here.difference_update(queued.delivery_id for queued in line.queue)
         line.queue.clear()
 
-    def _give_turn(self, handler: str, line: _Line) -> None:
+    def _give_turn(self, handler: str, line: Line) -> None:
         if line.queue and not line.has_turn and line.running < line.share:
             line.has_turn = True
             self._turns.append(handler)
@@ -264,7 +289,7 @@ class Embedded:
                     line.has_turn = False
                     if handler in self._paused():
                         self._forget(line)
-                        if not line.running:
+                        if not line.here:
                             del self._lines[handler]
                         continue
                     queued = line.queue.popleft()
@@ -274,12 +299,18 @@ class Embedded:
                     return queued, False
                 self._changed.wait()
 
-    def _give_back(self, queued: Queued) -> None:
+    def _give_back(self, queued: Queued, run: Run | None = None) -> None:
         with self._changed:
             self._here.discard(queued.delivery_id)
-            self._free += 1
             line = self._lines[queued.handler]
-            line.running -= 1
+            if run is not None:
+                del self._runs_of[threading.current_thread()]
+            if run is not None and run.given_up:
+                line.given_up -= 1
+                self._given_up -= 1
+            else:
+                self._free += 1
+                line.running -= 1
             self._give_turn(queued.handler, line)
             if self._stopping:
                 self._changed.notify_all()
@@ -294,6 +325,8 @@ class Embedded:
     def _work(self, execute: Execute, stop: threading.Event) -> None:
         while (taken := self._take()) is not None:
             queued, begun = taken
+            # Without the lock: to put it there is one step, and only this thread takes it out again.
+            run = self._runs_of[threading.current_thread()] = Run(queued)
             try:
                 if execute(queued, queued.claimed() if begun else None) is not None:
                     self._drop(queued.handler)
@@ -305,4 +338,7 @@ class Embedded:
                 log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
                 stop.wait(FAULT_SECONDS)
             finally:
-                self._give_back(queued)
+                self._give_back(queued, run)
+            if run.given_up:
+                log.info("attempt_over", **told(run, time.monotonic()))
+                return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.delivery import Queued
 from flowhooks.runners import embedded
+from flowhooks.settings import HandlerSettings
 
 
 def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
@@ -174,3 +176,50 @@ def test_what_is_for_later_is_not_begun(house, listens):
     flow.advance(10)
     flow.settled(event_id, State.SUCCEEDED)
     assert len(runs) == 2
+
+
+def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate, eventually, logged):
+    """Its outcome counts when it comes; meanwhile the pool has its size, and others run."""
+    handlers = [listens(gate, name="hangs"), listens(lambda event: None, name="other", process_key="other")]
+    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.2})
+    hanging = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
+    # Half of two threads is one. The first is given up, so that another begins; that one keeps its place.
+    assert gate.enter(2)
+    assert not gate.enter(1, within=0.8)
+    overdue = eventually(
+        lambda: len(found := [one for one in logged if one["event"] == "attempt_overdue"]) > 1 and found
+    )
+    assert [one["handler"] for one in overdue] == ["p:hangs", "p:hangs"]
+    assert flow.take("o", key="other").status == "done"
+    assert flow.app.runner.running == 2
+    gate.opened.set()
+    for one in hanging:
+        assert flow.settled(one, State.SUCCEEDED).attempt == 1
+    eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 2)
+    assert flow.app.runner._given_up == 0
+
+
+def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, eventually):
+    """With several handlers that hang, there are at most twice as many threads as the pool has."""
+    handlers = [listens(gate, name=f"h{number}", process_key=f"k{number}") for number in range(6)]
+    flow = house.open(*handlers, runner={"threads": 2, "timeout": 0.1})
+    for number in range(6):
+        flow.take(f"i{number}", key=f"k{number}", wait=0)
+    assert gate.enter(4)
+    assert not gate.enter(1, within=0.6)
+    assert len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 4
+    gate.opened.set()
+    eventually(flow.at_rest)
+
+
+def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):
+    """What the operator says of a handler counts, then what it declares, then what goes for all."""
+    handlers = [listens(gate, name="slow", timeout=60), listens(gate, name="quick", process_key="q", timeout=60)]
+    flow = house.open(
+        *handlers, runner={"threads": 4, "timeout": 60.0}, handlers={"p:quick": HandlerSettings(timeout=0.1)}
+    )
+    flow.take("s", wait=0)
+    flow.take("q", key="q", wait=0)
+    assert gate.enter(2)
+    eventually(lambda: [one["handler"] for one in logged if one["event"] == "attempt_overdue"] == ["p:quick"])
+    gate.opened.set()

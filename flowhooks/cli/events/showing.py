@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from flowhooks.delivery import Attempt
     from flowhooks.ledger.auditing import Entry
+    from flowhooks.ledger.pausing import Held
     from flowhooks.ledger.reading import Standing, Stored
     from flowhooks.settings import Settings
 
@@ -119,11 +120,18 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     for received, body in reader.conflicts(event.id):
         output.line(f"  another body, refused with 409, came at {output.moment(received)}")
         output.lines(output.pretty(body), indent="    ")
-    paused = reader.paused()
+    paused, held = reader.paused(), reader.held()
     for standing in stored.standings:
         output.line()
         attempts = reader.attempts(standing.delivery_id)
-        _delivery(stored, standing, attempts, paused=paused.get(standing.handler), traceback=traceback)
+        _delivery(
+            stored,
+            standing,
+            attempts,
+            paused=paused.get(standing.handler),
+            held=held.get(standing.handler),
+            traceback=traceback,
+        )
     if done := _deeds(reader, event.id):
         output.line()
         output.line("what operators did")
@@ -132,7 +140,13 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
 
 
 def _delivery(
-    stored: Stored, standing: Standing, attempts: Sequence[Attempt], *, paused: int | None, traceback: bool
+    stored: Stored,
+    standing: Standing,
+    attempts: Sequence[Attempt],
+    *,
+    paused: int | None,
+    held: Held | None,
+    traceback: bool,
 ) -> None:
     output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
     output.line(f"  {'handler':<14} {standing.handler}")
@@ -140,7 +154,7 @@ def _delivery(
     if standing.note:
         output.line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        output.line(f"  {'runs':<14} {_when(standing, paused)}")
+        output.line(f"  {'runs':<14} {_when(standing, paused, held)}")
     if len(attempts) > MOST_ATTEMPTS:
         output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for one in attempts[-MOST_ATTEMPTS:]:
@@ -160,7 +174,13 @@ def _delivery(
         output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
 
 
-def _when(standing: Standing, paused: int | None) -> str:
+def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
+    if held is not None:
+        return (
+            f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "
+            f"and again ({held.why}); tried next at {output.moment(held.trial_at)} UTC, or: "
+            f"flowhooks handlers resume {standing.handler}"
+        )
     if paused is not None:
         return (
             f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "

@@ -119,6 +119,8 @@ def _handler(one: dict[str, Any]) -> None:
         output.line(f"  {one['summary']}")
     if one["paused_since"]:
         output.line(f"  {'paused':<10} since {one['paused_since']}: what comes for it waits", style="yellow")
+    if one["held_why"]:
+        output.line(f"  {'held':<10} for it failed again and again: {one['held_why']}", style="yellow")
     output.line(f"  {'listens to':<10} {words.listening(one['listens'])}")
     if one["standing"] == "present":
         output.line(f"  {'retry':<10} {words.retrying(one['retry'])}")

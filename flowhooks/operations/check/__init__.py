@@ -264,7 +264,14 @@ def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator
 def _paused(state: Database) -> Iterator[Finding]:
     """Each by itself, with the moment and what waits: somebody may have forgotten to resume it."""
     for one in state.known:
-        if one.paused_at is not None:
+        if one.held is not None:
+            yield trouble(
+                "handlers",
+                f"{one.id} is held since {to_text(one.held.since)}",
+                f"it failed again and again ({one.held.why}); {_waiting(state, [one.id])} for it",
+                f"mend it: it is tried now and then, and `flowhooks handlers resume {one.id}` runs what waits",
+            )
+        elif one.paused_at is not None:
             yield note(
                 "handlers",
                 f"{one.id} is paused since {to_text(one.paused_at)}",

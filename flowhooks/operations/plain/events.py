@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 from flowhooks.clock import to_text
 from flowhooks.delivery import DONE
-from flowhooks.ledger import auditing, pausing
+from flowhooks.ledger import auditing, holding, pausing
 from flowhooks.ledger.browsing import Glimpse, glimpse
 from flowhooks.operations.plain.facts import facts
 
@@ -93,10 +93,12 @@ class WholeDeliveryJson(_Standing):
 
     Attributes:
         handler_paused_since: since when its handler is paused; null: it is not.
+        handler_held_why: the error for which it was paused by flowhooks itself; null: it is not held.
         attempts: its attempts, the first one first.
     """
 
     handler_paused_since: Moment | None
+    handler_held_why: str | None
     attempts: list[AttemptJson]
 
 
@@ -199,7 +201,7 @@ def whole_event_to_json(
     event_id = stored.event.id
     chosen = _chosen(stored.standings, most_deliveries)
     with reader.connection() as connection:
-        paused = pausing.paused(connection)
+        paused, held = pausing.paused(connection), holding.held(connection)
         deeds = auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
     return {
         **_event(glimpse(stored)),
@@ -212,6 +214,7 @@ def whole_event_to_json(
             {
                 **_standing(each),
                 "handler_paused_since": to_text(paused.get(each.handler)),
+                "handler_held_why": held[each.handler].why if each.handler in held else None,
                 "attempts": attempts_to_json(reader.attempts(each.delivery_id, last=most_attempts)),
             }
             for each in chosen

@@ -53,6 +53,9 @@ class HandlerJson(TypedDict):
         where: file and line of its function; empty where it is not loaded.
         backlog: what is stored for it and not done with.
         paused_since: since when it is paused; null: it is not.
+        held_why: the error for which it was paused by flowhooks itself, having failed again and again; null: it is not
+            held.
+        tried_at: from when one of its deliveries is tried, while it is held; else null.
     """
 
     id: str
@@ -69,6 +72,8 @@ class HandlerJson(TypedDict):
     where: str
     backlog: Annotated[dict[str, Any], Backlog]
     paused_since: Moment | None
+    held_why: str | None
+    tried_at: Moment | None
 
 
 class PluginJson(TypedDict):
@@ -128,4 +133,6 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "where": handler.where if handler else "",
         "backlog": asdict(one.backlog),
         "paused_since": to_text(one.paused_at),
+        "held_why": one.held.why if one.held else None,
+        "tried_at": to_text(one.held.trial_at if one.held else None),
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.errors import NotFound
-from flowhooks.ledger import pausing
+from flowhooks.ledger import holding, pausing
 from flowhooks.operations.finding import event_named
 from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
@@ -37,14 +37,12 @@ class EventPage(Page):
         """All that is known of it."""
         stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
-        paused = self.app.ledger.paused()
         urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
         with self.app.ledger.connection() as connection:
             acts = audit.of(connection, stored.event.id)
-            paused = pausing.paused(connection)
+            paused, held = pausing.paused(connection), holding.held(connection)
         return {
             "rows": acts,
-            "paused": paused,
             "stored": stored,
             "event": stored.event,
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),
@@ -53,7 +51,7 @@ class EventPage(Page):
             "too_long": len(stored.body) > LONGEST,
             "conflicts": conflicts,
             "deliveries": [
-                self._delivery(stored, one) | {"paused_at": paused.get(one.handler)}
+                self._delivery(stored, one) | {"paused_at": paused.get(one.handler), "held": held.get(one.handler)}
                 for one in urgent_first[:MOST_DELIVERIES]
             ],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),

@@ -73,6 +73,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "state.missing": {"en": "missing", "zh": "缺失"},
     "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
     "state.paused": {"en": "paused", "zh": "已暂停"},
+    "state.held": {"en": "held", "zh": "已搁置"},
+    "state.overdue": {"en": "overdue", "zh": "超时未结束"},
     "state.retired": {"en": "retired", "zh": "停用"},
     # The overview.
     "overview.title": {"en": "Overview", "zh": "总览"},
@@ -175,6 +177,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It waits for its handler, whose plugin is not loaded.",
         "zh": "等待其处理器：对应的插件没有加载。",
     },
+    "event.held": {
+        "en": "It waits until its handler works again, which failed again and again and is held since",
+        "zh": "等待处理器恢复正常。该处理器连续失败，搁置时间：",
+    },
     "event.paused": {
         "en": "It waits until its handler is resumed, which is paused since",
         "zh": "处理器已暂停，恢复后才会执行。暂停时间：",
@@ -243,6 +249,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It was uninstalled; what is stored for it stays.",
         "zh": "已卸载；为它存储的投递仍然保留。",
     },
+    "handlers.held": {"en": "It failed again and again, and is held since", "zh": "连续失败，搁置时间："},
+    "held.tried": {"en": "One delivery is tried from", "zh": "下次试运行时间："},
     "handlers.paused": {
         "en": "What comes for it is stored and waits. Paused since",
         "zh": "新的投递照常保存，恢复前不执行。暂停时间：",

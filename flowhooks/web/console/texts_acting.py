@@ -241,9 +241,5 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "认领告警"},
     # On other pages.
     "events.all_of_these": {"en": "All of these, on every page:", "zh": "对全部查询结果（含其他页）："},
-    "event.paused": {
-        "en": "It waits until its handler, which is paused, is resumed.",
-        "zh": "处理器已暂停，恢复后执行。",
-    },
     "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
 }

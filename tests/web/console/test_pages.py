@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import Reject, Retry, State, hookimpl
+from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, LedgerUnusable
-from flowhooks.ledger import alarming, sampling
+from flowhooks.ledger import alarming, holding, sampling
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import Actor
 from flowhooks.operations.acknowledging import acknowledge
@@ -417,6 +418,21 @@ def test_a_paused_handler(busy):
     resume(busy.flow.app.desk, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
     assert "paused" not in busy.page("/handlers").text
+
+
+def test_a_held_handler(busy):
+    """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
+    app = busy.flow.app
+    wish = holding.Hold("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
+    app.ledger.write(lambda transaction: holding.hold(transaction, wish, app.clock.now(), app.ledger.pauses))
+    event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
+    page = busy.page("/handlers").text
+    assert "held It failed again and again, and is held since" in page
+    assert "<b>away</b>. One delivery is tried from" in page
+    assert "已搁置" in busy.page("/handlers", "zh").text
+    assert "It waits until its handler works again" in busy.page(f"/events/{event}").text
+    resume(app.desk, ["contracts:archive"])
+    busy.flow.settled(event, State.SUCCEEDED)
 
 
 def test_an_event_that_was_purged_is_said_to_have_been(house, serve):

@@ -27,7 +27,7 @@ MADE = {
         *OutcomeKind,
         *AlertCause,
         *TILES,
-        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused"),
+        *("any", "loaded", "quarantined", "denied", "missing", "elsewhere", "retired", "paused", "held"),
     },
     "tile": set(TILES),
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts", "audit"},

@@ -17,8 +17,6 @@ def upgrade() -> None:
     op.add_column("handlers", sa.Column("held_why", sa.Text, nullable=False, server_default=""))
     op.add_column("handlers", sa.Column("held_release", sa.Text, nullable=False, server_default=""))
     op.add_column("handlers", sa.Column("trial_at", sa.BigInteger))
-    held = sa.text("held_at IS NOT NULL")
-    op.create_index("handlers_held", "handlers", ["id"], sqlite_where=held, postgresql_where=held)
     op.create_table(
         "signed",
         sa.Column("source", sa.Text, nullable=False),

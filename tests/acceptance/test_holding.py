@@ -1,0 +1,117 @@
+"""Real servers: a handler that always fails is held, tried, and runs again; whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+PLUGIN = '''
+import os, pathlib, time
+from flowhooks import Retry, handler, hookimpl
+
+RELEASE = 1
+
+@handler(process_key="leave", retry=Retry(attempts=9, delays=[0.05], jitter=0))
+def grant(event, delivery):
+    """Fail as long as the fault is there; hang as long as the gate is shut."""
+    folder = pathlib.Path(os.environ["JOURNAL"]).parent
+    with open(os.environ["JOURNAL"], "a") as journal:
+        print(event.flow_instance_id, delivery.attempt, os.getpid(), file=journal, flush=True)
+    while (folder / "shut").exists():
+        time.sleep(0.01)
+    if (folder / "fault").exists():
+        raise ValueError("the archive is away")
+
+@hookimpl
+def handlers():
+    return [grant]
+'''
+QUICK = {"runner__hold_after": 3, "runner__try_every": 1.0}
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def site(make_site):
+    """A site whose only handler fails."""
+    site = make_site()
+    site.plugin("p", PLUGIN)
+    (site.folder / "fault").touch()
+    return site
+
+
+def post(server, many, start=0):
+    """Call-backs, not waited for; the ids of their events."""
+    return [server.post(f"i{start + n}", {"processDefinitionKey": "leave"}, **ASYNC).event_id for n in range(many)]
+
+
+def held(site):
+    """Waits until the handler is held; why."""
+    return site.until(lambda ledger: ledger.held())["p:grant"].why
+
+
+def succeeded(*event_ids):
+    """Whether all deliveries of these events have succeeded."""
+    return lambda ledger: all(
+        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+    )
+
+
+def test_held_tried_and_released(site):
+    """Nothing is lost or burnt; the command line says why it waits; when the fault is mended all runs by itself."""
+    server = site.start(**QUICK)
+    first = post(server, 3)
+    assert "the archive is away" in held(site)
+    later = post(server, 20, start=3)
+    assert server.post("more", {"processDefinitionKey": "leave"}, Prefer="wait=60", timeout=60).status == 202
+    options = ("--database", site.database, "--plugins-dir", site.plugins)
+    listed = site.run("handlers", "list", *options, "--json", **QUICK)
+    found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
+    assert (found["held_why"], bool(found["tried_at"])) == ("ValueError: the archive is away", True)
+    assert "held:" in site.run("handlers", "list", *options, **QUICK).stdout
+    shown = site.run("events", "show", later[0], *options[:2], **QUICK).stdout
+    assert "when its handler works again, which is held since 20" in shown
+    checked = site.run("check", *options, **QUICK)
+    assert checked.returncode == 1
+    assert "p:grant is held since 20" in checked.stdout
+    (site.folder / "fault").unlink()
+    site.until(succeeded(*first, *later), within=60)
+    server.stop()
+    server.check_log()
+    entries = [one["event"] for one in server.records]
+    assert {"handler_held", "handler_tried", "handler_released"} <= set(entries)
+
+
+def test_killed_while_a_trial_runs(site):
+    """The trial is lost, and made again as its `retry=` says; it is still held, and then released."""
+    server = site.start(**QUICK)
+    events = post(server, 3)
+    held(site)
+    (site.folder / "shut").touch()
+    site.until(lambda ledger: ledger.tally()["running"])
+    server.kill()
+    (site.folder / "shut").unlink()
+    server = site.start(**QUICK)
+    assert "the archive is away" in held(site)
+    (site.folder / "fault").unlink()
+    site.until(succeeded(*events), within=60)
+    server.stop()
+    server.check_log()
+
+
+def test_a_mended_plugin_is_not_held(site):
+    """Another release is let run at its start, without waiting for a trial."""
+    settings = QUICK | {"runner__try_every": 3600.0}
+    server = site.start(**settings)
+    events = post(server, 3)
+    held(site)
+    server.stop()
+    (site.folder / "fault").unlink()
+    server = site.start(**settings)
+    assert held(site)
+    server.stop()
+    site.plugin("p", PLUGIN.replace("RELEASE = 1", "RELEASE = 2"))
+    server = site.start(**settings)
+    site.until(succeeded(*events), within=60)
+    server.stop()
+    server.check_log()

@@ -1,0 +1,178 @@
+"""Held: a handler that fails again and again burns nothing more, is tried now and then, and runs again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flowhooks import Reject, Retry, RetryAfter, State
+from flowhooks.ledger import holding
+from flowhooks.operations.pausing import pause, resume
+from flowhooks.settings import HandlerSettings
+
+pytestmark = pytest.mark.runners
+
+
+class Works:
+    """A handler that fails, or does what it is told, until it works."""
+
+    def __init__(self, *, error=None):
+        self.error = error
+        self.entered = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, event):
+        """Handle."""
+        self.entered += 1
+        assert self.gate.wait(60)
+        if self.error:
+            raise self.error
+
+
+def held(flow):
+    """The handlers that are held, and why."""
+    with flow.app.ledger.connection() as connection:
+        return holding.held(connection)
+
+
+def runner(**given):
+    """Settings of the runner: held after three, tried once in a minute."""
+    return {"hold_after": 3, "try_every": 60.0, **given}
+
+
+@pytest.fixture
+def broken(house, listens, eventually):
+    """A handler that has failed three times, and is held; what waits for it."""
+    works = Works(error=ValueError("the archive is away"))
+    flow = house.open(listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0)), runner=runner())
+    for number in range(3):
+        flow.settled(flow.take(str(number), wait=0).event_id, State.WAITING, attempt=1)
+    eventually(lambda: held(flow))
+    return flow, works
+
+
+def test_who_fails_again_and_again_is_held(broken, logged):
+    """What comes then waits without an attempt, is answered at once, and it is known why."""
+    flow, works = broken
+    answer = flow.take("later", wait=600)
+    assert answer.status == "pending"
+    assert flow.only(answer.event_id).attempt == 0
+    assert works.entered == 3
+    one = held(flow)["p:h"]
+    assert "the archive is away" in one.why
+    assert one.trial_at == one.since + 60_000_000
+    flow.advance(40)  # their retries are due, and do not begin
+    flow.app.runner.wake()
+    assert flow.take("again", wait=600).status == "pending"
+    assert works.entered == 3
+
+
+def test_one_is_tried_and_all_run_when_it_succeeds(broken, eventually):
+    """The trial takes one with the fewest attempts; its success lets all the others run."""
+    flow, works = broken
+    later = flow.take("later", wait=0).event_id
+    works.error = None
+    flow.advance(61)
+    flow.settled(later, State.SUCCEEDED, attempt=1)
+    eventually(lambda: not held(flow))
+    for one in flow.events():
+        flow.settled(one, State.SUCCEEDED)
+
+
+def test_a_trial_that_fails_leaves_it_held(broken, eventually):
+    """One attempt in each interval, and no more; the retries of the others are not used up."""
+    flow, works = broken
+    for trial in range(1, 4):
+        flow.advance(61)
+        eventually(lambda trial=trial: works.entered == 3 + trial)
+        eventually(lambda: not any(one.state is State.RUNNING for id_ in flow.events() for one in flow.standings(id_)))
+        assert held(flow)
+    attempts = sorted(flow.only(one).attempt for one in flow.events())
+    assert attempts == [2, 2, 2]  # those with the fewest first: none is burnt by all of them
+
+
+def test_no_second_trial_while_one_runs(broken, eventually):
+    """However long a trial takes, the next one comes after it."""
+    flow, works = broken
+    works.gate.clear()
+    flow.advance(61)
+    eventually(lambda: works.entered == 4)
+    flow.advance(600)
+    assert flow.app.ledger.try_out("p:h", flow.clock.now()) is None
+    assert works.entered == 4
+    works.gate.set()
+    eventually(lambda: works.entered == 5)
+
+
+def test_resumed_by_an_operator(broken):
+    """`resume` ends a hold as it ends a pause."""
+    flow, works = broken
+    works.error = None
+    flow.advance(31)
+    assert resume(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+    assert held(flow) == {}
+    for one in flow.events():
+        flow.settled(one, State.SUCCEEDED)
+
+
+def test_paused_by_an_operator_it_is_not_tried(broken):
+    """Whoever pauses what is held means it: no trial comes."""
+    flow, works = broken
+    assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+    assert held(flow) == {}
+    flow.advance(3600)
+    assert flow.app.ledger.try_out("p:h", flow.clock.now()) is None
+    assert works.entered == 3
+
+
+def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventually):
+    """After a start with the same release it is held as before; with another one it runs."""
+    flow, _ = broken
+    assert flow.close()
+    works = Works()
+    handler = listens(works, name="h", retry=Retry(attempts=5, delays=[30], jitter=0))
+    flow = house.open(handler, runner=runner())
+    assert held(flow)
+    assert flow.close()
+    monkeypatch.setattr("flowhooks.app.releases", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
+    flow = house.open(handler, runner=runner())
+    assert held(flow) == {}
+    flow.advance(31)
+    for one in flow.events():
+        flow.settled(one, State.SUCCEEDED)
+
+
+@pytest.mark.parametrize("error", [Reject("not mine"), RetryAfter(5)])
+def test_what_says_nothing_of_the_handler_is_not_counted(house, listens, error):
+    """Whoever rejects, or asks to be called later, works."""
+    flow = house.open(listens(Works(error=error), name="h"), runner=runner())
+    for number in range(6):
+        flow.settled(flow.take(str(number), wait=0).event_id, *_left(error))
+    assert held(flow) == {}
+
+
+def _left(error):
+    return (State.DEAD,) if isinstance(error, Reject) else (State.WAITING,)
+
+
+def test_a_success_in_between_begins_the_count_anew(house, listens):
+    """In a row means in a row."""
+    works = Works(error=ValueError("now and then"))
+    flow = house.open(listens(works, name="h"), runner=runner())
+    for number in range(8):
+        works.error = None if number % 3 == 2 else ValueError("now and then")
+        flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD if works.error else State.SUCCEEDED)
+    assert held(flow) == {}
+
+
+@pytest.mark.parametrize(
+    "given", [{"runner": {"hold_after": 0}}, {"handlers": {"p:h": HandlerSettings(hold_after=0)}, "runner": runner()}]
+)
+def test_never_held(house, listens, given):
+    """0 means never, for all or for one."""
+    flow = house.open(listens(Works(error=ValueError("always")), name="h"), **given)
+    for number in range(12):
+        flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
+    assert held(flow) == {}
