@@ -7,18 +7,20 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks-notice plugins/flowhooks-opentelemetry plugins/flowhooks-timings plugins/flowhooks-webhooks
 READY := $(VENV)/.ready
+# What renews the lock and looks for advisories has an environment of its own: tests do without it.
+UPKEEP := .upkeep
 
-.PHONY: help demo demo-cluster test test-long lint format docs bench wheel clean
+.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 
-$(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+$(READY): pyproject.toml requirements/dev.txt $(PLUGINS:%=%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "flowhooks needs Python 3.11 or newer, with venv and pip; found none. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version): a minute or so, once"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev --group docs $(PLUGINS:%=--editable %)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
 	@touch $@
 
 demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stops by itself
@@ -30,8 +32,11 @@ demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, t
 test: lint ## Run every check and every test, as continuous integration does
 	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-long: $(READY) ## Run the tests that take minutes each, such as long outages; with their figures
-	@$(BIN)/python -m pytest -m long --timeout=600 -s
+test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
+	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
+
+soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (about an hour; CALL_BACKS=N for fewer)
+	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check
@@ -51,7 +56,28 @@ bench: $(READY) ## Measure against the bare server and Celery, ratios in one run
 	@$(BIN)/python tests/benchmarks/run.py
 
 wheel: $(READY) ## Build the wheel into dist/
-	@$(BIN)/python -m build --wheel
+	@$(BIN)/python -m build --wheel --no-isolation
+
+sbom: $(READY) ## Write what the wheel is made of and asks for into dist/, as CycloneDX
+	@$(BIN)/python requirements/sbom.py dist
+
+release: $(READY) ## Build all that a release consists of into dist/: wheel, source, SBOM, SHA256SUMS
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation
+	@$(BIN)/python requirements/sbom.py dist
+	@cd dist && sha256sum -- * >../SHA256SUMS && mv ../SHA256SUMS . && sha256sum --check --quiet SHA256SUMS && ls -l
+
+$(UPKEEP)/.ready: requirements/upkeep.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv --clear $(UPKEEP)
+	@$(UPKEEP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
+lock: $(UPKEEP)/.ready ## Lock what pyproject.toml asks for into requirements/; `make lock UPGRADE=1` with the newest of everything
+	@$(UPKEEP)/bin/python requirements/lock.py $(if $(UPGRADE),--upgrade)
+
+audit: $(UPKEEP)/.ready ## Look for advisories on everything that is locked (asks a service on the network)
+	@$(UPKEEP)/bin/python requirements/audit.py
 
 clean: ## Remove everything that these commands have made
-	@rm -rf $(VENV) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(UPKEEP) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -22,7 +22,7 @@ from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.holding import Holding, releases
 from flowhooks.intake import Intake, Rules
 from flowhooks.isolation import ENDED_WITHIN, Pool
-from flowhooks.ledger import Ledger, known
+from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, locked
 from flowhooks.ledger.pausing import Pauses
 from flowhooks.metrics import Metrics
@@ -61,12 +61,13 @@ class App:
         clock: time, ids and chance; default the real ones.
         objects: plugins given directly, by name, besides those that are found.
         cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
-        environ: the environment that plugins' secrets are taken from; default: this process's.
+        environ: the environment that secrets are taken from; default: this process's.
         run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
             empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
         kind: what this process is to the others that share its ledger: `"server"`, `"worker"` or `"command"`.
 
     Attributes:
+        environ: as given, or this process's.
         runs: the ids of the handlers whose deliveries this process runs.
         terms: on what terms each loaded handler runs, by its id.
 
@@ -87,7 +88,9 @@ class App:
         kind: str = "server",
     ) -> None:
         self.settings = settings
+        self.environ = os.environ if environ is None else environ
         self.clock = clock or Clock()
+        self._told: list[Callable[[Settings], object]] = []
         self.draining = False
         self._cores = cores
         self._environ = {**os.environ, **(environ or {})}  # as it is before plugins are loaded
@@ -221,12 +224,7 @@ class App:
             clock=self.clock,
         )
         self.isolation = Pool.of(
-            settings,
-            self.plugins,
-            environ=self._environ,
-            cores=self._cores,
-            runs=self.runs if self.ledger.shared else None,
-            ended=self.metrics.process_ended,
+            settings, self.plugins, self._environ, cores=self._cores, runs=self._has, ended=self.metrics.process_ended
         )
         self.dispatch = Dispatch(
             ledger=self.ledger,
@@ -297,6 +295,8 @@ class App:
         Args:
             settings: they differ from `self.settings` in nothing but what is live. See `settings.change`.
         """
+        for told in self._told:
+            told(settings)
         with self._changing:
             ignore = settings.ignore != self.settings.ignore
             self._go_by(settings, self._routing(settings, self._missing) if ignore else self.router)
@@ -304,6 +304,10 @@ class App:
         self.retention.go_by(settings.retention)
         if ignore:
             self._spawn("drain", self._drain)  # what was parked may need no handler any more, as at a start
+
+    def follow(self, told: Callable[[Settings], object]) -> None:
+        """Have `told` called each time that the settings are read again, before anything goes by them."""
+        self._told.append(told)
 
     def _routing(self, settings: Settings, missing: Sequence[KnownHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
@@ -390,6 +394,10 @@ class App:
             found.append("the server is stopping")
         if self.ledger.failing and not self.ledger.mended():
             found.append(f"the last write to the database failed ({self.ledger.failing})")
+        # A small write may succeed where there is no room for a call-back.
+        left = dialects.room(database_url(self.settings))
+        if left is not None and left < self.settings.http.max_body_bytes:
+            found.append(f"the disk of the database has {left // 1024} KiB left; make room there")
         if why := self.runner.health():
             found.append(f"deliveries cannot be run: {why}")
         return found

@@ -21,6 +21,7 @@ FlowhooksError
     ├── UnsupportedMedia a body that is not JSON by its own headers
     ├── Unauthorized     no valid credential
     ├── Forbidden        not from an allowed address
+    ├── TooMany          its source sends more than it may: safe to repeat, later
     ├── Conflict         this identity came before with other data
     └── Unavailable      not known to be stored: safe to repeat
 
@@ -146,6 +147,10 @@ class Refusal(FlowhooksError):
         """The sentence in `language` (`"zh"` or `"en"`)."""
         return messages.text(self.key, language, **self.params)
 
+    def note(self, language: str) -> str:
+        """The same for the operator, who may know more than the caller."""
+        return self.text(language)
+
     def __str__(self) -> str:
         return self.text("en")
 
@@ -183,11 +188,38 @@ class UnsupportedMedia(Refusal):
 
 
 class Unauthorized(Refusal):
-    """No credential, or none that is known."""
+    """No credential, or none that is known. The caller is told nothing more, whatever is wrong with it.
+
+    Args:
+        key: the sentence.
+        cause: what is wrong, for the operator: the rest of a key that begins with `unauthorized.`; `""`: nothing more.
+    """
+
+    def __init__(self, key: str, /, *, cause: str = "") -> None:
+        super().__init__(key)
+        self.cause = cause
+
+    def note(self, language: str) -> str:
+        """The sentence, and what is wrong."""
+        said = self.text(language)
+        return f"{said} {messages.text(f'unauthorized.{self.cause}', language)}" if self.cause else said
 
 
 class Forbidden(Refusal):
     """The credential is known, but not from this address."""
+
+
+class TooMany(Refusal):
+    """The source sends more call-backs than it may.
+
+    Args:
+        key: the sentence.
+        retry_after: seconds after which one more is taken.
+    """
+
+    def __init__(self, key: str, /, *, retry_after: int) -> None:
+        super().__init__(key)
+        self.retry_after = retry_after
 
 
 class Conflict(Refusal):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import DONE, OutcomeKind, State
-from flowhooks.errors import Conflict, LedgerUnusable, Unavailable, Unprocessable
+from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent
 from flowhooks.ledger.purging import PURGED
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
 """A call-back that comes again gives a dead delivery one more attempt, once a minute at the most."""
+
+log = structlog.get_logger(__name__)
 
 
 class Status(StrEnum):
@@ -50,6 +54,7 @@ class CallBack:
         flow_instance_id: from its path.
         body: its JSON object, nulls left out.
         text: its body as received.
+        message: the id under which it was signed; None if it was not.
     """
 
     source: str
@@ -57,6 +62,7 @@ class CallBack:
     flow_instance_id: str
     body: Mapping[str, Any]
     text: str
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +153,7 @@ class Intake:
 
         Raises:
             Conflict: its identity came before with other data, which is kept, unless that event has been purged.
+            Unauthorized: the id under which it was signed was used before, for another call-back.
             Unprocessable: it is new, nobody wants it, and the settings say to refuse what nobody wants.
             Unavailable: it is not known to be stored; calling again is safe.
         """
@@ -158,6 +165,16 @@ class Intake:
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
         try:
             accepted = self._stored(new, watch, wait)
+            if accepted.misused:
+                log.warning(
+                    "signature_misused",
+                    source=call_back.source,
+                    webhook_id=call_back.message,
+                    flow=call_back.flow_instance_id,
+                    why="its webhook-id was used before for another path or body",
+                    next="ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret",
+                )
+                raise Unauthorized("unauthorized", cause="message_reused")
             if accepted.conflict:
                 raise Conflict(accepted.event_id, purged=accepted.state == PURGED)
             if not accepted.new:
@@ -233,6 +250,7 @@ class Intake:
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
             absent=rules.absent,
             order_keys=rules.router.order_keys(event, route.handlers),
+            message=call_back.message,
             now=now,
         )
 

@@ -164,8 +164,46 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "HTTP 请求格式有误。",
     },
     "unauthorized": {
-        "en": "No valid credential was sent; send the header Authorization: Bearer with the token of this engine.",
-        "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌。",
+        "en": "No valid credential was sent; send the header Authorization: Bearer with the token of this engine, or "
+        "sign the call-back with its secret.",
+        "zh": "未提供有效的凭证；请在请求头 Authorization 中以 Bearer 方式携带本流程引擎的令牌，"
+        "或使用其密钥对回调签名。",
+    },
+    # What only the operator is told of it.
+    "unauthorized.nothing_sent": {
+        "en": "It had neither a token nor a signature.",
+        "zh": "请求既没有令牌，也没有签名。",
+    },
+    "unauthorized.token_malformed": {
+        "en": "Its header Authorization does not hold one bearer token.",
+        "zh": "请求头 Authorization 中不是单个 Bearer 令牌。",
+    },
+    "unauthorized.token_unknown": {
+        "en": "Its token is that of no source.",
+        "zh": "其令牌不属于任何来源。",
+    },
+    "unauthorized.signature_incomplete": {
+        "en": "Of the headers webhook-id, webhook-timestamp and webhook-signature one is missing or empty.",
+        "zh": "请求头 webhook-id、webhook-timestamp 和 webhook-signature 中有缺失或为空的。",
+    },
+    "unauthorized.signature_malformed": {
+        "en": "One of its headers webhook-id, webhook-timestamp and webhook-signature is not as Standard Webhooks has "
+        "it, or sent twice.",
+        "zh": "请求头 webhook-id、webhook-timestamp 或 webhook-signature 不符合 Standard Webhooks 规范，或出现了多次。",
+    },
+    "unauthorized.signature_time": {
+        "en": "Its webhook-timestamp differs from the time here by more than 5 minutes; see to both clocks, and sign "
+        "anew at each try.",
+        "zh": "其 webhook-timestamp 与本机时间相差超过 5 分钟；请检查双方的时钟，并在每次重试时重新签名。",
+    },
+    "unauthorized.signature_unknown": {
+        "en": "Its signature was made by no secret that holds for a source which may call from there, or over another "
+        "body.",
+        "zh": "其签名不是由允许从该地址调用的来源的有效密钥生成的，或者所签的不是此请求体。",
+    },
+    "unauthorized.message_reused": {
+        "en": "Its webhook-id was used before for another path or another body, so somebody may be sending a copy.",
+        "zh": "其 webhook-id 此前已用于其他路径或其他请求体，可能有人在重放请求。",
     },
     "operator_unauthorized": {
         "en": "No valid credential was sent; send the header Authorization: Bearer with the token of an operator.",
@@ -187,6 +225,14 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
     "forbidden": {
         "en": "The credential is valid, but may not be used from this address; ask the operator to allow it.",
         "zh": "凭证有效，但不允许从当前地址调用；请联系运维人员放行该地址。",
+    },
+    "forbidden_address": {
+        "en": "Nobody who signs may call from this address; ask the operator to allow it.",
+        "zh": "不允许从当前地址发送签名的回调；请联系运维人员放行该地址。",
+    },
+    "too_many": {
+        "en": "This engine sends more call-backs than it may; send this one again after the seconds in Retry-After.",
+        "zh": "本流程引擎发送的回调超过了允许的频率；请在 Retry-After 给出的秒数之后重发。",
     },
     "not_found": {
         "en": "There is nothing at this path; call-backs go to /flow/{{flowInstanceId}}/call-back/ and their kind.",

@@ -31,6 +31,9 @@ EVERY: Final = 3600.0
 """Seconds from the end of a run to the next one."""
 AT_ONCE: Final = 100
 """Rows that one transaction deletes at the most, but for what belongs to them."""
+SIGNED_FOR: Final = DAY
+"""Microseconds for which the id of a signed call-back is kept after it was last used. Its signature is taken for 5
+minutes before and after its time; what is more is for clocks that are wrong, and are put right."""
 NOT_MORE_THAN: Final = 0.1
 """The part of the time that it may take, however much there is to delete."""
 _EVERY_EVENT: Final = EventFilter()
@@ -127,6 +130,7 @@ class Retention:
                 identities=self._before("identities"),
                 audits=self._before("audit"),
                 closed_alerts=self._before("alerts"),
+                signatures=self._clock.now() - SIGNED_FOR,
                 most=AT_ONCE,
             )
 

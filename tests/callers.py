@@ -28,9 +28,10 @@ class Engine(threading.Thread):
         key: the process key of its call-backs.
         name: what its instances' ids begin with.
         pause: seconds between two call-backs.
+        backing_off: seconds that it waits at the most before it repeats one; at first it is quick, as engines are.
     """
 
-    def __init__(self, number, places, *, stop, taken, problems, key, name="", pause=0.0):
+    def __init__(self, number, places, *, stop, taken, problems, key, name="", pause=0.0, backing_off=0.0):
         super().__init__(daemon=True)
         self.number = number
         self.places = places
@@ -40,6 +41,7 @@ class Engine(threading.Thread):
         self.key = key
         self.begins = name
         self.pause = pause
+        self.backing_off = backing_off
 
     def run(self):
         """Call back, instance after instance."""
@@ -48,7 +50,9 @@ class Engine(threading.Thread):
         for number in count():
             instance = f"{self.begins}{self.number}-{number}"
             again = chance.random() < 0.2
+            tried = 0
             while not self.stop.is_set():
+                tried += 1
                 try:
                     places = list(self.places)
                     connection = connection or http.client.HTTPConnection(*places[turn % len(places)], timeout=10)
@@ -57,7 +61,7 @@ class Engine(threading.Thread):
                     if connection:
                         connection.close()
                     connection, turn = None, turn + 1
-                    self.stop.wait(0.01)
+                    self.stop.wait(max(0.01, self.rest(tried)))
                     continue
                 if status in {200, 202}:
                     self.taken.append((instance, event_id, status))
@@ -67,10 +71,15 @@ class Engine(threading.Thread):
                 elif status != 503:
                     self.problems.append((instance, status, body))
                     break
+                self.stop.wait(self.rest(tried) if status == 503 else 0)
             if self.stop.wait(self.pause) if self.pause else self.stop.is_set():
                 break
         if connection:
             connection.close()
+
+    def rest(self, tried):
+        """Seconds before it calls again, having tried so often."""
+        return min(self.backing_off, 0.005 * 2**tried)
 
     def call(self, connection, instance, chance):
         """One call-back."""
@@ -85,11 +94,21 @@ class Engine(threading.Thread):
 
 
 @contextmanager
-def calling(places, *, clients, key, name="", pause=0.0):
+def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
     """Engines that call while this lasts; what they were answered: (taken, problems)."""
     stop, taken, problems = threading.Event(), [], []
     engines = [
-        Engine(number, places, stop=stop, taken=taken, problems=problems, key=key, name=name, pause=pause)
+        Engine(
+            number,
+            places,
+            stop=stop,
+            taken=taken,
+            problems=problems,
+            key=key,
+            name=name,
+            pause=pause,
+            backing_off=backing_off,
+        )
         for number in range(clients)
     ]
     for engine in engines:

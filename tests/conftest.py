@@ -142,13 +142,21 @@ class Flow:
         wait: float = PATIENCE,
         source: str = "default",
         kind: str = "complete",
+        message: str | None = None,
         **body: Any,
     ) -> Answer:
-        """Send a call-back."""
+        """Send a call-back; with `message`, one that was signed under that id."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
         return self.app.intake.take(
-            CallBack(source=source, kind=kind, flow_instance_id=instance, body=whole, text=json.dumps(whole)),
+            CallBack(
+                source=source,
+                kind=kind,
+                flow_instance_id=instance,
+                body=whole,
+                text=json.dumps(whole),
+                message=message,
+            ),
             wait=wait,
         )
 

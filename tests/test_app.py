@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import stat
 import threading
@@ -271,6 +272,15 @@ def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
         assert flow.app.trouble()
         assert flow.app.trouble()
     eventually(lambda: flow.app.trouble() == [])
+
+
+@pytest.mark.sqlite
+def test_too_little_room_for_a_call_back_is_trouble(house, listens):
+    """A disk with less room than a call-back may need is none to send one to, though small writes still succeed."""
+    flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
+    flow.take()
+    (found,) = flow.app.trouble()
+    assert re.fullmatch(r"the disk of the database has \d+ KiB left; make room there", found)
 
 
 def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):

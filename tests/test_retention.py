@@ -85,6 +85,17 @@ def test_identities_are_forgotten_when_their_time_is_over(house, listens):
     assert again.event_id != ids["succeeded"]
 
 
+def test_ids_of_signed_call_backs_go_after_a_day(house, listens):
+    """Long after their signatures are taken for the last time, whatever else is kept for ever."""
+    flow, _ = events(house, listens, succeeded=0, closed=0, dismissed=0, identities=0, audit=0, alerts=0)
+    flow.take("i1", message="m1")
+    flow.clock.advance(DAY)
+    assert not any(flow.app.retention.run().values())
+    flow.clock.advance(1)
+    assert flow.app.retention.run()["signatures"] == 1
+    assert flow.sql("SELECT count(*) FROM signed") == [(0,)]
+
+
 def test_old_entries_and_alerts_go(house, listens):
     """What somebody did long ago, and alerts that have long been over; not one that is open, however old."""
     flow, _ = events(house, listens)

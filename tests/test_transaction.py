@@ -91,7 +91,7 @@ def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, c
             raise OSError("no paper")
 
     flow = house.open(listens(fails_once, retry=AGAIN))
-    event_id = flow.take("i").event_id
+    event_id = flow.take("i", wait=0).event_id
     standing = flow.settled(event_id, State.WAITING)
     assert (standing.error, contracts()) == ("OSError: no paper", [])
     flow.advance(1)
@@ -398,7 +398,7 @@ def test_a_commit_without_an_answer_is_looked_up(house, listens, contracts, *, l
 
     monkeypatch.setattr(DefaultDialect, "do_commit", breaks)
     flow = house.open(listens(archive, retry=AGAIN))
-    event_id = flow.take("i").event_id
+    event_id = flow.take("i", wait=0).event_id
     standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING)
     assert [entry["event"] for entry in logged].count("commit_unanswered") == 1
     assert contracts() == [("i", 1)] * came_through

@@ -14,7 +14,7 @@ from .markdown import table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-WORDS: Final = {"date-time": "time", "uuid": "id"}
+WORDS: Final = {"date": "date", "date-time": "time", "uuid": "id"}
 
 
 def paths() -> str:
@@ -52,11 +52,12 @@ def operations() -> str:
     for path, name, operation in _operations("post"):
         body = operation["requestBody"]["content"]["application/json"]["schema"]
         takes = "<br>".join(
-            f"`{one}`{'' if one in body.get('required', ()) else '?'} {_type(its)}: {its.get('description', '')}"
+            f"`{one}`{'' if one in body.get('required', ()) else '?'} {_type(its).removesuffix(' or null')}: "
+            f"{its.get('description', '')}"
             for one, its in body["properties"].items()
         )
         rows.append((f"`POST {path}`", operation["summary"], takes, _type(name)))
-    return "\n".join(table(("path", "what it does", "arguments (`?`: may be left out)", "answer"), rows))
+    return "\n".join(table(("path", "what it does", "arguments (`?`: may be left out, or null)", "answer"), rows))
 
 
 def members() -> str:
@@ -92,6 +93,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         text = f"[{name}](#{name.lower()})"
     elif "anyOf" in schema:
         text = " or ".join(_type(one) for one in schema["anyOf"])
+    elif "allOf" in schema:
+        text = f"{_type(schema['allOf'][0])} with `{'`, `'.join(schema['allOf'][1]['required'])}`"
     elif "enum" in schema:
         text = " or ".join("null" if one is None else f"`{one}`" for one in schema["enum"])
     elif isinstance(types, list):
@@ -102,6 +105,6 @@ def _type(schema: Mapping[str, Any]) -> str:
         text = f"object of {_type(schema['additionalProperties'])}"
     else:
         text = WORDS.get(schema.get("format", ""), types) if types == "string" else types
-    if "maximum" in schema:
+    if "maximum" in schema and types in ("integer", "number"):
         text += f", {schema['minimum']} to {schema['maximum']}"
     return text if "default" not in schema else f"{text}, by default {str(schema['default']).lower()}"

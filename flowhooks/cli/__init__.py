@@ -11,7 +11,7 @@ from flowhooks.errors import FlowhooksError, SettingsError
 
 COMMANDS: Final = (
     *("serve", "worker", "check", "plugins", "routes"),
-    *("events", "handlers", "alerts", "audit", "verify", "db", "operators", "send"),
+    *("events", "handlers", "alerts", "audit", "verify", "db", "sources", "operators", "send"),
 )
 """In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
 

@@ -92,6 +92,7 @@ def limits(settings: Settings) -> Limits:
         read_timeout=http.read_timeout,
         idle_timeout=http.idle_timeout,
         max_connections=http.max_connections,
+        trusted_proxy=http.trusted_proxy,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from flowhooks.cli import output
+from flowhooks.cli import credentials, output
 from flowhooks.cli.options import json_option, utf8
 from flowhooks.cli.posting import post
 from flowhooks.errors import SettingsError
@@ -19,7 +18,6 @@ from flowhooks.errors import SettingsError
 if TYPE_CHECKING:
     from flowhooks.cli.posting import Answer
 
-TOKEN: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
 MARGIN: Final = 15.0
 """Seconds on top of the longest wait that a server grants."""
 LONGEST_WAIT: Final = 60.0
@@ -62,7 +60,13 @@ _MEMBERS: Final = {
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Read the bearer token from FILE [default: the variable {TOKEN}, if it is set].",
+    help=f"Read the bearer token from FILE [default: the variable {credentials.TOKEN}, if it is set].",
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=f"Sign it with the secret in FILE [default: the variable {credentials.SECRET}, if it is set].",
 )
 @json_option
 def command(
@@ -75,20 +79,22 @@ def command(
     at_once: bool,
     language: str | None,
     token_file: Path | None,
+    secret_file: Path | None,
     as_json: bool,
     **members: Any,
 ) -> None:
     r"""Post one call-back to a server, as an engine would, and print what it answers.
 
     FLOW_ID is the process instance's id. What the options name is put into the body, over what --data has.
-    It reads no settings, and uses no proxy. A token is never given as an option, where others could read it.
+    It reads no settings, and uses no proxy. A token or a secret is never given as an option, where others could read
+    it. With a secret the call-back is signed as Standard Webhooks has it, each time under a new id.
 
     \b
     Examples:
       flowhooks send 4711 --key contract_approval --business-key C-2026-17
       flowhooks send 4711 --class com.example.ContractSigned --async
       flowhooks send 4711 --data @body.json --wait 30 --language zh
-      FLOWHOOKS_TOKEN=... flowhooks send 4711 --to https://flowhooks.example.com
+      flowhooks send 4711 --to https://flowhooks.example.com --secret-file /etc/flowhooks/erp
 
     Exit codes: 0 the answer is a success (2xx), 1 it is not or nobody answered, 2 wrong usage.
     """
@@ -101,12 +107,15 @@ def command(
         headers["Prefer"] = "respond-async" if at_once else f"wait={wait:g}"
     if language:
         headers["Accept-Language"] = language
-    if token := _token(token_file):
+    if token := credentials.token(token_file):
         headers["Authorization"] = f"Bearer {token}"
+    body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})
+    if key := credentials.key(secret_file):
+        headers |= _signature(key, body)
     answer = post(
         to,
         f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
-        body=_body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None}),
+        body=body,
         headers=headers,
         timeout=LONGEST_WAIT + MARGIN,
     )
@@ -115,18 +124,11 @@ def command(
         raise SystemExit(1)
 
 
-def _token(file: Path | None) -> str:
-    """The token, of which nothing is repeated in an error."""
-    where = f"the file {file}" if file else f"the variable {TOKEN}"
+def _signature(key: bytes, body: bytes) -> dict[str, str]:
     try:
-        token = (file.read_text(errors="replace") if file else os.environ.get(TOKEN, "")).strip()
-    except OSError as error:
-        raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
-    if file and not token:
-        raise SettingsError(f"{where} is empty")
-    if not token.isascii() or not token.isprintable() or set(token) & set(" ,"):
-        raise SettingsError(f"{where} does not hold one token: printable ASCII without blanks or commas")
-    return token
+        return credentials.signature(key, body)
+    except UnicodeDecodeError:
+        raise click.UsageError("--data is not UTF-8, so it cannot be signed.") from None
 
 
 def _body(data: str | None, members: dict[str, Any]) -> bytes:

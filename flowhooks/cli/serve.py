@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
@@ -17,7 +18,7 @@ from flowhooks.cli import output, process, processes
 from flowhooks.cli.options import given_options
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import dialects
-from flowhooks.settings import check_binds, check_operators, database_url
+from flowhooks.settings import check_binds, check_operators, check_sources, database_url
 from flowhooks.web import create_app
 from flowhooks.web.admin import create_admin
 from flowhooks.web.console.guard import ROOT
@@ -78,6 +79,7 @@ def command(given: Given, *, no_worker: bool) -> None:
 def _check(settings: Settings, *, no_worker: bool) -> None:
     check_binds(settings)
     check_operators(settings)
+    check_sources(settings, os.environ)
     if no_worker and not dialects.is_shared(database_url(settings)):
         raise SettingsError(
             "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "

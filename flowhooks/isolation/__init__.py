@@ -8,7 +8,8 @@ It must not know the ledger, nor what follows from an outcome.
                    │              │
                    └──────────▶ child    runs one delivery at a time, and is used again
 
-pool     gives each attempt a process, watches the time, and makes of its end what dispatch understands
+pool     gives each attempt a process, and takes it back
+calling  has a delivery run in a process, watches the time, and makes of its end what dispatch understands
 process  one such process, as the server sees it
 keeper   starts the nursery, again if it ends, and hears what it and its processes say
 output   what processes print, line by line into the log

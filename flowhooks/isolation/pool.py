@@ -1,4 +1,4 @@
-"""Gives each attempt of an isolated handler a process, watches its time, and says how it has ended.
+"""Gives each attempt of an isolated handler a process, and takes it back.
 
 A process belongs to one handler: what one leaves behind, threads, memory, a changed folder, meets no other. It is used
 again; when there are as many as may be, the one that has rested longest makes room. It must not know the ledger.
@@ -6,7 +6,6 @@ again; when there are as many as may be, the one that has rested longest makes r
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -18,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from flowhooks.delivery import Elsewhere
-from flowhooks.errors import HandlerLost, ProcessUnavailable
-from flowhooks.isolation import shipping, wire
+from flowhooks.errors import ProcessUnavailable
+from flowhooks.isolation.calling import call
 from flowhooks.isolation.keeper import READY_WITHIN, Keeper
 from flowhooks.isolation.process import ENDING_GETS
 from flowhooks.isolation.setup import Setup
@@ -28,8 +27,6 @@ from flowhooks.terms import terms
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from flowhooks.delivery import Delivery
-    from flowhooks.event import Event
     from flowhooks.isolation.process import HandlerProcess
     from flowhooks.plugins import Plugins
     from flowhooks.settings import Settings
@@ -40,8 +37,6 @@ MOST_RUNS: Final = 1_000
 MOST_GROWTH: Final = 4
 """A process that keeps more than this part (one over it) of the memory that it may take is replaced, so that what one
 delivery has left behind is not missed by the next."""
-TRIES: Final = 3
-"""Processes that are tried for one delivery: one that rests may have been ended by the system."""
 ENDED_WITHIN: Final = 2 * READY_WITHIN
 """Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
 end."""
@@ -97,10 +92,10 @@ class Pool:
         cls,
         settings: Settings,
         plugins: Plugins,
-        *,
         environ: Mapping[str, str],
+        *,
         cores: frozenset[int] = frozenset(),
-        runs: Collection[str] | None = None,
+        runs: Callable[[str], bool] = lambda _handler: True,
         ended: Callable[[str], None] = lambda _reason: None,
     ) -> Self:
         """The pool for the isolated ones of those handlers that a process runs.
@@ -111,16 +106,14 @@ class Pool:
                 run in threads, whatever is said of them.
             environ: the environment as it was before plugins were loaded, which may have changed it.
             cores: the processor cores that handlers may use; empty: no matter.
-            runs: the ids of the handlers whose deliveries the process runs; default: all.
+            runs: whether the process runs deliveries of a handler, by its id; default: it runs all.
             ended: as above.
         """
         given = {one.name for one in plugins.infos if one.origin == "object"}
         isolated = {
             one.id: on_terms
             for one in plugins.handlers.values()
-            if (on_terms := terms(one, settings)).isolation == "process"
-            and one.plugin not in given
-            and (runs is None or one.id in runs)
+            if (on_terms := terms(one, settings)).isolation == "process" and one.plugin not in given and runs(one.id)
         }
         setup = Setup.of(settings, cores)
         return cls(
@@ -141,8 +134,10 @@ class Pool:
     def elsewhere(self) -> dict[str, Elsewhere]:
         """How each handler is called that has a process of its own, by its id."""
         return {
-            one: Elsewhere(run=partial(self._run, probe=False), probe=partial(self._run, probe=True))
-            for one in self._terms
+            one: Elsewhere(
+                run=partial(call, self, on_terms, probe=False), probe=partial(call, self, on_terms, probe=True)
+            )
+            for one, on_terms in self._terms.items()
         }
 
     def start(self) -> None:
@@ -264,7 +259,7 @@ class Pool:
         if idle and one in idle:
             idle.remove(one)
 
-    def _take(self, handler: str) -> HandlerProcess:
+    def take(self, handler: str) -> HandlerProcess:
         """A process for a delivery of this handler: its own, one that was prepared, or one that is made.
 
         Raises:
@@ -309,7 +304,7 @@ class Pool:
         one.leaving = one.leaving or reason
         self._keeper.signal(one, signal.SIGKILL)
 
-    def _give_back(self, one: HandlerProcess, grown: int) -> None:
+    def give_back(self, one: HandlerProcess, grown: int) -> None:
         """A process has answered: it rests, or is replaced."""
         allowed = self._terms[one.handler].memory_mib * 1024**2
         with self._changed:
@@ -325,75 +320,7 @@ class Pool:
         if one.over.is_set():
             one.stream.close()
 
-    def _run(self, event: Event, delivery: Delivery, *, probe: bool) -> Any:
-        """Run a handler's function, or its probe, in its own process.
-
-        Raises:
-            ProcessUnavailable: there is none; nothing was run.
-            HandlerLost: its process has ended.
-            HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
-        """
-        terms = self._terms[delivery.handler]
-        for _ in range(TRIES):
-            one = self._take(delivery.handler)
-            one.runs += 1
-            one.output.forget()
-            one.output.about.update(handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt)
-            asked = {
-                "run": one.runs,
-                "probe": probe,
-                "memory_mib": terms.memory_mib,
-                "level": logging.getLogger().level,
-                "event": wire.from_event(event),
-                "delivery": wire.from_delivery(delivery),
-            }
-            until = time.monotonic() + terms.timeout
-            entered = delivery._entered  # noqa: SLF001 (as the built-in does, where it calls the function itself)
-            entered.append(True)
-            try:
-                one.ask(asked, until)
-            except OSError:
-                entered.clear()  # it has not had the whole of it, and so runs nothing
-                self._lost(one, "crashed")
-                continue
-            answer = self._answer(one, terms, until, delivery)
-            if answer is None:
-                entered.clear()
-                continue
-            return self._made_of(answer, delivery)
-        raise ProcessUnavailable(f"its own process could not be had: {TRIES} have ended before they began")
-
-    def _answer(
-        self, one: HandlerProcess, terms: RunTerms, until: float, delivery: Delivery
-    ) -> Mapping[str, Any] | None:
-        """What the process answers; None: it was never there.
-
-        Raises:
-            HandlerLost: nothing.
-        """
-        try:
-            while "log" in (said := one.hear(until)):
-                shipping.relog(said["log"], handler=delivery.handler, delivery=delivery.id, attempt=delivery.attempt)
-            grown = _checked(said, one.runs)
-        except TimeoutError:
-            self._lost(one, "overdue", asking=True)
-            why = f"killed after {terms.timeout:g} s: overdue"
-        except wire.Gone:
-            stopped = one.leaving == "stopped"
-            self._lost(one, "crashed")
-            if one.unmade:
-                log.warning("process_not_made", handler=delivery.handler, why=one.unmade)
-                return None
-            why = "killed, for the server has stopped" if stopped else one.how(terms.memory_mib)
-        except (wire.Nonsense, TypeError, AttributeError) as error:
-            self._lost(one, "crashed")
-            why = f"killed, for its process answered what makes no sense: {error}"
-        else:
-            self._give_back(one, grown)
-            return said
-        raise HandlerLost(why, one.output.tail)
-
-    def _lost(self, one: HandlerProcess, reason: str, *, asking: bool = False) -> None:
+    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False) -> None:
         """End a process that has not answered; it may have ended already."""
         gone = one.over.wait(0.2) if reason == "crashed" else False
         with self._changed:
@@ -407,26 +334,6 @@ class Pool:
             self._prepare()
         one.stream.close()
 
-    def _made_of(self, answer: Mapping[str, Any], delivery: Delivery) -> Any:
-        if "raised" in answer:
-            raise answer["raised"]
-        if "dropped" in answer:
-            log.warning("result_dropped", handler=delivery.handler, delivery=delivery.id, why=str(answer["dropped"]))
-        return answer.get("verdict", answer.get("value"))
-
-
-def _checked(said: dict[str, Any], run: int) -> int:
-    """By how much the process has grown, out of an answer that makes sense; what it says was raised can be raised now.
-
-    Raises:
-        Nonsense: it does not.
-    """
-    if said.get("run") != run or not isinstance(grown := said.get("grown"), int):
-        raise wire.Nonsense("an answer to something else")
-    if "raised" in said:
-        said["raised"] = wire.to_error(said["raised"])
-    return grown
-
 
 def tried(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
     """Why each isolated handler cannot be run in a process of its own, by its id; `""` if it can. It is tried out.
@@ -436,7 +343,7 @@ def tried(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> d
         plugins: what was loaded.
         environ: the environment as it was before that.
     """
-    pool = Pool.of(settings, plugins, environ=environ)
+    pool = Pool.of(settings, plugins, environ)
     pool.start()
     try:
         return pool.missing() if pool.elsewhere() else {}

@@ -13,7 +13,7 @@ from sqlalchemy import Integer, Text, delete, exists, func, select, update
 from flowhooks import schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
-from flowhooks.ledger import dialects, purging
+from flowhooks.ledger import dialects, purging, signing
 from flowhooks.ledger.counting import COUNT, count
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.pausing import ALL_PAUSED, Pauses
@@ -52,6 +52,7 @@ class NewEvent:
         deliveries: (delivery id, handler id) for each of the route's handlers.
         absent: those of the handlers that are not loaded here: their deliveries wait for them.
         order_keys: the event's order key, for each of the handlers that is ordered.
+        message: the id under which its call-back was signed; None if it was not.
         now: microseconds since 1970.
     """
 
@@ -63,6 +64,7 @@ class NewEvent:
     deliveries: Sequence[tuple[str, str]]
     absent: frozenset[str] = frozenset()
     order_keys: Mapping[str, str] = field(default_factory=dict)
+    message: str | None = None
     now: int
 
     def fresh(self) -> Event:
@@ -75,11 +77,12 @@ class Accepted:
     """What became of a `NewEvent`.
 
     Attributes:
-        event_id: the stored event's id: its own, or that of the one that was there before.
+        event_id: the stored event's id: its own, or that of the one that was there before; `""` if it was misused.
         new: whether it was stored now.
         conflict: whether the one that was there before had other data.
         state: the stored event's state; `"purged"` if only its identity is left.
         standings: how the deliveries stood at that moment; empty for a new event, a conflict, or one that was purged.
+        misused: whether nothing was stored, as the id under which it was signed was used before for another.
     """
 
     event_id: str
@@ -87,8 +90,10 @@ class Accepted:
     conflict: bool = False
     state: str
     standings: tuple[Standing, ...] = field(default=())
+    misused: bool = False
 
 
+_MISUSED: Final = Accepted(event_id="", new=False, state="", misused=True)
 _IDENTITY = dialects.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
 _INSERT_EVENTS: Final = dialects.Insertion(events, ignore=True, beside=ALL_PAUSED)
 _TAKE_BACK: Final = delete(events).where(events.c.id.in_(dialects.keys("ids")))
@@ -152,6 +157,16 @@ class Accepting:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
         reached("accept.begun")
         transaction.after_commit(_COMMITTED)
+        if any(item.message is not None for item in items):
+            misused = signing.remember(transaction, items)
+            rest = iter(self._taken(transaction, [one for one, bad in zip(items, misused, strict=True) if not bad]))
+            answers = [_MISUSED if bad else next(rest) for bad in misused]
+        else:
+            answers = self._taken(transaction, items)
+        reached("accept.written")
+        return answers
+
+    def _taken(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         first: dict[Identity, NewEvent] = {}
         for item in items:
             first.setdefault(item.event.identity, item)
@@ -176,7 +191,6 @@ class Accepting:
         answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
-        reached("accept.written")
         return answers
 
     def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> tuple[set[str], dict[Identity, _Known]]:

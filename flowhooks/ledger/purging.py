@@ -16,7 +16,7 @@ from sqlalchemy import Text, bindparam, delete, func, select
 from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
-from flowhooks.ledger import dialects
+from flowhooks.ledger import dialects, signing
 from flowhooks.ledger.counting import count
 from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, purged
 
@@ -295,7 +295,9 @@ def of_event(connection: Connection, event_id: str) -> Known | None:
     return None if row is None else Known(*row)
 
 
-def forget(transaction: Transaction, *, identities: int, audits: int, closed_alerts: int, most: int) -> dict[str, int]:
+def forget(
+    transaction: Transaction, *, identities: int, audits: int, closed_alerts: int, signatures: int, most: int
+) -> dict[str, int]:
     """Delete what else grows old, `most` of each at the most; how many of each went.
 
     Args:
@@ -303,6 +305,7 @@ def forget(transaction: Transaction, *, identities: int, audits: int, closed_ale
         identities: before when events that were purged had been received, in microseconds since 1970.
         audits: before when something was done.
         closed_alerts: before when alerts were over.
+        signatures: before when the ids of signed call-backs were last used.
         most: of each.
     """
     old = {
@@ -316,9 +319,10 @@ def forget(transaction: Transaction, *, identities: int, audits: int, closed_ale
             alerts.c.id,
         ),
     }
-    return {
+    gone = {
         name: transaction.connection.execute(
             delete(table).where(key.in_(select(key).where(where).order_by(order).limit(most)))
         ).rowcount
         for name, (table, key, where, order) in old.items()
     }
+    return gone | {"signatures": signing.forget(transaction, signatures, most=most)}

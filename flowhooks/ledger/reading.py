@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
@@ -59,6 +59,9 @@ STATES: Final = (*(state.value for state in State), "parked", "dismissed")
 """What a filter's `state` may be: the states of deliveries, then those of events that go nowhere."""
 _LATEST: Final = 2**63 - 1
 """What a database's 64 bits hold."""
+MORE: Final = "more"
+"""Under this a field's metadata has what its type leaves open, as JSON Schema says it to those who ask over HTTP."""
+_TIME: Final = {MORE: {"minimum": -_LATEST, "maximum": _LATEST}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +83,15 @@ class EventFilter:
         SettingsError: there is no such state or time; what is misspelt must not come to mean every event.
     """
 
-    ids: tuple[str, ...] = ()
+    ids: tuple[str, ...] = field(default=(), metadata={MORE: {"minItems": 1}})
     flow_instance_id: str | None = None
     business_key: str | None = None
     callback_class: str | None = None
     process_key: str | None = None
     handler: str | None = None
-    state: str | None = None
-    since: int | None = None
-    until: int | None = None
+    state: str | None = field(default=None, metadata={MORE: {"enum": STATES}})
+    since: int | None = field(default=None, metadata=_TIME)
+    until: int | None = field(default=None, metadata=_TIME)
 
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:

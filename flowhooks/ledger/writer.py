@@ -40,6 +40,8 @@ whoever commits early takes the interpreter from those who are about to join. A 
 QUICK_SECONDS: Final = 1.0
 """Whoever fails within this time keeps nobody waiting."""
 
+UNTIL_THEN: Final = "call-backs are answered 503 until it works again"
+
 log = structlog.get_logger(__name__)
 
 
@@ -301,7 +303,7 @@ class Writer:
     def _note(self, failing: str | None) -> None:
         """Log once that writing fails, and once that it works again, however many wait for it."""
         if failing and not self.failing:
-            log.error("ledger_write_failed", why=failing, next="call-backs are answered 503 until it works again")
+            log.error("ledger_write_failed", why=failing, next=dialects.cure(failing) + UNTIL_THEN)
         elif self.failing and not failing:
             log.info("ledger_writes_again")
         self.failing = failing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.crashpoints import reached
 from flowhooks.errors import SettingsError
@@ -20,6 +20,12 @@ AT_ONCE: Final = 100
 """Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
 NOT_MORE_THAN: Final = 0.2
 """The part of the time that a purge may take: the rest is for call-backs."""
+
+OLD_ENOUGH: Final[dict[str, Any]] = {
+    "properties": {"until": {"type": "integer"}, "state": {"enum": [*DONE, *ON_DEMAND, None]}},
+    "required": ["until"],
+}
+"""What a purge asks of a filter besides, as JSON Schema says it to those who ask over HTTP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class Purged:
     dry_run: bool
 
 
-def purge(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: str = "") -> Purged:
+def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bool = False, after: str = "") -> Purged:
     """Delete old events, a page for each call.
 
     Those that are done go: all of their deliveries succeeded or were closed, or they were dismissed. With a state only

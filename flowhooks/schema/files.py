@@ -6,11 +6,12 @@ import graphlib
 import json
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urldefrag, urljoin
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 
 from flowhooks.errors import SettingsError
@@ -26,6 +27,8 @@ Document = dict[str, Any]
 BASE: Final = "https://flowhooks.example/schemas/"
 """Where the files' `$id`s say that they are; a name that RFC 2606 reserves, so it is never fetched."""
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_FORMATS: Final = FormatChecker(formats=["regex"])
+"""Which formats are looked at in a schema itself: not more where packages that know more happen to be installed."""
 SUFFIX: Final = ".schema.json"
 SETTINGS: Final = f"settings{SUFFIX}"
 """The schema of a plugin's own section of the settings."""
@@ -107,8 +110,9 @@ def _read(file: Path, name: str) -> Document:
     if why := _misnamed(name):
         raise SettingsError(f"schema file {shown(str(file), 300)}: {why}")
     try:
-        document = json.loads(file.read_text("utf-8-sig"), parse_constant=_no_constant)
-        _check(document, name)
+        text = file.read_text("utf-8-sig")
+        document = json.loads(text, parse_constant=_no_constant)
+        _check(document, text, name)
     except (OSError, ValueError, OverflowError, SchemaError) as error:  # Overflow: a regular expression's count
         raise SettingsError(f"schema file {file}: {_why(error)}") from None
     except RecursionError:
@@ -162,14 +166,20 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _check(document: Any, name: str) -> None:
+@lru_cache(maxsize=128)
+def _is_a_schema(text: str) -> None:
+    """Raises SchemaError if a file's text is none; what was one is one, and to look costs more than all else here."""
+    Draft202012Validator.check_schema(json.loads(text), format_checker=_FORMATS)
+
+
+def _check(document: Any, text: str, name: str) -> None:
     if not isinstance(document, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 (a file's content, not an argument)
     if document.get("$schema", DIALECT) != DIALECT:
         raise ValueError(f"its $schema is not {DIALECT}")
     if document.get("$id", uri(name)) != uri(name):
         raise ValueError(f"its $id is not {uri(name)}; leave it out or write this")
-    Draft202012Validator.check_schema(document)
+    _is_a_schema(text)
     for pointer, schema in subschemas(document):
         for keyword in (*_REFUSED, "$id", "$schema") if pointer else _REFUSED:
             if isinstance(schema, dict) and keyword in schema:

@@ -8,15 +8,19 @@ changing  what a running process goes by anew, and what only the next one does
 kinds     what one setting may be, and how its text is read
 places    addresses to listen on, and where the database lies
 secrets   what a plugin's section takes from the environment and from files
-tokens    the bearer tokens of operators
+signing   where the secrets are with which engines sign
+tokens    bearer tokens, and those of operators
+known     what sources are known by, read from where it is
 """
 
 from __future__ import annotations
 
 from flowhooks.settings.changing import Change, change, live
+from flowhooks.settings.known import Key, Known, check_sources, known_sources
 from flowhooks.settings.loading import load, usual_file
 from flowhooks.settings.named import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.places import host_and_port, is_loopback
+from flowhooks.settings.signing import Secret
 from flowhooks.settings.tokens import check_operators, operator_tokens
 from flowhooks.settings.tree import (
     AlertsSettings,
@@ -44,12 +48,15 @@ __all__ = [
     "HttpSettings",
     "IdentitySettings",
     "IgnoreSettings",
+    "Key",
+    "Known",
     "LedgerSettings",
     "LogSettings",
     "Network",
     "OperatorSettings",
     "RetentionSettings",
     "RunnerSettings",
+    "Secret",
     "Settings",
     "ShutdownSettings",
     "Source",
@@ -57,10 +64,12 @@ __all__ = [
     "check_binds",
     "check_operators",
     "check_processes",
+    "check_sources",
     "database_url",
     "describe",
     "host_and_port",
     "is_loopback",
+    "known_sources",
     "live",
     "load",
     "operator_tokens",

@@ -111,6 +111,18 @@ def seconds(least: float, most: float, *, zero: bool = False) -> Kind:
     return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
 
 
+def number(least: float, most: float, unit: str) -> Kind:
+    """A number of something, both ends included."""
+    allowed = f"a number of {unit}, {least:g} to {most:g}"
+
+    def check(value: Any) -> float:
+        if type(value) not in {int, float} or not least <= value <= most:
+            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        return float(value)
+
+    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+
+
 def _unquote(value: Any, pattern: re.Pattern[str]) -> str:
     return "write it without quotes" if isinstance(value, str) and pattern.fullmatch(value) else ""
 
@@ -229,6 +241,21 @@ def network() -> Kind:
     return _text('a network such as "10.0.0.0/8"', convert)
 
 
+def client() -> Kind:
+    """One IP address, exactly, or none; as a listener shows who has connected."""
+
+    def convert(text: str) -> str:
+        if not text:
+            return text
+        try:
+            found = ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("write one address, and neither a name nor a network") from None
+        return str(getattr(found, "ipv4_mapped", None) or found)
+
+    return _text('one IP address such as "10.0.0.1"', convert)
+
+
 def token_sha256() -> Kind:
     """The SHA-256 of a bearer token; never repeated, not even when it is wrong: it may be the token itself."""
 
@@ -300,7 +327,7 @@ def origin() -> Kind:
     return _text('an address such as "https://ops.example.com"', convert)
 
 
-def several(item: Kind, *, least: int = 0) -> Kind:
+def several(item: Kind, *, least: int = 0, most: int | None = None) -> Kind:
     """A list, or comma-separated text; what occurs twice is kept once."""
     allowed = f"a list, each {item.allowed}"
 
@@ -310,6 +337,8 @@ def several(item: Kind, *, least: int = 0) -> Kind:
             raise ValueError(f"must be {allowed}, not a {one}")  # noqa: TRY004 (as every check does)
         if len(value) < least:
             raise ValueError(f"must be {allowed}: the list is empty")
+        if most is not None and len(value) > most:
+            raise ValueError(f"must be {allowed}: at most {most}")
         found: dict[Any, None] = {}
         for number, one in enumerate(value, start=1):
             try:

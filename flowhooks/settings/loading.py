@@ -26,9 +26,9 @@ _SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in
 _NAMED: Final = ("sources", "operators", "handlers", "plugins")
 """Whose sections have names of the user's choice, and can only be written in the file."""
 _VARIABLES: Final = {variable(name): name for name in _KINDS}
-_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|TOKEN|TEST_.*)", re.DOTALL)
-"""Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token to
-send, and what the project's own tests use."""
+_NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|SECRET|TOKEN|TEST_.*)", re.DOTALL)
+"""Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token or
+a secret to send with, and what the project's own tests use."""
 _SERVICE_LINKS: Final = re.compile(
     r"FLOWHOOKS_(\w+_)?(SERVICE_HOST=.*|SERVICE_PORT(_\w+)?=[0-9]+|"
     r"PORT(_[0-9]+_[A-Z]+)?=(tcp|udp|sctp)://.*|PORT_[0-9]+_[A-Z]+_(PROTO|PORT|ADDR)=.*)"
@@ -55,11 +55,21 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     path = usual_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
     values, named, plugins = _from_table(table, f"{_line(path)}: ", problems)
-    values |= _from_environ(environ, frozenset(variables(plugins.values())), problems)
+    secrets = {
+        *variables(plugins.values()),
+        *(one.env for source in named["sources"].values() for one in source.secrets),
+    }
+    values |= _from_environ(environ, secrets, problems)
     values |= _from_options(options, problems)
     settings = _build(values, named, plugins)
     if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
         problems.append(f"listen and admin are both {shown(settings.listen)}: each needs an address of its own")
+    for name, source in settings.sources.items():
+        if source.max_body_bytes is not None and source.max_body_bytes > settings.http.max_body_bytes:
+            problems.append(
+                f"{_dotted('sources', name)}.max_body_bytes is {source.max_body_bytes}, and more than "
+                f"http.max_body_bytes, {settings.http.max_body_bytes}, is taken of nobody"
+            )
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
@@ -165,8 +175,11 @@ def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tu
 
 def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
     found = _checked(f"{where}{_dotted('sources', name)}", Source, section, problems)
-    if "token_sha256" not in section:
-        problems.append(f"{where}{_dotted('sources', name)} has no token_sha256, so nobody could call back as it")
+    if not {"token_sha256", "token_file", "secrets"}.intersection(section):
+        problems.append(
+            f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, "
+            "so nobody could call back as it"
+        )
         return None
     return None if found is None else Source(**found)
 

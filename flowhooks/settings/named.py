@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, TypeAlias
 
 from flowhooks.settings import kinds
+from flowhooks.settings.signing import MOST_SECRETS, Secret, secret
 from flowhooks.settings.single import setting
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -22,14 +23,44 @@ class Source:
     """
 
     token_sha256: tuple[str, ...] = field(
+        default=(),
         repr=False,
         metadata={
             "doc": "SHA-256 of each bearer token that names this source; several, while one is being replaced.",
             "kind": kinds.several(kinds.token_sha256(), least=1),
         },
     )
+    token_file: str = field(
+        default="",
+        metadata={
+            "doc": "A file that holds a bearer token that names this source, and that only its owner and group "
+            "can read.",
+            "kind": kinds.file(),
+        },
+    )
+    secrets: tuple[Secret, ...] = setting(
+        (),
+        kinds.several(secret(), least=1, most=MOST_SECRETS),
+        "Where the secrets are with which it signs (Standard Webhooks), and until when each holds; several, while one "
+        "is being replaced.",
+    )
     allow: tuple[Network, ...] = setting(
         (), kinds.several(kinds.network()), "Networks that it may call from; empty: any."
+    )
+    rate: float = setting(
+        0.0,
+        kinds.number(0, 1_000_000, "call-backs a second"),
+        "Call-backs a second that each process takes of it; more are answered 429; 0: any number.",
+    )
+    burst: int = setting(
+        0,
+        kinds.whole(0, 1_000_000),
+        "Call-backs that it may send at once after a rest, where there is a rate; 0: as many as in a second.",
+    )
+    max_body_bytes: int | None = setting(
+        None,
+        kinds.whole(1, 1024**3),
+        "Largest body that is taken of it, not above http.max_body_bytes; default: as that.",
     )
 
 

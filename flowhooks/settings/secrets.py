@@ -132,7 +132,16 @@ def _wanted(table: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def _from_environ(name: str, environ: Mapping[str, str]) -> str:
+def from_environ(name: str, environ: Mapping[str, str]) -> str:
+    """The secret that an environment variable holds.
+
+    Args:
+        name: the variable's.
+        environ: the environment, such as `os.environ`.
+
+    Raises:
+        ValueError: it cannot be had; says why and what to do.
+    """
     if not name:
         raise ValueError("env = is the name of an environment variable, not an empty string")
     value = environ.get(name)
@@ -146,7 +155,7 @@ def _from_environ(name: str, environ: Mapping[str, str]) -> str:
     return value
 
 
-def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `_from_environ`)
+def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `from_environ`)
     return from_file(name)
 
 
@@ -195,7 +204,7 @@ def _content(path: Path, file: str, *, private: bool) -> bytes:
     return content
 
 
-_READ: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {"env": _from_environ, "file": _from_file}
+_READ: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {"env": from_environ, "file": _from_file}
 """What a table's only key may be, if the table is to stand for a secret, and what reads it."""
 
 

@@ -1,4 +1,4 @@
-"""The bearer tokens of operators, those in files among them, as their SHA-256s; it must not know what they open.
+"""Bearer tokens, those in files among them, as their SHA-256s; it must not know what they open.
 
 A file is read at the start and whenever the settings are read again, so that a token can be replaced without writing a
 hash of it anywhere. Whoever only reads the settings does not need to be able to read it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -30,14 +31,19 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
     Raises:
         SettingsError: a file cannot be read or holds no token, or a token names two; a line for each, never a token.
     """
-    owners = {token: f"sources.{name}" for name, source in settings.sources.items() for token in source.token_sha256}
+    owners: dict[str, str] = {}
+    for name, source in settings.sources.items():
+        owners |= dict.fromkeys(source.token_sha256, f"sources.{name}")
+        if source.token_file:
+            with suppress(ValueError):  # whoever lets sources in says so
+                owners[token_in_file(source.token_file)] = f"sources.{name}"
     found: dict[str, str] = {}
     problems = []
     for name, operator in settings.operators.items():
         tokens = list(operator.token_sha256)
         if operator.token_file:
             try:
-                tokens.append(_in_file(operator.token_file))
+                tokens.append(token_in_file(operator.token_file))
             except ValueError as error:
                 problems.append(f"operators.{name}.token_file: {error}")
         for token in tokens:
@@ -66,7 +72,12 @@ def check_operators(settings: Settings) -> None:
         raise SettingsError("\n".join(problems))
 
 
-def _in_file(name: str) -> str:
+def token_in_file(name: str) -> str:
+    """The SHA-256 of the token that a file holds, in hexadecimal.
+
+    Raises:
+        ValueError: it cannot be had, or is none; nothing of it is repeated.
+    """
     token = from_file(name, private=True)
     if not LEAST <= len(token) <= _LONGEST or not _TOKEN.fullmatch(token):
         raise ValueError(

@@ -38,6 +38,13 @@ class HttpSettings:
     )
     idle_timeout: float = setting(60.0, kinds.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
     max_connections: int = setting(1000, kinds.whole(1, 100_000), "Connections open at a time; others queue up.")
+    trusted_proxy: str = setting(
+        "",
+        kinds.client(),
+        "The one address of the proxy whose word is taken for who has called: the last address in its X-Forwarded-For; "
+        "empty: nobody's word is.",
+        live=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,8 +338,8 @@ def check_binds(settings: Settings) -> None:
     if settings.insecure:
         return
     remedies = {
-        "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] with "
-        "token_sha256 to flowhooks.toml, listen on 127.0.0.1, or give --insecure",
+        "listen": "takes call-backs from other machines, and no credential is configured: add [sources.NAME] to "
+        "flowhooks.toml (`flowhooks sources new` makes it), listen on 127.0.0.1, or give --insecure",
         "admin": "lets other machines administer this server, and no operator is configured: add [operators.NAME] to "
         "flowhooks.toml (`flowhooks operators new` makes it), listen on 127.0.0.1, or give --insecure",
     }

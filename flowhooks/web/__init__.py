@@ -14,6 +14,7 @@ from flowhooks.web import errors
 from flowhooks.web.callback import CallBackResource, RawPath
 from flowhooks.web.counting import Counting
 from flowhooks.web.credentials import Latest
+from flowhooks.web.gate import Gate
 from flowhooks.web.openapi import openapi
 
 if TYPE_CHECKING:
@@ -48,12 +49,17 @@ def create_app(app: App) -> falcon.App[Any, Any]:
 
     Returns:
         A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
+
+    Raises:
+        SettingsError: a token or a secret of a source cannot be had.
     """
     web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
     errors.install(web, _noted(app))
-    credentials = Latest()
+    credentials = Latest(app.settings, app.environ)
+    app.follow(credentials.read)
+    gate = Gate(credentials, app.clock)
     for kind in app.schemas.kinds:
-        resource = CallBackResource(kind=kind, schemas=app.schemas, credentials=credentials, intake=app.intake)
+        resource = CallBackResource(kind=kind, schemas=app.schemas, gate=gate, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
     web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
     return web

@@ -14,11 +14,12 @@ from flowhooks.delivery import State
 from flowhooks.errors import Unprocessable
 from flowhooks.intake import CallBack, Status
 from flowhooks.web import errors, negotiation
+from flowhooks.web.gate import read_body
 
 if TYPE_CHECKING:
     from flowhooks.intake import Answer, Intake
     from flowhooks.schema import Schemas
-    from flowhooks.web.credentials import Latest
+    from flowhooks.web.gate import Gate
 
 _SUCCESS: Final = errors.encode({"success": True})
 LONGEST_WHY: Final = 500
@@ -39,7 +40,7 @@ class CallBackResource:
     Args:
         kind: the last part of its path.
         schemas: check it.
-        credentials: say which engine sent it.
+        gate: says which engine sent it, and lets it in.
         intake: takes it, and knows by which settings. The server refuses too large a body earlier, where it is ours.
 
     Attributes:
@@ -51,35 +52,38 @@ class CallBackResource:
         *,
         kind: str,
         schemas: Schemas,
-        credentials: Latest,
+        gate: Gate,
         intake: Intake,
     ) -> None:
         self.kind = kind
         self._schemas = schemas
-        self._credentials = credentials
+        self._gate = gate
         self._intake = intake
 
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
         """Take a call-back."""
         headers = request.env
         rules = self._intake.rules  # once: the settings may change at any moment
-        settings, limit = rules.settings, rules.settings.http.max_body_bytes
-        source = self._credentials.of(settings.sources).source(
-            headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR")
-        )
+        settings = rules.settings
+        admitted = self._gate.let_in(request, settings)
         instance = _decoded(flow_instance_id)
         self._schemas.check_flow_instance_id(instance)
         negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
-        raw = request.bounded_stream.read(limit + 1)
-        if len(raw) > limit:
-            raise errors.HTTPRefusal(413, "too_large", limit=limit)
+        raw = read_body(request, admitted.limit) if admitted.body is None else admitted.body
         body = schema.parse(raw)
         self._schemas.check_body(self.kind, body)
         seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), settings.wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.take(
-            CallBack(source=source, kind=self.kind, flow_instance_id=instance, body=body, text=raw.decode()),
+            CallBack(
+                source=admitted.source,
+                kind=self.kind,
+                flow_instance_id=instance,
+                body=body,
+                text=raw.decode(),
+                message=admitted.message,
+            ),
             wait=seconds,
             rules=rules,
         )

@@ -1,4 +1,4 @@
-"""Who calls: a bearer token and an address make a source's name; it must not know what the call is about."""
+"""Who calls: a bearer token or a signature, and an address, make a source's name; it must not know what is called."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import hmac
 import ipaddress
 import re
 import secrets
+import threading
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import Forbidden, Unauthorized
+import structlog
+
+from flowhooks.errors import Forbidden, SettingsError, Unauthorized
+from flowhooks.settings import known_sources
+from flowhooks.web import signed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from flowhooks.settings import Network, Source
+    from flowhooks.settings import Key, Known, Network, Settings, Source
+    from flowhooks.web.signed import Signature
 
 ANYONE: Final = "default"
 """The source's name while none is configured."""
@@ -23,26 +29,36 @@ _LONGEST: Final = 1024
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 """RFC 6750, section 2.1. No comma can match, so a doubled header, which arrives joined by one, is refused."""
 
+_log = structlog.get_logger(__name__)
+
 
 class Credentials:
     """The sources that may call back.
 
     Args:
         sources: by name; none: whoever calls is `"default"`.
+        known: what each is known by, by its name.
+
+    Attributes:
+        known: as given.
+        open: whether anybody may call.
+        sources: as given.
     """
 
-    __slots__ = ("_known", "_open")
+    __slots__ = ("_signing", "_tokens", "known", "open", "sources")
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        self._open = not sources  # a source without a token closes the door too
-        self._known: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
-            (bytes.fromhex(token), name, source.allow)
-            for name, source in sources.items()
-            for token in source.token_sha256
+    def __init__(self, sources: Mapping[str, Source], known: Mapping[str, Known]) -> None:
+        self.open = not sources  # a source that nothing is known of closes the door too
+        self.sources, self.known = sources, known
+        self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
+            (bytes.fromhex(token), name, sources[name].allow) for name, one in known.items() for token in one.tokens
+        )
+        self._signing: tuple[tuple[str, tuple[Key, ...]], ...] = tuple(
+            (name, one.keys) for name, one in known.items() if one.keys
         )
 
     def source(self, authorization: str | None, address: str | None) -> str:
-        """The name of the source that a request comes from.
+        """The name of the source whose bearer token a request carries.
 
         Args:
             authorization: the request's Authorization header, or None.
@@ -52,22 +68,58 @@ class Credentials:
             Unauthorized: the header is missing or malformed, or no source has this token.
             Forbidden: the source may not call from this address.
         """
-        if self._open:
+        if self.open:
             return ANYONE
         token = bearer(authorization)
         if token is None:
-            raise Unauthorized("unauthorized")
+            raise Unauthorized("unauthorized", cause="token_malformed" if authorization else "nothing_sent")
         digest = hashlib.sha256(token.encode("ascii")).digest()
         found: tuple[str, tuple[Network, ...]] | None = None
-        for known, name, allow in self._known:  # to the end, always: the time taken does not tell whose token it was
+        for known, name, allow in self._tokens:  # to the end, always: the time taken does not tell whose token it was
             if hmac.compare_digest(digest, known):
                 found = name, allow
         if found is None:
-            raise Unauthorized("unauthorized")
+            raise Unauthorized("unauthorized", cause="token_unknown")
         name, allow = found
         if allow and not _within(address, allow):
             raise Forbidden("forbidden")
         return name
+
+    def signing(self, address: str | None, only: str | None = None) -> tuple[str, ...]:
+        """The names of the sources that sign, and may call from an address; before anything is computed.
+
+        Args:
+            address: the client's IP address, or None where it is not known.
+            only: the one that it must be, as another credential has said.
+
+        Raises:
+            Unauthorized: there is none that signs.
+            Forbidden: there are some, and none of them may call from there.
+        """
+        names = [name for name, _ in self._signing if only in {None, name}]
+        if not names:
+            raise Unauthorized("unauthorized", cause="signature_unknown")
+        allowed = tuple(name for name in names if not (allow := self.sources[name].allow) or _within(address, allow))
+        if not allowed:
+            raise Forbidden("forbidden_address")
+        return allowed
+
+    def signer(self, signature: Signature, body: bytes, names: Sequence[str], now: int) -> str:
+        """The name of the source that has signed a request.
+
+        Args:
+            signature: what the request says of it.
+            body: its body, as it came.
+            names: who it may be.
+            now: the time, in microseconds since 1970.
+
+        Raises:
+            Unauthorized: it is none of them.
+        """
+        for name, keys in self._signing:
+            if name in names and signed.matches(signature, body, keys, now):
+                return name
+        raise Unauthorized("unauthorized", cause="signature_unknown")
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -77,19 +129,51 @@ def bearer(authorization: str | None) -> str | None:
 
 
 class Latest:
-    """The credentials of sources that may change, made anew only when they have."""
+    """The credentials of the sources, which are read again whenever the settings are.
 
-    __slots__ = ("_made",)
+    Args:
+        settings: as they are at the start.
+        environ: the environment that secrets are taken from.
 
-    def __init__(self) -> None:
-        self._made: tuple[Mapping[str, Source], Credentials] | None = None
+    Raises:
+        SettingsError: a token or a secret cannot be had.
+    """
 
-    def of(self, sources: Mapping[str, Source]) -> Credentials:
-        """The credentials of these sources; from any thread."""
-        made = self._made
-        if made is None or made[0] is not sources:
-            made = self._made = sources, Credentials(sources)
-        return made[1]
+    __slots__ = ("_environ", "_lock", "_made")
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._lock = threading.Lock()
+        made = Credentials(settings.sources, known_sources(settings, environ))
+        self._made: tuple[tuple[Settings, Credentials], ...] = ((settings, made),)
+
+    def of(self, settings: Settings) -> Credentials:
+        """The credentials by some settings, those of now or those of a moment ago; from any thread."""
+        for known, made in self._made:
+            if known is settings:
+                return made
+        return self.read(settings)
+
+    def read(self, settings: Settings) -> Credentials:
+        """Read again what is known of the sources; what cannot be read is as it was, and nothing where it was not."""
+        with self._lock:
+            for known, made in self._made:
+                if known is settings:
+                    return made
+            try:
+                made = Credentials(settings.sources, known_sources(settings, self._environ))
+            except SettingsError as error:
+                _log.error("sources_not_read", why=str(error), next="what was known of them before is taken")
+                made = _as_before(settings.sources, self._made[0][1])
+            self._made = (settings, made), self._made[0]
+            return made
+
+
+def _as_before(sources: Mapping[str, Source], before: Credentials) -> Credentials:
+    """What was known of those sources that are as they were; of others nothing, so that nobody comes in as them."""
+    return Credentials(
+        sources, {name: one for name, one in before.known.items() if before.sources[name] == sources.get(name)}
+    )
 
 
 def new_token() -> tuple[str, str]:

@@ -15,6 +15,7 @@ from flowhooks.errors import (
     Forbidden,
     Malformed,
     Refusal,
+    TooMany,
     Unauthorized,
     Unavailable,
     Unprocessable,
@@ -32,6 +33,7 @@ STATUS: Final[Mapping[type[Refusal], int]] = {
     Conflict: 409,
     UnsupportedMedia: 415,
     Unprocessable: 422,
+    TooMany: 429,
     Unavailable: 503,
 }
 """The status of each refusal."""
@@ -118,7 +120,7 @@ def answer(request: falcon.Request, response: falcon.Response, *, status: int, m
 
 
 Noted: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
-"""Is told of a request, the status that it was answered, and the sentence by its language."""
+"""Is told of a request, the status that it was answered, and what an operator is told of it, by its language."""
 
 
 def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
@@ -132,18 +134,28 @@ def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
         noted: is told of every error but the last kind.
     """
 
-    def say(request: falcon.Request, response: falcon.Response, status: int, text: Callable[[str], str]) -> None:
+    def say(
+        request: falcon.Request,
+        response: falcon.Response,
+        status: int,
+        text: Callable[[str], str],
+        note: Callable[[str], str],
+    ) -> None:
         answer(request, response, status=status, message=text(_language(request)))
         if noted is not None:
-            noted(request, status, text)
+            noted(request, status, note)
 
     def serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
         # Falcon has set the status and the error's headers before it calls this.
         key, params = _sentence(request, response, error)
-        say(request, response, error.status_code, lambda language: messages.text(key, language, **params))
+
+        def text(language: str) -> str:
+            return messages.text(key, language, **params)
+
+        say(request, response, error.status_code, text, text)
 
     def refused(request: falcon.Request, response: falcon.Response, error: Refusal, _params: dict[str, Any]) -> None:
-        say(request, response, _status(response, error), error.text)
+        say(request, response, _status(response, error), error.text, error.note)
 
     app.set_error_serializer(serialize)
     app.add_error_handler(Refusal, refused)
@@ -168,7 +180,7 @@ def _sentence(
 
 def _status(response: falcon.Response, error: Refusal) -> int:
     """The status of a refusal, which is sent with the headers that belong to it."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooMany):
         response.set_header("Retry-After", str(error.retry_after))
     elif isinstance(error, Unauthorized):
         response.set_header("WWW-Authenticate", "Bearer")

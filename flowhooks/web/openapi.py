@@ -12,7 +12,7 @@ from flowhooks.schema.files import DIALECT, SUFFIX, locate
 from flowhooks.schema.keywords import subschemas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from flowhooks.schema import Schemas
 
@@ -75,6 +75,11 @@ _RESPONSES: Final = {
         "flowInstanceId 或请求体不符合 schema：列出前 20 处错误及其 JSON Pointer；"
         "或者没有对应的处理器，且服务器设置为拒绝这种回调。"
     ),
+    "429": _Response(
+        "The engine sends more than it may; nothing is stored, safe to repeat later. / "
+        "流程引擎发送过于频繁；回调未存储，可以稍后重发。",
+        headers=("Retry-After",),
+    ),
     "431": _Response("The headers are too large. / 请求头过大。"),
     "500": _Response(
         "A handler has failed for good: errorInfo.message names it and says why. Stored and shown to an operator; need "
@@ -101,7 +106,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         that it needs as components, their references rewritten.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
-    needed = (_ANSWER, ERROR, _FLOW_INSTANCE_ID, *kinds.values())
+    answered = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
+    bodies = _needed(schemas.documents, kinds.values()) - _needed(schemas.documents, answered)
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -116,28 +122,57 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
             for kind, name in kinds.items()
         },
         "components": {
-            "schemas": components(schemas.documents, needed),
+            "schemas": components(schemas.documents, (*answered, *kinds.values()), bodies=bodies),
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token of the engine; needed where the server has engines in its settings. / "
-                    "流程引擎的令牌；服务器配置了流程引擎时必须提供。",
-                }
+                    "description": "The token of the engine; it or a signature is needed where the server has engines "
+                    "in its settings. / "
+                    "流程引擎的令牌；服务器配置了流程引擎时必须提供令牌或签名。",
+                },
+                "signature": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "webhook-signature",
+                    "description": "A signature as Standard Webhooks has it, with webhook-id and webhook-timestamp. / "
+                    "符合 Standard Webhooks 规范的签名，须同时携带 webhook-id 和 webhook-timestamp。",
+                },
             },
         },
     }
 
 
-def components(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+def components(
+    documents: Mapping[str, dict[str, Any]], names: Iterable[str], *, bodies: Collection[str] = ()
+) -> dict[str, Any]:
     """Schema files, and those that they refer to, as the components of a document.
 
     Args:
         documents: every schema file, by its name.
         names: those that are needed.
+        bodies: those of what is sent to us, in which a member that is null counts as absent.
     """
-    return {_component(name): _published(name, documents) for name in sorted(_needed(documents, names))}
+    found = {}
+    required = _required(documents, bodies)
+    for name in sorted(_needed(documents, names)):
+        found[_component(name)] = published = _published(name, documents)
+        for schema in _objects(published) if name in bodies else ():
+            for member, its in schema.get("properties", {}).items():
+                if isinstance(its, dict) and member not in required:
+                    its.update(or_null(its))
+    return found
+
+
+def or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What takes null, too, where a schema says of which types something is; any other is left as it is."""
+    types = schema.get("type", [])
+    names = [types] if isinstance(types, str) else list(types)
+    if not names or "const" in schema:
+        return dict(schema)
+    listed = {"enum": list(dict.fromkeys([*schema["enum"], None]))} if "enum" in schema else {}
+    return {**schema, "type": list(dict.fromkeys([*names, "null"])), **listed}
 
 
 def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -156,7 +191,7 @@ def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict
             "operationId": f"call-back-{kind}",
             "summary": document.get("title", kind),
             "description": document.get("description", ""),
-            "security": [{}, {"bearer": []}],
+            "security": [{}, {"bearer": []}, {"signature": []}],
             "parameters": [
                 {
                     "name": "Prefer",
@@ -202,9 +237,7 @@ def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> se
         name = rest.pop()
         needed.add(name)
         rest |= {
-            locate(documents, name, schema["$ref"])[0]
-            for _, schema in subschemas(documents[name])
-            if isinstance(schema, dict) and "$ref" in schema
+            locate(documents, name, schema["$ref"])[0] for schema in _objects(documents[name]) if "$ref" in schema
         } - needed
     return needed
 
@@ -212,13 +245,22 @@ def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> se
 def _published(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """A schema file as a component: its references lead to components, so it needs no name of its own."""
     document = copy.deepcopy(documents[name])
-    for _, schema in list(subschemas(document)):
-        if isinstance(schema, dict):
-            for keyword in ("$schema", "$id", "$anchor"):
-                schema.pop(keyword, None)
-            if "$ref" in schema:
-                schema["$ref"] = _reference(*locate(documents, name, schema["$ref"]))["$ref"]
+    for schema in _objects(document):
+        for keyword in ("$schema", "$id", "$anchor"):
+            schema.pop(keyword, None)
+        if "$ref" in schema:
+            schema["$ref"] = _reference(*locate(documents, name, schema["$ref"]))["$ref"]
     return document
+
+
+def _objects(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """A schema and those within it, but `true` and `false`."""
+    return [schema for _, schema in subschemas(document) if isinstance(schema, dict)]
+
+
+def _required(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
+    """The members that any of these files requires, on whichever level: of those, null may be an absence too many."""
+    return {member for name in names for schema in _objects(documents[name]) for member in schema.get("required", ())}
 
 
 def _component(name: str) -> str:

@@ -22,6 +22,7 @@ from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]
 
 from flowhooks.web.binding import address, bind
 from flowhooks.web.channel import Channel
+from flowhooks.web.proxy import Behind
 
 if TYPE_CHECKING:
     import socket
@@ -55,6 +56,7 @@ class Limits:
         idle_timeout: seconds for which a connection may stay open without a request, or with an
             answer that the client does not read.
         max_connections: open connections; further ones wait to be accepted.
+        trusted_proxy: the address of a proxy whose word is taken for who has called; `""`: nobody's is.
     """
 
     max_body_bytes: int = 1048576
@@ -62,6 +64,7 @@ class Limits:
     read_timeout: float = 10.0
     idle_timeout: float = 60.0
     max_connections: int = 1000
+    trusted_proxy: str = ""
 
 
 class Server:
@@ -279,7 +282,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.limits = limits
         self._closing = threading.Lock()
         super().__init__(
-            app,
+            Behind(app, lambda: self.limits.trusted_proxy),
             map=channels,
             _sock=listening,
             dispatcher=dispatcher,
@@ -291,7 +294,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 max_request_header_size=limits.max_header_bytes,
                 inbuf_overflow=BODY_IN_MEMORY,
                 channel_request_lookahead=0,
-                clear_untrusted_proxy_headers=True,
+                clear_untrusted_proxy_headers=False,  # `Behind` does, and goes by the settings of the moment
                 expose_tracebacks=False,
                 log_socket_errors=False,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -46,6 +47,7 @@ PHRASES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Entity",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     501: "Not Implemented",
@@ -430,16 +432,23 @@ def environment(tmp_path):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A function that builds the wheel of a folder, without fetching anything; each once."""
+    """A function that builds the wheel of a folder, without fetching anything; each once, in whichever process."""
+    base = tmp_path_factory.getbasetemp()
+    wheels = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "wheels"
 
     @cache
     def build(project):
-        folder = tmp_path_factory.mktemp("wheels")
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
-        (wheel,) = folder.glob("*.whl")
-        return wheel
+        folder = wheels / project.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go of when the file is closed
+            if not (found := list(folder.glob("*.whl"))):
+                command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, project]
+                ran = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+                found = list(folder.glob("*.whl"))
+            (wheel,) = found
+            return wheel
 
     return build
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import time
+from contextlib import suppress
+
+import pytest
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl
@@ -17,7 +22,16 @@ def handlers():
 '''
 ROOM = 4_000_000
 """Bytes that a file of the server may grow to: a few call-backs' worth."""
+DISK = 6_000_000
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def until(condition):
+    """Wait until a condition holds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 def test_a_full_disk_is_503_and_loses_nothing(site):
@@ -65,3 +79,93 @@ def test_a_full_disk_is_503_and_loses_nothing(site):
     assert books.deliveries == {"succeeded": len(taken) + 1}
     with site.ledger() as ledger:
         assert ledger.quick_check() is None
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a few megabytes, of which another file has half; the file that can be deleted to make room."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    other = folder / "others-log"
+    other.write_bytes(bytes(DISK // 2))
+    yield other
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def cramped(small_disk, site):
+    """A site whose database is on such a disk."""
+    site.plugin("demo", PLUGIN)
+    site.database = small_disk.with_name("flowhooks.db")
+    site.url = f"sqlite:///{site.database}"
+    return site
+
+
+def test_a_small_disk_that_is_really_full(cramped, small_disk):
+    """A file system without room: 503, unready, told once what to do; with room again it goes on by itself."""
+    server = cramped.start(wait=5)
+    taken, refused, body = {}, [], {"processDefinitionKey": "good", "pad": "x" * 30_000}
+    for number in range(400):
+        answer = server.post(f"a-{number}", body)
+        if answer.status in {200, 202}:
+            taken[f"a-{number}"] = answer.event_id
+            continue
+        refused.append(f"a-{number}")
+        assert "database cannot be used" in answer.message_of_error(503)
+        assert int(answer.headers["Retry-After"]) > 0
+        if len(refused) == 20:
+            break
+    assert len(taken) > 20
+    assert len(refused) == 20
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert (ready.status, ready.json["ready"]) == (503, False)
+    assert "make room" in ready.json["trouble"][-1]
+    record = server.logged("ledger_write_failed")[0]
+    assert (record["level"], record["why"]) == ("error", "database or disk is full")
+    assert record["next"].startswith("make room on the disk of the database; call-backs are answered 503 until")
+    # Whoever makes room tells nobody, and no call-back comes meanwhile.
+    small_disk.unlink()
+    until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
+    assert server.until_logged("ledger_writes_again")
+    assert len(server.logged("ledger_write_failed")) == len(server.logged("ledger_writes_again"))
+    for instance in (*taken, *refused):
+        answer = server.post(instance, body)
+        assert (answer.status, answer.body) == (200, b'{"success": true}')
+        assert answer.event_id == taken.get(instance, answer.event_id)
+    server.stop()
+    server.check_log()
+    assert cramped.balance().deliveries == {"succeeded": len(taken) + len(refused)}
+    with cramped.ledger() as ledger:
+        assert ledger.quick_check() is None
+
+
+def test_killed_on_a_full_disk(cramped, small_disk):
+    """It starts again all the same, says what is wrong, and has all that was taken; with room again it goes on."""
+    server = cramped.start(wait=5)
+    taken, body = {}, {"processDefinitionKey": "good", "pad": "x" * 30_000}
+    while (answer := server.post(f"a-{len(taken)}", body)).status != 503:
+        taken[f"a-{len(taken)}"] = answer.event_id
+    server.kill()
+    with suppress(OSError), small_disk.with_name("the-rest").open("wb", buffering=0) as rest:
+        while rest.write(bytes(1024)):
+            pass
+    server = cramped.start(wait=5)
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert ready.status == 503
+    assert "make room" in ready.json["trouble"][-1]
+    assert server.post("new", body).status == 503
+    small_disk.unlink()
+    for instance, event_id in taken.items():
+        answer = server.post(instance, body)
+        assert (answer.status, answer.event_id) == (200, event_id)
+    assert server.post("new", body).status == 200
+    assert server.ask("GET", "/readyz", admin=True).status == 200
+    server.stop()
+    assert cramped.balance().deliveries == {"succeeded": len(taken) + 1}

@@ -24,6 +24,8 @@ FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
 ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
 ELSEWHERE = "127.0.0.2"
 """An address of this machine that is not among those allowed."""
+OTHER = "127.0.0.3"
+"""One that nginx lets through, and no source may call from."""
 PLUGIN = '''
 from flowhooks import handler, hookimpl
 
@@ -73,7 +75,7 @@ class Nginx:
             "server 127.0.0.1:8080;": "server {}:{};".format(*server.place),
             "server 127.0.0.1:8081;": "server {}:{};".format(*server.admin),
             "/etc/nginx/flowhooks/": f"{folder}/",
-            "192.0.2.0/24": "127.0.0.1",
+            "192.0.2.0/24": f"127.0.0.1; allow {OTHER}",
             "198.51.100.0/24": "127.0.0.1",
         }.items():
             assert old in text
@@ -132,8 +134,11 @@ def server(make_site):
     digest = "3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"  # of "token"
     config = f"""
 public_url = "https://{CONSOLE}"
+[http]
+trusted_proxy = "127.0.0.1"
 [sources.erp]
 token_sha256 = ["{digest}"]
+allow = ["127.0.0.1"]
 [operators.anna]
 role = "operate"
 password = "{hashed("secret of anna")}"
@@ -170,6 +175,15 @@ def test_an_address_that_is_not_an_engines_is_refused(nginx, server):
         assert answer.headers["Content-Type"] == "application/json"
         said = json.loads(body)
         assert (said["success"], said["status"], said["errorInfo"]) == (False, 403, {"message": said["message"]})
+
+
+def test_a_source_is_told_apart_by_its_address(nginx):
+    """By what nginx has seen, and not by what the engine says of itself."""
+    for headers in ({}, {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1"}):
+        answer, body = nginx.post("n-7", GOOD, headers, source=OTHER)
+        assert answer.status == 403
+        assert "may not be used from this address" in json.loads(body)["message"]
+    assert nginx.post("n-7", GOOD, {"X-Forwarded-For": "203.0.113.1"})[0].status == 200
 
 
 def test_only_call_backs_are_passed_on(nginx):

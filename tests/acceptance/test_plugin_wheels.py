@@ -20,9 +20,14 @@ USES = {
     "webhooks": {"handlers"},
 }
 """The hooks that each plugin is for, besides what most of them do with their settings."""
+ALIKE = {"flowhooks-notice", "flowhooks-timings"}
+"""Those that ask for nothing but flowhooks, as another one does: the long set's."""
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+@pytest.mark.parametrize(
+    "package",
+    [pytest.param(one, marks=pytest.mark.long if one.name in ALIKE else (), id=one.name) for one in PACKAGES],
+)
 def test_it_is_installed_by_itself(package, environment, built, tmp_path):
     """Its wheel has all its files, asks for all that it imports, and flowhooks finds no trouble with the plugin."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]

@@ -41,8 +41,6 @@ BOTH = 2
 @pytest.fixture
 def shared(site, postgresql_url):
     """A site on PostgreSQL with a plugin `a`, which listens to the key `a`."""
-    made = site.run("db", "upgrade", "--database", postgresql_url)
-    assert made.returncode == 0, made.stderr
     site.database = site.url = postgresql_url
     install(site, "a")
     return site

@@ -157,14 +157,9 @@ class Ports(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(built):
     """Flowhooks as it is published: a wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, CHECKOUT]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    return built(CHECKOUT)
 
 
 @pytest.fixture

@@ -40,13 +40,12 @@ class Installed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(tmp_path_factory, built):
     """Built and installed without any network: what flowhooks needs comes from the environment of these tests."""
     folder = tmp_path_factory.mktemp("wheel")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPATH", raising=False)
-        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, CHECKOUT)
-        (wheel,) = folder.glob("*.whl")
+        wheel = built(CHECKOUT)
         home = folder / "venv"
         venv.create(home, with_pip=False, symlinks=True)
         into = home / "bin/python"

@@ -37,7 +37,7 @@ def shifted(broken, monkeypatch):
     return start
 
 
-@pytest.mark.parametrize("seconds", [DAY, -DAY])
+@pytest.mark.parametrize("seconds", [DAY, pytest.param(-DAY, marks=pytest.mark.long)])
 def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
     """What a server takes that is a day off is run at once by a worker that is not, and stored under the right time."""
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)

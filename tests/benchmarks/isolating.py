@@ -43,7 +43,7 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
         plugins = Plugins.load(
             dirs=[site.plugins()], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[]
         )
-        with closing(Pool.of(settings, plugins, environ=os.environ)) as pool:
+        with closing(Pool.of(settings, plugins, os.environ)) as pool:
             pool.start()
             if whys := [why for why in pool.missing().values() if why]:
                 raise load.LoadError(whys[0])

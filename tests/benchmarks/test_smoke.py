@@ -108,6 +108,7 @@ def test_an_unknown_row_is_a_wrong_usage():
     assert "no row typo; there are accept, outcome" in ran.stderr
 
 
+@pytest.mark.long
 def test_the_stations_are_measured():
     """The profile prints a figure for every station and every size of batch."""
     command = [sys.executable, str(HERE / "stations.py"), "--events", "64"]
@@ -126,6 +127,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
     """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""
@@ -159,3 +161,36 @@ def test_what_a_call_back_costs_is_added_up(part, tmp_path):
     assert commits >= 0
     assert connections == 0
     assert events == 0
+
+
+def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(tmp_path):
+    """All of `make soak` in small: its figures are written, and it ends with 1 if one of them does not hold."""
+    file = tmp_path / "figures.json"
+    command = [sys.executable, HERE / "soak.py", "--call-backs", "1500", "--growth", "0.01", "--json", file]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    figures = json.loads(file.read_text())
+    assert figures["trouble"] == ["memory, MiB: last ÷ second tenth ≤ 0.01 does not hold"]
+    assert figures["calls"] == 1500
+    assert figures["books"]["accepted"] == figures["books"]["stored"] + figures["books"]["purged"] > 1000
+    assert {one["what"]: one["holds"] for one in figures["figures"]}.pop("file handles")
+    assert "not as it should be" in ran.stdout
+
+
+def test_a_soak_that_leaks_is_found_out(part):
+    """Memory, handles, threads and a log that grow are seen, each by itself."""
+    soak = part("soak")
+    flat = {"memory": 100.0, "handles": 30, "threads": 45, "wal": 16.0}
+
+    def judged(**grows):
+        samples = [
+            soak.Sample(done=done, **{name: value + grows.get(name, 0) * done // 1000 for name, value in flat.items()})
+            for done in range(0, 1001, 5)
+        ]
+        return [one.what for one in soak.judged(samples, 1000, 1.1) if not one.holds]
+
+    assert judged() == []
+    assert judged(memory=15, handles=8, threads=4, wal=40) == ["memory, MiB"]
+    assert judged(handles=20) == ["file handles"]
+    assert judged(threads=10) == ["threads"]
+    assert judged(wal=60) == ["write-ahead log, MiB"]

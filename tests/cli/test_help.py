@@ -31,10 +31,11 @@ LISTINGS = [
     ("alerts", "list"),
     ("audit",),
     ("handlers", "list"),
+    ("sources", "list"),
     ("operators", "list"),
     ("verify",),
 ]
-READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("operators", "new")}
+READ_NO_SETTINGS = {("serve",), ("send",), ("plugins", "new"), ("sources", "new"), ("operators", "new")}
 """Those that take none, and the one that would go on for ever."""
 
 
@@ -73,6 +74,11 @@ def test_every_command_is_there():
         ("db", "copy"),
         ("db", "backup"),
         ("db", "purge"),
+        ("sources",),
+        ("sources", "list"),
+        ("sources", "new"),
+        ("sources", "rotate"),
+        ("sources", "test"),
         ("operators",),
         ("operators", "new"),
         ("operators", "list"),
@@ -138,6 +144,7 @@ def test_an_unknown_setting_is_refused_everywhere(run, words):
     more |= {("events", "resolve"): ("x", "--did", "--yes"), ("plugins", "show"): ("x",)}
     more |= {("handlers", name): ("x", "--yes") for name in ("pause", "resume")}
     more |= {("plugins", "install"): ("x",), ("plugins", "uninstall"): ("x", "--yes"), ("db", "copy"): ("x", "y")}
+    more |= {("sources", name): ("x",) for name in ("rotate", "test")}
     more |= {("db", "backup"): ("x",), ("db", "purge"): ("--older-than", "1d", "--yes")}
     result = run(*words, *more.get(words, ()), FLOWHOOKS_LISTN="127.0.0.1:1")
     assert "FLOWHOOKS_LISTN is no setting; did you mean FLOWHOOKS_LISTEN?" in result.output

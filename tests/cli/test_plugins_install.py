@@ -126,18 +126,32 @@ class Environment:
         """Install such a wheel; what that says as JSON."""
         return self.ask("plugins", "install", self.wheel(), *PIP)
 
+    def put(self):
+        """Have such a wheel installed as pip leaves it, for tests that begin where it has been."""
+        with zipfile.ZipFile(self.wheel()) as wheel:
+            wheel.extractall(self.packages)
+            names = wheel.namelist()
+        info = self.packages / "acme_leave-0.1.0.dist-info"
+        (info / "INSTALLER").write_text("pip\n")
+        (info / "RECORD").write_text("".join(f"{name},,\n" for name in (*names, f"{info.name}/INSTALLER")))
+
     def plugin(self, name="leave"):
         """What `plugins list` says of a plugin; None if it is not in the list."""
         found = {one["name"]: one for one in self.ask("plugins", "list")["plugins"]}
         return found.get(name)
 
+    @property
+    def packages(self):
+        """Where things are installed."""
+        (packages,) = Path(self.python).parents[1].glob("lib/python*/site-packages")
+        return packages
+
     def end(self):
-        """Uninstall what a test has left."""
-        subprocess.run(
-            [self.python, "-P", "-m", "pip", "uninstall", "--yes", "--quiet", "acme-leave"],
-            capture_output=True,
-            check=False,
-        )
+        """Remove what a test has left."""
+        for left in self.packages.glob("*acme_leave*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for cached in (self.packages / "__pycache__").glob("acme_leave*"):
+            cached.unlink()
 
 
 @pytest.fixture(scope="session")
@@ -253,7 +267,7 @@ def test_a_plugin_that_the_settings_keep_out(there):
 
 def test_what_is_installed_already(there):
     """Nothing changes, so a server, whether or not one runs, has nothing to take; pip says more if it is asked to."""
-    there.install()
+    there.put()
     text = there.run("plugins", "install", there.wheel(), *PIP, "--verbose")
     assert "already installed" in text
     assert text.endswith("\n\nNo plugin is new or changed.\n")
@@ -297,7 +311,7 @@ def test_an_environment_without_pip(there, tmp_path):
 
 def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
     """Then the package is gone and its handlers are known still, which is said; the same command retires them later."""
-    there.install()
+    there.put()
     there.run("events", "drain")
     lock = Lock(there.database)
     assert lock.acquire()
@@ -315,7 +329,7 @@ def test_a_ledger_that_cannot_be_told_just_now(there, ledger):
 
 def test_a_handler_that_its_plugin_has_no_more(there, ledger):
     """A new version without it is trouble, which says how to have it forgotten; it alone is retired then."""
-    there.install()
+    there.put()
     there.run("events", "drain")
     wheel = there.wheel("0.2.0", PLUGIN.replace("def grant", "def book").replace("[grant]", "[book]"))
     text = there.run("plugins", "install", "--upgrade", wheel, *PIP, code=1)
@@ -341,7 +355,7 @@ def test_what_is_refused(there, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     (folder / "single.py").write_text(PLUGIN)
-    there.install()
+    there.put()
     for words, said in (
         (("single", "--yes"), f"plugin single is the single file {folder}/single.py: delete it"),
         (("single",), f"plugin single is the single file {folder}/single.py: delete it"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import html
 import http.client
 import inspect
@@ -336,17 +335,14 @@ def test_the_call_back_that_engines_are_shown():
     Schemas.load().check_body("complete", json.loads(body.text))
 
 
-def test_a_token_can_be_made_as_shown(tmp_path):
-    """The command prints a token and the SHA-256 that the settings take."""
-    page = DOCS / "how-to/connect-an-engine.md"
-    (command,) = [one.text for one in blocks(page, "sh") if "token_urlsafe" in one.text]
-    done = subprocess.run([sys.executable, *shlex.split(command)[1:]], capture_output=True, text=True, check=True)
-    token, digest = done.stdout.split()
-    assert hashlib.sha256(token.encode()).hexdigest() == digest
-    (settings,) = [one.text for one in blocks(page, "toml")]
+def test_sources_are_as_shown(tmp_path):
+    """The settings of the page on sources are taken, with the secrets that its commands would make."""
+    (settings,) = [one.text for one in blocks(DOCS / "how-to/let-engines-in.md", "toml")]
     file = tmp_path / "flowhooks.toml"
-    file.write_text(re.sub(r"[0-9a-f]{64}", digest, settings))
-    assert load(file, {}, {}).sources["erp"].token_sha256 == (digest,)
+    file.write_text(settings)
+    loaded = load(file, {}, {})
+    assert [one.file for one in loaded.sources["erp"].secrets] == ["/etc/flowhooks/erp"]
+    assert (loaded.sources["crm"].token_file, loaded.http.trusted_proxy) == ("/etc/flowhooks/crm", "10.0.0.5")
 
 
 # What is mentioned is there
@@ -568,3 +564,16 @@ def test_what_the_readme_looks_at(running):
     assert done.returncode == 0, done.stderr
     assert 'returned "granted: leave-2026-0042"' in done.stdout
     assert "attempt 2" not in done.stdout
+
+
+# What is said to be proved
+
+
+def test_every_file_of_tests_that_is_named_as_a_proof_is_there():
+    """Each file that the pages on proof and on security name exists, and none of `tests/acceptance` is left out."""
+    named = {}
+    for page in (DOCS / "explanation/proof.md", ROOT / "SECURITY.md"):
+        named[page] = set(re.findall(r"`((?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")))
+        assert {name for name in named[page] if not (ROOT / "tests" / name).is_file()} == set()
+    every = {f"acceptance/{file.name}" for file in (ROOT / "tests/acceptance").glob("test_*.py")}
+    assert every <= set.union(*named.values())

@@ -54,6 +54,7 @@ NOT_RUN = {
     ("docs/how-to/install-and-run.md", "sudo"): "there is no user `flowhooks`; the same command is run without",
     ("docs/how-to/use-postgresql.md", "[Service]"): "a part of a unit of systemd; `test_processes.py` sends the signal",
     ("*", "flowhooks operators new"): "it would ask for a password; `tests/acceptance/test_operators.py` runs it",
+    ("docs/how-to/let-engines-in.md", "flowhooks sources test"): "run by `tests/cli/test_sources.py`, beside a server",
     ("docs/how-to/run-it.md", "useradd"): "it would change this machine",
     ("docs/how-to/run-it.md", "systemctl"): "it needs systemd as the first process; `test_running.py` checks the units",
     ("docs/how-to/run-it.md", "podman"): "it needs podman; `test_container.py` runs what it would run",

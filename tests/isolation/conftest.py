@@ -31,10 +31,10 @@ class Running:
         self.name = name
         self.reasons: list[str] = []
         environ = {**os.environ, "UNRULY_PASSWORD": PASSWORD}
-        from flowhooks.app import load
+        from flowhooks.plugins.by_settings import load
 
         _, self.plugins = load(self.settings, environ=environ)
-        self.pool = Pool.of(self.settings, self.plugins, environ=environ, ended=self.reasons.append)
+        self.pool = Pool.of(self.settings, self.plugins, environ, ended=self.reasons.append)
         self.calls = self.pool.elsewhere()
         self.pool.start()
 

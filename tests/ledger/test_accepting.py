@@ -230,7 +230,7 @@ def test_each_process_counts_for_itself(house, hands):
 
 
 @pytest.mark.sqlite
-def test_a_full_disk_refuses_and_loses_nothing(hands):
+def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
     """When the database cannot grow, the answer is Unavailable; with room again all goes on, nothing half there."""
     hands.accept("before", "p:a")
     pages = hands.sql("PRAGMA page_count")[0][0]
@@ -244,6 +244,8 @@ def test_a_full_disk_refuses_and_loses_nothing(hands):
         (stored if accepted else refused).append(f"i{number}")
     assert refused
     assert hands.ledger.failing
+    failed = next(one for one in logged if one["event"] == "ledger_write_failed")
+    assert failed["next"] == ("make room on the disk of the database; call-backs are answered 503 until it works again")
     assert [row for (row,) in hands.sql("SELECT flow_instance_id FROM events ORDER BY id")] == stored
     hands.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
     for instance in refused:

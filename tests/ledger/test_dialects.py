@@ -39,6 +39,16 @@ def test_what_is_written_is_durable(engines):
         assert pragma(connection, "foreign_keys") == 1
 
 
+@pytest.mark.parametrize("lent", [0, 2])
+def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
+    """Each COMMIT waits until the log is on the disk, also where the URL asks for less."""
+    asks = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-csynchronous_commit%3Doff"
+    writing = dialects.open_engine(asks, writing=True, lent=lent)
+    with writing.connect() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+    writing.dispose()
+
+
 def test_there_is_one_writing_connection(engines):
     """Nobody writes beside the writer: there is no second connection for it."""
     writing, _ = engines

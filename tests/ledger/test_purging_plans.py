@@ -104,7 +104,9 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
             "purge": lambda: purging.purge(transaction, page.ids, before, kept_from=0, process="x"),
             "known": lambda: purging.gone(connection, [identity]),
             "of event": lambda: purging.of_event(connection, flow.clock.new_id()),
-            "forget": lambda: purging.forget(transaction, identities=50, audits=time, closed_alerts=time, most=OLD),
+            "forget": lambda: purging.forget(
+                transaction, identities=50, audits=time, closed_alerts=time, signatures=time, most=OLD
+            ),
         }
         found = {}
         for name, step in steps.items():

@@ -125,7 +125,7 @@ def furnished(house, rooms):
     flow.take("bad", key="bad")
     flow.take("later", key="later", wait=0)
     flow.settled(flow.events(flow_instance_id="later")[0], State.WAITING, attempt=1)
-    flow.take("parked", key="nobody")
+    flow.take("parked", key="nobody", message="signed-1")
     flow.take("shelved", key="missing", wait=0)
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)

@@ -134,7 +134,10 @@ def test_hostile_file_names(name):
         ("[[plugins]]", "plugins must be sections, [plugins.NAME], not a list"),
         ("plugins.contracts = 1", "plugins.contracts must be a section, [plugins.NAME], not a single value"),
         ("[plugins.'a b']", "[plugins.'a b'] must be named with 1 to 100 letters, digits, '.', '_' or '-'"),
-        ("[sources.erp]", "sources.erp has no token_sha256, so nobody could call back as it"),
+        (
+            "[sources.erp]",
+            "sources.erp has no token_sha256, token_file or secrets, so nobody could call back as it",
+        ),
         ("[handlers.x]\ntimeout = 3", '[handlers.x] must be named by a handler\'s id: [handlers."plugin:name"]'),
         (
             "[handlers.'a:b']\ntimeout = 0",

@@ -17,7 +17,7 @@ def test_reference():
     """Every setting is described by a unique name, a type, a default that TOML reads, a variable and one line."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 57
+    assert len({one.name for one in described}) == len(described) == 63
     for one in described:
         assert one.type
         assert one.doc.endswith(".")
@@ -37,8 +37,8 @@ def test_reference():
         in described
     )
     assert [one.name for one in described if not one.variable] == [
-        "sources.NAME.token_sha256",
-        "sources.NAME.allow",
+        *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
+        *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "max_body_bytes")),
         "operators.NAME.role",
         "operators.NAME.password",
         "operators.NAME.token_sha256",

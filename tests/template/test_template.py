@@ -157,7 +157,7 @@ def environment(tmp_path_factory):
     return home / "bin/python"
 
 
-@pytest.mark.parametrize("name", ["both", "Chinese"])
+@pytest.mark.parametrize("name", ["both", pytest.param("Chinese", marks=pytest.mark.long)])
 def test_green_at_once(name, bake, tmp_path, environment):
     """Installed as it is, with nothing but what flowhooks brings and pytest, every test of the package passes."""
     baked = bake(tmp_path, **ANSWERS[name])

@@ -85,12 +85,12 @@ IN_TURN = (
 
 @pytest.fixture
 def tried(module, world):
-    """Try a plugin whose handler `grant` is this code."""
+    """Try a plugin whose handler `grant` is this code, killed at a few of its lines unless the test is about each."""
 
     def run(code, **given):
         lines = "\n".join(f"    {line}" if line else line for line in code.strip("\n").split("\n"))
         plugin = module("leave", PLUGIN.format(code=lines.strip()))
-        given = {"done": world.booked, "make": LEAVE, "settings": {"database": str(world.file)}} | given
+        given = {"done": world.booked, "make": LEAVE, "settings": {"database": str(world.file)}, "lines": 4} | given
         return exactly_once(plugin, **given)
 
     return run
@@ -110,7 +110,8 @@ def grant(event, delivery):
     with closing(connect()) as connection, connection:
         if connection.execute("INSERT INTO seen VALUES (?) ON CONFLICT DO NOTHING", (delivery.id,)).rowcount:
             connection.execute("INSERT INTO bookings VALUES (?)", (event.flow_instance_id,))
-"""
+""",
+        lines=20,
     )
     assert report.exactly_once, str(report)
     assert report.ok
@@ -167,7 +168,8 @@ def grant(event, delivery):
         return
     {steps[0]}
     {steps[1]}
-"""
+""",
+        lines=20,
     )
     assert {(scenario, times, verdict) for scenario in ("crash-during", "failure")} <= bad(report)
     assert {scenario for scenario, _, _ in bad(report)} == {"crash-during", "failure"}
@@ -378,7 +380,8 @@ def grant(event, delivery):
     except BaseException:
         pass
     len("more")
-"""
+""",
+        lines=20,
     )
     assert ("crash-during", 0, "lost") in bad(report)
     assert "it went on after the simulated kill" in str(report)
@@ -409,7 +412,8 @@ def grant(event, delivery):
         len("more")
     finally:
         lock.release()
-"""
+""",
+        lines=20,
     )
     crashed = [one for one in report.findings if one.scenario.startswith("crash")]
     assert all(one.verdict == "once" for one in crashed), str(report)

@@ -78,13 +78,15 @@ def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
         assert booked(business, app.event(answer.event_id)) == 1
 
 
-def test_exactly_once_whatever_happens(business, postgresql_url):
+@pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_exactly_once_whatever_happens(business, postgresql_url, lines):
     """A handler with no more than the transaction passes all that the kit has."""
     report = exactly_once(
         grant,
         done=lambda event: booked(business, event),
         make={"processDefinitionKey": "leave"},
         database=postgresql_url,
+        lines=lines,
     )
     assert report.exactly_once, str(report)
     assert schemas(business) == []

@@ -17,13 +17,14 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from flowhooks import Reject, Retry, State, hookimpl
-from flowhooks.errors import Conflict, LedgerUnusable
+from flowhooks.errors import Conflict, LedgerUnusable, SettingsError
 from flowhooks.ledger import refusing
 from flowhooks.ledger.browsing import browse
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import Actor
-from flowhooks.operations.calls import CALLS
+from flowhooks.operations.calls import CALLS, filter_from_json
 from flowhooks.operations.plain.events import event_to_json, whole_event_to_json
+from flowhooks.operations.purging import before_of
 from flowhooks.operations.replay import replay
 from flowhooks.schema import Schemas
 from flowhooks.web.admin import create_admin
@@ -216,11 +217,38 @@ def test_what_operations_take_is_what_is_published(document):
         body = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         assert list(body["schema"]["properties"]) == list(takes)
         for one in body["schema"]["properties"].values():
-            assert "type" in one or "$ref" in one or "anyOf" in one
+            assert {"type", "$ref", "anyOf", "allOf"} & one.keys()
     resolve = document["paths"]["/api/operations/resolve"]["post"]["requestBody"]["content"]["application/json"]
     assert resolve["schema"]["required"] == ["delivery_id", "verdict"]
     assert resolve["schema"]["properties"]["verdict"]["enum"] == ["did", "did-not", "close"]
     assert "required" not in document["components"]["schemas"]["EventFilter"]
+
+
+def test_what_operations_refuse_is_not_published(document):
+    """An argument that there is none of, a state, a time and a list of no ids that are refused; null is as nothing."""
+    bodies = {
+        name: document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
+        for name in CALLS
+    }
+
+    def takes(name, body):
+        schema = {**bodies[name]["schema"], "components": document["components"]}
+        return Draft202012Validator(schema).is_valid(body)
+
+    assert all(not takes(name, {"nonsense": 1}) for name in CALLS)
+    assert takes("drain", {"dry_run": None, "after": None})
+    assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
+    assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
+    assert all(takes("replay", {"wanted": {name: None}}) for name in ("ids", "state", "since", "handler"))
+    for wanted in ({"ids": []}, {"state": "ded"}, {"since": 2**63}, {"until": -(2**63)}, {"nonsense": 1}, {"ids": "x"}):
+        assert not takes("replay", {"wanted": wanted}), wanted
+        with pytest.raises(SettingsError):
+            filter_from_json("wanted", wanted)
+    assert takes("purge", {"wanted": {"until": 1, "state": None}})
+    for wanted in ({}, {"until": None}, {"until": 1, "state": "running"}):
+        assert not takes("purge", {"wanted": wanted}), wanted
+        with pytest.raises(SettingsError):
+            before_of(filter_from_json("wanted", wanted))
 
 
 def test_every_answer_is_as_published(busy, document):

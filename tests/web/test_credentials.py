@@ -8,8 +8,8 @@ from ipaddress import ip_network
 import pytest
 
 from flowhooks.errors import Forbidden, Unauthorized
-from flowhooks.settings import Source
-from flowhooks.web.credentials import Credentials, new_token
+from flowhooks.settings import Key, Known, Settings, Source
+from flowhooks.web.credentials import Credentials, Latest, new_token
 
 ERP = "erp-token-_~+/.0123456789=="
 OLD = "erp-token-that-is-being-replaced"
@@ -21,11 +21,16 @@ def sha256(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def known(sources):
+    """Sources whose tokens are all in the settings."""
+    return Credentials(sources, {name: Known(tokens=one.token_sha256) for name, one in sources.items()})
+
+
 @pytest.fixture
 def credentials() -> Credentials:
     """Two engines: one with two tokens and any address, one bound to its networks."""
     networks = tuple(map(ip_network, ("10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32")))
-    return Credentials(
+    return known(
         {
             "erp": Source(token_sha256=(sha256(OLD), sha256(ERP))),
             "crm": Source(token_sha256=(sha256(CRM),), allow=networks),
@@ -36,7 +41,7 @@ def credentials() -> Credentials:
 @pytest.mark.parametrize("authorization", [None, "", f"Bearer {ERP}", "Basic x", "Bearer a, Bearer b"])
 def test_no_sources(authorization):
     """While no source is configured, whoever calls is `default`, whatever is sent."""
-    assert Credentials({}).source(authorization, "203.0.113.9") == "default"
+    assert Credentials({}, {}).source(authorization, "203.0.113.9") == "default"
 
 
 @pytest.mark.parametrize(
@@ -135,13 +140,40 @@ def test_longest_token():
     """A token of 1,024 characters is still taken."""
     token = "a" * 1024
 
-    assert Credentials({"erp": Source(token_sha256=(sha256(token),))}).source(f"Bearer {token}", None) == "erp"
+    assert known({"erp": Source(token_sha256=(sha256(token),))}).source(f"Bearer {token}", None) == "erp"
 
 
 def test_source_without_token():
     """A source that has no token closes the door as well: nobody is let in as `default`."""
     with pytest.raises(Unauthorized):
-        Credentials({"erp": Source(token_sha256=())}).source(None, "127.0.0.1")
+        known({"erp": Source(token_sha256=())}).source(None, "127.0.0.1")
+
+
+def test_what_is_wrong_is_for_the_operator(credentials):
+    """The caller reads the same of a token that is missing, malformed or unknown; the operator reads which it is."""
+    said, noted = set(), set()
+    for authorization in (None, "Bearer", "Bearer not-a-known-token"):
+        with pytest.raises(Unauthorized) as caught:
+            credentials.source(authorization, None)
+        for language in ("en", "zh"):
+            said.add(caught.value.text(language))
+            noted.add(caught.value.note(language))
+    assert len(said) == 2
+    assert len(noted) == 6
+
+
+def test_who_signs_is_asked_before_anything_is_computed():
+    """Where nobody signs, a signature is nobody's; where none of those who do may call from there, it is forbidden."""
+    key = Known(keys=(Key(key=b"k" * 32),))
+    inside = Source(allow=(ip_network("10.0.0.0/8"),))
+    several = Credentials({"erp": inside, "crm": Source()}, {"erp": key, "crm": Known(tokens=(sha256(CRM),))})
+    assert several.signing("10.0.0.1") == ("erp",)
+    for address in ("11.0.0.1", "", None):
+        with pytest.raises(Forbidden):
+            several.signing(address)
+    for wrong in (several, "crm"), (known({"erp": inside}), None):
+        with pytest.raises(Unauthorized):
+            wrong[0].signing("10.0.0.1", wrong[1])
 
 
 def test_secrets_stay(credentials):
@@ -160,4 +192,29 @@ def test_new_token():
 
     assert token != other
     assert len(token) >= 43
-    assert Credentials({"erp": Source(token_sha256=(digest,))}).source(f"Bearer {token}", None) == "erp"
+    assert known({"erp": Source(token_sha256=(digest,))}).source(f"Bearer {token}", None) == "erp"
+
+
+def test_a_token_in_a_file(tmp_path):
+    """It is read when the settings are, and a file that cannot be read any more leaves what was known."""
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text("a-token-of-twenty-characters\n")
+
+    def settings(**more):
+        return Settings(sources={"erp": Source(token_file=str(file)), **more})
+
+    first = settings()
+    latest = Latest(first, {})
+    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    file.write_text("another-token-of-the-same-kind\n")
+    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    second = settings()
+    latest.read(second)
+    assert latest.of(second).source("Bearer another-token-of-the-same-kind", None) == "erp"
+    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    file.unlink()
+    third = settings(crm=Source(token_sha256=(sha256(CRM),)))
+    assert latest.of(third).source("Bearer another-token-of-the-same-kind", None) == "erp"
+    with pytest.raises(Unauthorized):
+        latest.of(third).source(f"Bearer {CRM}", None)

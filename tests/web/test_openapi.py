@@ -11,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flowhooks import __version__
-from flowhooks.schema import Schemas
+from flowhooks.errors import Unprocessable
+from flowhooks.schema import Schemas, parse
 from flowhooks.web.errors import envelope
 from flowhooks.web.openapi import openapi
 
@@ -104,7 +105,7 @@ def test_operation(document):
     content = operation["requestBody"]["content"]["application/json"]
     assert content["schema"] == {"$ref": "#/components/schemas/call-back.complete"}
     assert content["examples"]["example-1"]["value"]["callBackProcessClass"] == "com.cnooc.test.CallbackHandler"
-    assert operation["security"] == [{}, {"bearer": []}]
+    assert operation["security"] == [{}, {"bearer": []}, {"signature": []}]
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
@@ -123,6 +124,7 @@ def test_operation(document):
         ("413", "error", []),
         ("415", "error", []),
         ("422", "error", []),
+        ("429", "error", ["Retry-After"]),
         ("431", "error", []),
         ("500", "error", ["Flowhooks-Event", "Preference-Applied"]),
         ("501", "error", []),
@@ -143,10 +145,11 @@ def test_no_other_responses(document):
 
 
 def test_components_are_the_files(document):
-    """A component is its file, but for the references and the names that those no longer need."""
+    """A component is its file, but for references, the names that those no longer need, and null for absent members."""
 
     def without_targets(schema):
-        return re.sub(r'"\$ref": "[^"]*"', '"$ref"', json.dumps(schema))
+        text = re.sub(r'"\$ref": "[^"]*"', '"$ref"', json.dumps(schema))
+        return re.sub(r'"type": \["(\w+)", "null"\]', r'"type": "\1"', text)
 
     for name, file in Schemas.load().documents.items():
         expected = {keyword: value for keyword, value in file.items() if keyword not in {"$schema", "$id"}}
@@ -194,7 +197,7 @@ def test_examples(document):
         for example in content["examples"].values():
             assert component(document, name).is_valid(example["value"])
             checked += 1
-    assert checked == len(contents) == 17
+    assert checked == len(contents) == 18
 
 
 def test_errors_are_as_published(document):
@@ -228,6 +231,37 @@ def test_kind_of_another_folder(foreign):
     assert component(foreign, "call-back.cancel").is_valid({"why": "x" * 9, "by": "Li", "before": {}})
     for body in ({"why": "x" * 10}, {"by": 1}, {"before": {"by": 1}}, {"top": {"by": 1}}, {"businessKey": 1}):
         assert not component(foreign, "call-back.cancel").is_valid(body)
+
+
+def test_null_for_an_absent_member_is_published(tmp_path):
+    """Bodies with null pass by the document as by the server, but not for what must be there, nor do answers."""
+    (tmp_path / "call-back").mkdir()
+    kind = {
+        "$ref": "../process-end-call-back-ro.schema.json",
+        "properties": {
+            "why": {"enum": ["a", "b"], "type": "string"},
+            "who": {"type": ["string", "integer"]},
+            "within": {"type": "object", "properties": {"deep": {"type": "string"}}},
+            "fixed": {"const": 1, "type": "integer"},
+            "any": {},
+        },
+        "required": ["processDefinitionKey"],
+    }
+    (tmp_path / "call-back/cancel.schema.json").write_text(json.dumps(kind), "utf-8")
+    schemas = Schemas.load([tmp_path])
+    document = openapi(schemas)
+    body = component(document, "call-back.cancel")
+    key = {"processDefinitionKey": "k"}
+    for given in ({"why": None}, {"who": None}, {"within": {"deep": None}}, {"any": None}, {"businessKey": None}, {}):
+        assert body.is_valid(key | given), given
+        schemas.check_body("cancel", parse(json.dumps(key | given).encode()))
+    for given in (key | {"why": "c"}, {"processDefinitionKey": None}, {"businessKey": None}):
+        assert not body.is_valid(given), given
+        with pytest.raises(Unprocessable):
+            schemas.check_body("cancel", parse(json.dumps(given).encode()))
+    answer = component(document, "answer")
+    assert answer.is_valid({"success": True})
+    assert not answer.is_valid({"success": True, "message": None})
 
 
 def test_schemas_are_left_alone():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flowhooks.ledger.dialects.backups import copy_file, pages_of
 from flowhooks.ledger.dialects.engines import (
     ANSWERS_WITHIN,
+    cure,
     database_file,
     is_readable,
     is_same,
@@ -17,6 +18,7 @@ from flowhooks.ledger.dialects.engines import (
     open_engine,
     plain,
     quick_check,
+    room,
     shown,
     unhurried,
     write_ahead,
@@ -42,6 +44,7 @@ __all__ = [
     "Now",
     "by_bytes",
     "copy_file",
+    "cure",
     "database_file",
     "insert",
     "is_readable",
@@ -59,6 +62,7 @@ __all__ = [
     "plain",
     "quick_check",
     "quiet",
+    "room",
     "rows",
     "shown",
     "time_of",

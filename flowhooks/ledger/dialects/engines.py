@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -191,6 +192,15 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database) if parsed.database and parsed.get_backend_name() != POSTGRESQL else None
 
 
+def room(url: str) -> int | None:
+    """How many bytes are left on the disk of a database that is a file; None for any other, or if nobody can tell."""
+    file = database_file(url)
+    try:
+        return None if file is None else shutil.disk_usage(file.absolute().parent).free
+    except OSError:
+        return None
+
+
 def let_go(engine: Engine) -> None:
     """Close an engine's connections: those that are in use as soon as they are given back."""
     event.listen(engine.pool, "checkin", _close)
@@ -241,6 +251,11 @@ def library_version() -> str:
 def plain(error: SQLAlchemyError) -> str:
     """What a database error says, in one line and without the statement."""
     return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
+
+
+def cure(failing: str) -> str:
+    """What to do about what `plain` says, where that can be told: the beginning of a sentence; `""` where it cannot."""
+    return "make room on the disk of the database; " if "disk is full" in failing or "No space left" in failing else ""
 
 
 def quick_check(engine: Engine) -> str | None:

@@ -281,10 +281,18 @@ class Insertion:
     Args:
         table: where they go.
         ignore: pass over rows that are there already.
+        refreshing: columns that get the new value where the row is there already; what else it has stays.
         beside: one value that `reading` reads in the same breath, so that it costs no execution of its own.
     """
 
-    def __init__(self, table: Table, *, ignore: bool = False, beside: ColumnElement[Any] | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        *,
+        ignore: bool = False,
+        refreshing: Sequence[str] = (),
+        beside: ColumnElement[Any] | None = None,
+    ) -> None:
         (key, *_) = table.primary_key.columns
         names = [one.name for one in table.columns]
         given = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
@@ -293,6 +301,15 @@ class Insertion:
         listed, selected = insert(table), insert(table).from_select(names, select(*records.c))
         if ignore:
             listed, selected = listed.on_conflict_do_nothing(), selected.on_conflict_do_nothing()
+        if refreshing:
+            listed, selected = (
+                one.on_conflict_do_update(
+                    index_elements=list(table.primary_key.columns),
+                    set_={name: one.excluded[name] for name in refreshing},
+                )
+                for one in (listed, selected)
+            )
+        self._listed_rows, self._selected_rows = listed.returning(*table.columns), selected.returning(*table.columns)
         # RETURNING is for its effect, too: without it SQLAlchemy would execute the listed rows one by one.
         self._listed, self._selected = listed.returning(key), selected.returning(key)
         self._beside = self._selected if beside is None else selected.returning(key, beside.label("beside"))
@@ -303,6 +320,13 @@ class Insertion:
             given = {"rows": json.dumps(rows, ensure_ascii=False)}
             return list(connection.execute(self._selected, given).scalars())
         return list(connection.execute(self._listed, list(rows)).scalars())
+
+    def rows(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
+        """Insert rows as by a call; each that was stored or refreshed, as it is now."""
+        if connection.dialect.name == POSTGRESQL:
+            given = {"rows": json.dumps(rows, ensure_ascii=False)}
+            return connection.execute(self._selected_rows, given).all()
+        return connection.execute(self._listed_rows, list(rows)).all()
 
     def reading(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
         """Insert rows as by a call; and what is to be read beside. None on SQLite, where one process knows it all."""

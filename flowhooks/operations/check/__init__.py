@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.operations.check import sources
 from flowhooks.operations.check.database import Database
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 from flowhooks.operations.lookup import lookup
@@ -109,6 +110,7 @@ def _binds(settings: Settings) -> Iterator[Finding]:
         for line in str(error).splitlines():
             yield trouble("binds", line)
         return
+    yield from sources.findings(settings)
     yield from _operators(settings)
     where = f"call-backs at {settings.listen}, administration at {settings.admin}"
     if public := settings.public_without_credential():

@@ -12,7 +12,7 @@ from flowhooks.operations.calls import CALLS
 from flowhooks.schema.files import DIALECT
 from flowhooks.web.api.resources import RESOURCES
 from flowhooks.web.api.shapes import NAMES, Shapes, described
-from flowhooks.web.openapi import ERROR, components
+from flowhooks.web.openapi import ERROR, components, or_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,11 +128,15 @@ def _post(name: str, function: Callable[..., Any], takes: tuple[str, ...], shape
         one.name for one in inspect.signature(function).parameters.values() if one.default is inspect.Parameter.empty
     ]
     said = described(function)
-    members = {
-        one: shapes.of(hints[one], given=True) | ({"description": said[one]} if one in said else {}) for one in takes
-    }
     required = [one for one in takes if one in needed and one not in _NOT_CALLED]
-    body = {"type": "object", "properties": members} | ({"required": required} if required else {})
+    members = {}
+    for one in takes:
+        shape = shapes.of(hints[one], given=True)
+        # Of whatever is sent, null counts as absent.
+        shape = shape if one in required else or_null(shape)
+        members[one] = shape | ({"description": said[one]} if one in said else {})
+    body = {"type": "object", "properties": members, "additionalProperties": False}
+    body |= {"required": required} if required else {}
     return {
         "operationId": name,
         "summary": (inspect.getdoc(function) or name).partition("\n")[0],

@@ -21,6 +21,14 @@ AT_ONCE: Final = 50
 MOST_AT_ONCE: Final = 200
 TEXT: Final = {"type": "string", "minLength": 1}
 _ID: Final = {"type": "string", "format": "uuid"}
+TIME: Final = {
+    "anyOf": [
+        {"type": "string", "format": "date"},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": r"^[0-9]{1,5} *[smhdw]( +ago)?$"},
+    ]
+}
+"""What programs write of that which `operations.moment` understands; it understands more, such as no seconds."""
 _WHEN: Final = f"such as {EXAMPLES} / 例如 {EXAMPLES}"
 
 
@@ -63,8 +71,8 @@ FILTER: Final = (
         "有投递处于该状态的事件；或暂存（parked）、免处理（dismissed）的事件。",
         schema={"type": "string", "enum": list(STATES)},
     ),
-    Parameter(name="since", means=_when("Received at or after this", "在该时刻或之后收到"), schema=TEXT),
-    Parameter(name="until", means=_when("Received before this", "在该时刻之前收到"), schema=TEXT),
+    Parameter(name="since", means=_when("Received at or after this", "在该时刻或之后收到"), schema=TIME),
+    Parameter(name="until", means=_when("Received before this", "在该时刻之前收到"), schema=TIME),
 )
 """Which events are meant: the names that the console's addresses have too, and `id`."""
 

@@ -16,13 +16,14 @@ from flowhooks.delivery import OutcomeKind, State
 from flowhooks.ledger.alarming import OpenAlert
 from flowhooks.ledger.auditing import Entry
 from flowhooks.ledger.backlog import Backlog
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.reading import MORE, EventFilter
 from flowhooks.ledger.refusing import Refused
 from flowhooks.operations import Desk
 from flowhooks.operations.plain.events import EventJson
 from flowhooks.operations.plain.facts import Moment, is_time
 from flowhooks.operations.plain.plugins import PluginJson
 from flowhooks.retry import Retry
+from flowhooks.web.openapi import or_null
 
 Shape = dict[str, Any]
 
@@ -60,11 +61,11 @@ class Shapes:
         Raises:
             TypeError: JSON has nothing like it.
         """
-        if hint in _PLAIN:
-            return {"type": _PLAIN[hint]}
         origin, arguments = get_origin(hint), get_args(hint)
         if origin is not None:
-            return self._made_of(hint, origin, arguments)
+            return self._made_of(hint, origin, arguments, given=given)
+        if hint in _PLAIN:
+            return {"type": _PLAIN[hint]}
         if isinstance(hint, type) and issubclass(hint, StrEnum):
             return {"type": "string", "enum": [one.value for one in hint]}
         if is_typeddict(hint) or is_dataclass(hint):
@@ -73,10 +74,10 @@ class Shapes:
             return {}
         raise TypeError(f"there is no JSON Schema for {hint!r}")
 
-    def _made_of(self, hint: Any, origin: Any, arguments: tuple[Any, ...]) -> Shape:
+    def _made_of(self, hint: Any, origin: Any, arguments: tuple[Any, ...], *, given: bool) -> Shape:
         """The shape of a type that is made of others."""
         if origin is Annotated:
-            return self._annotated(*arguments)
+            return self._annotated(*arguments, given=given)
         if origin in {Union, types.UnionType}:
             return _either([self.of(one) for one in arguments])
         if origin in _MANY:
@@ -104,27 +105,32 @@ class Shapes:
             self.components[name] = {}  # so that what refers to itself ends
             members: dict[str, Shape] = {}
             for kind in kinds:
-                members |= self._members(kind, times=times)
+                members |= self._members(kind, times=times, given=given)
             said = (inspect.getdoc(kinds[0]) or name).partition("\n")[0]
             whole: Shape = {"description": said, "type": "object", "properties": members}
             self.components[name] = whole | ({"additionalProperties": False} if given else {"required": list(members)})
         return {"$ref": f"#/components/schemas/{name}"}
 
-    def _annotated(self, kind: Any, *more: Any) -> Shape:
+    def _annotated(self, kind: Any, *more: Any, given: bool) -> Shape:
         if kind is str:
             return {"type": "string", "format": more[0]}
+        if isinstance(more[0], Mapping):  # what an operation asks of it besides
+            return {"allOf": [self.of(kind, given=given), dict(more[0])]}
         return self.component(*more, times=True)
 
-    def _members(self, kind: Any, *, times: bool) -> dict[str, Shape]:
+    def _members(self, kind: Any, *, times: bool, given: bool) -> dict[str, Shape]:
         said = described(kind)
         hints = get_type_hints(kind, localns=dict(NAMES), include_extras=True)
-        names = [one.name for one in fields(kind)] if is_dataclass(kind) else list(hints)
+        more = {one.name: one.metadata.get(MORE, {}) for one in fields(kind)} if is_dataclass(kind) else {}
+        names = list(more) or list(hints)
         members = {}
         for name in names:
             shape = self.of(hints[name])
             if times and is_dataclass(kind) and is_time(name):
                 shape = self.of(Moment | None if type(None) in get_args(hints[name]) else Moment)
                 said[name] = said.get(name, "").replace(", in microseconds since 1970", "")
+            if given:  # with a default, as every field of what is given has, null counts as absent
+                shape = or_null(shape | more.get(name, {}))
             members[name] = shape | ({"description": said[name]} if name in said else {})
         return members
 

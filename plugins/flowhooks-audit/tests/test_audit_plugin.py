@@ -103,7 +103,8 @@ def test_the_data_can_be_left_out(audited: Callable[..., AppUnderTest], file: Pa
     assert "data" not in first
 
 
-def test_recorded_once_whatever_happens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_recorded_once_whatever_happens(tmp_path: Path, lines: int) -> None:
     """Killed at any line, told the same thing again: each event is one record, and the trail is whole."""
     file = tmp_path / "audit.jsonl"
     report = exactly_once(
@@ -112,6 +113,7 @@ def test_recorded_once_whatever_happens(tmp_path: Path) -> None:
         settings={"file": str(file)},
         make={"processDefinitionKey": "leave"},
         done=lambda event: sum(record["event"] == event.id for record in records(file)) if file.exists() else 0,
+        lines=lines,
     )
     assert report.ok, str(report)
     assert report.exactly_once, str(report)

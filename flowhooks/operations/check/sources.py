@@ -1,0 +1,83 @@
+"""The part of a check that looks at who may call back; it must not know databases or plugins."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.clock import SECOND, to_text
+from flowhooks.errors import SettingsError
+from flowhooks.operations.check.finding import note, ok, trouble
+from flowhooks.settings import check_sources, host_and_port, is_loopback
+from flowhooks.settings.known import ends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowhooks.operations.check.finding import Finding
+    from flowhooks.settings import Settings, Source
+
+SOON: Final = 14 * 86_400 * SECOND
+"""Before its end somebody should know that a secret ends."""
+_MOST_NAMED: Final = 5
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """What is found of the sources that the settings name; nothing where they name none."""
+    if not settings.sources:
+        return
+    try:
+        check_sources(settings, os.environ)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield trouble(
+                "sources",
+                line,
+                "a start refuses it, and SIGHUP goes on with what was known",
+                "`flowhooks sources list`",
+            )
+        return
+    now = time.time_ns() // 1000
+    for name, source in sorted(settings.sources.items()):
+        yield from _ending(name, source, now)
+    yield _in_the_open(settings)
+
+
+def _ending(name: str, source: Source, now: int) -> Iterator[Finding]:
+    """What ends soon, or has ended; that it matters only where nothing else of the source goes on."""
+    if not source.secrets:
+        return
+    last = [ends(one) for one in source.secrets]
+    goes_on = bool(source.token_sha256 or source.token_file) or None in last
+    until = max((one for one in last if one is not None), default=0)
+    rotate = f"`flowhooks sources rotate {name}` makes another"
+    if not goes_on and until < now:
+        yield trouble(
+            "sources", f"every secret of {name} has ended", f"the last one at {to_text(until)}; it is refused", rotate
+        )
+    elif not goes_on and until < now + SOON:
+        yield note("sources", f"the last secret of {name} ends at {to_text(until)}", "then it is refused", rotate)
+    elif any(one is not None and one < now for one in last):
+        yield note(
+            "sources",
+            f"a secret of {name} has ended",
+            "another one is taken",
+            "take it out of the settings, and delete it",
+        )
+
+
+def _in_the_open(settings: Settings) -> Finding:
+    names = sorted(settings.sources)
+    listed = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
+    who = f"{len(names):,} source{'' if len(names) == 1 else 's'} may call back: {listed}"
+    tokens = any(one.token_sha256 or one.token_file for one in settings.sources.values())
+    if is_loopback(host_and_port(settings.listen)[0]) or settings.http.trusted_proxy:
+        return ok("sources", who)
+    return note(
+        "sources",
+        who,
+        "call-backs travel without TLS, so whoever is on the way reads them"
+        + (", and can use the tokens that they carry" if tokens else ""),
+        "put a proxy with TLS in front, listen on 127.0.0.1, and name the proxy in http.trusted_proxy",
+    )

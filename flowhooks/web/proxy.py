@@ -1,0 +1,64 @@
+"""Who has called, where a proxy stands between: its word is taken, and nobody else's; it must not know who may call.
+
+Only `X-Forwarded-For` counts, and in it the last address, which is the one that the proxy itself has seen. `Forwarded`
+does not: a proxy that writes the one passes the other on as the client has sent it. Both are taken out of each request,
+with all that clients could say of themselves besides.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication
+
+CLIENT: Final = "HTTP_X_FORWARDED_FOR"
+CLAIMS: Final = (
+    CLIENT,
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_X_FORWARDED_BY",
+    "HTTP_FORWARDED",
+)
+"""Headers in which a client could say that it is another."""
+UNKNOWN: Final = ""
+"""The address of a client of which the proxy says nothing that can be read; it is in no network."""
+_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(?::[0-9]{1,5})?")
+
+
+class Behind:
+    """An application that may have a proxy in front.
+
+    Args:
+        application: what is called.
+        trusted: gives the proxy's address at any moment; `""`: there is none.
+    """
+
+    def __init__(self, application: WSGIApplication, trusted: Callable[[], str]) -> None:
+        self._application = application
+        self._trusted = trusted
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Say who has called, then call the application."""
+        said = environ.get(CLIENT)
+        if said is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
+            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = client(said)
+        for name in CLAIMS:
+            environ.pop(name, None)
+        return self._application(environ, start_response)
+
+
+def client(said: str) -> str:
+    """The last address of a header `X-Forwarded-For`, without a port; `""` if that is none."""
+    last = said.rpartition(",")[2].strip(" \t")
+    if match := _PORT.fullmatch(last):
+        last = match.group(1).strip("[]")
+    try:
+        found = ipaddress.ip_address(last)
+    except ValueError:
+        return UNKNOWN
+    return str(getattr(found, "ipv4_mapped", None) or found)

@@ -1,0 +1,49 @@
+"""How many call-backs a second are taken of whom: a token bucket each; it must not know who they are.
+
+Each process counts for itself, in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING
+
+from flowhooks.clock import SECOND
+
+if TYPE_CHECKING:
+    from flowhooks.clock import Clock
+
+
+class Rates:
+    """Counts. From any thread.
+
+    Args:
+        clock: the time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[float, int]] = {}
+
+    def take(self, name: str, rate: float, burst: int) -> int:
+        """Take one, if there is one.
+
+        Args:
+            name: whose; there are only as many as the settings name.
+            rate: how many there are more in a second.
+            burst: how many there are at the most; 0: as many as in a second, and one at least.
+
+        Returns:
+            0: taken. Else the whole seconds after which there is one.
+        """
+        most = float(burst or max(1, math.ceil(rate)))
+        with self._lock:
+            now = self._clock.now()
+            left, at = self._left.get(name, (most, now))
+            # A clock that is put back gives nothing, and takes nothing either.
+            left = min(most, left + max(0, now - at) / SECOND * rate)
+            taken = left >= 1
+            self._left[name] = (left - 1 if taken else left), now
+            return 0 if taken else max(1, math.ceil((1 - left) / rate))

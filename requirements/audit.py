@@ -1,0 +1,30 @@
+"""Look for advisories on everything that is locked, and say so clearly where they cannot be reached."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+UNREACHED: Final = ("ConnectionError", "Failed to establish a new connection", "Max retries exceeded", "service error")
+
+
+def main() -> int:
+    """Exits 0 if nothing is known, 1 if something is, 2 if nobody could be asked."""
+    files = [word for name in ("run", "dev", "upkeep") for word in ("--requirement", str(HERE / f"{name}.txt"))]
+    tool = Path(sys.executable).with_name("pip-audit")
+    command = [str(tool), "--require-hashes", "--disable-pip", "--progress-spinner=off", "--timeout=20", *files]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own words)
+    if ran.returncode and not ran.stdout.strip() and any(word in ran.stderr for word in UNREACHED):
+        why = ran.stderr.strip().splitlines()[-1].partition(":")[0]
+        said = "cannot be reached from here, so nothing is known of what is locked: run it where there is a network"
+        print(f"The advisories {said} ({why}).", file=sys.stderr)
+        return 2
+    print(ran.stdout, ran.stderr, sep="", end="")
+    return ran.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Sixty-four callers send the same call-back at the same moment: one row, one run, and all are told of one event."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections import Counter
+
+import pytest
+
+from flowhooks.ledger.reading import EventFilter
+
+PLUGIN = '''
+import os, time
+from flowhooks import handler, hookimpl
+
+@handler(process_key="twins")
+def once(event, delivery):
+    """Write down that it was entered."""
+    line = f"{event.flow_instance_id} {event.id} {delivery.attempt}\\n".encode()
+    file = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, line)
+    os.close(file)
+    time.sleep(0.005)
+
+@hookimpl
+def handlers():
+    return [once]
+'''
+CALLERS = 64
+ROUNDS = {"sqlite": 25, "postgresql": 10}
+SETTINGS = {"wait": 5, "runner__kind": "embedded"}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request, site):
+    """A site, and how many servers its ledger may have."""
+    site.several, site.rounds = 1, ROUNDS[request.param]
+    if request.param == "postgresql":
+        site.database = site.url = request.getfixturevalue("postgresql_url")
+        site.several = 2
+    site.plugin("twins", PLUGIN)
+    return site
+
+
+def spellings(number):
+    """One body as different engines would write it: the same data."""
+    body = {"processDefinitionKey": "twins", "businessKey": f"HT-{number}", "processDefinitionVersion": 3, "甲": [1.5]}
+    return [
+        json.dumps(body),
+        json.dumps(dict(reversed(body.items())), ensure_ascii=False, indent=1),
+        json.dumps(body | {"callBackProcessClass": None}),
+        json.dumps(body).replace(": 3", ": 3.0"),
+    ]
+
+
+class Callers:
+    """Sixty-four clients, each with a connection of its own, which all wait for the same moment."""
+
+    def __init__(self, places, rounds):
+        self.rounds = rounds
+        self.answers = []
+        self.errors = []
+        self._moment = threading.Barrier(CALLERS)
+        self._threads = [
+            threading.Thread(target=self._call, args=(number, places[number % len(places)]), daemon=True)
+            for number in range(CALLERS)
+        ]
+
+    def run(self):
+        """Send every round; returns (instance, status, event id, body) of every answer."""
+        for one in self._threads:
+            one.start()
+        for one in self._threads:
+            one.join(100)
+        assert self.errors == []
+        return self.answers
+
+    def _call(self, caller, place):
+        connection = http.client.HTTPConnection(*place, timeout=60)
+        try:
+            connection.connect()
+            for number in range(self.rounds):
+                body = spellings(number)[caller % 4].encode()
+                self._moment.wait(60)
+                connection.request("POST", f"/flow/twin-{number}/call-back/complete", body)
+                answer = connection.getresponse()
+                raw = answer.read()
+                self.answers.append((f"twin-{number}", answer.status, answer.headers["Flowhooks-Event"], raw))
+        except (OSError, http.client.HTTPException, threading.BrokenBarrierError) as error:
+            self.errors.append(repr(error))
+            self._moment.abort()
+        finally:
+            connection.close()
+
+
+def test_the_same_call_back_at_the_same_moment(shared):
+    """One row and one run for each identity, whoever of them came first; every answer is 2xx and names one event."""
+    all_are_one(shared, shared.rounds)
+
+
+@pytest.mark.long
+def test_the_same_call_back_at_the_same_moment_two_hundred_times(shared):
+    """The same with as many rounds as it takes for what happens seldom."""
+    all_are_one(shared, 200)
+
+
+def all_are_one(shared, rounds):
+    """Have every round sent, and check what callers were told, what is stored and what ran."""
+    servers = [shared.start(**SETTINGS) for _ in range(shared.several)]
+    answers = Callers([one.place for one in servers], rounds).run()
+    assert len(answers) == CALLERS * rounds
+    assert {status for _, status, _, _ in answers} <= {200, 202}
+    told = {(instance, event_id) for instance, _, event_id, _ in answers}
+    assert len(told) == rounds, "one call-back was answered with two events"
+    shared.until(lambda ledger: ledger.balance().deliveries == {"succeeded": rounds})
+    with shared.ledger() as ledger:
+        stored = {(one.event.flow_instance_id, one.event.id) for one in ledger.page(EventFilter(), limit=1000)}
+        repeats = sum(one.repeats for one in ledger.page(EventFilter(), limit=1000))
+    assert stored == told
+    assert repeats == (CALLERS - 1) * rounds
+    ran = Counter(tuple(line.split()) for line in shared.journal.read_text().splitlines())
+    assert ran == Counter({(*one, "1"): 1 for one in told})
+    for one in servers:
+        one.stop()
+        one.check_log()
+    assert shared.balance().accepted == rounds

@@ -1,0 +1,103 @@
+"""What `/openapi.json` promises, asked of a real server by Schemathesis, which has read nothing else.
+
+It must not know what is stored: a request that the document allows is taken, one that it does not is refused, in the
+statuses, headers and bodies that are published, and never with a 500.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGIN = '''
+from flowhooks import Retry, handler, hookimpl
+
+@handler(process_key=["good", "test_flow_key"], retry=Retry(attempts=3))
+def good(event):
+    """Do nothing."""
+
+@hookimpl
+def handlers():
+    return [good]
+'''
+TOKENS = {"engine": "engine-token-0123456789abcdefghijklmnopq", "operator": "operator-token-23456789abcdefghijklmnop"}
+DIGESTS = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in TOKENS.items()}
+CONFIG = f"""
+[sources.engine]
+token_sha256 = ["{DIGESTS["engine"]}"]
+[operators.li]
+token_sha256 = ["{DIGESTS["operator"]}"]
+role = "operate"
+"""
+SETTINGS = """
+continue-on-failure = true
+request-timeout = 20
+suppress-health-check = ["all"]
+[generation]
+allow-x00 = false  # NUL, which no schema of a string forbids, and every text is refused for
+[[operations]]
+include-path = "/api/events"  # what no schema says: `since` lies before `until`
+checks.positive_data_acceptance.expected-statuses = ["2xx", "404", "422"]
+"""
+"""Of Schemathesis: with all of its checks."""
+COUNTED = re.compile(r"(\d+) generated, (\d+) passed")
+
+
+@pytest.fixture(scope="module")
+def server(make_site):
+    """A server on which engines and operators need their tokens, with a few events to find."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    server = site.start(config=CONFIG, http__threads=4)
+    for number in range(4):
+        body = {"processDefinitionKey": "good" if number % 2 else "nobody", "businessKey": f"B-{number}"}
+        answer = server.post(f"known-{number}", body, Authorization=f"Bearer {TOKENS['engine']}")
+        assert answer.status == (200 if number % 2 else 202)
+    yield server
+    assert server.process.poll() is None
+    server.check_log()
+    assert not [one for one in server.records if one["event"] in {"request_failed", "application_failed"}]
+    site.balance()
+
+
+def promises(place, token, *words, folder):
+    """Run Schemathesis with all of its checks; how many requests it made."""
+    (folder / "schemathesis.toml").write_text(SETTINGS)
+    ran = subprocess.run(
+        [
+            Path(sys.executable).with_name("st"),
+            *("run", "http://{}:{}/openapi.json".format(*place), "--header", f"Authorization: Bearer {TOKENS[token]}"),
+            *("--no-color", "--output-truncate", "false", *words),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr
+    return int(COUNTED.search(ran.stdout)[1])
+
+
+SHORT = ("--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--generation-deterministic", "--no-shrink")
+LONG = ("--phases", "examples,coverage,fuzzing,stateful", "--max-examples", "100", "--generation-database", "none")
+
+
+@pytest.mark.parametrize(("listener", "token", "fewest"), [("place", "engine", 50), ("admin", "operator", 400)])
+def test_the_document_is_kept(server, tmp_path, listener, token, fewest):
+    """Each operation with the bounds of each parameter and member, and a few requests by chance, always the same."""
+    assert promises(getattr(server, listener), token, *SHORT, folder=tmp_path) > fewest
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("listener", "token"), [("place", "engine"), ("admin", "operator")])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_document_is_kept_for_long(server, tmp_path, listener, token, seed):
+    """The same with a hundred requests and more to each operation, and with ids out of earlier answers."""
+    made = promises(getattr(server, listener), token, *LONG, "--seed", str(seed), folder=tmp_path)
+    print(f"{listener}, seed {seed}: {made} requests")  # noqa: T201 (the figure that `make test-long` is to show)

@@ -1,0 +1,244 @@
+"""Two hundred clients that take all the time they can get, and honest ones beside them, which must not notice."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from itertools import count, cycle
+
+import pytest
+
+PLUGIN = '''
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    """Do nothing."""
+
+@hookimpl
+def handlers():
+    return [good]
+'''
+BODY = b'{"processDefinitionKey": "good"}'
+SLOW = 200
+DEAF = 10
+HONEST = 4
+MOST = 1.0
+"""Seconds that 99 of 100 honest calls take at the most. Where a machine is so busy that it has them wait that long by
+itself, three times what they take there."""
+SLACK = 10.0
+"""Seconds later than its deadline that a connection may be seen to end: the server looks once a second, listens for two
+to who is still sending, and has other things to do, as this process has."""
+MOST_MEBIBYTES = 60
+"""What it may have grown by, for good: the pages that the database keeps of the calls themselves."""
+MORE_THREADS = 4
+"""That may have been started meanwhile, of those that are started when they are first needed."""
+SEED = 20261125
+POST = b"POST /flow/slow/call-back/complete HTTP/1.1\r\nHost: h\r\n"
+BEGINNINGS = {
+    "request line": (b"POST /flow/", b"a"),
+    "headers": (POST, b"A: b\r\n"),
+    "one header": (POST + b"A: ", b"b"),
+    "body": (POST + b"Content-Length: 9000\r\n\r\n", b" "),
+    "chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "size of a chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n"),
+    "100": (POST + b"Content-Length: 9000\r\nExpect: 100-continue\r\n\r\n", b" "),
+}
+"""What a slow client has sent at once, and what it goes on with, a byte at a time."""
+ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 600
+"""More answers than fit into what the kernel keeps for who does not read."""
+
+
+class Slow:
+    """One connection that sends a byte now and then."""
+
+    def __init__(self, place, phase, chance):
+        self.phase = phase
+        self.began = time.monotonic()
+        first, rest = BEGINNINGS[phase]
+        self._next = cycle(rest)
+        self._chance = chance
+        self._due = 0.0
+        self.came = b""
+        self.socket = socket.create_connection(place, timeout=20)
+        self.socket.sendall(first)
+        self.socket.setblocking(False)
+
+    def go_on(self, now):
+        """Send the next byte if it is time; whether the server has closed."""
+        try:
+            while part := self.socket.recv(4096):
+                self.came += part
+        except BlockingIOError:
+            if now >= self._due:
+                self._due = now + self._chance.uniform(0.1, 0.5)
+                with suppress(OSError):
+                    self.socket.send(bytes([next(self._next)]))
+            return False
+        except OSError:
+            pass
+        self.socket.close()
+        return True
+
+
+class SlowOnes(threading.Thread):
+    """So many slow connections at any time; each that is ended is followed by another.
+
+    Attributes:
+        ended: (phase, what came, seconds that it lasted) of each.
+    """
+
+    def __init__(self, place):
+        super().__init__(daemon=True)
+        self.place = place
+        self.stop = threading.Event()
+        self.full = threading.Event()
+        self.ended = []
+
+    def run(self):
+        """Hold them open until `stop`, then wait for the last of them to be ended."""
+        chance, phases = random.Random(SEED), cycle(BEGINNINGS)
+        alive = []
+        while alive or not self.stop.is_set():
+            now = time.monotonic()
+            for one in list(alive):
+                if one.go_on(now):
+                    alive.remove(one)
+                    self.ended.append((one.phase, one.came, now - one.began))
+            if not self.stop.is_set() and len(alive) < SLOW:
+                alive += [Slow(self.place, next(phases), chance) for _ in range(min(20, SLOW - len(alive)))]
+            if len(alive) == SLOW:
+                self.full.set()
+            time.sleep(0.02)  # what it imitates are clients that wait
+
+
+def call(place, times, stop, name):
+    """Call back, one after the other, as long as `stop` is not set; what each took goes into `times`."""
+    with closing(http.client.HTTPConnection(*place, timeout=30)) as connection:
+        for number in count():
+            began = time.monotonic()
+            connection.request("POST", f"/flow/{name}-{number}/call-back/complete", BODY)
+            answer = connection.getresponse()
+            assert (answer.read(), answer.status) == (b'{"success": true}', 200)
+            times.append(time.monotonic() - began)
+            if stop.wait(0.005):
+                return
+
+
+def honest(place, seconds, name):
+    """What 99 of 100 honest calls of several clients take at the most, over so many seconds; how many there were."""
+    stop, times, errors = threading.Event(), [], []
+
+    def run(number):
+        try:
+            call(place, times, stop, f"{name}-{number}")
+        except Exception as error:  # noqa: BLE001 (seen by the test)
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(HONEST)]
+    for thread in threads:
+        thread.start()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert not errors, errors
+    return sorted(times)[len(times) * 99 // 100], len(times)
+
+
+def held(server):
+    """How many sockets and threads a server has."""
+    place = f"/proc/{server.process.pid}"
+    links = []
+    for one in os.listdir(f"{place}/fd"):  # noqa: PTH208 (names)
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"{place}/fd/{one}"))  # noqa: PTH115 (`socket:[1]` is no path)
+    return sum(one.startswith("socket:") for one in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
+
+
+def besiege(site, *, seconds, read_timeout):
+    """Slow and deaf clients beside honest ones; what the honest ones took without them and with them, and how many."""
+    server = site.start(http__read_timeout=read_timeout, http__idle_timeout=3, http__threads=8)
+    sockets, _ = held(server)
+    alone, _ = honest(server.place, 2.0, "alone")
+    eventually(lambda: held(server)[0] == sockets)
+    threads, memory = held(server)[1], server.memory()
+    slow = SlowOnes(server.place)
+    slow.start()
+    deaf = []
+    for _ in range(DEAF):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(server.place)
+        one.setblocking(False)
+        one.send(ASKING)
+        deaf.append(one)
+    try:
+        assert slow.full.wait(60)
+        beside, calls = honest(server.place, seconds, "beside")
+        slow.stop.set()
+        slow.join(read_timeout + 60)
+        assert not slow.is_alive(), "some are held open for ever"
+        eventually(lambda: held(server)[0] == sockets)  # the deaf ones have not closed theirs
+        assert held(server)[1] <= threads + MORE_THREADS
+    finally:
+        slow.stop.set()
+        for one in deaf:
+            one.close()
+    assert server.memory() - memory < MOST_MEBIBYTES
+    assert server.post("after", BODY).status == 200
+    server.check_log()
+    site.balance()
+    return alone, beside, calls, slow.ended
+
+
+def eventually(condition, *, within=60.0):
+    """Wait until it holds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it has not come true"
+        time.sleep(0.05)
+
+
+def judge(alone, beside, calls, ended, *, read_timeout):
+    """Check what came of a siege."""
+    assert calls > 50
+    assert beside < max(MOST, 3 * alone), f"99 of 100 took up to {beside:.2f} s, and {alone:.2f} s without slow clients"
+    assert {phase for phase, _, _ in ended} == set(BEGINNINGS)
+    assert len(ended) >= SLOW
+    for phase, came, lasted in ended:
+        answer = came.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 408 "), (phase, came)
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 408
+        assert read_timeout <= lasted < read_timeout + SLACK, (phase, lasted)
+
+
+@pytest.fixture
+def site(make_site):
+    """A folder with one plugin."""
+    site = make_site()
+    site.plugin("demo", PLUGIN)
+    return site
+
+
+def test_slow_clients_stop_nobody_and_are_ended(site):
+    """Honest clients hardly notice 200 that drip and some that do not read; those are ended, and nothing is left."""
+    judge(*besiege(site, seconds=5, read_timeout=2), read_timeout=2)
+
+
+@pytest.mark.long
+def test_slow_clients_for_minutes(site):
+    """The same for two minutes with the time that requests have by default."""
+    alone, beside, calls, ended = besiege(site, seconds=120, read_timeout=10)
+    phases = Counter(phase for phase, _, _ in ended)
+    figures = f"p99 of {calls} calls: {beside:.3f} s beside slow clients, {alone:.3f} s without; ended {dict(phases)}"
+    print(figures)  # noqa: T201 (what `make test-long` is to show)
+    judge(alone, beside, calls, ended, read_timeout=10)

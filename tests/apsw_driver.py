@@ -1,0 +1,142 @@
+"""apsw as a DB-API driver, so far as SQLAlchemy's dialect of SQLite asks for it; it must not know what is stored.
+
+Unlike `sqlite3` apsw lets Python stand in for the file system. It brings its own SQLite, in which it does so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_ERRORS = {
+    apsw.ConstraintError: sqlite3.IntegrityError,
+    apsw.BusyError: sqlite3.OperationalError,
+    apsw.FullError: sqlite3.OperationalError,
+    apsw.IOError: sqlite3.OperationalError,
+}
+
+
+@contextmanager
+def _in_its_words() -> Iterator[None]:
+    """Errors of apsw as those of `sqlite3`."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise _ERRORS.get(type(error), sqlite3.DatabaseError)(str(error)) from error
+
+
+class Cursor:
+    """A statement and all that it gave."""
+
+    arraysize = 1
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.description: list[tuple[Any, ...]] | None = None
+        self.rowcount = -1
+        self.lastrowid = 0
+        self._rows: Iterator[tuple[Any, ...]] = iter(())
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Cursor:
+        """Execute a statement to its end."""
+        driver, self.description = self._connection.driver, None
+        cursor = driver.cursor()
+
+        def described(cursor: apsw.Cursor, *_: Any) -> bool:
+            columns = cursor.get_description()
+            self.description = [(name, *[None] * 6) for name, _type in columns] or None
+            return True
+
+        cursor.exec_trace = described
+        before = driver.total_changes()
+        with _in_its_words():
+            self._rows = iter(cursor.execute(self._connection.sql(sql), values).fetchall())
+        self.rowcount = driver.changes() if driver.total_changes() > before else -1 if self.description else 0
+        self.lastrowid = driver.last_insert_rowid()
+        return self
+
+    def executemany(self, sql: str, many: Sequence[Sequence[Any]]) -> Cursor:
+        """Execute a statement with each of these."""
+        self.rowcount = sum(Cursor(self._connection).execute(sql, values).rowcount for values in many)
+        return self
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row."""
+        return next(self._rows, None)
+
+    def fetchmany(self, size: int = 1) -> list[tuple[Any, ...]]:
+        """The next rows."""
+        return [row for row, _ in zip(self._rows, range(size), strict=False)]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that are left."""
+        return list(self._rows)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Connection:
+    """A connection on which every transaction is begun by a statement, as flowhooks asks of `sqlite3`, too."""
+
+    isolation_level = None
+
+    def __init__(self, driver: apsw.Connection, sql: Callable[[str], str]) -> None:
+        self.driver = driver
+        self.sql = sql
+
+    def cursor(self) -> Cursor:
+        """A new cursor."""
+        return Cursor(self)
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> Cursor:
+        """Execute a statement."""
+        return self.cursor().execute(sql, values)
+
+    def commit(self) -> None:
+        """Commit, if anything was begun."""
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        """Roll back, if anything was begun."""
+        self._end("ROLLBACK")
+
+    def _end(self, how: str) -> None:
+        if not self.driver.get_autocommit():
+            self.execute(how)
+
+    def create_function(self, name: str, parameters: int, function: Any, *, deterministic: bool = False) -> None:
+        """A function for statements."""
+        self.driver.create_scalar_function(name, function, parameters, deterministic=deterministic)
+
+    def close(self) -> None:
+        """Close it."""
+        self.driver.close(force=True)
+
+
+def module(vfs: str, sql: Callable[[str], str] = lambda sql: sql) -> Any:
+    """A DB-API module for `create_engine(module=)`.
+
+    Args:
+        vfs: the name of the file system that its connections use.
+        sql: may change a statement before it is executed.
+    """
+
+    def connect(database: str, *, timeout: float = 5.0, **_: Any) -> Connection:
+        with _in_its_words():
+            driver = apsw.Connection(database, vfs=vfs)
+            driver.set_busy_timeout(int(timeout * 1000))
+        return Connection(driver, sql)
+
+    names = [name for name in dir(sqlite3) if name.endswith("Error") or name in {"Warning", "Binary", "paramstyle"}]
+    version = tuple(map(int, apsw.sqlite_lib_version().split(".")))
+    return SimpleNamespace(
+        connect=connect, sqlite_version_info=version, **{name: getattr(sqlite3, name) for name in names}
+    )

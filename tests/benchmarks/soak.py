@@ -1,0 +1,309 @@
+"""`make soak`: an hour's worth of call-backs and more at once; memory and file handles stay flat, the books balance.
+
+A real server and callers that send all kinds of call-backs, while operators purge and replay. Exit codes: 0 all is as
+it should be, 1 it is not, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+import click
+from mixture import KINDS, PLUGIN, Callers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from servers import Server, Site, free_ports, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SAMPLES: Final = 200
+"""How often a look is taken, evenly over the call-backs: twenty for each tenth of them."""
+OPERATES: Final = 20
+"""How often operators replay what is dead and purge what is old and done."""
+OLD: Final = 5.0
+"""Seconds after which something is old."""
+MOST_WAL: Final = 64.0
+"""MiB of the write-ahead log, above which flowhooks itself warns."""
+MOST_HANDLES: Final = 8
+"""File handles more than in the second tenth: readers of the ledger are opened as they are needed, and kept."""
+MOST_THREADS: Final = 4
+SETTLES_WITHIN: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A look at the server's process.
+
+    Attributes:
+        done: call-backs that had been answered.
+        memory: MiB that are resident.
+        handles: open files and sockets.
+        threads: of the process.
+        wal: MiB of the write-ahead log.
+    """
+
+    done: int
+    memory: float
+    handles: int
+    threads: int
+    wal: float
+
+
+def sample(pid: int, database: Path, done: int) -> Sample:
+    """Look at a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    wal = database.with_name(database.name + "-wal")
+    return Sample(
+        done=done,
+        memory=int(status["VmRSS"].split()[0]) / 1024,
+        handles=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+        threads=int(status["Threads"]),
+        wal=wal.stat().st_size / 2**20 if wal.exists() else 0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One thing that was watched.
+
+    Attributes:
+        what: its name.
+        early: its median in the second tenth of the call-backs.
+        late: its median in the last tenth.
+        most: the most that was ever seen.
+        allowed: what must hold, in words.
+        holds: whether it does.
+    """
+
+    what: str
+    early: float
+    late: float
+    most: float
+    allowed: str
+    holds: bool
+
+
+def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
+    """What the samples come to: the last tenth beside the second one; the first is for warming up."""
+
+    def tenth(number: int, name: str) -> float:
+        within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
+        return median(getattr(one, name) for one in within)
+
+    def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
+        early, late, ever = tenth(1, name), tenth(9, name), max(getattr(one, name) for one in samples)
+        holds = (ever if allowed.startswith("never") else late) <= most(early)
+        return Figure(what=what, early=early, late=late, most=ever, allowed=allowed, holds=holds)
+
+    return [
+        figure("memory, MiB", "memory", f"last ÷ second tenth ≤ {growth:g}", lambda early: early * growth),
+        figure("file handles", "handles", f"at most {MOST_HANDLES} more", lambda early: early + MOST_HANDLES),
+        figure("threads", "threads", f"at most {MOST_THREADS} more", lambda early: early + MOST_THREADS),
+        figure("write-ahead log, MiB", "wal", f"never above {MOST_WAL:g}", lambda _early: MOST_WAL),
+    ]
+
+
+class Operators(threading.Thread):
+    """Somebody who replays what is dead and purges what is old and done, each time that he is woken."""
+
+    def __init__(self, server: Server, token: str) -> None:
+        super().__init__(daemon=True)
+        self._place = server.admin.removeprefix("http://")
+        self._token = token
+        self._due = threading.Semaphore(0)
+        self._over = False
+        self.purged = 0
+        self.replayed = 0
+        self.problems: list[str] = []
+
+    def wake(self) -> None:
+        """It is time again."""
+        self._due.release()
+
+    def finish(self) -> None:
+        """Come to the end of what is being done."""
+        self._over = True
+        self._due.release()
+        self.join()
+
+    def run(self) -> None:
+        """Operate each time that it is due."""
+        try:
+            while self._due.acquire() and not self._over:
+                self.replayed += sum(one["deliveries"] for one in self._all("replay", {"state": "dead"}))
+                until = int((time.time() - OLD) * 1e6)
+                for state in (None, "dead", "parked"):
+                    wanted = {"until": until} | ({"state": state} if state else {})
+                    self.purged += sum(one["purged"] for one in self._all("purge", wanted))
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is a problem of this run)
+            self.problems.append(f"an operator has given up: {error!r}")
+
+    def _all(self, name: str, wanted: dict[str, object]) -> Iterator[dict[str, int]]:
+        after = ""
+        while True:
+            connection = http.client.HTTPConnection(self._place, timeout=120)
+            try:
+                headers = {"Authorization": f"Bearer {self._token}"}
+                body = json.dumps({"wanted": wanted, "after": after})
+                connection.request("POST", f"/api/operations/{name}", body, headers)
+                answer = connection.getresponse()
+                said = answer.read()
+            finally:
+                connection.close()
+            if answer.status != http.HTTPStatus.OK:
+                raise RuntimeError(f"{name} was answered {answer.status}: {said[:300]!r}")
+            done = json.loads(said)
+            yield done
+            after = done["next"]
+            if not after or self._over:
+                return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soaked:
+    """What a run has come to; `trouble` is empty if all is as it should be, `samples` has every look that was taken."""
+
+    calls: int
+    seconds: float
+    answers: dict[str, int]
+    again: dict[str, int]
+    purged: int
+    replayed: int
+    books: dict[str, object]
+    figures: list[Figure]
+    samples: list[Sample]
+    trouble: list[str]
+
+
+def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> Soaked:
+    """Run it."""
+    site = Site(folder=folder)
+    plugins = folder / "plugins"
+    plugins.mkdir()
+    (plugins / "mixture.py").write_text(PLUGIN)
+    config = folder / "flowhooks.toml"
+    config.write_text('plugins_allow = ["mixture"]\n')
+    listen, admin = free_ports(2)
+    flowhooks = str(Path(sys.executable).with_name("flowhooks"))
+    command = [
+        *(flowhooks, "serve", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
+        *("--database", str(site.database), "--plugins-dir", str(plugins), "--config", str(config)),
+    ]
+    environ = {"FLOWHOOKS_WAIT": "0.5", "FLOWHOOKS_LOG_LEVEL": "error"}
+    with running(command, folder=folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+        token = json.loads(site.database.with_name("flowhooks.db.lock").read_text())["token"]
+        operators = Operators(server, token)
+        callers = Callers(("127.0.0.1", listen), several=clients, calls=calls, name="soak")
+        began = time.monotonic()
+        operators.start()
+        callers.start()
+        samples = _watched(server, site, callers, operators, calls=calls, progress=progress)
+        seconds = time.monotonic() - began
+        operators.finish()
+        site.settle(seconds=SETTLES_WITHIN)
+    told = callers.told
+    verified = subprocess.run(
+        [flowhooks, "verify", "--json", "--database", str(site.database)], capture_output=True, text=True, check=False
+    )
+    books = json.loads(verified.stdout or "{}")
+    figures = judged(samples, calls, growth)
+    trouble = [*told.problems, *operators.problems]
+    trouble += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
+    if verified.returncode:
+        trouble.append(f"the books do not balance: {books.get('trouble') or verified.stderr}")
+    if books.get("accepted") != told.stored:
+        trouble.append(f"callers were told of {told.stored} events, and {books.get('accepted')} were accepted")
+    answers = {f"{kind}: {status}": count for (kind, status), count in sorted(told.answers.items())}
+    return Soaked(
+        calls=told.done,
+        seconds=seconds,
+        answers=answers,
+        again=dict(told.again),
+        purged=operators.purged,
+        replayed=operators.replayed,
+        books={name: books.get(name) for name in ("accepted", "stored", "purged", "deliveries", "attempts")},
+        figures=figures,
+        samples=samples,
+        trouble=trouble,
+    )
+
+
+def _watched(
+    server: Server, site: Site, callers: Callers, operators: Operators, *, calls: int, progress: Progress
+) -> list[Sample]:
+    """Look at the server until all is sent, and wake the operators now and then."""
+    bar = progress.add_task("call-backs", total=calls)
+    samples: list[Sample] = []
+    operated = 0
+    while callers.busy:
+        time.sleep(0.02)
+        done = callers.told.done
+        if done * SAMPLES >= calls * len(samples):
+            samples.append(sample(server.pid, site.database, done))
+            progress.update(bar, completed=done, description=f"call-backs, {samples[-1].memory:.0f} MiB")
+        if done * OPERATES >= calls * (operated + 1):
+            operated += 1
+            operators.wake()
+    samples.append(sample(server.pid, site.database, callers.told.done))
+    progress.update(bar, completed=callers.told.done)
+    return samples
+
+
+def shown(soaked: Soaked, console: Console) -> None:
+    """Print what came of it."""
+    table = Table("watched", "second tenth", "last tenth", "most", "allowed", "")
+    for one in soaked.figures:
+        table.add_row(
+            one.what,
+            f"{one.early:,.1f}",
+            f"{one.late:,.1f}",
+            f"{one.most:,.1f}",
+            one.allowed,
+            "holds" if one.holds else "does not hold",
+        )
+    console.print(f"{soaked.calls:,} call-backs in {soaked.seconds:,.0f} s, {soaked.calls / soaked.seconds:,.0f}/s")
+    console.print(", ".join(f"{name}: {count:,} times" for name, count in soaked.answers.items()))
+    console.print(f"sent again: {soaked.again or 'none'}; purged: {soaked.purged:,}; replayed: {soaked.replayed:,}")
+    console.print(f"books: {soaked.books}")
+    console.print(table)
+    for line in soaked.trouble:
+        console.print(f"[red]{line}")
+    console.print("[red]not as it should be" if soaked.trouble else "[green]as it should be")
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--call-backs", default=1_000_000, show_default=True, type=click.IntRange(min=len(KINDS)), help="How many."
+)
+@click.option("--clients", default=16, show_default=True, type=click.IntRange(min=1), help="At the same time.")
+@click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in the second tenth, at the most.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+def main(call_backs: int, clients: int, growth: float, file: Path | None) -> None:
+    """Run it, show it, and say by the exit code what came of it."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        tempfile.TemporaryDirectory(prefix="flowhooks-soak-") as folder,
+        Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress,
+    ):
+        soaked = soak(Path(folder), calls=call_backs, clients=clients, growth=growth, progress=progress)
+    shown(soaked, console)
+    if file is not None:
+        file.write_text(json.dumps(asdict(soaked), indent=2, ensure_ascii=False) + "\n")
+    sys.exit(1 if soaked.trouble else 0)
+
+
+if __name__ == "__main__":
+    main()

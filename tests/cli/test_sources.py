@@ -1,0 +1,267 @@
+"""`flowhooks sources`: sections to add or to replace, what is said of them, and whether a server takes them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import stat
+import threading
+import tomllib
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner
+from standardwebhooks.webhooks import Webhook
+
+from flowhooks import settings
+from flowhooks.app import App
+from flowhooks.cli import main
+from flowhooks.web import create_app
+from flowhooks.web.server import Limits, Server
+
+TOKEN = "token-of-the-crm-which-is-long"
+DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
+SECRET = f"whsec_{base64.b64encode(b'e' * 32).decode()}"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Commands run in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*words, **environ):
+    """Run a command."""
+    return CliRunner(env=environ).invoke(main, list(map(str, words)))
+
+
+def private(path, text):
+    """A file that nobody else can read."""
+    path.touch(0o600)
+    path.write_text(f"{text}\n")
+    return path
+
+
+def mode(path):
+    """Who may do what with a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def known(path, **environ):
+    """What the sources of a file are known by."""
+    loaded = settings.load(path, environ, {})
+    return loaded.sources, settings.known_sources(loaded, environ)
+
+
+@pytest.mark.parametrize(("option", "what"), [("--signed", "keys"), ("--token", "tokens")])
+def test_a_credential_in_a_file(tmp_path, option, what):
+    """It is written for its owner only, and is not printed; the section names the file, and settings take it."""
+    file = tmp_path / "erp"
+    ran = run("sources", "new", "erp", option, "--file", file)
+    assert ran.exit_code == 0, ran.output
+    assert file.read_text().strip() not in ran.output
+    assert mode(file) == 0o600
+    (tmp_path / "f.toml").write_text(ran.stdout)
+    _, found = known(tmp_path / "f.toml")
+    assert len(getattr(found["erp"], what)) == 1
+    again = run("sources", "new", "erp", option, "--file", file)
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+    assert run("sources", "new", "erp", "--signed", "--token").exit_code == 2
+
+
+def test_a_secret_that_is_shown_once(tmp_path):
+    """On the standard error; the section names a variable, which may not be one of the settings' own."""
+    ran = run("sources", "new", "li.wei")
+    secret = ran.stderr.splitlines()[-1]
+    assert secret not in ran.stdout
+    assert len(base64.b64decode(secret.removeprefix("whsec_"))) == 32
+    (tmp_path / "f.toml").write_text(ran.stdout)
+    sources, found = known(tmp_path / "f.toml", SOURCE_LI_WEI_SECRET=secret)
+    assert sources["li.wei"].secrets[0].env == "SOURCE_LI_WEI_SECRET"
+    assert len(found["li.wei"].keys) == 1
+
+
+def test_a_token_that_is_shown_once(tmp_path):
+    """On the standard error; the section has its hash."""
+    ran = run("sources", "new", "crm", "--token")
+    token = ran.stderr.splitlines()[-1]
+    assert token not in ran.stdout
+    assert tomllib.loads(ran.stdout)["sources"]["crm"]["token_sha256"] == [hashlib.sha256(token.encode()).hexdigest()]
+
+
+def test_what_there_is(tmp_path):
+    """By what each is known, until when, from where and how much; nothing that lets anybody in."""
+    ended = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    (tmp_path / "flowhooks.toml").write_text(
+        f"[sources.erp]\nsecrets = [{{file = 'new'}}, {{env = 'OLD', not_after = {ended}}}]\nrate = 5\nburst = 9\n"
+        f"[sources.crm]\ntoken_sha256 = ['{DIGEST}']\nallow = ['10.0.0.0/8']\nmax_body_bytes = 1000\n"
+        "[sources.hr]\ntoken_file = 'hr'\n"
+    )
+    ran = run("sources", "list")
+    assert ran.exit_code == 0, ran.output
+    for text in ("1 token", "10.0.0.0/8", "1,000 bytes", "token in hr", "5 a second", "anywhere", "(ended)"):
+        assert text in " ".join(ran.output.split())
+    listed = {one["name"]: one for one in json.loads(run("sources", "list", "--json").stdout)["sources"]}
+    assert listed["erp"]["secrets"][0] == {"file": "new", "env": None, "not_after": None, "ended": False}
+    assert listed["erp"]["secrets"][1]["ended"] is True
+    assert (listed["crm"]["tokens"], listed["crm"]["allow"], listed["crm"]["max_body_bytes"]) == (
+        1,
+        ["10.0.0.0/8"],
+        1000,
+    )
+    assert DIGEST not in ran.output + json.dumps(listed)
+    (tmp_path / "flowhooks.toml").write_text("")
+    assert "name no source" in run("sources", "list").output
+
+
+def test_a_secret_is_rotated(tmp_path):
+    """A new one beside the old one, first in the section, and nothing else of it changed; then the steps, in order."""
+    old = private(tmp_path / "erp", SECRET)
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(
+        f"[sources.erp]\nsecrets = [{{file = '{old}'}}, {{env = 'OLD', not_after = 2020-01-01T00:00:00Z}}]\n"
+        f"token_sha256 = ['{DIGEST}']\nallow = ['10.0.0.0/8']\nrate = 2.5\nburst = 9\nmax_body_bytes = 1000\n"
+    )
+    before = settings.load(config, {}, {}).sources["erp"]
+    ran = run("sources", "rotate", "erp", "--keep", "2")
+    assert ran.exit_code == 0, ran.output
+    config.write_text(ran.stdout)
+    sources, found = known(config, OLD=SECRET[:-1].replace("Z", "Y") + "=")
+    after = sources["erp"]
+    first, second, third = after.secrets
+    assert first.not_after is None
+    assert first.file.startswith(f"{tmp_path}/erp-2")
+    assert (second.file, third) == (str(old), before.secrets[1])
+    assert timedelta(days=1.9) < second.not_after - datetime.now(UTC) < timedelta(days=2.1)
+    assert (after.token_sha256, after.allow, after.rate) == (before.token_sha256, before.allow, before.rate)
+    assert (after.burst, after.max_body_bytes) == (9, 1000)
+    (new,) = tmp_path.glob("erp-2*")
+    assert mode(new) == 0o600
+    assert found["erp"].keys[0].key == base64.b64decode(new.read_text().strip().removeprefix("whsec_"))
+    assert new.read_text().strip() not in ran.output
+    steps = [
+        ran.stderr.index(word) for word in ("1. Put", "2. Send the server SIGHUP", "3. Give the engine", "4. Take")
+    ]
+    assert steps == sorted(steps)
+
+
+def test_a_token_is_rotated(tmp_path):
+    """The old file's token goes on by its hash, so that its file may go; where there is none, one is named."""
+    old = private(tmp_path / "crm", TOKEN)
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(f"[sources.crm]\ntoken_file = '{old}'\n")
+    ran = run("sources", "rotate", "crm", "--file", tmp_path / "crm-2")
+    assert ran.exit_code == 0, ran.output
+    assert DIGEST in ran.stdout
+    config.write_text(ran.stdout)
+    old.unlink()
+    _, found = known(config)
+    new = hashlib.sha256((tmp_path / "crm-2").read_text().strip().encode()).hexdigest()
+    assert set(found["crm"].tokens) == {DIGEST, new}
+    config.write_text(f"[sources.crm]\ntoken_sha256 = ['{DIGEST}']\n")
+    ran = run("sources", "rotate", "crm")
+    assert (ran.exit_code, "name one with --file" in ran.output) == (2, True)
+    ran = run("sources", "rotate", "nobody")
+    assert (ran.exit_code, "no source nobody" in ran.output) == (2, True)
+
+
+@contextmanager
+def served(config, **environ):
+    """A server by the settings in this file; its address, and its app."""
+    loaded = settings.load(config, environ, {"database": "sqlite:///t.db", "plugins_dirs": []})
+    app = App(loaded, environ=environ)
+    app.start()
+    server = Server(create_app(app), listen="127.0.0.1:0", threads=2, limits=Limits(), name="listen")
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield f"http://{server.address}", app
+    finally:
+        server.close()
+        thread.join()
+        app.close()
+
+
+def test_a_server_takes_it_or_not(tmp_path):
+    """Each credential is tried, none of them makes an event, and it is said which is taken."""
+    good, bad = private(tmp_path / "good", SECRET), private(tmp_path / "bad", SECRET.replace("Z", "Y"))
+    token = private(tmp_path / "crm", TOKEN)
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(
+        f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n[sources.crm]\ntoken_file = '{token}'\n"
+        f"[sources.far]\ntoken_sha256 = ['{hashlib.sha256(b'far').hexdigest()}']\nallow = ['10.0.0.0/8']\n"
+    )
+    with served(config) as (url, app):
+        for name, how in (("erp", "signed with the secret in the file"), ("crm", "with the token in the file")):
+            ran = run("sources", "test", name, "--to", url)
+            assert ran.exit_code == 0, ran.output
+            assert "refused: 401, as it should be (without a credential)" in ran.output
+            assert f"accepted as source {name} ({how}" in ran.output
+        ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="far")
+        assert (ran.exit_code, "refused: 403, not from this address" in ran.output) == (1, True)
+        ran = run("sources", "test", "far", "--to", url, FLOWHOOKS_TOKEN="other")
+        assert (ran.exit_code, "holds no token of far" in ran.output) == (2, True)
+        assert run("sources", "test", "far", "--to", url).exit_code == 2
+        config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}, {{file = '{bad}'}}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+        assert (ran.exit_code, ran.output.count("accepted as source erp")) == (1, 1)
+        assert f"refused: 401, it does not know it (signed with the secret in the file {bad})" in ran.output
+        sent = run("send", "s-1", "--to", url, "--async", "--secret-file", good)
+        assert sent.exit_code == 0, sent.output
+        assert run("send", "s-2", "--to", url, "--async", FLOWHOOKS_SECRET=SECRET).exit_code == 0
+        assert run("send", "s-3", "--to", url, "--async", "--secret-file", bad).exit_code == 1
+        with app.ledger.connection() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 2
+        config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
+        assert run("sources", "test", "erp", "--to", "http://127.0.0.1:9").exit_code == 1
+
+
+def test_a_server_that_lets_anybody_in(tmp_path):
+    """It takes any credential, which proves nothing, and is said."""
+    config = tmp_path / "flowhooks.toml"
+    config.write_text("")
+    with served(config) as (url, _):
+        config.write_text(f"[sources.erp]\nsecrets = [{{file = '{private(tmp_path / 'good', SECRET)}'}}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+    assert (ran.exit_code, "accepted: anybody may call back" in ran.output) == (1, True)
+
+
+def test_send_needs_a_secret_that_is_one(tmp_path):
+    """What is in the file or the variable is not repeated."""
+    file = private(tmp_path / "f", "my-password")
+    for ran in (
+        run("send", "1", "--secret-file", file),
+        run("send", "1", FLOWHOOKS_SECRET="my-password"),
+        run("send", "1", "--secret-file", tmp_path / "none"),
+    ):
+        assert ran.exit_code == 2
+        assert "my-password" not in ran.output
+    Webhook(SECRET)
+
+
+def test_check_says_what_ends(tmp_path):
+    """What has ended is trouble where nothing else goes on, what ends soon a note, and what cannot be read trouble."""
+    secret = private(tmp_path / "s", SECRET)
+    config = tmp_path / "flowhooks.toml"
+
+    def found(text):
+        config.write_text(f"safe_mode = true\ndatabase = '{tmp_path}/t.db'\n{text}")
+        listed = json.loads(run("check", "--json", E=SECRET.replace("Z", "Y")).stdout)["findings"]
+        return [(one["mark"], one["what"]) for one in listed if one["about"] == "sources"]
+
+    now = datetime.now(UTC)
+    past, soon, later = ((now + timedelta(days=days)).isoformat() for days in (-1, 3, 300))
+    one = f"[sources.erp]\nsecrets = [{{file = '{secret}', not_after = "
+    assert found(f"{one}{past}}}]\n")[0] == ("trouble", "every secret of erp has ended")
+    assert found(f"{one}{soon}}}]\n")[0][0] == "note"
+    assert found(f"{one}{soon}}}]\n")[0][1].startswith("the last secret of erp ends at")
+    assert found(f"{one}{later}}}]\n") == [("ok", "1 source may call back: erp")]
+    assert found(f"{one}{past}}}, {{env = 'E'}}]\n")[0] == ("note", "a secret of erp has ended")
+    assert found(f"listen = '0.0.0.0:1'\n{one}{later}}}]\n")[0][0] == "note"
+    assert found(f"listen = '0.0.0.0:1'\nhttp.trusted_proxy = '10.0.0.1'\n{one}{later}}}]\n")[0][0] == "ok"
+    secret.chmod(0o644)
+    ((mark, what),) = found(f"{one}{later}}}]\n")
+    assert (mark, "chmod o=" in what) == ("trouble", True)

@@ -1,0 +1,100 @@
+"""Ids of signed call-backs: each for one path and one body, in a batch, one after the other, and between processes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger import signing
+
+HOUR = 3600 * SECOND
+
+
+def signed(hands, message, *given, **body):
+    """A signed event."""
+    return replace(hands.new(*given, **body), message=message)
+
+
+def ids(hands):
+    """What is kept of signed call-backs."""
+    return sorted(hands.sql("SELECT source, webhook_id FROM signed"))
+
+
+def test_once_for_each(hands):
+    """The same once more is a repeat; for another flow, another body or another kind nothing is stored."""
+    first = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
+    assert first.new
+    again = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
+    assert (again.new, again.misused, again.event_id) == (False, False, first.event_id)
+    for other in (
+        signed(hands, "m1", "i2", a=1),
+        signed(hands, "m1", "i1", a=2),
+        signed(hands, "m1", "i1", kind="cancel", a=1),
+    ):
+        found = hands.ledger.accept(other)
+        assert (found.misused, found.new, found.event_id) == (True, False, "")
+    assert hands.sql("SELECT count(*) FROM events") == [(1,)]
+    assert hands.sql("SELECT count(*) FROM conflicts") == [(0,)]
+    assert hands.sql("SELECT repeats FROM events") == [(1,)]
+    assert ids(hands) == [("default", "m1")]
+
+
+def test_of_another_source_it_is_another_id(hands):
+    """An id names a message of one source."""
+    assert hands.ledger.accept(signed(hands, "m1", "i1", source="erp")).new
+    assert hands.ledger.accept(signed(hands, "m1", "i2", source="crm")).new
+    assert ids(hands) == [("crm", "m1"), ("erp", "m1")]
+
+
+def test_other_ids_for_the_same(hands):
+    """An engine that gives each try an id of its own is answered as ever."""
+    assert hands.ledger.accept(signed(hands, "m1", "i1", a=1)).new
+    assert not hands.ledger.accept(signed(hands, "m2", "i1", a=1)).new
+    assert hands.ledger.accept(signed(hands, "m3", "i1", a=2)).conflict
+    assert len(ids(hands)) == 3
+
+
+def test_in_one_batch(hands):
+    """Of several that are committed together the first counts; those that are not signed do not care."""
+    items = [signed(hands, "m1", one, a=1) for one in ("i1", "i2", "i1")]
+    items.append(hands.new("i2", a=1))
+    first, other, same, plain = hands.queue_up(*[lambda one=one: hands.ledger.accept(one) for one in items])
+    assert (first.new, first.misused) == (True, False)
+    assert other.misused
+    assert (same.new, same.misused, same.event_id) == (False, False, first.event_id)
+    assert plain.new
+    assert hands.sql("SELECT count(*) FROM events") == [(2,)]
+
+
+def test_what_is_not_signed_leaves_nothing(hands):
+    """Nothing is written for those who do not sign."""
+    hands.accept("i1", a=1)
+    assert ids(hands) == []
+
+
+@pytest.mark.postgresql
+def test_two_processes_at_the_same_moment(house, hands_of, together):
+    """One of two flows gets the id, whoever comes first; the other is told, and nothing of it is stored."""
+    two = [hands_of(house.open(start=False)) for _ in range(2)]
+    for number in range(20):
+        items = [signed(one, f"m{number}", f"i{number}-{place}", a=1) for place, one in enumerate(two)]
+        found = together(
+            *[lambda one=one, item=item: one.ledger.accept(item) for one, item in zip(two, items, strict=True)]
+        )
+        assert sorted(one.misused for one in found) == [False, True]
+    assert two[0].sql("SELECT count(*) FROM events") == [(20,)]
+    assert len(ids(two[0])) == 20
+
+
+def test_forgotten_when_old(hands):
+    """What was last used before then goes, a few at a time; what was used again since stays."""
+    for number in range(5):
+        hands.ledger.accept(signed(hands, f"m{number}", f"i{number}"))
+    hands.clock.advance(hours=2)
+    hands.ledger.accept(signed(hands, "m4", "i4"))
+    before = hands.clock.now() - HOUR
+    gone = [hands.ledger.write(lambda transaction: signing.forget(transaction, before, most=3)) for _ in range(3)]
+    assert gone == [3, 1, 0]
+    assert ids(hands) == [("default", "m4")]

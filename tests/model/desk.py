@@ -1,0 +1,182 @@
+"""What operators do, on paper; each function answers what the operation of its name ought to answer.
+
+It must not know how flowhooks does any of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from model.paper import AT_REST, IDENTITIES_FOR, Delivery, Event, Paper
+
+from flowhooks.delivery import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RESOLVES: Final = {
+    "did": (State.SUCCEEDED, {State.UNKNOWN}),
+    "did-not": (State.WAITING, {State.UNKNOWN}),
+    "close": (State.CLOSED, {State.UNKNOWN, State.DEAD, State.WAITING}),
+}
+"""What an operator may say of a delivery: where that takes it, and from where."""
+
+
+def meant(paper: Paper, wanted: Mapping[str, Any]) -> list[Event]:
+    """The events that a filter means."""
+    return [event for event in paper.events.values() if _is_meant(event, wanted)]
+
+
+def _is_meant(event: Event, wanted: Mapping[str, Any]) -> bool:
+    state, handler = wanted.get("state"), wanted.get("handler")
+    of_delivery = state if state in set(State) else None
+    if event.id not in wanted.get("ids", [event.id]) or (state in {"parked", "dismissed"} and event.state != state):
+        return False
+    return (of_delivery is None and handler is None) or any(
+        _fits(one, handler, of_delivery) for one in event.deliveries.values()
+    )
+
+
+def _fits(one: Delivery, handler: str | None, state: str | None) -> bool:
+    return (handler is None or one.handler == handler) and (state is None or one.state == state)
+
+
+def replay(paper: Paper, wanted: Mapping[str, Any], *, again: bool, dry_run: bool) -> dict[str, int]:
+    """Dead deliveries run again, and with `again` those that succeeded, too."""
+    events = meant(paper, wanted)
+    state = wanted.get("state") if wanted.get("state") in set(State) else None
+    those = [
+        one
+        for event in events
+        for one in event.deliveries.values()
+        if _fits(one, wanted.get("handler"), state)
+    ]
+    chosen = [one for one in those if one.state is State.DEAD or (again and one.state is State.SUCCEEDED)]
+    if not dry_run:
+        for one in chosen:
+            paper.again(one, paper.absent)
+        paper.deeds += bool(chosen)
+    return {"events": len(events), "deliveries": len(chosen), "passed_over": len(those) - len(chosen), "moved_on": 0}
+
+
+def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict[str, str] | None:
+    """An operator says what the machine cannot know; None if that cannot be said."""
+    target, sources = RESOLVES[verdict]
+    before = one.state
+    if before not in sources:
+        return None
+    if not dry_run:
+        if target is State.WAITING:
+            paper.again(one, paper.absent)
+        else:
+            one.move(target, paper.now)
+        paper.deeds += 1
+    return {"handler": one.handler, "before": before, "after": target}
+
+
+def reroute(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
+    """Events go where they would go now, beside where they went."""
+    events = meant(paper, wanted)
+    changes = [change for event in events if (change := _anew(paper, event)) is not None]
+    parked = sum((event.state, state) == ("dismissed", "parked") for event, state, _ in changes)
+    dismissed = sum(state == "dismissed" for _, state, _ in changes)
+    _write(paper, changes, dry_run=dry_run)
+    return {
+        "events": len(events),
+        "delivered": len(changes) - parked - dismissed,
+        "deliveries": sum(len(fresh) for _, _, fresh in changes),
+        "parked": parked,
+        "dismissed": dismissed,
+        "passed_over": len(events) - len(changes),
+        "moved_on": 0,
+    }
+
+
+def drain(paper: Paper, *, dry_run: bool) -> dict[str, int]:
+    """What is parked and wanted by now is delivered."""
+    parked = meant(paper, {"state": "parked"})
+    changes = [change for one in parked if (change := _anew(paper, one)) is not None and change[1] != "parked"]
+    _write(paper, changes, dry_run=dry_run)
+    return {
+        "delivered": sum(state == "routed" for _, state, _ in changes),
+        "dismissed": sum(state == "dismissed" for _, state, _ in changes),
+        "deliveries": sum(len(fresh) for _, _, fresh in changes),
+    }
+
+
+def _anew(paper: Paper, event: Event) -> tuple[Event, str, set[str]] | None:
+    """An event's state and its further handlers by now; None if nothing changes."""
+    state, handlers = paper.route(event.body, event.identity[1])
+    fresh = handlers - set(event.deliveries)
+    if event.state == "routed" or (state != "parked" and handlers | set(event.deliveries)):
+        state = "routed"
+    return (event, state, fresh) if fresh or state != event.state else None
+
+
+def _write(paper: Paper, changes: list[tuple[Event, str, set[str]]], *, dry_run: bool) -> None:
+    if not dry_run:
+        for event, state, fresh in changes:
+            event.state = state
+            paper.give(event, fresh)
+        paper.deeds += bool(changes)
+
+
+def dismiss(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
+    """Nobody need want what is parked."""
+    events = meant(paper, wanted if wanted.get("ids") or wanted.get("state") else {**wanted, "state": "parked"})
+    parked = [one for one in events if one.state == "parked"]
+    if not dry_run:
+        for one in parked:
+            one.state = "dismissed"
+        paper.deeds += bool(parked)
+    return {
+        "events": len(events),
+        "dismissed": len(parked),
+        "passed_over": len(events) - len(parked),
+        "moved_on": 0,
+    }
+
+
+def purge(paper: Paper, until: int, state: str | None, *, dry_run: bool) -> dict[str, int]:
+    """Old events go; only who they were is kept, and that not for ever."""
+    states = {state} if state else {"succeeded", "closed", "dismissed"}
+    going = [one for one in paper.events.values() if _may_go(one, states, until)]
+    if not dry_run:
+        for one in going:
+            del paper.events[one.id]
+            if one.received >= paper.now - IDENTITIES_FOR:
+                paper.gone[one.identity] = one.id, one.body
+        paper.purged += len(going)
+        paper.deeds += bool(going)
+    return {"purged": len(going), "deliveries": sum(len(one.deliveries) for one in going)}
+
+
+def _may_go(event: Event, states: set[str], until: int) -> bool:
+    theirs = {one.state for one in event.deliveries.values()}
+    if not theirs <= AT_REST or max([event.received, *(one.changed for one in event.deliveries.values())]) >= until:
+        return False
+    grave = theirs & {State.DEAD} | {event.state} & {"parked"}
+    if grave or event.state == "dismissed":
+        return (grave or {"dismissed"}) <= states
+    return bool(theirs) and (State.CLOSED if State.CLOSED in theirs else State.SUCCEEDED) in states
+
+
+def pause(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:
+    """No delivery of these handlers begins; which of them that changes."""
+    return _held(paper, handlers & paper.known - paper.paused, dry_run=dry_run)
+
+
+def resume(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:
+    """Deliveries of these handlers begin again; which of them that changes."""
+    return _held(paper, handlers & paper.paused, dry_run=dry_run)
+
+
+def _held(paper: Paper, changed: set[str], *, dry_run: bool) -> dict[str, Any]:
+    if not dry_run:
+        paper.paused ^= changed
+        paper.deeds += bool(changed)
+    return {
+        "handlers": tuple(sorted(changed)),
+        "waiting": sum(one.handler in changed for one in paper.deliveries(State.WAITING)),
+        "running": sum(one.handler in changed for one in paper.deliveries(State.RUNNING)),
+    }

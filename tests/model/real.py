@@ -1,0 +1,228 @@
+"""The real side: `App`s on a real database whose runner's one thread is the test, and what is stored there.
+
+It must not know what ought to be stored.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from model.paper import HANDLERS, IGNORED
+
+from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
+from flowhooks.delivery import Queued
+from flowhooks.intake import CallBack
+from flowhooks.ledger.condition import totals
+from flowhooks.ledger.running import Claim
+from flowhooks.ledger.tables import metadata
+from flowhooks.ledger.writer import run
+from flowhooks.operations import Actor, Desk
+from flowhooks.operations.calls import perform
+from flowhooks.runners.embedded import Embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+STALE_AFTER = 3600.0
+"""Seconds of silence after which a process counts as dead: none is silent for so long unless a step says so."""
+SOON = 60.0
+"""Seconds that a step gets on a busy machine."""
+
+
+class ByHand(Embedded):
+    """The runner of a process whose threads are the test: `free` says whether one is, and it begins nothing itself."""
+
+    free = False
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.begun: list[Queued] = []
+
+    def reserve(self, transaction: Any, deliveries: Sequence[Queued]) -> list[Queued]:
+        """All that are this process's to run, or none. Paused ones are the ledger's to leave out."""
+        reserved = [one for one in deliveries if self.free and self._mine(one.handler)]
+        transaction.after_commit(lambda: self.begun.extend(reserved))
+        return reserved
+
+
+class Real:
+    """One ledger and the processes on it.
+
+    Args:
+        house: where it lives.
+        new_database: a file with an empty ledger, for SQLite.
+
+    Attributes:
+        flows: the processes; two where the ledger is shared.
+        fates: what becomes of an attempt or a probe, by the delivery's id.
+        entered: the attempts whose functions were entered: delivery's id, number, what it was told of the event.
+        ids: of each delivery that was seen, by event and handler.
+    """
+
+    def __init__(self, house: Any, new_database: Path) -> None:
+        self._house = house
+        self.clock = house.clock
+        self.shared = bool(house.url)
+        self.flows: list[Any] = []
+        self.fates: dict[str, Any] = {}
+        self.entered: list[tuple[str, int, str]] = []
+        self.ids: dict[tuple[str, str], str] = {}
+        if self.shared:
+            self._house.file.touch()
+        else:
+            shutil.copy(new_database, self._house.file)
+
+    def open(self, handlers: Sequence[str]) -> None:
+        """Begin every process, with these handlers."""
+        for _ in range(1 + self.shared):
+            plugins = {"wraps": self._wrapping()}
+            for name in sorted({one.split(":")[0] for one in handlers}):
+                theirs = [self._handler(one) for one in handlers if one.startswith(f"{name}:")]
+                plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
+            self.flows.append(
+                self._house.open(
+                    plugins=plugins,
+                    start=False,
+                    ignore={"process_key": (IGNORED,)},
+                    ledger={"timeout": SOON, "stale_after": STALE_AFTER},
+                )
+            )
+
+    def crash(self) -> None:
+        """End every process; what runs is left as it is."""
+        while self.flows:
+            self._house.crash(self.flows.pop())
+
+    def empty(self) -> None:
+        """Have nothing stored."""
+        if self.shared:
+            flow = self.flows[0]
+            flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
+
+    def _handler(self, name: str) -> Any:
+        listener = HANDLERS[name]
+        retry = Retry(attempts=listener.retry.attempts, delays=listener.retry.delays, jitter=0) if listener.retry else None
+        return handler(
+            process_key=listener.keys,
+            callback_class=listener.classes,
+            every=listener.every,
+            retry=retry,
+            probe=(lambda event, delivery: self._probe(delivery)) if listener.probes else None,
+            name=name.split(":")[1],
+        )(lambda event, delivery: self._function(event, delivery))
+
+    def _wrapping(self) -> SimpleNamespace:
+        @hookimpl(wrapper=True)
+        def run_handler(handler: Any, event: Any, delivery: Any) -> Iterator[None]:
+            if self.fates[delivery.id] == "never enters":
+                raise RuntimeError("a wrapper failed")
+            return (yield)
+
+        return SimpleNamespace(run_handler=run_handler)
+
+    def _function(self, event: Any, delivery: Any) -> dict[str, int]:
+        self.entered.append((delivery.id, delivery.attempt, event.id))
+        fate = self.fates[delivery.id]
+        if fate == "raises":
+            raise ValueError("it failed")
+        if fate == "rejects":
+            raise Reject("never")
+        if fate == "asks for time":
+            raise RetryAfter(60)
+        return {"attempt": delivery.attempt}
+
+    def _probe(self, delivery: Any) -> bool | None:
+        if self.fates[delivery.id] == "raises":
+            raise ValueError("the probe failed")
+        return self.fates[delivery.id]
+
+    def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> Queued:
+        """A delivery as a runner would know it that has been told of `attempt` attempts."""
+        return Queued(self.ids[event, handler], handler, attempt, probe)
+
+    def call(self, identity: tuple[str, str], body: dict[str, Any]) -> CallBack:
+        """A call-back."""
+        instance, callback_class = identity
+        whole = body | ({"callBackProcessClass": callback_class} if callback_class else {})
+        text = json.dumps(whole)
+        return CallBack(
+            source="default", kind="complete", flow_instance_id=instance, body=schema.parse(text.encode()), text=text
+        )
+
+    def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
+        """Do an operation, as commands and the administration API ask for it."""
+        desk: Desk = flow.app.desk
+        by = Actor("ann", "api")
+        return perform(Desk(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by), name, arguments)
+
+    def silence(self, flow: Any, other: Any) -> None:
+        """Have given a process no sign of life for long, while the other one would have heard it."""
+        other.app.ledger._pulse._in_touch_since -= 2 * STALE_AFTER
+        late = int(2 * STALE_AFTER * 1_000_000)
+        flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", late, flow.app.ledger.process)
+
+    @contextmanager
+    def one_commit(self, flow: Any) -> Iterator[None]:
+        """Keep the writer busy meanwhile, so that what is submitted here is committed together afterwards."""
+        free = threading.Event()
+        flow.app.ledger._writer.submit(run, lambda _transaction: free.wait(SOON))
+        try:
+            yield
+        finally:
+            free.set()
+
+    def claim_soon(self, flow: Any, queued: Queued) -> Any:
+        """Have it claimed with what else is submitted just now; a function that says what became of it."""
+        ledger = flow.app.ledger
+        ticket = ledger._writer.submit(ledger._claiming, Claim(queued, ledger.process, self.clock.now()))
+        return lambda: ticket.result(SOON)
+
+    def flush(self, flow: Any) -> None:
+        """Wait until all that was submitted before is durable."""
+        flow.app.ledger.write(lambda _transaction: None)
+
+    def stored(self) -> dict[str, Any]:
+        """All that is stored and matters, in the words of the paper."""
+        with self.flows[0].app.ledger.connection() as connection:
+            return self._stored(connection)
+
+    def _stored(self, connection: Connection) -> dict[str, Any]:
+        def rows(query: str) -> list[Any]:
+            return list(connection.exec_driver_sql(query))
+
+        attempts: dict[str, list[Any]] = {}
+        for delivery, number, *how in rows(
+            "SELECT delivery_id, number, process, outcome, finished_at FROM attempts ORDER BY delivery_id, number"
+        ):
+            attempts.setdefault(delivery, []).append(tuple(how))
+            assert number == len(attempts[delivery]), "attempts are numbered from 1, without a gap"
+        deliveries: dict[str, dict[str, Any]] = {}
+        for delivery, event, name, state, made, *how in rows(
+            "SELECT id, event_id, handler, state, attempt, due_at, changed_at, retries_from FROM deliveries"
+        ):
+            assert name not in deliveries.setdefault(event, {}), "one event for one handler, once"
+            assert self.ids.setdefault((event, name), delivery) == delivery, "a delivery keeps its id"
+            deliveries[event][name] = (state, made, *how, attempts.pop(delivery, []))
+        assert not attempts, "no attempt is without its delivery"
+        others = dict(rows("SELECT event_id, count(*) FROM conflicts GROUP BY event_id"))
+        counted = totals(connection)
+        return {
+            "events": {
+                event: (state, repeats, set(json.loads(route)), others.get(event, 0), deliveries.pop(event, {}))
+                for event, state, repeats, route in rows("SELECT id, state, repeats, route FROM events")
+            },
+            "no event": deliveries,
+            "gone": {event for (event,) in rows("SELECT event_id FROM purged")},
+            "paused": {name for (name,) in rows("SELECT id FROM handlers WHERE paused_at IS NOT NULL")},
+            "accepted": counted.accepted,
+            "purged": counted.purged,
+            "deeds": rows("SELECT count(*) FROM audit")[0][0],
+        }

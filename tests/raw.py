@@ -1,0 +1,106 @@
+"""Bytes to a server, and the answers that come back as bytes, each read whole and held to the contract; no tests.
+
+It must not know what was meant by what is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+from datetime import datetime
+from typing import NamedTuple
+
+ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
+"""The members of an error, and there are no others."""
+OURS = re.compile(rb"Traceback|File \"|\.py\b|site-packages|sqlalchemy|sqlite|SELECT |INSERT |UPDATE ", re.IGNORECASE)
+"""What no answer may show: tracebacks, files and SQL of ours."""
+HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) ([A-Za-z ]+)\r\n((?:[A-Za-z-]+: [\t -~]*\r\n)*)\r\n")
+"""The head of an answer: nothing in it but one status line and fields without controls."""
+
+BODILESS = re.compile(rb"HEAD [!-~]+ HTTP/1\.[01]\r\n")
+"""What has answers without bodies. Of a line that is not understood as a whole, nothing is."""
+
+
+class Answer(NamedTuple):
+    """One answer as it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def answers(came, *, to=b""):
+    """The answers in some bytes, which must be whole, each an answer of the contract.
+
+    Args:
+        came: all that came until the server closed.
+        to: what was sent; if that begins as a request with HEAD does, the first answer has no body.
+
+    Raises:
+        AssertionError: an answer is cut off, or is none of the contract.
+    """
+    found = []
+    while came:
+        head = HEAD.match(came)
+        assert head, (to, came[:500])
+        status = int(head[1])
+        lines = head[3].decode("ascii").split("\r\n")[:-1]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        assert len(headers) == len(lines), (to, lines)
+        came = came[head.end() :]
+        if status == 100:
+            found.append(Answer(status, headers, b""))
+            continue
+        first = all(one.status == 100 for one in found)
+        length = 0 if first and BODILESS.match(to) else int(headers["content-length"])
+        assert len(came) >= length, (to, head[0], came)
+        found.append(Answer(status, headers, came[:length]))
+        check(found[-1])
+        came = came[length:]
+    return found
+
+
+def check(answer):
+    """Check that an answer is a success or the envelope of an error, and shows nothing of the server's inside.
+
+    Raises:
+        AssertionError: it is neither, or does.
+    """
+    assert answer.headers["server"] == "flowhooks"
+    if answer.status < 400 or not answer.body:
+        return
+    assert not OURS.search(answer.body), answer
+    body = json.loads(answer.body)
+    assert list(body) == ERROR, answer
+    assert (body["success"], body["status"]) == (False, answer.status), answer
+    assert body["errorInfo"] == {"message": body["message"]}, answer
+    assert body["message"].strip(), answer
+    assert datetime.fromisoformat(body["timestamp"]).utcoffset() is not None
+    assert answer.headers["content-type"] == "application/json; charset=utf-8"
+
+
+def exchange(place, sent, *, timeout=15.0):
+    """Send bytes on a connection of their own; all that comes back until the server closes.
+
+    Raises:
+        TimeoutError: the server neither closes nor sends for so long.
+    """
+    with socket.create_connection(place, timeout=timeout) as connection:
+        parts = []
+        try:
+            connection.sendall(sent)
+            while part := connection.recv(65536):
+                parts.append(part)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return b"".join(parts)
+
+
+def hang_up(place, sent, *, reset=False):
+    """Send bytes on a connection of their own, and go away without reading; `reset` without a farewell, too."""
+    with socket.create_connection(place, timeout=15.0) as connection:
+        connection.sendall(sent)
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

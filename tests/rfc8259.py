@@ -1,0 +1,168 @@
+"""JSON read a second time, character by character as RFC 8259 has it, to compare with; no tests of its own.
+
+It must not know how flowhooks reads it, nor Python's own `json`: what both have in common would not be found.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+DEEPEST = 64
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_HEX = frozenset("0123456789abcdefABCDEF")
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_LITERALS = (("null", None), ("true", True), ("false", False))
+
+
+class NotTaken(Exception):
+    """It is no JSON, or none that flowhooks says that it takes."""
+
+
+def call_back(body):
+    """What the body of a call-back is: an object, without its nulls, whole numbers below 2**53 being whole.
+
+    Raises:
+        NotTaken: it is not what docs/reference/http.md says of a body.
+    """
+    try:
+        text = body.decode("utf-8", "strict")
+    except UnicodeDecodeError:
+        raise NotTaken from None
+    reader = _Reader(text)
+    value = reader.value(0)
+    reader.space()
+    if reader.at != len(text) or not isinstance(value, dict):
+        raise NotTaken
+    return value
+
+
+class _Reader:
+    """Reads a text from its beginning to wherever it is at."""
+
+    def __init__(self, text):
+        self.text = text
+        self.at = 0
+
+    def space(self):
+        """Go over white space, of which JSON has four."""
+        while self.text[self.at : self.at + 1] in {" ", "\t", "\n", "\r"}:
+            self.at += 1
+
+    def next(self):
+        """The character that is next."""
+        if self.at == len(self.text):
+            raise NotTaken
+        return self.text[self.at]
+
+    def take(self, character):
+        """Go over a character that has to be next."""
+        if self.next() != character:
+            raise NotTaken
+        self.at += 1
+
+    def value(self, depth):
+        """Any value."""
+        self.space()
+        match self.next():
+            case "{":
+                return self.object(depth + 1)
+            case "[":
+                return self.array(depth + 1)
+            case '"':
+                return self.string()
+        for word, meaning in _LITERALS:
+            if self.text.startswith(word, self.at):
+                self.at += len(word)
+                return meaning
+        return self.number()
+
+    def object(self, depth):
+        """An object of members that differ in their names."""
+        found, names = {}, set()
+        for _ in self.parts("{", "}", depth):
+            self.space()
+            name = self.string()
+            self.space()
+            self.take(":")
+            value = self.value(depth)
+            if name in names:
+                raise NotTaken
+            names.add(name)
+            if value is not None:
+                found[name] = value
+        return found
+
+    def array(self, depth):
+        """An array."""
+        return [self.value(depth) for _ in self.parts("[", "]", depth)]
+
+    def parts(self, opens, closes, depth):
+        """Whatever stands between two brackets, each part to be read in its turn."""
+        if depth > DEEPEST:
+            raise NotTaken
+        self.take(opens)
+        self.space()
+        if self.next() != closes:
+            yield
+            self.space()
+            while self.next() == ",":
+                self.at += 1
+                yield
+                self.space()
+        self.take(closes)
+
+    def string(self):
+        """A string without NUL and without half of a pair."""
+        self.take('"')
+        found = []
+        while (character := self.next()) != '"':
+            self.at += 1
+            if character < " ":
+                raise NotTaken
+            found.append(self.escaped() if character == "\\" else character)
+        self.at += 1
+        return "".join(found)
+
+    def escaped(self):
+        """What an escape stands for, of which the backslash has been read."""
+        kind = self.next()
+        self.at += 1
+        if kind != "u":
+            if kind not in _ESCAPES:
+                raise NotTaken
+            return _ESCAPES[kind]
+        unit = self.unit()
+        if 0xD800 <= unit < 0xDC00:
+            self.take("\\")
+            self.take("u")
+            low = self.unit()
+            if not 0xDC00 <= low < 0xE000:
+                raise NotTaken
+            unit = 0x10000 + (unit - 0xD800 << 10) + (low - 0xDC00)
+        elif not unit or 0xDC00 <= unit < 0xE000:
+            raise NotTaken
+        return chr(unit)
+
+    def unit(self):
+        """Four digits of an escape."""
+        digits = self.text[self.at : self.at + 4]
+        if len(digits) < 4 or not set(digits) <= _HEX:
+            raise NotTaken
+        self.at += 4
+        return int(digits, 16)
+
+    def number(self):
+        """A number that a double can hold, or a whole one of any size that Python reads."""
+        match = _NUMBER.match(self.text, self.at)
+        if not match:
+            raise NotTaken
+        self.at = match.end()
+        if not match[1] and not match[2]:
+            if len(match[0].lstrip("-")) > sys.get_int_max_str_digits():
+                raise NotTaken
+            return int(match[0])
+        number = float(match[0])
+        if number in (float("inf"), float("-inf")):
+            raise NotTaken
+        return int(number) if number == int(number) and abs(number) < 2**53 else number

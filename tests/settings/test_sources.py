@@ -1,0 +1,185 @@
+"""What sources are known by: where it may be, when it ends, and that nothing of it is repeated."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from flowhooks import settings
+from flowhooks.errors import SettingsError
+from flowhooks.settings import Secret
+
+KEY = bytes(range(32))
+SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
+TOKEN = "a-token-of-twenty-characters"
+END = datetime(2026, 12, 31, tzinfo=UTC)
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A function that writes a file that nobody else can read."""
+
+    def write(text, name="secret"):
+        file = tmp_path / name
+        file.touch(0o600)
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def refused(written):
+    """A function that gives why a section [sources.erp] is refused."""
+
+    def why(section):
+        with pytest.raises(SettingsError) as caught:
+            settings.load(written(f"[sources.erp]\n{section}"), {}, {})
+        return str(caught.value)
+
+    return why
+
+
+def test_everything_at_once(written, private):
+    """A token in a file, secrets in files and variables, when they end, and the limits."""
+    token, secret = private(f"{TOKEN}\n", "token"), private(f"{SECRET}\r\n")
+    path = written(f"""
+        [http]
+        trusted_proxy = "::ffff:10.0.0.1"
+        [sources.erp]
+        token_file = "{token}"
+        secrets = [
+          {{ file = "{secret}" }},
+          {{ env = "FLOWHOOKS_ERP", not_after = 2026-12-31T00:00:00Z }},
+          {{ env = "OLD", not_after = "2026-12-31T01:00:00+01:00" }},
+        ]
+        rate = 50
+        burst = 200
+        max_body_bytes = 65536
+    """)
+    other = f"whsec_{base64.b64encode(KEY[::-1] * 2).decode().rstrip('=')}"
+    environ = {"FLOWHOOKS_ERP": other, "OLD": f"whsec_{'A' * 32}"}
+    loaded = settings.load(path, environ, {})
+    erp = loaded.sources["erp"]
+    assert erp.secrets == (
+        Secret(file=str(secret)),
+        Secret(env="FLOWHOOKS_ERP", not_after=END),
+        Secret(env="OLD", not_after=END.astimezone(timezone(timedelta(hours=1)))),
+    )
+    assert (erp.rate, erp.burst, erp.max_body_bytes, loaded.http.trusted_proxy) == (50.0, 200, 65536, "10.0.0.1")
+    known = settings.known_sources(loaded, environ)["erp"]
+    assert known.tokens == (hashlib.sha256(TOKEN.encode()).hexdigest(),)
+    assert [one.key for one in known.keys] == [KEY, KEY[::-1] * 2, bytes(24)]
+    assert [one.not_after for one in known.keys] == [None, *[int(END.timestamp()) * 1_000_000] * 2]
+    for text in (repr(loaded), repr(known)):
+        assert not [one for one in (TOKEN, SECRET, other, KEY.hex(), repr(KEY), known.tokens[0]) if one in text]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (f"secrets = ['{SECRET}']", "sources.erp.secrets item 1 must be a table such as"),
+        (f"secrets = '{SECRET}'", "must be a list, each a table such as"),
+        (f"secrets = [{{file = '{SECRET}'}}]", "item 1 must have the path of a file in file"),
+        (f"secrets = [{{env = '{SECRET}'}}]", "item 1 must have the name of an environment variable in env"),
+        (f"secrets = [{{env = 'X', '{SECRET}' = 1}}]", "and nothing else"),
+        (f"secrets = [{{file = 'x', not_after = '{SECRET}'}}]", "must have a moment with its zone in not_after"),
+        (f"secret = '{SECRET}'", "sources.erp.secret is no setting; did you mean secrets?"),
+        (f"token_file = ['{TOKEN}']", "sources.erp.token_file must be a file's path, not a list"),
+        ("secrets = []", "the list is empty"),
+        ("secrets = [{}]", "and nothing else"),
+        ("secrets = [{file = 'a', env = 'B'}]", "and nothing else"),
+        ("secrets = [{not_after = 2026-12-31T00:00:00Z}]", "and nothing else"),
+        ("secrets = [{file = 'a', not_after = 2026-12-31T00:00:00}]", "a moment with its zone"),
+        ("secrets = [{file = 'a', not_after = 2026-12-31}]", "a moment with its zone"),
+        ("secrets = [{file = 'a', not_after = 1}]", "a moment with its zone"),
+        ("secrets = [{file = 1}]", "the path of a file"),
+        ("secrets = [{env = 'A B'}]", "the name of an environment variable"),
+        (f"secrets = [{', '.join(['{env = 0}'] * 9)}]", "at most 8"),
+        ("token_file = 'x'\nrate = -1", "rate must be a number of call-backs a second, 0 to 1e+06, not -1"),
+        ("token_file = 'x'\nrate = nan", "rate must be a number of call-backs a second"),
+        ("token_file = 'x'\nburst = 1.5", "burst must be a whole number"),
+        ("token_file = 'x'\nmax_body_bytes = 0", "max_body_bytes must be a whole number, 1 to"),
+        ("token_file = 'x'\nmax_body_bytes = 2000000", "more than http.max_body_bytes, 1048576, is taken of nobody"),
+    ],
+)
+def test_refused(refused, section, says):
+    """It says what may stand there, and repeats nothing that may be a credential."""
+    why = refused(section)
+    assert says in why
+    assert SECRET not in why
+    assert TOKEN not in why
+
+
+@pytest.mark.parametrize("proxy", ["*", "10.0.0.0/8", "localhost", "10.0.0.1:80", "10.0.0.1, 10.0.0.2", "::g"])
+def test_one_proxy_by_its_address(written, proxy):
+    """A trusted proxy is one address."""
+    with pytest.raises(SettingsError, match="trusted_proxy must be one IP address"):
+        settings.load(written(f"[http]\ntrusted_proxy = '{proxy}'"), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("password", "holds no secret of Standard Webhooks"),
+        (SECRET.removeprefix("whsec_"), "holds no secret"),
+        (f"whsec_{base64.b64encode(KEY[:23]).decode()}", "holds no secret"),
+        (f"whsec_{base64.b64encode(KEY * 3).decode()}", "holds no secret"),
+        (f"{SECRET} ", "holds no secret"),
+        (f"{SECRET}\n{SECRET}", "holds no secret"),
+        (f"whsec_{SECRET[6:].replace('A', '*')}", "holds no secret"),
+        ("whsec_" + "é" * 40, "holds no secret"),
+    ],
+)
+def test_what_a_place_must_hold(written, private, text, says):
+    """A secret that is none is refused wherever it is, and is not repeated."""
+    file = private(text)
+    for place in (f"file = '{file}'", "env = 'ERP'"):
+        loaded = settings.load(written(f"[sources.erp]\nsecrets = [{{{place}}}]"), {}, {})
+        with pytest.raises(SettingsError) as caught:
+            settings.check_sources(loaded, {"ERP": text})
+        assert says in str(caught.value)
+        assert "sources.erp.secrets: the " in str(caught.value)
+        assert not text or text not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_used(written, private, tmp_path):
+    """Each problem is a line of its own: not there, for everybody to read, no token, no variable."""
+    for_all = private(SECRET, "for-all")
+    for_all.chmod(0o604)
+    short = private("short", "short")
+    path = written(
+        f"[sources.erp]\nsecrets = [{{file = '{tmp_path / 'none'}'}}, {{file = '{for_all}'}}, {{env = 'NONE'}}]\n"
+        f"[sources.crm]\ntoken_file = '{short}'"
+    )
+    with pytest.raises(SettingsError) as caught:
+        settings.check_sources(settings.load(path, {}, {}), {})
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["sources.erp.secrets"] * 3 + ["sources.crm.token_file"]
+    for line, says in zip(lines, ("No such file", "chmod o=", "NONE is not set", "no bearer token"), strict=True):
+        assert says in line
+
+
+def test_a_credential_names_one(written, private):
+    """The same secret or token of two, whether in the settings or in files, is refused."""
+    digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+    file, secret = private(TOKEN, "token"), private(SECRET)
+    both = (
+        (f"token_file = '{file}'", f"[sources.crm]\ntoken_sha256 = ['{digest}']", "sources.erp and sources.crm"),
+        (f"token_file = '{file}'", f"[sources.crm]\ntoken_file = '{file}'", "sources.erp and sources.crm"),
+        (f"secrets = [{{file = '{secret}'}}]", "[sources.crm]\nsecrets = [{env = 'S'}]", "sources.erp and sources.crm"),
+        (f"token_file = '{file}'", f"[operators.li]\nrole = 'view'\ntoken_sha256 = ['{digest}']", "operators.li and"),
+    )
+    for one, other, who in both:
+        loaded = settings.load(written(f"[sources.erp]\n{one}\n{other}"), {}, {})
+        with pytest.raises(SettingsError, match=f"{who} .*have the same (token|secret)"):
+            settings.check_sources(loaded, {"S": SECRET})
+    loaded = settings.load(
+        written(f"[sources.erp]\ntoken_file = '{file}'\n[operators.li]\nrole = 'view'\ntoken_file = '{file}'"), {}, {}
+    )
+    with pytest.raises(SettingsError, match="the same token"):
+        settings.operator_tokens(loaded)

@@ -1,0 +1,59 @@
+"""Who has called, behind a proxy whose word is taken, and without one."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks.web.proxy import CLAIMS, Behind, client
+
+
+def seen(trusted, peer, **claims):
+    """What an application sees of a request."""
+    environ = {"REMOTE_ADDR": peer, **{f"HTTP_{name}": value for name, value in claims.items()}}
+    found = {}
+
+    def application(environ, _start):
+        found.update(environ)
+        return []
+
+    Behind(application, lambda: trusted)(environ, None)
+    assert not found.keys() & set(CLAIMS)
+    return found["REMOTE_ADDR"]
+
+
+@pytest.mark.parametrize("trusted", ["", "10.0.0.1", "10.0.0.20", "::1", "*"])
+def test_nobody_else_is_believed(trusted):
+    """Whatever a client says of itself counts for nothing, unless it is the proxy."""
+    assert seen(trusted, "10.0.0.2", X_FORWARDED_FOR="192.0.2.1", FORWARDED="for=192.0.2.1") == "10.0.0.2"
+
+
+def test_the_proxy_is_believed():
+    """The last address is what it has seen itself; what stands before that, a client may have written."""
+    assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="192.0.2.1") == "192.0.2.1"
+    assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="127.0.0.1, 192.0.2.1") == "192.0.2.1"
+    assert seen("10.0.0.1", "10.0.0.1", X_FORWARDED_FOR="x", FORWARDED="for=192.0.2.9") == ""
+    assert seen("::1", "::1", X_FORWARDED_FOR="2001:db8::1") == "2001:db8::1"
+
+
+def test_where_it_says_nothing():
+    """Then it has called itself; `Forwarded` it may have passed on as a client wrote it."""
+    assert seen("10.0.0.1", "10.0.0.1") == "10.0.0.1"
+    assert seen("10.0.0.1", "10.0.0.1", FORWARDED="for=192.0.2.9", X_FORWARDED_HOST="x") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("192.0.2.1:443", "192.0.2.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:DB8::1]", "2001:db8::1"),
+        ("a,\t192.0.2.1 ", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        *((said, "") for said in ("", ",", "192.0.2.1,", "unknown", "_hidden", "localhost", "192.0.2", "192.0.2.1:")),
+        *((said, "") for said in ("192.0.2.256", "010.0.0.1", "2001:db8::1:443:x", "[192.0.2.1", "1" * 5000, "\ud800")),
+        *((said, "") for said in ("192.0.2.1 10.0.0.1", "for=192.0.2.1", '"192.0.2.1"', "192.0.2.1\n", "\uff11.2.3.4")),
+    ],
+)
+def test_addresses(said, address):
+    """An address, perhaps with a port; anything else is nobody's, and in no network."""
+    assert client(said) == address

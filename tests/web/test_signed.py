@@ -1,0 +1,159 @@
+"""Signatures: what the library makes and other libraries check, and whatever is not one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import Unauthorized
+from flowhooks.settings import Key
+from flowhooks.web import signed
+
+KEY, OTHER = b"\x00\xffsecret-of-the-erp-engine", b"secret-of-nobody-0123456"
+BODY = '{"businessKey": "合同"}'.encode()
+NOW = 1_782_000_000 * SECOND
+GOOD = "v1," + "A" * 43 + "="
+
+
+def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
+    """What WSGI has of a request that the library has signed."""
+    moment = datetime.fromtimestamp(at // SECOND, UTC)
+    found = {
+        signed.ID: message,
+        signed.TIME: str(at // SECOND),
+        signed.SIGNATURE: Webhook(key).sign(message, moment, body.decode()),
+    } | more
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def is_good(found, body=BODY, *, keys=(KEY,), now=NOW, not_after=None):
+    """Whether a request with these headers is signed with one of the keys."""
+    several = [Key(key=key, not_after=not_after) for key in keys]
+    return signed.matches(signed.read(found, now), body, several, now)
+
+
+def test_the_librarys_own():
+    """What the library signs is known, whatever else is signed with beside it."""
+    assert is_good(headers())
+    assert is_good(headers(), keys=(OTHER, KEY))
+    assert is_good(headers(b"{}", message="x" * 256), b"{}")
+    several = f"v1a,{'x' * 88} {GOOD} {headers()[signed.SIGNATURE]} v2,abc"
+    assert is_good(headers() | {signed.SIGNATURE: several})
+
+
+@pytest.mark.parametrize(
+    ("found", "body"),
+    [
+        (headers(), BODY + b" "),
+        (headers(key=OTHER), BODY),
+        (headers() | {signed.ID: "msg_4712"}, BODY),
+        (headers() | {signed.TIME: str(NOW // SECOND + 1)}, BODY),
+        (headers(), b"\xff"),
+        (headers(b""), b"\xef\xbb\xbf"),
+    ],
+)
+def test_not_by_this_key(found, body):
+    """Another body, key, id or time is another signature; so is what is no UTF-8."""
+    assert not is_good(found, body)
+
+
+def test_a_secret_ends():
+    """To the very moment, and not a microsecond later."""
+    assert is_good(headers(), not_after=NOW)
+    assert not is_good(headers(), not_after=NOW - 1)
+
+
+@pytest.mark.parametrize("off", [-300, -299, 0, 300])
+def test_in_time(off):
+    """Five minutes, both ways."""
+    assert is_good(headers(at=NOW + off * SECOND))
+
+
+@pytest.mark.parametrize("off", [-301, 301, -1_000_000_000, 10**9])
+def test_too_late_or_too_early(off):
+    """One second more is too much."""
+    with pytest.raises(Unauthorized) as caught:
+        signed.read(headers(at=NOW + off * SECOND), NOW)
+    assert caught.value.cause == "signature_time"
+
+
+MALFORMED = [
+    *({name: None} for name in (signed.ID, signed.TIME, signed.SIGNATURE)),
+    *({name: ""} for name in (signed.ID, signed.TIME, signed.SIGNATURE)),
+    *({signed.ID: one} for one in ("a,a", "a, a", "a b", " a", "a.b", "é", "a\n", "a\x00", "x" * 257, "消息")),
+    *(
+        {signed.TIME: one}
+        for one in (
+            *(
+                "1e9",
+                " 1782000000",
+                "1782000000 ",
+                "+1782000000",
+                "-1782000000",
+                "1782000000.0",
+                "0x6a",
+                "1_782_000_000",
+            ),
+            *(
+                "01782000000",
+                "1782000000, 1782000000",
+                "1782000000,1782000000",
+                "nan",
+                "inf",
+                "9" * 400,
+                "1782000000000",
+            ),
+            *(
+                "\u0661" * 10,
+                "\uff11" * 10,
+                "1782000000\n",
+            ),
+        )
+    ),
+    *(
+        {signed.SIGNATURE: one}
+        for one in (
+            *("v1", "v1,", "v1,=", f"v1,{'A' * 43}", f"v1,{'A' * 44}", f"v1,{'-' * 43}=", f"v1,{'é' * 43}=", GOOD[3:]),
+            *(f"{GOOD}, {GOOD}", f"{GOOD},{GOOD}", f"{GOOD}  {GOOD}", f" {GOOD}", f"{GOOD} ", f"{GOOD}\n"),
+            *(" ".join([GOOD] * 9), f"v1a,{'x' * 88}", f"{GOOD} nonsense", f"{GOOD} v1,xx", f"V1,{GOOD[3:]}"),
+            *("v1," + "A" * 1_000_000, f"{GOOD} v1a,{'x' * 3000}", "sha256=" + "0" * 64, f"Bearer {GOOD}"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("wrong", MALFORMED)
+def test_malformed(wrong):
+    """Whatever is no signature is refused before a body is looked at, always in the same words."""
+    with pytest.raises(Unauthorized) as caught:
+        signed.read(headers(**wrong), NOW)
+    assert (caught.value.key, caught.value.params) == ("unauthorized", {})
+    assert caught.value.cause in {"signature_incomplete", "signature_malformed"}
+
+
+def test_one_way_to_write_it():
+    """Base64 that decodes to the same bytes is another text, and is not taken."""
+    good = headers()[signed.SIGNATURE]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    twin = good[:-2] + letters[letters.index(good[-2]) + 1] + "="
+    assert base64.b64decode(twin[3:]) == base64.b64decode(good[3:])
+    assert not is_good(headers() | {signed.SIGNATURE: twin})
+
+
+def test_is_signed():
+    """Whoever sends one of the three headers means to sign."""
+    assert not signed.is_signed({"HTTP_AUTHORIZATION": "Bearer x"})
+    for name in (signed.ID, signed.TIME, signed.SIGNATURE):
+        assert signed.is_signed({name: ""})
+
+
+def test_what_is_sent_is_what_the_library_takes():
+    """The headers that commands send are good for the library's own check."""
+    now = int(datetime.now(UTC).timestamp()) * SECOND
+    sent = signed.headers([OTHER, KEY], BODY, message="m-1", at=now)
+    assert Webhook(KEY).verify(BODY, sent) == json.loads(BODY)
