@@ -107,10 +107,11 @@ def command(
         headers["Prefer"] = "respond-async" if at_once else f"wait={wait:g}"
     if language:
         headers["Accept-Language"] = language
-    if token := credentials.token(token_file):
+    # A file that is named is what is meant, whatever variables there are besides.
+    if (token_file or not secret_file) and (token := credentials.token(token_file)):
         headers["Authorization"] = f"Bearer {token}"
     body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})
-    if key := credentials.key(secret_file):
+    if (secret_file or not token_file) and (key := credentials.key(secret_file)):
         headers |= _signature(key, body)
     answer = post(
         to,

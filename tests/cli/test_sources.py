@@ -212,6 +212,8 @@ def test_a_server_takes_it_or_not(tmp_path):
         sent = run("send", "s-1", "--to", url, "--async", "--secret-file", good)
         assert sent.exit_code == 0, sent.output
         assert run("send", "s-2", "--to", url, "--async", FLOWHOOKS_SECRET=SECRET).exit_code == 0
+        ran = run("send", "s-1", "--to", url, "--async", "--secret-file", good, FLOWHOOKS_TOKEN="of-another")
+        assert ran.exit_code == 0, ran.output
         assert run("send", "s-3", "--to", url, "--async", "--secret-file", bad).exit_code == 1
         with app.ledger.connection() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 2
