@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,10 +17,11 @@ from flowhooks.alerts import Alerts
 from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
-from flowhooks.errors import FlowhooksError, LedgerUnusable, SettingsError
+from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.holding import Holding, releases
 from flowhooks.intake import Intake, Rules
+from flowhooks.isolation import ENDED_WITHIN, Pool
 from flowhooks.ledger import Ledger, dialects, known
 from flowhooks.ledger.lock import Holder, locked
 from flowhooks.ledger.pausing import Pauses
@@ -35,13 +35,13 @@ from flowhooks.refusals import Refusals
 from flowhooks.retention import DAY, Retention
 from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
+from flowhooks.runners.needed import jobs_of
 from flowhooks.settings import Settings, database_url
 from flowhooks.terms import terms
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
 
     from flowhooks.delivery import Queued
     from flowhooks.ledger.known import KnownHandler
@@ -93,6 +93,7 @@ class App:
         self._told: list[Callable[[Settings], object]] = []
         self.draining = False
         self._cores = cores
+        self._environ = {**os.environ, **(environ or {})}  # as it is before plugins are loaded
         self._kind = kind
         self._over = threading.Event()
         self._stop = threading.Event()
@@ -178,9 +179,10 @@ class App:
         return loaded.concurrency if loaded else None
 
     def _timeout(self, handler: str) -> float:
-        """Seconds after which an attempt of a handler is overdue."""
+        """Seconds after which an attempt of a handler is overdue, and nobody ends it."""
         known = self.terms.get(handler)
-        return known.timeout if known else self.settings.runner.timeout
+        timeout = known.timeout if known else self.settings.runner.timeout
+        return timeout + ENDED_WITHIN if handler in self.isolation.handlers else timeout
 
     def _wire(self) -> None:
         settings, handlers = self.settings, self.plugins.handlers
@@ -221,6 +223,9 @@ class App:
             try_every=settings.runner.try_every,
             clock=self.clock,
         )
+        self.isolation = Pool.of(
+            settings, self.plugins, self._environ, cores=self._cores, runs=self._has, ended=self.metrics.process_ended
+        )
         self.dispatch = Dispatch(
             ledger=self.ledger,
             plugins=self.plugins,
@@ -232,6 +237,7 @@ class App:
             ended=self.holding.ended,
             metrics=self.metrics,
             room=Room(self._cores),
+            elsewhere=self.isolation.elsewhere(),
         )
         self.intake = Intake(
             ledger=self.ledger,
@@ -263,6 +269,7 @@ class App:
             version=version("flowhooks"),
             plugins=self.plugins.infos,
             running=lambda: self.runner.running,
+            processes=lambda: self.isolation.alive,
             queued=lambda: self.ledger.queued,
             notices_dropped=lambda: self.notices.dropped,
             alone=not self.metrics.together,
@@ -342,6 +349,7 @@ class App:
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
+        self.isolation.start()
         self.notices.start()
         self.alerts.start()
         self.refusals.start()
@@ -416,8 +424,12 @@ class App:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         all_ended = not any(thread.is_alive() for thread in self._threads)
-        if not all_ended:
+        if not all_ended and self.isolation.stop():
+            for thread in self._threads:
+                thread.join(NOTICES_GET)
+        if any(thread.is_alive() for thread in self._threads):
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
+        self.isolation.close()
         self._over.set()
         if self.neighbours is not None:
             self.neighbours.stop(NOTICES_GET)
@@ -431,18 +443,3 @@ class App:
             if self._lock is not None:
                 self._lock.release()
         return all_ended
-
-
-def jobs_of(settings: Settings) -> ModuleType:
-    """What looks after the tables of the runner `procrastinate`.
-
-    Raises:
-        SettingsError: it does not run on the settings' database, or is not installed.
-    """
-    if not dialects.is_shared(database_url(settings)):
-        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
-    if find_spec("procrastinate") is None:
-        raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
-    from flowhooks.runners import jobs  # noqa: PLC0415 (as above)
-
-    return jobs

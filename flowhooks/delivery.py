@@ -132,6 +132,7 @@ class Delivery:
     attempt: int
     _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
     _block: Callable[[], AbstractContextManager[Connection]] | None = field(default=None, repr=False, compare=False)
+    _elsewhere: Callable[[Event, Delivery], Any] | None = field(default=None, repr=False, compare=False)
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """A transaction on the ledger's own PostgreSQL, which commits what is written in it together with the outcome.
@@ -145,8 +146,9 @@ class Delivery:
             roll back; `connection.begin_nested()` undoes parts.
 
         Raises:
-            FlowhooksError: the ledger is not on PostgreSQL, this is not the current attempt (any more), or it is used
-                in another way. Raised by `with`, where it begins or ends; nothing was written.
+            FlowhooksError: the ledger is not on PostgreSQL, this is not the current attempt (any more), the handler
+                runs in a process of its own, or it is used in another way. Raised by `with`, where it begins or ends;
+                nothing was written.
         """
         if self._block is None:
             raise TransactionError("delivery.transaction() is for the handler, while it runs as an attempt")
@@ -176,6 +178,21 @@ class Attempt:
     traceback: str
     result: str | None
     process: str
+
+
+class Elsewhere(NamedTuple):
+    """How a handler is called that runs in a process of its own.
+
+    Both raise what the function raised, as a `HandlerRaised` if it was neither `Reject` nor `RetryAfter`; `HandlerLost`
+    where its process ended; and `ProcessUnavailable` where there was none.
+
+    Attributes:
+        run: calls its function, and marks the delivery as entered when that may have begun.
+        probe: calls its probe.
+    """
+
+    run: Callable[[Event, Delivery], Any]
+    probe: Callable[[Event, Delivery], Any]
 
 
 class Queued(NamedTuple):

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -18,6 +19,7 @@ from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.ledger import CommitUnanswered, Settlement
 from flowhooks.ledger.moves import Move, move, postpone
 from flowhooks.ledger.reading import Standing
+from flowhooks.ledger.running import after_loss
 from flowhooks.metrics import Metrics
 from flowhooks.outcomes import MOST_ERROR, MOST_TRACEBACK, Outcomes, kept
 from flowhooks.plugins.fault import in_full
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.delivery import Queued
+    from flowhooks.delivery import Elsewhere, Queued
     from flowhooks.event import Event
     from flowhooks.handler import Handler
     from flowhooks.ledger import Joint, Ledger
@@ -59,6 +61,7 @@ class Dispatch:
         ended: called, after it is durable, with the handler's id, the outcome and the error that was written down.
         metrics: counts what was settled.
         room: the processor cores that handlers may use; default: whatever their threads have.
+        elsewhere: how those handlers are called that run in processes of their own, by their ids.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Dispatch:
         ended: Callable[[str, Outcome, str], None] = lambda _handler, _outcome, _error: None,
         metrics: Metrics | None = None,
         room: Room | None = None,
+        elsewhere: Mapping[str, Elsewhere] = MappingProxyType({}),
     ) -> None:
         self._ledger = ledger
         self._plugins = plugins
@@ -86,6 +90,7 @@ class Dispatch:
         self._ended = ended
         self._metrics = metrics or Metrics()
         self._room = room or Room()
+        self._elsewhere = elsewhere
         self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: Queued, claimed: Claimed | None = None) -> NoRoom | None:
@@ -121,13 +126,15 @@ class Dispatch:
             handler=handler.id,
             attempt=claimed.attempt,
             _block=joint.block,
+            _elsewhere=elsewhere.run if (elsewhere := self._elsewhere.get(handler.id)) else None,
         )
         reached("attempt.marked")
-        wide = self._room.enter(handler.id)
+        wide = elsewhere is None and self._room.enter(handler.id)
         started = time.perf_counter()
         outcome = self._run(handler, claimed.event, delivery, joint)
         seconds = time.perf_counter() - started
-        self._room.leave(handler.id, seconds, wide=wide)
+        if elsewhere is None:
+            self._room.leave(handler.id, seconds, wide=wide)
         reached("attempt.ended")
         self._finish(handler, claimed, delivery, outcome, joint=joint, seconds=seconds)
         return None
@@ -240,7 +247,7 @@ class Dispatch:
             self._record(settlement, recorded)
 
     def _count(self, event: Event, settlement: Settlement, seconds: float) -> None:
-        ended = settlement.target is not State.WAITING
+        ended = settlement.target in {State.SUCCEEDED, State.DEAD}
         total = (to_datetime(settlement.now) - event.received_at).total_seconds() if ended else None
         self._metrics.attempted(settlement.handler, settlement.outcome.value, seconds, total=total)
 
@@ -323,6 +330,11 @@ class Dispatch:
             return State.SUCCEEDED, None
         if outcome.kind is OutcomeKind.REJECTED:
             return State.DEAD, None
+        if outcome.kind is OutcomeKind.LOST:
+            made = claimed.attempt - claimed.retries_from
+            return after_loss(
+                handler.retry, made=made, probes=handler.probe is not None, now=now, chance=self._clock.chance
+            )
         # Without `retry=` a failure is final, unless the function itself asked for more. If it was not even entered,
         # it is safe to run it again whatever `retry=` says, and be it that its own attempts are used up.
         schedules = [handler.retry] if handler.retry else []
@@ -376,7 +388,8 @@ class Dispatch:
             return
         delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
         try:
-            verdict = handler.probe(event, delivery)
+            elsewhere = self._elsewhere.get(handler.id)
+            verdict = (elsewhere.probe if elsewhere else handler.probe)(event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
             traceback = self._plugins.conceal(in_full(error))
             log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)

@@ -5,6 +5,9 @@ FlowhooksError
 ├── PluginError          a plugin that cannot be used: it is quarantined
 ├── HandlerError         a handler declared so that it could never run
 ├── TransactionError     a handler's transaction that cannot be had or committed
+├── ProcessUnavailable   a handler's own process that cannot be had: its function was not entered
+├── HandlerLost          a handler's own process that ended in the middle of an attempt
+├── HandlerRaised        what a handler raised in a process of its own
 ├── LedgerError          the durable record
 │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
 │   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
@@ -53,6 +56,42 @@ class HandlerError(FlowhooksError):
 
 class TransactionError(FlowhooksError):
     """`delivery.transaction()` was used as it cannot be, or could not commit: the attempt fails, and wrote nothing."""
+
+
+class ProcessUnavailable(FlowhooksError):
+    """A handler is to run in a process of its own, and none can be had: its function was not entered."""
+
+
+class HandlerLost(FlowhooksError):
+    """A handler's own process ended, or was ended, in the middle of an attempt: it may have done its work, or not.
+
+    Args:
+        why: what became of it, one line.
+        tail: what it wrote last; `""` if nothing.
+    """
+
+    def __init__(self, why: str, tail: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.tail = tail
+
+
+class HandlerRaised(FlowhooksError):
+    """What a handler raised in a process of its own: exceptions themselves do not cross from there, their texts do.
+
+    Args:
+        name: the name of the exception's class.
+        text: what it says, one line.
+        traceback: its traceback there.
+    """
+
+    def __init__(self, name: str, text: str, traceback: str) -> None:
+        super().__init__(f"{name}: {text}" if text else name)
+        self.name = name
+        self.text = text
+        self.traceback = traceback
+        if traceback:
+            self.add_note(traceback)
 
 
 class LedgerError(FlowhooksError):

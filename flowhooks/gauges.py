@@ -50,6 +50,7 @@ class Here(NamedTuple):
         version: of flowhooks.
         plugins: all that were found.
         running: how many deliveries run just now.
+        processes: how many processes there are for handlers that run in one of their own.
         queued: how many pieces of work wait for the ledger's writer.
         notices_dropped: how many notices no plugin was given.
         alone: whether it speaks for itself only; what it does just now is not told where it speaks for others, too.
@@ -58,6 +59,7 @@ class Here(NamedTuple):
     version: str
     plugins: Sequence[PluginInfo]
     running: Callable[[], int]
+    processes: Callable[[], int]
     queued: Callable[[], int]
     notices_dropped: Callable[[], int]
     alone: bool = True
@@ -90,6 +92,9 @@ class OfProcess(Collector):
         if not here.alone:
             return
         yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", here.running())
+        yield GaugeMetricFamily(
+            "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", here.processes()
+        )
         yield GaugeMetricFamily(
             "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", here.queued()
         )

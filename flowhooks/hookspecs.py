@@ -52,7 +52,8 @@ def configure(settings: Mapping[str, Any]) -> None:
     Such strings are secrets: flowhooks masks them in errors and tracebacks of plugins and handlers, in what handlers
     return, and in the log, whoever logs. What the plugin itself prints or sends is its own care.
 
-    Must not start threads or open connections that a fork would share.
+    Must not start threads or open connections that a fork would share: where any handler runs in a process of its own,
+    plugins are loaded once more, in a process from which those of handlers are forked.
     """
 
 

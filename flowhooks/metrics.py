@@ -99,6 +99,13 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._processes_ended = Counter(
+            "flowhooks_handler_processes_ended",
+            "Processes of handlers that have ended, by reason: overdue, crashed, worn (replaced after many runs, or "
+            "having grown), evicted (another handler needed its place), stopped.",
+            ["reason"],
+            registry=self.registry,
+        )
         # To find what counts a label's values takes longer than to count: each is looked for once.
         self._of_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
         self._of_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
@@ -160,6 +167,10 @@ class Metrics:
     def logged_in(self, outcome: str) -> None:
         """Somebody has tried to come in as an operator: `"succeeded"`, `"failed"`, `"delayed"`, `"refused_token"`."""
         self._log_ins.labels(outcome).inc()
+
+    def process_ended(self, reason: str) -> None:
+        """A process of a handler has ended: `"overdue"`, `"crashed"`, `"worn"`, `"evicted"`, `"stopped"`."""
+        self._processes_ended.labels(reason).inc()
 
     def committed(self, items: int, seconds: float) -> None:
         """A transaction of the ledger with so many pieces of work was committed."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks.delivery import Outcome, OutcomeKind
-from flowhooks.errors import Reject, RetryAfter
+from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
 from flowhooks.plugins.fault import in_full
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ MOST_ERROR: Final = 2_000
 MOST_TRACEBACK: Final = 20_000
 MOST_RESULT: Final = 65_536
 """Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
+_DEEPEST: Final = 20
+"""Exceptions behind one another that are looked at."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,14 @@ class Outcomes:
         """The outcome of an attempt that raised, before or after its handler was entered."""
         if isinstance(error, Reject):
             return Outcome(kind=OutcomeKind.REJECTED, error=one_line(error), entered=entered)
+        if (lost := _loss(error)) is not None:
+            return Outcome(kind=OutcomeKind.LOST, error=lost.why, traceback=lost.tail, entered=entered)
+        if isinstance(error, ProcessUnavailable) and not entered:
+            return Outcome(kind=OutcomeKind.FAILED, error=one_line(error), entered=False)
+        if isinstance(error, HandlerRaised):
+            # Word for word what it would be in a thread: there its class and its text stand in it, too.
+            line = f"{error.name}: {error.text}" if error.text else error.name
+            return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
         line = one_line(error)
         if not isinstance(error, RetryAfter):
             line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
@@ -86,6 +96,16 @@ def one_line(error: BaseException) -> str:
     except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
         text = f"(its text cannot be had: {type(worse).__name__})"
     return " ".join(text.split())
+
+
+def _loss(error: BaseException) -> HandlerLost | None:
+    """That the handler's own process ended, also where a wrapper has made another exception of it."""
+    at: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if at is None or isinstance(at, HandlerLost):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
 
 
 def _masked(value: Any, conceal: Callable[[str], str]) -> Any:

@@ -287,11 +287,15 @@ class House:
         start: bool = True,
         sections: dict[str, dict[str, Any]] | None = None,
         environ: dict[str, str] | None = None,
+        allow: tuple[str, ...] = (),
         **given: Any,
     ) -> Flow:
-        """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections."""
+        """An `App` with the plugin `p` of these handlers, or with other plugins by name, and their sections.
+
+        Those of `allow` are looked for as a server does.
+        """
         objects = {"p": plugin(*handlers)} if plugins is None and handlers else dict(plugins or {})
-        settings = self.settings(allow=tuple(objects) or ("none",), plugins=sections or {}, **given)
+        settings = self.settings(allow=(*objects, *allow) or ("none",), plugins=sections or {}, **given)
         app = App(settings, clock=self.clock, objects=objects, environ=environ)
         flow = Flow(app, self.clock, self.file, self.url)
         self._flows.append(flow)

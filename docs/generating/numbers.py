@@ -27,7 +27,14 @@ def families() -> Iterator[tuple[str, Metric]]:
     metrics.attempted("contracts:archive", "succeeded", 0.1, total=0.1)
     metrics.committed(1, 0.1)
     plugins: Any = [SimpleNamespace(name="contracts", state="loaded")]
-    here = Here(version="1", plugins=plugins, running=lambda: 0, queued=lambda: 0, notices_dropped=lambda: 0)
+    here = Here(
+        version="1",
+        plugins=plugins,
+        running=lambda: 0,
+        processes=lambda: 0,
+        queued=lambda: 0,
+        notices_dropped=lambda: 0,
+    )
     metrics.add(OfProcess(here))
     yield from (("process", family) for family in metrics.registry.collect())
     one = "contracts:archive"

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowhooks.app import jobs_of
 from flowhooks.cli import logs, output
 from flowhooks.cli.asking import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
+from flowhooks.isolation import tried
 from flowhooks.operations.check import Mark, check, from_settings_error
+from flowhooks.runners.needed import jobs_of
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
@@ -48,7 +49,13 @@ def command(given: Given, *, as_json: bool) -> None:
     try:
         settings = given.load()
         logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
-        found = check(settings, lambda: load(settings), jobs=lambda: jobs_of(settings).check(database_url(settings)))
+        environ = dict(os.environ)  # as it is before plugins are loaded
+        found = check(
+            settings,
+            lambda: load(settings),
+            jobs=lambda: jobs_of(settings).check(database_url(settings)),
+            isolated=lambda plugins: tried(settings, plugins, environ),
+        )
     except SettingsError as error:
         found = from_settings_error(error)
     marks = Counter(one.mark for one in found)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowhooks.app import jobs_of
 from flowhooks.cli import output
 from flowhooks.cli.asking import INTERRUPTED, holder_of
 from flowhooks.cli.keeping import backup_command, purge_command
@@ -18,6 +17,7 @@ from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects, upgrade
 from flowhooks.ledger.lock import locked
 from flowhooks.operations import copying
+from flowhooks.runners.needed import jobs_of
 from flowhooks.settings import database_url, places
 
 if TYPE_CHECKING:

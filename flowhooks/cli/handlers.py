@@ -56,18 +56,19 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         return
     if handlers:
         output.table(
-            ("handler", "standing", "paused since", "stored", "listens to"),
+            ("handler", "standing", "paused since", "runs in", "stored", "listens to"),
             [
                 (
                     one.id,
                     one.standing,
                     _paused(one),
+                    said["isolation"] or "-",
                     words.stored(said["backlog"]).replace(", ", "\n") or "-",
                     words.listening(said["listens"]),
                 )
                 for one, said in zip(handlers, plain, strict=True)
             ],
-            unbroken=("standing", "paused since"),
+            unbroken=("standing", "paused since", "runs in"),
         )
         output.line()
     paused = sum(one.paused_at is not None for one in handlers)

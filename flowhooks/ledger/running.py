@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from flowhooks.delivery import Runner
     from flowhooks.ledger.writer import Transaction
+    from flowhooks.retry import Retry
 
 
 class Claim(NamedTuple):
@@ -301,6 +302,24 @@ def _recorded(
     return {(row.delivery_id, row.number): (row.outcome, row.finished_at) for row in found}
 
 
+def after_loss(
+    retry: Retry | None, *, made: int, probes: bool, now: int, chance: Callable[[], float]
+) -> tuple[State, int | None]:
+    """The state that follows the loss of an attempt, and from when it may run again or be probed.
+
+    Args:
+        retry: what its handler declares; None: it may or may not have done its work, and is not to do it twice.
+        made: attempts made in the present retry schedule.
+        probes: whether its handler can tell.
+        now: microseconds since 1970.
+        chance: draws a random number from 0 up to 1, for the jitter.
+    """
+    if retry is None:
+        return State.UNKNOWN, now if probes else None
+    delay = retry.delay(made, chance())
+    return (State.DEAD, None) if delay is None else (State.WAITING, now + int(delay * SECOND))
+
+
 def recover(
     transaction: Transaction,
     settling: Settling,
@@ -328,11 +347,8 @@ def recover(
     for row in transaction.connection.execute(_RUNNING, {"living": json.dumps(list(living))}).all():
         retry = retry_from_json(row.retry)
         error = "the process was killed while this attempt ran: it may or may not have done its work"
-        target, due_at = State.UNKNOWN, now if row.probes else None
-        if retry is not None:
-            delay = retry.delay(row.attempt - row.retries_from, chance())
-            target = State.DEAD if delay is None else State.WAITING
-            due_at = None if delay is None else now + int(delay * SECOND)
+        made = row.attempt - row.retries_from
+        target, due_at = after_loss(retry, made=made, probes=row.probes, now=now, chance=chance)
         if row.handler in absent:
             due_at = None
         settlements.append(

@@ -10,6 +10,8 @@ from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.rerouting import oldest_parked, parked_groups
 from flowhooks.operations.drain import parked_by_handler
 from flowhooks.operations.lookup import lookup
+from flowhooks.settings import Settings
+from flowhooks.terms import terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.pausing import Held
     from flowhooks.plugins import PluginInfo, Plugins
     from flowhooks.selectors import Selectors
+    from flowhooks.terms import RunTerms
 
 
 _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "denied")
@@ -38,6 +41,7 @@ class Listed:
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
         held: why it is, if flowhooks has paused it for having failed again and again.
+        terms: on which terms it runs, by its own word and the operator's; None where it is not present.
     """
 
     id: str
@@ -47,6 +51,7 @@ class Listed:
     backlog: Backlog
     paused_at: int | None = None
     held: Held | None = None
+    terms: RunTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ def survey(
     *,
     most: int | None = None,
     stale_after: float = 30.0,
+    settings: Settings | None = None,
 ) -> tuple[Surveyed, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
 
@@ -84,6 +90,7 @@ def survey(
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
         most: how many deliveries and parked events are counted at the most; None: all of them.
         stale_after: seconds without a sign of life after which a process counts as dead.
+        settings: what the operator says of how handlers run; default: nothing.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
@@ -116,6 +123,7 @@ def survey(
                 backlog=stored.get(one, Backlog()),
                 paused_at=paused[one].paused_at if one in paused else None,
                 held=paused[one].held if one in paused else None,
+                terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import accepting
 import click
 import dispatching
+import isolating
 import load
 import operating
 import plenty
@@ -68,6 +69,12 @@ ROWS = (
         title="dispatch cost, 10,000 handlers ÷ 1 handler",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=dispatching.dispatch,
+    ),
+    Row(
+        name="isolation",
+        title="what a process of its own adds to a delivery, median",
+        goal=Goal(least=1.5, aim=0.5, smaller=True, unit="ms"),
+        measure=isolating.isolation,
     ),
     Row(
         name="stored",

@@ -57,13 +57,14 @@ def look(settings: Settings) -> Looked:
     ignored = settings.ignore.process_key
     file = dialects.database_file(database_url(settings))
     if file is not None and not file.exists():
-        return Looked(plugins, survey(plugins, None, ignored), {"read": False, "why": ""})
+        return Looked(plugins, survey(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
     try:
         with closing(Reader(database_url(settings))) as reader:
-            surveyed = survey(plugins, reader, ignored, stale_after=settings.ledger.stale_after)
+            stale_after = settings.ledger.stale_after
+            surveyed = survey(plugins, reader, ignored, stale_after=stale_after, settings=settings)
             return Looked(plugins, surveyed, {"read": True, "why": ""})
     except FlowhooksError as error:
-        return Looked(plugins, survey(plugins, None, ignored), {"read": False, "why": str(error)})
+        return Looked(plugins, survey(plugins, None, ignored, settings=settings), {"read": False, "why": str(error)})
 
 
 def look_anew(given: Given) -> dict[str, Any]:

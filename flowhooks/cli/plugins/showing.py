@@ -125,6 +125,7 @@ def _handler(one: dict[str, Any]) -> None:
     if one["standing"] == "present":
         output.line(f"  {'retry':<10} {words.retrying(one['retry'])}")
         output.line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
+        output.line(f"  {'runs in':<10} {words.runs_in(one)}")
         if ordered := words.ordered(one["order_by"], one["concurrency"]):
             output.line(f"  {'runs':<10} {ordered}")
         output.line(f"  {'where':<10} {one['where']}")

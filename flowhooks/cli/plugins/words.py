@@ -62,6 +62,16 @@ def ordered(order_by: str | None, concurrency: int | None) -> str:
     return ", ".join([*parts, f"{concurrency} at once at the most"] if concurrency else parts)
 
 
+def runs_in(handler: Mapping[str, Any]) -> str:
+    """Where it runs, and for how long: `a process of its own, 30 s and 512 MiB at the most`; `""` if it is not here."""
+    if handler["isolation"] is None:
+        return ""
+    timeout = _seconds(handler["timeout"])
+    if handler["isolation"] == "process":
+        return f"a process of its own, {timeout} and {handler['memory_mib']:,} MiB at the most"
+    return f"a thread, overdue after {timeout}"
+
+
 def _seconds(seconds: float) -> str:
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size and seconds % size == 0:

@@ -23,7 +23,7 @@ from flowhooks.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import PluginInfo, Plugins
@@ -53,7 +53,11 @@ _MOST_NAMED: Final = 5
 
 
 def check(
-    settings: Settings, load: Callable[[], tuple[Schemas, Plugins]], *, jobs: Callable[[], None]
+    settings: Settings,
+    load: Callable[[], tuple[Schemas, Plugins]],
+    *,
+    jobs: Callable[[], None],
+    isolated: Callable[[Plugins], Mapping[str, str]] = lambda _plugins: {},
 ) -> list[Finding]:
     """Look at everything that a server with these settings stands on.
 
@@ -61,6 +65,8 @@ def check(
         settings: the settings.
         load: loads the schema files and the plugins.
         jobs: raises if the tables of jobs cannot be used; called where the settings' runner needs them.
+        isolated: tries whether those handlers can be run in processes of their own that are to be; for each why not,
+            or `""`.
 
     Returns:
         What was found, in the order in which a start goes through it.
@@ -74,6 +80,7 @@ def check(
     if schemas is not None and plugins is not None:
         found.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
         found += _plugins(plugins, settings)
+        found += _isolated(isolated(plugins))
         found.append(_alerts(plugins))
     state = Database(database_url(settings), stale_after=settings.ledger.stale_after)
     found += state.findings()
@@ -175,6 +182,24 @@ def _mending(info: PluginInfo) -> str:
     if info.distribution:
         return f"correct the package {info.distribution} or install another version of it, and check again"
     return f"correct {info.origin.removeprefix('file ')}, and check again"
+
+
+def _isolated(tried: Mapping[str, str]) -> Iterator[Finding]:
+    """Those handlers that are to run in processes of their own, which load the plugins once more."""
+    whys = {why: [one for one in sorted(tried) if tried[one] == why] for why in tried.values()}
+    for why, handlers in whys.items():
+        many = _several(len(handlers), "handler")
+        if why:
+            yield trouble(
+                "isolation",
+                f"{many} cannot be run in a process of {'its' if len(handlers) == 1 else 'their'} own: "
+                f"{_names(handlers)}",
+                why,
+                "the plugin must load a second time while the server runs; or have it run in a thread: "
+                f'[handlers."{handlers[0]}"] isolation = "thread"',
+            )
+        else:
+            yield ok("isolation", f"{many} can be run in a process of {'its' if len(handlers) == 1 else 'their'} own")
 
 
 def _alerts(plugins: Plugins) -> Finding:

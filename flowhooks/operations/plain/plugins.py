@@ -46,6 +46,9 @@ class HandlerJson(TypedDict):
         probe: whether it can tell if a lost attempt did its work.
         order_by: what its deliveries are ordered by; null: nothing.
         concurrency: how many of them run at once at the most; null: any number.
+        isolation: `process` if it runs in a process of its own, else `thread`; null where it is not loaded.
+        timeout: seconds after which one of its attempts is overdue; null where it is not loaded.
+        memory_mib: mebibytes that its process may take; null where it has none of its own.
         summary: what its author says of it.
         where: file and line of its function; empty where it is not loaded.
         backlog: what is stored for it and not done with.
@@ -62,6 +65,9 @@ class HandlerJson(TypedDict):
     probe: bool
     order_by: str | None
     concurrency: int | None
+    isolation: str | None
+    timeout: float | None
+    memory_mib: int | None
     summary: str
     where: str
     backlog: Annotated[dict[str, Any], Backlog]
@@ -111,7 +117,7 @@ def plugin_to_json(one: Surveyed) -> PluginJson:
 
 def handler_to_json(one: Listed) -> HandlerJson:
     """One handler, with what is stored for it."""
-    handler = one.handler
+    handler, terms = one.handler, one.terms
     return {
         "id": one.id,
         "standing": one.standing,
@@ -120,6 +126,9 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "probe": bool(handler and handler.probe),
         "order_by": handler.order_by if handler else None,
         "concurrency": handler.concurrency if handler else None,
+        "isolation": terms.isolation if terms else None,
+        "timeout": terms.timeout if terms else None,
+        "memory_mib": terms.memory_mib if terms and terms.isolation == "process" else None,
         "summary": handler.summary if handler else "",
         "where": handler.where if handler else "",
         "backlog": asdict(one.backlog),

@@ -124,6 +124,7 @@ class Plugins(Resource):
                 app.settings.ignore.process_key,
                 most=sampling.MOST_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
+                settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:

@@ -232,6 +232,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "handlers.times": {"en": "{count} of the newest deliveries", "zh": "最新投递中的 {count} 个"},
     "handlers.never": {"en": "nobody calls it", "zh": "没有调用"},
     "handlers.retry": {"en": "retries: up to {count} attempts", "zh": "可重试：最多 {count} 次尝试"},
+    "handlers.process": {
+        "en": "in a process of its own: {seconds} s and {mebibytes} MiB at the most",
+        "zh": "在独立进程中运行：最多 {seconds} 秒、{mebibytes} MiB",
+    },
+    "handlers.thread": {"en": "in a thread: overdue after {seconds} s", "zh": "在线程中运行：{seconds} 秒后视为超时"},
     "handlers.missing": {
         "en": "It was loaded before and is not now; what its handlers would do waits for it.",
         "zh": "以前加载过，现在没有；其处理器的投递都在等待。",

@@ -1,0 +1,176 @@
+"""Handlers in processes of their own, in real servers: what becomes of such a process is one attempt's matter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from flowhooks.ledger.reading import EventFilter
+
+PLUGIN = """
+import ctypes, os, re, subprocess, time
+from flowhooks import Retry, handler, hookimpl
+
+def mark(event, text):
+    with open(os.environ["JOURNAL"] + "-" + event.flow_instance_id + ".new", "w") as file:
+        file.write(text)
+    os.rename(file.name, file.name.removesuffix(".new"))
+
+@handler(process_key="good", isolation="process")
+def good(event):
+    print("a line that is no JSON")
+    return os.getpid()
+
+@handler(process_key="slow", isolation="process")
+def slow(event):
+    child = subprocess.Popen(["sleep", "600"])
+    mark(event, f"{os.getpid()} {os.getppid()} {child.pid}")
+    while not os.path.exists(os.environ["JOURNAL"] + "-go"):
+        time.sleep(0.01)
+    return "done"
+
+@handler(process_key="crashes", isolation="process")
+def crashes(event):
+    ctypes.string_at(0)
+
+@handler(process_key="hangs", isolation="process", timeout=0.3, retry=Retry(attempts=1))
+def hangs(event):
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+@hookimpl
+def handlers():
+    return [good, slow, crashes, hangs]
+"""
+
+
+def body(key):
+    return {"processDefinitionKey": key}
+
+
+@pytest.fixture
+def isolated(make_site):
+    """A site with that plugin."""
+    site = make_site()
+    site.plugin("own", PLUGIN)
+    return site
+
+
+def _marked(site, instance):
+    """The pids that a handler has written down: its own, where it comes from, and what it has started."""
+    file = Path(f"{site.journal}-{instance}")
+    end = time.monotonic() + 20
+    while not file.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return [int(one) for one in file.read_text().split()]
+
+
+def _until_gone(*pids):
+    end = time.monotonic() + 20
+    left = list(pids)
+    while left := [pid for pid in left if _runs(pid)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.02)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
+    """The answers say what became of each, the log whose it was; everything else goes on, and the books balance."""
+    server = isolated.start()
+    assert server.post("slow", body("slow"), Prefer="respond-async").status == 202
+    pid, *_ = _marked(isolated, "slow")
+    assert server.post("good-1", body("good")).status == 200
+    crashed = server.post("crashes", body("crashes"))
+    assert crashed.status == 202
+    assert server.post("hangs", body("hangs")).status == 500
+    os.kill(pid, signal.SIGKILL)
+    isolated.until(lambda ledger: ledger.tally()["unknown"] == 2)
+    assert server.post("good-2", body("good")).status == 200
+    errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
+    assert errors == {
+        "own:crashes": ("lost", "unknown", "its process was ended by signal 11 (SIGSEGV)"),
+        "own:hangs": ("lost", "dead", "killed after 0.3 s: overdue"),
+        "own:slow": (
+            "lost",
+            "unknown",
+            "its process was ended by signal 9 (SIGKILL) from elsewhere, perhaps for want of memory on this machine",
+        ),
+    }
+    printed = server.logged("printed", text="a line that is no JSON")
+    assert [one["handler"] for one in printed] == ["own:good"] * 2
+    server.stop()
+    server.check_log()
+    isolated.balance()
+
+
+def test_a_killed_server_leaves_no_process_behind(isolated):
+    """Neither those of handlers, nor where they come from, nor what handlers have started; the next one recovers."""
+    server = isolated.start()
+    server.post("good", body("good"))
+    server.post("slow", body("slow"), Prefer="respond-async")
+    pids = _marked(isolated, "slow")
+    server.kill()
+    _until_gone(*pids)
+    server = isolated.start()
+    isolated.until(lambda ledger: ledger.tally()["unknown"] == 1)
+    server.stop()
+    isolated.balance()
+
+
+def test_a_drain_waits_for_them(isolated):
+    """Though every process of the service is told to end, as service managers do."""
+    server = isolated.start()
+    server.post("slow", body("slow"), Prefer="respond-async")
+    pid, nursery, started = _marked(isolated, "slow")
+    for one in (pid, nursery):
+        os.kill(one, signal.SIGTERM)
+    server.signal()
+    server.until_logged("stopping")
+    Path(f"{isolated.journal}-go").touch()
+    assert server.wait() == 0
+    assert server.logged("stopped", all_ended=True)
+    _until_gone(pid, nursery, started)
+    isolated.balance()
+    with isolated.ledger() as ledger:
+        assert len(ledger.page(EventFilter(state="succeeded"), limit=2)) == 1
+
+
+def test_the_operator_has_the_last_word(isolated):
+    """What a handler declares goes by the settings; what runs in a thread then runs in the server."""
+    server = isolated.start(config='[handlers."own:good"]\nisolation = "thread"\n')
+    assert server.post("good", body("good")).status == 200
+    shown = isolated.run("plugins", "show", "own", "--plugins-dir", isolated.plugins).stdout
+    assert "runs in    a thread, overdue after 5 min" in shown
+    assert "runs in    a process of its own, 0.3 s and 512 MiB at the most" in shown
+    assert not server.logged("printed")
+    server.stop()
+
+
+def test_check_tries_whether_it_can_be_loaded_there(isolated):
+    """A plugin that only loads once is found before anything waits for it."""
+    words = ("check", "--plugins-dir", isolated.plugins, "--database", isolated.database)
+    assert "4 handlers can be run in a process of their own" in isolated.run(*words).stdout
+    once = f"""
+import os
+file = {str(isolated.folder / "once")!r}
+if os.path.exists(file):
+    raise OSError("only one may have it")
+open(file, "w").close()
+"""
+    isolated.plugin("own", once + PLUGIN)
+    found = isolated.run(*words)
+    assert found.returncode == 1
+    assert (
+        "4 handlers cannot be run in a process of their own: own:crashes, own:good, own:hangs, own:slow" in found.stdout
+    )
+    assert "only one may have it" in found.stdout

@@ -1,0 +1,105 @@
+"""The row about what a process of its own costs a handler; it must not know how results are shown."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from statistics import median, quantiles
+from typing import TYPE_CHECKING
+
+import load
+from figures import Figure
+
+from flowhooks.delivery import Delivery
+from flowhooks.event import Event
+from flowhooks.isolation import Pool
+from flowhooks.plugins import Plugins
+from flowhooks.settings import RunnerSettings, Settings
+
+if TYPE_CHECKING:
+    from bench import Bench
+
+    from flowhooks.delivery import Elsewhere
+    from flowhooks.handler import Handler
+
+TURNS = 3_000
+"""Deliveries of one case: each is run in a thread and in a process, one after the other."""
+AT_ONCE = 8
+FIRST = 50
+"""Of which the first are not counted: each process has to be made once."""
+
+
+def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Milliseconds by which a delivery takes longer in a process of its own than in a thread, at the median."""
+    with bench.site() as site:
+        settings = Settings(
+            plugins_dirs=(str(site.plugins()),),
+            plugins_allow=("bench",),
+            runner=RunnerSettings(isolation="process", threads=AT_ONCE),
+        )
+        plugins = Plugins.load(
+            dirs=[site.plugins()], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[]
+        )
+        with closing(Pool.of(settings, plugins, os.environ)) as pool:
+            pool.start()
+            if whys := [why for why in pool.missing().values() if why]:
+                raise load.LoadError(whys[0])
+            (handler,) = plugins.handlers.values()
+            subject = _Subject(plugins, handler, pool.elsewhere()[handler.id])
+            figures, notes = [], []
+            for at_once in (1, AT_ONCE):
+                bench.tell(f"{at_once} at once")
+                figure, note = _measured(subject, at_once)
+                figures.append(figure)
+                notes.append(note)
+    return figures, notes
+
+
+class _Subject:
+    """One handler, run as dispatch runs it."""
+
+    def __init__(self, plugins: Plugins, handler: Handler, elsewhere: Elsewhere) -> None:
+        self._plugins, self._handler, self._elsewhere = plugins, handler, elsewhere
+
+    def turn(self, number: int) -> tuple[float, float]:
+        """Seconds in a thread, and in a process of its own."""
+        return self._timed(number, None), self._timed(number, self._elsewhere)
+
+    def _timed(self, number: int, elsewhere: Elsewhere | None) -> float:
+        event = Event(
+            id=f"event-{number}",
+            flow_instance_id=f"instance-{number}",
+            process_definition_key="contract_approval",
+            data={"businessKey": f"HT-{number}", "processDefinitionKey": "contract_approval"},
+            received_at=datetime.now(UTC),
+        )
+        delivery = Delivery(
+            id=event.id,
+            event_id=event.id,
+            handler=self._handler.id,
+            attempt=1,
+            _elsewhere=elsewhere.run if elsewhere else None,
+        )
+        started = time.perf_counter()
+        self._plugins.run_handler(self._handler, event, delivery)
+        return time.perf_counter() - started
+
+
+def _measured(subject: _Subject, at_once: int) -> tuple[Figure, str]:
+    with ThreadPoolExecutor(at_once) as threads:
+        turns = list(threads.map(subject.turn, range(TURNS)))[FIRST:]
+    inside, outside = median(one for one, _ in turns), median(other for _, other in turns)
+    over = (outside - inside) * 1000
+    slowest = quantiles((other for _, other in turns), n=100)[-1] * 1000
+    return (
+        Figure(
+            case=f"{at_once} at once",
+            measured=f"{outside * 1000:.3f} ms in a process",
+            yardstick=f"{inside * 1000:.3f} ms in a thread",
+            judged=over,
+        ),
+        f"with {at_once} at once, 99 of 100 took less than {slowest:.2f} ms in a process",
+    )

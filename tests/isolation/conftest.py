@@ -1,0 +1,94 @@
+"""The unruly plugin, and pools of processes that have loaded it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from flowhooks import Event
+from flowhooks.delivery import Delivery
+from flowhooks.isolation import Pool
+from flowhooks.settings import RunnerSettings, Settings
+
+FOLDER = Path(__file__).parent / "plugins"
+PASSWORD = "correct horse battery staple"
+
+
+class Running:
+    """A pool that runs handlers of a plugin, without a ledger."""
+
+    def __init__(self, folder: Path = FOLDER, name: str = "unruly", *, threads: int = 4, **settings):
+        self.settings = Settings(
+            plugins_dirs=(str(folder),),
+            plugins_allow=(name,),
+            plugins={name: {"password": {"env": "UNRULY_PASSWORD"}}} if name == "unruly" else {},
+            runner=RunnerSettings(threads=threads),
+            **settings,
+        )
+        self.name = name
+        self.reasons: list[str] = []
+        environ = {**os.environ, "UNRULY_PASSWORD": PASSWORD}
+        from flowhooks.plugins.by_settings import load
+
+        _, self.plugins = load(self.settings, environ=environ)
+        self.pool = Pool.of(self.settings, self.plugins, environ, ended=self.reasons.append)
+        self.calls = self.pool.elsewhere()
+        self.pool.start()
+
+    def delivery(self, handler: str) -> Delivery:
+        """A delivery of it."""
+        return Delivery(id="d1", event_id="e1", handler=f"{self.name}:{handler}", attempt=3)
+
+    def run(self, handler: str, *, delivery: Delivery | None = None, **data):
+        """What a handler returns."""
+        delivery = delivery or self.delivery(handler)
+        return self.calls[delivery.handler].run(event_of(**data), delivery)
+
+    def probe(self, handler: str, **data):
+        """What its probe says."""
+        delivery = self.delivery(handler)
+        return self.calls[delivery.handler].probe(event_of(**data), delivery)
+
+
+def event_of(**data) -> Event:
+    """An event with this data."""
+    return Event(id="e1", flow_instance_id="i1", business_key="b1", data=data, received_at=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A pool, kept for all tests of a module."""
+    found = Running()
+    yield found
+    found.pool.close()
+
+
+@pytest.fixture
+def make_running():
+    """A function that makes a pool."""
+    made = []
+
+    def make(*args, **given) -> Running:
+        made.append(Running(*args, **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.pool.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+def is_gone():
+    """Whether a process has ended."""
+    return gone

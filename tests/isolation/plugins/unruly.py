@@ -1,0 +1,319 @@
+"""Handlers that do what no handler should; each in a process of its own, and each for the key of its own name."""
+
+import ctypes
+import logging
+import mmap
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl
+
+HANDLERS = []
+SECRETS = {}
+RUNS = []
+
+
+def alone(function=None, /, **given):
+    """Declare a handler in a process of its own that listens to the key of its own name."""
+    if function is None:
+        return lambda one: alone(one, **given)
+    given = {"isolation": "process", "timeout": 60} | given
+    made = handler(process_key=function.__name__, **given)(function)
+    HANDLERS.append(made)
+    return made
+
+
+@alone
+def echo(event, delivery):
+    """Say what it was given, and where it runs."""
+    RUNS.append(1)
+    return {
+        "event": {name: getattr(event, name) for name in ("id", "source", "kind", "flow_instance_id", "business_key")},
+        "data": event.data,
+        "received_at": event.received_at.isoformat(),
+        "delivery": [delivery.id, delivery.event_id, delivery.handler, delivery.attempt],
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "runs": len(RUNS),
+    }
+
+
+@alone
+def nothing(event):
+    """Return nothing."""
+
+
+@alone
+def rejects(event):
+    """Refuse for good."""
+    raise Reject("not for me")
+
+
+@alone
+def asks_again(event):
+    """Ask to be run later."""
+    raise RetryAfter(60, "the archive is closed")
+
+
+@alone
+def fails(event):
+    """Fail with a secret in its error."""
+    raise LookupError(f"the password {SECRETS.get('password')} was refused")
+
+
+@alone
+def sys_exits(event):
+    """Call sys.exit()."""
+    sys.exit(3)
+
+
+@alone
+def os_exits(event):
+    """End at once."""
+    os._exit(3)
+
+
+@alone
+def os_exits_well(event):
+    """End at once, as if all were well."""
+    os._exit(0)
+
+
+@alone
+def segfaults(event):
+    """Crash in C."""
+    print("about to read what is not there")
+    ctypes.string_at(0)
+
+
+@alone
+def aborts(event):
+    """Crash for want of memory, as C++ does."""
+    os.write(2, b"terminate called after throwing an instance of 'std::bad_alloc'\n")
+    os.abort()
+
+
+@alone
+def killed(event):
+    """Be killed by somebody else."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@alone(memory_mib=64)
+def allocates(event):
+    """Take more than it may."""
+    return len(bytearray(event.data["mebibytes"] * 1024**2))
+
+
+@alone(memory_mib=64)
+def maps(event):
+    """Take more than it may, past Python."""
+    with mmap.mmap(-1, event.data["mebibytes"] * 1024**2, flags=mmap.MAP_PRIVATE) as found:
+        return len(found)
+
+
+KEPT = []
+
+
+@alone(memory_mib=64)
+def leaks(event):
+    """Keep what it does not need any more."""
+    KEPT.append(b"x" * 24 * 1024**2)
+    return os.getpid()
+
+
+@alone(timeout=0.3)
+def hangs(event):
+    """Wait for what never comes."""
+    Path(event.data["mark"]).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@alone(timeout=0.3)
+def loops(event):
+    """Loop in Python, whatever it is told by signals."""
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGABRT):
+        signal.signal(one, signal.SIG_IGN)
+    while True:
+        pass
+
+
+@alone(timeout=0.3)
+def loops_in_c(event):
+    """Loop in C, which never gives the interpreter back."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@alone
+def closes_everything(event):
+    """Close whatever it finds open, and go on."""
+    os.closerange(0, 256)
+    time.sleep(600)
+
+
+@alone
+def talks_rubbish(event):
+    """Write on every file that it finds."""
+    for file in range(3, 64):
+        try:
+            os.write(file, b"\xff" * 64)
+        except OSError:
+            continue
+    time.sleep(600)
+
+
+@alone
+def prints(event):
+    """Print what is no JSON, on both streams."""
+    print("{not json}\x1b[2J")
+    sys.stderr.write("half a line")
+    sys.stderr.flush()
+    os.write(1, b" and \xff the rest\n")
+
+
+@alone
+def prints_much(event):
+    """Print without end."""
+    for number in range(5_000):
+        print(number)
+
+
+@alone
+def returns_much(event):
+    """Return what is too large."""
+    return "x" * 50 * 1024**2
+
+
+@alone
+def returns_a_set(event):
+    """Return what JSON does not have."""
+    return {1, 2}
+
+
+@alone
+def returns_a_generator(event):
+    """Return what would have to be run."""
+    return (one for one in range(3))
+
+
+@alone
+def forks(event):
+    """Fork, and come back twice."""
+    os.fork()
+    return "once"
+
+
+@alone
+def starts(event):
+    """Leave a program running, and end."""
+    left = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    Path(event.data["mark"]).write_text(str(left.pid))
+    os._exit(1)
+
+
+@alone
+def opens(event):
+    """Say which files are open here."""
+    found = []
+    for file in range(1024):
+        try:
+            found.append(str(Path(f"/proc/self/fd/{file}").readlink()))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+@alone
+def threads(event):
+    """Leave a thread behind that goes on."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
+    return threading.active_count()
+
+
+@alone
+def writes_to_the_ledger(event, delivery):
+    """Ask for what only the server's own process has."""
+    with delivery.transaction():
+        pass
+
+
+@alone
+def secret(event):
+    """Return a secret."""
+    return {"password": SECRETS.get("password"), "said": f"with {SECRETS.get('password')}"}
+
+
+@alone
+def logs(event):
+    """Log, by both ways that there are."""
+    logging.getLogger("unruly").warning("plain %s", "words", extra={"number": 7})
+    try:
+        {}["inner"]
+    except KeyError:
+        structlog.get_logger("unruly").exception("of_structlog", colour="red")
+
+
+@alone
+def limits(event):
+    """Say what it may take."""
+    return list(resource.getrlimit(resource.RLIMIT_CORE))
+
+
+@alone(retry=Retry(attempts=3, delays=(5,)))
+def may_run_again(event):
+    """Crash, though it may run again."""
+    os._exit(1)
+
+
+@alone(retry=Retry(attempts=1))
+def has_no_more(event):
+    """Crash, with no attempt left."""
+    os._exit(1)
+
+
+@alone(probe=lambda event, delivery: event.data.get("done"))
+def can_tell(event):
+    """Crash, and be asked what became of it."""
+    os._exit(1)
+
+
+@alone(probe=lambda event, delivery: os._exit(9))
+def cannot_be_asked(event):
+    """Crash, and crash again when asked."""
+    os._exit(1)
+
+
+@alone(timeout=60)
+def waits_for(event):
+    """Say that it runs, and wait for a file."""
+    Path(event.data["mark"]).write_text(str(os.getpid()))
+    while not Path(event.data["go_on"]).exists():
+        time.sleep(0.01)
+    return "went on"
+
+
+@hookimpl
+def configure(settings):
+    """Take the secret."""
+    SECRETS.update(settings)
+
+
+@hookimpl
+def handlers():
+    """All of them, and one that runs in a thread."""
+    return [*HANDLERS, in_thread]
+
+
+@handler(process_key="in_thread")
+def in_thread(event):
+    """Say in which process it runs."""
+    return os.getpid()

@@ -1,0 +1,190 @@
+"""Where deliveries stand after what became of their handlers' processes, on a real ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flowhooks import State, hookimpl
+from flowhooks.errors import HandlerLost, HandlerRaised
+from flowhooks.settings import HandlerSettings
+
+FOLDER = str(Path(__file__).parent / "plugins")
+
+
+@pytest.fixture
+def flow(house, monkeypatch):
+    """An app with the unruly plugin, found as a server finds it."""
+    monkeypatch.setenv("UNRULY_PASSWORD", "correct horse battery staple")
+    return house.open(
+        allow=("unruly",),
+        plugins_dirs=(FOLDER,),
+        sections={"unruly": {"password": {"env": "UNRULY_PASSWORD"}}},
+        runner={"threads": 4},
+        handlers={"unruly:in_thread": HandlerSettings(isolation="process")},
+    )
+
+
+def test_how_attempts_end(flow, logged):
+    """Each as in a thread; what its process does not survive is lost, and goes by what its handler declares."""
+    taken = {
+        name: flow.take(name, key=name, wait=0).event_id
+        for name in (
+            "echo",
+            "rejects",
+            "asks_again",
+            "fails",
+            "sys_exits",
+            "os_exits_well",
+            "may_run_again",
+            "has_no_more",
+            "writes_to_the_ledger",
+            "in_thread",
+        )
+    }
+    wanted = {
+        "echo": (State.SUCCEEDED, ""),
+        "rejects": (State.DEAD, "not for me"),
+        "asks_again": (State.WAITING, "the archive is closed"),
+        "fails": (State.DEAD, "LookupError: the password … was refused"),
+        "sys_exits": (State.DEAD, "SystemExit: 3"),
+        "os_exits_well": (State.UNKNOWN, "its process ended with exit code 0, and no answer"),
+        "may_run_again": (State.WAITING, "its process ended with exit code 1, and no answer"),
+        "has_no_more": (State.DEAD, "its process ended with exit code 1, and no answer"),
+        "in_thread": (State.SUCCEEDED, ""),
+    }
+    for name, (state, error) in wanted.items():
+        standing = flow.settled(taken[name], state, attempt=1)
+        assert standing.error == error, name
+    assert flow.settled(taken["writes_to_the_ledger"], State.DEAD).error.startswith("TransactionError: ")
+    (attempt,) = flow.app.ledger.attempts(flow.only(taken["fails"]).delivery_id)
+    assert attempt.traceback.startswith("Traceback (most recent call last):\n  File ")
+    assert attempt.traceback.endswith("LookupError: the password … was refused\n")
+    (attempt,) = flow.app.ledger.attempts(flow.only(taken["in_thread"]).delivery_id)
+    assert int(attempt.result) != os.getpid(), "the operator has the last word"
+    outcomes = {one["handler"]: one["outcome"] for one in logged if one["event"] == "attempt_failed"}
+    assert outcomes["unruly:os_exits_well"] == "lost"
+    assert outcomes["unruly:rejects"] == "rejected"
+    flow.advance(10)
+    flow.settled(taken["may_run_again"], State.WAITING, attempt=2)
+
+
+def test_answers_say_it(flow):
+    """*unknown* is 202's, dead is 500's, as after a server that was killed."""
+    assert flow.take("1", key="os_exits").standings[0].state is State.UNKNOWN
+    assert flow.take("2", key="has_no_more").standings[0].state is State.DEAD
+
+
+def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):
+    """After the crash of its handler; one that crashes itself leaves the delivery *unknown*."""
+    done = flow.take("1", key="can_tell", done=True).event_id
+    flow.settled(done, State.SUCCEEDED)
+    asked = flow.take("2", key="cannot_be_asked", wait=0).event_id
+    eventually(lambda: [one for one in logged if one["event"] == "probe_failed"])
+    assert flow.only(asked).state is State.UNKNOWN
+
+
+def test_a_crash_burns_nobody_elses_attempt(flow):
+    """Deliveries of one handler that crashes and of one that does not, mixed: each has its own outcome, once."""
+    taken = [flow.take(str(number), key=("nothing", "os_exits")[number % 2], wait=0).event_id for number in range(20)]
+    for number, event_id in enumerate(taken):
+        flow.settled(event_id, (State.SUCCEEDED, State.UNKNOWN)[number % 2], attempt=1)
+
+
+def test_what_still_runs_at_the_end_is_lost_there_and_then(house, flow, tmp_path, eventually):
+    """When its time to finish is over its process is killed, and that is recorded: the next start need not find out."""
+    mark = tmp_path / "mark"
+    event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(tmp_path / "never")).event_id
+    eventually(mark.exists)
+    assert flow.close(0) is False
+    again = house.open(start=False)
+    standing = again.only(event_id)
+    assert standing.state is State.UNKNOWN
+    assert standing.error == "killed, for the server has stopped"
+
+
+def test_what_ends_in_time_is_waited_for(house, flow, tmp_path, eventually):
+    """A handler in a process of its own gets its time to finish as one in a thread does."""
+    mark, go_on = tmp_path / "mark", tmp_path / "go_on"
+    event_id = flow.take("1", key="waits_for", wait=0, mark=str(mark), go_on=str(go_on)).event_id
+    pid = int(eventually(lambda: mark.exists() and mark.read_text()))
+    os.kill(pid, signal.SIGTERM)
+    go_on.touch()
+    assert flow.close() is True
+    again = house.open(start=False)
+    assert again.only(event_id).state is State.SUCCEEDED
+    (attempt,) = again.app.ledger.attempts(again.only(event_id).delivery_id)
+    assert json.loads(attempt.result) == "went on"
+
+
+def test_metrics_tell_of_processes(flow, eventually):
+    """How many there are, and why they have ended."""
+    flow.take("1", key="os_exits")
+    flow.take("2", key="nothing")
+    text = flow.app.metrics.text().decode()
+    assert 'flowhooks_handler_processes_ended_total{reason="crashed"} 1.0' in text
+    assert 'flowhooks_attempts_total{handler="unruly:os_exits",outcome="lost"} 1.0' in text
+    (alive,) = [line for line in text.splitlines() if line.startswith("flowhooks_handler_processes ")]
+    assert 1 <= float(alive.split()[1]) <= 4
+
+
+def test_handlers_given_as_objects_run_in_threads(house, listens):
+    """They cannot be loaded anywhere else: what a test gives is run where the test is."""
+    flow = house.open(listens(lambda event: os.getpid(), name="mine", isolation="process"))
+    event_id = flow.take("1").event_id
+    (attempt,) = flow.app.ledger.attempts(flow.settled(event_id, State.SUCCEEDED).delivery_id)
+    assert int(attempt.result) == os.getpid()
+
+
+def test_wrappers_stay_in_the_server(house, make_plugin):
+    """They are called round the whole: what they make of a loss is no failure, and what they hide is gone."""
+    seen = []
+
+    @hookimpl(wrapper=True)
+    def run_handler(handler, event, delivery):
+        seen.append((handler.id, os.getpid()))
+        try:
+            return (yield)
+        except HandlerRaised as error:
+            seen.append(error.name)
+            raise
+        except HandlerLost as error:
+            raise ValueError("in other words") from error
+
+    flow = house.open(
+        plugins={"wraps": make_plugin(run_handler=run_handler)}, allow=("unruly",), plugins_dirs=(FOLDER,)
+    )
+    failed = flow.take("1", key="fails").event_id
+    lost = flow.take("2", key="os_exits").event_id
+    assert flow.settled(failed, State.DEAD).error.startswith("LookupError: ")
+    assert flow.settled(lost, State.UNKNOWN).error == "its process ended with exit code 3, and no answer"
+    assert seen == [("unruly:fails", os.getpid()), "LookupError", ("unruly:os_exits", os.getpid())]
+
+
+def test_what_cannot_be_had_there_waits(house, tmp_path):
+    """A plugin that loads in the server alone: its deliveries wait, whatever `retry=` says, and burn nothing."""
+    (tmp_path / "half.py").write_text(
+        f"""
+import os
+from flowhooks import handler, hookimpl
+
+@handler(process_key="half", isolation="process")
+def half(event):
+    return 1
+
+@hookimpl
+def handlers():
+    return [half]
+
+if os.getpid() != {os.getpid()}:
+    raise OSError("only one may have it")
+"""
+    )
+    flow = house.open(allow=("half",), plugins_dirs=(str(tmp_path),))
+    standing = flow.settled(flow.take("1", key="half", wait=0).event_id, State.WAITING, attempt=1)
+    assert standing.error.startswith("its own process could not be had: plugin 'half'")
+    assert "only one may have it" in standing.error
