@@ -17,13 +17,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parents[1]
-FOLDER = CHECKOUT / "requirements"
+FOLDER = CHECKOUT / "tests" / "requirements"
 FILES = ("dev", "run", "upkeep")
 OURS = {file.parent.name for file in (CHECKOUT / "plugins").glob("flowhooks-*/pyproject.toml")} | {"flowhooks"}
 
 
 def program(name):
-    """A program of `requirements/`, as a module."""
+    """A program of `tests/requirements/`, as a module."""
     spec = importlib.util.spec_from_file_location(f"requirements_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

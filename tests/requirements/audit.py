@@ -16,7 +16,7 @@ def main() -> int:
     files = [word for name in ("run", "dev", "upkeep") for word in ("--requirement", str(HERE / f"{name}.txt"))]
     tool = Path(sys.executable).with_name("pip-audit")
     command = [str(tool), "--require-hashes", "--disable-pip", "--progress-spinner=off", "--timeout=20", *files]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own words)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode and not ran.stdout.strip() and any(word in ran.stderr for word in UNREACHED):
         why = ran.stderr.strip().splitlines()[-1].partition(":")[0]
         said = "cannot be reached from here, so nothing is known of what is locked: run it where there is a network"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parent
+ROOT: Final = HERE.parents[1]
 OLDEST, NEWEST = "3.11", "3.14"
 """The Pythons between which everything is locked."""
 MACHINES: Final = ("x86_64", "aarch64")
@@ -56,7 +56,7 @@ def uv(*words: str, given: list[str]) -> None:
         file.write("".join(f"{one}\n" for one in given))
         file.flush()
         command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", file.name, "--quiet", *words]
-        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"UV_NO_CONFIG": "1"})  # noqa: S603 (our own words)
+        subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"UV_NO_CONFIG": "1"})
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
             for machine in MACHINES:
                 platform = ("--python-version", python, "--python-platform", f"{machine}-manylinux_2_28")
                 uv("--only-binary", ":all:", *platform, "--output-file", os.devnull, given=[file.read_text()])
-        print(f"requirements/{name}.txt: {sum('==' in line for line in file.read_text().splitlines())} packages")
+        print(f"tests/requirements/{name}.txt: {sum('==' in line for line in file.read_text().splitlines())} packages")
 
 
 if __name__ == "__main__":

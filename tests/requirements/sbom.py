@@ -26,8 +26,8 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT: Final = Path(__file__).parents[1]
-LOCKED: Final = ROOT / "requirements/run.txt"
+ROOT: Final = Path(__file__).parents[2]
+LOCKED: Final = ROOT / "tests/requirements/run.txt"
 
 
 def locked() -> dict[str, tuple[Requirement, list[str]]]:
