@@ -126,6 +126,59 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
     ]
 
 
+def test_all_rows_about_others_can_be_named_at_once(part):
+    """`--rows peers` means both, which have a page of their own."""
+    run, report = part("run"), part("report")
+    chosen = run._chosen(None, None, "peers")
+    assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
+    assert {run._group(row) for row in chosen} == {"peers"}
+    assert "What an answer promises" in report.page([], {}, "", template=run.GROUPS["peers"])
+
+
+def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):
+    """Without Redis and webhook there is nothing to compare with, and the row says how to get them."""
+    contending, bench, servers = part("contending"), part("bench"), part("servers")
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet.kept["peers"] = {(contending.OURS.name, connections): [] for connections in bench.CONNECTIONS}
+    with pytest.raises(servers.ServerError, match=r"redis-server is not installed.*webhook is not installed"):
+        contending.ran(quiet)
+
+
+def test_what_others_do_is_compared_round_by_round(part, tmp_path):
+    """The median of the pairs' ratios counts; what was left undone is said."""
+    contending, bench = part("contending"), part("bench")
+    other = contending.OTHERS[0]
+    ours = [contending.Score(answered=rate, ran=100, left=0, p99=5) for rate in (100, 200, 300)]
+    theirs = [contending.Score(answered=100, ran=50, left=left, p99=9) for left in (0, 7, 0)]
+    names = {contending.OURS.name: ours, other.name: theirs}
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet.kept["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
+    figures, notes = contending.ran(quiet)
+    assert [(one.case, one.judged) for one in figures] == [
+        (f"{many} connections, {other.name}", 2) for many in bench.CONNECTIONS
+    ]
+    assert any("7 answered and not run" in note for note in notes)
+
+
+def test_what_was_answered_has_to_be_run(part, monkeypatch):
+    """Runs count from the begin of the load until none is left; what is left then is no run."""
+    contending, load = part("contending"), part("load")
+    loads = iter(
+        load.Load(counted=counted, later=0, seconds=seconds, p50=1, p99=2) for counted, seconds in ((10, 1), (100, 2))
+    )
+    monkeypatch.setattr(load, "run", lambda *_args, **_options: next(loads))
+    asked, waiting = [], iter([30, 10, 0])
+
+    def left(answered):
+        asked.append(answered)
+        return next(waiting)
+
+    score = contending.measure(contending.Taken(url="", left=left), 8, 2)
+    assert (score.answered, score.left, asked) == (50, 0, [110, 110, 110])
+    assert score.ran > 0
+
+
 @pytest.mark.postgresql
 def test_what_servers_and_workers_share_is_measured(part, tmp_path):
     """A server takes a call-back, two workers run it, and the plans of a full table read none of it as a whole."""
