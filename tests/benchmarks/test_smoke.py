@@ -6,8 +6,10 @@ import http.client
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,46 @@ def test_the_stations_are_measured():
     figures = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines()[2:]]
     assert len(figures) == 5 + 3 * 4
     assert all(int(figure) >= 0 for _, figure in figures)
+
+
+def test_every_station_is_there(part):
+    """What the stopwatch is put round exists, so that no station goes missing unseen."""
+    stopwatch = part("stopwatch")
+    places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
+    assert all(callable(getattr(*stopwatch.found(place))) for place in places)
+
+
+def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
+    """While a station that another one calls works, that one's stopwatch stands still."""
+    stopwatch = part("stopwatch").Stopwatches()
+
+    def work(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    inner = stopwatch._watched("inner", lambda: work(0.05))
+    outer = stopwatch._watched("outer", lambda: (work(0.01), inner(), work(0.01), inner()))
+    outer()
+    stopwatch.write(tmp_path / "spent.json")
+    said = json.loads((tmp_path / "spent.json").read_text())
+    assert list(said["threads"].values()) == ["MainThread"]
+    ((found),) = said["spent"].values()
+    assert {name: times for name, (_, times) in found.items()} == {"outer": 1, "inner": 2}
+    assert found["inner"][0] >= 0.1
+    assert found["inner"][0] > found["outer"][0] >= 0.02
+
+
+def test_tables_are_put_into_the_page(part):
+    """Each part of the page on performance is one that is measured, and only that is made anew."""
+    profiling = part("profiling")
+    page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
+    names = re.findall("<!-- measured: (.*) -->", page)
+    assert names == ["whole", *(f"parts-{many}" for many in part("bench").CONNECTIONS), "alone", "machine"]
+    put = profiling.put(page, {name: [f"table {name}"] for name in names})
+    assert [f"table {name}" in put for name in names] == [True] * len(names)
+    assert put.count("<!-- end -->") == len(names)
+    assert profiling.put(put, {}) == put
 
 
 def test_all_rows_of_postgresql_can_be_named_at_once(part):
