@@ -233,6 +233,7 @@ class Intake:
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
             absent=rules.absent,
             order_keys=rules.router.order_keys(event, route.handlers),
+            read=self._notices.wanted,
             now=now,
         )
 

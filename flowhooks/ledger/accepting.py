@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     _Known = tuple[str, str, str]  # the id, the digest and the state of what was there before
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 MOST_CONFLICTS: Final = 10
 """Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
 
@@ -52,6 +53,7 @@ class NewEvent:
         deliveries: (delivery id, handler id) for each of the route's handlers.
         absent: those of the handlers that are not loaded here: their deliveries wait for them.
         order_keys: the event's order key, for each of the handlers that is ordered.
+        read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
         now: microseconds since 1970.
     """
 
@@ -63,10 +65,13 @@ class NewEvent:
     deliveries: Sequence[tuple[str, str]]
     absent: frozenset[str] = frozenset()
     order_keys: Mapping[str, str] = field(default_factory=dict)
+    read: bool = True
     now: int
 
     def fresh(self) -> Event:
-        """The event once more, its data read anew so that nobody shares it."""
+        """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
+        if not self.read and len(self.deliveries) == 1:
+            return self.event
         return replace(self.event, data=schema.parse(self.body.encode()))
 
 
@@ -342,7 +347,7 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "body": item.body,
         "digest": item.digest,
         "state": item.state,
-        "route": json.dumps(item.route, ensure_ascii=False),
+        "route": _JSON.encode(item.route),
         "route_size": len(item.route),
         "repeats": 0,
         "received_at": item.now,
