@@ -167,6 +167,7 @@ def answered(bench: Bench) -> tuple[list[Figure], list[str]]:
         notes.append(f"{connections} connections, p99 in ms: {took}")
         rates = [_bare(bench, connections) for _ in range(ROUNDS)]
         notes.append(f"{connections} connections: the bare app, which stores and runs nothing, {median(rates):,.0f}/s")
+    notes.append(f"versions: {peers.versions()}")
     return figures, notes
 
 

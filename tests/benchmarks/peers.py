@@ -165,6 +165,17 @@ def missing_webhook() -> str:
     return INSTALL_WEBHOOK if shutil.which("webhook") is None else ""
 
 
+def versions() -> str:
+    """The versions of what is no Python package, as it says them itself."""
+    asked = [("redis-server", "--version"), ("webhook", "-version")]
+    ran = [
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        for command in asked
+        if shutil.which(command[0])
+    ]
+    return "; ".join(ran)
+
+
 @contextmanager
 def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server, Path]]:
     """Run webhook with a command that is counted.
