@@ -52,7 +52,7 @@ docs: $(READY) ## Build the documentation as a site, to be read from site/index.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Built: open site/index.html"
 
-bench: $(READY) ## Measure against the bare server and Celery, ratios in one run (needs wrk and redis-server; about 35 minutes)
+bench: $(READY) ## Measure against the bare server and what else might be used, ratios in one run (needs wrk, redis-server and webhook; about 45 minutes)
 	@$(BIN)/python tests/benchmarks/run.py
 
 wheel: $(READY) ## Build the wheel into dist/

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SECOND: Final = 1_000_000
 """Microseconds in a second: all of the ledger's times are whole microseconds since 1970, UTC."""
@@ -21,6 +22,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_7: Final = 0x7000
 _VARIANT: Final = 0x8000_0000_0000_0000
 _BELOW_VARIANT: Final = 0x3FFF_FFFF_FFFF_FFFF
+_TAILS: Final = struct.Struct("256Q")
+"""What the ends of so many ids are made of. Drawn at once, for whoever asks the system lets go of the interpreter, and
+has to win it back from all other threads."""
 
 
 MAY_DIFFER: Final = SECOND
@@ -29,6 +33,8 @@ MAY_DIFFER: Final = SECOND
 
 class Clock:
     """The real one: this machine's, or where that is wrong, one that is told from outside."""
+
+    _tails: Iterator[int] = iter(())
 
     def __init__(self) -> None:
         self._off = 0
@@ -61,9 +67,15 @@ class Clock:
         """
         milliseconds, rest = divmod(self.now(), 1000)
         fraction = _VERSION_7 | (rest * 4096 // 1000)
-        tail = _VARIANT | (int.from_bytes(os.urandom(8)) & _BELOW_VARIANT)
+        tail = _VARIANT | (self._random() & _BELOW_VARIANT)
         digits = f"{milliseconds:012x}{fraction:04x}{tail:016x}"
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+    def _random(self) -> int:
+        """64 random bits, which no other thread gets: an iterator hands each of its items to one of them."""
+        while (found := next(self._tails, None)) is None:
+            self._tails = iter(_TAILS.unpack(os.urandom(_TAILS.size)))
+        return found
 
 
 def to_datetime(microseconds: int) -> datetime:

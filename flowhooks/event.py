@@ -24,6 +24,7 @@ FIELDS: Final = {
 
 _DEFINITION_ID: Final = re.compile(r"([^:]+):\d+:[^:]+")
 """`key:version:uuid`, as Flowable, Activiti and Camunda write a processDefinitionId."""
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +116,7 @@ def digest(body: Mapping[str, Any], ignore: Sequence[str] = ()) -> str:
         body = copy.deepcopy(dict(body))
         for pointer in ignore:
             _remove(body, pointer)
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(body).encode()).hexdigest()
 
 
 def _remove(body: Any, pointer: str) -> None:

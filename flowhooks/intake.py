@@ -251,6 +251,7 @@ class Intake:
             absent=rules.absent,
             order_keys=rules.router.order_keys(event, route.handlers),
             message=call_back.message,
+            read=self._notices.wanted,
             now=now,
         )
 

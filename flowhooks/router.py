@@ -131,9 +131,10 @@ class _Entry:
 class _Index:
     """The entries of one kind of call-back, by what they listen to."""
 
-    __slots__ = ("classes", "every", "keys")
+    __slots__ = ("classes", "every", "keys", "plain")
 
     def __init__(self) -> None:
+        self.plain: dict[str | None, Route] = {}
         self.classes: dict[str | None, list[tuple[_Entry, str]]] = {}
         self.keys: dict[str | None, list[tuple[_Entry, str]]] = {}
         self.every: list[_Entry] = []
@@ -145,6 +146,15 @@ class _Index:
             self.keys.setdefault(name, []).append((entry, f"key {name}"))
         if entry.selectors.every:
             self.every.append(entry)
+
+    def settle(self) -> None:
+        """Once for all: the routes of classes for which nothing but the class counts, unless a key has a say, too."""
+        if not self.every:
+            self.plain = {
+                name: Route({entry.handler_id: shares for entry, shares in of}, parked=False, ignored=False)
+                for name, of in self.classes.items()
+                if not any(entry.narrow for entry, _ in of)
+            }
 
 
 _NONE: Final = ()
@@ -182,12 +192,23 @@ class Router:
                 raise ValueError(f"two candidates are called {entry.handler_id!r}")
             seen.add(entry.handler_id)
             self._kinds.setdefault(entry.selectors.kind, _Index()).add(entry)
+        for index in self._kinds.values():
+            index.settle()
 
     def route(self, event: Event) -> Route:
         """Look up where `event` goes, each handler once."""
+        index = self._kinds.get(event.kind)
+        if index is not None and event.process_definition_key not in index.keys:
+            plain = index.plain.get(event.callback_class)
+            if plain is not None:
+                return plain
+        return self._asked(event, index)
+
+    def _asked(self, event: Event, index: _Index | None) -> Route:
+        """Ask each handler that shares the class or the key, or takes every event."""
         matched: dict[int, tuple[_Entry, str]] = {}
         wanted = False
-        if (index := self._kinds.get(event.kind)) is not None:
+        if index is not None:
             for entry, shares in index.classes.get(event.callback_class, _NONE):
                 if entry.takes(event):
                     matched[entry.order] = entry, shares

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from flowhooks.clock import SECOND, Clock, to_datetime, to_text
@@ -58,6 +59,14 @@ def test_ids_of_one_moment_differ():
     """Ten thousand ids of the same microsecond are ten thousand ids."""
     clock = At(1_767_225_600_000_000)
     assert len({clock.new_id() for _ in range(10_000)}) == 10_000
+
+
+def test_ids_that_threads_make_at_once_differ():
+    """What ids are made of is drawn for many at a time; no two threads get the same of it."""
+    clock = At(1_767_225_600_000_000)
+    with ThreadPoolExecutor(8) as pool:
+        made = [one for ids in pool.map(lambda _: [clock.new_id() for _ in range(2_000)], range(8)) for one in ids]
+    assert len(set(made)) == len(made)
 
 
 def test_a_moment_as_time_and_as_text():

@@ -223,3 +223,26 @@ def test_no_hint_when_the_event_is_wanted():
     """A near miss is no news where another handler has the event."""
     router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
     assert router.explain(process_key="leave", callback_class="com.x.leave").hints == ()
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"k": {"process_keys": ("k",)}},
+        {"e": {"every": True}},
+        {"n": {"callback_classes": ("C",), "versions": ">1"}},
+        {"c": {"callback_classes": ("C", "D")}, "other": {"process_keys": ("k",), "kind": "cancel"}},
+    ],
+)
+@pytest.mark.parametrize("key", [None, "k", "unknown"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key, version):
+    """A class for which nothing else counts has its route from the start, the same as if each candidate were asked."""
+    router = make_router(a={"callback_classes": ("C",)}, **others)
+    plain = make_router(a={"callback_classes": ("C",)}, **others)
+    for index in plain._kinds.values():
+        index.plain = {}
+    event = make_event(callback_class="C", process_definition_key=key, process_definition_version=version)
+    assert router.route(event) == plain.route(event)
+    assert list(router.route(event).handlers) == list(plain.route(event).handlers)

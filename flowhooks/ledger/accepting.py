@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     _Known = tuple[str, str, str]  # the id, the digest and the state of what was there before
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 MOST_CONFLICTS: Final = 10
 """Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
 
@@ -53,6 +54,7 @@ class NewEvent:
         absent: those of the handlers that are not loaded here: their deliveries wait for them.
         order_keys: the event's order key, for each of the handlers that is ordered.
         message: the id under which its call-back was signed; None if it was not.
+        read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
         now: microseconds since 1970.
     """
 
@@ -65,10 +67,13 @@ class NewEvent:
     absent: frozenset[str] = frozenset()
     order_keys: Mapping[str, str] = field(default_factory=dict)
     message: str | None = None
+    read: bool = True
     now: int
 
     def fresh(self) -> Event:
-        """The event once more, its data read anew so that nobody shares it."""
+        """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
+        if not self.read and len(self.deliveries) == 1:
+            return self.event
         return replace(self.event, data=schema.parse(self.body.encode()))
 
 
@@ -356,7 +361,7 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "body": item.body,
         "digest": item.digest,
         "state": item.state,
-        "route": json.dumps(item.route, ensure_ascii=False),
+        "route": _JSON.encode(item.route),
         "route_size": len(item.route),
         "repeats": 0,
         "received_at": item.now,

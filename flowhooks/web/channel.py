@@ -56,13 +56,19 @@ def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
 
 
 class _Timed:
-    """What both kinds of task do when they have answered."""
+    """What both kinds of task do when they answer, and when they have answered."""
 
     channel: Any
 
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer; the head goes out with the first one."""
+        super().write(data)  # type: ignore[misc]  # the task of waitress that this is mixed into
+        self.channel.send_written()
+
     def finish(self) -> None:
         """End the answer; from now on the client is waited for."""
-        super().finish()  # type: ignore[misc]  # the task of waitress that this is mixed into
+        super().finish()  # type: ignore[misc]  # as above
+        self.channel.send_written()
         # Before waitress takes the request off its list, from when on the loop may find the client too slow.
         self.channel.since = time.monotonic()
 
@@ -182,6 +188,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         if not self.total_outbufs_len:
             self.last_activity = time.time()
         return int(super().write_soon(data))
+
+    def send_written(self) -> None:
+        """Send what a task has written, as much as the client takes at once; the loop sends the rest.
+
+        Not at each `write_soon`, as waitress does: head and body would be two calls of the system, and each of them
+        lets go of the interpreter, which then has to be won back from all other threads.
+        """
+        if self.total_outbufs_len:
+            with self.outbuf_lock:
+                self._flush_exception(self._flush_some, do_close=False)
 
     def readable(self) -> bool:
         """Whether the loop should wake when the client sends."""

@@ -57,6 +57,7 @@ _SENTENCES: Final[Mapping[int, str]] = {
 }
 """What is said of Falcon's own errors; of others `bad_request` or `internal`."""
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _log = structlog.get_logger(__name__)
 
 
@@ -96,7 +97,7 @@ def envelope(*, status: int, message: str, path: str) -> dict[str, Any]:
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """`body` as JSON in UTF-8. A lone surrogate, which UTF-8 does not have, becomes a question mark."""
-    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+    return _JSON.encode(body).encode(errors="replace")
 
 
 def raw_path(environ: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """waitress, hardened, for one application on one address; it must not know signals or what the application does.
 
 Written against waitress 3.0.2. Of what waitress does not document this uses `wasyncore.poll2`; of `TcpWSGIServer`
-its constructor, `channel_class`, `active_channels`, `trigger`, `accepting`, `accept`, `handle_accept` and
-`maintenance`; of `ThreadedTaskDispatcher` `threads`, `handler_thread`, `start_new_thread` and `queue_logger`.
+its constructor, `channel_class`, `active_channels`, `trigger`, `accepting`, `accept`, `handle_accept`,
+`maintenance`, `pull_trigger` and `adj.send_bytes`; of `ThreadedTaskDispatcher` `threads`, `handler_thread`,
+`start_new_thread` and `queue_logger`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # wai
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
 from flowhooks.web.binding import address, bind
-from flowhooks.web.channel import Channel
+from flowhooks.web.channel import SENT_WHOLE, Channel
 from flowhooks.web.proxy import Behind
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class Server:
             while not self._closing:
                 # One turn. `wasyncore.loop` would wait the whole timeout for nothing once the map is empty.
                 wasyncore.poll2(self._pause, self._map)
+                # Before anything is looked at: who wants to be seen and comes later wakes the next turn.
+                self._listener.pulled = False
                 self._tend()
         finally:
             with self._turn:
@@ -267,6 +270,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         draining: whether connections are to be closed after their last answer, and idle ones at once.
         retiring: whether they are to be closed after their last answer, and others listen on the same socket.
         refused: is told of each request that the application does not see.
+        pulled: whether the loop has been woken since it last looked about.
     """
 
     refused: Callable[[int], None]
@@ -274,6 +278,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     channel_class = Channel
     draining = False
     retiring = False
+    pulled = False
     _paused_until = 0.0
 
     def __init__(
@@ -301,6 +306,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
             sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
             bind_socket=False,
         )
+        # Head and body go out together, see `Channel.send_written`. Said here, for as an argument it is deprecated.
+        self.adj.send_bytes = SENT_WHOLE
 
     @property
     def closing(self) -> bool:
@@ -316,6 +323,12 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     def readable(self) -> bool:
         """Whether a connection may be accepted."""
         return bool(super().readable()) and time.monotonic() >= self._paused_until
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, unless somebody has done so already: it will look at everything anyway."""
+        if not self.pulled:
+            self.pulled = True
+            super().pull_trigger()
 
     def maintenance(self, now: float) -> None:
         """Nothing: waitress's own clock starts again at every byte; `Channel.check` does better."""

@@ -1,7 +1,8 @@
 -- Posts call-backs, each with a flowInstanceId of its own, and prints what came of them as one line of JSON.
 -- The ids begin at random, as engines' UUIDs do: so they fall all over the index of a large database.
 -- Arguments: prefix of the ids, value of the Prefer header or "", how many classes to spread over,
--- and "count" to count answers by status (which costs wrk a parse of every answer) or "".
+-- "count" to count answers by status (which costs wrk a parse of every answer) or "",
+-- and what stands before and after the id in the path.
 
 local threads = {}
 
@@ -11,8 +12,9 @@ function setup(thread)
 end
 
 function init(args)
-  local first = #args - 3
+  local first = #args - 5
   local prefer, classes, counting = args[first + 1], tonumber(args[first + 2]), args[first + 3] == "count"
+  local before, after = args[first + 4], args[first + 5]
   local middle = "-" .. args[first] .. "-" .. number .. "-"
   local tails = {}
   for class = 0, classes - 1 do
@@ -20,7 +22,7 @@ function init(args)
     local body = '{"businessKey":"HT-2026-0042","callBackProcessClass":"' .. name .. '",'
       .. '"processDefinitionId":"contract_approval:3:8f14e45f-ceea-467f-a8d3-1d2b5c0e7a11",'
       .. '"processDefinitionKey":"contract_approval","processDefinitionVersion":3}'
-    tails[class] = "/call-back/complete HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
+    tails[class] = after .. " HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
       .. "\r\nContent-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
       .. (prefer == "" and "" or "Prefer: " .. prefer .. "\r\n") .. "\r\n" .. body
   end
@@ -28,7 +30,7 @@ function init(args)
   math.randomseed(tonumber(args[first]:sub(1, 7), 16))
   request = function()
     sent = sent + 1
-    return string.format("POST /flow/%08x", random(0, 2147483647)) .. middle .. sent .. tails[sent % classes]
+    return "POST " .. before .. string.format("%08x", random(0, 2147483647)) .. middle .. sent .. tails[sent % classes]
   end
   ok, accepted, other = 0, 0, 0
   if counting then

@@ -12,6 +12,8 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("callbacks.lua")
 INSTALL = "wrk is not installed: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS)"
 RESULT = "RESULT "
+PATH = ("/flow/", "/call-back/complete")
+"""What stands before and after the flowInstanceId in a path of the contract."""
 
 
 class LoadError(Exception):
@@ -55,6 +57,7 @@ def run(
     prefer: str = "",
     classes: int = 1,
     only_200: bool = False,
+    path: tuple[str, str] = PATH,
 ) -> Load:
     """Post call-backs over `connections` connections for about `seconds`.
 
@@ -65,13 +68,14 @@ def run(
         prefer: value of the `Prefer` header; none by default.
         classes: how many `callBackProcessClass`es to spread the call-backs over, the first one plain.
         only_200: count answers with status 200 alone.
+        path: what stands before and after the flowInstanceId.
 
     Raises:
         LoadError: an answer was an error (no 4xx or 5xx is ever counted), or a connection broke.
     """
     count = "count" if only_200 else ""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count]
+    arguments = ["-s", str(SCRIPT), url, "--", secrets.token_hex(6), prefer, str(classes), count, *path]
     ran = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=seconds + 120, check=False)
     return read(ran.stdout, only_200=only_200, trouble=ran.stderr)
 

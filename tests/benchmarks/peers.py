@@ -1,7 +1,8 @@
-"""FastAPI, Celery and Redis doing the same: installed, started and stopped; it must not know what is measured."""
+"""What would be used instead of flowhooks: installed, started and stopped; it must not know what is measured."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servers import Server, ServerError, free_ports, running
+from servers import START, THREADS, Server, ServerError, free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +24,16 @@ REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = Path(sys.prefix) / "peer"
 """Kept from one session to the next, and removed with the environment that it lies in."""
 INSTALL = "redis-server is not installed: apt-get install redis-server (Debian, Ubuntu) or brew install redis (macOS)"
-REDIS = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
-"""Each write is on the disk before it is answered, as with flowhooks."""
+INSTALL_WEBHOOK = "webhook is not installed: apt-get install webhook (Debian, Ubuntu) or brew install webhook (macOS)"
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+"""Each write is on the disk before it is answered, as with flowhooks. Without this, Redis writes its database down some
+time after it has changed: within a minute where it has changed ten thousand times, else within five minutes or an hour.
+"""
+WORKERS = 2
+"""Processes that run tasks or jobs: one for each core, as Celery has it by itself."""
+SHELL = "#!/bin/sh\nprintf . >> {file}\n"
+PYTHON = f'#!{sys.executable} -I\nwith open("{{file}}", "a") as runs:\n    runs.write(".")\n'
+"""Commands that do nothing but be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +42,13 @@ class Peer:
 
     Attributes:
         folder: an existing folder of its own.
-        socket: where Redis listens.
-        redis: its port, where its monitor looks.
+        port: where Redis listens.
+        durable: whether nothing that was answered may be lost; else all is as one installs it.
     """
 
     folder: Path
     port: int
+    durable: bool = True
 
     @contextmanager
     def serve(self) -> Iterator[Server]:
@@ -55,19 +65,53 @@ class Peer:
         command = [str(ENVIRONMENT / "bin/celery"), "--workdir", str(HERE), "--app", "calls:tasks", "worker"]
         words = ["--concurrency", str(count), "--loglevel", "warning", "--without-gossip", "--without-mingle"]
         with self._running([*command, *words], port=self.port):
+            self._until("EXISTS _kombu.binding.celery", 1)
             yield
 
     @contextmanager
+    def serve_flask(self) -> Iterator[Server]:
+        """Run Flask on waitress, one process."""
+        (port,) = free_ports(1)
+        command = [str(ENVIRONMENT / "bin/waitress-serve"), f"--listen=127.0.0.1:{port}", f"--threads={THREADS}"]
+        with self._running([*command, "jobs:app"], port=port) as server:
+            yield server
+
+    @contextmanager
+    def rq_workers(self, count: int) -> Iterator[None]:
+        """Run so many workers of RQ, each of which forks for each job."""
+        command = [str(ENVIRONMENT / "bin/rq"), "worker-pool", "--num-workers", str(count), "--quiet"]
+        with self._running([*command, "--url", self._broker], port=self.port):
+            self._until("SCARD rq:workers", count)
+            yield
+
+    @property
+    def _broker(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @contextmanager
     def _running(self, command: list[str], *, port: int) -> Iterator[Server]:
-        environ = {"BROKER": f"redis://127.0.0.1:{self.port}/0", "PYTHONDONTWRITEBYTECODE": "1"}
+        environ = {"BROKER": self._broker, "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+        environ["DURABLE"] = "yes" if self.durable else "no"
         with running(command, folder=self.folder, port=port, ready=None, environ=environ) as server:
             yield server
 
     def open(self) -> int:
-        """How many tasks are not done: queued, or taken and not acknowledged."""
+        """How many tasks or jobs are not done: queued, or taken and not acknowledged."""
+        return self._sum("LLEN celery", "HLEN unacked", "LLEN rq:queue:default", "ZCARD rq:wip:default")
+
+    def _sum(self, *commands: str) -> int:
+        """The sum of what Redis answers."""
         words = ("redis-cli", "-p", str(self.port))
-        asked = subprocess.run(words, input="LLEN celery\nHLEN unacked\n", capture_output=True, text=True, check=True)
+        asked = subprocess.run(words, input="\n".join(commands), capture_output=True, text=True, check=True)
         return sum(int(line) for line in asked.stdout.split())
+
+    def _until(self, command: str, least: int) -> None:
+        """Wait until workers are there: they have no port of their own."""
+        end = time.monotonic() + START
+        while self._sum(command) < least:
+            if time.monotonic() > end:
+                raise ServerError(f"no workers after {START:.0f} s")
+            time.sleep(0.05)
 
     def drained(self, *, seconds: float) -> tuple[int, float]:
         """Wait until all is done; how many tasks that were, and the seconds from the first that was taken."""
@@ -89,33 +133,95 @@ def _in_time(end: float, left: int) -> None:
 
 
 @contextmanager
-def peer(folder: Path, tell: Callable[..., None]) -> Iterator[Peer]:
+def peer(folder: Path, tell: Callable[..., None], *, durable: bool = True) -> Iterator[Peer]:
     """Redis with an empty database for as long as the context lasts, on the disk that `folder` is on.
+
+    Args:
+        folder: an existing folder of its own.
+        tell: shows what is being done.
+        durable: whether Redis keeps whatever it has answered; else it is as one installs it.
 
     Raises:
         ServerError: Redis is not installed, or what is to use it cannot be.
     """
-    if shutil.which("redis-server") is None or shutil.which("redis-cli") is None:
-        raise ServerError(INSTALL)
+    if missing := missing_redis():
+        raise ServerError(missing)
     _install(tell)
     with ExitStack() as stack:
         (port,) = free_ports(1)
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *REDIS]
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+        command += DURABLE if durable else ()
         stack.enter_context(running(command, folder=folder, port=port, ready=None, environ={}))
-        yield Peer(folder=folder, port=port)
+        yield Peer(folder=folder, port=port, durable=durable)
+
+
+def missing_redis() -> str:
+    """How to get Redis where it is not installed; `""` where it is."""
+    return INSTALL if shutil.which("redis-server") is None or shutil.which("redis-cli") is None else ""
+
+
+def missing_webhook() -> str:
+    """How to get webhook where it is not installed; `""` where it is."""
+    return INSTALL_WEBHOOK if shutil.which("webhook") is None else ""
+
+
+def versions() -> str:
+    """The versions of what is no Python package, as it says them itself."""
+    asked = [("redis-server", "--version"), ("webhook", "-version")]
+    ran = [
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        for command in asked
+        if shutil.which(command[0])
+    ]
+    return "; ".join(ran)
+
+
+@contextmanager
+def webhook(folder: Path, command: str, *, waits: bool) -> Iterator[tuple[Server, Path]]:
+    """Run webhook with a command that is counted.
+
+    Args:
+        folder: an existing folder of its own.
+        command: one of those above.
+        waits: whether it answers when the command has ended; else, as it does by itself, at once.
+
+    Yields:
+        The server, and a file that has grown by one byte for each run of the command.
+
+    Raises:
+        ServerError: it is not installed.
+    """
+    if missing := missing_webhook():
+        raise ServerError(missing)
+    counted, script, hooks = folder / "runs", folder / "command", folder / "hooks.json"
+    counted.touch()
+    script.write_text(command.format(file=counted))
+    script.chmod(0o755)
+    arguments = [{"source": "url", "name": "flow"}, {"source": "entire-payload"}]
+    hook = {"id": "complete", "execute-command": str(script), "http-methods": ["POST"]}
+    waiting = {"include-command-output-in-response": waits, "pass-arguments-to-command": arguments}
+    hooks.write_text(json.dumps([hook | waiting]))
+    (port,) = free_ports(1)
+    words = ["webhook", "-hooks", str(hooks), "-ip", "127.0.0.1", "-port", str(port)]
+    with running(words, folder=folder, port=port, ready=None, environ={}) as server:
+        yield server, counted
 
 
 def _install(tell: Callable[..., None]) -> None:
-    """Make the environment that the peer runs in, unless it is there."""
+    """Make the environment that the peers run in, unless it is there."""
     wanted, mark = REQUIREMENTS.read_text(), ENVIRONMENT / "requirements.txt"
     if mark.exists() and mark.read_text() == wanted:
         return
-    tell("installing FastAPI and Celery into an environment of their own")
+    tell("installing FastAPI, Celery, Flask and RQ into an environment of their own")
     venv.create(ENVIRONMENT, clear=True, with_pip=True, symlinks=True)
     command = [ENVIRONMENT / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ran = subprocess.run(
-        [*command, "--requirement", REQUIREMENTS], env=kept, capture_output=True, text=True, check=False
+        [*command, "--require-hashes", "--requirement", REQUIREMENTS],
+        env=kept,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ran.returncode:
         raise ServerError(f"{REQUIREMENTS} cannot be installed:\n{ran.stderr[-1000:]}")

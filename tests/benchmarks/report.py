@@ -120,6 +120,56 @@ table of events, deliveries or attempts is read as a whole, however large it is:
   many events, deliveries and attempts, and on empty ones, in turn.
 """
 
+PAGE_PEERS = """# Beside what else might be used
+
+The same call-backs, taken by flowhooks and by what many would build or install instead, on the same machine, one after
+the other, several times; the median of the ratios counts. For each call-back a function that does nothing is run once,
+while more of them come in. Versions are in `tests/benchmarks/peer/requirements.txt`.
+
+This page is written by `{command}`.
+
+{table}
+
+Figures are ratios of flowhooks to the other. One below 1 means that the other does more of them in a second.
+
+## What an answer promises
+
+| | when it is answered, it is | the process is killed | the power fails |
+|---|---|---|---|
+| flowhooks on SQLite | on the disk | nothing is lost | nothing is lost |
+| FastAPI + Celery + Redis, as installed | in Redis' memory | what runs is lost | minutes are lost |
+| FastAPI + Celery + Redis, as durable as can be | on the disk | what runs is run again | nothing is lost |
+| Flask + RQ + Redis, as installed | in Redis' memory | what runs counts as failed | minutes are lost |
+| Flask + RQ + Redis, as durable as can be | on the disk | what runs counts as failed | nothing is lost |
+| webhook, as installed | not even run | what runs is lost, though answered 200 | the same |
+| webhook, answered when the command has ended | run | is lost, and not answered | the same |
+
+The same call-back that comes again is run again by all but flowhooks; a run that failed is shown to an operator, who
+can have it run again, by flowhooks and by RQ.
+"As durable as can be" is Redis with `appendonly yes` and `appendfsync always`, and Celery with `acks_late`. RQ has the
+same code in both.
+
+## What else was seen
+
+{notes}
+
+## The machine
+
+{machine}
+
+## How each row is measured
+
+- wrk posts call-backs for a second that does not count and then for some that do, with 8 and with 32 connections. Any
+  answer that is an error voids the row.
+- **Answered**: answers per second of the load that counts, with everything that runs handlers beside it. flowhooks is
+  asked to answer as soon as the call-back is stored; FastAPI and Flask answer as soon as Redis has it.
+- **Run**: what was run, from the first call-back on until nothing was left or five seconds had passed after the load,
+  by the second. Where more is answered than can be run, what is left is said above.
+- One process takes call-backs on each side: `flowhooks serve`, uvicorn, waitress with as many threads as flowhooks has,
+  webhook. It also runs the handlers in the case of flowhooks; Celery and RQ have two processes for that, webhook starts
+  a shell for each.
+"""
+
 
 def machine() -> dict[str, str]:
     """What the figures were measured on, and when."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import accepting
 import click
+import contending
 import dispatching
 import isolating
 import load
@@ -148,21 +149,34 @@ ROWS = (
         goal=Goal(least=0.9, aim=1.0),
         measure=plenty.stored,
     ),
+    Row(
+        name="peers-answered",
+        title="call-backs answered per second, handlers run meanwhile: flowhooks ÷ what else might be used",
+        goal=Goal(least=1, aim=2),
+        measure=contending.answered,
+    ),
+    Row(
+        name="peers-run",
+        title="handlers run per second: flowhooks ÷ what else might be used",
+        goal=Goal(least=1, aim=4),
+        measure=contending.ran,
+    ),
 )
-GROUP = "postgresql"
-"""What the names of rows begin with that have a page of their own; `--rows postgresql` measures them all."""
+GROUPS = {"postgresql": report.PAGE_POSTGRESQL, "peers": report.PAGE_PEERS}
+"""What the names of rows begin with that have a page of their own, and that page; `--rows GROUP` measures them all."""
 
 
 def _chosen(_context: click.Context, _option: click.Parameter, text: str) -> tuple[Row, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     known = {row.name: row for row in ROWS}
-    if unknown := [name for name in names if name not in {*known, GROUP}]:
+    if unknown := [name for name in names if name not in {*known, *GROUPS}]:
         raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(row for row in ROWS if not names or row.name in names or (GROUP in names and _grouped(row)))
+    return tuple(row for row in ROWS if not names or row.name in names or _group(row) in names)
 
 
-def _grouped(row: Row | Result) -> bool:
-    return row.name.startswith(f"{GROUP}-")
+def _group(row: Row | Result) -> str:
+    """The group that a row belongs to; `""` for none."""
+    return next((group for group in GROUPS if row.name.startswith(f"{group}-")), "")
 
 
 def _measured(row: Row, bench: Bench) -> Result:
@@ -205,11 +219,13 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
 @click.command()
 @click.option("--seconds", type=click.FloatRange(min=1), default=8, show_default=True, help="For each load.")
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="For the big rows.")
-@click.option("--rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}, or {GROUP}.")
+@click.option(
+    "--rows", default="", callback=_chosen, help=f"Of {','.join(row.name for row in ROWS)}, or {' or '.join(GROUPS)}."
+)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result here too; of PostgreSQL beside it.",
+    help="Write the result here too; of each group beside it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None, as_json: bool) -> None:
@@ -232,9 +248,9 @@ def main(seconds: float, events: int, rows: tuple[Row, ...], output: Path | None
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         plans = str(bench.kept.get("plans", "Not measured."))
-        beside = output.with_stem(f"{output.stem}-{GROUP}")
-        for file, page, grouped in ((output, report.PAGE, False), (beside, report.PAGE_POSTGRESQL, True)):
-            if of := [one for one in results if _grouped(one) == grouped]:
+        for group, page in {"": report.PAGE, **GROUPS}.items():
+            if of := [one for one in results if _group(one) == group]:
+                file = output.with_stem(f"{output.stem}-{group}") if group else output
                 file.write_text(report.page(of, about, command, template=page, plans=plans))
                 click.echo(f"written: {file}", err=True)
     sys.exit(1 if any(result.broke for result in results) else 0)

@@ -99,14 +99,21 @@ class Site:
         return self.folder / "flowhooks.db"
 
     @contextmanager
-    def serve(self, *, plugin: bool = True, threads: int = THREADS) -> Iterator[Server]:
-        """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait."""
+    def serve(self, *, plugin: bool = True, threads: int = THREADS, wrapper: Sequence[str] = ()) -> Iterator[Server]:
+        """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait.
+
+        Args:
+            plugin: whether it has its plugin.
+            threads: HTTP threads, and threads of its runner.
+            wrapper: a command that is handed this one, with plain `flowhooks` in place of its file.
+        """
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
         config.write_text('plugins_allow = ["bench"]\n')  # whatever else is installed beside flowhooks
         listen, admin = free_ports(2)
         command = [
-            *(str(Path(sys.executable).with_name("flowhooks")), "serve"),
+            *([*wrapper, "flowhooks"] if wrapper else [str(Path(sys.executable).with_name("flowhooks"))]),
+            "serve",
             *("--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
             *("--database", str(self.database), "--plugins-dir", str(plugins)),
             *("--config", str(config)),
@@ -150,10 +157,11 @@ class Site:
 
 
 @contextmanager
-def bare(folder: Path, *, threads: int = THREADS) -> Iterator[Server]:
-    """Run the bare app, its log in `folder`."""
+def bare(folder: Path, *, threads: int = THREADS, wrapper: Sequence[str] = ()) -> Iterator[Server]:
+    """Run the bare app, its log in `folder`; by a command that is handed `bare` and its arguments, if one is given."""
     (port,) = free_ports(1)
-    command = [sys.executable, str(Path(bare_app.__file__)), "--port", str(port), "--threads", str(threads)]
+    start = [*wrapper, "bare"] if wrapper else [sys.executable, str(Path(bare_app.__file__))]
+    command = [*start, "--port", str(port), "--threads", str(threads)]
     with running(command, folder=folder, port=port, ready=None, environ={}) as server:
         yield server
 

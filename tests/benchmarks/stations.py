@@ -1,6 +1,6 @@
 """Where a call-back's processor time goes: each station of its way by itself, in one thread; no HTTP, no waiting.
 
-`python tests/benchmarks/stations.py` prints the table that `docs/explanation/where-time-goes.md` shows.
+`python tests/benchmarks/profiling.py` puts it into `docs/explanation/performance.md`, beside the same under load.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flowhooks.plugins import Plugins
 from flowhooks.router import Candidate, Router
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowhooks.delivery import Queued
 
@@ -135,10 +135,12 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
     return _Batches(*(total / events * 1e6 for total in spent))
 
 
-@click.command()
-@click.option("--events", type=int, default=4_000, show_default=True, help="Call-backs for each size of batch.")
-def main(events: int) -> None:
-    """Print microseconds of processor time for each call-back, by station."""
+def measured(events: int) -> Iterator[tuple[str, float]]:
+    """Each station, and its microseconds of processor time for each call-back.
+
+    Args:
+        events: call-backs for each size of batch.
+    """
     clock, raw, text = Clock(), json.dumps(BODY).encode(), json.dumps(BODY)
     schemas = schema.Schemas.load()
     plugins = Plugins.load(
@@ -148,7 +150,6 @@ def main(events: int) -> None:
     event = _new(clock, text).event
     one = plugins.handlers[HANDLER]
     delivery = Delivery(id=clock.new_id(), event_id=event.id, handler=HANDLER, attempt=1)
-    click.echo("| station | µs |\n|---|---|")
     for name, function in {
         "strict JSON": lambda: schema.parse(raw),
         "JSON Schema": lambda: schemas.check_body("complete", BODY),
@@ -156,13 +157,22 @@ def main(events: int) -> None:
         "route": lambda: router.route(event),
         "hook call": lambda: plugins.run_handler(one, event, delivery),
     }.items():
-        click.echo(f"| {name} | {_each(function):.0f} |")
+        yield name, _each(function)
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, 4, 16, 64):
             found = _batches(Path(folder) / f"{size}.db", size, events)
-            click.echo(f"| accept, in batches of {size} | {found.accept:.0f} |")
-            click.echo(f"| settle, in batches of {size} | {found.settle:.0f} |")
-            click.echo(f"| commit, in batches of {size} | {found.commit:.0f} |")
+            yield f"accept, in batches of {size}", found.accept
+            yield f"settle, in batches of {size}", found.settle
+            yield f"commit, in batches of {size}", found.commit
+
+
+@click.command()
+@click.option("--events", type=int, default=4_000, show_default=True, help="Call-backs for each size of batch.")
+def main(events: int) -> None:
+    """Print microseconds of processor time for each call-back, by station."""
+    click.echo("| station | µs |\n|---|---|")
+    for name, figure in measured(events):
+        click.echo(f"| {name} | {figure:.0f} |")
 
 
 if __name__ == "__main__":

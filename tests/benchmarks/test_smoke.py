@@ -6,8 +6,10 @@ import http.client
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,46 @@ def test_the_stations_are_measured():
     assert all(int(figure) >= 0 for _, figure in figures)
 
 
+def test_every_station_is_there(part):
+    """What the stopwatch is put round exists, so that no station goes missing unseen."""
+    stopwatch = part("stopwatch")
+    places = [place for places in (*stopwatch.FLOWHOOKS.values(), *stopwatch.BARE.values()) for place in places]
+    assert all(callable(getattr(*stopwatch.found(place))) for place in places)
+
+
+def test_the_stopwatch_counts_nothing_twice(part, tmp_path):
+    """While a station that another one calls works, that one's stopwatch stands still."""
+    stopwatch = part("stopwatch").Stopwatches()
+
+    def work(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    inner = stopwatch._watched("inner", lambda: work(0.05))
+    outer = stopwatch._watched("outer", lambda: (work(0.01), inner(), work(0.01), inner()))
+    outer()
+    stopwatch.write(tmp_path / "spent.json")
+    said = json.loads((tmp_path / "spent.json").read_text())
+    assert list(said["threads"].values()) == ["MainThread"]
+    ((found),) = said["spent"].values()
+    assert {name: times for name, (_, times) in found.items()} == {"outer": 1, "inner": 2}
+    assert found["inner"][0] >= 0.1
+    assert found["inner"][0] > found["outer"][0] >= 0.02
+
+
+def test_tables_are_put_into_the_page(part):
+    """Each part of the page on performance is one that is measured, and only that is made anew."""
+    profiling = part("profiling")
+    page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
+    names = re.findall("<!-- measured: (.*) -->", page)
+    assert names == ["whole", *(f"parts-{many}" for many in part("bench").CONNECTIONS), "alone", "machine"]
+    put = profiling.put(page, {name: [f"table {name}"] for name in names})
+    assert [f"table {name}" in put for name in names] == [True] * len(names)
+    assert put.count("<!-- end -->") == len(names)
+    assert profiling.put(put, {}) == put
+
+
 def test_all_rows_of_postgresql_can_be_named_at_once(part):
     """`--rows postgresql` means each row that begins with it, and no other."""
     run = part("run")
@@ -125,6 +167,59 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
     assert [row.name for row in chosen] == [
         f"postgresql-{name}" for name in ("accept", "deliveries", "started", "answered", "stored")
     ]
+
+
+def test_all_rows_about_others_can_be_named_at_once(part):
+    """`--rows peers` means both, which have a page of their own."""
+    run, report = part("run"), part("report")
+    chosen = run._chosen(None, None, "peers")
+    assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
+    assert {run._group(row) for row in chosen} == {"peers"}
+    assert "What an answer promises" in report.page([], {}, "", template=run.GROUPS["peers"])
+
+
+def test_what_is_not_installed_is_left_out_and_named(part, monkeypatch, tmp_path):
+    """Without Redis and webhook there is nothing to compare with, and the row says how to get them."""
+    contending, bench, servers = part("contending"), part("bench"), part("servers")
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet.kept["peers"] = {(contending.OURS.name, connections): [] for connections in bench.CONNECTIONS}
+    with pytest.raises(servers.ServerError, match=r"redis-server is not installed.*webhook is not installed"):
+        contending.ran(quiet)
+
+
+def test_what_others_do_is_compared_round_by_round(part, tmp_path):
+    """The median of the pairs' ratios counts; what was left undone is said."""
+    contending, bench = part("contending"), part("bench")
+    other = contending.OTHERS[0]
+    ours = [contending.Score(answered=rate, ran=100, left=0, p99=5) for rate in (100, 200, 300)]
+    theirs = [contending.Score(answered=100, ran=50, left=left, p99=9) for left in (0, 7, 0)]
+    names = {contending.OURS.name: ours, other.name: theirs}
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    quiet.kept["peers"] = {(name, many): found for name, found in names.items() for many in bench.CONNECTIONS}
+    figures, notes = contending.ran(quiet)
+    assert [(one.case, one.judged) for one in figures] == [
+        (f"{many} connections, {other.name}", 2) for many in bench.CONNECTIONS
+    ]
+    assert any("7 answered and not run" in note for note in notes)
+
+
+def test_what_was_answered_has_to_be_run(part, monkeypatch):
+    """Runs count from the begin of the load until none is left; what is left then is no run."""
+    contending, load = part("contending"), part("load")
+    loads = iter(
+        load.Load(counted=counted, later=0, seconds=seconds, p50=1, p99=2) for counted, seconds in ((10, 1), (100, 2))
+    )
+    monkeypatch.setattr(load, "run", lambda *_args, **_options: next(loads))
+    asked, waiting = [], iter([30, 10, 0])
+
+    def left(answered):
+        asked.append(answered)
+        return next(waiting)
+
+    score = contending.measure(contending.Taken(url="", left=left), 8, 2)
+    assert (score.answered, score.left, asked) == (50, 0, [110, 110, 110])
+    assert score.ran > 0
 
 
 @pytest.mark.long

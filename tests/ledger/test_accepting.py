@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flowhooks import State
@@ -251,3 +253,13 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
     for instance in refused:
         assert hands.ledger.accept(hands.new(instance, "p:a", filler="x" * 3000)).new
     assert hands.ledger.failing is None
+
+
+@pytest.mark.parametrize(("handlers", "read"), [(("p:a",), True), (("p:a", "p:b"), False), (("p:a",), False)])
+def test_data_is_read_anew_unless_nobody_else_has_it(hands, handlers, read):
+    """One delivery whose event nobody else reads gets the event itself; else each gets data of its own."""
+    new = replace(hands.new("i1", *handlers, amount=1), read=read)
+    own = len(handlers) == 1 and not read
+    fresh = new.fresh()
+    assert fresh == new.event
+    assert (fresh.data is new.event.data) == own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -223,3 +223,67 @@ def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logg
     assert gate.enter(2)
     eventually(lambda: [one["handler"] for one in logged if one["event"] == "attempt_overdue"] == ["p:quick"])
     gate.opened.set()
+
+
+@contextmanager
+def begins(execute, clock):
+    """A function that has deliveries of one handler begin together in a runner of eight threads, run by `execute`."""
+    runner, stop = embedded.Embedded(threads=8, due=lambda now, most: [], clock=clock), threading.Event()
+    thread = threading.Thread(target=runner.run, args=(execute, stop))
+    thread.start()
+    event = object()
+
+    def begin(*names):
+        queued = [Queued(name, "p:h", 0, fresh=lambda: event) for name in names]
+        reserved = runner._reserve(queued)
+        assert reserved == queued
+        runner._start(reserved)
+
+    while not runner._runs:
+        time.sleep(0.001)
+    try:
+        yield begin
+    finally:
+        stop.set()
+        runner.wake()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
+    """To wake a thread for each would cost more than to run them; of a handler nobody knows yet, each gets one."""
+    monkeypatch.setattr(embedded, "LOOK_EVERY", 60)
+    monkeypatch.setattr(embedded, "QUICK_SECONDS", 60)
+    ran, together = [], threading.Barrier(3)
+
+    def execute(queued, claimed):
+        if queued.delivery_id.startswith("unknown"):
+            together.wait(10)  # they are not quick yet, and so there is a thread for each
+        ran.append((queued.delivery_id, threading.get_ident()))
+
+    with begins(execute, clock) as begin:
+        begin("unknown-1", "unknown-2", "unknown-3")
+        eventually(lambda: len(ran) == 3)
+        begin("a", "b", "c")
+        eventually(lambda: len(ran) == 6)
+    assert [name for name, _ in ran[3:]] == ["a", "b", "c"]
+    assert len({thread for _, thread in ran[3:]}) == 1
+
+
+def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
+    """What was left to the thread that now hangs is begun by others at the next look."""
+    monkeypatch.setattr(embedded, "QUICK_SECONDS", 60)
+    ran, opened = [], threading.Event()
+
+    def execute(queued, claimed):
+        if queued.delivery_id == "hangs":
+            opened.wait(10)
+        ran.append(queued.delivery_id)
+
+    with begins(execute, clock) as begin:
+        begin("quick")
+        eventually(lambda: ran == ["quick"])
+        begin("hangs", "a", "b")
+        eventually(lambda: sorted(ran[1:]) == ["a", "b"])
+        opened.set()
+        eventually(lambda: ran[3:] == ["hangs"])

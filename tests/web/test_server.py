@@ -142,6 +142,21 @@ def test_taken(server, connect, name):
         assert client.send(GOOD).answer().status == 200
 
 
+def test_head_and_body_are_sent_together(server, connect, monkeypatch):
+    """An answer costs one call of the system, not one for its head and one for its body."""
+    sent, send = [], Channel.send
+
+    def counted(self, data, **options):
+        sent.append(len(data))
+        return send(self, data, **options)
+
+    monkeypatch.setattr(Channel, "send", counted)
+    client = connect(server)
+    for number in (1, 2):
+        assert client.send(POST + b"Content-Length: 3\r\n\r\nabc").answer().status == 200
+        assert len(sent) == number
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(server, connect, ask, name):
     """What it does not is answered with the envelope, the connection is closed, and the server goes on."""

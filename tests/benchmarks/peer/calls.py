@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 tasks = Celery("calls", broker=os.environ["BROKER"])
 tasks.conf.update(
     task_ignore_result=True,
-    task_acks_late=True,  # a worker that is killed loses nothing, as with flowhooks
+    task_acks_late=os.environ.get("DURABLE") == "yes",  # then a worker that is killed loses nothing, as with flowhooks
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
 )

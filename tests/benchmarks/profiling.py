@@ -1,0 +1,227 @@
+"""Where the processor time of a call-back goes, under load, beside the bare app's; it must not judge figures.
+
+`python tests/benchmarks/profiling.py --output docs/explanation/performance.md` writes its tables into that page. All of
+it is processor time, divided by the call-backs that were answered: what else the machine does meanwhile, and how long
+its disk takes, counts little.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+import load
+import report
+import stations
+import stopwatch
+from bench import CONNECTIONS, LATER, ROUNDS, Bench
+from servers import THREADS, Server, bare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+WARM_UP = 1.0
+PATIENCE = 120.0
+"""Seconds that deliveries get to finish, which belong to the call-backs that were answered."""
+KINDS = {
+    "bare": "the bare app",
+    "waits": "flowhooks, deliveries wait",
+    "runs": "flowhooks, deliveries run meanwhile",
+    "outcome": "flowhooks, answered with the outcome",
+}
+LOOP = "the loop that reads requests"
+HTTP = "HTTP threads"
+OURS = {"Thread": LOOP, "listen": HTTP, "ledger-writer": "the writer", "runner": "the runner's threads"}
+"""What flowhooks' threads are called, and what they are."""
+THEIRS = {"MainThread": LOOP, "waitress": HTTP}
+"""The bare app's."""
+OTHERS = "other threads"
+REST = "waking up, waiting, taking turns"
+PART = "(<!-- measured: {name} -->\n).*?(<!-- end -->)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What a server used for each call-back.
+
+    Attributes:
+        count: call-backs that were answered.
+        microseconds: of processor time, by the system's id of the thread.
+        switches: how often a thread stopped to wait.
+    """
+
+    count: int
+    microseconds: Mapping[int, float]
+    switches: float
+
+    @property
+    def whole(self) -> float:
+        """Microseconds of all threads."""
+        return sum(self.microseconds.values())
+
+
+def _so_far(server: Server) -> tuple[dict[int, float], int]:
+    """Microseconds of each thread so far, and how often all of them have waited."""
+    spent, waited = {}, 0
+    for task in Path(f"/proc/{server.pid}/task").iterdir():
+        try:
+            spent[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e3
+            waited += int((task / "status").read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return spent, waited
+
+
+@contextmanager
+def _serving(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Iterator[tuple[Server, float]]:
+    """A server, and for how many seconds it may go on with what it has taken."""
+    wrapper = [] if under is None else [sys.executable, stopwatch.__file__, str(under)]
+    if kind == "bare":
+        with bench.scratch() as folder, bare(folder, wrapper=wrapper) as server:
+            yield server, 0.0
+        return
+    threads = 2 * connections if kind == "outcome" else THREADS
+    with bench.site() as site:
+        with site.serve():  # makes its handler known
+            pass
+        with site.serve(plugin=kind != "waits", threads=max(THREADS, threads), wrapper=wrapper) as server:
+            yield server, PATIENCE
+
+
+def used(bench: Bench, kind: str, connections: int, under: Path | None = None) -> Used:
+    """Load a server, and see what it used.
+
+    Args:
+        bench: how long, and where.
+        kind: one of `KINDS`.
+        connections: how many call back at once.
+        under: where the stopwatch writes; default: there is none.
+    """
+    bench.tell(f"{KINDS[kind]}, {connections} connections")
+    prefer = "" if kind == "outcome" else LATER
+    with _serving(bench, kind, connections, under) as (server, patience):
+        count, before = 0, _so_far(server)
+        for seconds in (WARM_UP, bench.seconds):
+            if under is None and count:
+                count, before = 0, _so_far(server)  # the stopwatch runs from the start, and so do these then
+            count += load.run(server.url, connections=connections, seconds=seconds, prefer=prefer).counted
+        if patience:
+            _rest(server, patience)
+        after = _so_far(server)
+    spent = {thread: (total - before[0].get(thread, 0.0)) / count for thread, total in after[0].items()}
+    return Used(count=count, microseconds=spent, switches=(after[1] - before[1]) / count)
+
+
+def _rest(server: Server, patience: float) -> None:
+    """Wait until a server does next to nothing more."""
+    end = time.monotonic() + patience
+    last = sum(_so_far(server)[0].values())
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        now = sum(_so_far(server)[0].values())
+        if now - last < 50_000:
+            return
+        last = now
+
+
+def whole(bench: Bench) -> list[str]:
+    """A table of what a call-back costs altogether."""
+    lines = ["| | connections | µs of processor time | ÷ bare | times a thread waits |", "|---|---|---|---|---|"]
+    for connections in CONNECTIONS:
+        rounds = [{kind: used(bench, kind, connections) for kind in KINDS} for _ in range(ROUNDS)]
+        for kind, name in KINDS.items():
+            ratio = median(one[kind].whole / one["bare"].whole for one in rounds)
+            cost, waits = median(one[kind].whole for one in rounds), median(one[kind].switches for one in rounds)
+            lines.append(f"| {name} | {connections} | {cost:.0f} | {ratio:.1f} | {waits:.1f} |")
+    return lines
+
+
+def parts(bench: Bench, kind: str, connections: int) -> dict[tuple[str, str], float]:
+    """Microseconds for each call-back, by kind of thread and station, under the stopwatch."""
+    with bench.scratch() as folder:
+        file = folder / "spent.json"
+        found = used(bench, kind, connections, file)
+        said = json.loads(file.read_text())
+    names = THEIRS if kind == "bare" else OURS
+    shares: dict[tuple[str, str], float] = defaultdict(float)
+    for thread, microseconds in found.microseconds.items():
+        name = names.get(said["threads"].get(str(thread), ""), OTHERS)
+        spent = said["spent"].get(str(thread), {})
+        for station, (seconds, _times) in spent.items():
+            shares[name, station if name != OTHERS else REST] += seconds * 1e6 / found.count
+        shares[name, REST] += microseconds - sum(seconds for seconds, _ in spent.values()) * 1e6 / found.count
+    return shares
+
+
+def under_load(bench: Bench, connections: int) -> list[str]:
+    """A table of where the time goes, station by station, beside the bare app."""
+    ours, theirs = parts(bench, "runs", connections), parts(bench, "bare", connections)
+    total = sum(ours.values())
+    lines = ["| thread | station | flowhooks µs | of all | the bare app µs |", "|---|---|---|---|---|"]
+    order = [*OURS.values(), OTHERS]
+    for thread in order:
+        of = {station for name, station in (*ours, *theirs) if name == thread}
+        for station in sorted(of, key=lambda one: (one == REST, -ours.get((thread, one), 0.0))):
+            mine, other = ours.get((thread, station), 0.0), theirs.get((thread, station), 0.0)
+            if max(mine, other) >= 0.5:
+                beside = f"{other:.0f}" if other >= 0.5 else ""
+                lines.append(f"| {thread} | {station} | {mine:.0f} | {mine / total:.0%} | {beside} |")
+    lines.append(f"| all | | {total:.0f} | 100% | {sum(theirs.values()):.0f} |")
+    return lines
+
+
+def alone(events: int) -> list[str]:
+    """A table of each station by itself."""
+    figures = [f"| {name} | {figure:.0f} |" for name, figure in stations.measured(events)]
+    return ["| station | µs |", "|---|---|", *figures]
+
+
+def put(page: str, tables: Mapping[str, list[str]]) -> str:
+    """A page with its measured parts made anew."""
+    for name, lines in tables.items():
+        text = "\n".join(lines)
+        page = re.sub(
+            PART.format(name=name), lambda match, text=text: f"{match[1]}\n{text}\n\n{match[2]}", page, flags=re.DOTALL
+        )
+    return page
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=3, show_default=True, help="For each load.")
+@click.option("--events", type=int, default=4_000, show_default=True, help="For each station by itself.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables into this page, too.")
+def main(seconds: float, events: int, output: Path | None) -> None:
+    """Print where the processor time of a call-back goes."""
+    if not load.found():
+        click.echo(load.INSTALL, err=True)
+        sys.exit(2)
+    with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
+
+        def tell(text: str, *_: object) -> None:
+            click.echo(text, err=True)
+
+        bench = Bench(seconds=seconds, events=0, folder=Path(folder), tell=tell)
+        tables = {
+            "whole": whole(bench),
+            **{f"parts-{connections}": under_load(bench, connections) for connections in CONNECTIONS},
+            "alone": alone(events),
+            "machine": [f"- {name}: {value}" for name, value in report.machine().items()],
+        }
+    for name, lines in tables.items():
+        click.echo("\n".join(("", f"## {name}", "", *lines)))
+    if output:
+        output.write_text(put(output.read_text(), tables))
+
+
+if __name__ == "__main__":
+    main()

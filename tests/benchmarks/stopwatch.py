@@ -1,0 +1,171 @@
+"""Runs a server with a stopwatch at each station of a call-back's way; it must not know what is measured with it.
+
+`python stopwatch.py FILE flowhooks serve …` or `… FILE bare --port …`: when the server ends, FILE has for each thread
+and station the seconds of processor time that were spent there, and how often it was come by, as JSON. What a station
+calls that is a station itself is not counted twice. Processor time, not time: who waits, for a lock or for the
+interpreter, spends none, and what else the machine does meanwhile counts little.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_NUMBER = re.compile(r"-?\d+( .*)?$")
+"""What tells apart threads that do the same."""
+
+BOTH = {
+    "waitress": (
+        "waitress.channel:HTTPChannel.service",
+        "waitress.channel:HTTPChannel.handle_read",
+        "waitress.server:BaseWSGIServer.add_task",
+        "waitress.server:BaseWSGIServer.pull_trigger",
+    ),
+    "send": ("waitress.wasyncore:dispatcher.send",),
+    "receive": ("waitress.wasyncore:dispatcher.recv",),
+    "Falcon": ("falcon.app:App.__call__",),
+}
+BARE = BOTH | {
+    "parser": ("waitress.parser:HTTPRequestParser.received",),
+    "resource": ("bare:CallBack.on_post",),
+    "JSON": ("falcon.request:Request.get_media",),
+}
+FLOWHOOKS = BOTH | {
+    "parser": ("flowhooks.web.parser:Parser.received",),
+    "counting": (
+        "flowhooks.web.counting:Counting.process_request",
+        "flowhooks.web.counting:Counting.process_response",
+    ),
+    "resource": ("flowhooks.web.callback:CallBackResource.on_post",),
+    "JSON": ("flowhooks.schema:parse",),
+    "JSON Schema": (
+        "flowhooks.schema.schemas:Schemas.check_body",
+        "flowhooks.schema.schemas:Schemas.check_flow_instance_id",
+    ),
+    "event and digest": ("flowhooks.intake:Intake._routed",),
+    "route": ("flowhooks.router:Router.route",),
+    "intake": ("flowhooks.intake:Intake.take",),
+    "to the writer and back": ("flowhooks.ledger.writer:Writer.submit", "flowhooks.ledger.writer:Ticket.result"),
+    "batch": ("flowhooks.ledger.writer:Writer._commit",),
+    "telling who waits": (
+        "flowhooks.ledger.writer:Ticket.settle",
+        "flowhooks.ledger.writer:Transaction.ended",
+    ),
+    "rows of accepting": ("flowhooks.ledger.accepting:Accepting.__call__",),
+    "rows of settling": ("flowhooks.ledger.running:Settling.__call__",),
+    "rows of claiming": ("flowhooks.ledger.running:claim",),
+    "SQLAlchemy": ("sqlalchemy.engine.base:Connection.execute", "sqlalchemy.engine.base:Connection.begin"),
+    "SQLite": (
+        "sqlalchemy.engine.default:DefaultDialect.do_execute",
+        "sqlalchemy.engine.default:DefaultDialect.do_execute_no_params",
+    ),
+    "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
+    "runner": ("flowhooks.runners.embedded:Embedded._take", "flowhooks.runners.embedded:Embedded._give_back"),
+    "dispatch": ("flowhooks.dispatch:Dispatch.execute", "flowhooks.dispatch:Dispatch._recorded"),
+    "event anew": ("flowhooks.ledger.accepting:NewEvent.fresh",),
+    "hook and handler": ("flowhooks.plugins:Plugins.run_handler",),
+}
+"""The functions of each station, as `module:path`. A test imports them all: none goes missing unseen."""
+
+
+class Stopwatches:
+    """One for each thread and station.
+
+    Attributes:
+        threads: the names of threads, without their numbers, by the system's id.
+        spent: for each of them, seconds of processor time and times, by station.
+    """
+
+    def __init__(self) -> None:
+        self.threads: dict[int, str] = {}
+        self.spent: dict[int, dict[str, list[float]]] = {}
+        self._here = threading.local()
+
+    def install(self, stations: Mapping[str, Sequence[str]]) -> None:
+        """Put a stopwatch round each of these functions."""
+        for station, places in stations.items():
+            for place in places:
+                owner, name = found(place)
+                setattr(owner, name, self._watched(station, getattr(owner, name)))
+
+    def write(self, file: Path) -> None:
+        """Say what has been measured."""
+        file.write_text(json.dumps({"threads": self.threads, "spent": self.spent}))
+
+    def _watched(self, station: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        here, now = self._here, time.thread_time
+
+        @wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            try:
+                running = here.running
+            except AttributeError:
+                running = self._first()
+            began = now()
+            if running:
+                running[-1][1] += began - running[-1][0]  # whoever called this stands still
+            mine = [began, 0.0]
+            running.append(mine)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                ended = now()
+                running.pop()
+                if running:
+                    running[-1][0] = ended
+                total = here.spent[station]
+                total[0] += mine[1] + ended - mine[0]
+                total[1] += 1
+
+        return watched
+
+    def _first(self) -> list[list[float]]:
+        """The stopwatches that run in the present thread, which comes by for the first time: none."""
+        thread = threading.get_native_id()
+        self.threads[thread] = _NUMBER.sub("", threading.current_thread().name)
+        self._here.spent = self.spent[thread] = defaultdict(lambda: [0.0, 0])
+        self._here.running = running = []
+        return running
+
+
+def found(place: str) -> tuple[Any, str]:
+    """What a function is an attribute of, and its name there."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = import_module(module)
+    for one in owners:
+        owner = getattr(owner, one)
+    return owner, name
+
+
+def main() -> None:
+    """Serve, then write."""
+    file, what, *arguments = sys.argv[1:]
+    sys.argv = [what, *arguments]
+    watches = Stopwatches()
+    try:
+        if what == "bare":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # else it would end without a word
+            watches.install(BARE)
+            import_module("bare").main()
+        else:
+            watches.install(FLOWHOOKS)
+            import_module("flowhooks.cli").main()
+    finally:
+        watches.write(Path(file))
+
+
+if __name__ == "__main__":
+    main()
