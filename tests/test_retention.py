@@ -9,7 +9,7 @@ import pytest
 
 from flowhooks import Reject
 from flowhooks import retention as module
-from flowhooks.ledger import purging
+from flowhooks.ledger import Ledger, purging
 
 DAY = 86_400
 
@@ -136,13 +136,13 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
     """The process that leads does it for all; what stops it stops it at once."""
     monkeypatch.setattr(module, "FIRST_RUN", 0.01)
     monkeypatch.setattr(module, "EVERY", 0.01)
+    leads = threading.Event()
+    asked = threading.Event()
+    monkeypatch.setattr(Ledger, "leads", lambda _ledger: asked.set() or leads.is_set())
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
-    leads = threading.Event()
-    monkeypatch.setattr(flow.app.ledger, "leads", leads.is_set)
     flow.clock.advance(2 * DAY)
-    asked = threading.Event()
-    monkeypatch.setattr(flow.app.ledger, "leads", lambda: asked.set() or leads.is_set())
+    asked.clear()
     assert asked.wait(20)
     assert len(flow.events()) == 1
     leads.set()

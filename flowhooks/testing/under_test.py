@@ -17,7 +17,7 @@ from flowhooks.app import App
 from flowhooks.delivery import State
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
-from flowhooks.settings import LedgerSettings, Settings, Source
+from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
 from flowhooks.testing import naming, words
 from flowhooks.testing.clock import HandClock
 from flowhooks.testing.own_schema import OwnSchema
@@ -42,7 +42,8 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 class AppUnderTest:
     """flowhooks as it serves, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
 
-    Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`.
+    Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`. No
+    handler is held, however often a test has it fail.
 
     Args:
         *plugins: modules or objects with hooks, or handlers made by `@handler`. An installed plugin has the
@@ -89,6 +90,7 @@ class AppUnderTest:
             plugins={name: dict(section) for name, section in settings.items()},
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
             ledger=LedgerSettings(timeout=PATIENCE),
+            runner=RunnerSettings(hold_after=0),
         )
         self._open: tuple[App, falcon.App[Any, Any]] | None = None
         self._crashed: list[App] = []

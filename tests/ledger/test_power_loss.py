@@ -17,8 +17,8 @@ from pathlib import Path
 
 import apsw_driver
 import pytest
-from conftest import House, plugin, until
 from disks import WAYS, Disk, Op, Recorder
+from house import House, plugin, until
 from sqlalchemy import create_engine, text
 
 from flowhooks import Retry, State, handler

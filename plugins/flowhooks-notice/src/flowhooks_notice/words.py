@@ -26,6 +26,8 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "unknown": ("unknown", "结果未知"),
     "parked": ("parked", "事件暂存"),
     "waiting": ("waiting", "长时间等待"),
+    "held": ("held", "处理器已停"),
+    "overdue": ("overdue", "执行超时"),
     "quarantined": ("quarantined", "插件隔离"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
@@ -42,6 +44,14 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "waiting": (
         "处理器 {subject} 有 {count} 条投递等待过久：处理器未加载，或线程被占用。请执行 flowhooks check 查看。"
+    ),
+    "held": (
+        "处理器 {subject} 接连失败，已停止投递，{count} 条投递在等待。flowhooks 会定时试投一条，成功即恢复；"
+        "排除原因后也可执行 flowhooks handlers resume {subject}。"
+    ),
+    "overdue": (
+        "处理器 {subject} 有 {count} 次执行超过时限且无法终止。请查明它在等什么；"
+        '设置 isolation = "process" 后，超时的执行会被终止。'
     ),
     "quarantined": (
         "插件 {subject} 无法使用，已被隔离，其处理器的投递在等待。请修复后重启服务；flowhooks check 会说明原因。"
