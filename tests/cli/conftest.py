@@ -184,7 +184,7 @@ def make_shop():
 
 
 @pytest.fixture
-def run(logging_kept, monkeypatch, tmp_path):
+def run(monkeypatch, tmp_path):
     """Runs `flowhooks` with these arguments, in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("FLOWHOOKS_")]:
@@ -295,7 +295,7 @@ def left(tmp_path, new_database):
     return left
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logging_kept():
     """Everything that `logs.configure` changes in this process is put back afterwards."""
     root = logging.getLogger()
@@ -328,7 +328,7 @@ def configure(stream):
 
 
 @pytest.fixture
-def stream(logging_kept):
+def stream():
     """A stream to log to."""
     return io.StringIO()
 

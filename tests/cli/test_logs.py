@@ -318,7 +318,7 @@ def test_broken_pipe():
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_secrets_are_masked(form, stream, logging_kept):
+def test_secrets_are_masked(form, stream):
     """Wherever they stand in a record, whoever logs it, and before anything is cut."""
     secret = "hunter2-v\u00e4rde"
     logs.configure("debug", form, stream, conceal=concealing([secret]))
