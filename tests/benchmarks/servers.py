@@ -99,13 +99,21 @@ class Site:
         return self.folder / "flowhooks.db"
 
     @contextmanager
-    def serve(self, *, plugin: bool = True, threads: int = THREADS, wrapper: Sequence[str] = ()) -> Iterator[Server]:
+    def serve(
+        self,
+        *,
+        plugin: bool = True,
+        threads: int = THREADS,
+        wrapper: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> Iterator[Server]:
         """Run `flowhooks serve` here; without its plugin, deliveries to its known handlers wait.
 
         Args:
             plugin: whether it has its plugin.
             threads: HTTP threads, and threads of its runner.
             wrapper: a command that is handed this one, with plain `flowhooks` in place of its file.
+            settings: further settings, by the names of their environment variables.
         """
         plugins = self.plugins() if plugin else self._empty()
         config = self.folder / "flowhooks.toml"
@@ -119,6 +127,7 @@ class Site:
             *("--config", str(config)),
         ]
         environ = {"FLOWHOOKS_HTTP_THREADS": str(threads), "FLOWHOOKS_RUNNER_THREADS": str(threads)}
+        environ |= settings or {}
         with running(command, folder=self.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
             yield server
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from flowhooks.settings import load
+
 HERE = Path(__file__).parent
 PRINTED = 'Running 8s test\nRESULT {{"requests":100,"microseconds":2000000,"p50":1500,"p99":9000,{}}}\n'
 GOOD = '"refused":0,"broken":0,"ok":90,"accepted":10,"other":0'
@@ -153,11 +155,28 @@ def test_tables_are_put_into_the_page(part):
     profiling = part("profiling")
     page = (HERE.parents[1] / "docs/explanation/performance.md").read_text()
     names = re.findall("<!-- measured: (.*) -->", page)
-    assert names == ["whole", *(f"parts-{many}" for many in part("bench").CONNECTIONS), "alone", "machine"]
+    assert names == ["whole", *(f"parts-{many}" for many in part("bench").CONNECTIONS), "alone", "tuning", "machine"]
     put = profiling.put(page, {name: [f"table {name}"] for name in names})
     assert [f"table {name}" in put for name in names] == [True] * len(names)
     assert put.count("<!-- end -->") == len(names)
     assert profiling.put(put, {}) == put
+
+
+def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
+    """Each variant changes a constant that there is, to another value, or is a setting."""
+    for variant in part("tuning").VARIANTS[1:]:
+        for one in filter(None, variant.constants.split(",")):
+            module, name = one.split("=")[0].split(":")
+            found = importlib.import_module(module)
+            before = getattr(found, name)
+            try:
+                part("tuned").change(one)
+                assert getattr(found, name) != before
+                assert type(getattr(found, name)) is type(before)
+            finally:
+                setattr(found, name, before)
+        loaded = load(None, variant.settings, {})
+        assert variant.constants or loaded != load(None, {}, {})
 
 
 def test_all_rows_of_postgresql_can_be_named_at_once(part):

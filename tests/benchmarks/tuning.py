@@ -1,0 +1,111 @@
+"""What other numbers of threads, other batches and another switch interval would do; it must not judge figures.
+
+`python tests/benchmarks/tuning.py --output docs/explanation/performance.md` writes its table into that page. Each
+variant is loaded beside the defaults, one right after the other: the ratio of their rates counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+import load
+import tuned
+from bench import CONNECTIONS, LATER, Bench
+from profiling import put
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WARM_UP = 1.0
+SWITCH = "flowhooks.cli.process:SWITCH_INTERVAL"
+BATCH = "flowhooks.ledger.writer:MOST_IN_A_BATCH"
+LINGER = "flowhooks.ledger.writer:LINGER_TIMES"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """Something else than the defaults.
+
+    Attributes:
+        name: for people.
+        constants: what is changed within flowhooks, as `tuned` takes it.
+        settings: settings by the names of their environment variables.
+    """
+
+    name: str
+    constants: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+DEFAULTS = Variant(name="the defaults")
+VARIANTS = (
+    Variant(name="the defaults once more: the noise"),
+    Variant(name="switch interval 0.05 ms instead of 0.2", constants=f"{SWITCH}=0.00005"),
+    Variant(name="switch interval 1 ms", constants=f"{SWITCH}=0.001"),
+    Variant(name="switch interval 5 ms, Python's own", constants=f"{SWITCH}=0.005"),
+    Variant(name="4 HTTP threads instead of 16", settings={"FLOWHOOKS_HTTP_THREADS": "4"}),
+    Variant(name="8 HTTP threads", settings={"FLOWHOOKS_HTTP_THREADS": "8"}),
+    Variant(name="64 HTTP threads", settings={"FLOWHOOKS_HTTP_THREADS": "64"}),
+    Variant(name="4 threads of the runner instead of 16", settings={"FLOWHOOKS_RUNNER_THREADS": "4"}),
+    Variant(name="64 threads of the runner", settings={"FLOWHOOKS_RUNNER_THREADS": "64"}),
+    Variant(name="batches of 8 at most instead of 256", constants=f"{BATCH}=8"),
+    Variant(name="batches of 32 at most", constants=f"{BATCH}=32"),
+    Variant(name="batches that wait for nobody, instead of 1.5 ms at most", constants=f"{LINGER}=0"),
+    Variant(name="batches that wait 5 ms at most", constants=f"{LINGER}=10"),
+    Variant(name="threads on both cores", settings={"FLOWHOOKS_ONE_CORE": "false"}),
+)
+
+
+def rate(bench: Bench, variant: Variant, connections: int) -> float:
+    """Call-backs that are answered in a second, while a handler that does nothing runs for each of them."""
+    wrapper = [sys.executable, tuned.__file__, variant.constants or ","]
+    with bench.site() as site, site.serve(wrapper=wrapper, settings=variant.settings) as server:
+        load.run(server.url, connections=connections, seconds=WARM_UP, prefer=LATER)
+        return load.run(server.url, connections=connections, seconds=bench.seconds, prefer=LATER).rate
+
+
+def table(bench: Bench, rounds: int) -> list[str]:
+    """A table of what each variant does."""
+    lines = [
+        "| what | " + " | ".join(f"{connections} connections, ÷ the defaults" for connections in CONNECTIONS) + " |",
+        "|---|" + "---|" * len(CONNECTIONS),
+    ]
+    for number, variant in enumerate(VARIANTS):
+        cells = []
+        for connections in CONNECTIONS:
+            bench.tell(f"{number + 1} of {len(VARIANTS)}: {variant.name}, {connections} connections")
+            pairs = [[rate(bench, one, connections) for one in (DEFAULTS, variant)] for _ in range(rounds)]
+            ratios = sorted(other / ours for ours, other in pairs)
+            cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        lines.append(f"| {variant.name} | {' | '.join(cells)} |")
+    return lines
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=2, show_default=True, help="For each load.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Pairs for each variant.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table into this page, too.")
+def main(seconds: float, rounds: int, output: Path | None) -> None:
+    """Print what other numbers would do."""
+    if not load.found():
+        click.echo(load.INSTALL, err=True)
+        sys.exit(2)
+    with tempfile.TemporaryDirectory(prefix="flowhooks-bench-") as folder:
+
+        def tell(text: str, *_: object) -> None:
+            click.echo(text, err=True)
+
+        lines = table(Bench(seconds=seconds, events=0, folder=Path(folder), tell=tell), rounds)
+    click.echo("\n".join(lines))
+    if output:
+        output.write_text(put(output.read_text(), {"tuning": lines}))
+
+
+if __name__ == "__main__":
+    main()
