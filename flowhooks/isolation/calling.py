@@ -96,7 +96,7 @@ def _answer(
             log.warning("process_not_made", handler=delivery.handler, why=one.unmade)
             return None
         why = "killed, for the server has stopped" if stopped else one.how(terms.memory_mib)
-    except (wire.Nonsense, TypeError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 (whatever it has said, it is not to run on with nobody watching it)
         pool.lost(one, "crashed")
         why = f"killed, for its process answered what makes no sense: {error}"
     else:

@@ -22,9 +22,24 @@ MOST_FIELDS: Final = 65536
 """Characters of what a record says besides its message, as JSON; more is left out."""
 _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS: Final = frozenset(
-    {"handler", "delivery", "attempt", "event", "level", "logger", "self", "name", "exc_info", "stack_info"}
+    {
+        "attempt",
+        "delivery",
+        "event",
+        "exc_info",
+        "handler",
+        "level",
+        "logger",
+        "method_name",
+        "name",
+        "positional_args",
+        "self",
+        "stack_info",
+    }
 )
 """What a record's own values cannot be called, where it is logged again."""
+_LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
+"""Those at which it is logged again: of a level of a handler's own structlog would have no name."""
 
 
 class Shipping(logging.Handler):
@@ -112,5 +127,8 @@ def relog(found: Mapping[str, Any], **about: object) -> None:
     }
     if text := str(found.get("traceback") or ""):
         given["traceback"] = text
+    said = level if isinstance(level, int) else logging.INFO
     logger = structlog.get_logger(str(found.get("logger") or "handler"))
-    logger.log(level if isinstance(level, int) else logging.INFO, str(found.get("message")), **{**given, **about})
+    logger.log(
+        next((one for one in _LEVELS if one <= said), logging.DEBUG), str(found.get("message")), **{**given, **about}
+    )

@@ -232,6 +232,17 @@ def test_what_it_logs_is_logged_here(running, logged):
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
 
 
+def test_nothing_that_it_logs_ends_its_attempt(running, logged):
+    """Neither a level of its own nor a value's name is taken for a sign that its process is not to be trusted."""
+    names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
+    assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
+    found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
+    assert found["at_35"]["log_level"] == "warning"
+    assert found["at_35"]["method_name_"] == found["at_35"]["positional_args_"] == "odd"
+    assert found["at_35"]["handler"] == "unruly:logs_oddly"
+    assert found["at_the_top"]["log_level"] == "critical"
+
+
 def test_a_probe_runs_there_too(running):
     """With the same limits: a probe that crashes ends its own process."""
     assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
