@@ -190,6 +190,15 @@ def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> 
         handlers: those that are loaded, by id.
         version: the version of a plugin, by its name.
     """
+    return {one: f"{version(handlers[one].plugin)} {digest}".strip() for one, digest in files(handlers).items()}
+
+
+def files(handlers: Mapping[str, Handler]) -> dict[str, str]:
+    """What is in the file of each handler's function just now, by its id: a digest of it, `""` where there is no file.
+
+    Args:
+        handlers: those that are loaded, by id.
+    """
     digests: dict[str, str] = {}
     found = {}
     for one, handler in handlers.items():
@@ -197,7 +206,7 @@ def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> 
         name = code.co_filename if code else ""
         if name not in digests:
             digests[name] = _digest(name)
-        found[one] = f"{version(handler.plugin)} {digests[name]}".strip()
+        found[one] = digests[name]
     return found
 
 

@@ -89,8 +89,9 @@ class _Child:
         logging.getLogger().setLevel(asked["level"])
         self._memory.limit(asked["memory_mib"])
         try:
-            if asked["probe"] and handler.probe is not None:
-                value = handler.probe(event, delivery)
+            if asked["probe"]:
+                # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
+                value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
             return _told(called(handler, event, delivery))
         except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)

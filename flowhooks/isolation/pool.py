@@ -18,6 +18,7 @@ import structlog
 
 from flowhooks.delivery import Elsewhere
 from flowhooks.errors import ProcessUnavailable
+from flowhooks.holding import files
 from flowhooks.isolation.calling import call
 from flowhooks.isolation.keeper import READY_WITHIN, Keeper
 from flowhooks.isolation.process import ENDING_GETS
@@ -56,6 +57,7 @@ class Pool:
             many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
         conceal: masks secrets in what processes print; default: there are none.
         versions: of the plugins as they run here, by name.
+        files: what was in the file of each handler's function when it was loaded here, by its id: a digest of it.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Pool:
         ended: Callable[[str], None] = lambda _reason: None,
         conceal: Callable[[str], str] = str,
         versions: Mapping[str, str] = MappingProxyType({}),
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._versions = versions
+        self._files = files
         self._terms = dict(terms)
         self._most = most
         self._tell = ended
@@ -124,6 +128,7 @@ class Pool:
             ended=ended,
             conceal=plugins.conceal,
             versions={one.name: one.version for one in plugins.infos if one.state == "loaded"},
+            files=files({one: plugins.handlers[one] for one in isolated}),
         )
 
     @property
@@ -200,7 +205,11 @@ class Pool:
 
     def _ready(self, said: Mapping[str, Any]) -> None:
         with self._changed:
-            self._trouble = {**said["trouble"], **self._other_versions(said["versions"])}
+            self._trouble = {
+                **said["trouble"],
+                **self._other_files(said["files"]),
+                **self._other_versions(said["versions"]),
+            }
             self._there = frozenset(one for one in said["handlers"] if one.partition(":")[0] not in self._trouble)
             self._why = ""
             lacking = {one: self._cannot(one) for one in self._terms if one not in self._there}
@@ -224,6 +233,12 @@ class Pool:
             for name, version in there.items()
             if (here := self._versions.get(name, version)) != version
         }
+
+    def _other_files(self, there: Mapping[str, str]) -> dict[str, str]:
+        """Of plugins whose files were changed since the server was started, what to do."""
+        changed = {one.partition(":")[0] for one, here in self._files.items() if there.get(one, here) != here}
+        why = "has changed since the server was started, which runs what it was: restart it"
+        return {name: f"a file of plugin {name!r} {why}" for name in changed}
 
     def _failed(self, why: str) -> None:
         with self._changed:

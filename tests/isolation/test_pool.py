@@ -250,6 +250,54 @@ def test_a_probe_runs_there_too(running):
         running.probe("cannot_be_asked")
 
 
+PROBED = """
+from pathlib import Path
+from flowhooks import handler, hookimpl
+
+def asked(event, delivery):
+    return True
+
+@handler(process_key="k", isolation="process", probe=asked if Path(r"{there}").exists() else None)
+def work(event):
+    Path(r"{ran}").touch()
+
+@hookimpl
+def handlers():
+    return [work]
+"""
+
+
+@pytest.fixture
+def probed(make_running, tmp_path):
+    """A plugin with a probe for as long as a file is there, and whose handler leaves one; its pool."""
+    (tmp_path / "there").touch()
+    (tmp_path / "probed.py").write_text(PROBED.format(there=tmp_path / "there", ran=tmp_path / "ran"))
+    running = make_running(tmp_path, "probed")
+    assert running.probe("work") is True
+    return running
+
+
+def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
+    """A nursery that is started again loads what is on the disk by then: not what the server has loaded."""
+    (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
+    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
+    why = "a file of plugin 'probed' has changed since the server was started, which runs what it was: restart it"
+    for call in (probed.probe, probed.run):
+        with pytest.raises(ProcessUnavailable, match=why):
+            call("work")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
+    """Whatever was loaded where it is to be asked: the handler's function is never run in its place."""
+    (tmp_path / "there").unlink()
+    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    eventually(lambda: sum(one["event"] == "isolation_ready" for one in logged))
+    assert probed.probe("work") is None
+    assert not (tmp_path / "ran").exists()
+
+
 def test_there_are_no_more_than_may_be(make_running):
     """The one that has rested longest makes room for another handler's."""
     running = make_running(threads=2)
