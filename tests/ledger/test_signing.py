@@ -1,4 +1,4 @@
-"""Ids of signed call-backs: each for one path and one body's data, in a batch, one after the other, and between processes."""
+"""Ids of signed call-backs: each for one path and the same data, in a batch, in turn, and between processes."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def section(name: str, source: Source) -> Iterator[str]:
     if source.allow:
         yield f"allow = {json.dumps([str(one) for one in source.allow])}"
     if source.rate:
-        yield f"rate = {source.rate:g}"
+        yield f"rate = {source.rate:.15g}"  # every digit that somebody may have written
     if source.burst:
         yield f"burst = {source.burst}"
     if source.max_body_bytes is not None:

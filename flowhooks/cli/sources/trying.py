@@ -16,8 +16,8 @@ from flowhooks.cli.sources.sections import source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings import host_and_port
 from flowhooks.settings.known import secret_text
-from flowhooks.settings.secrets import from_file
 from flowhooks.settings.signing import key_of
+from flowhooks.settings.tokens import token_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
         yield f"signed with the secret in {one.place}", credentials.signature(key, BODY)
     if token_file is None and source.token_file:
         try:
-            found = from_file(source.token_file, private=True)
+            found = token_text(source.token_file)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
         yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {found}"}
