@@ -20,7 +20,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import holding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from flowhooks.clock import Clock
     from flowhooks.delivery import Claimed, Execute, Outcome, Queued
@@ -101,7 +101,9 @@ class Holding:
         while not stop.is_set():
             try:
                 self._act()
-                trials = [one for one in trials if one.is_alive()] + self._tried(execute)
+                trials = [one for one in trials if one.is_alive()]
+                for one in self._tried(execute):
+                    trials.append(one)  # each at once: the next one may not come, and all are waited for
                 self._trouble = None
             except FlowhooksError as error:
                 if self._trouble is None:
@@ -155,18 +157,16 @@ class Holding:
         now, pauses = self._clock.now(), self._ledger.pauses
         return self._ledger.write(lambda transaction: holding.release(transaction, handlers, now, pauses))
 
-    def _tried(self, execute: Execute) -> list[threading.Thread]:
+    def _tried(self, execute: Execute) -> Iterator[threading.Thread]:
         """Begin a trial of each handler whose time has come, and that this process runs; their threads."""
         if self._hold_after.keys().isdisjoint(self._ledger.pauses.handlers):
-            return []
+            return
         now = self._clock.now()
-        threads = []
         for handler, held in self._ledger.held().items():
             if handler in self._hold_after and held.trial_at <= now:
                 begun = self._ledger.try_out(handler, now + self._try_every)
                 if begun is not None:
-                    threads.append(_started(execute, *begun))
-        return threads
+                    yield _started(execute, *begun)
 
 
 def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Thread:
