@@ -40,7 +40,7 @@ def call(pool: Pool, terms: RunTerms, event: Event, delivery: Delivery, *, probe
         probe: whether it is the probe that is called.
 
     Raises:
-        ProcessUnavailable: there is none; nothing was run.
+        ProcessUnavailable: there is none, or it cannot be told what to run; nothing was run.
         HandlerLost: its process has ended.
         HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
     """
@@ -66,6 +66,12 @@ def call(pool: Pool, terms: RunTerms, event: Event, delivery: Delivery, *, probe
             entered.clear()  # it has not had the whole of it, and so runs nothing
             pool.lost(one, "crashed")
             continue
+        except (TypeError, ValueError, RecursionError) as error:  # of JSON, before anything was sent
+            entered.clear()
+            pool.lost(one, "crashed")
+            raise ProcessUnavailable(
+                f"its event cannot cross into its own process: a run_handler wrapper has changed its data ({error})"
+            ) from None
         answer = _answer(pool, one, terms, until=until, delivery=delivery)
         if answer is None:
             entered.clear()

@@ -63,6 +63,17 @@ def test_a_large_event_crosses(running):
     assert running.run("nothing", text=text) is None
 
 
+def test_an_event_that_cannot_cross(running):
+    """A wrapper has put something into it: nothing is run, that is said, and no process is left behind busy."""
+    delivery = running.delivery("nothing")
+    for _ in range(6):
+        with pytest.raises(ProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"):
+            running.run("nothing", delivery=delivery, odd=object())
+        assert not delivery._entered
+    assert not [one for one in running.pool._processes if one.busy]
+    assert running.run("nothing") is None
+
+
 def test_what_it_raises_is_raised(running):
     """`Reject` and `RetryAfter` as themselves, anything else by its name, its text and its traceback."""
     with pytest.raises(Reject, match="not for me"):
