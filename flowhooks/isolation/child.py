@@ -63,7 +63,7 @@ class _Child:
         self._sending = threading.Lock()
         self._pid = os.getpid()
         self._memory = _Memory()
-        shipping.install(lambda record: self._send({"log": record}), level)
+        shipping.install(lambda record: self._send({"log": record}), level, plugins.conceal)
 
     def serve(self) -> NoReturn:
         frames = wire.Frames(self._stream)

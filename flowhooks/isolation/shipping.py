@@ -47,11 +47,13 @@ class Shipping(logging.Handler):
 
     Args:
         ship: takes a record, as plain values.
+        conceal: masks secrets, before anything is cut: of half a one the server would not know that it is one.
     """
 
-    def __init__(self, ship: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, ship: Callable[[dict[str, Any]], None], conceal: Callable[[str], str]) -> None:
         super().__init__()
         self._ship = ship
+        self._conceal = conceal
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,15 +63,15 @@ class Shipping(logging.Handler):
                 sys.stderr.write(f"{record.getMessage()}\n")
             return
         try:
-            self._ship(_plain(record))
+            self._ship(_plain(record, self._conceal))
         except Exception:  # noqa: BLE001 (logging stops nobody: the server has gone, or the record cannot be shown)
             return
 
 
-def install(ship: Callable[[dict[str, Any]], None], level: int) -> None:
+def install(ship: Callable[[dict[str, Any]], None], level: int, conceal: Callable[[str], str] = str) -> None:
     """Have every log record of this process shipped, those of structlog too."""
     root = logging.getLogger()
-    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship)]
+    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship, conceal)]
     root.setLevel(level)
     structlog.configure(
         processors=[
@@ -84,7 +86,7 @@ def install(ship: Callable[[dict[str, Any]], None], level: int) -> None:
     logging.captureWarnings(True)
 
 
-def _plain(record: logging.LogRecord) -> dict[str, Any]:
+def _plain(record: logging.LogRecord, conceal: Callable[[str], str]) -> dict[str, Any]:
     error: Any = record.exc_info
     if isinstance(record.msg, dict):
         fields = dict(record.msg)
@@ -106,9 +108,9 @@ def _plain(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "logger": record.name,
         "level": record.levelno,
-        "message": message[:LONGEST],
+        "message": conceal(message)[:LONGEST],
         "fields": shown,
-        "traceback": text[-LONGEST_TRACEBACK:],
+        "traceback": conceal(text)[-LONGEST_TRACEBACK:],
     }
 
 

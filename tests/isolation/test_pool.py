@@ -243,6 +243,14 @@ def test_what_it_logs_is_logged_here(running, logged):
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
 
 
+def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
+    """Half a secret would be nothing that the server could know again."""
+    running.run("logs_at_length")
+    cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
+    assert cut["event"].endswith("x…")
+    assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
+
+
 def test_nothing_that_it_logs_ends_its_attempt(running, logged):
     """Neither a level of its own nor a value's name is taken for a sign that its process is not to be trusted."""
     names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
