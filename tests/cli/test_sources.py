@@ -251,6 +251,22 @@ def test_what_is_no_token_is_not_sent(tmp_path, token):
     assert isinstance(ran.exception, SystemExit)
 
 
+def test_what_has_ended_is_not_tried(tmp_path):
+    """It would be refused, as it should be, and could not be told from one that the server does not know."""
+    good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
+    with served(config) as (url, _):
+        ended = f"{{file = '{old}', not_after = 2020-01-01T00:00:00Z}}"
+        config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}, {ended}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+        assert (ran.exit_code, ran.output.count("accepted as source erp")) == (0, 1)
+        assert f"not tried, for it has ended (the secret in the file {old})" in ran.output
+        config.write_text(f"[sources.erp]\nsecrets = [{ended}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+        assert (ran.exit_code, "no credential of erp can be had here" in ran.output) == (2, True)
+
+
 def test_a_server_that_lets_anybody_in(tmp_path):
     """It takes any credential, which proves nothing, and is said."""
     config = tmp_path / "flowhooks.toml"

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.kinds import NAME
+from flowhooks.settings.known import ends
 from flowhooks.settings.signing import PREFIX
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ def new_secret() -> str:
 def variable_of(name: str) -> str:
     """The name of an environment variable for a source's secret."""
     return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
+
+
+def has_ended(one: Secret) -> bool:
+    """Whether nothing that is signed with a secret is taken any more."""
+    end = ends(one)
+    return end is not None and end < time.time_ns() // 1000
 
 
 def section(name: str, source: Source) -> Iterator[str]:
