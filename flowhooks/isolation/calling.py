@@ -64,7 +64,7 @@ def call(pool: Pool, terms: RunTerms, event: Event, delivery: Delivery, *, probe
             one.ask(asked, until)
         except OSError:
             entered.clear()  # it has not had the whole of it, and so runs nothing
-            pool.lost(one, "crashed")
+            pool.lost(one, "crashed", quiet=True)
             continue
         except (TypeError, ValueError, RecursionError) as error:  # of JSON, before anything was sent
             entered.clear()
@@ -97,7 +97,7 @@ def _answer(
         why = f"killed after {terms.timeout:g} s: overdue"
     except wire.Gone:
         stopped = one.leaving == "stopped"
-        pool.lost(one, "crashed")
+        pool.lost(one, "crashed", quiet=True)
         if one.unmade:
             log.warning("process_not_made", handler=delivery.handler, why=one.unmade)
             return None

@@ -41,6 +41,8 @@ delivery has left behind is not missed by the next."""
 ENDED_WITHIN: Final = 2 * READY_WITHIN
 """Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
 end."""
+KNOWN_WITHIN: Final = 1.0
+"""Seconds in which it is known of a process that has closed its end how it ended, unless it goes on."""
 
 log = structlog.get_logger(__name__)
 
@@ -335,9 +337,16 @@ class Pool:
         if one.over.is_set():
             one.stream.close()
 
-    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False) -> None:
-        """End a process that has not answered; it may have ended already."""
-        gone = one.over.wait(0.2) if reason == "crashed" else False
+    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False, quiet: bool = False) -> None:
+        """End a process that has not answered.
+
+        Args:
+            one: the process.
+            reason: why, in one word.
+            asking: whether it is to say first where it was.
+            quiet: whether it has closed its end: then it has most likely ended, and that will be known in a moment.
+        """
+        gone = one.over.wait(KNOWN_WITHIN) if quiet else False
         with self._changed:
             if not gone:
                 one.leaving = one.leaving or reason

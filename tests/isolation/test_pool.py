@@ -20,7 +20,7 @@ DEATHS = {
     "killed": r"its process was ended by signal 9 \(SIGKILL\) from elsewhere, perhaps for want of memory",
     "loops": r"killed after 0\.3 s: overdue",
     "loops_in_c": r"killed after 0\.3 s: overdue",
-    "closes_everything": r"its process was ended by signal 9 \(SIGKILL\)",
+    "closes_everything": r"killed, for its process has closed its end, and given no answer",
     "talks_rubbish": r"killed, for its process answered what makes no sense",
 }
 
