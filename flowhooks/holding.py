@@ -166,10 +166,12 @@ class Holding:
             if handler in self._hold_after and held.trial_at <= now:
                 begun = self._ledger.try_out(handler, now + self._try_every)
                 if begun is not None:
-                    yield _started(execute, *begun)
+                    yield from _started(execute, *begun)
 
 
-def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Thread:
+def _started(execute: Execute, queued: Queued, claimed: Claimed) -> Iterator[threading.Thread]:
+    """Begin a trial in a thread of its own; where there is no room for another, it is made here, and nothing else."""
+
     def tried() -> None:
         log.info("handler_tried", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
         try:
@@ -179,8 +181,12 @@ def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Th
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
     thread = threading.Thread(target=tried, name=f"trial-{queued.handler}", daemon=True)
-    thread.start()
-    return thread
+    try:
+        thread.start()
+    except RuntimeError:
+        tried()  # it stands as running: left so, nothing of its handler would ever be tried again
+    else:
+        yield thread
 
 
 def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:

@@ -132,6 +132,24 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eve
     works.gate.set()
 
 
+def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeypatch):
+    """It has begun: were it not run, nothing would be tried any more while it stands as running."""
+    flow, works = broken
+    works.error = None
+    start = threading.Thread.start
+
+    def starts(thread):
+        if thread.name.startswith("trial-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    flow.advance(61)
+    eventually(lambda: works.entered > 3 and not held(flow))
+    for one in flow.events():
+        flow.settled(one, State.SUCCEEDED)
+
+
 def test_resumed_by_an_operator(broken):
     """`resume` ends a hold as it ends a pause."""
     flow, works = broken
