@@ -47,7 +47,8 @@ class Handler:
         order_by: `"business_key"` or `"process_key"`: its deliveries of one such key run one at a time, in the order in
             which their call-backs were taken; None: in any order.
         concurrency: how many of its deliveries run at once at the most, over all machines; None: no matter.
-        isolation: `"process"`: its function runs in a process of its own; `"thread"`: in one of the server's threads.
+        isolation: `"process"`: its function runs in a process of its own; `"thread"`: in one of the server's threads;
+            None: as the settings say.
         timeout: seconds after which an attempt is overdue; None: as the settings say. In a process of its own it is
             killed then; a thread cannot be, so that there somebody is told.
         memory_mib: mebibytes that its process may take, in a process of its own; None: as the settings say.
@@ -62,7 +63,7 @@ class Handler:
     probe: Callable[[Event, Delivery], bool | None] | None = None
     order_by: str | None = None
     concurrency: int | None = None
-    isolation: str = "thread"
+    isolation: str | None = None
     timeout: float | None = None
     memory_mib: int | None = None
     plugin: str = ""
@@ -101,7 +102,7 @@ def handler(
     probe: Callable[[Event, Delivery], bool | None] | None = None,
     order_by: str | None = None,
     concurrency: int | None = None,
-    isolation: str = "thread",
+    isolation: str | None = None,
     timeout: float | None = None,
     memory_mib: int | None = None,
     name: str | None = None,
@@ -121,7 +122,8 @@ def handler(
             which their call-backs were taken; default: in any order.
         concurrency: how many of its deliveries may run at once, over all machines, 1 to 1000; default: any number.
         isolation: `"process"` has its function run in a process of its own, so that a crash, a leak or an endless loop
-            is that attempt's outcome and nothing else's; default: `"thread"`, a thread of the server.
+            is that attempt's outcome and nothing else's; `"thread"` has it run in a thread of the server, as one needs
+            that uses `delivery.transaction()`; default: as the settings say, which is a thread if they say nothing.
         timeout: seconds after which an attempt is overdue, more than 0 and at most a day; default: as the settings say.
         memory_mib: mebibytes that its process may take, 64 to 1048576; only with `isolation="process"`; default: as
             the settings say.
@@ -201,10 +203,10 @@ def _at_once(concurrency: int | None) -> int | None:
     return concurrency
 
 
-def _isolation(isolation: str, memory_mib: int | None) -> str:
-    if not isinstance(isolation, str) or isolation not in ISOLATIONS:
+def _isolation(isolation: str | None, memory_mib: int | None) -> str | None:
+    if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATIONS):
         raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATIONS))}, not {isolation!r}")
-    if isolation == "thread" and memory_mib is not None:
+    if isolation != "process" and memory_mib is not None:
         raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
     return isolation
 

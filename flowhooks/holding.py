@@ -20,7 +20,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import holding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from flowhooks.clock import Clock
     from flowhooks.delivery import Claimed, Execute, Outcome, Queued
@@ -101,7 +101,9 @@ class Holding:
         while not stop.is_set():
             try:
                 self._act()
-                trials = [one for one in trials if one.is_alive()] + self._tried(execute)
+                trials = [one for one in trials if one.is_alive()]
+                for one in self._tried(execute):
+                    trials.append(one)  # each at once: the next one may not come, and all are waited for
                 self._trouble = None
             except FlowhooksError as error:
                 if self._trouble is None:
@@ -155,21 +157,21 @@ class Holding:
         now, pauses = self._clock.now(), self._ledger.pauses
         return self._ledger.write(lambda transaction: holding.release(transaction, handlers, now, pauses))
 
-    def _tried(self, execute: Execute) -> list[threading.Thread]:
+    def _tried(self, execute: Execute) -> Iterator[threading.Thread]:
         """Begin a trial of each handler whose time has come, and that this process runs; their threads."""
         if self._hold_after.keys().isdisjoint(self._ledger.pauses.handlers):
-            return []
+            return
         now = self._clock.now()
-        threads = []
         for handler, held in self._ledger.held().items():
             if handler in self._hold_after and held.trial_at <= now:
                 begun = self._ledger.try_out(handler, now + self._try_every)
                 if begun is not None:
-                    threads.append(_started(execute, *begun))
-        return threads
+                    yield from _started(execute, *begun)
 
 
-def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Thread:
+def _started(execute: Execute, queued: Queued, claimed: Claimed) -> Iterator[threading.Thread]:
+    """Begin a trial in a thread of its own; where there is no room for another, it is made here, and nothing else."""
+
     def tried() -> None:
         log.info("handler_tried", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
         try:
@@ -179,8 +181,12 @@ def _started(execute: Execute, queued: Queued, claimed: Claimed) -> threading.Th
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
     thread = threading.Thread(target=tried, name=f"trial-{queued.handler}", daemon=True)
-    thread.start()
-    return thread
+    try:
+        thread.start()
+    except RuntimeError:
+        tried()  # it stands as running: left so, nothing of its handler would ever be tried again
+    else:
+        yield thread
 
 
 def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:
@@ -190,6 +196,15 @@ def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> 
         handlers: those that are loaded, by id.
         version: the version of a plugin, by its name.
     """
+    return {one: f"{version(handlers[one].plugin)} {digest}".strip() for one, digest in files(handlers).items()}
+
+
+def files(handlers: Mapping[str, Handler]) -> dict[str, str]:
+    """What is in the file of each handler's function just now, by its id: a digest of it, `""` where there is no file.
+
+    Args:
+        handlers: those that are loaded, by id.
+    """
     digests: dict[str, str] = {}
     found = {}
     for one, handler in handlers.items():
@@ -197,7 +212,7 @@ def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> 
         name = code.co_filename if code else ""
         if name not in digests:
             digests[name] = _digest(name)
-        found[one] = f"{version(handler.plugin)} {digests[name]}".strip()
+        found[one] = digests[name]
     return found
 
 

@@ -171,7 +171,7 @@ class Intake:
                     source=call_back.source,
                     webhook_id=call_back.message,
                     flow=call_back.flow_instance_id,
-                    why="its webhook-id was used before for another path or body",
+                    why="its webhook-id was used before for another path or other data",
                     next="ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret",
                 )
                 raise Unauthorized("unauthorized", cause="message_reused")

@@ -202,8 +202,8 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "zh": "其签名不是由允许从该地址调用的来源的有效密钥生成的，或者所签的不是此请求体。",
     },
     "unauthorized.message_reused": {
-        "en": "Its webhook-id was used before for another path or another body, so somebody may be sending a copy.",
-        "zh": "其 webhook-id 此前已用于其他路径或其他请求体，可能有人在重放请求。",
+        "en": "Its webhook-id was used before for another path or other data, so somebody may be sending a copy.",
+        "zh": "其 webhook-id 此前已用于其他路径或其他数据，可能有人在重放请求。",
     },
     "operator_unauthorized": {
         "en": "No valid credential was sent; send the header Authorization: Bearer with the token of an operator.",

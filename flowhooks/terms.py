@@ -31,9 +31,8 @@ def terms(handler: Handler, settings: Settings) -> RunTerms:
     """What the operator says of this handler, else what it declares, else what the operator says of all."""
     said = settings.handlers.get(handler.id, HandlerSettings())
     runner = settings.runner
-    declared = None if handler.isolation == "thread" else handler.isolation
     return RunTerms(
-        isolation=said.isolation or declared or runner.isolation,
+        isolation=said.isolation or handler.isolation or runner.isolation,
         timeout=said.timeout or handler.timeout or runner.timeout,
         memory_mib=said.memory_mib or handler.memory_mib or runner.memory_mib,
         hold_after=runner.hold_after if said.hold_after is None else said.hold_after,

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from flowhooks import Reject, Retry, RetryAfter, State
+from flowhooks.errors import Unavailable
 from flowhooks.ledger import holding
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.settings import HandlerSettings
@@ -104,6 +105,49 @@ def test_no_second_trial_while_one_runs(broken, eventually):
     assert works.entered == 4
     works.gate.set()
     eventually(lambda: works.entered == 5)
+
+
+def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eventually, monkeypatch):
+    """An end in order waits for all of them, also where the database went away between two."""
+    works = Works(error=ValueError("away"))
+    two = [listens(works, name=name, process_key=name, retry=Retry(attempts=5)) for name in ("a", "b")]
+    flow = house.open(*two, runner=runner(hold_after=1))
+    for name in ("a", "b"):
+        flow.take(name, key=name, wait=0)
+    eventually(lambda: len(held(flow)) == 2)
+    works.gate.clear()
+    begin = flow.app.ledger.try_out
+
+    def try_out(handler, again_at):
+        if handler == "p:b":
+            raise Unavailable("ledger_down")
+        return begin(handler, again_at)
+
+    monkeypatch.setattr(flow.app.ledger, "try_out", try_out)
+    flow.advance(61)
+    for name in ("a", "b"):
+        flow.take(f"{name}2", key=name, wait=0)
+    eventually(lambda: works.entered == 3)
+    assert not flow.app.close(timeout=1.0)
+    works.gate.set()
+
+
+def test_a_trial_without_a_thread_of_its_own_is_made(broken, eventually, monkeypatch):
+    """It has begun: were it not run, nothing would be tried any more while it stands as running."""
+    flow, works = broken
+    works.error = None
+    start = threading.Thread.start
+
+    def starts(thread):
+        if thread.name.startswith("trial-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    flow.advance(61)
+    eventually(lambda: works.entered > 3 and not held(flow))
+    for one in flow.events():
+        flow.settled(one, State.SUCCEEDED)
 
 
 def test_resumed_by_an_operator(broken):

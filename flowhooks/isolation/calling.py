@@ -40,7 +40,7 @@ def call(pool: Pool, terms: RunTerms, event: Event, delivery: Delivery, *, probe
         probe: whether it is the probe that is called.
 
     Raises:
-        ProcessUnavailable: there is none; nothing was run.
+        ProcessUnavailable: there is none, or it cannot be told what to run; nothing was run.
         HandlerLost: its process has ended.
         HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
     """
@@ -64,8 +64,14 @@ def call(pool: Pool, terms: RunTerms, event: Event, delivery: Delivery, *, probe
             one.ask(asked, until)
         except OSError:
             entered.clear()  # it has not had the whole of it, and so runs nothing
-            pool.lost(one, "crashed")
+            pool.lost(one, "crashed", quiet=True)
             continue
+        except (TypeError, ValueError, RecursionError) as error:  # of JSON, before anything was sent
+            entered.clear()
+            pool.lost(one, "crashed")
+            raise ProcessUnavailable(
+                f"its event cannot cross into its own process: a run_handler wrapper has changed its data ({error})"
+            ) from None
         answer = _answer(pool, one, terms, until=until, delivery=delivery)
         if answer is None:
             entered.clear()
@@ -91,12 +97,12 @@ def _answer(
         why = f"killed after {terms.timeout:g} s: overdue"
     except wire.Gone:
         stopped = one.leaving == "stopped"
-        pool.lost(one, "crashed")
+        pool.lost(one, "crashed", quiet=True)
         if one.unmade:
             log.warning("process_not_made", handler=delivery.handler, why=one.unmade)
             return None
         why = "killed, for the server has stopped" if stopped else one.how(terms.memory_mib)
-    except (wire.Nonsense, TypeError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 (whatever it has said, it is not to run on with nobody watching it)
         pool.lost(one, "crashed")
         why = f"killed, for its process answered what makes no sense: {error}"
     else:

@@ -63,7 +63,7 @@ class _Child:
         self._sending = threading.Lock()
         self._pid = os.getpid()
         self._memory = _Memory()
-        shipping.install(lambda record: self._send({"log": record}), level)
+        shipping.install(lambda record: self._send({"log": record}), level, plugins.conceal)
 
     def serve(self) -> NoReturn:
         frames = wire.Frames(self._stream)
@@ -89,8 +89,9 @@ class _Child:
         logging.getLogger().setLevel(asked["level"])
         self._memory.limit(asked["memory_mib"])
         try:
-            if asked["probe"] and handler.probe is not None:
-                value = handler.probe(event, delivery)
+            if asked["probe"]:
+                # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
+                value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
             return _told(called(handler, event, delivery))
         except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks import __version__
+from flowhooks.holding import files
 from flowhooks.isolation.child import serve
 from flowhooks.isolation.setup import Setup
 from flowhooks.isolation.shipping import install
@@ -80,6 +81,7 @@ def main(control: int, parent: int) -> NoReturn:
             "handlers": list(plugins.handlers),
             "trouble": {one.name: one.error for one in plugins.infos if one.state == "quarantined"},
             "versions": {one.name: one.version for one in plugins.infos if one.state == "loaded"},
+            "files": files(plugins.handlers),
             "threads": sorted(one.name for one in threading.enumerate() if one is not threading.main_thread()),
         }
     )

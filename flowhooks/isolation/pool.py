@@ -18,6 +18,7 @@ import structlog
 
 from flowhooks.delivery import Elsewhere
 from flowhooks.errors import ProcessUnavailable
+from flowhooks.holding import files
 from flowhooks.isolation.calling import call
 from flowhooks.isolation.keeper import READY_WITHIN, Keeper
 from flowhooks.isolation.process import ENDING_GETS
@@ -40,6 +41,8 @@ delivery has left behind is not missed by the next."""
 ENDED_WITHIN: Final = 2 * READY_WITHIN
 """Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
 end."""
+KNOWN_WITHIN: Final = 1.0
+"""Seconds in which it is known of a process that has closed its end how it ended, unless it goes on."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,7 @@ class Pool:
             many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
         conceal: masks secrets in what processes print; default: there are none.
         versions: of the plugins as they run here, by name.
+        files: what was in the file of each handler's function when it was loaded here, by its id: a digest of it.
     """
 
     def __init__(
@@ -68,8 +72,10 @@ class Pool:
         ended: Callable[[str], None] = lambda _reason: None,
         conceal: Callable[[str], str] = str,
         versions: Mapping[str, str] = MappingProxyType({}),
+        files: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._versions = versions
+        self._files = files
         self._terms = dict(terms)
         self._most = most
         self._tell = ended
@@ -124,6 +130,7 @@ class Pool:
             ended=ended,
             conceal=plugins.conceal,
             versions={one.name: one.version for one in plugins.infos if one.state == "loaded"},
+            files=files({one: plugins.handlers[one] for one in isolated}),
         )
 
     @property
@@ -200,7 +207,11 @@ class Pool:
 
     def _ready(self, said: Mapping[str, Any]) -> None:
         with self._changed:
-            self._trouble = {**said["trouble"], **self._other_versions(said["versions"])}
+            self._trouble = {
+                **said["trouble"],
+                **self._other_files(said["files"]),
+                **self._other_versions(said["versions"]),
+            }
             self._there = frozenset(one for one in said["handlers"] if one.partition(":")[0] not in self._trouble)
             self._why = ""
             lacking = {one: self._cannot(one) for one in self._terms if one not in self._there}
@@ -224,6 +235,12 @@ class Pool:
             for name, version in there.items()
             if (here := self._versions.get(name, version)) != version
         }
+
+    def _other_files(self, there: Mapping[str, str]) -> dict[str, str]:
+        """Of plugins whose files were changed since the server was started, what to do."""
+        changed = {one.partition(":")[0] for one, here in self._files.items() if there.get(one, here) != here}
+        why = "has changed since the server was started, which runs what it was: restart it"
+        return {name: f"a file of plugin {name!r} {why}" for name in changed}
 
     def _failed(self, why: str) -> None:
         with self._changed:
@@ -320,9 +337,16 @@ class Pool:
         if one.over.is_set():
             one.stream.close()
 
-    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False) -> None:
-        """End a process that has not answered; it may have ended already."""
-        gone = one.over.wait(0.2) if reason == "crashed" else False
+    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False, quiet: bool = False) -> None:
+        """End a process that has not answered.
+
+        Args:
+            one: the process.
+            reason: why, in one word.
+            asking: whether it is to say first where it was.
+            quiet: whether it has closed its end: then it has most likely ended, and that will be known in a moment.
+        """
+        gone = one.over.wait(KNOWN_WITHIN) if quiet else False
         with self._changed:
             if not gone:
                 one.leaving = one.leaving or reason

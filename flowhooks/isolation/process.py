@@ -98,7 +98,7 @@ class HandlerProcess:
             self.stream.shutdown(socket.SHUT_RDWR)
 
     def how(self, memory_mib: int) -> str:
-        """How it has ended, in words, if nobody here wanted that."""
+        """How it has ended, in words, if nobody here wanted that before it stopped talking."""
         if not self.over.is_set() or self.code is None:
             return "its process ended together with the one that it came from"
         if self.code >= 0:
@@ -107,6 +107,8 @@ class HandlerProcess:
         tail = self.output.tail
         if any(hint in tail for hint in _HINTS):
             return f"its process was ended for want of memory (limit {memory_mib} MiB): {by}"
+        if self.code == -signal.SIGKILL and self.leaving:
+            return "killed, for its process has closed its end, and given no answer"
         if self.code == -signal.SIGKILL:
             return f"its process was ended by {by} from elsewhere, perhaps for want of memory on this machine"
         return f"its process was ended by {by}"

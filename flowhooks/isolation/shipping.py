@@ -22,9 +22,24 @@ MOST_FIELDS: Final = 65536
 """Characters of what a record says besides its message, as JSON; more is left out."""
 _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OURS: Final = frozenset(
-    {"handler", "delivery", "attempt", "event", "level", "logger", "self", "name", "exc_info", "stack_info"}
+    {
+        "attempt",
+        "delivery",
+        "event",
+        "exc_info",
+        "handler",
+        "level",
+        "logger",
+        "method_name",
+        "name",
+        "positional_args",
+        "self",
+        "stack_info",
+    }
 )
 """What a record's own values cannot be called, where it is logged again."""
+_LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO)
+"""Those at which it is logged again: of a level of a handler's own structlog would have no name."""
 
 
 class Shipping(logging.Handler):
@@ -32,11 +47,13 @@ class Shipping(logging.Handler):
 
     Args:
         ship: takes a record, as plain values.
+        conceal: masks secrets, before anything is cut: of half a one the server would not know that it is one.
     """
 
-    def __init__(self, ship: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, ship: Callable[[dict[str, Any]], None], conceal: Callable[[str], str]) -> None:
         super().__init__()
         self._ship = ship
+        self._conceal = conceal
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -46,15 +63,15 @@ class Shipping(logging.Handler):
                 sys.stderr.write(f"{record.getMessage()}\n")
             return
         try:
-            self._ship(_plain(record))
+            self._ship(_plain(record, self._conceal))
         except Exception:  # noqa: BLE001 (logging stops nobody: the server has gone, or the record cannot be shown)
             return
 
 
-def install(ship: Callable[[dict[str, Any]], None], level: int) -> None:
+def install(ship: Callable[[dict[str, Any]], None], level: int, conceal: Callable[[str], str] = str) -> None:
     """Have every log record of this process shipped, those of structlog too."""
     root = logging.getLogger()
-    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship)]
+    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship, conceal)]
     root.setLevel(level)
     structlog.configure(
         processors=[
@@ -69,7 +86,7 @@ def install(ship: Callable[[dict[str, Any]], None], level: int) -> None:
     logging.captureWarnings(True)
 
 
-def _plain(record: logging.LogRecord) -> dict[str, Any]:
+def _plain(record: logging.LogRecord, conceal: Callable[[str], str]) -> dict[str, Any]:
     error: Any = record.exc_info
     if isinstance(record.msg, dict):
         fields = dict(record.msg)
@@ -91,9 +108,9 @@ def _plain(record: logging.LogRecord) -> dict[str, Any]:
     return {
         "logger": record.name,
         "level": record.levelno,
-        "message": message[:LONGEST],
+        "message": conceal(message)[:LONGEST],
         "fields": shown,
-        "traceback": text[-LONGEST_TRACEBACK:],
+        "traceback": conceal(text)[-LONGEST_TRACEBACK:],
     }
 
 
@@ -112,5 +129,8 @@ def relog(found: Mapping[str, Any], **about: object) -> None:
     }
     if text := str(found.get("traceback") or ""):
         given["traceback"] = text
+    said = level if isinstance(level, int) else logging.INFO
     logger = structlog.get_logger(str(found.get("logger") or "handler"))
-    logger.log(level if isinstance(level, int) else logging.INFO, str(found.get("message")), **{**given, **about})
+    logger.log(
+        next((one for one in _LEVELS if one <= said), logging.DEBUG), str(found.get("message")), **{**given, **about}
+    )

@@ -1,4 +1,4 @@
-"""Ids of signed call-backs: one is used for one path and one body; it must not know how signatures are checked.
+"""Ids of signed call-backs: one is used for one path and the same data; it must not know how signatures are checked.
 
 Standard Webhooks signs an id, a time and a body, and not the path, which here says what has completed. So whoever has
 got hold of a signed call-back could have it taken for another flow, were its id not kept.
@@ -25,9 +25,13 @@ _REMEMBER: Final = dialects.Insertion(signed, refreshing=("seen_at",))
 
 
 def digest_of(new: NewEvent) -> str:
-    """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the body as it came."""
-    path = json.dumps([new.event.kind, new.event.flow_instance_id])
-    return hashlib.sha256(f"{path}\n{new.body}".encode()).hexdigest()
+    """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the data.
+
+    The data as two call-backs are compared by it, and not the bytes: to call again with the same is always safe, also
+    for an engine that makes its JSON anew, and be it with a time in it that `identity.ignore` names.
+    """
+    used_for = json.dumps([new.event.kind, new.event.flow_instance_id, new.digest])
+    return hashlib.sha256(used_for.encode()).hexdigest()
 
 
 def remember(transaction: Transaction, items: Sequence[NewEvent]) -> list[bool]:

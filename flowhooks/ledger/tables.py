@@ -302,7 +302,7 @@ signed: Final = Table(
     metadata,
     Column("source", Text, nullable=False),
     Column("webhook_id", Text, nullable=False, comment="as the header webhook-id had it"),
-    Column("digest", Text, nullable=False, comment="SHA-256 of what it was used for: the path and the body"),
+    Column("digest", Text, nullable=False, comment="SHA-256 of what it was used for: the path and the data"),
     Column("seen_at", BigInteger, nullable=False, comment="when it was last used"),
     PrimaryKeyConstraint("source", "webhook_id"),
     sqlite_with_rowid=False,

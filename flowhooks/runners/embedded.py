@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import FlowhooksError
-from flowhooks.runners.places import KEPT, REPLACED, Line, Run, told
+from flowhooks.runners.places import FEWER, KEPT, REPLACED, Line, Run, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -80,6 +80,7 @@ class Embedded:
         self._runs_of: dict[threading.Thread, Run] = {}
         self._pool: list[threading.Thread] = []
         self._given_up = 0
+        self._unfilled = 0
         self._numbers = count()
         self._lines: dict[str, Line] = {}
         self._turns: deque[str] = deque()
@@ -111,8 +112,7 @@ class Embedded:
 
     def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
-        for _ in range(self._threads):
-            self._add_thread(execute, stop)
+        self._fill(self._threads, execute, stop)
         with self._changed:
             self._free = self._threads
             self._changed.notify_all()
@@ -121,8 +121,7 @@ class Embedded:
             started = time.monotonic()
             self._hurry()
             self._fetch()
-            for _ in range(self._give_up(started)):
-                self._add_thread(execute, stop)
+            self._fill(self._give_up(started), execute, stop)
             # With thousands of handlers a look takes a while: it must not take more than a tenth of the time.
             self._look.wait(max(LOOK_EVERY, 9 * (time.monotonic() - started)))
             self._look.clear()
@@ -132,6 +131,19 @@ class Embedded:
             self._changed.notify_all()
         for thread in list(self._pool):
             thread.join()
+
+    def _fill(self, places: int, execute: Execute, stop: threading.Event) -> None:
+        """Start threads for so many places, and for those that have none yet; the next look goes on with it."""
+        known = self._unfilled > 0
+        self._unfilled += places
+        while self._unfilled:
+            try:
+                self._add_thread(execute, stop)
+            except RuntimeError as error:  # the system has no room for another thread
+                if not known:
+                    log.error("thread_not_started", why=str(error), next=FEWER)  # noqa: TRY400 (one line until it changes)
+                return
+            self._unfilled -= 1
 
     def _add_thread(self, execute: Execute, stop: threading.Event) -> None:
         thread = threading.Thread(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 REPLACED: Final = "another thread takes its place; find out what it waits for"
 KEPT: Final = "too many are overdue: it keeps its place; find out what it waits for, or start the server again"
+FEWER: Final = "tried again in a moment; until then fewer deliveries run at once"
 
 
 class Line:

@@ -196,7 +196,15 @@ def pointer() -> Kind:
 
 def folder(*, optional: bool = False) -> Kind:
     """A folder's path, `~` made into the home folder."""
+    return _path("a folder's path", optional=optional)
 
+
+def file() -> Kind:
+    """A file's path, `~` made into the home folder."""
+    return _path("a file's path")
+
+
+def _path(allowed: str, *, optional: bool = False) -> Kind:
     def convert(text: str) -> str:
         if not text and optional:
             return text
@@ -207,7 +215,7 @@ def folder(*, optional: bool = False) -> Kind:
         except RuntimeError:
             raise ValueError("there is no home folder to stand for '~'") from None
 
-    return _text("a folder's path", convert)
+    return _text(allowed, convert)
 
 
 def database() -> Kind:
@@ -292,20 +300,6 @@ def _is_base64(text: str) -> bool:
     except binascii.Error:
         return False
     return base64.b64encode(decoded).decode().rstrip("=") == text  # or Argon2 itself refuses what is left over
-
-
-def file() -> Kind:
-    """A file's path, `~` made into the home folder."""
-
-    def convert(text: str) -> str:
-        if not text or not text.isprintable():
-            raise ValueError("a path is not empty and has only printable characters")
-        try:
-            return str(Path(text).expanduser())
-        except RuntimeError:
-            raise ValueError("there is no home folder to stand for '~'") from None
-
-    return _text("a file's path", convert)
 
 
 def origin() -> Kind:

@@ -76,6 +76,15 @@ def token_in_file(name: str) -> str:
     """The SHA-256 of the token that a file holds, in hexadecimal.
 
     Raises:
+        ValueError: as `token_text`.
+    """
+    return hashlib.sha256(token_text(name).encode("ascii")).hexdigest()
+
+
+def token_text(name: str) -> str:
+    """The token that a file holds.
+
+    Raises:
         ValueError: it cannot be had, or is none; nothing of it is repeated.
     """
     token = from_file(name, private=True)
@@ -83,4 +92,4 @@ def token_in_file(name: str) -> str:
         raise ValueError(
             f"the file holds no bearer token: one line of {LEAST} to {_LONGEST} letters, digits and any of -._~+/"
         )
-    return hashlib.sha256(token.encode("ascii")).hexdigest()
+    return token

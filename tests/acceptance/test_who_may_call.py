@@ -136,6 +136,9 @@ def test_a_copy_is_of_no_use(server, site_):
     again = server.post("r-1", RAW, **sign(message="r-1", off=-2))
     assert (again.status, again.event_id) == (200, first.event_id)
     assert server.post("r-1", RAW, **copy).status == 200
+    anew = b' {"businessKey": null, "processDefinitionKey":"good"}'
+    again = server.post("r-1", anew, **sign(body=anew, message="r-1"))
+    assert (again.status, again.event_id) == (200, first.event_id)
     refused = server.post("r-2", RAW, **copy)
     said = refused.message_of_error(401)
     assert refused.headers["WWW-Authenticate"] == "Bearer"
@@ -425,7 +428,8 @@ def test_an_id_is_kept_exactly_if_its_event_is(site, point, kept):
     server.wait()
     server = site.start(config=config)
     assert server.post("k-2", RAW, **sign(message="k")).status == (401 if kept else 200)
-    assert server.post("k-1", RAW, **sign(message="k")).status == (202 if kept else 401)
+    # Whether its handler had begun when the process was killed, and is unknown now, nobody has said.
+    assert server.post("k-1", RAW, **sign(message="k")).status in ({200, 202} if kept else {401})
     server.stop()
     assert events(site) == {("erp", "k-1" if kept else "k-2")}
     site.balance()

@@ -148,6 +148,20 @@ def test_a_secret_is_rotated(tmp_path):
     assert steps == sorted(steps)
 
 
+def test_what_cannot_be_rotated(tmp_path):
+    """It is said before anything is written; and a section that is printed is one that settings take."""
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(f"[sources.erp]\nsecrets = [{', '.join(f'{{file = {one!r}}}' for one in 'abcdefgh')}]\n")
+    ran = run("sources", "rotate", "erp")
+    assert (ran.exit_code, "erp has 8 secrets, and cannot have more" in ran.output) == (2, True)
+    ran = run("sources", "rotate", "erp", "--keep", "nan")
+    assert (ran.exit_code, "--keep" in ran.output) == (2, True)
+    assert list(tmp_path.iterdir()) == [config]
+    config.write_text("[sources.erp]\nsecrets = [{file = 'a'}]\nrate = 123456.789\n")
+    config.write_text(run("sources", "rotate", "erp").stdout)
+    assert settings.load(config, {}, {}).sources["erp"].rate == 123456.789
+
+
 def test_a_token_is_rotated(tmp_path):
     """The old file's token goes on by its hash, so that its file may go; where there is none, one is named."""
     old = private(tmp_path / "crm", TOKEN)
@@ -219,6 +233,38 @@ def test_a_server_takes_it_or_not(tmp_path):
             assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one() == 2
         config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
         assert run("sources", "test", "erp", "--to", "http://127.0.0.1:9").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "token", ["a-token-of-two words", "a-token-of-€-and-ß-and-more", "token-of-the-crm\r\nX: which"]
+)
+def test_what_is_no_token_is_not_sent(tmp_path, token):
+    """It is said as a start says it, and nothing of it is repeated, in no traceback either."""
+    config, file = tmp_path / "flowhooks.toml", private(tmp_path / "crm", "")
+    file.write_bytes(token.encode())
+    config.write_text(f"[sources.crm]\ntoken_file = '{private(tmp_path / 'good', TOKEN)}'\n")
+    with served(config) as (url, _):
+        config.write_text(f"[sources.crm]\ntoken_file = '{file}'\n")
+        ran = run("sources", "test", "crm", "--to", url)
+    assert (ran.exit_code, "sources.crm.token_file: the file holds no bearer token" in ran.output) == (2, True)
+    assert not [word for word in ("of-two", "of-€", "of-the-crm") if word in ran.output]
+    assert isinstance(ran.exception, SystemExit)
+
+
+def test_what_has_ended_is_not_tried(tmp_path):
+    """It would be refused, as it should be, and could not be told from one that the server does not know."""
+    good, old = private(tmp_path / "good", SECRET), tmp_path / "old-and-deleted"
+    config = tmp_path / "flowhooks.toml"
+    config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}]\n")
+    with served(config) as (url, _):
+        ended = f"{{file = '{old}', not_after = 2020-01-01T00:00:00Z}}"
+        config.write_text(f"[sources.erp]\nsecrets = [{{file = '{good}'}}, {ended}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+        assert (ran.exit_code, ran.output.count("accepted as source erp")) == (0, 1)
+        assert f"not tried, for it has ended (the secret in the file {old})" in ran.output
+        config.write_text(f"[sources.erp]\nsecrets = [{ended}]\n")
+        ran = run("sources", "test", "erp", "--to", url)
+        assert (ran.exit_code, "no credential of erp can be had here" in ran.output) == (2, True)
 
 
 def test_a_server_that_lets_anybody_in(tmp_path):

@@ -20,7 +20,7 @@ DEATHS = {
     "killed": r"its process was ended by signal 9 \(SIGKILL\) from elsewhere, perhaps for want of memory",
     "loops": r"killed after 0\.3 s: overdue",
     "loops_in_c": r"killed after 0\.3 s: overdue",
-    "closes_everything": r"its process was ended by signal 9 \(SIGKILL\)",
+    "closes_everything": r"killed, for its process has closed its end, and given no answer",
     "talks_rubbish": r"killed, for its process answered what makes no sense",
 }
 
@@ -61,6 +61,17 @@ def test_a_large_event_crosses(running):
     text = "x" * 1_000_000
     assert running.run("echo", text=text[:500_000])["data"] == {"text": text[:500_000]}
     assert running.run("nothing", text=text) is None
+
+
+def test_an_event_that_cannot_cross(running):
+    """A wrapper has put something into it: nothing is run, that is said, and no process is left behind busy."""
+    delivery = running.delivery("nothing")
+    for _ in range(6):
+        with pytest.raises(ProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"):
+            running.run("nothing", delivery=delivery, odd=object())
+        assert not delivery._entered
+    assert not [one for one in running.pool._processes if one.busy]
+    assert running.run("nothing") is None
 
 
 def test_what_it_raises_is_raised(running):
@@ -232,11 +243,78 @@ def test_what_it_logs_is_logged_here(running, logged):
     assert of_structlog == {"event": "of_structlog", "log_level": "error", "colour": "red"} | about
 
 
+def test_secrets_that_it_logs_are_masked_before_they_are_cut(running, logged):
+    """Half a secret would be nothing that the server could know again."""
+    running.run("logs_at_length")
+    cut, whole = (one for one in logged if one["event"].startswith(("xxx", "with its")))
+    assert cut["event"].endswith("x…")
+    assert not [word for word in ("correct", "horse", "battery", "staple") if word in cut["event"] + whole["traceback"]]
+
+
+def test_nothing_that_it_logs_ends_its_attempt(running, logged):
+    """Neither a level of its own nor a value's name is taken for a sign that its process is not to be trusted."""
+    names = ("method_name", "level", "event", "self", "positional_args", "logger", "handler", "args_", "exc_info_")
+    assert running.run("logs_oddly", extra=dict.fromkeys(names, "odd")) == "well"
+    found = {one["event"]: one for one in logged if one["event"].startswith("at_")}
+    assert found["at_35"]["log_level"] == "warning"
+    assert found["at_35"]["method_name_"] == found["at_35"]["positional_args_"] == "odd"
+    assert found["at_35"]["handler"] == "unruly:logs_oddly"
+    assert found["at_the_top"]["log_level"] == "critical"
+
+
 def test_a_probe_runs_there_too(running):
     """With the same limits: a probe that crashes ends its own process."""
     assert [running.probe("can_tell", done=done) for done in (True, False, None, "yes")] == [True, False, None, None]
     with pytest.raises(HandlerLost, match="exit code 9"):
         running.probe("cannot_be_asked")
+
+
+PROBED = """
+from pathlib import Path
+from flowhooks import handler, hookimpl
+
+def asked(event, delivery):
+    return True
+
+@handler(process_key="k", isolation="process", probe=asked if Path(r"{there}").exists() else None)
+def work(event):
+    Path(r"{ran}").touch()
+
+@hookimpl
+def handlers():
+    return [work]
+"""
+
+
+@pytest.fixture
+def probed(make_running, tmp_path):
+    """A plugin with a probe for as long as a file is there, and whose handler leaves one; its pool."""
+    (tmp_path / "there").touch()
+    (tmp_path / "probed.py").write_text(PROBED.format(there=tmp_path / "there", ran=tmp_path / "ran"))
+    running = make_running(tmp_path, "probed")
+    assert running.probe("work") is True
+    return running
+
+
+def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
+    """A nursery that is started again loads what is on the disk by then: not what the server has loaded."""
+    (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
+    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
+    why = "a file of plugin 'probed' has changed since the server was started, which runs what it was: restart it"
+    for call in (probed.probe, probed.run):
+        with pytest.raises(ProcessUnavailable, match=why):
+            call("work")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
+    """Whatever was loaded where it is to be asked: the handler's function is never run in its place."""
+    (tmp_path / "there").unlink()
+    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    eventually(lambda: sum(one["event"] == "isolation_ready" for one in logged))
+    assert probed.probe("work") is None
+    assert not (tmp_path / "ran").exists()
 
 
 def test_there_are_no_more_than_may_be(make_running):

@@ -1,4 +1,4 @@
-"""Ids of signed call-backs: each for one path and one body, in a batch, one after the other, and between processes."""
+"""Ids of signed call-backs: each for one path and the same data, in a batch, in turn, and between processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ids(hands):
 
 
 def test_once_for_each(hands):
-    """The same once more is a repeat; for another flow, another body or another kind nothing is stored."""
+    """The same once more is a repeat; for another flow, other data or another kind nothing is stored."""
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
     assert first.new
     again = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
@@ -39,6 +39,15 @@ def test_once_for_each(hands):
     assert hands.sql("SELECT count(*) FROM conflicts") == [(0,)]
     assert hands.sql("SELECT repeats FROM events") == [(1,)]
     assert ids(hands) == [("default", "m1")]
+
+
+def test_the_same_data_written_otherwise(hands):
+    """An engine that makes its JSON anew at each try repeats its call-back, as one that does not sign: nothing else."""
+    first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
+    again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
+    found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
+    assert (found.misused, found.new, found.conflict, found.event_id) == (False, False, False, first.event_id)
+    assert hands.sql("SELECT repeats FROM events") == [(1,)]
 
 
 def test_of_another_source_it_is_another_id(hands):

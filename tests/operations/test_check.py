@@ -11,6 +11,7 @@ from flowhooks.clock import to_text
 from flowhooks.errors import LedgerOutdated, SettingsError
 from flowhooks.operations.check import check
 from flowhooks.operations.pausing import pause
+from flowhooks.settings import HandlerSettings
 
 pytestmark = pytest.mark.postgresql
 
@@ -78,6 +79,14 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
     )
     assert "; 2 deliveries wait for them" in found.why
     assert findings(bare, "deliveries")[0].what.startswith("2 waiting, 0 running; no process runs handlers")
+
+
+def test_settings_of_a_handler_that_nobody_has(house, listens, findings):
+    """An id that is misspelt would leave its handler where it was, and nobody be told."""
+    flow = house.open(listens(nothing), start=False)
+    given = {one: HandlerSettings(isolation="process") for one in ("p:nothing", "p:nothin")}
+    (found,) = findings(flow, "handlers", handlers=given)
+    assert (found.mark, found.what) == ("note", "the settings say how p:nothin runs, and nobody knows such a handler")
 
 
 def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):

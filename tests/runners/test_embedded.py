@@ -212,6 +212,34 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, e
     eventually(flow.at_rest)
 
 
+def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, eventually, logged):
+    """The system has no room for another: what there is goes on, and the place is filled as soon as there is room."""
+    quick = listens(lambda event: None, name="other", process_key="other")
+    flow = house.open(listens(gate, name="hangs"), quick, runner={"threads": 2, "timeout": 0.2})
+    start, room = threading.Thread.start, threading.Event()
+
+    def starts(thread):
+        if thread.name.startswith("runner-") and not room.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def runners():
+        return sum(one.name.startswith("runner-") for one in threading.enumerate())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", starts)
+        hanging = flow.take("h", wait=0).event_id
+        assert gate.enter(1)
+        eventually(lambda: [one for one in logged if one["event"] == "thread_not_started"])
+        assert flow.take("o", key="other").status == "done"
+        assert runners() == 2
+        room.set()
+        eventually(lambda: runners() == 3)
+    gate.opened.set()
+    flow.settled(hanging, State.SUCCEEDED)
+    assert len([one for one in logged if one["event"] == "thread_not_started"]) == 1
+
+
 def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logged):
     """What the operator says of a handler counts, then what it declares, then what goes for all."""
     handlers = [listens(gate, name="slow", timeout=60), listens(gate, name="quick", process_key="q", timeout=60)]

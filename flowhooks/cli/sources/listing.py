@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
+from flowhooks.cli.sources.sections import has_ended
 from flowhooks.clock import to_text
 from flowhooks.settings.known import ends
 
 if TYPE_CHECKING:
-    from flowhooks.settings import Secret, Settings, Source
+    from flowhooks.settings import Settings, Source
 
 
 @click.command("list", short_help="List the engines that may call back.")
@@ -54,7 +54,7 @@ def _plain(name: str, one: Source, settings: Settings) -> dict[str, Any]:
                 "file": secret.file or None,
                 "env": secret.env or None,
                 "not_after": to_text(ends(secret)),
-                "ended": _has_ended(secret),
+                "ended": has_ended(secret),
             }
             for secret in one.secrets
         ],
@@ -71,7 +71,7 @@ def _known_by(one: Source) -> list[str]:
         words.append(f"token in {one.token_file}")
     for secret in one.secrets:
         until = "" if secret.not_after is None else f", until {output.moment(ends(secret))}"
-        words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if _has_ended(secret) else ''}")
+        words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if has_ended(secret) else ''}")
     return words
 
 
@@ -81,8 +81,3 @@ def _limits(one: Source, settings: Settings) -> str:
     if one.rate:
         words.append(f"{one.rate:g} a second" + (f", {one.burst} at once" if one.burst else ""))
     return "\n".join(words)
-
-
-def _has_ended(one: Secret) -> bool:
-    end = ends(one)
-    return end is not None and end < time.time_ns() // 1000

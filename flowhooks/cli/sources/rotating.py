@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from flowhooks.cli.options import settings_options
 from flowhooks.cli.sources.sections import new_secret, section, source_name, write_private
 from flowhooks.errors import SettingsError
 from flowhooks.settings import Secret
+from flowhooks.settings.signing import MOST_SECRETS
 from flowhooks.settings.tokens import token_in_file
 from flowhooks.web.credentials import new_token
 
@@ -30,6 +32,12 @@ _ORDER: Final = (
 )
 
 
+def _days(context: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which is in every range, as click compares
+        raise click.BadParameter("nan is no number of days", context, param)
+    return value
+
+
 @click.command("rotate", short_help="Make a new credential beside the old one.")
 @click.argument("name", callback=source_name)
 @click.option(
@@ -41,6 +49,7 @@ _ORDER: Final = (
 @click.option(
     "--keep",
     type=click.FloatRange(0, 3650),
+    callback=_days,
     default=DAYS,
     show_default=True,
     metavar="DAYS",
@@ -63,6 +72,11 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
+    if len(source.secrets) >= MOST_SECRETS:
+        raise SettingsError(
+            f"{name} has {len(source.secrets)} secrets, and cannot have more; take those that have ended, or that the "
+            "engine does not sign with any more, out of its section first"
+        )
     now = datetime.now(UTC).replace(microsecond=0)
     signs = bool(source.secrets)
     old = next((one.file for one in source.secrets if one.file), "") if signs else source.token_file

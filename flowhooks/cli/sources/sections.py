@@ -7,12 +7,14 @@ import json
 import os
 import re
 import secrets
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.kinds import NAME
+from flowhooks.settings.known import ends
 from flowhooks.settings.signing import PREFIX
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ def variable_of(name: str) -> str:
     return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
 
 
+def has_ended(one: Secret) -> bool:
+    """Whether nothing that is signed with a secret is taken any more."""
+    end = ends(one)
+    return end is not None and end < time.time_ns() // 1000
+
+
 def section(name: str, source: Source) -> Iterator[str]:
     """The lines of a source's section, as TOML has them; without what is as it would be anyhow."""
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
@@ -57,7 +65,7 @@ def section(name: str, source: Source) -> Iterator[str]:
     if source.allow:
         yield f"allow = {json.dumps([str(one) for one in source.allow])}"
     if source.rate:
-        yield f"rate = {source.rate:g}"
+        yield f"rate = {source.rate:.15g}"  # every digit that somebody may have written
     if source.burst:
         yield f"burst = {source.burst}"
     if source.max_body_bytes is not None:

@@ -12,12 +12,12 @@ import click
 from flowhooks.cli import credentials, output
 from flowhooks.cli.options import settings_options, utf8
 from flowhooks.cli.posting import post
-from flowhooks.cli.sources.sections import source_name
+from flowhooks.cli.sources.sections import has_ended, source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings import host_and_port
 from flowhooks.settings.known import secret_text
-from flowhooks.settings.secrets import from_file
 from flowhooks.settings.signing import key_of
+from flowhooks.settings.tokens import token_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +48,9 @@ _ANY: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses tha
 def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
     r"""Call a server with every credential of an engine that can be had here, and say which of them it takes.
 
-    What is sent is no call-back, and makes no event: the server refuses it, but only after it has let it in. Each is
-    among the call-backs that were refused last. One is sent without a credential, too: it must not be let in.
+    A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server refuses it, but
+    only after it has let it in. Each is among the call-backs that were refused last. One is sent without a credential,
+    too: it must not be let in.
 
     \b
     Examples:
@@ -93,6 +94,9 @@ def _tell(base: str, what: str, headers: dict[str, str], *, name: str | None) ->
 def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
     """What the source could show, in words, and the headers that show it."""
     for one in source.secrets:
+        if has_ended(one):
+            output.line(f"not tried, for it has ended (the secret in {one.place})")
+            continue
         try:
             key = key_of(secret_text(one, os.environ))
         except ValueError as error:
@@ -100,7 +104,7 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
         yield f"signed with the secret in {one.place}", credentials.signature(key, BODY)
     if token_file is None and source.token_file:
         try:
-            found = from_file(source.token_file, private=True)
+            found = token_text(source.token_file)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
         yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {found}"}

@@ -236,6 +236,13 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
             f"{_waiting(state, [one.id for one in missing])} for them",
             to_do.format(plugin=plugin, handler=missing[0].id.partition(":")[2]),
         )
+    if unknown := sorted(settings.handlers.keys() - plugins.handlers.keys() - {one.id for one in state.known}):
+        yield note(
+            "handlers",
+            f"the settings say how {_names(unknown)} {_runs(unknown)}, and nobody knows such a handler",
+            "what they say there is passed over: the id may be misspelt, or its plugin not be installed",
+            "`flowhooks handlers list` shows the ids",
+        )
     yield from _run(plugins, found.absent, state)
     yield from _paused(state)
     handlers = len(plugins.handlers) + len(found.absent)
@@ -295,6 +302,10 @@ def _names(ids: Sequence[str]) -> str:
 
 def _are(several: Collection[object]) -> str:
     return "is" if len(several) == 1 else "are"
+
+
+def _runs(several: Collection[object]) -> str:
+    return "runs" if len(several) == 1 else "run"
 
 
 def _several(count: int, word: str) -> str:

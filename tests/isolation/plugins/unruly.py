@@ -263,6 +263,25 @@ def logs(event):
 
 
 @alone
+def logs_at_length(event):
+    """Log a secret where what is shipped is cut."""
+    logger = logging.getLogger("unruly")
+    logger.warning("%s%s", "x" * (8192 - 12), SECRETS["password"])
+    error = LookupError(SECRETS["password"] + "x" * (32768 - 12))
+    logger.error("with its traceback", exc_info=error)
+
+
+@alone
+def logs_oddly(event):
+    """Log at levels that nobody else has, and values whose names are those of arguments elsewhere."""
+    logging.addLevelName(35, "NOTICE")
+    logger = logging.getLogger("unruly")
+    logger.log(35, "at_35", extra=event.data["extra"])
+    logger.log(10**30, "at_the_top")
+    return "well"
+
+
+@alone
 def limits(event):
     """Say what it may take."""
     return list(resource.getrlimit(resource.RLIMIT_CORE))
