@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import falcon
+import structlog
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from flowhooks import schema
-from flowhooks.errors import Forbidden, IllegalMove, LedgerError, NotFound, SettingsError
+from flowhooks.errors import Forbidden, IllegalMove, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
 from flowhooks.web import api, console, errors
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from flowhooks.web.operators import Operator
 
 LONGEST_NAME: Final = 100
+
+_log = structlog.get_logger(__name__)
 
 
 class Health:
@@ -83,6 +86,9 @@ class Operation:
         try:
             by = _asking(request, operator, arguments)
             response.media = perform(replace(self._app.desk, by=by), name, arguments)
+        except LedgerUnusable as error:
+            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            raise Unavailable("ledger_unread") from None
         except (LedgerError, SettingsError) as error:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
             errors.answer(request, response, status=status, message=str(error))

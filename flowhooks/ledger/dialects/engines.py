@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
@@ -250,6 +251,8 @@ def library_version() -> str:
 
 def plain(error: SQLAlchemyError) -> str:
     """What a database error says, in one line and without the statement."""
+    if isinstance(error, NoneFree):
+        return f"no connection to it was free within {BUSY_SECONDS:g} seconds"
     return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
 
 

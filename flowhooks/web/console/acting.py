@@ -201,6 +201,8 @@ class ActionPage(Page):
             else ("unclear", 422)
         )
         response.status = falcon.code_to_http_status(status)
+        if isinstance(error, Unavailable):
+            response.set_header("Retry-After", str(error.retry_after))
         # The sentence of an `Unavailable` is meant for engines.
         says = "" if isinstance(error, Unavailable) else str(error)
         shown = {"kind": kind, "says": says, "back": back(request)}

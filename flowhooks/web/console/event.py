@@ -7,7 +7,6 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
-from flowhooks.errors import NotFound
 from flowhooks.ledger import holding, pausing
 from flowhooks.operations.finding import event_named
 from flowhooks.web.console import audit
@@ -73,17 +72,16 @@ class BodyFile(Page):
     """`GET /console/events/{event_id}/body`: the body as it was received, as a file and never as a page."""
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
-        """Give it."""
-        try:
+        """Give it, or a page that says why not."""
+
+        def give() -> None:
             stored = event_named(self.app.ledger, path["event_id"])
-        except NotFound:
-            language = chosen_language(request, response)
-            self.problem(request, response, status=404, key="problem.nothing", language=language)
-            return
-        response.data = stored.body.encode()
-        response.set_headers(HEADERS)
-        response.content_type = "application/octet-stream"
-        response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
+            response.data = stored.body.encode()
+            response.set_headers(HEADERS)
+            response.content_type = "application/octet-stream"
+            response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
+
+        self.safely(request, response, chosen_language(request, response), give)
 
     on_head = on_get
 

@@ -10,7 +10,7 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NotFound, Purged
+from flowhooks.errors import LedgerUnusable, NotFound, Purged, Unavailable
 from flowhooks.messages import LANGUAGES
 from flowhooks.operations.calls import CALLS
 from flowhooks.web import errors, negotiation
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 COOKIE: Final = "flowhooks_language"
 """Which language somebody has chosen; besides it only the session of whoever has logged in is kept in a browser."""
 REMEMBERED: Final = 365 * 86400
+RETRY_AFTER: Final = 5
+"""Seconds after which to ask again for a page for which the ledger could not be read."""
 
 _log = structlog.get_logger(__name__)
 
@@ -93,7 +95,7 @@ class Page:
             self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
-        except LedgerUnusable as error:
+        except (LedgerUnusable, Unavailable) as error:
             _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
             self.problem(request, response, status=503, key="problem.ledger", language=language)
         except Exception as error:  # noqa: BLE001 (logged with its traceback; whoever looks still gets a page)
@@ -122,6 +124,8 @@ class Page:
     ) -> None:
         """Answer with a page that says what is wrong and what to do."""
         response.status = falcon.code_to_http_status(status)
+        if status == 503:  # noqa: PLR2004 (Service Unavailable)
+            response.set_header("Retry-After", str(RETRY_AFTER))
         shown = {"status": status, "what": f"{key}.what", "then": f"{key}.then"}
         put(response, self.templates.render("problem.html", language, **common(self.app, request, ""), **shown))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from flowhooks.clock import to_datetime, to_text
@@ -17,8 +18,6 @@ from flowhooks.web.console.texts import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from jinja2 import Environment
 
 _ALLOWED: Final = (
     ("default-src", "'none'"),
@@ -47,6 +46,7 @@ STATICS: Final[Mapping[str, str]] = {
 """The files that pages ask for, with their types; no others are served."""
 
 _HERE: Final = Path(__file__).parent
+_TEMPLATES: Final = _HERE / "templates"
 _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
 
 
@@ -97,15 +97,21 @@ def long(value: str) -> str:
 
 
 class Templates:
-    """The templates of `templates/`, each read once, when it is first needed."""
+    """The templates of `templates/`, all read when this is made, and each compiled when it is first needed.
+
+    So a page that nobody has asked for before can be made when the process may open no more files; and it is of this
+    version, even if another one has been installed meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._read = {file.name: (file.read_text("utf-8"), str(file), None) for file in _TEMPLATES.glob("*.html")}
+        self._versions = {name: hashlib.sha256(static(name)).hexdigest()[:12] for name in STATICS}
 
     @cached_property
     def _environment(self) -> Environment:
-        # A tenth of a second to load, which a start does not wait for: two threads that come first both do it.
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 (as above)
-
+        # A start does not wait for what takes long: two threads that come first may both do it.
         environment = Environment(
-            loader=FileSystemLoader(_HERE / "templates"),
+            loader=FunctionLoader(self._read.get),
             autoescape=True,
             undefined=StrictUndefined,
             finalize=_finalized,
@@ -122,10 +128,9 @@ class Templates:
             "percent": percent,
             "segment": lambda value: quote(value, safe=""),
         }
-        versions = {name: hashlib.sha256(static(name)).hexdigest()[:12] for name in STATICS}
         environment.globals |= {
             "root": ROOT,
-            "static": lambda name: f"{ROOT}/static/{name}?v={versions[name]}",
+            "static": lambda name: f"{ROOT}/static/{name}?v={self._versions[name]}",
         }
         return environment
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from flowhooks.web.console import rendering
 from flowhooks.web.console.inert import brief, visible
-from flowhooks.web.console.rendering import duration, number, percent
+from flowhooks.web.console.rendering import Templates, duration, number, percent
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,15 @@ def test_numbers_and_shares():
     """Thousands are apart; less than all is never shown as all."""
     assert (number(1234567), number(2.05), number(1234.5)) == ("1,234,567", "2.0", "1,234")
     assert [percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
+
+
+def test_templates_are_those_of_the_start(tmp_path, monkeypatch):
+    """A running server goes on with what it began with, whatever is installed in its place meanwhile."""
+    shutil.copytree(rendering._TEMPLATES, there := tmp_path / "templates")
+    monkeypatch.setattr(rendering, "_TEMPLATES", there)
+    templates = Templates()
+    shutil.rmtree(there)
+    values = dict.fromkeys(("operator", "logged_in", "just_done", "place", "version", "database"))
+    shown = {"status": 503, "what": "problem.ledger.what", "then": "problem.ledger.then"}
+    page = templates.render("problem.html", "en", **values, **shown, in_language=lambda language: language)
+    assert b"The ledger cannot be read just now" in page

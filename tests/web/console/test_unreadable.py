@@ -1,0 +1,144 @@
+"""Every page and every path of the administration API while the ledger cannot be read: 503, and when to ask again.
+
+A database that is busy, slow, broken or not to be had is nobody's fault of ours: a 500 would say that it is. It must
+not know what each page shows.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import ExitStack, closing
+
+import pytest
+
+from flowhooks.ledger import dialects
+from flowhooks.ledger.dialects import engines
+from flowhooks.operations.calls import CALLS
+from flowhooks.web.api.resources import RESOURCES
+from flowhooks.web.console.actions import ACTIONS
+
+READERS = 8
+"""Connections that may read at once."""
+PAGES = ["/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit", "/events/{id}"]
+ASKED = {
+    "replay": {"wanted": {"flow_instance_id": "i1"}},
+    "resolve": {"delivery_id": "x", "verdict": "close"},
+    "reroute": {"wanted": {"flow_instance_id": "i1"}},
+    "dismiss": {"wanted": {"flow_instance_id": "i1"}},
+    "purge": {"wanted": {"until": 1}},
+    "acknowledge": {"alerts": ["x"]},
+    **{name: {"handlers": ["p:x"]} for name in ("retire", "pause", "resume")},
+}
+"""The least that each operation takes; the others take nothing."""
+
+
+@pytest.fixture
+def console(house, serve, monkeypatch):
+    """A console with one parked event, on a ledger whose readers do not wait for long."""
+    monkeypatch.setattr(engines, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(dialects, "ANSWERS_WITHIN", 0.3)
+    house.check_books = False  # some of these tests break the database
+    flow = house.open(start=False)
+    console = serve(flow)
+    console.event_id = flow.take(key="nobody", wait=0).event_id
+    assert console.get("/").status == 200
+    return console
+
+
+def paths(console):
+    """What reads the ledger, as pairs of a path and whether it is a page."""
+    found = [(f"/console{path.replace('{id}', console.event_id)}", True) for path in PAGES]
+    found.append((f"/console/events/{console.event_id}/body", True))
+    found += [
+        (f"/console/do/{name}?flow=i1&state=parked&handler=p:x&plugin=p&delivery=x&alert=x", True) for name in ACTIONS
+    ]
+    return found + [(one.path.replace("{id}", console.event_id), False) for one in RESOURCES]
+
+
+def see_that_it_says_so(console, logged):
+    """Every path is answered 503, with a page or with JSON, says when to ask again, and is in the log without an error.
+
+    An action whose address makes no sense is refused before anything is read.
+    """
+    read = 0
+    for path, page in paths(console):
+        answer = console.get(path, root="")
+        if path.startswith("/console/do/") and answer.status in {404, 422}:
+            continue
+        assert answer.status == 503, (path, answer.body)
+        assert answer.headers["Retry-After"] == "5", path
+        assert answer.headers["Content-Type"].startswith("text/html" if page else "application/json"), path
+        assert not any(word in answer.body for word in (b"sqlite", b"psycopg", b"Pool", b"SELECT", b"Traceback")), path
+        read += 1
+    assert read > len(PAGES) + len(RESOURCES)
+    for name in CALLS:
+        answer = operate(console, name, ASKED.get(name, {}))
+        assert answer.status == 503, (name, answer.body)
+        assert answer.headers["Retry-After"] == "5", name
+        assert json.loads(answer.body)["status"] == 503
+    assert console.get("/healthz", root="").status == 200
+    assert b"flowhooks_ledger_up 0.0" in console.get("/metrics", root="").body
+    told = {one["event"] for one in logged}
+    assert {"page_failed", "request_unanswered"} <= told
+    assert not {"request_failed", "application_failed"} & told
+
+
+def operate(console, name, arguments):
+    """What an operation would do."""
+    body = json.dumps(arguments | ({"dry_run": True} if "dry_run" in CALLS[name][1] else {}))
+    return console.get(
+        f"/api/operations/{name}", root="", method="POST", body=body, Authorization="Bearer t", Content_Type="x/y+json"
+    )
+
+
+def test_no_connection_is_free(console, logged):
+    """All of them are at work for others, for longer than anybody waits; then one is free again."""
+    with ExitStack() as taken:
+        for _ in range(READERS):
+            taken.enter_context(console.flow.app.ledger.connection())
+        see_that_it_says_so(console, logged)
+    why = {one["why"] for one in logged if one["event"] in {"page_failed", "request_unanswered"}}
+    assert why == {"the database cannot be read: no connection to it was free within 0.05 seconds"}
+    assert console.get("/").status == 200
+
+
+@pytest.mark.sqlite
+def test_a_statement_is_interrupted(console, logged, monkeypatch):
+    """SQLite is told to stop whatever it does, as it does by itself where the memory or the disk fails it."""
+    dialect = console.flow.app.ledger._engine.dialect
+    begin, rollback = dialect.do_begin, dialect.do_rollback
+
+    def interrupted(connection):
+        begin(connection)
+        connection.set_progress_handler(lambda: 1, 1)
+
+    def left_alone(connection):
+        connection.set_progress_handler(None, 0)
+        rollback(connection)
+
+    monkeypatch.setattr(dialect, "do_begin", interrupted)
+    monkeypatch.setattr(dialect, "do_rollback", left_alone)
+    see_that_it_says_so(console, logged)
+
+
+@pytest.mark.sqlite
+def test_a_file_that_is_broken(console, logged):
+    """What is in the database's file is no database any more."""
+    with closing(sqlite3.connect(console.flow.file, isolation_level=None)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = console.flow.file.stat().st_size
+    with console.flow.file.open("r+b") as file:
+        file.write(b"\xff" * size)
+    console.flow.app.ledger._engine.dispose()
+    see_that_it_says_so(console, logged)
+
+
+@pytest.mark.postgresql
+def test_a_table_that_somebody_else_holds(console, logged, postgresql_url):
+    """Whoever changes the tables by hand locks them; nobody waits for that for ever."""
+    import psycopg
+
+    with psycopg.connect(postgresql_url) as outside:
+        outside.execute("LOCK TABLE events, deliveries, alerts, audit, refusals, handlers IN ACCESS EXCLUSIVE MODE")
+        see_that_it_says_so(console, logged)
