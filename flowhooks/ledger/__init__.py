@@ -348,18 +348,11 @@ class Ledger(Reader):
             now = self._clock.now()
             self._turns.call_up_missed(transaction)
             if not self.shared:
-                return running.recover(
-                    transaction, self._settling, now, chance=self._clock.chance, living=(), absent=absent
-                )
+                return running.recover(transaction, self._settling, now, chance=self._clock.chance, absent=absent)
             if self._pulse.has_heard_all():
                 liveness.bury(transaction, now, stale_after=self.stale_after)
             lost = running.recover(
-                transaction,
-                self._settling,
-                now,
-                chance=self._clock.chance,
-                living=liveness.living(transaction),
-                absent=absent,
+                transaction, self._settling, now, chance=self._clock.chance, shared=True, absent=absent
             )
             lost[State.WAITING] += running.take_back(
                 transaction, self._settling, self._hands, now, process=self.process, absent=absent

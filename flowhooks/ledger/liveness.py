@@ -94,13 +94,6 @@ def bury(transaction: Transaction, now: int, *, stale_after: float) -> list[str]
     return buried
 
 
-def living(transaction: Transaction) -> list[str]:
-    """The ids of the processes that have neither ended nor been taken for dead."""
-    return list(
-        transaction.connection.execute(select(processes.c.id).where(processes.c.stopped_at.is_(None))).scalars()
-    )
-
-
 def eldest(connection: Connection) -> str | None:
     """The id of the process that has lived longest: it does what one of them is to do for all."""
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()

@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Integer, Text, bindparam, select, update
+from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.crashpoints import reached
@@ -19,7 +19,7 @@ from flowhooks.ledger import dialects
 from flowhooks.ledger.known import retry_from_json
 from flowhooks.ledger.moves import BEGIN, Beginnings, Move, made
 from flowhooks.ledger.reading import to_event
-from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers
+from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers, processes
 from flowhooks.ledger.turns import admitted
 
 if TYPE_CHECKING:
@@ -118,7 +118,13 @@ _RUNS: Final = (
     .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
 )
-_RUNNING: Final = _RUNS.where(attempts.c.process.not_in(dialects.keys("living")))
+_LIVES: Final = exists(
+    select(literal(1))
+    .select_from(processes)
+    .where(processes.c.id == attempts.c.process, processes.c.stopped_at.is_(None))
+)
+_LEFT: Final = _RUNS.where(~_LIVES)
+"""Read together with who lives: whoever has signed on since that was read would be taken for dead."""
 _RUNNING_HERE: Final = _RUNS.where(attempts.c.process == bindparam("process"))
 
 
@@ -326,7 +332,7 @@ def recover(
     now: int,
     *,
     chance: Callable[[], float],
-    living: Collection[str] = (),
+    shared: bool = False,
     absent: Collection[str] = (),
 ) -> dict[State, int]:
     """Settle as lost whatever is marked as running by a process that does not live.
@@ -336,7 +342,7 @@ def recover(
         settling: records it.
         now: microseconds since 1970.
         chance: draws a random number from 0 up to 1, for the jitter.
-        living: ids of the processes that live.
+        shared: whether others may live, and say so; else nobody does, but for this process, which has begun nothing.
         absent: ids of handlers that are not loaded: their deliveries wait for them.
 
     Returns:
@@ -344,7 +350,7 @@ def recover(
         left, *dead* where none is left, *unknown* where it did not declare it.
     """
     settlements = []
-    for row in transaction.connection.execute(_RUNNING, {"living": json.dumps(list(living))}).all():
+    for row in transaction.connection.execute(_LEFT if shared else _RUNS).all():
         retry = retry_from_json(row.retry)
         error = "the process was killed while this attempt ran: it may or may not have done its work"
         made = row.attempt - row.retries_from

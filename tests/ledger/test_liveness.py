@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from flowhooks import Retry, State
 from flowhooks.delivery import OutcomeKind
@@ -63,6 +63,23 @@ def test_what_a_silent_process_ran_is_lost(two):
     silence(two[1], two[0].app.ledger.process)
     assert two[1].app.ledger.recover() == {State.WAITING: 1, State.DEAD: 0, State.UNKNOWN: 0}
     assert two[1].only(event_id).state is State.WAITING
+
+
+def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
+    """What a process begins is seen together with the process, however long the one that looks takes over it."""
+    begun = []
+
+    def meanwhile(_connection, _cursor, statement, *_rest):
+        if statement.startswith("SELECT") and "JOIN attempts" in statement and not begun:
+            begun.append("")
+            two[1].app.ledger.beat()
+            begun.append(begin(two[1])[0])
+
+    silence(two[0], two[1].app.ledger.process)
+    two[0].app.ledger.recover()
+    event.listen(two[0].app.ledger._writing, "before_cursor_execute", meanwhile)
+    assert sum(two[0].app.ledger.recover().values()) == 0
+    assert two[0].only(begun[1]).state is State.RUNNING
 
 
 def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
