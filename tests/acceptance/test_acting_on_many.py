@@ -136,7 +136,7 @@ def ran(site):
     "number",
     [pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.long), pytest.param(signal.SIGKILL, id="kill")],
 )
-@pytest.mark.parametrize("act", ["replay", "reroute"])
+@pytest.mark.parametrize("act", ["replay", pytest.param("reroute", marks=pytest.mark.long)])
 def test_ten_thousand_by_one_command(site, act, number):
     """Stopped in the middle and given once more: each of them runs once, none is left out, and the books balance."""
     fill(site.url, dead=act == "replay")
