@@ -524,7 +524,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     watched.clock.advance(1)
     watched.looks()
     assert listener.told == [(AlertCause.OVERDUE, "p:h")]
-    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for longer than they may")
+    assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for too long")
     for standing, made in claimed:
         watched.flow.app.dispatch.execute(Queued(standing.delivery_id, "p:h", 0), made)
     watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.standings(event_id)))

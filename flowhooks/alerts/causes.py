@@ -49,7 +49,7 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
         "`flowhooks handlers resume {subject}`."
     ),
     AlertCause.OVERDUE: (
-        "{many} of handler {subject} {have} been running for longer than they may, the first since {since}: a thread "
+        "{many} of handler {subject} {have} been running for too long, the first since {since}: a thread "
         "cannot be ended from outside. Find out what it waits for; what is run in a process of its own "
         '(isolation = "process") is ended in time.'
     ),

@@ -83,7 +83,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "overview.alerts": {"en": "Alerts that nobody sees to yet: {count}", "zh": "尚无人处理的告警：{count}"},
     "overview.states": {"en": "What is open", "zh": "未完成"},
     "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
-    "tile.waiting": {"en": "nothing is overdue", "zh": "没有逾期"},
+    "tile.waiting": {"en": "nothing is late", "zh": "没有逾期"},
     "tile.running": {"en": "nothing runs", "zh": "没有执行中的投递"},
     "tile.dead": {"en": "none", "zh": "没有"},
     "tile.unknown": {"en": "none", "zh": "没有"},
