@@ -184,7 +184,7 @@ def test_who_cannot_ask_is_told_so(tmp_path):
 
 
 def test_what_nobody_knows_is_not_well(tmp_path):
-    """An index that answers and has no advisories on what is locked: the tool ends with 0, and `make audit` does not."""
+    """An index that answers and has no advisories on what is locked: the tool ends with 0, `make audit` does not."""
     passed_over = "Dependency not found on PyPI and could not be audited"
     ran = audited(tmp_path, f"echo 'attrs {passed_over}: attrs (1)'\necho 'idna {passed_over}: idna (3)'\nexit 0")
     assert (ran.returncode, ran.stderr) == (2, "Nothing is known of 2 packages that are locked: see the list above.\n")
