@@ -164,17 +164,33 @@ def test_every_run_time_dependency_has_its_reason():
         assert extra is None or f"extra `{extra}`" in paragraphs[name], name
 
 
+def audited(folder, does):
+    """What comes of `audit.py` beside a tool that does this, in the language of the shell."""
+    tool = folder / "pip-audit"
+    tool.write_text(f"#!/bin/sh\n{does}\n")
+    tool.chmod(0o755)
+    said = "import runpy, sys; sys.executable = sys.argv[1]; runpy.run_path(sys.argv[2], run_name='__main__')"
+    words = [sys.executable, "-c", said, folder / "python", FOLDER / "audit.py"]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
 def test_who_cannot_ask_is_told_so(tmp_path):
     """Where the advisories cannot be reached, `make audit` says that, and does not say that all is well."""
-    tool = tmp_path / "pip-audit"
-    tool.write_text("#!/bin/sh\necho 'requests.exceptions.ProxyError: Max retries exceeded' >&2\nexit 1\n")
-    tool.chmod(0o755)
-    (tmp_path / "python").symlink_to(sys.executable)
-    said = "import runpy, sys; sys.executable = sys.argv[1]; runpy.run_path(sys.argv[2], run_name='__main__')"
-    words = [sys.executable, "-c", said, tmp_path / "python", FOLDER / "audit.py"]
-    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    ran = audited(tmp_path, "echo 'requests.exceptions.ProxyError: Max retries exceeded' >&2\nexit 1")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("The advisories cannot be reached from here, so nothing is known of what is locked")
-    tool.write_text("#!/bin/sh\necho 'waitress 3.0.2 PYSEC-1'\necho 'Found 1 known vulnerability' >&2\nexit 1\n")
-    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    ran = audited(tmp_path, "echo 'waitress 3.0.2 PYSEC-1'\necho 'Found 1 known vulnerability' >&2\nexit 1")
     assert (ran.returncode, ran.stdout) == (1, "waitress 3.0.2 PYSEC-1\nFound 1 known vulnerability\n")
+
+
+def test_what_nobody_knows_is_not_well(tmp_path):
+    """Where the service answers, and knows nothing of what is locked: `make audit` fails."""
+    skipped = "Dependency not found on PyPI and could not be audited"
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'idna {skipped}: idna (3)'\nexit 0")
+    assert (ran.returncode, ran.stderr) == (2, "Nothing is known of 2 packages that are locked: see the list above.\n")
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'waitress 3.0.2 PYSEC-1'\nexit 1")
+    assert ran.returncode == 1
+    assert "PYSEC-1" in ran.stdout
+    assert ran.stderr == "Nothing is known of 1 package that is locked: see the list above.\n"
+    ran = audited(tmp_path, "echo 'No known vulnerabilities found' >&2\nexit 0")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "No known vulnerabilities found\n", "")

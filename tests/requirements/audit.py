@@ -9,10 +9,12 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 UNREACHED: Final = ("ConnectionError", "Failed to establish a new connection", "Max retries exceeded", "service error")
+PASSED_OVER: Final = "could not be audited"
+"""What the tool says of a package on which the service has nothing; it calls that no failure."""
 
 
 def main() -> int:
-    """Exits 0 if nothing is known, 1 if something is, 2 if nobody could be asked."""
+    """Exits 0 if nothing is known, 1 if something is, 2 if nobody could be asked, or of some packages nobody knows."""
     files = [word for name in ("run", "dev", "upkeep") for word in ("--requirement", str(HERE / f"{name}.txt"))]
     tool = Path(sys.executable).with_name("pip-audit")
     command = [str(tool), "--require-hashes", "--disable-pip", "--progress-spinner=off", "--timeout=20", *files]
@@ -22,8 +24,12 @@ def main() -> int:
         said = "cannot be reached from here, so nothing is known of what is locked: run it where there is a network"
         print(f"The advisories {said} ({why}).", file=sys.stderr)
         return 2
-    print(ran.stdout, ran.stderr, sep="", end="")
-    return ran.returncode
+    print(ran.stdout, ran.stderr, sep="", end="", flush=True)
+    passed_over = ran.stdout.count(PASSED_OVER)
+    if passed_over:
+        many = "1 package that is" if passed_over == 1 else f"{passed_over} packages that are"
+        print(f"Nothing is known of {many} locked: see the list above.", file=sys.stderr)
+    return ran.returncode or (2 if passed_over else 0)
 
 
 if __name__ == "__main__":
