@@ -184,11 +184,11 @@ def test_who_cannot_ask_is_told_so(tmp_path):
 
 
 def test_what_nobody_knows_is_not_well(tmp_path):
-    """An index that answers and has no advisories on what is locked: the tool ends with 0, `make audit` does not."""
-    passed_over = "Dependency not found on PyPI and could not be audited"
-    ran = audited(tmp_path, f"echo 'attrs {passed_over}: attrs (1)'\necho 'idna {passed_over}: idna (3)'\nexit 0")
+    """Where the service answers, and knows nothing of what is locked: `make audit` fails."""
+    skipped = "Dependency not found on PyPI and could not be audited"
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'idna {skipped}: idna (3)'\nexit 0")
     assert (ran.returncode, ran.stderr) == (2, "Nothing is known of 2 packages that are locked: see the list above.\n")
-    ran = audited(tmp_path, f"echo 'attrs {passed_over}: attrs (1)'\necho 'waitress 3.0.2 PYSEC-1'\nexit 1")
+    ran = audited(tmp_path, f"echo 'attrs {skipped}: attrs (1)'\necho 'waitress 3.0.2 PYSEC-1'\nexit 1")
     assert ran.returncode == 1
     assert "PYSEC-1" in ran.stdout
     assert ran.stderr == "Nothing is known of 1 package that is locked: see the list above.\n"
