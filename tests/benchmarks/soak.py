@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
+from math import nan
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final
@@ -95,15 +96,18 @@ class Figure:
     holds: bool
 
 
+def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str], float]:
+    """The median of each figure in one tenth of the call-backs, from 0 to 9; NaN if nobody looked."""
+    within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
+    return lambda name: median(getattr(one, name) for one in within) if within else nan
+
+
 def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
     """What the samples come to: the last tenth beside the second one; the first is for warming up."""
-
-    def tenth(number: int, name: str) -> float:
-        within = [one for one in samples if number * calls <= 10 * one.done <= (number + 1) * calls]
-        return median(getattr(one, name) for one in within)
+    second, last = tenth(samples, calls, 1), tenth(samples, calls, 9)
 
     def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
-        early, late, ever = tenth(1, name), tenth(9, name), max(getattr(one, name) for one in samples)
+        early, late, ever = second(name), last(name), max(getattr(one, name) for one in samples)
         holds = (ever if allowed.startswith("never") else late) <= most(early)
         return Figure(what=what, early=early, late=late, most=ever, allowed=allowed, holds=holds)
 
@@ -243,22 +247,38 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
 def _watched(
     server: Server, site: Site, callers: Callers, operators: Operators, *, calls: int, progress: Progress
 ) -> list[Sample]:
-    """Look at the server until all is sent, and wake the operators now and then."""
+    """Look at the server until all is sent, wake the operators now and then, and say what each tenth has come to."""
     bar = progress.add_task("call-backs", total=calls)
     samples: list[Sample] = []
-    operated = 0
+    operated = told = 0
+    began = time.monotonic()
+
+    def look(done: int) -> None:
+        nonlocal told
+        samples.append(sample(server.pid, site.database, done))
+        progress.update(bar, completed=done, description=f"call-backs, {samples[-1].memory:.0f} MiB")
+        while done * 10 >= calls * (told + 1):
+            progress.console.print(_line(samples, calls, told, time.monotonic() - began))
+            told += 1
+
     while callers.busy:
         time.sleep(0.02)
         done = callers.told.done
         if done * SAMPLES >= calls * len(samples):
-            samples.append(sample(server.pid, site.database, done))
-            progress.update(bar, completed=done, description=f"call-backs, {samples[-1].memory:.0f} MiB")
+            look(done)
         if done * OPERATES >= calls * (operated + 1):
             operated += 1
             operators.wake()
-    samples.append(sample(server.pid, site.database, callers.told.done))
-    progress.update(bar, completed=callers.told.done)
+    look(callers.told.done)
     return samples
+
+
+def _line(samples: Sequence[Sample], calls: int, number: int, seconds: float) -> str:
+    of = tenth(samples, calls, number)
+    return (
+        f"{number * 10 + 10:3} % after {seconds:,.0f} s: {of('memory'):.1f} MiB, {of('handles'):.0f} file handles,"
+        f" {of('threads'):.0f} threads, log of {of('wal'):.0f} MiB"
+    )
 
 
 def shown(soaked: Soaked, console: Console) -> None:
