@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
@@ -20,11 +21,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import click
-from mixture import KINDS, PLUGIN, Callers
+from mixture import CONFIG, KINDS, PLUGIN, Callers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from servers import Server, Site, free_ports, running
+from servers import Server, ServerError, Site, free_ports, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ MOST_HANDLES: Final = 8
 """File handles more than in the second tenth: readers of the ledger are opened as they are needed, and kept."""
 MOST_THREADS: Final = 4
 SETTLES_WITHIN: Final = 600.0
+FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,11 @@ def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]
 
 
 class Operators(threading.Thread):
-    """Somebody who replays what is dead and purges what is old and done, each time that he is woken."""
+    """Somebody who replays what has come and died since the last time, and purges what is old, each time he is woken.
+
+    What is dead in spite of that is purged the next time: so the work stays the same however long this goes on, and
+    what grows is nothing that had to.
+    """
 
     def __init__(self, server: Server, token: str) -> None:
         super().__init__(daemon=True)
@@ -144,9 +150,14 @@ class Operators(threading.Thread):
 
     def run(self) -> None:
         """Operate each time that it is due."""
+        since = 0
         try:
             while self._due.acquire() and not self._over:
-                self.replayed += sum(one["deliveries"] for one in self._all("replay", {"state": "dead"}))
+                now = int(time.time() * 1e6)
+                self.replayed += sum(
+                    one["deliveries"] for one in self._all("replay", {"state": "dead", "since": since})
+                )
+                since = now
                 until = int((time.time() - OLD) * 1e6)
                 for state in (None, "dead", "parked"):
                     wanted = {"until": until} | ({"state": state} if state else {})
@@ -191,39 +202,45 @@ class Soaked:
     trouble: list[str]
 
 
-def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> Soaked:
-    """Run it."""
-    site = Site(folder=folder)
-    plugins = folder / "plugins"
+@contextmanager
+def serving(site: Site) -> Iterator[tuple[Server, tuple[str, int]]]:
+    """Run a server with the handlers of the mixture; with it goes the place where it takes call-backs."""
+    plugins = site.folder / "plugins"
     plugins.mkdir()
     (plugins / "mixture.py").write_text(PLUGIN)
-    config = folder / "flowhooks.toml"
-    config.write_text('plugins_allow = ["mixture"]\n')
+    config = site.folder / "flowhooks.toml"
+    config.write_text(CONFIG)
     listen, admin = free_ports(2)
-    flowhooks = str(Path(sys.executable).with_name("flowhooks"))
     command = [
-        *(flowhooks, "serve", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
+        *(FLOWHOOKS, "serve", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}"),
         *("--database", str(site.database), "--plugins-dir", str(plugins), "--config", str(config)),
     ]
     environ = {"FLOWHOOKS_WAIT": "0.5", "FLOWHOOKS_LOG_LEVEL": "error"}
-    with running(command, folder=folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+    with running(command, folder=site.folder, port=listen, ready=(admin, "/readyz"), environ=environ) as server:
+        yield server, ("127.0.0.1", listen)
+
+
+def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Progress) -> Soaked:
+    """Run it."""
+    site = Site(folder=folder)
+    with serving(site) as (server, place):
         token = json.loads(site.database.with_name("flowhooks.db.lock").read_text())["token"]
         operators = Operators(server, token)
-        callers = Callers(("127.0.0.1", listen), several=clients, calls=calls, name="soak")
+        callers = Callers(place, several=clients, calls=calls, name="soak")
         began = time.monotonic()
         operators.start()
         callers.start()
         samples = _watched(server, site, callers, operators, calls=calls, progress=progress)
         seconds = time.monotonic() - began
         operators.finish()
-        site.settle(seconds=SETTLES_WITHIN)
+        left = unsettled(site, seconds=SETTLES_WITHIN)
     told = callers.told
     verified = subprocess.run(
-        [flowhooks, "verify", "--json", "--database", str(site.database)], capture_output=True, text=True, check=False
+        [FLOWHOOKS, "verify", "--json", "--database", str(site.database)], capture_output=True, text=True, check=False
     )
     books = json.loads(verified.stdout or "{}")
     figures = judged(samples, calls, growth)
-    trouble = [*told.problems, *operators.problems]
+    trouble = [*told.problems, *operators.problems, *left]
     trouble += [f"{one.what}: {one.allowed} does not hold" for one in figures if not one.holds]
     if verified.returncode:
         trouble.append(f"the books do not balance: {books.get('trouble') or verified.stderr}")
@@ -242,6 +259,17 @@ def soak(folder: Path, *, calls: int, clients: int, growth: float, progress: Pro
         samples=samples,
         trouble=trouble,
     )
+
+
+def unsettled(site: Site, *, seconds: float) -> list[str]:
+    """Wait until all has been run; what keeps it from that."""
+    if held := site.ask("SELECT count(*) FROM handlers WHERE held_at IS NOT NULL"):
+        return [f"{held} handlers are held, and what is for them has piled up"]
+    try:
+        site.settle(seconds=seconds)
+    except ServerError as error:
+        return [str(error)]
+    return []
 
 
 def _watched(

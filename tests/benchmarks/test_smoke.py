@@ -272,6 +272,19 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
     assert "not as it should be" in ran.stdout
 
 
+def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
+    """However many fail in a row before the first of them is tried again, the handler is not held, and all is done."""
+    soak, mixture, servers = part("soak"), part("mixture"), part("servers")
+    site = servers.Site(folder=tmp_path)
+    with soak.serving(site) as (_, place):
+        callers = mixture.Callers(place, several=8, calls=300, name="held", kinds=["fails once"])
+        callers.start()
+        while callers.busy:
+            time.sleep(0.05)
+        assert soak.unsettled(site, seconds=60) == []
+        assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 300
+
+
 def test_a_soak_that_leaks_is_found_out(part):
     """Memory, handles, threads and a log that grow are seen, each by itself."""
     soak = part("soak")
