@@ -2,6 +2,12 @@
 
 A real server and callers that send all kinds of call-backs, while operators purge and replay. Exit codes: 0 all is as
 it should be, 1 it is not, 2 wrong usage.
+
+That memory is bounded shows in that it does not grow any more once all that may fill has filled: SQLite's page caches
+(8 MiB of the writer, 2 MiB of each reader), its readers, the threads, and what a page of events takes for a moment.
+Most of that took some 50,000 call-backs. So the last tenth of the call-backs is compared with the second, or in a
+shorter run with the first that begins after as many, the sixth at the latest. A million tell a leak of 15 bytes for
+each call-back from none; 100,000 one of 250, and fewer hardly anything.
 """
 
 from __future__ import annotations
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 
 SAMPLES: Final = 200
 """How often a look is taken, evenly over the call-backs: twenty for each tenth of them."""
+WARM: Final = 50_000
+"""Call-backs after which all has filled that may."""
 OPERATES: Final = 20
 """How often operators replay what is dead and purge what is old and done."""
 OLD: Final = 5.0
@@ -39,7 +47,7 @@ OLD: Final = 5.0
 MOST_WAL: Final = 64.0
 """MiB of the write-ahead log, above which flowhooks itself warns."""
 MOST_HANDLES: Final = 8
-"""File handles more than in the second tenth: readers of the ledger are opened as they are needed, and kept."""
+"""File handles more than in the early tenth: readers of the ledger are opened as they are needed, and kept."""
 MOST_THREADS: Final = 4
 SETTLES_WITHIN: Final = 600.0
 FLOWHOOKS: Final = str(Path(sys.executable).with_name("flowhooks"))
@@ -83,7 +91,7 @@ class Figure:
 
     Attributes:
         what: its name.
-        early: its median in the second tenth of the call-backs.
+        early: its median in an early tenth of the call-backs.
         late: its median in the last tenth.
         most: the most that was ever seen.
         allowed: what must hold, in words.
@@ -104,17 +112,22 @@ def tenth(samples: Sequence[Sample], calls: int, number: int) -> Callable[[str],
     return lambda name: median(getattr(one, name) for one in within) if within else nan
 
 
+def early_tenth(calls: int) -> int:
+    """The tenth of so many call-backs, from 0, with which the last one is compared."""
+    return min(5, max(1, -(-10 * WARM // calls)))
+
+
 def judged(samples: Sequence[Sample], calls: int, growth: float) -> list[Figure]:
-    """What the samples come to: the last tenth beside the second one; the first is for warming up."""
-    second, last = tenth(samples, calls, 1), tenth(samples, calls, 9)
+    """What the samples come to: the last tenth beside the first one for which all was warm."""
+    beginning, last = tenth(samples, calls, early_tenth(calls)), tenth(samples, calls, 9)
 
     def figure(what: str, name: str, allowed: str, most: Callable[[float], float]) -> Figure:
-        early, late, ever = second(name), last(name), max(getattr(one, name) for one in samples)
+        early, late, ever = beginning(name), last(name), max(getattr(one, name) for one in samples)
         holds = (ever if allowed.startswith("never") else late) <= most(early)
         return Figure(what=what, early=early, late=late, most=ever, allowed=allowed, holds=holds)
 
     return [
-        figure("memory, MiB", "memory", f"last ÷ second tenth ≤ {growth:g}", lambda early: early * growth),
+        figure("memory, MiB", "memory", f"last ÷ early tenth ≤ {growth:g}", lambda early: early * growth),
         figure("file handles", "handles", f"at most {MOST_HANDLES} more", lambda early: early + MOST_HANDLES),
         figure("threads", "threads", f"at most {MOST_THREADS} more", lambda early: early + MOST_THREADS),
         figure("write-ahead log, MiB", "wal", f"never above {MOST_WAL:g}", lambda _early: MOST_WAL),
@@ -311,7 +324,7 @@ def _line(samples: Sequence[Sample], calls: int, number: int, seconds: float) ->
 
 def shown(soaked: Soaked, console: Console) -> None:
     """Print what came of it."""
-    table = Table("watched", "second tenth", "last tenth", "most", "allowed", "")
+    table = Table("watched", f"tenth no. {early_tenth(soaked.calls) + 1}", "last tenth", "most", "allowed", "")
     for one in soaked.figures:
         table.add_row(
             one.what,
@@ -336,7 +349,7 @@ def shown(soaked: Soaked, console: Console) -> None:
     "--call-backs", default=1_000_000, show_default=True, type=click.IntRange(min=len(KINDS)), help="How many."
 )
 @click.option("--clients", default=16, show_default=True, type=click.IntRange(min=1), help="At the same time.")
-@click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in the second tenth, at the most.")
+@click.option("--growth", default=1.1, show_default=True, help="Memory in the last ÷ in an early tenth, at the most.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 def main(call_backs: int, clients: int, growth: float, file: Path | None) -> None:
     """Run it, show it, and say by the exit code what came of it."""
