@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import structlog
 
+from flowhooks import arenas
 from flowhooks.cli.wakeup import ENDS
 from flowhooks.cores import gather
 from flowhooks.errors import SettingsError
@@ -43,11 +44,15 @@ log = structlog.get_logger(__name__)
 
 
 def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
-    """Have threads take turns quickly, and all that this one starts keep to one core; those that handlers may use.
+    """Have threads take turns quickly and share free memory, and all that this one starts keep to one core.
 
     Several processes spread over the cores that there are.
+
+    Returns:
+        The cores that handlers may use.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
+    arenas.share()
     try:
         return gather(0 if place is None else place.number) if settings.one_core else frozenset()
     except OSError as error:

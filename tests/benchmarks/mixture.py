@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 KINDS: Final[Mapping[str, tuple[int, frozenset[int]]]] = {
     "good": (64, frozenset({200, 202})),
@@ -69,6 +69,13 @@ def ever(event):
 def handlers():
     return [good, slow, once, ever]
 '''
+CONFIG: Final = """plugins_allow = ["mixture"]
+
+[handlers."mixture:once"]
+hold_after = 0
+"""
+"""Settings for it. Of what fails once, dozens fail in a row when many come within the time to the first retry. A
+handler that is held for that stays so, as what it is tried with is new and fails, too; and all for it piles up."""
 PATIENCE: Final = 60.0
 MOST_TRIES: Final = 50
 LONGEST_PAUSE: Final = 1.0
@@ -117,9 +124,13 @@ class Callers:
         several: how many callers.
         calls: how many call-backs in all.
         name: what their instances begin with.
+        kinds: of which kinds they are; default: of all.
     """
 
-    def __init__(self, place: tuple[str, int], *, several: int, calls: int, name: str) -> None:
+    def __init__(
+        self, place: tuple[str, int], *, several: int, calls: int, name: str, kinds: Iterable[str] = tuple(KINDS)
+    ) -> None:
+        self._kinds = list(kinds)
         self.told = Told()
         self._place = place
         self._numbers = iter(range(calls))
@@ -143,7 +154,9 @@ class Callers:
         return any(thread.is_alive() for thread in self._threads)
 
     def _run(self, seed: int) -> None:
-        caller = _Caller(self._place, self.told, self._lock, f"{self._name}-{seed}-", random.Random(seed))
+        caller = _Caller(
+            self._place, self.told, self._lock, f"{self._name}-{seed}-", random.Random(seed), kinds=self._kinds
+        )
         try:
             while not self._over.is_set():
                 with self._lock:
@@ -160,13 +173,20 @@ class _Caller:
     """One caller, with a connection that it keeps."""
 
     def __init__(
-        self, place: tuple[str, int], told: Told, lock: threading.Lock, name: str, chance: random.Random
+        self,
+        place: tuple[str, int],
+        told: Told,
+        lock: threading.Lock,
+        name: str,
+        chance: random.Random,
+        *,
+        kinds: list[str],
     ) -> None:
         self._place, self._told, self._lock, self._name, self._chance = place, told, lock, name, chance
         self._line: _Line | None = None
         self._count = itertools.count()
         self._recent: deque[Sent] = deque(maxlen=RECENT)
-        self._kinds, self._weights = list(KINDS), [weight for weight, _ in KINDS.values()]
+        self._kinds, self._weights = kinds, [KINDS[one][0] for one in kinds]
 
     def close(self) -> None:
         """Hang up."""

@@ -284,11 +284,24 @@ def test_a_soak_of_a_few_finds_all_as_it_should_be_but_what_it_is_told_to_find(t
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     figures = json.loads(file.read_text())
-    assert figures["trouble"] == ["memory, MiB: last ÷ second tenth ≤ 0.01 does not hold"]
+    assert figures["trouble"] == ["memory, MiB: last ÷ early tenth ≤ 0.01 does not hold"]
     assert figures["calls"] == 1500
     assert figures["books"]["accepted"] == figures["books"]["stored"] + figures["books"]["purged"] > 1000
     assert {one["what"]: one["holds"] for one in figures["figures"]}.pop("file handles")
     assert "not as it should be" in ran.stdout
+
+
+def test_what_a_soak_sends_piles_up_for_no_handler(part, tmp_path):
+    """However many fail in a row before the first of them is tried again, the handler is not held, and all is done."""
+    soak, mixture, servers = part("soak"), part("mixture"), part("servers")
+    site = servers.Site(folder=tmp_path)
+    with soak.serving(site) as (_, place):
+        callers = mixture.Callers(place, several=8, calls=300, name="held", kinds=["fails once"])
+        callers.start()
+        while callers.busy:
+            time.sleep(0.05)
+        assert soak.unsettled(site, seconds=60) == []
+        assert site.ask("SELECT count(*) FROM deliveries WHERE state = 'succeeded'") == 300
 
 
 def test_a_soak_that_leaks_is_found_out(part):
@@ -298,13 +311,38 @@ def test_a_soak_that_leaks_is_found_out(part):
 
     def judged(**grows):
         samples = [
-            soak.Sample(done=done, **{name: value + grows.get(name, 0) * done // 1000 for name, value in flat.items()})
-            for done in range(0, 1001, 5)
+            soak.Sample(
+                done=done, **{name: value + grows.get(name, 0) * done // 1_000_000 for name, value in flat.items()}
+            )
+            for done in range(0, 1_000_001, 5000)
         ]
-        return [one.what for one in soak.judged(samples, 1000, 1.1) if not one.holds]
+        return [one.what for one in soak.judged(samples, 1_000_000, 1.1) if not one.holds]
 
     assert judged() == []
     assert judged(memory=15, handles=8, threads=4, wal=40) == ["memory, MiB"]
     assert judged(handles=20) == ["file handles"]
     assert judged(threads=10) == ["threads"]
     assert judged(wal=60) == ["write-ahead log, MiB"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "early"), [(1_000_000, 1), (500_000, 1), (200_000, 3), (100_000, 5), (60_000, 5), (1_500, 5)]
+)
+def test_the_last_tenth_of_a_soak_is_compared_with_one_that_was_warm(part, calls, early):
+    """That is the first one before which as many call-backs came as fill all that may; the sixth at the latest."""
+    assert part("soak").early_tenth(calls) == early
+
+
+def test_a_short_soak_tells_what_fills_from_what_leaks(part):
+    """What grows for 50,000 call-backs and no more is no leak; what goes on is one."""
+    soak = part("soak")
+
+    def judged(memory):
+        samples = [
+            soak.Sample(done=done, memory=memory(done), handles=30, threads=45, wal=16.0)
+            for done in range(0, 100_001, 500)
+        ]
+        return [one.what for one in soak.judged(samples, 100_000, 1.1) if not one.holds]
+
+    assert judged(lambda done: 80 + min(done, 50_000) / 2500) == []
+    assert judged(lambda done: 80 + done / 2500) == ["memory, MiB"]

@@ -1,0 +1,55 @@
+"""Threads that share what memory is free."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="this C library has no arenas")
+
+COUNT = """
+import ctypes, sys, threading
+from flowhooks.cli.process import settle_in
+from flowhooks.settings import Settings
+
+settle_in(Settings(one_core=False))
+libc = ctypes.CDLL(None)
+all_there = threading.Barrier(12)
+
+def take():
+    libc.malloc(1000)
+    all_there.wait()
+
+threads = [threading.Thread(target=take) for _ in range(12)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+def arenas(**environ):
+    """How many arenas a process has after twelve of its threads have taken memory at once."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"}}
+    ran = subprocess.run(
+        [sys.executable, "-c", COUNT], env=kept | environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    return ran.stdout.count("<heap nr=")
+
+
+def test_threads_of_a_process_that_goes_on_share_what_memory_is_free():
+    """However many there are, and on however many cores, no more than two arenas are made."""
+    assert 1 <= arenas() <= 2
+
+
+@pytest.mark.parametrize(
+    "environ", [{"MALLOC_ARENA_MAX": "5"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=5"}], ids=["old", "tunable"]
+)
+def test_whoever_has_said_how_many_arenas_there_are_to_be_is_obeyed(environ):
+    """What the environment says goes before what flowhooks would choose."""
+    assert arenas(**environ) == 5
