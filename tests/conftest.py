@@ -50,14 +50,17 @@ takes: what is thereby due a moment later is found by the sweep."""
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `make test` runs the tests in: two more than there are cores, for most tests wait a lot."""
+    """How many processes `make test` runs the tests in: one more than there are cores, for most tests wait a lot."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_PROCESSES, cores + 2)
+    return min(MOST_PROCESSES, cores + 1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the houses that a test is not about, and long tests that nobody asked for."""
     items[:] = [item for item in items if _house(item) not in _other_houses(item)]
+    for item in items:
+        if item.get_closest_marker("either") and _house(item) in _other_houses(item, either=True):
+            item.add_marker(pytest.mark.long)
     if "long" not in config.option.markexpr:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in set(long)]
@@ -70,10 +73,13 @@ def _house(item: pytest.Item) -> str | None:
     return callspec.params.get("house") if callspec else None
 
 
-def _other_houses(item: pytest.Item) -> set[str]:
-    """The houses that a test is not about: all that have another database, or a runner that is no matter."""
+def _other_houses(item: pytest.Item, *, either: bool = False) -> set[str]:
+    """The houses that a test is not about: all that have another database, or a runner that is no matter.
+
+    With `either`, those beside SQLite too, unless it is about processes that share a ledger.
+    """
     others = set()
-    if item.get_closest_marker("sqlite"):
+    if item.get_closest_marker("sqlite") or (either and not item.get_closest_marker("postgresql")):
         others |= {"postgresql", "procrastinate"}
     if item.get_closest_marker("postgresql"):
         others |= {"sqlite"}

@@ -17,6 +17,8 @@ from flowhooks.ledger import holding
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.retire import retire
 
+pytestmark = pytest.mark.either
+
 HOUR = 3600
 
 

@@ -15,7 +15,7 @@ from flowhooks.errors import Unavailable
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.outcomes import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
 
-pytestmark = pytest.mark.runners
+pytestmark = [pytest.mark.runners, pytest.mark.either]
 
 
 def fails(error):

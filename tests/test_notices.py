@@ -10,6 +10,8 @@ import pytest
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.errors import Conflict
 
+pytestmark = pytest.mark.either
+
 
 class Listener:
     """Writes down what it is told.

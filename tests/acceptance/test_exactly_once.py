@@ -92,7 +92,7 @@ def state(event_id):
     return lambda ledger: ledger.standings(event_id)[0].state
 
 
-@pytest.mark.parametrize("moment", ["before", "within", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "within", "after"])
 def test_killed_at_any_moment_its_row_is_there_once(shared, moment):
     """What a killed attempt wrote is gone with it, and the next one writes it."""
     server = shared.start("--no-worker", **shared.settings)
@@ -125,7 +125,7 @@ def test_without_retry_a_killed_attempt_is_unknown_and_has_written_nothing(share
     shared.balance()
 
 
-@pytest.mark.parametrize("moment", ["within", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("within", marks=pytest.mark.long), "after"])
 def test_stopped_until_taken_for_dead_it_writes_nothing(shared, moment):
     """SIGSTOP in the middle, SIGCONT when its successor has succeeded: only the successor's row is there."""
     server = shared.start("--no-worker", **shared.settings)

@@ -13,6 +13,8 @@ from flowhooks import State, hookimpl
 from flowhooks.errors import HandlerLost, HandlerRaised
 from flowhooks.settings import HandlerSettings
 
+pytestmark = pytest.mark.either
+
 FOLDER = str(Path(__file__).parent / "plugins")
 
 

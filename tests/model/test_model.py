@@ -15,7 +15,7 @@ from model.acting import Acting
 from model.real import ByHand, Real, Work
 
 STEPS = 40
-SHORT = {"sqlite": 40, "postgresql": 15}
+SHORT = {"sqlite": 30, "postgresql": 10}
 """Examples of `make test`: the same ones each time."""
 LONG = int(os.environ.get("FLOWHOOKS_MODEL_EXAMPLES", "2000"))
 """Examples of `make test-long` on each database: others each time."""

@@ -12,6 +12,8 @@ from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.replay import replay
 from flowhooks.web.openapi import openapi
 
+pytestmark = pytest.mark.either
+
 SECRET = "hunter2-värde"
 AMOUNT = {"properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
 

@@ -154,7 +154,9 @@ def grant(event):
 @pytest.mark.parametrize(
     ("steps", "times", "verdict", "words"),
     [
-        (("book(event)", "mark(delivery)"), 2, "twice", "commit both in one transaction"),
+        pytest.param(
+            *(("book(event)", "mark(delivery)"), 2, "twice", "commit both in one transaction"), marks=pytest.mark.long
+        ),
         (("mark(delivery)", "book(event)"), 0, "lost", "when the handler ran again it took the work for done"),
     ],
 )
@@ -347,8 +349,11 @@ def grant(event):
     ("answer", "expected", "words"),
     [
         ("booked(event)", set(), "never done twice and never lost unseen"),
-        ("None", set(), "its probe= cannot tell"),
-        ("True", {("crash-before", 0, "lost"), ("crash-during", 0, "lost")}, "said that the work had been done"),
+        pytest.param("None", set(), "its probe= cannot tell", marks=pytest.mark.long),
+        pytest.param(
+            *("True", {("crash-before", 0, "lost"), ("crash-during", 0, "lost")}, "said that the work had been done"),
+            marks=pytest.mark.long,
+        ),
         ("False", {("crash-after", 2, "twice")}, "said that the work had not been done, and it had"),
     ],
 )
@@ -485,7 +490,10 @@ def test_many_lines_are_chosen_evenly(world):
     assert report.exactly_once, str(report)
 
 
-@pytest.mark.parametrize(("name", "key"), [("archive_contract", "test_flow_key"), (None, "contract_announcement")])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("archive_contract", "test_flow_key"), pytest.param(None, "contract_announcement", marks=pytest.mark.long)],
+)
 def test_the_example_plugin(tmp_path, name, key):
     """Both contract handlers are what their docstrings say: one may run twice, the other has a probe that knows."""
     files = {"database": str(tmp_path / "contracts.db"), "outbox": str(tmp_path / "outbox.txt")}

@@ -32,6 +32,8 @@ from flowhooks.web.api import resources
 from flowhooks.web.api.openapi import openapi
 from flowhooks.web.api.resources import RESOURCES
 
+pytestmark = pytest.mark.either
+
 TOKEN = "t"
 TAKES = [(one.path, parameter.name) for one in RESOURCES for parameter in one.takes]
 HOSTILE = {

@@ -18,6 +18,8 @@ from flowhooks.web.admin import create_admin
 from flowhooks.web.attempts import FREE_ADDRESS, MOST_KNOWN, Attempts
 from flowhooks.web.server import Limits, Server
 
+pytestmark = pytest.mark.either
+
 LOCK = "the-token-in-the-lock-file"
 TOKENS = {"li": "li-token-0123456789abcdefghij", "prometheus": "prometheus-token-0123456789ab"}
 OPERATORS = {

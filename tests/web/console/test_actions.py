@@ -16,6 +16,8 @@ from flowhooks.web.console import acting
 from flowhooks.web.console.actions import ACTIONS
 from flowhooks.web.operators import Operator, Role
 
+pytestmark = pytest.mark.either
+
 
 @pytest.fixture
 def mended():

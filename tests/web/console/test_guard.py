@@ -6,6 +6,8 @@ import pytest
 
 from flowhooks.web.console.guard import is_page
 
+pytestmark = pytest.mark.either
+
 
 @pytest.mark.sqlite
 def test_only_names_of_this_machine(house, serve):

@@ -11,6 +11,8 @@ import pytest
 
 from flowhooks import Reject, State, hookimpl
 
+pytestmark = pytest.mark.either
+
 PAYLOADS = {
     "script": "<script>document.title='pwned'</script>",
     "attribute": '" onmouseover="document.title=\'pwned\'" x="',

@@ -17,6 +17,8 @@ from flowhooks.web.admin import create_admin
 from flowhooks.web.console.login import _safe
 from flowhooks.web.passwords import Busy, Passwords, hashed
 
+pytestmark = pytest.mark.either
+
 PASSWORD = "correct horse battery staple"
 OTHER = "another long password"
 CHEAP = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$3UPxMsu+d2YsnSd4VSAWb3eKQJgQTFaVJRm2bXFn4d8"

@@ -22,6 +22,8 @@ from flowhooks.operations.reroute import reroute
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.web.console import handlers, parked
 
+pytestmark = pytest.mark.either
+
 PAGES = ("/", "/live", "/events", "/handlers", "/parked", "/refused", "/alerts", "/audit")
 
 

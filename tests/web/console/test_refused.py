@@ -15,6 +15,8 @@ from flowhooks.ledger.refusing import latest
 from flowhooks.web import create_app
 from flowhooks.web.server import Limits, Server
 
+pytestmark = pytest.mark.either
+
 
 @contextmanager
 def called_back(flow):
