@@ -180,7 +180,7 @@ def first_event(flow):
     [
         pytest.param(30, marks=pytest.mark.sqlite, id="alone"),
         # Another process might have it.
-        pytest.param(0.3, marks=pytest.mark.postgresql, id="shared"),
+        pytest.param(3, marks=pytest.mark.postgresql, id="shared"),
     ],
 )
 def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):

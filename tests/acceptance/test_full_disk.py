@@ -127,7 +127,7 @@ def test_a_small_disk_that_is_really_full(cramped, small_disk):
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["ready"]) == (503, False)
     assert "make room" in ready.json["trouble"][-1]
-    record = server.logged("ledger_write_failed")[0]
+    record = server.until_logged("ledger_write_failed")
     assert (record["level"], record["why"]) == ("error", "database or disk is full")
     assert record["next"].startswith("make room on the disk of the database; call-backs are answered 503 until")
     # Whoever makes room tells nobody, and no call-back comes meanwhile.
