@@ -113,9 +113,6 @@ class Embedded:
     def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""
         self._fill(self._threads, execute, stop)
-        with self._changed:
-            self._free = self._threads
-            self._changed.notify_all()
         self._runs = True
         while not stop.is_set():
             started = time.monotonic()
@@ -144,6 +141,9 @@ class Embedded:
                     log.error("thread_not_started", why=str(error), next=FEWER)  # noqa: TRY400 (one line until it changes)
                 return
             self._unfilled -= 1
+            with self._changed:  # from now on: what is reserved for a place is marked as running, and has to run
+                self._free += 1
+                self._changed.notify()
 
     def _add_thread(self, execute: Execute, stop: threading.Event) -> None:
         thread = threading.Thread(
@@ -168,7 +168,6 @@ class Embedded:
                     line.given_up += 1
                     line.running -= 1
                     self._given_up += 1
-                    self._free += 1
                     given_up += 1
                     self._give_turn(handler, line)
                 if room or not run.overdue:

@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from house import until
 from trials import AGAIN, ONCE, check_books, entered, rows
 
 DAY = 86_400
@@ -42,6 +43,8 @@ def test_a_server_takes_what_a_worker_runs(broken, shifted, seconds):
     """What a server takes that is a day off is run at once by a worker that is not, and stored under the right time."""
     server = shifted(lambda **given: broken.start("--no-worker", **given), seconds)
     worker = broken.start_worker("--plugins-dir", broken.plugins, **QUICK)
+    # Before the server has heard of the worker, nobody waits for what nobody runs.
+    until(lambda: server.post("i0", AGAIN | {"fails": 0}, Prefer="wait=20").status == 200)
     answers = [server.post(f"i{number}", AGAIN | {"fails": number % 2}, Prefer="wait=20") for number in range(6)]
     assert {one.status for one in answers} == {200}
     stored = rows(broken.direct, "SELECT id, flow_instance_id, received_at FROM events ORDER BY id")

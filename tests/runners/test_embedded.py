@@ -215,7 +215,9 @@ def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, e
 def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, eventually, logged):
     """The system has no room for another: what there is goes on, and the place is filled as soon as there is room."""
     quick = listens(lambda event: None, name="other", process_key="other")
-    flow = house.open(listens(gate, name="hangs"), quick, runner={"threads": 2, "timeout": 0.2})
+    more = threading.Event()
+    busy = listens(lambda event: more.wait(20), name="busy", process_key="busy", timeout=60.0)
+    flow = house.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
     start, room = threading.Thread.start, threading.Event()
 
     def starts(thread):
@@ -226,6 +228,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
     def runners():
         return sum(one.name.startswith("runner-") for one in threading.enumerate())
 
+    eventually(lambda: runners() == 2)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(threading.Thread, "start", starts)
         hanging = flow.take("h", wait=0).event_id
@@ -233,8 +236,14 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
         eventually(lambda: [one for one in logged if one["event"] == "thread_not_started"])
         assert flow.take("o", key="other").status == "done"
         assert runners() == 2
+        busy = flow.take("b", key="busy", wait=0).event_id
+        eventually(lambda: flow.only(busy).state is State.RUNNING)
+        left = flow.take("l", key="other", wait=0).event_id
+        assert flow.only(left).state is State.WAITING, "it is marked as running, and no thread runs it"
         room.set()
         eventually(lambda: runners() == 3)
+    flow.settled(left, State.SUCCEEDED)
+    more.set()
     gate.opened.set()
     flow.settled(hanging, State.SUCCEEDED)
     assert len([one for one in logged if one["event"] == "thread_not_started"]) == 1
