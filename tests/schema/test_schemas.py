@@ -380,3 +380,35 @@ def test_unknown_kind(schemas):
     """A kind that is not there is a mistake of the code that asks."""
     with pytest.raises(KeyError):
         schemas.check_body("nonesuch", {})
+
+
+def test_what_no_body_can_have(folder):
+    """Of one member, whatever else its kind asks for; what cannot be checked is not known to be impossible."""
+    schemas = Schemas.load(
+        [
+            folder(
+                {
+                    "call-back/special.schema.json": {
+                        "required": ["by"],
+                        "properties": {
+                            "callBackProcessClass": {"pattern": "^com[.]"},
+                            "list": {"items": {"type": "integer"}},
+                            "number": {"multipleOf": 0.5},
+                        },
+                    }
+                }
+            )
+        ]
+    )
+    said = {
+        ("complete", "callBackProcessClass", "x" * 512): None,
+        ("complete", "callBackProcessClass", "x" * 513): "must not be longer than 512 characters",
+        ("special", "callBackProcessClass", "com.x"): None,
+        ("special", "callBackProcessClass", "org.x"): "must match the regular expression ^com[.]",
+        ("special", "businessKey", "1"): None,
+        ("special", "number", 10**400): None,
+    }
+    assert {asked: schemas.refused_member(*asked) for asked in said} == said
+    assert schemas.refused_member("special", "list", [1, "x"]) == "must be of type integer"
+    with pytest.raises(KeyError):
+        schemas.refused_member("nonesuch", "businessKey", "1")
