@@ -25,8 +25,8 @@ MODULES: Final = {
     "delivery": ("test_delivery.py",),
     "router": ("test_router.py",),
     "schema": ("schema/test_files.py", "schema/test_own.py", "schema/test_schemas.py", "schema/test_strict.py"),
-    "intake": ("test_intake.py",),
-    "dispatch": ("test_dispatch_on_paper.py", "test_dispatch.py"),
+    "intake": ("test_intake_on_paper.py",),
+    "dispatch": ("test_dispatch_on_paper.py",),
 }
 """The modules, and the tests that say what each of them promises; files of `tests/`, so that each runs for seconds."""
 

@@ -13,6 +13,7 @@ from flowhooks.delivery import Claimed, Elsewhere, NoRoom, Queued
 from flowhooks.dispatch import RECORD_AGAIN, Dispatch
 from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.ledger import CommitUnanswered, Settlement
+from flowhooks.ledger.moves import Move
 from flowhooks.ledger.reading import Standing
 from flowhooks.testing import HandClock, make_event
 
@@ -20,6 +21,12 @@ DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
 FAILED = Outcome(kind=OutcomeKind.FAILED, error="ValueError: of\n  s3cret", traceback="at s3cret")
 TAKEN = timedelta(seconds=7)
 """How long before its attempt an event was received."""
+
+
+QUEUED = Queued("d", "p:h", 2)
+UNKNOWN = Standing(
+    delivery_id="d", handler="p:h", state=State.UNKNOWN, attempt=3, due_at=1, outcome=OutcomeKind.LOST, error="lost"
+)
 
 
 class Joint:
@@ -58,6 +65,9 @@ class Paper:
         self.writing = Joint()
         self.soon = [True]
         self.settles = []
+        self.found = (self.event, UNKNOWN)
+        self.puts_off = True
+        self.moves = True
         self.refused = None
         self.blamed = None
         self.outcome = DONE
@@ -86,6 +96,19 @@ class Paper:
         """Record an outcome now."""
         self.written.append(("settle", settlement))
         return answer(self.settles)
+
+    def delivery(self, delivery_id):
+        """An event and how its delivery stands."""
+        self.written.append(("read", delivery_id))
+        return self.found
+
+    def write(self, work):
+        """Do some work in a transaction."""
+        return work("transaction")
+
+    def requeue(self, transaction, standings, *, fresh, note):
+        """Have deliveries run again."""
+        self.written.append(("requeue", transaction, standings, fresh, note))
 
     # The plugins.
 
@@ -183,9 +206,6 @@ def answer(answers):
 def paper():
     """What dispatch is given."""
     return Paper()
-
-
-QUEUED = Queued("d", "p:h", 2)
 
 
 def settlement(paper, outcome, target, **given):
@@ -552,3 +572,103 @@ def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, jo
     assert paper.kinds()[-1] == "leave"
     assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
     assert joint.done[-1] != "close"
+
+
+@pytest.fixture
+def probes(paper, monkeypatch):
+    """A function that has a probe asked which answers or raises something, and gives what it was asked with."""
+    asked = []
+
+    def postpone(transaction, delivery_id, *, now, until):
+        paper.written.append(("postpone", transaction, delivery_id, now, until))
+        return paper.puts_off
+
+    def move(transaction, moves):
+        paper.written.append(("move", transaction, moves))
+        return paper.moves
+
+    def ask(answered, **given):
+        def probe(event, delivery):
+            paper.clock.advance(2)
+            asked.append((event, delivery))
+            if isinstance(answered, BaseException):
+                raise answered
+            return answered
+
+        paper.dispatch(**{"probe": probe} | given).execute(QUEUED._replace(probe=True))
+        return asked
+
+    monkeypatch.setattr("flowhooks.dispatch.postpone", postpone)
+    monkeypatch.setattr("flowhooks.dispatch.move", move)
+    return ask
+
+
+def test_a_probe_says_that_it_did_its_work(paper, probes):
+    """It is put off before it is asked; then the delivery has succeeded, which those who wait are told."""
+    before = paper.clock.now()
+    ((event, delivery),) = probes(True)
+    assert event == paper.event
+    assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
+    did = Move(
+        delivery_id="d",
+        source=State.UNKNOWN,
+        target=State.SUCCEEDED,
+        attempt=3,
+        now=before + 2 * SECOND,
+        note="its probe says that it did its work",
+    )
+    assert paper.written == [
+        ("read", "d"),
+        ("postpone", "transaction", "d", before, before + 60 * SECOND),
+        ("move", "transaction", [did]),
+        ("told", paper.event.id, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None)),
+    ]
+
+
+def test_a_probe_says_that_it_did_not(paper, probes):
+    """Then the delivery runs again, from the start of its schedule."""
+    probes(False)
+    note = "its probe says that it did not do its work"
+    assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, note)]
+
+
+@pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])
+def test_a_probe_that_says_neither_cannot_tell(paper, probes, answered, logged):
+    """The delivery stays *unknown*, until it is asked again."""
+    assert len(probes(answered)) == 1
+    assert paper.kinds() == ["read", "postpone"]
+    assert logged == []
+
+
+def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):
+    """It cannot tell."""
+    probes(ValueError("of s3cret"))
+    assert paper.kinds() == ["read", "postpone"]
+    (entry,) = logged
+    assert (entry["event"], entry["handler"], entry["delivery"]) == ("probe_failed", "p:h", "d")
+    assert entry["log_level"] == "error"
+    assert entry["traceback"].splitlines()[-1] == "ValueError: of …"
+
+
+def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper, probes):
+    """Not if another asks, not without a probe, not for what is gone."""
+    paper.puts_off = False
+    assert probes(True) == []
+    assert probes(True, probe=None) == []
+    paper.found = None
+    assert probes(True) == []
+    assert paper.kinds() == ["read", "postpone", "read"]
+
+
+def test_a_probe_comes_after_an_operator(paper, probes):
+    """What was decided meanwhile stands, and nobody is told otherwise."""
+    paper.moves = False
+    probes(True)
+    assert paper.kinds() == ["read", "postpone", "move"]
+
+
+def test_a_probe_elsewhere_is_asked_there(paper, probes):
+    """By the handler's own process."""
+    there = Elsewhere(run=lambda event, delivery: None, probe=lambda event, delivery: False)
+    assert probes(True, elsewhere={"p:h": there}) == []
+    assert paper.kinds() == ["read", "postpone", "requeue"]
