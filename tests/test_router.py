@@ -220,6 +220,14 @@ def test_what_may_have_been_meant(asked, hints):
     assert list(explanation.hints) == hints
 
 
+def test_three_hints_are_enough():
+    """However many names are nearly the same; of those that differ in case, and of those that are similar."""
+    router = make_router(h={"callback_classes": ("leave", "Leave", "lEave", "leAve"), "process_keys": ("k",)})
+    assert len(router.explain(callback_class="LEAVE").hints) == 3
+    router = make_router(h={"process_keys": ("absence1", "absence2", "absence3", "absence4")})
+    assert len(router.explain(process_key="absence").hints) == 3
+
+
 def test_no_hint_when_the_event_is_wanted():
     """A near miss is no news where another handler has the event."""
     router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
