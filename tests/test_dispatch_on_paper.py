@@ -114,6 +114,7 @@ class Paper:
 
     def refusal(self, handler, event):
         """Why its plugin does not take the event."""
+        assert (handler.id, event) == ("p:h", self.event)
         return self.refused
 
     def conceal(self, text):
@@ -294,6 +295,17 @@ def test_a_secret_is_concealed_wherever_it_stands(paper, given):
     assert "s3cret" not in str(paper.of("settle_soon"))
 
 
+def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
+    """The attempt has succeeded all the same; the log names its handler and delivery."""
+    paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={1, 2})
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle_soon")
+    assert (stored.target, stored.result) == (State.SUCCEEDED, None)
+    assert [(entry["event"], entry["handler"], entry["delivery"]) for entry in logged] == [
+        ("result_dropped", "p:h", "d")
+    ]
+
+
 def test_what_was_claimed_already_is_not_claimed_again(paper):
     """A runner that has reserved a delivery hands over its attempt."""
     paper.dispatch().execute(QUEUED, Claimed(event=paper.event, attempt=1, retries_from=0))
@@ -318,7 +330,8 @@ def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     dispatch = paper.dispatch()
     dispatch._handlers = {}
     assert dispatch.execute(QUEUED, claimed if reserved else None) is None
-    assert paper.kinds() == ["settle"] if reserved else ["claim", "settle"]
+    assert paper.of("claim") == ([] if reserved else [(QUEUED,)])
+    assert paper.kinds()[-1] == "settle"
     why = "no plugin that is loaded has this handler; the delivery waits for one"
     assert paper.of("settle") == [(settlement(paper, OutcomeKind.FAILED, State.WAITING, error=why),)]
 
@@ -342,7 +355,7 @@ def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
     ((stored,),) = paper.of("settle_soon")
     assert (stored.outcome, stored.target, stored.error) == (OutcomeKind.REJECTED, State.DEAD, paper.refused)
     ((_, _, outcome, _),) = paper.of("notice")
-    assert not outcome.entered
+    assert outcome.entered is False
 
 
 @pytest.mark.parametrize("entered", [False, True])
@@ -433,12 +446,13 @@ def test_a_stale_attempt_tells_nobody(paper, logged):
     assert logged == [{"event": "stale_attempt", "log_level": "warning", "delivery": "d", "attempt": 3}]
 
 
-def test_where_too_much_is_queued_the_thread_waits(paper):
-    """What cannot be settled soon is settled now, and told."""
+def test_where_too_much_is_queued_the_thread_waits(paper, logged):
+    """What cannot be settled soon is settled now, and told; if that fails once, it is logged already."""
     paper.soon = [Unavailable("busy")]
-    paper.settles = [True]
+    paper.settles = [Unavailable("ledger_down"), True]
     paper.dispatch().execute(QUEUED)
-    assert paper.of("settle") == paper.of("settle_soon")
+    assert paper.of("settle") == paper.of("settle_soon") * 2
+    assert [entry["event"] for entry in logged] == ["outcome_not_recorded"]
     assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
 
 
@@ -468,6 +482,24 @@ def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monke
     dispatch.keep_recording()
     assert len(paper.of("settle")) == 2
     assert len(paper.of("told")) == 1
+
+
+def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
+    """The thread that records looks again and again, until the process ends."""
+    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    paper.soon, paper.settles = [None], [True]
+    dispatch = paper.dispatch()
+
+    def pause(seconds):
+        paper.pauses.append(seconds)
+        if len(paper.pauses) == 1:
+            dispatch.execute(QUEUED)
+        return len(paper.pauses) > 1
+
+    dispatch._pause = pause
+    dispatch.keep_recording()
+    assert len(paper.of("told")) == 1
+    assert paper.pauses == [0, 0]
 
 
 def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
