@@ -116,6 +116,7 @@ def test_unusable_file(folder, name, content, why):
         ({"$ref": "#/title", "title": "x"}, "$ref #/title at / leads to no schema"),
         ({"$ref": "#/properties", "properties": {}}, "$ref #/properties at / leads to no schema"),
         ({"properties": {"x": {"items": {"$ref": "x"}}}}, "$ref x at /properties/x/items leads to no schema"),
+        ({"properties": {"w": True, "x": {"$ref": "x"}}}, "$ref x at /properties/x leads to no schema"),
         ({"$ref": "#"}, "the schema at / refers to itself without end"),
         ({"properties": {"x": {"anyOf": [{}, {"$ref": "#/properties/x"}]}}}, "refers to itself without end"),
         ({"if": {"not": {"$ref": "#"}}}, "refers to itself without end"),

@@ -6,9 +6,11 @@ import json
 
 import pytest
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
 from flowhooks.errors import Unprocessable
 from flowhooks.schema import Schemas, parse
+from flowhooks.schema.violations import violations
 
 SHARED = "../process-end-call-back-ro.schema.json"
 SECRET = "S3CRET"
@@ -374,6 +376,54 @@ def test_what_jsonschema_cannot_check(kind):
     chain["$defs"]["d40"] = {"additionalProperties": {"$ref": "#/$defs/d0"}}
     body = parse(b'{"x":' * 64 + b"1" + b"}" * 64)
     assert kind({**chain, "$ref": "#/$defs/d0"}, body).key == "body_unchecked"
+
+
+def test_a_kind_that_adds_to_the_shared_schema(folder):
+    """What it asks for beside that counts, wherever it stands; the five names are as in every kind."""
+    files = {
+        "call-back/approve.schema.json": {"allOf": [{"$ref": SHARED}, {"required": ["by"]}, {"required": ["at"]}]},
+        "call-back/cancel.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
+        "common.schema.json": {"required": ["by"]},
+    }
+    schemas = Schemas.load([folder(files)])
+    for kind, missing in (("approve", 2), ("cancel", 1)):
+        error = refusal(lambda kind=kind: schemas.check_body(kind, {"businessKey": 1}))
+        assert found(error) == [("", "schema.required")] * missing + [("/businessKey", "schema.type")]
+        assert schemas.check_body(kind, {"by": "Li", "at": 1}) is None
+
+
+def test_what_depends_on_another_member(kind):
+    """Only what is missing where the other one is there."""
+    schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
+    error = kind(schema, {"a": 1, "c": 1})
+    assert error.violations == (("", "schema.dependentRequired", {"name": '"b"', "given": '"a"'}),)
+
+
+@pytest.mark.parametrize(
+    ("schema", "params"),
+    [
+        ({"const": {"a": "é"}}, {"allowed": '{"a": "é"}'}),
+        ({"maximum": 1.5}, {"limit": "1.5"}),
+        ({"maxItems": 1}, {"limit": "1"}),
+        ({"not": {"type": "array"}}, {}),
+        ({"required": ["é"]}, None),
+    ],
+)
+def test_the_schemas_own_values_are_named(kind, schema, params):
+    """As JSON; what has no value worth naming names none."""
+    body = {"x": {"a": 1} if "required" in schema else [1, 2] if {"maxItems", "not"} & schema.keys() else 9}
+    ((_, _, named),) = kind(member(schema), body).violations
+    assert named == ({"name": '"é"'} if params is None else params)
+
+
+def test_a_keyword_that_nobody_knows_yet():
+    """A later jsonschema may check more: then the keyword is named."""
+    error = ValidationError("x", validator="max'Volume", validator_value=1, instance={}, schema={})
+    (violation,) = violations({}, [error], 5)
+    assert (violation.path, violation.key, dict(violation.params)) == ((), "schema.other", {"keyword": "max'Volume"})
+    error = ValidationError("x", validator="k" * 300, validator_value=1, instance={}, schema={})
+    (violation,) = violations({}, [error], 5)
+    assert len(dict(violation.params)["keyword"]) == 200
 
 
 def test_unknown_kind(schemas):
