@@ -250,6 +250,8 @@ def test_violations_without_number(kind):
     error = kind(member({"items": {"type": "string"}}), {"x": [1] * 100_000})
     assert (error.key, error.params) == ("body_refused_many", {"total": 1000, "shown": 20})
     assert len(error.violations) == 20
+    error = kind(member({"items": {"type": "string"}}), {"x": [1] * 1000})
+    assert (error.key, error.params) == ("body_refused_more", {"total": 1000, "shown": 20})
 
 
 def test_order_does_not_depend_on_the_body(kind):
@@ -350,6 +352,9 @@ def test_replaced_shared_file(folder):
     schemas = Schemas.load([folder({"process-end-call-back-ro.schema.json": shared})])
     assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
     assert schemas.check_body("complete", {"businessKey": "1"}) is None
+    files = {"process-end-call-back-ro.schema.json": {"$ref": "more.schema.json"}, "more.schema.json": shared}
+    schemas = Schemas.load([folder(files, "referring")])
+    assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
 
 
 def test_schema_that_refers_to_itself(kind, folder):
@@ -397,6 +402,12 @@ def test_what_depends_on_another_member(kind):
     schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
     error = kind(schema, {"a": 1, "c": 1})
     assert error.violations == (("", "schema.dependentRequired", {"name": '"b"', "given": '"a"'}),)
+
+
+def test_a_schema_after_one_that_is_true(kind):
+    """What `true` or `false` stands before is translated, too."""
+    error = kind({"properties": {"w": True, "v": False, "x": {"pattern": "^a$"}}}, {"x": "a\n"})
+    assert found(error) == [("/x", "schema.pattern")]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_whole_numbers(written, read):
         (b'{"a": 1, "b": 2, "a": 1}', "duplicate_member", {"name": '"a"'}),
         (b'{"x": [{"a": null, "a": null}]}', "duplicate_member", {"name": '"a"'}),
         (b'{"a": 1, "\\u0061": 1}', "duplicate_member", {"name": '"a"'}),
+        ('{"合": 1, "合": 1}'.encode(), "duplicate_member", {"name": '"合"'}),
         (b'{"a": NaN}', "number_constant", {"constant": "NaN"}),
         (b'{"a": [Infinity]}', "number_constant", {"constant": "Infinity"}),
         (b'{"a": -Infinity}', "number_constant", {"constant": "-Infinity"}),
@@ -141,6 +142,7 @@ def test_whole_numbers(written, read):
         (b'{"a": %s}' % (b"9" * 4301), "number_too_long", {"limit": 4300}),
         (b'{"a": "x\\u0000"}', "string_nul", {"line": 1, "column": 9}),
         (b'{\n"\\u0000": 1}', "string_nul", {"line": 2, "column": 2}),
+        (b'{\n"a": 1,\n"b": "\\u0000",\n"c": 1\n}', "string_nul", {"line": 3, "column": 7}),
         (b'{"a": "\\\\\\u0000"}', "string_nul", {"line": 1, "column": 10}),
         (b'{"a": "\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\uDC00\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
@@ -193,6 +195,8 @@ def test_depth(opening, closing):
     assert refusal(nested(MAX_DEPTH + 1)).key == "body_too_deep"
     assert parse(b'{"a": "%s", "b\\\\": "%s"}' % (b'\\"[{' * 100, b"[" * 100))
     assert parse(b'{"a": [%s[]]}' % (b"[]," * 1000))
+    assert refusal(b'{"a": ' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)).key == "body_too_deep"
+    assert refusal(b'"%s"' % (b"[" * 1000)).key == "body_not_object"
 
 
 @pytest.mark.parametrize(
