@@ -126,6 +126,7 @@ def test_whole_numbers(written, read):
         ('{"a": \u0661}'.encode(), "body_not_json", {"line": 1, "column": 7}),
         (b'{"a": 1', "body_not_json", {"line": 1, "column": 8}),
         (b"\x00", "body_not_json", {"line": 1, "column": 1}),
+        (b"\x0b", "body_not_json", {"line": 1, "column": 1}),
         (b"[]", "body_not_object", {}),
         (b"null", "body_not_object", {}),
         (b'"{}"', "body_not_object", {}),
@@ -197,6 +198,7 @@ def test_depth(opening, closing):
     assert parse(b'{"a": [%s[]]}' % (b"[]," * 1000))
     assert refusal(b'{"a": ' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)).key == "body_too_deep"
     assert refusal(b'"%s"' % (b"[" * 1000)).key == "body_not_object"
+    assert parse(b'{"b": [], "a": ' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}")
 
 
 @pytest.mark.parametrize(
