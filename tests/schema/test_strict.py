@@ -146,6 +146,7 @@ def test_whole_numbers(written, read):
         (b'{\n"a": 1,\n"b": "\\u0000",\n"c": 1\n}', "string_nul", {"line": 3, "column": 7}),
         (b'{"a": "\\\\\\u0000"}', "string_nul", {"line": 1, "column": 10}),
         (b'{"a": "\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
+        (b'{"a": "\\uD83d"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\uDC00\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\ud83d\\ud83d\\udc00"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\ud83d\\udc00\\udc00"}', "string_surrogate", {"line": 1, "column": 20}),
@@ -193,7 +194,8 @@ def test_depth(opening, closing):
         return b'{"a":' + opening * (levels - 1) + b"1" + closing * (levels - 1) + b"}"
 
     assert parse(nested(MAX_DEPTH))
-    assert refusal(nested(MAX_DEPTH + 1)).key == "body_too_deep"
+    assert (error := refusal(nested(MAX_DEPTH + 1))).key == "body_too_deep"
+    assert error.params == {"limit": 64}
     assert parse(b'{"a": "%s", "b\\\\": "%s"}' % (b'\\"[{' * 100, b"[" * 100))
     assert parse(b'{"a": [%s[]]}' % (b"[]," * 1000))
     assert refusal(b'{"a": ' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)).key == "body_too_deep"
