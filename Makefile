@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # What renews the lock and looks for advisories has an environment of its own: tests do without it.
 UPKEEP := .upkeep
 
-.PHONY: help demo demo-cluster test test-long soak lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-long soak mutants lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -37,6 +37,9 @@ test-long: $(READY) ## Run the tests that take minutes each, such as long outage
 
 soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (about an hour; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
+
+mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 20 minutes; MODULE=retry for one module)
+	@$(BIN)/python tests/mutants.py $(MODULE)
 
 lint: $(READY) ## Check style, types and floors
 	@$(BIN)/ruff check
@@ -80,4 +83,4 @@ audit: $(UPKEEP)/.ready ## Look for advisories on everything that is locked (ask
 	@$(UPKEEP)/bin/python tests/requirements/audit.py
 
 clean: ## Remove everything that these commands have made
-	@rm -rf $(VENV) $(UPKEEP) build dist demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(UPKEEP) build dist demo site mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

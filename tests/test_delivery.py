@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 
 from flowhooks import Delivery, Outcome, OutcomeKind, State
-from flowhooks.delivery import ALLOWED, DONE, TRANSITIONS
+from flowhooks.delivery import ALLOWED, DONE, TRANSITIONS, Queued
+from flowhooks.errors import TransactionError
+from flowhooks.testing import make_event
 
 
 def targets(source):
@@ -85,3 +87,44 @@ def test_a_delivery_cannot_be_changed_and_shows_no_private_parts():
     entered = dataclasses.replace(delivery, _entered=[True])
     assert entered == delivery
     assert "entered" not in repr(delivery)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "why"),
+    [
+        ({"kind": "done"}, ValueError, "'done' is not a valid OutcomeKind"),
+        ({"error": None}, TypeError, "^an outcome's error and traceback are strings$"),
+        ({"traceback": 3}, TypeError, "^an outcome's error and traceback are strings$"),
+        ({"retry_after": -1}, ValueError, "^retry_after is 0 to 2592000 seconds, not -1$"),
+        ({"retry_after": 30 * 86400 + 1}, ValueError, "^retry_after is 0 to 2592000 seconds, not 2592001$"),
+    ],
+)
+def test_an_outcome_that_makes_no_sense_is_refused(given, error, why):
+    """Where it is made, so that its maker can be named."""
+    with pytest.raises(error, match=why):
+        Outcome(**{"kind": OutcomeKind.FAILED} | given)
+
+
+@pytest.mark.parametrize("seconds", [None, 0, 0.5, 30 * 86400])
+def test_an_outcome_may_ask_to_be_made_again(seconds):
+    """At once, and in thirty days at the latest; its kind may be named by its word."""
+    outcome = Outcome(kind="failed", error="e", traceback="t", retry_after=seconds)
+    assert (outcome.kind, outcome.retry_after) == (OutcomeKind.FAILED, seconds)
+    assert type(outcome.kind) is OutcomeKind
+
+
+def test_a_delivery_has_a_transaction_only_while_it_runs():
+    """The ledger gives it one for an attempt; one that is made by hand says so."""
+    delivery = Delivery(id="d", event_id="e", handler="p:h", attempt=1)
+    with pytest.raises(TransactionError, match=r"^delivery\.transaction\(\) is for the handler, while it runs as an"):
+        delivery.transaction()
+    block = object()
+    assert dataclasses.replace(delivery, _block=lambda: block).transaction() is block
+
+
+def test_what_is_being_stored_is_claimed_from_the_start():
+    """Its first attempt begins with it, and has its event; what is read back later has to be claimed."""
+    event = make_event()
+    claimed = Queued("d", "p:h", 1, fresh=lambda: event).claimed()
+    assert (claimed.event, claimed.attempt, claimed.retries_from) == (event, 1, 0)
+    assert Queued("d", "p:h", 1).claimed() is None

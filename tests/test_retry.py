@@ -59,6 +59,12 @@ def test_one_attempt_is_none_further():
     assert Retry(attempts=1).delay(1, 0.0) is None
 
 
+def test_the_ends_of_each_range_are_in_it():
+    """No delay and thirty days, one attempt and a thousand, no jitter and as much again as the delay."""
+    assert Retry(delays=(0, 30 * 86400), attempts=1000, jitter=1).delay(999, 1.0) == 60 * 86400
+    assert Retry(delays=(0,), attempts=1, jitter=0).delay(1, 1.0) is None
+
+
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
@@ -72,6 +78,7 @@ def test_one_attempt_is_none_further():
         ({"delays": (30 * 86400 + 1,)}, "delays must be"),
         ({"delays": (math.nan,)}, "delays must be"),
         ({"delays": (math.inf,)}, "delays must be"),
+        ({"delays": (0, 30 * 86400.5)}, r"delays must be one or more numbers of 0 to 2592000 seconds, not \(0.0, "),
         ({"jitter": -0.1}, "jitter must be"),
         ({"jitter": 1.1}, "jitter must be"),
         ({"jitter": math.nan}, "jitter must be"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
 
 from flowhooks.event import Event
-from flowhooks.router import Candidate, Listener, Router
+from flowhooks.router import MOST_OF_A_KEY, Candidate, Listener, Router
 from flowhooks.selectors import Selectors
 
 
@@ -219,6 +220,14 @@ def test_what_may_have_been_meant(asked, hints):
     assert list(explanation.hints) == hints
 
 
+def test_three_hints_are_enough():
+    """However many names are nearly the same; of those that differ in case, and of those that are similar."""
+    router = make_router(h={"callback_classes": ("leave", "Leave", "lEave", "leAve"), "process_keys": ("k",)})
+    assert len(router.explain(callback_class="LEAVE").hints) == 3
+    router = make_router(h={"process_keys": ("absence1", "absence2", "absence3", "absence4")})
+    assert len(router.explain(process_key="absence").hints) == 3
+
+
 def test_no_hint_when_the_event_is_wanted():
     """A near miss is no news where another handler has the event."""
     router = make_router(a={"process_keys": ("leave",)}, b={"callback_classes": ("com.x.Leave",)})
@@ -246,3 +255,31 @@ def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key,
     event = make_event(callback_class="C", process_definition_key=key, process_definition_version=version)
     assert router.route(event) == plain.route(event)
     assert list(router.route(event).handlers) == list(plain.route(event).handlers)
+
+
+def test_what_an_ordered_handler_is_ordered_by():
+    """Its business key or its process's, where the event has one; handlers that are not ordered have none."""
+    candidates = [
+        Candidate("p:business", Selectors(every=True), "business_key"),
+        Candidate("p:process", Selectors(every=True), "process_key"),
+        Candidate("p:none", Selectors(every=True)),
+    ]
+    router = Router(candidates)
+    every = [one.handler_id for one in candidates]
+    assert [router.order_by(one) for one in (*every, "p:unknown")] == ["business_key", "process_key", None, None]
+    both = make_event(business_key="b", process_definition_key="k")
+    assert router.order_keys(both, every) == {"p:business": "b", "p:process": "k"}
+    assert router.order_keys(both, ["p:process", "p:unknown"]) == {"p:process": "k"}
+    assert router.order_keys(make_event(process_definition_key="k"), every) == {"p:process": "k"}
+    assert router.order_keys(make_event(business_key=""), every) == {}
+    assert Router(candidates[2:]).order_keys(both, every) == {}
+
+
+def test_an_order_key_is_of_a_bounded_length():
+    """What is longer than an index takes is told apart by its digest; as it stands, it is told apart by itself."""
+    router = Router([Candidate("p:h", Selectors(every=True), "business_key")])
+    longest = "中" * MOST_OF_A_KEY
+    assert router.order_keys(make_event(business_key=longest), ["p:h"]) == {"p:h": longest}
+    longer = router.order_keys(make_event(business_key=longest + "x"), ["p:h"])["p:h"]
+    assert longer == hashlib.sha256(f"{longest}x".encode()).hexdigest()
+    assert longer != router.order_keys(make_event(business_key=longest + "y"), ["p:h"])["p:h"]

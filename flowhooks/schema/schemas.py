@@ -144,8 +144,9 @@ class Schemas:
         Raises:
             KeyError: there is no such kind.
         """
+        validators = self._validators[kind]
         try:
-            found = _check(self._validators[kind], {name: value})
+            found = _check(validators, {name: value})
         except Exception:  # noqa: BLE001 (what cannot be checked is not known to be impossible)
             return None
         # Whatever else such a body lacks is no matter.

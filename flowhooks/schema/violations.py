@@ -51,11 +51,7 @@ def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list
         found.add(violation)
         if len(found) == limit:
             break
-    return sorted(found, key=lambda one: ([_sortable(part) for part in one.path], one.key, one.params))
-
-
-def _sortable(part: str | int) -> tuple[int, str]:
-    return (part, "") if isinstance(part, int) else (-1, part)
+    return sorted(found)  # a name never meets an index: where two paths part, they do so within one object or array
 
 
 def _of(error: ValidationError, body: Any) -> Iterator[Violation]:

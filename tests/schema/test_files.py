@@ -116,6 +116,7 @@ def test_unusable_file(folder, name, content, why):
         ({"$ref": "#/title", "title": "x"}, "$ref #/title at / leads to no schema"),
         ({"$ref": "#/properties", "properties": {}}, "$ref #/properties at / leads to no schema"),
         ({"properties": {"x": {"items": {"$ref": "x"}}}}, "$ref x at /properties/x/items leads to no schema"),
+        ({"properties": {"w": True, "x": {"$ref": "x"}}}, "$ref x at /properties/x leads to no schema"),
         ({"$ref": "#"}, "the schema at / refers to itself without end"),
         ({"properties": {"x": {"anyOf": [{}, {"$ref": "#/properties/x"}]}}}, "refers to itself without end"),
         ({"if": {"not": {"$ref": "#"}}}, "refers to itself without end"),
@@ -145,8 +146,9 @@ def test_usable_references(folder):
                 "c": {"$ref": "#"},
                 "d": {"$ref": "#/definitions/x"},
                 "e": {"$ref": f"{ID}other.schema.json#/$defs/no"},
+                "f": {"$ref": "#/definitions/~0tilde"},
             },
-            "definitions": {"x": {"type": "null"}},
+            "definitions": {"x": {"type": "null"}, "~tilde": {"type": "null"}},
         },
         "other.schema.json": {
             "$defs": {"a b/c": {"type": "null"}, "y": {"$anchor": "here", "type": "null"}, "no": False}
@@ -154,8 +156,8 @@ def test_usable_references(folder):
     }
     schemas = Schemas.load([folder(files)])
     assert schemas.check_body("special", {"a": None, "b": None, "c": {"a": None}, "d": None}) is None
-    with pytest.raises(Exception, match=r"/a: .*/b: .*/c/a: .*/d: .*/e: "):
-        schemas.check_body("special", {"a": 1, "b": 1, "c": {"a": 1}, "d": 1, "e": 1})
+    with pytest.raises(Exception, match=r"/a: .*/b: .*/c/a: .*/d: .*/e: .*/f: "):
+        schemas.check_body("special", {"a": 1, "b": 1, "c": {"a": 1}, "d": 1, "e": 1, "f": 1})
 
 
 def test_no_folder(tmp_path):

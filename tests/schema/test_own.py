@@ -162,6 +162,9 @@ def test_several_folders_of_one_plugin(folder):
     assert (own.of_settings, own.keys) == (True, ("K",))
     with pytest.raises(SettingsError, match=r"other/settings.schema.json: another folder of the plugin has one"):
         taken(Schemas.load(), [one, other])
+    shipped = folder({"answer.schema.json": {}}, "shipped")
+    with pytest.raises(SettingsError, match=r"shipped/answer.schema.json: there is one already, which may not be repl"):
+        taken(Schemas.load(), [one, shipped])
 
 
 def test_what_a_schema_of_data_refuses(own):
@@ -192,13 +195,21 @@ def test_what_a_schema_of_data_refuses(own):
     assert data(schemas, body) is None
 
 
-@pytest.mark.parametrize(("count", "said"), [(20, None), (21, "the first 20 of 21 "), (2000, "of more than 1000 ")])
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (20, " asks for: /x/0: "),
+        (21, " asks for (the first 20 of 21 violations): /x/0: "),
+        (1000, " asks for (the first 20 of 1000 violations): /x/0: "),
+        (1001, " asks for (the first 20 of more than 1000 violations): /x/0: "),
+    ],
+)
 def test_the_first_twenty_are_shown(count, said, own):
     """As an answer to an engine does."""
     schemas = own({"data/class/C.schema.json": {"properties": {"x": {"items": {"type": "string"}}}}})
     refused = data(schemas, {"x": [1] * count}, callback_class="C")
     assert refused.count("must be of type string") == 20
-    assert said is None or said in refused
+    assert said in refused
 
 
 def test_what_cannot_be_checked_is_refused(own):
@@ -231,6 +242,11 @@ def test_what_a_schema_of_settings_refuses(own):
         (("urll",), "is no setting; there are url, ends"),
     ]
     assert schemas.refused_settings({"url": 3}) == [(("url",), "must be of type string")]
+    within = own({"settings.schema.json": {"properties": {"a": {"additionalProperties": False}}, "required": ["b"]}})
+    assert within.refused_settings({"a": {"c": SECRET}}) == [
+        ((), 'must have "b"'),
+        (("a", "c"), "is no setting"),
+    ]
 
 
 def test_without_a_schema_of_settings_nothing_is_refused(own):

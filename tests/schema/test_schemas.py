@@ -6,9 +6,11 @@ import json
 
 import pytest
 from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
 from flowhooks.errors import Unprocessable
 from flowhooks.schema import Schemas, parse
+from flowhooks.schema.violations import violations
 
 SHARED = "../process-end-call-back-ro.schema.json"
 SECRET = "S3CRET"
@@ -248,6 +250,8 @@ def test_violations_without_number(kind):
     error = kind(member({"items": {"type": "string"}}), {"x": [1] * 100_000})
     assert (error.key, error.params) == ("body_refused_many", {"total": 1000, "shown": 20})
     assert len(error.violations) == 20
+    error = kind(member({"items": {"type": "string"}}), {"x": [1] * 1000})
+    assert (error.key, error.params) == ("body_refused_more", {"total": 1000, "shown": 20})
 
 
 def test_order_does_not_depend_on_the_body(kind):
@@ -348,6 +352,9 @@ def test_replaced_shared_file(folder):
     schemas = Schemas.load([folder({"process-end-call-back-ro.schema.json": shared})])
     assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
     assert schemas.check_body("complete", {"businessKey": "1"}) is None
+    files = {"process-end-call-back-ro.schema.json": {"$ref": "more.schema.json"}, "more.schema.json": shared}
+    schemas = Schemas.load([folder(files, "referring")])
+    assert found(refusal(lambda: schemas.check_body("complete", {}))) == [("", "schema.required")]
 
 
 def test_schema_that_refers_to_itself(kind, folder):
@@ -376,7 +383,93 @@ def test_what_jsonschema_cannot_check(kind):
     assert kind({**chain, "$ref": "#/$defs/d0"}, body).key == "body_unchecked"
 
 
+def test_a_kind_that_adds_to_the_shared_schema(folder):
+    """What it asks for beside that counts, wherever it stands; the five names are as in every kind."""
+    files = {
+        "call-back/approve.schema.json": {"allOf": [{"$ref": SHARED}, {"required": ["by"]}, {"required": ["at"]}]},
+        "call-back/cancel.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
+        "common.schema.json": {"required": ["by"]},
+    }
+    schemas = Schemas.load([folder(files)])
+    for kind, missing in (("approve", 2), ("cancel", 1)):
+        error = refusal(lambda kind=kind: schemas.check_body(kind, {"businessKey": 1}))
+        assert found(error) == [("", "schema.required")] * missing + [("/businessKey", "schema.type")]
+        assert schemas.check_body(kind, {"by": "Li", "at": 1}) is None
+
+
+def test_what_depends_on_another_member(kind):
+    """Only what is missing where the other one is there."""
+    schema = {"dependentRequired": {"a": ["b", "c"], "d": ["e"]}}
+    error = kind(schema, {"a": 1, "c": 1})
+    assert error.violations == (("", "schema.dependentRequired", {"name": '"b"', "given": '"a"'}),)
+
+
+def test_a_schema_after_one_that_is_true(kind):
+    """What `true` or `false` stands before is translated, too."""
+    error = kind({"properties": {"w": True, "v": False, "x": {"pattern": "^a$"}}}, {"x": "a\n"})
+    assert found(error) == [("/x", "schema.pattern")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "params"),
+    [
+        ({"const": {"a": "é"}}, {"allowed": '{"a": "é"}'}),
+        ({"maximum": 1.5}, {"limit": "1.5"}),
+        ({"maxItems": 1}, {"limit": "1"}),
+        ({"not": {"type": "array"}}, {}),
+        ({"required": ["é"]}, None),
+    ],
+)
+def test_the_schemas_own_values_are_named(kind, schema, params):
+    """As JSON; what has no value worth naming names none."""
+    body = {"x": {"a": 1} if "required" in schema else [1, 2] if {"maxItems", "not"} & schema.keys() else 9}
+    ((_, _, named),) = kind(member(schema), body).violations
+    assert named == ({"name": '"é"'} if params is None else params)
+
+
+def test_a_keyword_that_nobody_knows_yet():
+    """A later jsonschema may check more: then the keyword is named."""
+    error = ValidationError("x", validator="max'Volume", validator_value=1, instance={}, schema={})
+    (violation,) = violations({}, [error], 5)
+    assert (violation.path, violation.key, dict(violation.params)) == ((), "schema.other", {"keyword": "max'Volume"})
+    error = ValidationError("x", validator="k" * 300, validator_value=1, instance={}, schema={})
+    (violation,) = violations({}, [error], 5)
+    assert len(dict(violation.params)["keyword"]) == 200
+
+
 def test_unknown_kind(schemas):
     """A kind that is not there is a mistake of the code that asks."""
     with pytest.raises(KeyError):
         schemas.check_body("nonesuch", {})
+
+
+def test_what_no_body_can_have(folder):
+    """Of one member, whatever else its kind asks for; what cannot be checked is not known to be impossible."""
+    schemas = Schemas.load(
+        [
+            folder(
+                {
+                    "call-back/special.schema.json": {
+                        "required": ["by"],
+                        "properties": {
+                            "callBackProcessClass": {"pattern": "^com[.]"},
+                            "list": {"items": {"type": "integer"}},
+                            "number": {"multipleOf": 0.5},
+                        },
+                    }
+                }
+            )
+        ]
+    )
+    said = {
+        ("complete", "callBackProcessClass", "x" * 512): None,
+        ("complete", "callBackProcessClass", "x" * 513): "must not be longer than 512 characters",
+        ("special", "callBackProcessClass", "com.x"): None,
+        ("special", "callBackProcessClass", "org.x"): "must match the regular expression ^com[.]",
+        ("special", "businessKey", "1"): None,
+        ("special", "number", 10**400): None,
+    }
+    assert {asked: schemas.refused_member(*asked) for asked in said} == said
+    assert schemas.refused_member("special", "list", [1, "x"]) == "must be of type integer"
+    with pytest.raises(KeyError):
+        schemas.refused_member("nonesuch", "businessKey", "1")

@@ -126,12 +126,14 @@ def test_whole_numbers(written, read):
         ('{"a": \u0661}'.encode(), "body_not_json", {"line": 1, "column": 7}),
         (b'{"a": 1', "body_not_json", {"line": 1, "column": 8}),
         (b"\x00", "body_not_json", {"line": 1, "column": 1}),
+        (b"\x0b", "body_not_json", {"line": 1, "column": 1}),
         (b"[]", "body_not_object", {}),
         (b"null", "body_not_object", {}),
         (b'"{}"', "body_not_object", {}),
         (b'{"a": 1, "b": 2, "a": 1}', "duplicate_member", {"name": '"a"'}),
         (b'{"x": [{"a": null, "a": null}]}', "duplicate_member", {"name": '"a"'}),
         (b'{"a": 1, "\\u0061": 1}', "duplicate_member", {"name": '"a"'}),
+        ('{"合": 1, "合": 1}'.encode(), "duplicate_member", {"name": '"合"'}),
         (b'{"a": NaN}', "number_constant", {"constant": "NaN"}),
         (b'{"a": [Infinity]}', "number_constant", {"constant": "Infinity"}),
         (b'{"a": -Infinity}', "number_constant", {"constant": "-Infinity"}),
@@ -141,8 +143,10 @@ def test_whole_numbers(written, read):
         (b'{"a": %s}' % (b"9" * 4301), "number_too_long", {"limit": 4300}),
         (b'{"a": "x\\u0000"}', "string_nul", {"line": 1, "column": 9}),
         (b'{\n"\\u0000": 1}', "string_nul", {"line": 2, "column": 2}),
+        (b'{\n"a": 1,\n"b": "\\u0000",\n"c": 1\n}', "string_nul", {"line": 3, "column": 7}),
         (b'{"a": "\\\\\\u0000"}', "string_nul", {"line": 1, "column": 10}),
         (b'{"a": "\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
+        (b'{"a": "\\uD83d"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\uDC00\\ud83d"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\ud83d\\ud83d\\udc00"}', "string_surrogate", {"line": 1, "column": 8}),
         (b'{"a": "\\ud83d\\udc00\\udc00"}', "string_surrogate", {"line": 1, "column": 20}),
@@ -190,9 +194,13 @@ def test_depth(opening, closing):
         return b'{"a":' + opening * (levels - 1) + b"1" + closing * (levels - 1) + b"}"
 
     assert parse(nested(MAX_DEPTH))
-    assert refusal(nested(MAX_DEPTH + 1)).key == "body_too_deep"
+    assert (error := refusal(nested(MAX_DEPTH + 1))).key == "body_too_deep"
+    assert error.params == {"limit": 64}
     assert parse(b'{"a": "%s", "b\\\\": "%s"}' % (b'\\"[{' * 100, b"[" * 100))
     assert parse(b'{"a": [%s[]]}' % (b"[]," * 1000))
+    assert refusal(b'{"a": ' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1)).key == "body_too_deep"
+    assert refusal(b'"%s"' % (b"[" * 1000)).key == "body_not_object"
+    assert parse(b'{"b": [], "a": ' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b"}")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""Put faults into six modules, one at a time, and say how many of them the tests find; what `make mutants` runs.
+
+It must not know what a fault is: mutmut makes them and runs the tests that reach them, in a folder for each module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+FOLDER: Final = ROOT / "mutants"
+LEAST: Final = 85
+"""Percent of a module's mutants that the tests have to find."""
+FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
+"""What mutmut calls it if a test fails, never ends, is ended by a signal, or cannot even be collected."""
+MODULES: Final = {
+    "retry": ("test_retry.py",),
+    "delivery": ("test_delivery.py",),
+    "router": ("test_router.py",),
+    "schema": ("schema/test_files.py", "schema/test_own.py", "schema/test_schemas.py", "schema/test_strict.py"),
+    "intake": ("test_intake_on_paper.py",),
+    "dispatch": ("test_dispatch_on_paper.py",),
+}
+"""The modules, and the tests that say what each of them promises; files of `tests/`, so that each runs for seconds."""
+
+
+def settings(module: str) -> dict[str, Any]:
+    """What mutmut is told of a module."""
+    source = f"flowhooks/{module}"
+    return {
+        "source_paths": ["flowhooks"],
+        "only_mutate": [f"{source}/*.py" if (ROOT / source).is_dir() else f"{source}.py"],
+        "also_copy": ["schemas"],
+        "pytest_add_cli_args_test_selection": [f"tests/{file}" for file in MODULES[module]],
+        "pytest_add_cli_args": [
+            # What runs in this process, and is not built of a checkout.
+            *("-k", "not postgresql and not procrastinate and not wheel"),
+            *("-p", "no:cacheprovider", "--hypothesis-seed=0"),
+            "--timeout=15",  # seconds: no test of these takes nearly as long, and a mutant may wait for ever
+        ],
+        "timeout_constant": 30.0,  # seconds, for a mutant that a test's own limit does not stop
+        "timeout_multiplier": 2.0,
+    }
+
+
+def prepare(module: str) -> Path:
+    """A folder for mutmut that looks like the checkout, with its settings in `pyproject.toml`."""
+    folder = FOLDER / module
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("flowhooks", "schemas", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings(module).items()]
+    told = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text("\n".join([told, "[tool.mutmut]", *lines, ""]))
+    return folder
+
+
+def mutmut(folder: Path, *words: str, shown: bool) -> str:
+    """What a command of mutmut prints, if that is not shown as it comes.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [str(Path(sys.executable).with_name("mutmut")), *words]
+    done = subprocess.run(command, cwd=folder, check=True, stdout=None if shown else subprocess.PIPE, text=True)
+    return done.stdout or ""
+
+
+def counted(listing: str) -> Counter[str]:
+    """How many mutants came to what, out of what `mutmut results --all` prints."""
+    return Counter(status for line in listing.splitlines() for _, colon, status in [line.rpartition(": ")] if colon)
+
+
+def row(module: str, of: Counter[str]) -> tuple[str, bool]:
+    """A module's line of the table, and whether enough of its mutants were found."""
+    killed = sum(of[status] for status in FOUND)
+    enough = killed * 100 >= LEAST * of.total() > 0
+    share = 100 * killed / of.total() if of.total() else 0.0
+    said = f"{module:10}{of.total():>9}{killed:>9}{share:>9.1f}{of['timeout']:>10}"
+    return said if enough else f"{said}   fewer than {LEAST} in 100", enough
+
+
+def main() -> int:
+    """Run it, and say what came of it: 0 if the tests find enough in every module that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(MODULES)}; default: all")
+    parser.add_argument("--at-once", type=int, default=2, help="mutants that are tested at the same time; default 2")
+    given = parser.parse_args()
+    if unknown := set(given.modules) - MODULES.keys():
+        parser.error(f"there is no module {', '.join(sorted(unknown))}")
+    rows = []
+    for module in given.modules or MODULES:
+        print(f"{module}:", flush=True)
+        folder = prepare(module)
+        mutmut(folder, "run", "--max-children", str(given.at_once), shown=True)
+        rows.append(row(module, counted(mutmut(folder, "results", "--all", "true", shown=False))))
+    print(f"{'module':10}{'mutants':>9}{'killed':>9}{'percent':>9}{'timeouts':>10}")
+    for said, _ in rows:
+        print(said)
+    print("In mutants/MODULE, `mutmut results` names those that live, and `mutmut show NAME` says what they change.")
+    return 0 if all(enough for _, enough in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

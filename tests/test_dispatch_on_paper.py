@@ -1,0 +1,706 @@
+"""Dispatch beside a ledger on paper: what it asks for, in which order, and what it makes of each answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flowhooks import Outcome, OutcomeKind, Retry, State, handler
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.delivery import Claimed, Elsewhere, NoRoom, Queued
+from flowhooks.dispatch import RECORD_AGAIN, Dispatch
+from flowhooks.errors import TransactionError, Unavailable
+from flowhooks.ledger import CommitUnanswered, Settlement
+from flowhooks.ledger.moves import Move
+from flowhooks.ledger.reading import Standing
+from flowhooks.testing import HandClock, make_event
+
+DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
+FAILED = Outcome(kind=OutcomeKind.FAILED, error="ValueError: of\n  s3cret", traceback="at s3cret")
+TAKEN = timedelta(seconds=7)
+"""How long before its attempt an event was received."""
+
+
+QUEUED = Queued("d", "p:h", 2)
+UNKNOWN = Standing(
+    delivery_id="d", handler="p:h", state=State.UNKNOWN, attempt=3, due_at=1, outcome=OutcomeKind.LOST, error="lost"
+)
+
+
+class Joint:
+    """The transaction of an attempt; `answers` says what becomes of its commit."""
+
+    def __init__(self):
+        self.pending = False
+        self.answers = []
+        self.done = []
+
+    def block(self):
+        """Nothing is written."""
+
+    def over(self):
+        """The handler has returned."""
+        self.done.append("over")
+
+    def close(self):
+        """What was written is undone."""
+        self.done.append("close")
+
+    def settle(self, settlement):
+        """Commit."""
+        self.done.append(settlement)
+        return answer(self.answers)
+
+
+class Paper:
+    """All that dispatch is given, each of which writes down what it is asked, and answers as it was told."""
+
+    def __init__(self):
+        self.clock = HandClock()
+        self.event = make_event(received_at=to_datetime(self.clock.now()) - TAKEN)
+        self.written = []
+        self.claims = [Claimed(event=self.event, attempt=3, retries_from=0)]
+        self.writing = Joint()
+        self.soon = [True]
+        self.settles = []
+        self.found = (self.event, UNKNOWN)
+        self.puts_off = True
+        self.moves = True
+        self.refused = None
+        self.blamed = None
+        self.outcome = DONE
+        self.pauses = []
+        self.ends_after = 99
+        self.sees = lambda _handler, _event, _delivery: None
+
+    # The ledger.
+
+    def claim(self, queued):
+        """Begin an attempt."""
+        self.written.append(("claim", queued))
+        return answer(self.claims)
+
+    def joint(self, delivery_id, attempt):
+        """An attempt's transaction."""
+        self.written.append(("joint", delivery_id, attempt))
+        return self.writing
+
+    def settle_soon(self, settlement, told):
+        """Record an outcome, and tell."""
+        self.written.append(("settle_soon", settlement))
+        told(answer(self.soon))
+
+    def settle(self, settlement):
+        """Record an outcome now."""
+        self.written.append(("settle", settlement))
+        return answer(self.settles)
+
+    def delivery(self, delivery_id):
+        """An event and how its delivery stands."""
+        self.written.append(("read", delivery_id))
+        return self.found
+
+    def write(self, work):
+        """Do some work in a transaction."""
+        return work("transaction")
+
+    def requeue(self, transaction, standings, *, fresh, note):
+        """Have deliveries run again."""
+        self.written.append(("requeue", transaction, standings, fresh, note))
+
+    # The plugins.
+
+    def refusal(self, handler, event):
+        """Why its plugin does not take the event."""
+        assert (handler.id, event) == ("p:h", self.event)
+        return self.refused
+
+    def conceal(self, text):
+        """Without the one secret."""
+        return text.replace("s3cret", "…")
+
+    def guilty(self, error):
+        """The plugin whose wrapper is to blame: none."""
+        return self.blamed
+
+    def run_handler(self, handler, event, delivery):
+        """Run it."""
+        self.written.append(("run", handler.id, event, delivery))
+        self.sees(handler, event, delivery)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+    # Whoever is told.
+
+    def settled(self, event, delivery, outcome, state):
+        """The plugins are told."""
+        self.written.append(("notice", event, delivery, outcome, state))
+
+    def told(self, event_id, standing):
+        """Those who wait are told."""
+        self.written.append(("told", event_id, standing))
+
+    def ended(self, handler, outcome, error):
+        """What holds handlers is told."""
+        self.written.append(("ended", handler, outcome, error))
+
+    def attempted(self, handler, outcome, seconds, *, total):
+        """It is counted."""
+        assert seconds >= 0
+        self.written.append(("counted", handler, outcome, total))
+
+    def pause(self, seconds):
+        """Wait; whether the process is about to end."""
+        self.pauses.append(seconds)
+        return len(self.pauses) > self.ends_after
+
+    # The cores.
+
+    def enter(self, handler):
+        """Give cores."""
+        self.written.append(("enter", handler))
+        return "wide"
+
+    def leave(self, handler, seconds, *, wide):
+        """Take them back."""
+        assert 0 <= seconds < 60
+        self.written.append(("leave", handler, wide))
+
+    def dispatch(self, *, elsewhere=(), **declared):
+        """A dispatch with the one handler `p:h`."""
+        listens = handler(name="h", process_key="k", **declared)(lambda event: None)
+        return Dispatch(
+            ledger=self,
+            plugins=self,
+            handlers={"p:h": replace(listens, plugin="p")},
+            notices=self,
+            clock=self.clock,
+            told=self.told,
+            pause=self.pause,
+            ended=self.ended,
+            metrics=self,
+            room=self,
+            elsewhere=dict(elsewhere),
+        )
+
+    def of(self, what):
+        """What was written down of one kind."""
+        return [one[1:] for one in self.written if one[0] == what]
+
+    def kinds(self):
+        """What was done, in order."""
+        return [one[0] for one in self.written]
+
+
+def answer(answers):
+    """The next answer, or the error that stands in its place."""
+    one = answers.pop(0)
+    if isinstance(one, BaseException):
+        raise one
+    return one
+
+
+@pytest.fixture
+def paper():
+    """What dispatch is given."""
+    return Paper()
+
+
+def settlement(paper, outcome, target, **given):
+    """A whole settlement of the attempt that is claimed."""
+    whole = {"error": "", "traceback": "", "result": None, "due_at": None} | given
+    return Settlement(
+        delivery_id="d",
+        handler="p:h",
+        attempt=3,
+        outcome=outcome,
+        target=target,
+        now=paper.clock.now(),
+        **whole,
+    )
+
+
+def test_the_way_of_an_attempt(paper):
+    """Claimed, run, settled; only what is durable is counted and told, with all that there is to say of it."""
+    assert paper.dispatch().execute(QUEUED) is None
+    assert paper.kinds() == [
+        *("claim", "joint", "enter", "run", "leave", "settle_soon"),
+        *("counted", "ended", "told", "notice"),
+    ]
+    assert paper.of("claim") == [(QUEUED,)]
+    assert paper.of("joint") == [("d", 3)]
+    assert paper.of("enter") == [("p:h",)]
+    assert paper.of("leave") == [("p:h", "wide")]
+    ((of, event, delivery),) = paper.of("run")
+    assert (of, event) == ("p:h", paper.event)
+    assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
+    assert delivery._block == paper.writing.block
+    assert delivery._elsewhere is None
+    assert paper.of("settle_soon") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
+    assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
+    assert paper.of("ended") == [("p:h", DONE, "")]
+    standing = Standing(
+        delivery_id="d",
+        handler="p:h",
+        state=State.SUCCEEDED,
+        attempt=3,
+        due_at=None,
+        outcome=OutcomeKind.SUCCEEDED,
+        finished_at=paper.clock.now(),
+    )
+    assert paper.of("told") == [(paper.event.id, standing)]
+    assert paper.of("notice") == [(paper.event, delivery, DONE, State.SUCCEEDED)]
+    assert paper.writing.done == ["over", "close"]
+
+
+def test_a_failure_is_told_without_secrets_and_logged(paper, logged):
+    """What is stored, told and logged of it is on one line, and has none of the plugins' secrets."""
+    paper.outcome = FAILED
+    paper.dispatch(retry=Retry(delays=(5, 60), jitter=0, attempts=9)).execute(QUEUED)
+    due_at = paper.clock.now() + 60 * SECOND
+    stored = settlement(
+        paper, OutcomeKind.FAILED, State.WAITING, error="ValueError: of …", traceback="at …", due_at=due_at
+    )
+    assert paper.of("settle_soon") == [(stored,)]
+    ((_, standing),) = paper.of("told")
+    assert (standing.state, standing.due_at, standing.error) == (State.WAITING, due_at, "ValueError: of …")
+    ((_, _, outcome, state),) = paper.of("notice")
+    assert (outcome.error, outcome.traceback, state) == ("ValueError: of\n  …", "at …", State.WAITING)
+    assert paper.of("ended") == [("p:h", outcome, "ValueError: of …")]
+    assert paper.of("counted") == [("p:h", "failed", None)]
+    (entry,) = logged
+    seconds = entry.pop("seconds")
+    assert seconds == round(seconds, 6)
+    assert entry == {
+        "event": "attempt_failed",
+        "log_level": "warning",
+        "handler": "p:h",
+        "delivery": "d",
+        "event_id": paper.event.id,
+        "attempt": 3,
+        "outcome": "failed",
+        "state": "waiting",
+        "error": "ValueError: of …",
+    }
+
+
+@pytest.mark.parametrize("given", [{"error": "s3cret"}, {"traceback": "s3cret"}])
+def test_a_secret_is_concealed_wherever_it_stands(paper, given):
+    """In the error alone, in the traceback alone."""
+    paper.outcome = Outcome(kind=OutcomeKind.REJECTED, **given)
+    paper.dispatch().execute(QUEUED)
+    assert "s3cret" not in str(paper.of("settle_soon"))
+
+
+def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
+    """The attempt has succeeded all the same; the log names its handler and delivery."""
+    paper.outcome = Outcome(kind=OutcomeKind.SUCCEEDED, value={1, 2})
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle_soon")
+    assert (stored.target, stored.result) == (State.SUCCEEDED, None)
+    assert [(entry["event"], entry["handler"], entry["delivery"]) for entry in logged] == [
+        ("result_dropped", "p:h", "d")
+    ]
+
+
+def test_what_was_claimed_already_is_not_claimed_again(paper):
+    """A runner that has reserved a delivery hands over its attempt."""
+    paper.dispatch().execute(QUEUED, Claimed(event=paper.event, attempt=1, retries_from=0))
+    assert paper.of("claim") == []
+    assert paper.of("joint") == [("d", 1)]
+
+
+def test_what_cannot_be_claimed_is_not_run(paper):
+    """It has moved on, or there is no room for it, which the runner is told."""
+    paper.claims = [None, full := NoRoom()]
+    dispatch = paper.dispatch()
+    assert dispatch.execute(QUEUED) is None
+    assert dispatch.execute(QUEUED) is full
+    assert paper.kinds() == ["claim", "claim"]
+
+
+@pytest.mark.parametrize("reserved", [False, True])
+def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
+    """It goes back to waiting without a time, and says for what."""
+    paper.settles = [True]
+    claimed = Claimed(event=paper.event, attempt=3, retries_from=0)
+    dispatch = paper.dispatch()
+    dispatch._handlers = {}
+    assert dispatch.execute(QUEUED, claimed if reserved else None) is None
+    assert paper.of("claim") == ([] if reserved else [(QUEUED,)])
+    assert paper.kinds()[-1] == "settle"
+    why = "no plugin that is loaded has this handler; the delivery waits for one"
+    assert paper.of("settle") == [(settlement(paper, OutcomeKind.FAILED, State.WAITING, error=why),)]
+
+
+def test_without_its_handler_nobody_is_asked_to_probe(paper):
+    """What is *unknown* stays so; and what could not be claimed is let be."""
+    dispatch = paper.dispatch()
+    dispatch._handlers = {}
+    dispatch.execute(QUEUED._replace(probe=True))
+    assert paper.kinds() == []
+    paper.claims = [None]
+    dispatch.execute(QUEUED)
+    assert paper.kinds() == ["claim"]
+
+
+def test_data_that_its_plugin_does_not_take_is_rejected_unseen(paper):
+    """The handler is not called; the delivery is dead."""
+    paper.refused = "the data is not what it asks for"
+    paper.dispatch(retry=Retry()).execute(QUEUED)
+    assert "run" not in paper.kinds()
+    ((stored,),) = paper.of("settle_soon")
+    assert (stored.outcome, stored.target, stored.error) == (OutcomeKind.REJECTED, State.DEAD, paper.refused)
+    ((_, _, outcome, _),) = paper.of("notice")
+    assert outcome.entered is False
+
+
+@pytest.mark.parametrize("entered", [False, True])
+@pytest.mark.parametrize(
+    ("answered", "error"),
+    [
+        (7, "a run_handler wrapper returned int instead of the Outcome that its yield gave"),
+        (ValueError("x"), "ValueError: x"),
+    ],
+)
+def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered, error):
+    """Whatever went wrong: what the function has not begun may begin, what it has begun may not without `retry=`."""
+    paper.outcome = answered
+    paper.sees = lambda _handler, _event, delivery: delivery._entered.append(True) if entered else None
+    paper.dispatch().execute(QUEUED)
+    ((stored,),) = paper.of("settle_soon")
+    assert stored.error.endswith(error)
+    assert stored.outcome is OutcomeKind.FAILED
+    # The third attempt of `Retry()`.
+    assert (stored.target, stored.due_at) == (
+        (State.DEAD, None) if entered else (State.WAITING, paper.clock.now() + 1800 * SECOND)
+    )
+    ((_, _, outcome, _),) = paper.of("notice")
+    assert outcome.entered is entered
+
+
+def test_a_handler_elsewhere_is_given_no_cores(paper):
+    """A process of its own has what it has; the delivery knows how its function is called there."""
+    there = Elsewhere(run=lambda event, delivery: None, probe=lambda event, delivery: None)
+    paper.dispatch(elsewhere={"p:h": there}).execute(QUEUED)
+    assert {"enter", "leave"}.isdisjoint(paper.kinds())
+    ((_, _, delivery),) = paper.of("run")
+    assert delivery._elsewhere is there.run
+
+
+FAILS = {"kind": OutcomeKind.FAILED, "error": "x"}
+LOSES = {"kind": OutcomeKind.LOST, "error": "x"}
+TWO = Retry(delays=(10, 20), jitter=0.5)
+"""Three attempts."""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "declared", "made", "target", "seconds"),
+    [
+        ({"kind": OutcomeKind.SUCCEEDED}, {}, (1, 0), State.SUCCEEDED, None),
+        ({"kind": OutcomeKind.REJECTED}, {"retry": TWO}, (1, 0), State.DEAD, None),
+        ({"kind": OutcomeKind.REJECTED, "entered": False}, {}, (1, 0), State.DEAD, None),
+        (FAILS, {}, (1, 0), State.DEAD, None),
+        (FAILS, {"retry": TWO}, (1, 0), State.WAITING, 12.5),
+        (FAILS, {"retry": TWO}, (2, 0), State.WAITING, 25),
+        (FAILS, {"retry": TWO}, (3, 0), State.DEAD, None),
+        (FAILS, {"retry": TWO}, (5, 4), State.WAITING, 12.5),
+        (FAILS, {"retry": TWO}, (7, 4), State.DEAD, None),
+        (FAILS | {"retry_after": 3}, {}, (1, 0), State.WAITING, 3),
+        (FAILS | {"retry_after": 0}, {}, (7, 0), State.WAITING, 0),
+        (FAILS | {"retry_after": 3}, {}, (8, 0), State.DEAD, None),
+        (FAILS | {"retry_after": 3}, {"retry": TWO}, (2, 0), State.WAITING, 3),
+        (FAILS | {"retry_after": 3}, {"retry": TWO}, (3, 0), State.DEAD, None),
+        (FAILS | {"entered": False}, {}, (1, 0), State.WAITING, 5.25),
+        (FAILS | {"entered": False}, {"retry": TWO}, (1, 0), State.WAITING, 12.5),
+        (FAILS | {"entered": False}, {"retry": TWO}, (3, 0), State.WAITING, 1890),
+        (FAILS | {"entered": False}, {"retry": TWO}, (8, 0), State.DEAD, None),
+        (LOSES, {}, (1, 0), State.UNKNOWN, None),
+        (LOSES, {"probe": lambda event, delivery: None}, (1, 0), State.UNKNOWN, 0),
+        (LOSES, {"retry": TWO}, (6, 4), State.WAITING, 25),
+        (LOSES, {"retry": TWO}, (7, 4), State.DEAD, None),
+    ],
+)
+def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds):  # noqa: PLR0917 (a table's columns)
+    """The state, and from when the next attempt or the probe is due; attempts count from the present schedule on."""
+    paper.clock.drawn = 0.5
+    paper.outcome = Outcome(**outcome)
+    attempt, retries_from = made
+    paper.claims = [Claimed(event=paper.event, attempt=attempt, retries_from=retries_from)]
+    paper.dispatch(**declared).execute(QUEUED)
+    ((stored,),) = paper.of("settle_soon")
+    due_at = None if seconds is None else paper.clock.now() + int(seconds * SECOND)
+    assert (stored.target, stored.due_at) == (target, due_at)
+    ended = target in {State.SUCCEEDED, State.DEAD}
+    assert paper.of("counted") == [("p:h", paper.outcome.kind, TAKEN.total_seconds() if ended else None)]
+
+
+def test_a_stale_attempt_tells_nobody(paper, logged):
+    """Somebody else has gone on with the delivery: nothing is counted or told."""
+    paper.soon = [False]
+    paper.dispatch().execute(QUEUED)
+    assert paper.kinds()[-1] == "settle_soon"
+    assert logged == [{"event": "stale_attempt", "log_level": "warning", "delivery": "d", "attempt": 3}]
+
+
+def test_where_too_much_is_queued_the_thread_waits(paper, logged):
+    """What cannot be settled soon is settled now, and told; if that fails once, it is logged already."""
+    paper.soon = [Unavailable("busy")]
+    paper.settles = [Unavailable("ledger_down"), True]
+    paper.dispatch().execute(QUEUED)
+    assert paper.of("settle") == paper.of("settle_soon") * 2
+    assert [entry["event"] for entry in logged] == ["outcome_not_recorded"]
+    assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
+
+
+def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeypatch, logged):
+    """It is tried again, less and less often, logged once, and told when it is durable."""
+    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    paper.soon = [None]
+    paper.settles = [Unavailable("ledger_down")] * 7 + [True]
+    dispatch = paper.dispatch()
+    dispatch.execute(QUEUED)
+    assert paper.kinds()[-1] == "settle_soon"
+    paper.ends_after = 7
+    dispatch.keep_recording()
+    assert paper.pauses == [*RECORD_AGAIN, RECORD_AGAIN[-1], RECORD_AGAIN[-1], 0]
+    assert paper.of("settle") == paper.of("settle_soon") * 8
+    assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
+    assert [(entry["event"], entry["delivery"]) for entry in logged] == [("outcome_not_recorded", "d")]
+    assert logged[0]["why"] == str(Unavailable("ledger_down"))
+
+
+def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monkeypatch):
+    """Also when the database did not say a second time whether it has it."""
+    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    paper.soon, paper.settles, paper.ends_after = [None], [None, True], 1
+    dispatch = paper.dispatch()
+    dispatch.execute(QUEUED)
+    dispatch.keep_recording()
+    assert len(paper.of("settle")) == 2
+    assert len(paper.of("told")) == 1
+
+
+def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
+    """The thread that records looks again and again, until the process ends."""
+    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    paper.soon, paper.settles = [None], [True]
+    dispatch = paper.dispatch()
+
+    def pause(seconds):
+        paper.pauses.append(seconds)
+        if len(paper.pauses) == 1:
+            dispatch.execute(QUEUED)
+        return len(paper.pauses) > 1
+
+    dispatch._pause = pause
+    dispatch.keep_recording()
+    assert len(paper.of("told")) == 1
+    assert paper.pauses == [0, 0]
+
+
+def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
+    """An outcome that could not be recorded until the end is logged as lost; whoever recovers the delivery goes on."""
+    paper.soon = [Unavailable("busy")]
+    paper.settles = [Unavailable("ledger_down")] * 3
+    paper.ends_after = 2
+    paper.dispatch().execute(QUEUED)
+    assert paper.pauses == list(RECORD_AGAIN[:3])
+    assert "told" not in paper.kinds()
+    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
+
+
+@pytest.fixture
+def joint(paper):
+    """The transaction of an attempt in which its handler has written."""
+    paper.writing.pending = True
+    return paper.writing
+
+
+def unanswered(*answers):
+    """A commit that broke, and what the ledger then says of it."""
+    error = CommitUnanswered(None, None, None, "server closed the connection")
+    left = list(answers)
+    error.came_through = lambda: answer(left)
+    return error
+
+
+def test_what_a_handler_wrote_is_committed_with_its_outcome(paper, joint):
+    """By the one commit; then it is told as any other."""
+    joint.answers = [True]
+    paper.dispatch().execute(QUEUED)
+    stored = settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}')
+    assert joint.done == ["over", stored]
+    assert "settle_soon" not in paper.kinds()
+    assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
+    assert paper.of("ended") == [("p:h", DONE, "")]
+    ((event_id, standing),) = paper.of("told")
+    assert (event_id, standing.state) == (paper.event.id, State.SUCCEEDED)
+    assert len(paper.of("notice")) == 1
+
+
+def test_what_a_handler_wrote_is_undone_when_it_failed(paper, joint):
+    """Nothing is committed of it, and its failure is recorded as any other."""
+    paper.outcome = FAILED
+    paper.dispatch().execute(QUEUED)
+    assert joint.done == ["over", "close"]
+    assert [stored.target for (stored,) in paper.of("settle_soon")] == [State.DEAD]
+
+
+def test_a_stale_attempt_has_written_nothing(paper, joint, logged):
+    """Somebody else has gone on with the delivery."""
+    joint.answers = [False]
+    paper.dispatch().execute(QUEUED)
+    assert paper.kinds()[-1] == "leave"
+    assert [entry["event"] for entry in logged] == ["stale_attempt"]
+
+
+@pytest.mark.parametrize(
+    ("answered", "why"),
+    [
+        (lambda: TransactionError("a s3cret is twice"), "a … is twice"),
+        (lambda: unanswered(False), "the connection broke before the commit: server closed the connection"),
+    ],
+)
+def test_a_commit_that_failed_is_the_attempts_failure(paper, joint, logged, answered, why):
+    """Its handler was entered, so that `retry=` decides; what is stored has no secrets."""
+    joint.answers = [answered()]
+    paper.dispatch(retry=Retry(delays=(5,), jitter=0, attempts=9)).execute(QUEUED)
+    assert joint.done[-1] == "close"
+    ((stored,),) = paper.of("settle_soon")
+    assert (stored.outcome, stored.target, stored.result) == (OutcomeKind.FAILED, State.WAITING, None)
+    assert stored.error == f"TransactionError: {why}"
+    assert "s3cret" not in stored.traceback
+    assert logged[-1]["event"] == "attempt_failed"
+    assert logged[-1]["error"] == stored.error
+    ((_, _, outcome, state),) = paper.of("notice")
+    assert (outcome.kind, outcome.entered, state) == (OutcomeKind.FAILED, True, State.WAITING)
+
+
+def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
+    """As long as the database is away, less and less often; then it is told as it turned out."""
+    joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
+    paper.dispatch().execute(QUEUED)
+    assert paper.pauses == [*RECORD_AGAIN, RECORD_AGAIN[-1]]
+    assert len(paper.of("told")) == 1
+    assert logged == [
+        {
+            "event": "commit_unanswered",
+            "log_level": "error",
+            "delivery": "d",
+            "why": "server closed the connection",
+        }
+    ]
+
+
+def test_a_commit_that_is_not_answered_until_the_end_is_left_to_others(paper, joint, logged):
+    """Nobody is told anything, for nobody knows; it is logged."""
+    joint.answers = [unanswered(*[Unavailable("ledger_down")] * 3)]
+    paper.ends_after = 2
+    paper.dispatch().execute(QUEUED)
+    assert paper.kinds()[-1] == "leave"
+    assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
+    assert joint.done[-1] != "close"
+
+
+@pytest.fixture
+def probes(paper, monkeypatch):
+    """A function that has a probe asked which answers or raises something, and gives what it was asked with."""
+    asked = []
+
+    def postpone(transaction, delivery_id, *, now, until):
+        paper.written.append(("postpone", transaction, delivery_id, now, until))
+        return paper.puts_off
+
+    def move(transaction, moves):
+        paper.written.append(("move", transaction, moves))
+        return paper.moves
+
+    def ask(answered, **given):
+        def probe(event, delivery):
+            paper.clock.advance(2)
+            asked.append((event, delivery))
+            if isinstance(answered, BaseException):
+                raise answered
+            return answered
+
+        paper.dispatch(**{"probe": probe} | given).execute(QUEUED._replace(probe=True))
+        return asked
+
+    monkeypatch.setattr("flowhooks.dispatch.postpone", postpone)
+    monkeypatch.setattr("flowhooks.dispatch.move", move)
+    return ask
+
+
+def test_a_probe_says_that_it_did_its_work(paper, probes):
+    """It is put off before it is asked; then the delivery has succeeded, which those who wait are told."""
+    before = paper.clock.now()
+    ((event, delivery),) = probes(True)
+    assert event == paper.event
+    assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
+    did = Move(
+        delivery_id="d",
+        source=State.UNKNOWN,
+        target=State.SUCCEEDED,
+        attempt=3,
+        now=before + 2 * SECOND,
+        note="its probe says that it did its work",
+    )
+    assert paper.written == [
+        ("read", "d"),
+        ("postpone", "transaction", "d", before, before + 60 * SECOND),
+        ("move", "transaction", [did]),
+        ("told", paper.event.id, replace(UNKNOWN, state=State.SUCCEEDED, due_at=None)),
+    ]
+
+
+def test_a_probe_says_that_it_did_not(paper, probes):
+    """Then the delivery runs again, from the start of its schedule."""
+    probes(False)
+    note = "its probe says that it did not do its work"
+    assert paper.written[2:] == [("requeue", "transaction", [UNKNOWN], True, note)]
+
+
+@pytest.mark.parametrize("answered", [None, 1, 0, "", "yes"])
+def test_a_probe_that_says_neither_cannot_tell(paper, probes, answered, logged):
+    """The delivery stays *unknown*, until it is asked again."""
+    assert len(probes(answered)) == 1
+    assert paper.kinds() == ["read", "postpone"]
+    assert logged == []
+
+
+def test_a_probe_that_raises_is_logged_without_secrets(paper, probes, logged):
+    """It cannot tell."""
+    probes(ValueError("of s3cret"))
+    assert paper.kinds() == ["read", "postpone"]
+    (entry,) = logged
+    assert (entry["event"], entry["handler"], entry["delivery"]) == ("probe_failed", "p:h", "d")
+    assert entry["log_level"] == "error"
+    assert entry["traceback"].splitlines()[-1] == "ValueError: of …"
+
+
+def test_a_probe_is_asked_by_one_and_only_where_there_is_something_to_ask(paper, probes):
+    """Not if another asks, not without a probe, not for what is gone."""
+    paper.puts_off = False
+    assert probes(True) == []
+    assert probes(True, probe=None) == []
+    paper.found = None
+    assert probes(True) == []
+    assert paper.kinds() == ["read", "postpone", "read"]
+
+
+def test_a_probe_comes_after_an_operator(paper, probes):
+    """What was decided meanwhile stands, and nobody is told otherwise."""
+    paper.moves = False
+    probes(True)
+    assert paper.kinds() == ["read", "postpone", "move"]
+
+
+def test_a_probe_elsewhere_is_asked_there(paper, probes):
+    """By the handler's own process."""
+    there = Elsewhere(run=lambda event, delivery: None, probe=lambda event, delivery: False)
+    assert probes(True, elsewhere={"p:h": there}) == []
+    assert paper.kinds() == ["read", "postpone", "requeue"]

@@ -1,0 +1,525 @@
+"""Intake beside a ledger on paper: what it has stored, whom it waits for, and what it makes of each answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from flowhooks import Event, OutcomeKind, Retry, State, handler
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
+from flowhooks.event import digest
+from flowhooks.intake import CallBack, Intake, Rules, Status
+from flowhooks.ledger import Accepted, NewEvent
+from flowhooks.ledger.reading import Standing
+from flowhooks.router import Candidate, Router
+from flowhooks.selectors import Selectors
+from flowhooks.settings import IdentitySettings, Settings
+from flowhooks.testing import HandClock
+from flowhooks.watches import Watches
+
+BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
+CALL_BACK = CallBack(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
+LONG = 20.0
+"""Seconds that nobody waits for in full."""
+
+
+class Paper:
+    """A ledger, and those who are told, each of which writes down what it is asked, and answers as it was told."""
+
+    timeout = 5.0
+
+    def __init__(self):
+        self.clock = HandClock()
+        self.watches = Watches(clock=self.clock, most=1)
+        self.asked = []
+        self.become = lambda new: Accepted(event_id=new.event.id, new=True, state=new.state)
+        self.meanwhile = lambda new: None
+        self.there = []
+        self.known = False
+        self.waited = []
+        self.idle = set()
+        self.wanted = False
+
+    def accept(self, new):
+        """Store an event."""
+        self.asked.append(("accept", new))
+        return self.become(new)
+
+    def submit(self, new, then):
+        """Store an event, and tell."""
+        self.asked.append(("submit", new))
+        accepted = self.become(new)
+        then(accepted)
+        self.meanwhile(new)
+
+        def stored(seconds):
+            self.waited.append(seconds)
+            return accepted
+
+        return stored
+
+    def is_stored(self, identity):
+        """Whether it came before."""
+        self.asked.append(("is_stored", identity))
+        if isinstance(self.known, Exception):
+            raise self.known
+        return self.known
+
+    def standings(self, event_id):
+        """How its deliveries stand."""
+        self.asked.append(("standings", event_id))
+        if isinstance(self.there, Exception):
+            raise self.there
+        return self.there
+
+    def write(self, work):
+        """Do some work in a transaction."""
+        return work("transaction")
+
+    def requeue(self, transaction, standings, *, absent):
+        """Have deliveries run again."""
+        self.asked.append(("requeue", transaction, standings, absent))
+
+    def accepted(self, event, handlers):
+        """The plugins are told of an event."""
+        self.asked.append(("notice", event, handlers))
+
+    def runs(self, handler_id):
+        """Whether somebody runs a handler's deliveries."""
+        return handler_id not in self.idle
+
+    def of(self, what):
+        """What was asked of one kind."""
+        return [one[1:] for one in self.asked if one[0] == what]
+
+    def takes_another(self):
+        """Whether the one place to wait is free."""
+        watch = self.watches.open("other", ["d"], 1)
+        if watch is not None:
+            self.watches.close("other", watch)
+        return watch is not None
+
+
+def candidate(name, *, order_by=None, **selectors):
+    """A handler as the router sees it."""
+    return Candidate(f"p:{name}", Selectors(**selectors), order_by)
+
+
+def rules(*candidates, absent=(), ignore_keys=(), **settings):
+    """What a call-back is taken by; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
+    both = candidate("one", process_keys=("k",), order_by="business_key"), candidate("two", process_keys=("k",))
+    return Rules(
+        settings=Settings(**settings),
+        router=Router(candidates or both, ignore_keys=ignore_keys),
+        absent=frozenset(absent),
+    )
+
+
+@pytest.fixture
+def paper():
+    """What intake is given."""
+    return Paper()
+
+
+@pytest.fixture
+def intake(paper):
+    """A function that makes an intake; of its handlers `p:again` may run twice, and `p:once` may not."""
+
+    def make(given=None):
+        again = handler(name="again", process_key="k", retry=Retry())(lambda event: None)
+        once = handler(name="once", process_key="k")(lambda event: None)
+        return Intake(
+            ledger=paper,
+            rules=given or rules(),
+            handlers={"p:again": again, "p:once": once},
+            runs=paper.runs,
+            watches=paper.watches,
+            notices=paper,
+            clock=paper.clock,
+        )
+
+    return make
+
+
+def standing(name, state, **given):
+    """How the delivery of a handler stands."""
+    whole = {"attempt": 1, "due_at": None} | given
+    return Standing(delivery_id=f"d-{name}", handler=f"p:{name}", state=state, **whole)
+
+
+def came_before(paper, *standings, state="routed", **given):
+    """Have the ledger say that the event was there before, with these deliveries."""
+    paper.become = lambda new: Accepted(event_id="before", new=False, state=state, standings=standings, **given)
+
+
+def test_what_is_stored_of_a_call_back(paper, intake):
+    """The event, its route, the deliveries with their order keys, and the text as it came; then plugins are told."""
+    by = rules(absent={"p:two"}, identity=IdentitySettings(ignore=("/at",)))
+    answer = intake(by).take(CALL_BACK, wait=0)
+    ((new,),) = paper.of("accept")
+    (one, of_one), (two, of_two) = new.deliveries
+    event = Event(
+        id=answer.event_id,
+        source="hr",
+        kind="complete",
+        flow_instance_id="i",
+        business_key="b",
+        process_definition_key="k",
+        data=BODY,
+        received_at=to_datetime(paper.clock.now()),
+    )
+    assert new == NewEvent(
+        event=event,
+        body='{"as": "sent"}',
+        digest=digest({"processDefinitionKey": "k", "businessKey": "b"}),
+        state="routed",
+        route={"p:one": "key k", "p:two": "key k"},
+        deliveries=[(one, "p:one"), (two, "p:two")],
+        absent=frozenset({"p:two"}),
+        order_keys={"p:one": "b"},
+        message="m1",
+        read=False,
+        now=paper.clock.now(),
+    )
+    assert (of_one, of_two) == ("p:one", "p:two")
+    assert len({one, two, answer.event_id}) == 3
+    assert all(isinstance(made, str) for made in (one, two, answer.event_id))
+    assert paper.of("notice") == [(event, ["p:one", "p:two"])]
+    assert answer.status == Status.PENDING
+    assert answer.standings == (
+        Standing(delivery_id=one, handler="p:one", state=State.WAITING, attempt=0, due_at=paper.clock.now()),
+        Standing(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=None),
+    )
+
+
+def test_plugins_that_are_told_read_the_data(paper, intake):
+    """Then each delivery reads it anew."""
+    paper.wanted = True
+    intake().take(CALL_BACK, wait=0)
+    assert paper.of("accept")[0][0].read
+
+
+@pytest.mark.parametrize(
+    ("by", "state", "status"),
+    [
+        (rules(candidate("h", process_keys=("other",))), "parked", Status.PARKED),
+        (rules(candidate("h", every=True)), "parked", Status.PARKED),
+        (rules(candidate("h", process_keys=("other",)), ignore_keys=("k",)), "dismissed", Status.DONE),
+        (rules(candidate("h", every=True), ignore_keys=("k",)), "routed", Status.PENDING),
+    ],
+    ids=["nobody's", "everybody's", "ignored", "ignored but by one"],
+)
+def test_what_nobody_wants(paper, intake, by, state, status):
+    """It is parked, or done with if the settings say that none is needed."""
+    assert intake(by).take(CALL_BACK, wait=0).status == status
+    assert paper.of("accept")[0][0].state == state
+
+
+def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
+    """Unless it came before: then it is answered as any repeat. Whoever cannot see that stores nothing."""
+    taking = intake(rules(candidate("h", process_keys=("other",)), unrouted="reject"))
+    with pytest.raises(Unprocessable) as refused:
+        taking.take(CALL_BACK, wait=0)
+    assert refused.value.key == "unrouted"
+    assert paper.asked == [("is_stored", ("hr", "complete", "i", ""))]
+    paper.known = LedgerUnusable("x")
+    with pytest.raises(Unavailable) as away:
+        taking.take(CALL_BACK, wait=0)
+    assert away.value.key == "ledger_down"
+    paper.known = True
+    assert taking.take(CALL_BACK, wait=0).status == Status.PARKED
+
+
+def test_what_somebody_wants_is_not_refused(paper, intake):
+    """The ledger is not even asked."""
+    assert intake(rules(unrouted="reject")).take(CALL_BACK, wait=0).status == Status.PENDING
+    assert paper.of("is_stored") == []
+
+
+def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
+    """By those of now, unless its sender was let in by others."""
+    taking = intake()
+    taking.go_by(rules(candidate("new", process_keys=("k",))))
+    taking.take(CALL_BACK, wait=0)
+    taking.take(CALL_BACK, wait=0, rules=rules(candidate("old", process_keys=("k",))))
+    assert [list(new.route) for (new,) in paper.of("accept")] == [["p:new"], ["p:old"]]
+
+
+def tell(paper, new, state, *, until=9):
+    """Have those who wait told of an event's first deliveries."""
+    for delivery_id, name in new.deliveries[:until]:
+        told = Standing(delivery_id=delivery_id, handler=name, state=state, attempt=1, due_at=None)
+        paper.watches.tell(new.event.id, told)
+
+
+def test_who_waits_is_answered_when_all_has_settled(paper, intake):
+    """With what was told meanwhile, without asking the ledger again; its place is free afterwards."""
+    paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=LONG)
+    assert time.monotonic() - started < LONG / 2
+    assert answer.status == Status.DONE
+    assert [one.state for one in answer.standings] == [State.SUCCEEDED] * 2
+    assert paper.of("standings") == []
+    (seconds,) = paper.waited
+    assert 0 < seconds <= paper.timeout
+    assert paper.takes_another()
+
+
+def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
+    """What was told, and of all else what the ledger says."""
+    paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
+    paper.there = [standing("late", State.RUNNING)]
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=0.2)
+    assert 0.2 <= time.monotonic() - started < LONG / 2
+    assert answer.status == Status.PENDING
+    assert [one.state for one in answer.standings] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
+    assert paper.of("standings") == [(answer.event_id,)]
+
+
+def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
+    """What cannot be stored in time is not waited for as if it could."""
+    paper.timeout = 0.1
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=0.5)
+    assert 0.5 <= time.monotonic() - started < LONG / 2
+    assert answer.status == Status.PENDING
+    (seconds,) = paper.waited
+    assert seconds == 0.0
+
+
+def test_what_nobody_runs_is_not_waited_for(paper, intake):
+    """Handlers that are absent or that no process runs: if there is no other, the answer comes at once."""
+    paper.idle = {"p:one"}
+    assert intake(rules(absent={"p:two"})).take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert len(paper.of("accept")) == 1
+    paper.idle = {"p:two"}
+    paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
+    started = time.monotonic()
+    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert time.monotonic() - started < LONG / 2
+
+
+def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
+    """There was nothing yet to be told of when its handlers were paused."""
+
+    def become(new):
+        paper.idle = {"p:one", "p:two"}
+        return Accepted(event_id=new.event.id, new=True, state=new.state)
+
+    paper.become = become
+    started = time.monotonic()
+    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert time.monotonic() - started < LONG / 2
+
+
+def test_without_a_place_to_wait_the_answer_comes_at_once(paper, intake):
+    """Accepting goes on however many wait."""
+    assert paper.watches.open("other", ["d"], 1)
+    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert len(paper.of("accept")) == 1
+
+
+def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
+    """The refusal is handed on."""
+    paper.become = lambda new: (_ for _ in ()).throw(Unavailable("busy"))
+    for wait in (0, LONG):
+        with pytest.raises(Unavailable):
+            intake().take(CALL_BACK, wait=wait)
+    assert paper.takes_another()
+    assert paper.of("notice") == []
+
+
+def test_a_server_that_stops_takes_nothing_in(paper, intake):
+    """And lets those go who wait."""
+    taking = intake()
+    watch = paper.watches.open("e", ["d"], LONG)
+    taking.drain()
+    assert watch.wait(0)
+    with pytest.raises(Unavailable) as refused:
+        taking.take(CALL_BACK, wait=0)
+    assert refused.value.key == "draining"
+    assert paper.asked == []
+
+
+def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, logged):
+    """The operator is told of whom, and what to do; the caller is told nothing."""
+    paper.become = lambda new: Accepted(event_id="", new=False, state="", misused=True)
+    with pytest.raises(Unauthorized) as refused:
+        intake().take(CALL_BACK, wait=LONG)
+    assert (refused.value.key, refused.value.cause) == ("unauthorized", "message_reused")
+    (entry,) = logged
+    assert (entry["event"], entry["source"], entry["webhook_id"], entry["flow"]) == (
+        *("signature_misused", "hr", "m1", "i"),
+    )
+    assert (entry["log_level"], entry["why"]) == (
+        "warning",
+        "its webhook-id was used before for another path or body",
+    )
+    assert entry["next"] == "ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret"
+    assert paper.takes_another()
+
+
+@pytest.mark.parametrize(("state", "key"), [("routed", "conflict"), ("purged", "conflict_purged")])
+def test_other_data_is_a_conflict(paper, intake, state, key):
+    """Which names the event that came first, and says if it has been purged."""
+    came_before(paper, conflict=True, state=state)
+    with pytest.raises(Conflict) as refused:
+        intake().take(CALL_BACK, wait=0)
+    assert (refused.value.event_id, refused.value.key) == ("before", key)
+    assert paper.of("notice") == []
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "status"),
+    [
+        ((State.SUCCEEDED, State.CLOSED), "routed", Status.DONE),
+        ((), "dismissed", Status.DONE),
+        ((), "parked", Status.PARKED),
+        ((State.SUCCEEDED,), "parked", Status.PARKED),
+        ((State.WAITING,), "parked", Status.PARKED),
+        ((State.DEAD, State.SUCCEEDED), "parked", Status.DEAD),
+        ((State.DEAD, State.WAITING), "routed", Status.DEAD),
+        ((State.SUCCEEDED, State.WAITING), "routed", Status.PENDING),
+        ((State.UNKNOWN,), "routed", Status.PENDING),
+        ((State.RUNNING,), "routed", Status.PENDING),
+    ],
+)
+def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
+    """The gravest decides; nobody is told of an event that came before."""
+    standings = [standing(f"h{number}", one) for number, one in enumerate(states)]
+    came_before(paper, *standings, state=state)
+    answer = intake().take(CALL_BACK, wait=0)
+    assert (answer.event_id, answer.status, list(answer.standings)) == ("before", status, standings)
+    assert [one[0] for one in paper.asked] == ["accept"]
+
+
+def ago(paper, seconds):
+    """A time, in microseconds since 1970."""
+    return paper.clock.now() - int(seconds * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "runs"),
+    [
+        ("again", {}, True),
+        ("again", {"finished_at": 60}, True),
+        ("again", {"finished_at": 59.999999}, False),
+        ("again", {"outcome": OutcomeKind.FAILED}, True),
+        ("again", {"outcome": OutcomeKind.REJECTED}, False),
+        ("once", {}, False),
+        ("unknown", {}, False),
+        ("again", {"state": State.UNKNOWN}, False),
+        ("again", {"state": State.SUCCEEDED}, False),
+    ],
+)
+def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs):
+    """At most once a minute, if its handler may run twice and has not rejected it; then it is read anew."""
+    given = dict(given)
+    if "finished_at" in given:
+        given["finished_at"] = ago(paper, given["finished_at"])
+    one = standing(name, given.pop("state", State.DEAD), **given)
+    other = standing("other", State.DEAD)
+    came_before(paper, one, other)
+    paper.there = [after := replace(one, state=State.WAITING)]
+    answer = intake(rules(absent={"p:x"})).take(CALL_BACK, wait=0)
+    assert paper.of("requeue") == ([("transaction", [one], frozenset({"p:x"}))] if runs else [])
+    assert answer.standings == ((after, other) if runs else (one, other))
+    assert paper.of("standings") == [("before",)] * runs
+
+
+def test_a_repeat_joins_what_moves(paper, intake):
+    """It waits for what runs or is about to, in the one place that there is, and is answered as that turned out."""
+    done, runs, waits = (
+        standing("done", State.SUCCEEDED),
+        standing("runs", State.RUNNING),
+        standing("waits", State.WAITING),
+    )
+    waits = replace(waits, due_at=paper.clock.now())
+    came_before(paper, done, runs, waits)
+    paper.there = [done, runs, waits]
+
+    def told_later():
+        while not paper.watches.waited_for():
+            time.sleep(0.001)
+        for one in (runs, waits):
+            paper.watches.tell("before", replace(one, state=State.SUCCEEDED))
+
+    teller = threading.Thread(target=told_later)
+    teller.start()
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=LONG)
+    teller.join()
+    assert time.monotonic() - started < LONG / 2
+    assert answer.status == Status.DONE
+    assert [one.delivery_id for one in answer.standings] == ["d-done", "d-runs", "d-waits"]
+    assert len(paper.of("standings")) == 1
+    assert paper.takes_another()
+
+
+def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
+    """What the ledger says after it began to listen counts."""
+    runs = standing("runs", State.RUNNING)
+    came_before(paper, runs)
+    paper.there = [replace(runs, state=State.DEAD)]
+    started = time.monotonic()
+    assert intake().take(CALL_BACK, wait=LONG).status == Status.DEAD
+    assert time.monotonic() - started < LONG / 2
+
+
+def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
+    """Then it is answered as the ledger says that it stands."""
+    runs = standing("runs", State.RUNNING)
+    came_before(paper, runs)
+    paper.there = [runs]
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=0.2)
+    assert 0.2 <= time.monotonic() - started < LONG / 2
+    assert (answer.status, answer.standings) == (Status.PENDING, (runs,))
+    assert paper.of("standings") == [("before",)] * 2
+    assert paper.takes_another()
+
+
+@pytest.mark.parametrize(
+    "standings",
+    [
+        [standing("h", State.WAITING)],
+        [standing("idle", State.WAITING, due_at=1)],
+        [standing("h", State.UNKNOWN, due_at=1)],
+        [standing("once", State.DEAD)],
+    ],
+    ids=["waits for its handler", "nobody runs it", "waits for its operator", "is dead"],
+)
+def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, standings):
+    """Its answer comes at once."""
+    paper.idle = {"p:idle"}
+    came_before(paper, *standings)
+    started = time.monotonic()
+    answer = intake().take(CALL_BACK, wait=LONG)
+    assert time.monotonic() - started < LONG / 2
+    assert list(answer.standings) == standings
+    assert paper.of("standings") == []
+
+
+def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
+    """It is stored all the same; what is known of it is said."""
+    runs = standing("runs", State.RUNNING)
+    came_before(paper, runs)
+    paper.there = LedgerUnusable("x")
+    answer = intake().take(CALL_BACK, wait=0.05)
+    assert (answer.status, answer.standings) == (Status.PENDING, (runs,))
+
+
+def test_a_repeat_finds_no_place_to_wait(paper, intake):
+    """It is answered at once, as it stands."""
+    assert paper.watches.open("other", ["d"], 1)
+    runs = standing("runs", State.RUNNING)
+    came_before(paper, runs)
+    started = time.monotonic()
+    assert intake().take(CALL_BACK, wait=LONG).standings == (runs,)
+    assert time.monotonic() - started < LONG / 2

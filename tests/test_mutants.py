@@ -1,0 +1,63 @@
+"""What `make mutants` counts; that it runs is seen by whoever runs it, for it takes minutes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import mutants
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def test_each_module_has_its_tests():
+    """The files are there, and mutmut is told of a file or of a folder."""
+    for module, files in mutants.MODULES.items():
+        assert all((TESTS / file).is_file() for file in files)
+        (pattern,) = mutants.settings(module)["only_mutate"]
+        assert list(TESTS.parent.glob(pattern))
+
+
+def test_what_mutmut_is_told(tmp_path, monkeypatch):
+    """Its settings are added to the project's own, in a folder that looks like the checkout."""
+    monkeypatch.setattr(mutants, "FOLDER", tmp_path)
+    folder = mutants.prepare("retry")
+    told = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]
+    assert told["mutmut"] == mutants.settings("retry")
+    assert told["pytest"]["ini_options"]["filterwarnings"] == ["error"]
+    assert (folder / "flowhooks" / "retry.py").is_file()
+    assert mutants.prepare("retry") == folder
+
+
+LISTING = """
+    flowhooks.retry.x_a__mutmut_1: killed
+    flowhooks.retry.x_a__mutmut_2: survived
+    flowhooks.retry.x_a__mutmut_3: no tests
+    flowhooks.retry.x_a__mutmut_4: timeout
+    flowhooks.retry.x_a__mutmut_5: not checked
+"""
+
+
+def test_what_is_counted():
+    """Each mutant once, by what it came to."""
+    assert mutants.counted(LISTING) == Counter(
+        {"killed": 1, "survived": 1, "no tests": 1, "timeout": 1, "not checked": 1}
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "said", "enough"),
+    [
+        ({"killed": 80, "timeout": 5, "survived": 15}, ["100", "85", "85.0", "5"], True),
+        ({"killed": 84, "survived": 16}, ["100", "84", "84.0", "0"], False),
+        ({"killed": 84, "not checked": 8, "no tests": 8}, ["100", "84", "84.0", "0"], False),
+        ({}, ["0", "0", "0.0", "0"], False),
+    ],
+)
+def test_fewer_than_85_in_100_fail(of, said, enough):
+    """A mutant that was not tested is not found; without mutants nothing is shown."""
+    line, passed = mutants.row("retry", Counter(of))
+    assert line.split()[:5] == ["retry", *said]
+    assert passed is enough
