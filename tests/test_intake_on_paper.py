@@ -359,7 +359,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
     )
     assert (entry["log_level"], entry["why"]) == (
         "warning",
-        "its webhook-id was used before for another path or body",
+        "its webhook-id was used before for another path or other data",
     )
     assert entry["next"] == "ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret"
     assert paper.takes_another()

@@ -134,6 +134,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
     event_id = flow.take(wait=0).event_id
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
+    eventually(lambda: len(faults) == 2)
     eventually(lambda: flow.app.runner.health() is None)
     assert "cannot_look_for_work" in {entry["event"] for entry in logged}
 
