@@ -9,6 +9,8 @@ PLUGINS := plugins/flowhooks-audit plugins/flowhooks-contracts plugins/flowhooks
 READY := $(VENV)/.ready
 # What renews the lock and looks for advisories has an environment of its own: tests do without it.
 UPKEEP := .upkeep
+# Tests start hundreds of processes; where Python is told not to keep what it compiles, each compiles flowhooks anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-cluster test test-long soak mutants lint format docs bench wheel sbom release lock audit clean
 

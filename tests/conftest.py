@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import threading
@@ -65,6 +66,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in set(long)]
         config.hook.pytest_deselected(items=long)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Have the collector of garbage pass over what is there for good: thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def _house(item: pytest.Item) -> str | None:

@@ -22,8 +22,10 @@ from importlib.metadata import distribution, distributions, entry_points
 from pathlib import Path
 from typing import NamedTuple
 
+import forking
 import postgresql
 import proxy
+import psycopg
 import pytest
 import trials
 from packaging.requirements import Requirement
@@ -102,15 +104,8 @@ class Server:
         self.records = []
         self.lines = []
         self._news = threading.Condition()
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the tests, which then stop the server themselves
-        )
+        # In a session of its own: Ctrl-C is for the tests, which then stop the server themselves.
+        self.process = forking.start(command, cwd=folder, env=environ, own_session=True)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -314,15 +309,7 @@ class Site:
 
     def run(self, *words, **settings):
         """Run a command of flowhooks to its end."""
-        return subprocess.run(
-            self.command(*words),
-            cwd=self.folder,
-            env=self._environ(settings),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return forking.run(self.command(*words), cwd=self.folder, env=self._environ(settings))
 
     def token(self):
         """What the lock file says that the administration API asks for."""
@@ -465,6 +452,20 @@ def make_site(tmp_path_factory):
     yield make
     for site in sites:
         site.close()
+
+
+@pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
+def sharing(request, make_site, postgresql_url):
+    """A site whose processes share a ledger on PostgreSQL, with each runner in turn; a dead one is missed quickly."""
+    site = make_site()
+    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
+    if request.param == "procrastinate":
+        made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
+        assert made.returncode == 0, made.stderr
+        with psycopg.connect(postgresql_url, autocommit=True) as connection:
+            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
+    site.database = site.url = postgresql_url
+    return site
 
 
 @pytest.fixture(scope="session")

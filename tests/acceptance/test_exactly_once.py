@@ -44,19 +44,12 @@ ASYNC = {"Prefer": "respond-async"}
 BODY = {"processDefinitionKey": "contract"}
 
 
-@pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
-def shared(request, make_site, postgresql_url):
+@pytest.fixture
+def shared(sharing, postgresql_url):
     """A site whose processes share a ledger on PostgreSQL, with a table of the business's own beside it."""
-    site = make_site()
-    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
-    if request.param == "procrastinate":
-        made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
-        assert made.returncode == 0, made.stderr
-    site.database = site.url = postgresql_url
+    site = sharing
     site.plugin("p", PLUGIN)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
-        if request.param == "procrastinate":
-            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
         connection.execute("DROP TABLE IF EXISTS contracts")
         connection.execute("CREATE TABLE contracts (flow text, attempt int)")
         yield site

@@ -62,18 +62,18 @@ def isolated(make_site):
 def _marked(site, instance):
     """The pids that a handler has written down: its own, where it comes from, and what it has started."""
     file = Path(f"{site.journal}-{instance}")
-    end = time.monotonic() + 20
-    while not file.exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    _until(file.exists)
     return [int(one) for one in file.read_text().split()]
 
 
 def _until_gone(*pids):
+    _until(lambda: not [pid for pid in pids if _runs(pid)])
+
+
+def _until(condition):
     end = time.monotonic() + 20
-    left = list(pids)
-    while left := [pid for pid in left if _runs(pid)]:
-        assert time.monotonic() < end, left
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
 
 
@@ -125,6 +125,30 @@ def test_a_killed_server_leaves_no_process_behind(isolated):
     isolated.until(lambda ledger: ledger.tally()["unknown"] == 1)
     server.stop()
     isolated.balance()
+
+
+def test_each_process_of_a_server_has_its_own(sharing):
+    """With one killed under a supervisor its handlers end, and it comes back; the other goes on meanwhile."""
+    sharing.plugin("own", PLUGIN)
+    server = sharing.start("--processes", 2, **sharing.settings)
+    _until(lambda: len(server.logged("serving")) == 2)
+    server.post("slow", body("slow"), Prefer="respond-async")
+    pids = _marked(sharing, "slow")
+    parent = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
+    both = [one["pid"] for one in server.logged("serving")]
+    assert parent in both
+    os.kill(parent, signal.SIGKILL)
+    _until_gone(*pids)
+    assert server.until_logged("process_died", process=parent)["why"] == "it was ended by SIGKILL"
+    sharing.until(lambda ledger: ledger.tally()["unknown"] == 1)
+    _until(lambda: len(server.logged("serving")) == 3)
+    for number in range(8):
+        assert server.post(f"good-{number}", body("good")).status == 200
+    assert len(server.logged("printed", handler="own:good")) == 8
+    assert {one["pid"] for one in server.logged("printed")} <= {one["pid"] for one in server.logged("serving")}
+    server.stop()
+    server.check_log()
+    assert sharing.balance().deliveries == {"succeeded": 8, "unknown": 1}
 
 
 def test_a_drain_waits_for_them(isolated):

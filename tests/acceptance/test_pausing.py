@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-import psycopg
 import pytest
 
 PLUGIN = '''
@@ -25,21 +24,13 @@ def work(event, delivery):
 def handlers():
     return [work]
 '''
-QUICK = {"ledger__stale_after": 1.5}
 ASYNC = {"Prefer": "respond-async"}
 
 
-@pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
-def shared(request, make_site, postgresql_url):
+@pytest.fixture
+def shared(sharing):
     """A site whose servers share a ledger on PostgreSQL, both with the plugins `a` and `b`."""
-    site = make_site()
-    site.settings = QUICK | {"runner__kind": request.param}
-    if request.param == "procrastinate":
-        made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
-        assert made.returncode == 0, made.stderr
-        with psycopg.connect(postgresql_url, autocommit=True) as connection:
-            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
-    site.database = site.url = postgresql_url
+    site = sharing
     for name in "ab":
         site.plugin(name, PLUGIN.replace("NAME", name))
     return site

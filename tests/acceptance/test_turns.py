@@ -8,7 +8,6 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
-import psycopg
 import pytest
 
 PLUGIN = '''
@@ -55,17 +54,10 @@ class Line(NamedTuple):
     what: str
 
 
-@pytest.fixture(params=["embedded", pytest.param("procrastinate", marks=pytest.mark.long)])
-def shared(request, make_site, postgresql_url):
+@pytest.fixture
+def shared(sharing):
     """A site whose processes share a ledger on PostgreSQL."""
-    site = make_site()
-    site.settings = {"ledger__stale_after": 1.5, "runner__kind": request.param}
-    if request.param == "procrastinate":
-        made = site.run("db", "upgrade", "--database", postgresql_url, **site.settings)
-        assert made.returncode == 0, made.stderr
-        with psycopg.connect(postgresql_url, autocommit=True) as connection:
-            connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
-    site.database = site.url = postgresql_url
+    site = sharing
     (site.folder / "orders").mkdir()
     (site.folder / "orders/orders.py").write_text(PLUGIN)
     return site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -80,6 +81,19 @@ def test_all_that_is_needed_is_in_the_wheel(installed):
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"flowhooks"}
     assert not [name for name in names if "__pycache__" in name or name.endswith(".db")]
+
+
+def test_all_that_is_kept_is_in_the_archive_of_the_sources(tmp_path):
+    """So that what somebody has unpacked can be tested, built and read as a checkout can, and holds nothing else."""
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, CHECKOUT)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        names = {one.name.partition("/")[2] for one in sources.getmembers()}
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    kept = set(listed.stdout.split("\0")) - {""}  # nothing, where this is an archive that was unpacked
+    assert names - {"PKG-INFO"} == kept or not kept
+    assert {"Makefile", "CONTRIBUTING.md", "SECURITY.md", ".dockerignore", "tests/requirements/dev.txt"} <= names
 
 
 def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):

@@ -19,6 +19,7 @@ import warnings
 from contextlib import closing
 from typing import Any
 
+import forking
 import pytest
 import structlog
 from click.testing import CliRunner
@@ -96,13 +97,8 @@ class Server:
 
     def start(self):
         """Start it, and wait until it serves."""
-        self.process = subprocess.Popen(
-            [*COMMAND, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
-            env=environment(self.env),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = [*forking.FLOWHOOKS, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.process = forking.start(command, env=environment(self.env))
         for line in self.process.stderr:
             record = json.loads(line)
             if record["event"] == "serving":
@@ -123,9 +119,6 @@ class Server:
     def post(self, instance, **body):
         """Send a call-back; its event's id, once the answer is there."""
         return post(self.call_backs, instance, **body)
-
-
-COMMAND = (sys.executable, "-m", "flowhooks")
 
 
 def environment(more):
@@ -236,7 +229,7 @@ def spawn():
 
     def start(*arguments, server=None, **env):
         return subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*forking.FLOWHOOKS, *arguments],
             env=environment((server.env if server else {}) | env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -254,7 +247,7 @@ def at_a_terminal(server):
     def run(*arguments, typed):
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*forking.FLOWHOOKS, *arguments],
             env=environment(server.env) | {"TERM": "xterm"},
             stdin=theirs,
             stdout=theirs,

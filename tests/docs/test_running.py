@@ -6,14 +6,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import click
 import containerfile
 import pytest
 import yaml
-from fences import DOCS, ROOT
+from fences import DOCS
 
 from flowhooks.app import NOTICES_GET
 from flowhooks.cli import main
@@ -172,9 +171,3 @@ def test_the_worker_is_asked_where_the_image_asks():
     """A worker listens nowhere unless it is told to, and would never be well."""
     words = COMPOSE["services"]["worker"]["command"]
     assert words[words.index("--admin") + 1] == Settings().admin
-
-
-def test_the_files_are_shipped():
-    """In the archive of the sources, from which an image can be built, too."""
-    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
-    assert {"/docs", "/.dockerignore"} <= set(targets["sdist"]["include"])

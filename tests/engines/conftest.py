@@ -12,13 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import forking
 import pytest
 
 from flowhooks.ledger import Reader
@@ -68,21 +68,18 @@ class Site:
         """Start the server, and wait until it serves."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
         given = {f"FLOWHOOKS_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process = subprocess.Popen(
+        self.process = forking.start(
             [
-                *(sys.executable, "-m", "flowhooks", "serve", "--database", str(self.database)),
+                *(*forking.FLOWHOOKS, "serve", "--database", str(self.database)),
                 *("--listen", self.url.removeprefix("http://"), "--admin", "127.0.0.1:0"),
                 *("--plugins-dir", str(self.folder / "plugins")),
             ],
             cwd=self.folder,
             env=kept | {"FLOWHOOKS_PLUGINS_ALLOW": "deeds", "JOURNAL": str(self.journal)} | given,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
         )
         said = []
         for line in self.process.stderr:
-            said.append(line)
+            said.append(line.decode())
             if json.loads(line)["event"] == "serving":
                 break
         else:

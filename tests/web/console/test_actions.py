@@ -282,8 +282,10 @@ def test_a_handler_is_paused_and_resumed(busy):
     assert "by local" in there.text
     busy.flow.take("4720", key="contract", wait=0)
     event = event_of(busy, "4720")
-    assert "which is paused" in busy.page(f"/events/{event}").text
+    waiting = busy.page(f"/events/{event}")
+    assert "which is paused" in waiting.text
     (address,) = there.to_do("resume")
+    assert [one.partition("&")[0] for one in waiting.to_do("resume")] == [address.partition("&")[0]]
     answer, asking = busy.act(address, language="zh")
     assert "将恢复的处理器：1 个" in asking.text
     assert "等待它的投递：1 个" in asking.text

@@ -1,0 +1,249 @@
+"""Processes of flowhooks, forked from one that has loaded it: nobody outside can tell them from those that are started.
+
+Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
+loading the same modules again. A fork has its own folder, environment, arguments and files, and its own end. What says
+something to Python itself, and what has a point to be killed at, is started (see `_alike`).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+FLOWHOOKS = (sys.executable, "-m", "flowhooks")
+TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_CRASH_AT")
+"""How variables begin that are read while Python starts, or while flowhooks is loaded."""
+
+
+def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, own_session=False):
+    """Start a command of flowhooks, with no input; what `Popen` does, as far as tests ask for it.
+
+    Args:
+        command: its words; what is not `FLOWHOOKS` and its arguments is started in any case.
+        cwd: its folder; default this process's.
+        env: its environment; default this process's.
+        stdout: where its output goes: `DEVNULL`, or a file.
+        stderr: the same, or `PIPE`, to be read as bytes.
+        own_session: whether it is in a session of its own, which Ctrl-C does not reach.
+    """
+    env = dict(os.environ) if env is None else env
+    if tuple(command[:3]) == FLOWHOOKS and _alike(env):
+        return Forked(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, own_session=own_session)
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=own_session,
+    )
+
+
+def run(command, *, cwd=None, env=None, timeout=60):
+    """Run a command of flowhooks to its end, with no input; its exit code and what it printed, as text."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(command, cwd=cwd, env=env, stdout=out, stderr=err)
+        try:
+            code = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
+
+
+def _alike(env):
+    """Whether a fork would find what a process that is started with this environment finds."""
+    return _to_python(env) == _to_python(os.environ)
+
+
+def _to_python(env):
+    """What of an environment is read before a fork is made; faulthandler is seen to there."""
+    return {name: it for name, it in env.items() if name.startswith(TO_PYTHON) and name != "PYTHONFAULTHANDLER"}
+
+
+class Forked:
+    """One such process, as `Popen` shows it."""
+
+    def __init__(self, command, *, cwd, env, stdout, stderr, own_session):
+        self.args = command
+        self.returncode = None
+        self.stderr, told = None, stderr
+        if stderr == subprocess.PIPE:
+            reading, told = os.pipe()
+            self.stderr = os.fdopen(reading, "rb")
+        self._listening = threading.Lock()
+        self._channel, theirs = socket.socketpair()
+        wanted = {"command": list(command), "cwd": str(cwd or Path.cwd()), "env": env, "own_session": own_session}
+        with tempfile.TemporaryFile() as request, Path(os.devnull).open("r+b") as nothing, theirs:
+            request.write(json.dumps(wanted).encode())
+            request.seek(0)
+            files = [nothing if one == subprocess.DEVNULL else one for one in (subprocess.DEVNULL, stdout, told)]
+            _stem().ask(request, theirs, *files)
+        if stderr == subprocess.PIPE:
+            os.close(told)
+        self.pid = self._hear()
+
+    def _hear(self):
+        """The next number that its parent says of it: its id, and then how it has ended."""
+        said = b""
+        while not said.endswith(b"\n"):
+            part = self._channel.recv(1)
+            assert part, "the process that flowhooks is forked from has ended"
+            said += part
+        return int(said)
+
+    def poll(self):
+        """Its exit code if it has ended; None otherwise."""
+        return self._ended(0)
+
+    def _ended(self, within):
+        with self._listening:
+            if self.returncode is None and select.select([self._channel], [], [], within)[0]:
+                self.returncode = self._hear()
+                self._channel.close()
+            return self.returncode
+
+    def wait(self, timeout=None):
+        """Wait for its end; its exit code."""
+        if self._ended(timeout) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def send_signal(self, number):
+        """Send it a signal, if it is there."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Stem:
+    """The process that has loaded flowhooks; it ends with this one."""
+
+    def __init__(self):
+        self._asking = threading.Lock()
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def ask(self, *files):
+        """Have a process forked: the request, where it is told of, input, output and errors."""
+        numbers = [one if isinstance(one, int) else one.fileno() for one in files]
+        with self._asking:
+            socket.send_fds(self._control, [b"!"], numbers)
+
+
+@cache
+def _stem():
+    return _Stem()
+
+
+ASKED = 5
+"""The files that come with a request."""
+
+
+def main(control):
+    """Load all of flowhooks, and fork a process at each request until nobody asks any more."""
+    flowhooks = import_module("flowhooks")
+    for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
+        if not one.name.startswith(("flowhooks.testing", "flowhooks.__main__")):
+            import_module(one.name)
+    gc.collect()
+    gc.freeze()
+    waking, woken = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(waking, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    told = {}
+    while True:
+        ready, _, _ = select.select([control, waking], [], [])
+        if waking in ready:
+            os.read(waking, 512)
+            _tell(told)
+        if control not in ready:
+            continue
+        word, files, _, _ = socket.recv_fds(control, 1, ASKED)
+        if not word:
+            return None
+        if not (pid := os.fork()):
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for one in (control.detach(), waking, woken, files[1], *(one.detach() for one in told.values())):
+                os.close(one)
+            return _become(files)
+        told[pid] = socket.socket(fileno=files.pop(1))
+        _say(told[pid], pid)
+        for one in files:
+            os.close(one)
+
+
+def _tell(told):
+    """Tell of all that have ended."""
+    while told:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with told.pop(pid) as channel:
+            _say(channel, os.waitstatus_to_exitcode(status))
+
+
+def _say(channel, number):
+    with suppress(OSError):  # nobody waits for it any more
+        channel.sendall(b"%d\n" % number)
+
+
+def _become(files):
+    """Make of this fork what was asked for; returns the arguments."""
+    request, _, *standard = files
+    with os.fdopen(request, "rb") as file:
+        wanted = json.load(file)
+    if wanted["own_session"]:
+        os.setsid()
+    for number, one in enumerate(standard):
+        os.dup2(one, number)
+        os.close(one)
+    os.chdir(wanted["cwd"])
+    os.environ.clear()
+    os.environ.update(wanted["env"])
+    sys.argv[:] = wanted["command"][2:]
+    sys.orig_argv[:] = wanted["command"]
+    sys.path[0] = wanted["cwd"]
+    if os.environ.get("PYTHONFAULTHANDLER"):
+        faulthandler.enable()
+    return wanted
+
+
+if __name__ == "__main__" and main(socket.socket(fileno=int(sys.argv[1]))):
+    runpy.run_module("flowhooks", run_name="__main__", alter_sys=True)
