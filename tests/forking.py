@@ -28,6 +28,8 @@ from pathlib import Path
 FLOWHOOKS = (sys.executable, "-m", "flowhooks")
 TO_PYTHON = ("PYTHON", "LANG", "LC_", "MALLOC", "GLIBC", "LD_", "PROMETHEUS", "FLOWHOOKS_CRASH_AT")
 """How variables begin that are read while Python starts, or while flowhooks is loaded."""
+OURS = dict(os.environ)
+"""The environment as it was before any test changed it."""
 
 
 def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, own_session=False):
@@ -72,7 +74,7 @@ def run(command, *, cwd=None, env=None, timeout=60):
 
 def _alike(env):
     """Whether a fork would find what a process that is started with this environment finds."""
-    return _to_python(env) == _to_python(os.environ)
+    return _to_python(env) == _to_python(OURS)
 
 
 def _to_python(env):
@@ -151,6 +153,7 @@ class _Stem:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
+                env=OURS,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -36,7 +36,7 @@ SUSPECTED: Final = 1.0
 
 
 class Line(psycopg.Connection[Any]):
-    """A connection that is closed when a question is not answered in time.
+    """A connection that is closed when a question is not answered, in time or at all.
 
     Attributes:
         answers_within: seconds; None waits for ever.
@@ -48,12 +48,18 @@ class Line(psycopg.Connection[Any]):
         """Wait for an answer.
 
         Raises:
-            psycopg.OperationalError: it did not come in time; the connection is closed.
+            psycopg.OperationalError: it did not come in time, or cannot come any more; the connection is closed.
         """
         if self.answers_within is not None:
             within = self.answers_within
             gen = _bounded(gen, self, lambda: within)
-        return super().wait(gen, *args, **kwargs)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.OperationalError:
+            # psycopg may leave a connection open whose socket is gone, which then is asked to roll back, and cannot.
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
+            raise
 
 
 class AsyncLine(psycopg.AsyncConnection[Any]):

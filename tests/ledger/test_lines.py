@@ -1,0 +1,49 @@
+"""Connections to PostgreSQL that break while an answer is waited for."""
+
+from __future__ import annotations
+
+import logging
+
+import psycopg
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from flowhooks.ledger.dialects import open_engine
+
+
+def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, monkeypatch, caplog):
+    """Or it would be taken for one that can be asked to roll back, whose refusal then stood in the log."""
+
+    def wait(steps, *_args, **_kwargs):
+        next(steps)  # the question is on its way
+        raise psycopg.OperationalError("connection socket closed")
+
+    engine = open_engine(postgresql_url, writing=False, answers_within=5)
+    try:
+        with caplog.at_level(logging.WARNING), monkeypatch.context() as patched, engine.connect() as line:
+            line.exec_driver_sql("SELECT 1").close()
+            patched.setattr(psycopg.waiting, "wait", wait)
+            with pytest.raises(OperationalError) as broken:
+                line.exec_driver_sql("SELECT 2")
+        assert broken.value.connection_invalidated
+        assert caplog.records == []
+        with engine.connect() as line:
+            assert line.exec_driver_sql("SELECT 3").scalar_one() == 3
+    finally:
+        engine.dispose()
+
+
+def test_what_the_server_refuses_closes_nothing(postgresql_url):
+    """Only a question without an answer does."""
+    engine = open_engine(postgresql_url, writing=False, answers_within=5)
+    try:
+        with engine.connect() as line:
+            before = line.connection.driver_connection
+            for refused in ("SELECT 1 / 0", "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"):
+                with pytest.raises(DBAPIError) as error:
+                    line.exec_driver_sql(refused)
+                assert not error.value.connection_invalidated
+                line.rollback()
+            assert line.connection.driver_connection is before
+    finally:
+        engine.dispose()
