@@ -51,9 +51,9 @@ takes: what is thereby due a moment later is found by the sweep."""
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `make test` runs the tests in: as many as there are cores, for most of them start others."""
+    """How many processes `make test` runs the tests in: half as many again as there are cores, for tests also wait."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_PROCESSES, cores)
+    return min(MOST_PROCESSES, cores + cores // 2)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

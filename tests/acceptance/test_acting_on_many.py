@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import Counter
 
+import forking
 import pytest
 
 from flowhooks.clock import Clock, to_datetime
@@ -145,28 +146,14 @@ def test_ten_thousand_by_one_command(site, act, number):
         "events", act, "--key", "first", "--yes", "--json", "--database", site.database, "--plugins-dir", site.plugins
     )
     began = time.monotonic()
-    stopped = subprocess.Popen(
-        words,
-        cwd=site.folder,
-        env=site._environ({"plugins_allow": "demo"}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    env = site._environ({"plugins_allow": "demo"})
+    stopped = forking.start(words, cwd=site.folder, env=env, stderr=subprocess.DEVNULL)
     half = made(site, act, at_least=1_000)
     stopped.send_signal(number)
-    stopped.communicate(timeout=60)
-    assert stopped.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    assert stopped.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
     before = made(site, act)
     assert half <= before < MANY
-    again = subprocess.run(
-        words,
-        cwd=site.folder,
-        env=site._environ({"plugins_allow": "demo"}),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    again = forking.run(words, cwd=site.folder, env=env, timeout=120)
     assert again.returncode == 0, again.stderr
     took = time.monotonic() - began
     # A server goes on with the page that a command which was killed had asked for.

@@ -111,7 +111,8 @@ def test_a_search_keeps_a_short_address_and_pages(console, visit):
     assert page.url.endswith("/console/events?key=contract&state=succeeded")
     first = page.locator("tbody tr").first.inner_text()
     page.get_by_role("link", name="Older").first.click()
-    assert page.locator("tbody tr").count() == 5
+    expect(page.locator("tbody tr")).to_have_count(5)
+    page.wait_for_load_state()
     page.go_back()
     assert page.locator("tbody tr").first.inner_text() == first
     assert page.get_by_label("Process definition key").is_enabled()
@@ -177,7 +178,7 @@ def test_logging_in_and_out(guarded, visit, looks, words):
     found = Axe().run(page).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
     page.get_by_role("button", name=log_out).click()
-    assert page.url.endswith("/console/login")
+    page.wait_for_url("**/console/login")
     page.go_back()
     expect(page.get_by_label(password, exact=True)).to_be_visible()
 
