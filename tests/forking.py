@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -167,9 +166,15 @@ class _Stem:
             socket.send_fds(self._control, [b"!"], numbers)
 
 
-@cache
+_STEMS = []
+_FIRST = threading.Lock()
+
+
 def _stem():
-    return _Stem()
+    with _FIRST:
+        if not _STEMS:
+            _STEMS.append(_Stem())
+        return _STEMS[0]
 
 
 ASKED = 5

@@ -143,8 +143,8 @@ def test_each_process_of_a_server_has_its_own(sharing):
     sharing.until(lambda ledger: ledger.tally()["unknown"] == 1)
     _until(lambda: len(server.logged("serving")) == 3)
     for number in range(8):
-        assert server.post(f"good-{number}", body("good")).status == 200
-    assert len(server.logged("printed", handler="own:good")) == 8
+        assert server.post(f"good-{number}", body("good"), Prefer="wait=20").status == 200
+    _until(lambda: len(server.logged("printed", handler="own:good")) == 8)
     assert {one["pid"] for one in server.logged("printed")} <= {one["pid"] for one in server.logged("serving")}
     server.stop()
     server.check_log()
