@@ -122,9 +122,13 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
 
 
 def until_more(taken, count, *, within=20.0):
-    """Wait until so many more call-backs have been taken."""
-    wanted = len(taken) + count
+    """Wait until so many more call-backs have been taken; one that came again is still one."""
+
+    def instances():
+        return len({instance for instance, _, _ in list(taken)})
+
+    wanted = instances() + count
     end = time.monotonic() + within
-    while len(taken) < wanted:
+    while instances() < wanted:
         assert time.monotonic() < end, "nothing is taken"
         time.sleep(0.005)

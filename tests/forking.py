@@ -7,6 +7,7 @@ something to Python itself, and what has a point to be killed at, is started (se
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import json
@@ -159,6 +160,11 @@ class _Stem:
                 start_new_session=True,
             )
 
+    def end(self):
+        """Let it end, as it does by itself once nobody can ask any more."""
+        self._control.close()
+        self._process.wait()
+
     def ask(self, *files):
         """Have a process forked: the request, where it is told of, input, output and errors."""
         numbers = [one if isinstance(one, int) else one.fileno() for one in files]
@@ -174,6 +180,7 @@ def _stem():
     with _FIRST:
         if not _STEMS:
             _STEMS.append(_Stem())
+            atexit.register(_STEMS[0].end)
         return _STEMS[0]
 
 
