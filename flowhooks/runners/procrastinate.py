@@ -30,6 +30,7 @@ from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.errors import FlowhooksError, Unavailable
 from flowhooks.ledger import lines
+from flowhooks.ledger.dialects.engines import IDLE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -61,6 +62,22 @@ OPENED_WITHIN: Final = 6.0
 AGAIN: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until a worker that the database has thrown out tries again; the last one goes on."""
 
+_FORGET_JOBS: Final = """
+DELETE FROM procrastinate_jobs WHERE id IN (
+    SELECT job.id FROM procrastinate_jobs job LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
+    WHERE job.status = 'doing'
+    AND (job.worker_id IS NULL OR worker.last_heartbeat < now() - %s * interval '1 second')
+    FOR UPDATE OF job SKIP LOCKED
+)
+"""
+_FORGET_WORKERS: Final = """
+DELETE FROM procrastinate_workers WHERE id IN (
+    SELECT id FROM procrastinate_workers worker WHERE last_heartbeat < now() - %s * interval '1 second'
+    AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
+    FOR UPDATE SKIP LOCKED
+)
+"""
+"""Workers without a sign of life, but those whose jobs are still there: to remove these would wait for their locks."""
 _JOBS: Final = """
 SELECT args ->> 'delivery_id', (args ->> 'attempt')::int, (args -> 'probe') IS NOT NULL FROM procrastinate_jobs
 WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
@@ -181,10 +198,13 @@ class Procrastinate:
         sweeping.join()
 
     def sweep(self, transaction: Transaction) -> None:
-        """Remove the jobs that died with their workers; what they were for is in the ledger."""
-        run = transaction.connection.exec_driver_sql
-        run("SELECT procrastinate_prune_stalled_workers_v1(%s)", (HEART_STOPPED,))
-        run("DELETE FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL")
+        """Remove the jobs that died with their workers; what they were for is in the ledger.
+
+        What the database still holds for somebody who fell silent is passed over: who waited for that would keep
+        everybody from writing, and fail in the end.
+        """
+        for statement in (_FORGET_JOBS, _FORGET_WORKERS):
+            transaction.connection.exec_driver_sql(statement, (HEART_STOPPED,))
 
     def health(self) -> str | None:
         """Why deliveries cannot be run just now, or None."""
@@ -212,7 +232,7 @@ class Procrastinate:
             kwargs={
                 "application_name": "flowhooks",
                 "connect_timeout": 5,
-                "options": f"{_quick(self._url)} {lines.SERVER_NOTICES}",
+                "options": _options(self._url),
                 **lines.kept_alive(self._url),
             },
         )
@@ -334,10 +354,15 @@ class Procrastinate:
         self._write(swept)
 
 
-def _quick(url: str) -> str:
-    """Options of connections that take and delete jobs: a power cut may bring some of those back, which is harmless."""
+def _options(url: str) -> str:
+    """Options of connections that take and delete jobs.
+
+    A power cut may bring some of those back, which is harmless. Who falls silent in the middle is to hold nothing for
+    long: behind a proxy that goes on by itself, the server never hears that there is nobody.
+    """
     given = str(conninfo_to_dict(url).get("options") or "")
-    return f"{given} -c synchronous_commit=off".strip()
+    ours = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s {lines.SERVER_NOTICES}"
+    return f"{given} {ours}".strip()
 
 
 def _arguments(queued: Queued) -> dict[str, Any]:

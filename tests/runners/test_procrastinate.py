@@ -14,6 +14,7 @@ from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
 from flowhooks.ledger import Reader
+from flowhooks.ledger.dialects.engines import IDLE_SECONDS
 from flowhooks.runners import jobs, procrastinate
 from flowhooks.settings import RunnerSettings, Settings
 
@@ -90,6 +91,36 @@ def test_a_job_that_died_with_its_worker_is_made_again(house, listens):
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
     assert runs == ["i1"]
+
+
+def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, listens):
+    """What it holds is passed over, and removed once the database has ended that; other jobs are made meanwhile."""
+    flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
+    for instance in ("taken", "lost"):
+        flow.take(instance, wait=0)
+    flow.sql("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')")
+    flow.sql("DELETE FROM procrastinate_jobs WHERE id = (SELECT max(id) FROM procrastinate_jobs)")
+    taken = "UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT max(id) FROM procrastinate_workers)"
+    with psycopg.connect(flow.url) as silent:
+        silent.execute(taken)
+        flow.app.runner._sweep(0.0)
+        assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(1,)]
+        assert count_jobs(flow) == 2
+        silent.commit()
+        with silent.transaction():
+            silent.execute("SELECT FROM procrastinate_jobs WHERE status = 'doing' FOR UPDATE")
+            flow.app.runner._sweep(0.0)
+    flow.app.runner._sweep(0.0)
+    assert flow.sql("SELECT count(*) FROM procrastinate_workers") == [(0,)]
+    assert flow.sql("SELECT status::text FROM procrastinate_jobs") == [("todo",)] * 2
+
+
+def test_a_connection_that_falls_silent_in_a_transaction_is_ended_by_the_server(postgresql_url):
+    """Behind a proxy that goes on by itself the server hears of nothing, and what was locked would stay so."""
+    options = procrastinate._options(postgresql_url)
+    with psycopg.connect(postgresql_url, options=options) as connection:
+        shown = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+        assert shown == (f"{IDLE_SECONDS}s",)
 
 
 def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
