@@ -37,7 +37,7 @@ test: lint ## Run every check and every test, as continuous integration does
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP
 
-soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (about an hour; CALL_BACKS=N for fewer)
+soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (some 20 minutes; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
 mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 20 minutes; MODULE=retry for one module)
