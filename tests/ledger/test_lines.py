@@ -47,3 +47,17 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
             assert line.connection.driver_connection is before
     finally:
         engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "ended_after"),
+    [({"writing": True}, "15s"), ({"writing": True, "lent": 2}, "1min"), ({"writing": False}, "1min")],
+)
+def test_whoever_falls_silent_in_a_transaction_is_ended_by_the_server(postgresql_url, kind, ended_after):
+    """Behind a proxy that goes on by itself it hears of nothing: locks, and what cannot be cleared away, would stay."""
+    engine = open_engine(postgresql_url, **kind)
+    try:
+        with engine.connect() as line:
+            assert line.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == ended_after
+    finally:
+        engine.dispose()

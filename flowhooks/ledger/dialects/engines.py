@@ -39,8 +39,9 @@ and nothing else that is asked then takes a second: whoever is silent for longer
 IDLE_SECONDS: Final = 15
 """After which PostgreSQL ends a transaction in which nothing happens, whose process was stopped or is out of reach: its
 locks keep others from seeing to what it ran."""
-LENT_IDLE_SECONDS: Final = 60
-"""The same for a transaction that was lent to a handler, which may do other things within it."""
+LEISURE_SECONDS: Final = 60
+"""The same where something else may be done meanwhile: by a handler that a transaction was lent to, or with what was
+read. Whoever reads holds no locks, but keeps the database from clearing away what has changed since."""
 
 
 def open_engine(
@@ -81,10 +82,10 @@ def _open_postgresql(
     asked = url.query.get("options", ())
     options = " ".join([asked] if isinstance(asked, str) else asked)
     options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {lines.SERVER_NOTICES}"
+    options += f" -c idle_in_transaction_session_timeout={LEISURE_SECONDS if lent or not writing else IDLE_SECONDS}s"
     if writing:
         # Whoever waits for a row that another process holds gives up in time to be answered 503.
         options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
-        options += f" -c idle_in_transaction_session_timeout={LENT_IDLE_SECONDS if lent else IDLE_SECONDS}s"
         if not lent:
             # All that it writes is found by keys. Tables that have grown since they were last looked at (in the first
             # minute, all have) would be read as a whole for each batch: that took two thirds of the database's time.
