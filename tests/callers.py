@@ -79,7 +79,7 @@ class Engine(threading.Thread):
 
     def rest(self, tried):
         """Seconds before it calls again, having tried so often."""
-        return min(self.backing_off, 0.005 * 2**tried)
+        return min(self.backing_off, 0.005 * 2 ** min(tried, 10))
 
     def call(self, connection, instance, chance):
         """One call-back."""

@@ -1,8 +1,11 @@
-"""Processes of flowhooks, forked from one that has loaded it: nobody outside can tell them from those that are started.
+"""Processes of flowhooks, forked from one that has loaded it, which do as those do that are started.
 
 Tests start hundreds of them, and of the 0.6 s of processor time that it takes to start one, nearly all goes into
 loading the same modules again. A fork has its own folder, environment, arguments and files, and its own end. What says
 something to Python itself, and what has a point to be killed at, is started (see `_alike`).
+
+What they do not show, and what tests of the start itself are for: whether a module imports all that it needs by
+itself. And those that are forked from the same one have the same seed for hashes.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ def start(command, *, cwd=None, env=None, stdout=subprocess.DEVNULL, stderr=subp
 
 
 def run(command, *, cwd=None, env=None, timeout=60):
-    """Run a command of flowhooks to its end, with no input; its exit code and what it printed, as text."""
+    """Run a command of flowhooks to its end, with no input; its exit code and what it printed by then, as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(command, cwd=cwd, env=env, stdout=out, stderr=err)
         try:
@@ -133,7 +136,8 @@ class Forked:
     def send_signal(self, number):
         """Send it a signal, if it is there."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     def terminate(self):
         """Ask it to end."""
@@ -192,7 +196,7 @@ def main(control):
     """Load all of flowhooks, and fork a process at each request until nobody asks any more."""
     flowhooks = import_module("flowhooks")
     for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
-        if not one.name.startswith(("flowhooks.testing", "flowhooks.__main__")):
+        if one.name != "flowhooks.__main__":
             import_module(one.name)
     gc.collect()
     gc.freeze()

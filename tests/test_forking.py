@@ -1,4 +1,4 @@
-"""Whether forks of flowhooks can be told from what is started: by what they print, by their end, by what they are."""
+"""Whether forks of flowhooks do as what is started does: by what they print, by their end, by what they are."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ class Line(psycopg.Connection[Any]):
 
 
 class AsyncLine(psycopg.AsyncConnection[Any]):
-    """The same for those who do not block a thread, and who share what they learn: see `company`."""
+    """The same for those who do not block a thread, and who share what they learn: see `company`.
+
+    One that breaks while an answer is waited for is left to their pool.
+    """
 
     answers_within: ClassVar[float] = 10.0
     silent_at: ClassVar[float] = -math.inf

@@ -51,9 +51,14 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
 
 @pytest.mark.parametrize(
     ("kind", "ended_after"),
-    [({"writing": True}, "15s"), ({"writing": True, "lent": 2}, "1min"), ({"writing": False}, "1min")],
+    [
+        ({"writing": True}, "15s"),
+        ({"writing": True, "lent": 2}, "1min"),
+        ({"writing": False, "answers_within": 5}, "1min"),
+        ({"writing": False}, "0"),
+    ],
 )
-def test_whoever_falls_silent_in_a_transaction_is_ended_by_the_server(postgresql_url, kind, ended_after):
+def test_whoever_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url, kind, ended_after):
     """Behind a proxy that goes on by itself it hears of nothing: locks, and what cannot be cleared away, would stay."""
     engine = open_engine(postgresql_url, **kind)
     try:

@@ -115,7 +115,7 @@ def test_a_worker_that_fell_silent_in_a_transaction_holds_up_nobody(house, liste
     assert flow.sql("SELECT status::text FROM procrastinate_jobs") == [("todo",)] * 2
 
 
-def test_a_connection_that_falls_silent_in_a_transaction_is_ended_by_the_server(postgresql_url):
+def test_a_connection_that_falls_silent_in_a_transaction_is_to_be_ended_by_the_server(postgresql_url):
     """Behind a proxy that goes on by itself the server hears of nothing, and what was locked would stay so."""
     options = procrastinate._options(postgresql_url)
     with psycopg.connect(postgresql_url, options=options) as connection:

@@ -40,8 +40,8 @@ IDLE_SECONDS: Final = 15
 """After which PostgreSQL ends a transaction in which nothing happens, whose process was stopped or is out of reach: its
 locks keep others from seeing to what it ran."""
 LEISURE_SECONDS: Final = 60
-"""The same where something else may be done meanwhile: by a handler that a transaction was lent to, or with what was
-read. Whoever reads holds no locks, but keeps the database from clearing away what has changed since."""
+"""The same for a transaction that was lent to a handler, which may do other things within it; and for who reads while
+at work, which keeps tables from being changed, and what has changed since from being cleared away."""
 
 
 def open_engine(
@@ -82,7 +82,9 @@ def _open_postgresql(
     asked = url.query.get("options", ())
     options = " ".join([asked] if isinstance(asked, str) else asked)
     options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {lines.SERVER_NOTICES}"
-    options += f" -c idle_in_transaction_session_timeout={LEISURE_SECONDS if lent or not writing else IDLE_SECONDS}s"
+    if writing or answers_within is not None:  # a command that only reads may take its time
+        idle = LEISURE_SECONDS if lent or not writing else IDLE_SECONDS
+        options += f" -c idle_in_transaction_session_timeout={idle}s"
     if writing:
         # Whoever waits for a row that another process holds gives up in time to be answered 503.
         options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
