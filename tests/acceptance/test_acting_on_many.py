@@ -1,4 +1,4 @@
-"""Ten thousand deliveries by one command, which is stopped half-way and given once more, on both databases.
+"""Thousands of deliveries by one command, which is stopped half-way and given once more, on both databases.
 
 What one of the commands did before it was stopped is done; the same command does the rest, and nothing a second time.
 """
@@ -18,7 +18,6 @@ from flowhooks.clock import Clock, to_datetime
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import Ledger, NewEvent, upgrade
 
-MANY = 10_000
 PLUGIN = '''
 import os
 from flowhooks import handler, hookimpl
@@ -41,13 +40,13 @@ def handlers():
 '''
 
 
-def fill(url, *, dead):
-    """Ten thousand events that went to `first` before there was any `late`: each dead after one attempt, or waiting."""
+def fill(url, many, *, dead):
+    """So many events that went to `first` before there was any `late`: each dead after one attempt, or waiting."""
     clock = Clock()
     ledger = Ledger(url, runner=Nobody(), clock=clock)
     try:
         tickets = []
-        for number in range(MANY):
+        for number in range(many):
             body = {"processDefinitionKey": "first", "number": number}
             now = clock.now()
             event = from_body(
@@ -133,14 +132,17 @@ def ran(site):
     return Counter(name for name, _ in lines)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.long), pytest.param(signal.SIGKILL, id="kill")],
-)
-@pytest.mark.parametrize("act", ["replay", pytest.param("reroute", marks=pytest.mark.long)])
-def test_ten_thousand_by_one_command(site, act, number):
+LONG = [
+    pytest.param(act, number, 10_000, id=f"{act}-{number.name}-10000", marks=pytest.mark.long)
+    for act in ("replay", "reroute")
+    for number in (signal.SIGINT, signal.SIGKILL)
+]
+
+
+@pytest.mark.parametrize(("act", "number", "many"), [pytest.param("replay", signal.SIGKILL, 5_000, id="replay"), *LONG])
+def test_thousands_by_one_command(site, act, number, many):
     """Stopped in the middle and given once more: each of them runs once, none is left out, and the books balance."""
-    fill(site.url, dead=act == "replay")
+    fill(site.url, many, dead=act == "replay")
     server = site.start(runner__threads=4)
     words = site.command(
         "events", act, "--key", "first", "--yes", "--json", "--database", site.database, "--plugins-dir", site.plugins
@@ -152,20 +154,20 @@ def test_ten_thousand_by_one_command(site, act, number):
     stopped.send_signal(number)
     assert stopped.wait(60) == (130 if number == signal.SIGINT else -signal.SIGKILL)
     before = made(site, act)
-    assert half <= before < MANY
+    assert half <= before < many
     again = forking.run(words, cwd=site.folder, env=env, timeout=120)
     assert again.returncode == 0, again.stderr
     took = time.monotonic() - began
     # A server goes on with the page that a command which was killed had asked for.
-    assert MANY - before - 500 <= json.loads(again.stdout)["deliveries"] <= MANY - before
+    assert many - before - 500 <= json.loads(again.stdout)["deliveries"] <= many - before
     handler = "first" if act == "replay" else "late"
     site.until(lambda ledger: sum(ledger.tally()[one] for one in ("waiting", "running", "dead")) == 0, within=120)
-    assert ran(site) == {handler: MANY}
-    assert made(site, act) == MANY
+    assert ran(site) == {handler: many}
+    assert made(site, act) == many
     site.balance()
     server.stop()
     whole = time.monotonic() - began
-    print(f"\n{act}: {MANY:,} in {took:.1f} s by two commands; all had run after {whole:.1f} s")  # noqa: T201 (a figure)
+    print(f"\n{act}: {many:,} in {took:.1f} s by two commands; all had run after {whole:.1f} s")  # noqa: T201 (a figure)
 
 
 def made(site, act, *, at_least=0):

@@ -51,6 +51,7 @@ def test_the_others_run_what_a_killed_worker_ran(demonstration):
     assert not [pid for pid in map(int, re.findall(r"process (\d+)", said)) if is_running(pid)]
 
 
+@pytest.mark.long
 def test_it_can_be_stopped_at_any_time(demonstration):
     """Ctrl-C in the middle ends every process that it has started, and removes the database."""
     said = []

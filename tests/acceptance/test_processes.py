@@ -262,10 +262,14 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ("wait = 1000\n", "flowhooks.toml: wait must be"),
-        ('schemas_dir = "nowhere"\n', "there is no folder of schema files nowhere"),
+        pytest.param("wait = 1000\n", "flowhooks.toml: wait must be", id="a setting"),
+        pytest.param(
+            'schemas_dir = "nowhere"\n',
+            "there is no folder of schema files nowhere",
+            id="what a setting names",
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=["a setting", "what a setting names"],
 )
 def test_what_cannot_be_started_leaves_the_old_ones(shared, settings, why):
     """Whether it is found before a process is started or by that process: they go on, and the log says why."""
