@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import structlog
 
-from flowhooks import arenas
+from flowhooks import arenas, open_files
 from flowhooks.cli.wakeup import ENDS
 from flowhooks.cores import gather
 from flowhooks.errors import SettingsError
@@ -60,12 +61,30 @@ def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
         return frozenset()
 
 
+def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
+    """Raise the limit of open files, and divide it; log if it leaves fewer connections than the settings say."""
+    wanted, files = settings.http.max_connections, open_files.raise_limit()
+    found = open_files.connection_limits(wanted, files)
+    if min(found) < wanted:
+        log.warning(
+            "connections_limited",
+            **found._asdict(),
+            max_connections=wanted,
+            max_open_files=files,
+            why="handlers, the database and logs need files too, so connections may not use up the limit of open files",
+            next="raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
+            "http.max_connections",
+        )
+    return found
+
+
 def listener(
     name: str,
     application: WSGIApplication,
     settings: Settings,
     *,
     threads: int,
+    max_connections: int,
     place: Place | None = None,
     refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
@@ -79,7 +98,7 @@ def listener(
             application,
             listen=getattr(settings, name),
             threads=threads,
-            limits=limits(settings),
+            limits=replace(limits(settings), max_connections=max_connections),
             name=name,
             refused=refused,
             inherited=None if place is None else place.sockets[name],

@@ -91,6 +91,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
     broken, place = threading.Event(), around.place
     with process.Ending() as ending:
         around.obey(ending)
+        connections = process.allow_connections(settings)
         app = App(settings, cores=process.settle_in(settings, place), run=() if no_worker else ("*",))
         try:
             token = secrets.token_urlsafe(32)
@@ -99,11 +100,17 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
                 create_app(app),
                 settings,
                 threads=settings.http.threads,
+                max_connections=connections.listen,
                 place=place,
                 refused=app.metrics.refused,
             )
             admin = process.listener(
-                "admin", create_admin(app, token), settings, threads=process.ADMIN_THREADS, place=place
+                "admin",
+                create_admin(app, token),
+                settings,
+                threads=process.ADMIN_THREADS,
+                max_connections=connections.admin,
+                place=place,
             )
         except BaseException:
             app.close()

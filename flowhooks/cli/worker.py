@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
+from flowhooks import open_files
 from flowhooks.app import App
 from flowhooks.cli import process, processes
 from flowhooks.cli.options import Given, given_options
@@ -91,10 +92,12 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
     broken, place = threading.Event(), around.place
     with process.Ending() as ending:
         around.obey(ending)
+        connections = process.allow_connections(settings) if listens else None
+        open_files.raise_limit()
         app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",), kind="worker")
         try:
             _check_handlers(app.plugins.handlers, patterns)
-            admin = _admin(app, settings, place) if listens else None
+            admin = None if connections is None else _admin(app, settings, place, max_connections=connections.admin)
         except BaseException:
             app.close()
             raise
@@ -119,10 +122,15 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
     process.leave(broken=broken.is_set())
 
 
-def _admin(app: App, settings: Settings, place: Place | None) -> Server:
+def _admin(app: App, settings: Settings, place: Place | None, *, max_connections: int) -> Server:
     # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
     return process.listener(
-        "admin", create_admin(app, secrets.token_urlsafe(32)), settings, threads=process.ADMIN_THREADS, place=place
+        "admin",
+        create_admin(app, secrets.token_urlsafe(32)),
+        settings,
+        threads=process.ADMIN_THREADS,
+        max_connections=max_connections,
+        place=place,
     )
 
 

@@ -10,6 +10,7 @@ When the server closes its end, or has ended in any way, it ends all its process
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -159,19 +160,25 @@ class _Nursery:
     def _hear(self) -> bool:
         """Take what the server says; returns whether it may say more."""
         try:
-            part, files, _, _ = socket.recv_fds(self.stream, 65536, 64)
+            part, files, flags, _ = socket.recv_fds(self.stream, 65536, 64)
         except OSError:
             return False
         for one in files:
             os.set_inheritable(one, False)
-        self._files += files
+        if flags & socket.MSG_CTRUNC:  # this process or the system may open no more files
+            for one in files:
+                os.close(one)
+        else:
+            self._files += files
         *lines, self._heard = (self._heard + part).split(b"\n")
         for line in lines:
             self._do(json.loads(line))
         return bool(part)
 
     def _do(self, asked: Mapping[str, Any]) -> None:
-        if "fork" in asked:
+        if "fork" in asked and len(self._files) < _FILES:
+            self.say(ended=asked["fork"], why=f"no process can be made: {os.strerror(errno.EMFILE)}")
+        elif "fork" in asked:
             self._fork(asked["fork"], [self._files.popleft() for _ in range(_FILES)])
         elif (pid := self.pids.get(asked["signal"])) is not None:
             self._signal(pid, asked["number"])

@@ -37,7 +37,11 @@ class HttpSettings:
         10.0, kinds.seconds(0, _DAY), "Seconds in which a whole request must arrive, however it trickles in."
     )
     idle_timeout: float = setting(60.0, kinds.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
-    max_connections: int = setting(1000, kinds.whole(1, 100_000), "Connections open at a time; others queue up.")
+    max_connections: int = setting(
+        1000,
+        kinds.whole(1, 100_000),
+        "Connections of each listener open at a time; others queue up. Fewer where the limit of open files is low.",
+    )
     trusted_proxy: str = setting(
         "",
         kinds.client(),

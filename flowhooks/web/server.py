@@ -12,7 +12,7 @@ import errno
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -138,7 +138,7 @@ class Server:
 
         How many connections there may be and how long headers may be is as it was at the start.
         """
-        self._listener.limits = limits
+        self._listener.limits = replace(limits, max_connections=self._listener.limits.max_connections)
         self._listener.adj.max_request_body_size = limits.max_body_bytes
 
     def stop_accepting(self) -> None:

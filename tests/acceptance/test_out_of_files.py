@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import resource
-from contextlib import closing
+import signal
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -26,9 +29,9 @@ def leave_none(pid):
     return soft, hard
 
 
-def ask(connection, method, path, body=None):
+def ask(connection, method, path, body=None, **headers):
     """The status and the headers of an answer, on a connection that stays open."""
-    connection.request(method, path, body, {"Host": "localhost"})
+    connection.request(method, path, body, {"Host": "localhost"} | headers)
     answer = connection.getresponse()
     answer.read()
     return answer.status, answer.headers
@@ -56,3 +59,100 @@ def test_whatever_is_asked_for_first_is_answered(site, first):
     server.stop()
     server.check_log()
     site.balance()
+
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="isolated", isolation="process")
+def isolated(event):
+    return "done"
+
+@handler(process_key="wrapped")
+def wrapped(event):
+    return "done"
+
+@handler(process_key="opens")
+def opens(event):
+    with open(__file__):
+        return "done"
+
+@hookimpl
+def handlers():
+    return [isolated, wrapped, opens]
+
+@hookimpl(wrapper=True)
+def run_handler(handler):
+    if handler.id == "p:wrapped":
+        open(__file__).close()
+    return (yield)
+"""
+
+
+@pytest.fixture
+def house(site):
+    """A site with that plugin."""
+    site.plugin("p", PLUGIN)
+    return site
+
+
+def children(pid):
+    """The processes that a process has started."""
+    statuses = [(one.name, one / "status") for one in Path("/proc").iterdir() if one.name.isdecimal()]
+    found = []
+    for name, status in statuses:
+        with suppress(OSError):  # it has ended meanwhile
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(name))
+    return found
+
+
+@pytest.mark.parametrize("key", ["isolated", "wrapped"])
+def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, key):
+    """Without `retry=` too: nothing was run. What opens a file within the function has failed, and is not repeated."""
+    server = house.start(http__idle_timeout=300)
+    server.until_logged("isolation_ready")
+    with closing(http.client.HTTPConnection(*server.place, timeout=60)) as engine:
+        assert (
+            ask(engine, "POST", "/flow/0/call-back/complete", json.dumps({"processDefinitionKey": "nobody"}))[0] == 202
+        )
+        before = leave_none(server.process.pid)
+        body = json.dumps({"processDefinitionKey": "opens"})
+        assert ask(engine, "POST", "/flow/1/call-back/complete", body)[0] == 500
+        for number in range(6):  # the first has the process that was prepared
+            body = json.dumps({"processDefinitionKey": key})
+            assert (
+                ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
+            )
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 6, "dead": 1}, within=60)
+    server.stop()
+    house.balance()
+
+
+def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
+    """What the process of isolated handlers cannot be handed was not run, so it is run later, without `retry=` too."""
+    server = house.start()
+    body = {"processDefinitionKey": "isolated"}
+    assert server.post("before", body).status == 200
+    (nursery,) = children(server.process.pid)
+    before = leave_none(nursery)
+    for one in children(nursery):
+        os.kill(one, signal.SIGKILL)
+    until(lambda: not children(nursery))
+    assert server.post("meanwhile", body, Prefer="respond-async").status == 202
+    server.until_logged("process_not_made")
+    assert server.until_logged("attempt_failed")["state"] == "waiting"
+    resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
+    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 2}, within=60)
+    assert children(server.process.pid) == [nursery]
+    server.stop()
+    assert house.balance().deliveries == {"succeeded": 2}, server.lines
+
+
+def until(condition):
+    """Wait until something holds."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from flowhooks import open_files
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.operations.check import sources
@@ -72,6 +73,7 @@ def check(
         What was found, in the order in which a start goes through it.
     """
     found = [ok("settings", "the settings can be read"), *_processes(settings), *_binds(settings)]
+    found.append(_connections(settings))
     try:
         schemas, plugins = load()
     except SettingsError as error:
@@ -117,6 +119,22 @@ def _binds(settings: Settings) -> Iterator[Finding]:
         yield note("binds", where, f"other machines reach {' and '.join(public)} without a credential (insecure)")
     else:
         yield ok("binds", where)
+
+
+def _connections(settings: Settings) -> Finding:
+    """How many connections a server that is started like this command could have open."""
+    files = open_files.attainable_limit()
+    found = open_files.connection_limits(settings.http.max_connections, files)
+    what = f"at most {found.listen:,} connections for callbacks, {found.admin:,} for administration"
+    if min(found) == settings.http.max_connections:
+        return ok("connections", what)
+    return note(
+        "connections",
+        f"{what}, fewer than http.max_connections ({settings.http.max_connections:,})",
+        f"a process may open {files} files here, and handlers, the database and logs need some of them",
+        "raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
+        "http.max_connections",
+    )
 
 
 def _operators(settings: Settings) -> Iterator[Finding]:

@@ -24,8 +24,8 @@ class Finding:
 
     Attributes:
         mark: how grave it is.
-        about: settings, binds, schemas, plugins, alerts, handlers, routes, database, jobs, server, processes or
-            deliveries.
+        about: settings, binds, connections, schemas, plugins, alerts, handlers, routes, database, jobs, server,
+            processes or deliveries.
         what: what was found.
         why: how it came about, or what follows from it; may be `""`.
         next: what to do; may be `""`.

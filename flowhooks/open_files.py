@@ -1,0 +1,74 @@
+"""How many files this process may open, and how many connections that leaves room for.
+
+Each connection takes a file, and a large body that is arriving takes another. Without a cap below the limit, clients
+that only connect would use up all files, and handlers could open none. It must not know sockets or settings.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Final, NamedTuple
+
+MAX_OPEN_FILES: Final = 65536
+"""The soft limit is raised to this, or to the hard limit where that is lower: enough for the default
+`http.max_connections`, and low enough for programs that close every possible file when they start."""
+RESERVED_FILES: Final = 256
+"""Files that connections leave to handlers, the database and logs."""
+FILES_PER_CONNECTION: Final = 2
+"""The socket, and the temporary file of a body that is too large for memory."""
+
+
+class ConnectionLimits(NamedTuple):
+    """How many connections each listener may have open.
+
+    Attributes:
+        listen: those of the callback listener.
+        admin: those of the administration listener.
+    """
+
+    listen: int
+    admin: int
+
+
+def raise_limit() -> int:
+    """Raise this process's limit of open files as far as it may; the limit that is then in force."""
+    soft, hard = _limits()
+    if (wanted := attainable_limit()) > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):  # macOS has limits of its own below a hard limit of infinity
+            return soft
+        return wanted
+    return soft
+
+
+def attainable_limit() -> int:
+    """The limit of open files that `raise_limit` would reach."""
+    soft, hard = _limits()
+    return max(soft, min(_number(hard), MAX_OPEN_FILES))
+
+
+def connection_limits(max_connections: int, max_open_files: int) -> ConnectionLimits:
+    """Divide the connections that fit between the listeners.
+
+    The administration listener has a share of its own, so that no client of the other one can shut it out.
+
+    Args:
+        max_connections: how many the settings allow each listener.
+        max_open_files: this process's limit.
+    """
+    reserved = min(RESERVED_FILES, max_open_files // 2)
+    fitting = max(2, (max_open_files - reserved) // FILES_PER_CONNECTION)
+    admin = min(max_connections, max(1, fitting // 4))
+    return ConnectionLimits(listen=min(max_connections, fitting - admin), admin=admin)
+
+
+def _limits() -> tuple[int, int]:
+    """The soft limit as a number, and the hard limit as the system has it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _number(soft), hard
+
+
+def _number(limit: int) -> int:
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
