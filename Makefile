@@ -12,7 +12,7 @@ UPKEEP := .upkeep
 # Tests start hundreds of processes; where Python is told not to keep what it compiles, each compiles flowhooks anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-cluster test test-long soak mutants lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-engines test-long soak mutants lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -31,8 +31,12 @@ demo: $(READY) ## See it work: one call-back, its plugin's work, one error; stop
 demo-cluster: $(READY) ## See many processes at work: PostgreSQL, two servers, three workers, of which one is killed
 	@$(BIN)/python tests/demo_cluster.py
 
-test: lint ## Run every check and every test, as continuous integration does
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: lint ## Run every check and every test but those in real workflow engines, as continuous integration does
+	@$(BIN)/python -m pytest -m "not java" --numprocesses auto --dist worksteal
+
+# One process: Maven builds once, and its downloads do not race.
+test-engines: $(READY) ## Run the tests in real workflow engines (needs Java and Maven), as continuous integration does
+	@$(BIN)/python -m pytest -m java tests/engines
 
 test-long: $(READY) ## Run the tests that take minutes each, such as long outages, each as it ends; then their figures
 	@$(BIN)/python -m pytest -m long --timeout=600 --numprocesses auto --dist worksteal --verbose -rP

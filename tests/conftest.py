@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -23,7 +24,7 @@ from flowhooks.runners import jobs, procrastinate
 from flowhooks.testing import HandClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
     from types import SimpleNamespace
 
@@ -73,6 +74,15 @@ def pytest_collection_finish() -> None:
     """Have the collector of garbage pass over what is there for good: thousands of tests."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    """Print last that tests in real workflow engines were skipped: one line among others is easily missed."""
+    yield
+    skipped = [report for report in terminalreporter.stats.get("skipped", ()) if "java" in report.keywords]
+    for why, count in Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped).items():
+        terminalreporter.line(f"*** {count} tests in real workflow engines were SKIPPED: {why}", red=True)
 
 
 def _house(item: pytest.Item) -> str | None:
