@@ -9,9 +9,10 @@ import http.client
 import json
 import random
 import threading
-import time
 from contextlib import contextmanager
 from itertools import count
+
+from waiting import WAIT_TIMEOUT, until
 
 SEED = 20260131
 
@@ -118,17 +119,14 @@ def calling(places, *, clients, key, name="", pause=0.0, backing_off=0.0):
     finally:
         stop.set()
         for engine in engines:
-            engine.join(30)
+            engine.join(WAIT_TIMEOUT)
 
 
-def until_more(taken, count, *, within=20.0):
+def until_more(taken, count):
     """Wait until so many more call-backs have been taken; one that came again is still one."""
 
     def instances():
         return len({instance for instance, _, _ in list(taken)})
 
     wanted = instances() + count
-    end = time.monotonic() + within
-    while instances() < wanted:
-        assert time.monotonic() < end, "nothing is taken"
-        time.sleep(0.005)
+    until(lambda: instances() >= wanted)

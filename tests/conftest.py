@@ -15,7 +15,8 @@ import postgresql
 import psycopg
 import pytest
 import structlog
-from house import STANDSTILL, House, plugin, until
+from house import STANDSTILL, House, plugin
+from waiting import until
 
 from flowhooks import handler
 from flowhooks.ledger import upgrade

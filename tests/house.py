@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
+from waiting import WAIT_TIMEOUT, until
 
 from flowhooks import State, hookimpl
 from flowhooks.app import App
@@ -37,20 +36,10 @@ if TYPE_CHECKING:
     from flowhooks.testing import HandClock
 
 PATIENCE = 20.0
-"""Seconds for which something that must happen is waited for, on machines that are busy."""
+"""Seconds for which a caller waits for its answer, and a write for the database."""
 
 STANDSTILL = "timestamptz '3000-01-01'"
 """The time at which PostgreSQL's clock stands still for jobs that are for later: they are stored as due after it."""
-
-
-def until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
-    """Wait until `condition` gives something true, and return that; fail the test if it never does."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"did not happen within {seconds} s: {condition}")
-        time.sleep(0.005)
-    return found
 
 
 def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
@@ -178,7 +167,7 @@ class Flow:
                 connection.execute("ROLLBACK")
                 self.app.ledger.timeout = before
 
-    def close(self, timeout: float = PATIENCE) -> bool:
+    def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
         """Stop it as the server does."""
         self.closed = True
         return self.app.close(timeout)

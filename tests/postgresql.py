@@ -9,7 +9,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+from ports import free_port
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -30,7 +30,7 @@ NOBODY = "nobody"
 """PostgreSQL refuses to run as root; so where the tests do, the server runs as this user."""
 QUICK = "-c fsync=off -c full_page_writes=off -c max_connections=200 -c shared_buffers=32MB"
 """What makes a server that is thrown away quick; tests of power loss and crashes start their own without."""
-STARTS = 30.0
+STARTS = 60.0
 """Seconds that a server gets to start."""
 
 
@@ -143,8 +143,7 @@ def breakable() -> Iterator[Breakable]:
     """A server that keeps what it has acknowledged, whatever becomes of its processes."""
     with tempfile.TemporaryDirectory(prefix="flowhooks-pg-", ignore_cleanup_errors=True) as name:
         data, control = _made(Path(name))
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = free_port()
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(
                 f"listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{data}'\n"

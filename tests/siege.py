@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import random
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,6 +16,8 @@ from collections import Counter
 
 import pytest
 from callers import calling, until_more
+from ports import free_port
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.ledger import auditing
 from flowhooks.ledger.reading import EventFilter
@@ -89,20 +89,11 @@ SETTINGS = {
     "runner__kind": "embedded",
     "ledger__stale_after": 1.5,
 }
-KILLED_WITHIN = 40.0
 EARLY = {"recover", "drain", "reroute"}
 """What has to be prepared before the server is started that is killed there."""
 AT_ONCE = {"migrate", "recover", "drain"}
 """What is reached by the start of a server."""
 BY_LOAD = {"accept", "answer", "claim", "attempt", "handler", "settle"}
-
-
-def free_port():
-    """A port that no connection is made from: else whoever calls a server that is away may reach himself."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
-            return probe.getsockname()[1]
 
 
 class Siege:
@@ -132,7 +123,7 @@ class Siege:
     def until_killed(self, at, times):
         """Wait for its end, and see that it came where it was meant to."""
         try:
-            self.server.process.wait(KILLED_WITHIN)
+            self.server.process.wait(WAIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(self.server.lines[-10:]))
         assert self.server.wait() == -signal.SIGKILL, "\n".join(self.server.lines[-20:])
@@ -147,7 +138,7 @@ class Siege:
 
     def post(self, instance, key, **more):
         """One call-back, repeated until it is taken; the event's id."""
-        end = time.monotonic() + KILLED_WITHIN
+        end = time.monotonic() + WAIT_TIMEOUT
         while time.monotonic() < end:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 answer = self.server.post(instance, {"processDefinitionKey": key} | more, Prefer="respond-async")
@@ -261,7 +252,7 @@ class Siege:
         while self.site.database.stat().st_mtime_ns == before:
             assert filling.is_alive(), "all was sent, and there was no checkpoint"
         self.server.process.kill()
-        filling.join(KILLED_WITHIN)
+        filling.join(WAIT_TIMEOUT)
 
     def fill(self, number):
         """Send large call-backs until the server is gone."""
@@ -352,7 +343,7 @@ def check(siege, taken):
     """I1, I2 and I3, once nothing moves any more."""
     site = siege.site
     siege.operate("replay", wanted={"state": "dead"})
-    site.until(lambda ledger: not unfinished(ledger), within=60)
+    site.until(lambda ledger: not unfinished(ledger))
     told = siege.told | {instance: event_id for instance, event_id, _ in taken}
     assert {(instance, event_id) for instance, event_id, _ in taken} <= set(told.items()), (
         "two events for one call-back"

@@ -14,6 +14,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import psycopg
+from waiting import until
 
 PLUGIN = '''
 import os, pathlib, time
@@ -153,26 +154,22 @@ def shut(site, instance):
     return gate
 
 
-def at_rest(site, url, *, within=30.0):
+def at_rest(url):
     """Wait until nothing waits or runs any more."""
-    end = time.monotonic() + within
     moving = "SELECT id, state, attempt, due_at FROM deliveries WHERE state IN ('waiting', 'running')"
-    while found := rows(url, moving):
-        assert time.monotonic() < end, f"these do not move on: {found}"
-        time.sleep(0.05)
+    until(lambda: not rows(url, moving), poll=0.05, why=lambda: rows(url, moving))
 
 
-def check_books(site, url, told, *, within=30.0, may_be_unknown=False):
+def check_books(site, url, told, *, may_be_unknown=False):
     """Check the invariants once all has come to rest.
 
     Args:
         site: where the processes and the handlers' journal are.
         url: the database, past whatever is broken.
         told: which event each flow was told to be stored as.
-        within: seconds until all is at rest.
         may_be_unknown: whether a process ended in the middle of something.
     """
-    at_rest(site, url, within=within)
+    at_rest(url)
     # I1: whatever a 2xx said to be stored is stored, once.
     stored = defaultdict(list)
     for instance, event_id in rows(url, "SELECT flow_instance_id, id FROM events"):

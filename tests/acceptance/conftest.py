@@ -28,15 +28,14 @@ import proxy
 import psycopg
 import pytest
 import trials
+import waiting
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.ledger import Reader, upgrade
 from flowhooks.runners import jobs
 
-STARTS = 30.0
-"""Seconds that a server gets to start: two busy cores, and the first start of a database loads Alembic."""
-ENDS = 30.0
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 PHRASES = {
     400: "Bad Request",
@@ -103,7 +102,7 @@ class Server:
         self._ready = ready
         self.records = []
         self.lines = []
-        self._news = threading.Condition()
+        self._news = threading.Condition(threading.RLock())
         # In a session of its own: Ctrl-C is for the tests, which then stop the server themselves.
         self.process = forking.start(command, cwd=folder, env=environ, own_session=True)
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -128,28 +127,33 @@ class Server:
         with self._news:
             return [one for one in self.records if one["event"] == event and values.items() <= one.items()]
 
-    def until_logged(self, event, *, within=ENDS, **values):
-        """Wait for a record of this event with these values; returns the first."""
+    def until_logged(self, event, *, times=1, within=WAIT_TIMEOUT, **values):
+        """Wait until this event has been logged so many times with these values; returns the last of these records."""
         end = time.monotonic() + within
         with self._news:
-            while True:
-                for one in self.records:
-                    if one["event"] == event and values.items() <= one.items():
-                        return one
-                assert self._listener.is_alive(), "the server has ended:\n" + "\n".join(self.lines[-20:])
+            while len(found := self.logged(event, **values)) < times:
+                last = "\n".join(self.lines[-20:])
+                assert self._listener.is_alive(), f"the server has ended, without {event} {values}:\n{last}"
                 left = end - time.monotonic()
-                assert left > 0, f"nothing logged as {event} {values}:\n" + "\n".join(self.lines[-20:])
+                assert left > 0, f"{event} {values} was logged {len(found)} times, not {times}:\n{last}"
                 self._news.wait(left)
+            return found[times - 1]
+
+    def reload(self, event="settings_reloaded"):
+        """Send SIGHUP, and wait until the event that it causes is logged; returns that record."""
+        before = len(self.logged(event))
+        self.signal(signal.SIGHUP)
+        return self.until_logged(event, times=before + 1)
 
     @property
     def place(self):
         """(host, port) of the call-back listener."""
-        return _place(self.until_logged("serving", within=STARTS)["call_backs"])
+        return _place(self.until_logged("serving")["call_backs"])
 
     @property
     def admin(self):
         """(host, port) of the administration listener."""
-        return _place(self.until_logged(self._ready, within=STARTS)["admin"])
+        return _place(self.until_logged(self._ready)["admin"])
 
     def ask(self, method, path, body=None, headers=None, *, admin=False, timeout=30):
         """One request on a connection of its own."""
@@ -163,7 +167,7 @@ class Server:
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", f"/flow/{instance}/call-back/{kind}", raw, sent, timeout=timeout)
 
-    def send(self, raw, *, half_close=False, timeout=10):
+    def send(self, raw, *, half_close=False, timeout=WAIT_TIMEOUT):
         """Send bytes on a connection of their own; returns all that comes back until the server closes."""
         with closing(socket.create_connection(self.place, timeout=timeout)) as connection:
             try:
@@ -188,7 +192,7 @@ class Server:
         """Send a signal."""
         self.process.send_signal(number)
 
-    def wait(self, timeout=ENDS):
+    def wait(self, timeout=WAIT_TIMEOUT):
         """Wait for its end and its whole log; returns the exit code."""
         late = False
         try:
@@ -214,10 +218,15 @@ class Server:
 
     def check_log(self):
         """Check that the log has one JSON object a line, and no traceback of anything but plugins."""
-        for line, record in zip(self.lines, self.records, strict=True):
+        for line, record in self.log():
             assert isinstance(record, dict), line
             assert record["event"] is not None, line
             assert "traceback" not in record, line
+
+    def log(self):
+        """Every line so far, with its record."""
+        with self._news:
+            return list(zip(self.lines, self.records, strict=True))
 
 
 def _place(url):
@@ -285,7 +294,7 @@ class Site:
         )
         self._servers.append(server)
         if ready:
-            server.until_logged("serving", within=STARTS)
+            server.until_logged("serving")
         return server
 
     def launch(self, command, environ):
@@ -304,7 +313,7 @@ class Site:
         )
         self._servers.append(worker)
         if ready:
-            worker.until_logged("working", within=STARTS)
+            worker.until_logged("working")
         return worker
 
     def run(self, *words, **settings):
@@ -328,14 +337,10 @@ class Site:
         assert books.trouble == []
         return books
 
-    def until(self, wanted, *, within=20.0, **states):
+    def until(self, wanted, *, within=WAIT_TIMEOUT):
         """Wait until `wanted(ledger)` is true; returns what it gave."""
-        end = time.monotonic() + within
         with self.ledger() as ledger:
-            while not (found := wanted(ledger)):
-                assert time.monotonic() < end, f"not within {within} s: {ledger.balance()}"
-                time.sleep(0.02)
-        return found
+            return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.balance)
 
     def close(self):
         """Kill every server that still runs."""

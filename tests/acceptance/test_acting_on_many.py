@@ -176,11 +176,10 @@ def made(site, act, *, at_least=0):
         "replay": "SELECT count(*) FROM deliveries WHERE retries_from = 1",
         "reroute": "SELECT count(*) FROM deliveries WHERE handler = 'demo:late'",
     }[act]
-    deadline = time.monotonic() + 60
-    with site.ledger() as ledger:
-        while True:
-            with ledger.connection() as connection:
-                found = connection.exec_driver_sql(count).scalar_one()
-            if found >= at_least:
-                return found
-            assert time.monotonic() < deadline
+
+    def found(ledger):
+        with ledger.connection() as connection:
+            number = connection.exec_driver_sql(count).scalar_one()
+        return (number,) if number >= at_least else None
+
+    return site.until(found)[0]

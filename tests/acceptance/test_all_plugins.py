@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import tomllib
 from collections import defaultdict
 from contextlib import closing
@@ -20,6 +19,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from standardwebhooks.webhooks import Webhook
+from waiting import until
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -81,15 +81,6 @@ def outside():
         yield posted
         server.shutdown()
         thread.join()
-
-
-def until(condition, *, within=30.0):
-    """Wait until `condition()` gives something true; returns it."""
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {within} s"
-        time.sleep(0.02)
-    return found
 
 
 def lines(file):

@@ -6,15 +6,14 @@ import fnmatch
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
-from contextlib import closing
 from pathlib import Path
 
 import containerfile
 import pytest
+from ports import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCE = '[sources.erp]\ntoken_sha256 = ["3c469e9d6c5875d37a43f353d4f88e61fcf812c66eee3457465a40b0da4153e0"]\n'
@@ -64,25 +63,18 @@ def image(tmp_path_factory):
     return folder
 
 
-def free():
-    """A port that nobody listens on."""
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 class Container:
     """The image's own command with the image's own environment, but for places and ports."""
 
     def __init__(self, image, site):
         given = containerfile.environment()
-        self.admin = free()
+        self.admin = free_port()
         self.environ = {
             **site._environ({"admin": f"127.0.0.1:{self.admin}", "safe_mode": "true"}),
             "PATH": given["PATH"].replace("/opt/flowhooks", f"{image}/flowhooks").replace("$PATH", os.environ["PATH"]),
             "FLOWHOOKS_CONFIG": str(site.folder / Path(given["FLOWHOOKS_CONFIG"]).name),
             "FLOWHOOKS_DATABASE": str(site.folder / Path(given["FLOWHOOKS_DATABASE"]).name),
-            "FLOWHOOKS_LISTEN": given["FLOWHOOKS_LISTEN"].replace("8080", str(free())),
+            "FLOWHOOKS_LISTEN": given["FLOWHOOKS_LISTEN"].replace("8080", str(free_port())),
         }
         assert set(given) <= set(self.environ)
         self.folder = site.folder
@@ -110,7 +102,7 @@ def test_it_is_built_started_asked_and_ended(image, site):
     assert Path(where.stdout.strip()).is_relative_to(image)
     assert container.healthy() == 1
     server = site.launch(container.command(), container.environ)
-    server.until_logged("serving", within=60)
+    server.until_logged("serving")
     assert container.healthy() == 0
     server.signal(signal.SIGHUP)
     server.until_logged("settings_reloaded")

@@ -6,12 +6,13 @@ import http.client
 import json
 import re
 import sqlite3
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from waiting import WAIT_TIMEOUT, until
+
+from flowhooks.ledger.reading import EventFilter
 
 PLUGIN = '''
 import os, time
@@ -99,12 +100,9 @@ def server(site):
     """The server that this file talks to."""
     first = site.start(schemas_dir=site.folder / "schemas")
     first.post("killed", {"processDefinitionKey": "killed"}, Prefer="respond-async")
-    end = time.monotonic() + 10
-    while not site.journal.with_name("journal.entered").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(site.journal.with_name("journal.entered").exists)
     first.kill()
-    return site.start(schemas_dir=site.folder / "schemas")
+    return site.start(wait=60, schemas_dir=site.folder / "schemas")
 
 
 @pytest.fixture(autouse=True)
@@ -291,9 +289,8 @@ def test_other_data_for_one_identity_is_409_and_kept(server, site):
 )
 def test_a_caller_may_ask_not_to_wait(server, prefer, applied):
     """RFC 7240: what was applied is said."""
-    began = time.monotonic()
+    # By itself the server waits for longer than this client does.
     answer = server.post("never", {"processDefinitionKey": "slow"}, Prefer=prefer)
-    assert time.monotonic() - began < 5
     assert answer.status == 202
     assert answer.headers["Preference-Applied"] == applied
 
@@ -341,29 +338,28 @@ def test_a_schema_file_opens_a_kind_of_call_back(server, site):
     assert "/businessKey" in wrong.message_of_error(422)
 
 
-def test_a_slow_handler_never_stops_accepting(server):
+def test_a_slow_handler_never_stops_accepting(server, site):
     """At most half the threads wait; whoever comes then is answered at once, and so is unrelated work."""
-    body = {"processDefinitionKey": "slow"}
-    waiting = [
-        threading.Thread(target=server.post, args=(f"full-{number}", body), kwargs={"Prefer": "wait=2"})
-        for number in range(14)
-    ]
-    for thread in waiting:
-        thread.start()
-    began = time.monotonic()
-    while time.monotonic() - began < 1.5:
-        asked = time.monotonic()
-        answer = server.post(f"quick-{asked}", DONE)
-        assert answer.status in {200, 202}
-        assert time.monotonic() - asked < 1
-    for thread in waiting:
-        thread.join()
+    names = [f"full-{number}" for number in range(14)]
+
+    def stored(ledger):
+        return all(ledger.find(EventFilter(flow_instance_id=name), limit=1) for name in names)
+
+    with ThreadPoolExecutor(len(names)) as callers:
+        for name in names:
+            callers.submit(server.post, name, {"processDefinitionKey": "slow"}, Prefer="wait=60", timeout=90)
+        site.until(stored)
+        for number in range(50):
+            # The slow ones wait for longer than this client does.
+            assert server.post(f"quick-{number}", DONE).status in {200, 202}
+        for name in names:
+            site.journal.with_name(f"journal.{name}").touch()
 
 
 def test_a_connection_serves_many_call_backs(server):
     """HTTP/1.1 keep-alive, good and bad ones in turn, pipelined ones in order."""
     good = json.dumps(DONE).encode()
-    with closing(http.client.HTTPConnection(*server.place, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(*server.place, timeout=WAIT_TIMEOUT)) as connection:
         for instance, body, status in (("x", b"{", 400), ("keep", good, 200), ("x", b"[]", 400), ("x", b"{}", 202)) * 3:
             connection.request("POST", f"/flow/{instance}/call-back/complete", body)
             assert read_status(connection) == status
@@ -391,9 +387,12 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
             assert is_chinese(answer.message_of_error(503)) == (language == "zh")
             assert int(answer.headers["Retry-After"]) > 0
         outside.execute("ROLLBACK")
-    end = time.monotonic() + 20
-    while (answer := server.post("locked", DONE)).status == 503:
-        assert time.monotonic() < end
+
+    def taken():
+        answer = server.post("locked", DONE)
+        return answer if answer.status != 503 else None
+
+    answer = until(taken)
     assert (answer.status, answer.body) == (200, SUCCESS)
     with other.ledger() as ledger:
         assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]

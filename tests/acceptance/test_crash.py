@@ -72,7 +72,7 @@ def crashed(make_site):
         server = site.start(**SETTINGS)
         places[:] = [server.place]
         until_more(taken, 20)
-    site.until(lambda ledger: not unfinished(ledger), within=40)
+    site.until(lambda ledger: not unfinished(ledger))
     journal = [line.split() for line in site.journal.read_text().splitlines()]
     site.crashes = logs
     site.orderly = orderly

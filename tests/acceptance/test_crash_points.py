@@ -22,6 +22,7 @@ from typing import NamedTuple
 import pytest
 from callers import calling, until_more
 from sqlalchemy import MetaData, create_engine, make_url
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.crashpoints import POINTS
 from flowhooks.ledger import Reader, auditing, upgrade
@@ -115,7 +116,6 @@ SETTINGS = {
     "runner__kind": "embedded",
 }
 CLIENTS = 5
-KILLED_WITHIN = 40.0
 ASYNC = {"Prefer": "respond-async"}
 ROUNDS = ("load", "recover", "drain", "reroute", "dismiss", "replay", "resolve", "purge", "sweep", "migrate", "copy")
 FINAL = {name: {"succeeded", "unknown"} for name in ("plain", "held_plain", "late", "moody")}
@@ -297,7 +297,7 @@ class Place:
 
     def until_over(self):
         """Wait until nothing waits or runs."""
-        self.site.until(lambda ledger: not unfinished(ledger), within=60)
+        self.site.until(lambda ledger: not unfinished(ledger))
 
     def check(self, taken=()):
         """I1, I2 and I3, once nothing moves any more; returns what was lost in this round, as (delivery, attempt)."""
@@ -382,7 +382,7 @@ def crash(at, times):
 def until_killed(victim, at, times):
     """Wait for the end of a process, and see that it came where it was meant to."""
     try:
-        victim.process.wait(KILLED_WITHIN)
+        victim.process.wait(WAIT_TIMEOUT)
     except subprocess.TimeoutExpired:
         pytest.fail(f"{at} was not reached {times} times:\n" + "\n".join(victim.lines[-10:]))
     assert victim.wait() == -signal.SIGKILL, "\n".join(victim.lines[-20:])
@@ -478,12 +478,12 @@ def test_drain(place, name, at, times):
     key = f"late-{prefix[:-1]}"
     wanted = 5 if times == 1 else 505  # of which one transaction takes 500
     with calling(here.places, clients=CLIENTS, key=key, name=prefix) as (taken, problems):
-        until_more(taken, wanted, within=60)
+        until_more(taken, wanted)
     assert problems == []
     here.site.plugin(f"late_{prefix[:-1]}", WANTED_LATER.replace("NAME", key))
     until_killed(here.doomed(at, times), at, times)
     here.heir()
-    here.site.until(lambda ledger: not ledger.page(EventFilter(state="parked"), limit=1), within=60)
+    here.site.until(lambda ledger: not ledger.page(EventFilter(state="parked"), limit=1))
     lost, entered = here.check(taken)
     ran = [delivery for name, delivery, _, instance in here.entered() if name == "late" and instance.startswith(prefix)]
     # Once some of it is durable, that is being run: by as many threads as there are.
@@ -635,7 +635,7 @@ def test_purge(place, name, at, times):
         here.doomed(at, times, ready=True)
     wanted = 5 if times == 1 else 350  # of which one transaction takes 100
     with calling(here.places, clients=CLIENTS, key="held", name=prefix) as (taken, problems):
-        until_more(taken, wanted, within=60)
+        until_more(taken, wanted)
     assert problems == []
     here.until_over()
     stored = set(here.events())
@@ -777,7 +777,7 @@ def test_in_the_middle_of_a_checkpoint(make_site, wanted):
             assert sent.is_alive(), "all was sent, and there was no checkpoint"
         server.process.kill()
         server.wait()
-        sent.join(30)
+        sent.join(WAIT_TIMEOUT)
         last, sure, tried = backfilled(site.database)
         caught += sure < tried <= last
         with site.ledger() as ledger:
@@ -786,7 +786,7 @@ def test_in_the_middle_of_a_checkpoint(make_site, wanted):
             break
     assert caught == wanted
     server = site.start(**SETTINGS)
-    site.until(lambda ledger: not unfinished(ledger), within=60)
+    site.until(lambda ledger: not unfinished(ledger))
     with site.ledger() as ledger:
         for instance, event_id in taken.items():
             (found,) = ledger.page(EventFilter(flow_instance_id=instance), limit=10)

@@ -63,7 +63,7 @@ def test_held_tried_and_released(site):
     first = post(server, 3)
     assert "the archive is away" in held(site)
     later = post(server, 20, start=3)
-    assert server.post("more", {"processDefinitionKey": "leave"}, Prefer="wait=60", timeout=60).status == 202
+    assert server.post("more", {"processDefinitionKey": "leave"}, Prefer="wait=60").status == 202
     options = ("--database", site.database, "--plugins-dir", site.plugins)
     listed = site.run("handlers", "list", *options, "--json", **QUICK)
     found = next(one for one in json.loads(listed.stdout)["handlers"] if one["id"] == "p:grant")
@@ -75,7 +75,7 @@ def test_held_tried_and_released(site):
     assert checked.returncode == 1
     assert "p:grant is held since 20" in checked.stdout
     (site.folder / "fault").unlink()
-    site.until(succeeded(*first, *later), within=60)
+    site.until(succeeded(*first, *later))
     server.stop()
     server.check_log()
     entries = [one["event"] for one in server.records]
@@ -94,7 +94,7 @@ def test_killed_while_a_trial_runs(site):
     server = site.start(**QUICK)
     assert "the archive is away" in held(site)
     (site.folder / "fault").unlink()
-    site.until(succeeded(*events), within=60)
+    site.until(succeeded(*events))
     server.stop()
     server.check_log()
 
@@ -112,6 +112,6 @@ def test_a_mended_plugin_is_not_held(site):
     server.stop()
     site.plugin("p", PLUGIN.replace("RELEASE = 1", "RELEASE = 2"))
     server = site.start(**settings)
-    site.until(succeeded(*events), within=60)
+    site.until(succeeded(*events))
     server.stop()
     server.check_log()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from flowhooks.ledger.reading import EventFilter
 
@@ -62,19 +62,12 @@ def isolated(make_site):
 def _marked(site, instance):
     """The pids that a handler has written down: its own, where it comes from, and what it has started."""
     file = Path(f"{site.journal}-{instance}")
-    _until(file.exists)
+    until(file.exists)
     return [int(one) for one in file.read_text().split()]
 
 
 def _until_gone(*pids):
-    _until(lambda: not [pid for pid in pids if _runs(pid)])
-
-
-def _until(condition):
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+    until(lambda: not [pid for pid in pids if _runs(pid)])
 
 
 def _runs(pid):
@@ -96,6 +89,7 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
     os.kill(pid, signal.SIGKILL)
     isolated.until(lambda ledger: ledger.tally()["unknown"] == 2)
     assert server.post("good-2", body("good")).status == 200
+    server.until_logged("attempt_failed", times=3)
     errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
     assert errors == {
         "own:crashes": ("lost", "unknown", "its process was ended by signal 11 (SIGSEGV)"),
@@ -106,10 +100,11 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
             "its process was ended by signal 9 (SIGKILL) from elsewhere, perhaps for want of memory on this machine",
         ),
     }
-    printed = server.logged("printed", text="a line that is no JSON")
-    assert [one["handler"] for one in printed] == ["own:good"] * 2
+    server.until_logged("printed", times=2, text="a line that is no JSON")
     server.stop()
     server.check_log()
+    printed = server.logged("printed", text="a line that is no JSON")
+    assert [one["handler"] for one in printed] == ["own:good"] * 2
     isolated.balance()
 
 
@@ -131,7 +126,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
     """With one killed under a supervisor its handlers end, and it comes back; the other goes on meanwhile."""
     sharing.plugin("own", PLUGIN)
     server = sharing.start("--processes", 2, **sharing.settings)
-    _until(lambda: len(server.logged("serving")) == 2)
+    server.until_logged("serving", times=2)
     server.post("slow", body("slow"), Prefer="respond-async")
     pids = _marked(sharing, "slow")
     parent = int(Path(f"/proc/{pids[1]}/stat").read_text().rpartition(")")[2].split()[1])
@@ -141,10 +136,10 @@ def test_each_process_of_a_server_has_its_own(sharing):
     _until_gone(*pids)
     assert server.until_logged("process_died", process=parent)["why"] == "it was ended by SIGKILL"
     sharing.until(lambda ledger: ledger.tally()["unknown"] == 1)
-    _until(lambda: len(server.logged("serving")) == 3)
+    server.until_logged("serving", times=3)
     for number in range(8):
         assert server.post(f"good-{number}", body("good"), Prefer="wait=20").status == 200
-    _until(lambda: len(server.logged("printed", handler="own:good")) == 8)
+    server.until_logged("printed", times=8, handler="own:good")
     assert {one["pid"] for one in server.logged("printed")} <= {one["pid"] for one in server.logged("serving")}
     server.stop()
     server.check_log()
@@ -176,8 +171,8 @@ def test_the_operator_has_the_last_word(isolated):
     shown = isolated.run("plugins", "show", "own", "--plugins-dir", isolated.plugins).stdout
     assert "runs in    a thread, overdue after 5 min" in shown
     assert "runs in    a process of its own, 0.3 s and 512 MiB at the most" in shown
-    assert not server.logged("printed")
     server.stop()
+    assert not server.logged("printed")
 
 
 def test_check_tries_whether_it_can_be_loaded_there(isolated):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from contextlib import closing
+
+from waiting import WAIT_TIMEOUT
 
 LATER = """
 from flowhooks import Retry, handler, hookimpl
@@ -23,15 +24,15 @@ def handlers():
 def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
     """While the database is locked no attempt begins; afterwards none is left marked as running that nobody runs."""
     site.plugin("demo", LATER)
-    server = site.start(ledger__timeout=0.3)
+    server = site.start(ledger__timeout=1)
     answer = server.post("a", {"processDefinitionKey": "later"}, Prefer="wait=0")
     assert answer.status == 202
     server.until_logged("attempt_failed", attempt=1)
-    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=10)) as outside:
+    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=WAIT_TIMEOUT)) as outside:
         outside.execute("BEGIN IMMEDIATE")
-        time.sleep(1.2)
+        server.until_logged("ledger_write_failed")
         outside.execute("ROLLBACK")
-    site.until(lambda ledger: ledger.standings(answer.event_id)[0].state == "succeeded", within=5)
+    site.until(lambda ledger: ledger.standings(answer.event_id)[0].state == "succeeded")
     server.stop()
     site.balance()
 

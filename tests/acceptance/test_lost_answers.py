@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from trials import AGAIN, ONCE, check_books, entered, rows, shut
+from waiting import WAIT_TIMEOUT
 
 QUICK = {"ledger__stale_after": 3.0}
 
@@ -77,7 +78,7 @@ def test_of_an_outcome(broken, kind):
     broken.until(lambda _ledger: entered(broken))
     broken.proxy.lose_answer(settles)
     gate.unlink()
-    assert broken.proxy.lost.wait(20)
+    assert broken.proxy.lost.wait(WAIT_TIMEOUT)
     answer = server.post("i", ONCE, Prefer="wait=20")
     assert (answer.status, answer.event_id) == (200, event_id)
     assert len(entered(broken)) == 1

@@ -6,11 +6,11 @@ import json
 import signal
 import sqlite3
 import subprocess
-import time
 from contextlib import closing
 
 import psycopg
 import pytest
+from waiting import until
 
 from flowhooks.ledger import Reader, copying, upgrade
 from flowhooks.ledger.tables import metadata
@@ -39,7 +39,6 @@ def handlers():
     return [once, again]
 """
 EVENTS = copying.MOST_ROWS * 3
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -92,11 +91,12 @@ def killed(site, source, target, waits):
         text=True,
     )
     try:
-        until = time.monotonic() + PATIENCE
-        while not waits():
+
+        def in_the_middle():
             assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < until, "it never came to that point"
-            time.sleep(0.01)
+            return waits()
+
+        until(in_the_middle, poll=0.01)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -6,11 +6,9 @@ import time
 
 import pytest
 from trials import AGAIN, ONCE, Engines, check_books, entered, shut
+from waiting import until
 
 QUICK = {"ledger__stale_after": 6.0}
-NOTICED = 30.0
-"""Seconds until a process has noticed that nobody answers, and has made its connections anew: 10 for one question, and
-some for the tries between."""
 
 
 RUNNERS = ["embedded", pytest.param("procrastinate", marks=pytest.mark.long)]
@@ -37,22 +35,17 @@ def ready(process):
     return process.ask("GET", "/readyz", admin=True).status == 200
 
 
-def flows(site, engines, status=202, *, several=20, within=NOTICED):
+def flows(site, engines, status=202, *, several=20):
     """Wait until so many are answered so; returns the seconds."""
     began, place = time.monotonic(), len(engines.answers)
-    site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several, within=within)
+    site.until(lambda _ledger: sum(one.status == status for one in engines.since(place)) >= several)
     return time.monotonic() - began
 
 
-def until_all_run(site, *processes, within=NOTICED):
+def until_all_run(*processes):
     """Wait until call-backs are run and answered with their outcome."""
-    end, number = time.monotonic() + within, 0
-    while processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status != 200:
-        number += 1
-        assert time.monotonic() < end, "call-backs are not run"
-    while not all(map(ready, processes)):
-        assert time.monotonic() < end, [one.ask("GET", "/readyz", admin=True).body for one in processes]
-        time.sleep(0.05)
+    until(lambda: processes[0].post(f"probe-{time.monotonic_ns()}", AGAIN, Prefer="wait=2").status == 200)
+    until(lambda: all(map(ready, processes)), poll=0.05)
 
 
 def stop(*processes):
@@ -70,7 +63,7 @@ def test_connections_that_are_cut(cluster):
         flows(site, engines, several=10)
         site.proxy.cut()
     flows(site, engines)
-    until_all_run(site, server, worker)
+    until_all_run(server, worker)
     told = engines.stop()
     # 200: it was stored though nobody could be told, so it came again, and had been run by then.
     assert {one.status for one in engines.answers} <= {200, 202, 503}
@@ -84,11 +77,11 @@ def test_a_network_that_takes_its_time(broken, seconds):
     server, worker = start(broken, "embedded", ledger__timeout=30, ledger__stale_after=30)
     broken.proxy.delay = seconds
     began = time.monotonic()
-    answer = server.post("slow", ONCE, Prefer="wait=60", timeout=60)
+    answer = server.post("slow", ONCE, Prefer="wait=60", timeout=90)
     print(f"answered with the outcome after {time.monotonic() - began:.1f} s")  # noqa: T201 (a figure, with -s)
     assert answer.status == 200
     broken.proxy.heal()
-    until_all_run(broken, server, worker)
+    until_all_run(server, worker)
     check_books(broken, broken.direct, {"slow": answer.event_id})
     for one in (server, worker):
         assert not one.logged("taken_for_dead")
@@ -107,24 +100,22 @@ def test_connections_that_swallow(cluster):
     flows(site, engines)
     place = len(engines.answers)
     site.proxy.swallow()
-    flows(site, engines, 503, several=100)
-    # The first ones wait for as long as they may; whoever comes later is told at once.
+    # The first ones wait for as long as they may; whoever comes later is told at once, or it would take minutes.
+    flows(site, engines, 503, several=300)
     refused = [one for one in engines.since(place) if one.status == 503]
     assert all(one.retry_after for one in refused)
-    assert max(one.seconds for one in refused) < 8
-    assert sorted(one.seconds for one in refused)[len(refused) // 2] < 1
     assert not ready(server)
     assert not ready(worker)
     gate.unlink()
     site.proxy.heal()
     began, before = time.monotonic(), len(entered(site))
     stored = flows(site, engines)
-    site.until(lambda _ledger: len(entered(site)) > before, within=NOTICED)
+    site.until(lambda _ledger: len(entered(site)) > before)
     ran = time.monotonic() - began
     print(f"stored again after {stored:.1f} s, run again after {ran:.1f} s")  # noqa: T201 (figures, with -s)
     # Then what has piled up is run first.
     told |= engines.stop()
-    until_all_run(site, server, worker, within=60)
+    until_all_run(server, worker)
     check_books(site, site.direct, told, may_be_unknown=True)
     # Its outcome came late, and it was not run again.
     assert [attempt for instance, attempt, _ in entered(site) if instance == "long"] == [1]

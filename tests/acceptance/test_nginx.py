@@ -9,12 +9,13 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trustme
+from ports import free_port
+from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.settings import Settings
 from flowhooks.web.negotiation import LONGEST_WAIT
@@ -62,9 +63,7 @@ class Nginx:
     """An nginx with the example, of which only addresses, paths and networks are others."""
 
     def __init__(self, folder, server, nginx):
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         ca = trustme.CA()
         certificate = ca.issue_cert(ENGINES, CONSOLE)
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / "certificate.pem")
@@ -92,16 +91,15 @@ class Nginx:
         self._wait()
 
     def _wait(self):
-        end = time.monotonic() + 20
-        while True:
+        def listens():
+            assert self.process.poll() is None
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_TIMEOUT).close()
             except ConnectionRefusedError:
-                assert self.process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            else:
-                return
+                return False
+            return True
+
+        until(listens)
 
     def ask(self, name, method, path, body=None, headers=None, *, source="127.0.0.1", sni=None):
         """One request under a name; the answer, and its body."""
@@ -120,7 +118,7 @@ class Nginx:
     def close(self):
         """End it."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(WAIT_TIMEOUT)
 
 
 GOOD = json.dumps({"processDefinitionKey": "good"})

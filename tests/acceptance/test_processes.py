@@ -8,13 +8,13 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import os, pathlib, time
@@ -57,15 +57,6 @@ def start(site, *words, ready=BOTH, processes=BOTH, **settings):
     if ready:
         until(lambda: len(pids(server)) == ready)
     return server
-
-
-def until(condition, *, within=30.0):
-    """Wait until a condition holds; what it gave."""
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def pids(server, ready="serving"):
@@ -113,7 +104,7 @@ class Load:
     def __exit__(self, *_):
         self._over.set()
         for one in self._threads:
-            one.join(60)
+            one.join(WAIT_TIMEOUT)
 
     def _call(self, caller, keeps):
         connection = None
@@ -154,7 +145,7 @@ def test_calls_are_spread_over_the_processes(shared):
     server = start(shared)
     both = pids(server)
     with Load(server, callers=8):
-        until(lambda: {pid for _, _, pid in entered(shared)} == set(both), within=60)
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(both))
     assert {one["call_backs"] for one in server.logged("serving")} == {f"http://127.0.0.1:{server.place[1]}"}
     assert server.ask("GET", "/readyz", admin=True).json == {"ready": True, "trouble": []}
     cores = [os.sched_getaffinity(pid) for pid in both]
@@ -179,7 +170,7 @@ def test_whoever_is_asked_tells_the_numbers_of_all(shared):
     server = start(shared)
     before = pids(server)
     with Load(server, callers=8):
-        until(lambda: {pid for _, _, pid in entered(shared)} == set(before), within=60)
+        until(lambda: {pid for _, _, pid in entered(shared)} == set(before))
     until(lambda: attempts_told(server) == len(entered(shared)))
     server.signal(signal.SIGHUP)
     server.until_logged("replaced")
@@ -251,7 +242,7 @@ def test_a_handler_that_runs_is_waited_for_when_its_process_is_replaced(shared):
     server.until_logged("retiring", pid=runs_in)
     assert server.post("quick", GOOD).status == 200
     gate.unlink()
-    caller.join(30)
+    caller.join(WAIT_TIMEOUT)
     assert [one.status for one in answers] == [200]
     assert answers[0].headers["Connection"] == "close"
     server.until_logged("replaced")
@@ -305,7 +296,7 @@ def test_settings_that_need_a_restart_are_named(shared):
 def test_the_service_manager_is_told_by_the_supervisor(shared, tmp_path, monkeypatch):
     """Once all are ready, when they are replaced and when all are new, and at the end; none of them tells it."""
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
-        manager.settimeout(60)
+        manager.settimeout(WAIT_TIMEOUT)
         manager.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         server = start(shared, ready=0)
@@ -341,9 +332,9 @@ def test_sigterm_ends_all_in_order(shared):
     until(lambda: len(entered(shared)) == len(gates))
     server.signal(signal.SIGTERM)
     for one in callers:
-        one.join(30)
+        one.join(WAIT_TIMEOUT)
     assert [one.status for one in answers] == [202] * len(gates)
-    until(lambda: len(server.logged("stopping")) == BOTH)
+    server.until_logged("stopping", times=BOTH)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(server.place, timeout=5).close()
     for gate in gates:
@@ -363,7 +354,7 @@ def test_a_signal_to_all_of_them_is_one(shared):
     until(lambda: entered(shared))
     for pid in (*both, server.process.pid):
         os.kill(pid, signal.SIGTERM)
-    until(lambda: len(server.logged("stopping")) == BOTH)
+    server.until_logged("stopping", times=BOTH)
     gate.unlink()
     assert server.wait() == 0
     assert shared.balance().deliveries == {"succeeded": 1}
@@ -377,7 +368,7 @@ def test_a_second_signal_ends_all_at_once(shared):
     server.post("slow", GOOD, Prefer="respond-async")
     until(lambda: entered(shared))
     server.signal()
-    until(lambda: len(server.logged("stopping")) == BOTH)
+    server.until_logged("stopping", times=BOTH)
     server.signal(signal.SIGINT)
     assert server.wait() == 128 + signal.SIGINT
     assert not any(map(alive, both))
@@ -391,8 +382,8 @@ def test_processes_whose_supervisor_is_killed_end_in_order(shared):
     server.post("slow", GOOD, Prefer="respond-async")
     until(lambda: entered(shared))
     os.kill(server.process.pid, signal.SIGKILL)
-    until(lambda: len(server.logged("stopping")) == BOTH)
-    assert len(server.logged("supervisor_gone")) == BOTH
+    server.until_logged("stopping", times=BOTH)
+    server.until_logged("supervisor_gone", times=BOTH)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(place, timeout=5).close()
     gate.unlink()

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
+from waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 import os, signal, threading, time
@@ -74,10 +75,7 @@ def mark(site, name):
 
 def until_entered(site, instance):
     """Wait until the handler of this instance runs."""
-    end = time.monotonic() + 15
-    while not mark(site, f"entered-{instance}").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(mark(site, f"entered-{instance}").exists)
 
 
 class Waiting(threading.Thread):
@@ -85,7 +83,7 @@ class Waiting(threading.Thread):
 
     def __init__(self, server, instance, body):
         super().__init__()
-        self.call = lambda: server.post(instance, body, Prefer="wait=30")
+        self.call = lambda: server.post(instance, body, Prefer="wait=60")  # longer than it waits for an answer
         self.start()
 
     def run(self):
@@ -94,7 +92,7 @@ class Waiting(threading.Thread):
 
     def result(self):
         """The answer, once it is there."""
-        self.join(30)
+        self.join(WAIT_TIMEOUT)
         return self.answer
 
 
@@ -105,21 +103,19 @@ def states(site):
 
 def test_an_orderly_end(site):
     """Who waits is answered 202, what runs is waited for and settled, what has not started runs at the next start."""
-    server = site.start(runner__threads=2, shutdown__timeout=20)
+    server = site.start(runner__threads=2, shutdown__timeout=300)
     waiting = Waiting(server, "runs", SLOW)
     until_entered(site, "runs")
     queued = [server.post(f"queued-{number}", SLOW, Prefer="wait=0") for number in range(5)]
     assert {answer.status for answer in queued} == {202}
-    arriving = socket.create_connection(server.place, timeout=10)
+    arriving = socket.create_connection(server.place, timeout=WAIT_TIMEOUT)
     body = json.dumps(GOOD).encode()
     arriving.sendall(
         b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
     assert server.post("first", GOOD).status == 200  # so the half request before it has arrived
-    began = time.monotonic()
     server.signal()
     answer = waiting.result()
-    assert time.monotonic() - began < 5
     assert (answer.status, answer.json["success"]) == (202, True)
     assert server.until_logged("stopping")
     with closing(arriving):
@@ -161,13 +157,13 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
         server.post(instance, {"processDefinitionKey": key}, Prefer="wait=0")
         until_entered(site, instance)
     server.signal()
-    assert server.wait(timeout=10) == 0
+    assert server.wait() == 0
     assert server.logged("handlers_still_running", running=2)
     assert server.logged("stopped", all_ended=False)
     assert states(site) == {"running": 2}
     mark(site, "go").touch()
     server = site.start()
-    assert server.logged("recovered", now_unknown=1, now_waiting=1)
+    server.until_logged("recovered", now_unknown=1, now_waiting=1)
     site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 1, "unknown": 1})
     assert "1 unknown" in server.post("plain", SLOW).json["message"]
     server.stop()
@@ -176,7 +172,7 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
 def test_nothing_is_started_once_the_end_is_asked_for(site):
     """Also while a client takes its time to send the request that it has begun."""
     server = site.start(runner__threads=1)
-    with closing(socket.create_connection(server.place, timeout=20)) as arriving:
+    with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
         arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
         for number in range(20):
             server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
@@ -193,15 +189,13 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(site, number):
     """Whoever asks twice does not want to wait; what ran is found by the next start."""
-    server = site.start(shutdown__timeout=30)
+    server = site.start(shutdown__timeout=300)
     server.post("runs", SLOW, Prefer="wait=0")
     until_entered(site, "runs")
     server.signal(number)
     server.until_logged("stopping")
-    began = time.monotonic()
     server.signal(number)
-    assert server.wait(timeout=10) == 128 + number
-    assert time.monotonic() - began < 5
+    assert server.wait() == 128 + number
     assert states(site) == {"running": 1}
 
 
@@ -209,7 +203,7 @@ def test_a_signal_counts_whichever_thread_it_hits(site):
     """The kernel may hand it to any thread, or to the main one just before that begins to wait."""
     server = site.start()
     server.post("hit", {"processDefinitionKey": "signals"})
-    assert server.wait(timeout=15) == 0
+    assert server.wait() == 0
     assert states(site) == {"succeeded": 1}
 
 
@@ -218,7 +212,7 @@ def test_a_thread_that_a_plugin_leaves_behind_does_not_hold_up_the_end(site):
     server = site.start()
     assert server.post("leaves", {"processDefinitionKey": "leaves-a-thread"}).status == 200
     server.signal()
-    assert server.wait(timeout=15) == 0
+    assert server.wait() == 0
     assert server.logged("stopped", all_ended=True)
     assert any("ThreadPoolExecutor" in name for name in server.logged("threads_left_behind")[0]["threads"])
 
@@ -253,10 +247,7 @@ def test_a_database_in_use_by_another_server_is_one_line_and_exit_code_1(site):
 def test_of_several_that_start_at_once_one_serves(site):
     """On a database that is new; the others end in a line each."""
     several = [site.start(ready=False) for _ in range(3)]
-    end = time.monotonic() + 30
-    while sum(server.process.poll() is not None for server in several) < 2:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: sum(server.process.poll() is not None for server in several) == 2)
     (alive,) = [server for server in several if server.process.poll() is None]
     assert {server.wait() for server in several if server is not alive} == {1}
     assert [len(server.lines) for server in several if server is not alive] == [1] * 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -45,8 +44,7 @@ def faulty(event):
 
 @handler(process_key="hangs")
 def hangs(event):
-    open(os.environ["JOURNAL"] + ".hangs", "w").close()
-    time.sleep(60)
+    time.sleep(600)
 
 @hookimpl
 def handlers():
@@ -132,7 +130,7 @@ def troubled(make_site):
 @pytest.fixture(scope="module")
 def server(troubled):
     """A server amid all that; one event is held up by a wrapper from the start, since its repeat takes seconds."""
-    server = troubled.start(runner__threads=4, runner__hold_after=0, wait=10)
+    server = troubled.start(runner__threads=4, runner__hold_after=0, wait=20)
     server.held_up = server.post("w-1", {"processDefinitionKey": "wrapped", "businessKey": "before"}, Prefer="wait=0")
     return server
 
@@ -147,7 +145,7 @@ def only(site, answer):
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
     """One line of the log says which and why; the server runs on with the others."""
-    (record,) = server.logged("plugin_quarantined", plugin=name)
+    record = server.until_logged("plugin_quarantined", plugin=name)
     assert record["level"] == "error"
     assert BROKEN[name][1] in record["why"]
     assert f"{name}.py" in record["why"]
@@ -156,7 +154,7 @@ def test_a_plugin_that_cannot_be_loaded_is_quarantined_and_named(server, name):
 
 def test_the_start_says_what_runs(server):
     """How many were loaded, how many were not."""
-    assert server.logged("serving", plugins=4, quarantined=len(BROKEN), handlers=4)
+    server.until_logged("serving", plugins=4, quarantined=len(BROKEN), handlers=4)
 
 
 def test_check_says_the_same_of_broken_plugins(troubled):
@@ -206,10 +204,10 @@ def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, 
     """The work was done all the same."""
     answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
-    assert server.logged("result_dropped", handler="faulty:faulty")
     with troubled.ledger() as ledger:
-        found = [one for one in ledger.standings(answer.event_id) if one.handler == "faulty:faulty"]
-        assert [attempt.result for attempt in ledger.attempts(found[0].delivery_id)] == [None]
+        (found,) = [one for one in ledger.standings(answer.event_id) if one.handler == "faulty:faulty"]
+        assert [attempt.result for attempt in ledger.attempts(found.delivery_id)] == [None]
+    server.until_logged("result_dropped", handler="faulty:faulty", delivery=found.delivery_id)
 
 
 @pytest.mark.parametrize("name", ["warns", "prints"])
@@ -226,7 +224,7 @@ def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_
     assert record["state"] == "waiting"
     said = "the run_handler wrapper of plugin wrapper raised before the handler was entered: LookupError: no connection"
     assert record["error"] == said
-    troubled.until(lambda ledger: ledger.standings(server.held_up.event_id)[0].state == "succeeded", within=15)
+    troubled.until(lambda ledger: ledger.standings(server.held_up.event_id)[0].state == "succeeded")
     _, attempts = only(troubled, server.held_up)
     assert [one.outcome.value for one in attempts] == ["failed", "succeeded"]
     assert troubled.journal.read_text().splitlines().count("before 2") == 1
@@ -261,26 +259,23 @@ def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, trouble
     """It holds at most half of the pool; an unrelated call-back is answered at once, with its handler's outcome."""
     hanging = [server.post(f"h-{number}", {"processDefinitionKey": "hangs"}, Prefer="wait=0") for number in range(6)]
     assert {answer.status for answer in hanging} == {202}
-    end = time.monotonic() + 10
-    while not troubled.journal.with_name("journal.hangs").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    slowest = 0.0
+
+    def states(ledger):
+        return sorted(ledger.standings(answer.event_id)[0].state.value for answer in hanging)
+
+    troubled.until(lambda ledger: states(ledger) == ["running"] * 2 + ["waiting"] * 4)
     for number in range(20):
-        began = time.monotonic()
+        # The handler that hangs does so for longer than an answer waits: had it all threads, this would be 202.
         answer = server.post(f"g-{number}", {"processDefinitionKey": "good"})
-        slowest = max(slowest, time.monotonic() - began)
         assert answer.body == b'{"success": true}'
-    assert slowest < 1
     with troubled.ledger() as ledger:
-        states = [ledger.standings(answer.event_id)[0].state.value for answer in hanging]
-    assert sorted(states) == ["running"] * 2 + ["waiting"] * 4
+        assert states(ledger) == ["running"] * 2 + ["waiting"] * 4
 
 
 def test_the_log_is_whole_and_the_books_balance_after_all_that(server, troubled):
     """One JSON object a line; a traceback only of what no ledger keeps: a listener's."""
     assert server.ask("GET", "/readyz", admin=True).status == 200
-    for line, record in zip(server.lines, server.records, strict=True):
+    for line, record in server.log():
         assert record["event"] is not None, line
         assert "traceback" not in record or record["event"] == "notice_failed", line
         assert "\u202e" not in line

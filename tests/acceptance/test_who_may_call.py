@@ -6,7 +6,6 @@ import base64
 import hashlib
 import http.client
 import json
-import signal
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from standardwebhooks.webhooks import Webhook
+from waiting import until
 
 from flowhooks.ledger.refusing import latest
 
@@ -319,10 +319,8 @@ def test_a_source_that_sends_too_much(make_site):
     assert chinese.status == 200 or "Retry-After" in chinese.message_of_error(429)
     assert server.post("l-q", GOOD, Authorization="Bearer quick").status == 200
     assert server.post("l-2", GOOD, Authorization="Bearer nobodys").status == 401
-    end = time.monotonic() + 30
-    while server.post("l-2", GOOD, Authorization="Bearer slow").status != 200:
-        assert time.monotonic() < end
-        time.sleep(float(refused.headers["Retry-After"]))
+    again = float(refused.headers["Retry-After"])
+    until(lambda: server.post("l-2", GOOD, Authorization="Bearer slow").status == 200, poll=again)
     assert ("slow", "l-2") in events(site)
     metrics = server.ask("GET", "/metrics", admin=True).body.decode()
     assert 'status="429"' in metrics
@@ -350,10 +348,7 @@ class Engine:
 
     def until(self, condition):
         """Wait until a condition holds of the statuses."""
-        end = time.monotonic() + 30
-        while not condition(self.statuses):
-            assert time.monotonic() < end, self.statuses
-            time.sleep(0.01)
+        until(lambda: condition(self.statuses), why=lambda: self.statuses)
 
     def more(self, count=30):
         """Wait for so many answers more."""
@@ -368,17 +363,6 @@ class Engine:
             self.statuses[self.server.post(name, RAW, **sign(self.key, message=name)).status] += 1
 
 
-def hang_up(server, event="settings_reloaded"):
-    """Send SIGHUP, and wait until what it led to is logged; that record."""
-    before = len(server.logged(event))
-    server.signal(signal.SIGHUP)
-    end = time.monotonic() + 20
-    while len(found := server.logged(event)) == before:
-        assert time.monotonic() < end, server.lines[-5:]
-        time.sleep(0.01)
-    return found[-1]
-
-
 def test_a_secret_is_replaced_under_load(site):
     """First in the settings, then in a file that they name already: who signs with one that holds is never refused."""
     site.plugin("p", PLUGIN)
@@ -389,22 +373,22 @@ def test_a_secret_is_replaced_under_load(site):
     with Engine(server, ERP, "old") as one:
         one.more()
         file.write_text(f"{section}{{file = '{new}'}}, {{file = '{old}'}}]\n")
-        assert hang_up(server)["changed"] == ["sources.erp"]
+        assert server.reload()["changed"] == ["sources.erp"]
         with Engine(server, FAR, "new") as other:
             other.more()
             one.more()
             assert set(one.statuses) == set(other.statuses) == {200}
             ended = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
             file.write_text(f"{section}{{file = '{new}'}}, {{file = '{old}', not_after = '{ended}'}}]\n")
-            hang_up(server)
+            server.reload()
             one.until(lambda statuses: statuses[401] > 10)
             other.more()
             new.unlink()
-            assert "new cannot be read" in hang_up(server, "settings_not_reloaded")["why"]
+            assert "new cannot be read" in server.reload("settings_not_reloaded")["why"]
             other.more()
             assert set(other.statuses) == {200}
         secret(site, "new", NOBODY)
-        assert hang_up(server)["changed"] == []
+        assert server.reload()["changed"] == []
         with Engine(server, NOBODY, "third") as third:
             third.more()
         assert set(third.statuses) == {200}

@@ -18,8 +18,9 @@ from pathlib import Path
 import apsw_driver
 import pytest
 from disks import WAYS, Disk, Op, Recorder
-from house import House, plugin, until
+from house import House, plugin
 from sqlalchemy import create_engine, text
+from waiting import until
 
 from flowhooks import Retry, State, handler
 from flowhooks.clock import Clock

@@ -1,0 +1,44 @@
+"""The one way in which tests wait for something that happens later."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAIT_TIMEOUT = 60.0
+"""Seconds until a wait fails: longer than a busy machine needs, because a wait ends as soon as its condition holds."""
+POLL_INTERVAL = 0.005
+"""Seconds between two looks at a condition."""
+
+T = TypeVar("T")
+
+
+def until(
+    condition: Callable[[], T],
+    *,
+    seconds: float = WAIT_TIMEOUT,
+    poll: float = POLL_INTERVAL,
+    why: Callable[[], object] = str,
+) -> T:
+    """Wait until `condition` returns a true value.
+
+    Args:
+        condition: called again and again.
+        seconds: fail the test after that many.
+        poll: seconds between two calls.
+        why: called when the wait fails; what it returns is shown.
+
+    Returns:
+        The true value.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"did not happen within {seconds:g} s: {condition} {why()}")
+        time.sleep(poll)
+    return found
