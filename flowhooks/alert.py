@@ -36,16 +36,20 @@ class AlertCause(StrEnum):
 class Alert:
     """A cause for which a person should look, as the hook `alert_raised` is told of it.
 
-    While a cause goes on it is raised once; when it has gone and comes again, it is a new alert with a new id.
+    While a cause goes on it is one alert. When the cause has gone and comes again, it is a new alert with a new id.
 
     Attributes:
-        id: of this alert: the same each time that it is told.
+        id: of this alert: the same in all its notifications.
         cause: why.
         subject: what it is about: a handler's id, a plugin's name, or what parked events wait for.
-        message: one English sentence for a person: what is the matter, since when, and what to do next.
+        message: English, for a person: what is the matter, since when, what to do next, and how many are new.
         since: from when it has been so, in UTC.
         count: how many deliveries or events share it now; 1 for a plugin.
         event_id: one of those events, to begin with; `""` where none is concerned.
+        notification: number of this notification: 1 when the alert is raised, and 1 more each time it has grown.
+        new_count: how many more share it than at the notification before; 0 for the first notification.
+        last_at: when the newest of them joined, in UTC; None where that is not known.
+        last_error: how the newest of them failed, on one line, at most 500 characters; `""` where nothing failed.
     """
 
     id: str
@@ -55,3 +59,7 @@ class Alert:
     since: datetime
     count: int
     event_id: str = ""
+    notification: int = 1
+    new_count: int = 0
+    last_at: datetime | None = None
+    last_error: str = ""

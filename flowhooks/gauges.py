@@ -142,6 +142,12 @@ class OfLedger(Collector):
         for cause, many in sorted(condition.alerts.items()):
             alerts.add_metric([cause], many)
         yield alerts
+        alerted = GaugeMetricFamily(
+            "flowhooks_alert_items", "Deliveries and events that share open alerts, by cause.", labels=["cause"]
+        )
+        for cause, many in sorted(condition.alerted.items()):
+            alerted.add_metric([cause], many)
+        yield alerted
         yield GaugeMetricFamily(
             "flowhooks_processes", "Processes that use the ledger and give signs of life.", condition.processes
         )

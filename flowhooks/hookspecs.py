@@ -127,8 +127,13 @@ def alert_raised(alert: Alert) -> None:
     """Learn of a cause for which a person should look, to tell that person.
 
     Called once for each cause, not for each delivery or event that shares it, after it was durably written down,
-    from a thread of its own, one alert after another. A plugin that raises is asked again later, with the same
-    `alert.id`, until it returns or the cause has gone; so one that was killed meanwhile may be told twice.
+    from a thread of its own, one alert after another. Called again, with the same `alert.id` and the next
+    `alert.notification`, when the alert has grown: when twice as many share it as at the last notification and at
+    least ten more, or when a new one comes after an hour without any; never within ten minutes of the last
+    notification. An acknowledged alert is notified again only when it has doubled.
+
+    A plugin that raises is called again later, with the same `alert.id` and `alert.notification`, until it returns or
+    the cause has gone; so a plugin that was killed meanwhile may be called twice.
 
     Must not wait without end: give whatever it sends through a timeout. Nobody else waits for it, but until it
     returns it is told of nothing more.

@@ -10,10 +10,12 @@ import pytest
 
 from flowhooks import AlertCause, Retry, State
 from flowhooks.alerts import AGAIN_AFTER
+from flowhooks.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import holding
+from flowhooks.ledger import alarming, holding
+from flowhooks.operations.acknowledging import acknowledge
 from flowhooks.operations.pausing import pause, resume
 from flowhooks.operations.retire import retire
 
@@ -62,6 +64,15 @@ class Watched:
         self.eventually(lambda: {one.state for one in self.flow.standings(event_id)} == {State.DEAD})
         return event_id
 
+    def put_dead(self, until):
+        """Let so many deliveries of the only handler be dead: those that are missing die now."""
+        for number in range(self.flow.sql("SELECT count(*) FROM deliveries")[0][0], until):
+            self.flow.take(f"n{number}", wait=0)
+        self.flow.sql(
+            "UPDATE deliveries SET state = 'dead', due_at = NULL, changed_at = ? WHERE state = 'waiting'",
+            self.clock.now(),
+        )
+
     def run(self, event_id):
         """Make an attempt of each delivery of an event that waits."""
         for one in self.flow.standings(event_id):
@@ -75,6 +86,11 @@ class Watched:
         """Look several times."""
         for _ in range(times):
             self.look()
+
+    def open(self):
+        """The open alerts, as they are stored."""
+        with self.flow.app.ledger.connection() as connection:
+            return alarming.still_open(connection)
 
     def rows(self):
         """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
@@ -132,16 +148,157 @@ def test_many_dead_deliveries_are_one_alert_for_each_handler(watch, listener):
     assert watched.rows() == [("dead", "p:h", 20, '["mail"]', 0), ("dead", "p:i", 20, '["mail"]', 0)]
 
 
-def test_more_of_the_same_is_no_news(watch, listener):
-    """While the cause goes on, what dies further changes nothing."""
+def test_a_few_more_of_the_same_are_no_news(watch, listener):
+    """Nobody is notified again, but the alert says how many there are now, since when, and how the last one failed."""
     watched = watch(mail=listener)
-    watched.dead("i1")
+    first = watched.dead("i1")
     watched.look()
+    watched.clock.advance(60)
     watched.dead("i2")
     watched.looks(3)
     assert len(listener.alerts) == 2
     assert listener.alerts[0].count == 1
     assert listener.alerts[0].message.startswith("1 delivery of handler p:h is dead")
+    alert, _ = watched.open()
+    assert (alert.count, alert.event_id, alert.last_error) == (2, first, "ValueError: no")
+    assert (alert.since, alert.last_at) == (watched.clock.now() - 60 * SECOND, watched.clock.now())
+    assert alert.message.startswith("2 deliveries of handler p:h are dead, the first since 2026-01-01T00:00:00.000Z")
+    assert (alert.notifications, alert.notified_count) == (1, 1)
+
+
+def test_growth_is_told_again(watch, listener, logged):
+    """Twice as many, and ten more, are told as one more notification of the same alert, which says how many are new."""
+    watched = watch(mail=listener)
+    watched.dead("i0")
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    for number in range(1, 10):
+        watched.dead(f"i{number}")
+    watched.looks(3)
+    assert len(listener.alerts) == 2
+    watched.dead("i10")
+    watched.looks(3)
+    first, again = [alert for alert in listener.alerts if alert.subject == "p:h"]
+    assert (first.id, first.count, first.new_count, first.notification) == (again.id, 1, 0, 1)
+    assert (again.count, again.new_count, again.notification) == (11, 10, 2)
+    assert (again.last_error, again.last_at) == ("ValueError: no", to_datetime(watched.clock.now()))
+    assert again.message.startswith("11 deliveries of handler p:h are dead")
+    assert again.message.endswith(" 10 of them are new since the last notification.")
+    grown = [entry for entry in logged if entry["event"] == "alert_grown"]
+    assert [(entry["subject"], entry["count"], entry["new"]) for entry in grown] == [("p:h", 11, 10), ("p:i", 11, 10)]
+    assert [row[1:4] for row in watched.rows()] == [("p:h", 11, '["mail"]'), ("p:i", 11, '["mail"]')]
+
+
+def test_growth_without_end_is_told_a_bounded_number_of_times(watch, listener, listens, house):
+    """However fast it grows: not before ten minutes have passed, and then only what has doubled."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    for number in range(60):
+        watched.put_dead(1 + number * 5)
+        watched.clock.advance(60)
+        watched.look()
+    counts = [alert.count for alert in listener.alerts]
+    assert counts == [1, 46, 96, 196]
+    assert [alert.new_count for alert in listener.alerts] == [0, 45, 50, 100]
+
+
+def test_new_ones_after_an_hour_of_silence_are_told(watch, listener, listens, house):
+    """One more after an hour without any is news; one more soon after it is not."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(3)
+    watched.look()
+    watched.clock.advance(QUIET_SECONDS)
+    watched.put_dead(4)
+    watched.looks()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(3, 0), (4, 1)]
+    watched.clock.advance(QUIET_SECONDS - 1)
+    watched.put_dead(5)
+    watched.looks()
+    assert len(listener.alerts) == 2
+
+
+def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, listens, house):
+    """Who has acknowledged 20 is not told of the 21st an hour later, but of the 40th."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(3)
+    watched.look()
+    watched.put_dead(20)
+    watched.look()
+    acknowledge(watched.flow.app.desk, [listener.alerts[0].id])
+    watched.clock.advance(QUIET_SECONDS)
+    watched.put_dead(21)
+    watched.looks()
+    watched.put_dead(39)
+    watched.looks()
+    assert len(listener.alerts) == 1
+    watched.put_dead(40)
+    watched.looks()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts[1:]] == [(40, 20)]
+
+
+def test_growth_is_measured_from_what_was_left(watch, listener, listens, house):
+    """After a replay that mended most of them, growth counts from those that were left, not from the worst moment."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(100)
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    (first,) = watched.flow.sql("SELECT min(id) FROM deliveries")
+    watched.flow.sql("UPDATE deliveries SET state = 'closed' WHERE id <> ?", *first)
+    watched.look()
+    watched.put_dead(109)
+    watched.look()
+    assert len(listener.alerts) == 1
+    watched.put_dead(110)
+    watched.look()
+    assert [(alert.count, alert.new_count) for alert in listener.alerts] == [(100, 0), (11, 10)]
+
+
+def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
+    """Growth that was written down and not told is told by the next process, once."""
+    watched = watch(mail=listener)
+    watched.dead("i0")
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    for number in range(1, 11):
+        watched.dead(f"i{number}")
+    monkeypatch.setattr(watched.flow.app.alerts, "_tell", lambda untold: None)
+    watched.look()
+    house.crash(watched.flow)
+    watch(mail=listener).looks(3)
+    assert [(alert.notification, alert.count, alert.new_count) for alert in listener.alerts] == [
+        (1, 1, 0), (1, 1, 0), (2, 11, 10), (2, 11, 10),
+    ]  # fmt: skip
+
+
+def test_who_hangs_over_an_old_notification_is_told_of_growth(watch, hanging, eventually, listens, house):
+    """A listener that takes the first notification after the alert has grown is told of the growth too."""
+    house.check_books = False
+    watched = watch(hanging=hanging, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    watched.clock.advance(MIN_INTERVAL_SECONDS)
+    watched.put_dead(11)
+    watched.look()
+    hanging.let_go.set()
+    eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["hanging"]'])
+    assert [(alert.notification, alert.count) for alert in hanging.alerts] == [(1, 1), (2, 11)]
+
+
+def test_a_clock_that_is_set_back_silences_nothing(watch, listener, listens, house):
+    """Growth is told although the last notification seems to come from the future."""
+    house.check_books = False
+    watched = watch(mail=listener, handlers=[listens(fail, name="h")])
+    watched.put_dead(1)
+    watched.look()
+    watched.flow.sql("UPDATE alerts SET notified_at = notified_at + 86400000000")
+    watched.put_dead(11)
+    watched.look()
+    assert [alert.count for alert in listener.alerts] == [1, 11]
 
 
 def test_an_alert_is_over_when_its_cause_has_gone(watch, listener, logged):
@@ -212,7 +369,7 @@ def test_a_crash_after_it_was_told_and_before_that_was_written_down(watch, liste
     watched.dead("i1")
     alerts = watched.flow.app.alerts
     real = alerts._write
-    monkeypatch.setattr(alerts, "_write", lambda new, closing: real(new, closing) if new or closing else None)
+    monkeypatch.setattr(alerts, "_write", lambda new, *rest: real(new, *rest) if new or any(rest) else None)
     watched.look()
     house.crash(watched.flow)
     watch(mail=listener).looks()
@@ -322,7 +479,7 @@ def test_without_listeners_alerts_are_raised_all_the_same(watch, logged):
     assert entry.pop("why").startswith("1 delivery of handler p:h is dead")
     assert entry == {
         "event": "alert_raised", "log_level": "warning", "cause": "dead", "subject": "p:h",
-        "count": 1, "event_id": event_id,
+        "count": 1, "event_id": event_id, "error": "ValueError: no",
     }  # fmt: skip
     watched.close_dead()
     watched.looks()

@@ -117,6 +117,20 @@ def test_dead_and_parked(house, listens):
     assert found["flowhooks_oldest_parked_seconds",] == pytest.approx(3600, abs=1)
 
 
+def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
+    """How many alerts are open, and how many deliveries share them, also of an alert that nobody is told of again."""
+    flow = house.open(listens(fails))
+    flow.app.alerts.stop(20)
+    flow.take("i1")
+    flow.app.alerts.look()
+    assert scrape(flow)["flowhooks_alert_items", "dead"] == 1
+    flow.take("i2")
+    flow.app.alerts.look()
+    monotonic(3600)
+    found = scrape(flow)
+    assert (found["flowhooks_alerts", "dead"], found["flowhooks_alert_items", "dead"]) == (1, 2)
+
+
 def test_an_event_that_vanished_is_a_difference(house, listens, monotonic):
     """Someone deletes a row behind flowhooks' back: the books are out by one, and that is told."""
     house.check_books = False

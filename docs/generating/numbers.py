@@ -45,6 +45,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         parked=0,
         oldest_parked=None,
         alerts={"dead": 1},
+        alerted={"dead": 1},
         processes=1,
         paused=frozenset({one}),
         held=frozenset({one}),

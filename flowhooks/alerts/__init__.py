@@ -1,4 +1,4 @@
-"""Raises an alert once for each cause, durably, and tells whoever listens; it must not know what mends a cause.
+"""Raises an alert once for each cause, durably, and tells whoever listens, again when it has grown.
 
 All of it is found by looking: what one process did not come to, its next look does, or the next process.
 """
@@ -9,17 +9,19 @@ import threading
 import time
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import structlog
 
 from flowhooks.alert import Alert, AlertCause
 from flowhooks.alerts.causes import OTHERS, Cause, Causes, others
+from flowhooks.alerts.growth import has_grown
 from flowhooks.alerts.telling import Telling
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import alarming
 from flowhooks.ledger.alarming import OpenAlert
+from flowhooks.messages import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,8 @@ FIRST_LOOK: Final = 1.0
 """Seconds after the start: a look is not to make the start slower."""
 NOT_MORE_THAN: Final = 0.1
 """The part of the time that looking may take, however much there is to look at."""
+LONGEST_ERROR: Final = 500
+"""Characters of the last error that an alert keeps: mails and chats cut it shorter still."""
 TELL_FOR: Final = 20.0
 """Seconds of one look for telling; the next look goes on with it, so that what is new is logged meanwhile."""
 
@@ -153,17 +157,13 @@ class Alerts:
         now = self._clock.now()
         with self._ledger.connection() as connection:
             # What was taken but could not be written down is known here only.
-            stored = {one.id: self._taken.get(one.id, one) for one in alarming.still_open(connection)}
+            stored = {one.id: self._with_taken(one) for one in alarming.still_open(connection)}
             self._come_back(stored)
             before = {(one.cause, one.subject): one for one in stored.values()}
             causes, complete = self._causes.find(connection, now)
             causes = _bounded(causes, before)
-            new = [self._new(connection, cause) for key, cause in causes.items() if key not in before]
-            untold = [
-                _counted(connection, one, causes[key])
-                for key, one in before.items()
-                if key in causes and self._to_tell(one, now)
-            ]
+            new = [self._new(connection, cause, now) for key, cause in causes.items() if key not in before]
+            still = [(one, _updated(connection, one, causes[key], now)) for key, one in before.items() if key in causes]
         gone = {
             one.id: one
             for key, one in before.items()
@@ -171,11 +171,19 @@ class Alerts:
         }
         # Gone is what two looks running do not find: a delivery that is tried again is not dead for a moment.
         closing = [one for one in gone.values() if one.id in self._missed]
-        opened = self._write(new, closing)
+        opened = self._write(new, closing, [after for one, after in still if after != one])
+        for one, after in still:
+            if after.notifications != one.notifications:
+                log.warning("alert_grown", new=after.count - after.grown_from, **_facts(after))
         self._missed = gone.keys() - {one.id for one in closing}
-        return [*untold, *opened]
+        return [*(after for _, after in still if self._to_tell(after, now)), *opened]
 
-    def _new(self, connection: Connection, cause: Cause) -> OpenAlert:
+    def _with_taken(self, alert: OpenAlert) -> OpenAlert:
+        """The alert with what was taken but could not be written down, which is known here only."""
+        taken = self._taken.get(alert.id)
+        return replace(alert, told=taken.told) if taken and taken.notifications == alert.notifications else alert
+
+    def _new(self, connection: Connection, cause: Cause, now: int) -> OpenAlert:
         new = OpenAlert(
             id=self._clock.new_id(),
             cause=cause.cause,
@@ -184,19 +192,26 @@ class Alerts:
             since=cause.since,
             count=0,
             event_id="",
+            last_at=now,
+            notified_at=now,
         )
-        return _counted(connection, new, cause)
+        counted = _counted(connection, new, cause, now)
+        return replace(counted, notified_count=counted.count)
 
-    def _write(self, new: Sequence[OpenAlert], closing: Sequence[OpenAlert]) -> list[OpenAlert]:
+    def _write(
+        self, new: Sequence[OpenAlert], closing: Sequence[OpenAlert], changed: Sequence[OpenAlert] = ()
+    ) -> list[OpenAlert]:
         """Make it durable, then log it; those of `new` that are alerts now."""
         taken = dict(self._taken)
-        if not (new or closing or taken):
+        if not (new or closing or changed or taken):
             return []
 
         def write(transaction: Transaction) -> set[str]:
             now = self._clock.now()
             for one in taken.values():
                 alarming.note_told(transaction, one)
+            for one in changed:
+                alarming.update_alert(transaction, one)
             alarming.close_alerts(transaction, [one.id for one in closing], now)
             return alarming.open_alerts(transaction, new, now)
 
@@ -204,7 +219,7 @@ class Alerts:
         self._taken.clear()
         opened = [one for one in new if one.id in ids]
         for one in opened:
-            log.warning("alert_raised", count=one.count, event_id=one.event_id, why=one.message, **_named(one))
+            log.warning("alert_raised", **_facts(one))
         for one in closing:
             self._refused.pop(one.id, None)
             log.info("alert_over", **_named(one))
@@ -230,7 +245,7 @@ class Alerts:
                     return
                 telling = Telling(self._plugins, name, _alert(alert))
                 if telling.wait():
-                    told = self._told(told, name, taken=telling.taken)
+                    told = self._told(told, name, notification=alert.notifications, taken=telling.taken)
                     if telling.taken:
                         self._write([], [])
                 else:
@@ -243,13 +258,15 @@ class Alerts:
         for name, telling in list(self._late.items()):
             if telling.over:
                 del self._late[name]
-                if one := stored.get(telling.alert_id):
-                    stored[one.id] = self._told(one, name, taken=telling.taken)
+                if one := stored.get(telling.alert.id):
+                    stored[one.id] = self._told(one, name, notification=telling.alert.notification, taken=telling.taken)
 
-    def _told(self, alert: OpenAlert, name: str, *, taken: bool) -> OpenAlert:
+    def _told(self, alert: OpenAlert, name: str, *, notification: int, taken: bool) -> OpenAlert:
         """The alert after a listener has come back, which is to be written down, or is told again later."""
         if taken:
             self._rests.pop(name, None)
+            if notification != alert.notifications:
+                return alert  # it has grown meanwhile: the listener is told of that too
             told = self._taken[alert.id] = replace(alert, told=(*alert.told, name))
             return told
         self._refused[alert.id] = self._refused.get(alert.id, 0) + 1
@@ -274,22 +291,55 @@ def _bounded(causes: Mapping[_Key, Cause], before: Mapping[_Key, OpenAlert]) -> 
     return bounded
 
 
-def _counted(connection: Connection, alert: OpenAlert, cause: Cause) -> OpenAlert:
-    """An alert that says how many share it now."""
-    count = cause.count(connection)
-    return replace(alert, count=count, message=cause.sentence(count, alert.since), event_id=cause.event_id)
+def _updated(connection: Connection, alert: OpenAlert, cause: Cause, now: int) -> OpenAlert:
+    """The alert as it is now; with one more notification, which nobody has taken yet, if it has grown."""
+    after = _counted(connection, alert, cause, now)
+    if not has_grown(alert, after.count, after.last_at, now):
+        return replace(after, notified_count=min(after.count, alert.notified_count))
+    return replace(
+        after,
+        told=(),
+        notifications=alert.notifications + 1,
+        notified_at=now,
+        notified_count=after.count,
+        grown_from=alert.notified_count,
+    )
+
+
+def _counted(connection: Connection, alert: OpenAlert, cause: Cause, now: int) -> OpenAlert:
+    """An alert that says how many share it now, and what is known of the newest of them."""
+    count, latest = cause.count(connection), cause.latest(connection)
+    return replace(
+        alert,
+        count=count,
+        message=cause.sentence(count, alert.since),
+        event_id=cause.event_id,
+        last_at=latest.at if latest else now if count > alert.count else alert.last_at,
+        last_error=shown(latest.error if latest else cause.why, LONGEST_ERROR),
+    )
 
 
 def _alert(alert: OpenAlert) -> Alert:
+    new = alert.count - alert.grown_from if alert.notifications > 1 else 0
     return Alert(
         id=alert.id,
         cause=alert.cause,
         subject=alert.subject,
-        message=alert.message,
+        message=f"{alert.message} {new:,} of them are new since the last notification." if new else alert.message,
         since=to_datetime(alert.since),
         count=alert.count,
         event_id=alert.event_id,
+        notification=alert.notifications,
+        new_count=new,
+        last_at=to_datetime(alert.last_at),
+        last_error=alert.last_error,
     )
+
+
+def _facts(alert: OpenAlert) -> dict[str, Any]:
+    """What the log says of an alert."""
+    error = {"error": alert.last_error} if alert.last_error else {}
+    return {"count": alert.count, "event_id": alert.event_id, "why": alert.message, **error, **_named(alert)}
 
 
 def _named(alert: OpenAlert) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alarming import Troubled, Wanting
+    from flowhooks.ledger.alarming import Latest, Troubled, Wanting
     from flowhooks.plugins import PluginInfo
     from flowhooks.settings import AlertsSettings
 
@@ -81,6 +81,7 @@ class Cause:
         nouns: what is counted, one and several.
         text: the sentence, with places for what it names.
         why: what a plugin cannot be used for.
+        latest: the newest of them, read when it is called, on a connection; None: that is not known.
     """
 
     cause: AlertCause
@@ -91,6 +92,7 @@ class Cause:
     nouns: tuple[str, str] = ("delivery", "deliveries")
     text: str
     why: str = ""
+    latest: Callable[[Connection], Latest | None] = lambda _: None
 
     @property
     def key(self) -> tuple[AlertCause, str]:
@@ -197,7 +199,8 @@ def _failed(connection: Connection) -> Iterator[Cause]:
     for cause, state in ((AlertCause.DEAD, State.DEAD), (AlertCause.UNKNOWN, State.UNKNOWN)):
         for one in alarming.failed(connection, state):
             count = partial(alarming.how_many_failed, state=state, handler=one.handler)
-            yield _of_handler(cause, one, count, _TEXTS[cause])
+            latest = partial(alarming.latest_failed, state=state, handler=one.handler)
+            yield replace(_of_handler(cause, one, count, _TEXTS[cause]), latest=latest)
 
 
 def _waiting(connection: Connection, before: int) -> Iterator[Cause]:
@@ -214,16 +217,13 @@ def _of_handler(cause: AlertCause, one: Troubled, count: Callable[[Connection], 
 
 
 def _parked(group: Wanting, before: int) -> Cause:
+    key = group.process_key
     return Cause(
         cause=AlertCause.PARKED,
         subject=wanted(group.callback_class, group.process_key),
         since=group.since,
-        count=partial(
-            alarming.how_many_wanting,
-            before=before,
-            callback_class=group.callback_class,
-            process_key=group.process_key,
-        ),
+        count=partial(alarming.how_many_wanting, before=before, callback_class=group.callback_class, process_key=key),
+        latest=partial(alarming.latest_wanting, before=before, callback_class=group.callback_class, process_key=key),
         event_id=group.event_id,
         nouns=("event", "events"),
         text=_TEXTS[AlertCause.PARKED],

@@ -26,16 +26,15 @@ class Telling:
         alert: of what.
 
     Attributes:
-        alert_id: the alert's id.
+        alert: the alert.
         taken: whether the listener has taken it, once it has come back.
     """
 
     def __init__(self, plugins: Plugins, name: str, alert: Alert) -> None:
         self._plugins = plugins
         self._name = name
-        self._alert = alert
         self._back = threading.Event()
-        self.alert_id = alert.id
+        self.alert = alert
         self.taken = False
         threading.Thread(target=self._run, name=f"alert-{name}", daemon=True).start()
 
@@ -48,12 +47,12 @@ class Telling:
         """Wait a while for the listener; whether it has come back. That it has not is logged."""
         if self._back.wait(PATIENCE):
             return True
-        log.warning("notice_hangs", plugin=self._name, hook="alert_raised", alert=self.alert_id, seconds=PATIENCE)
+        log.warning("notice_hangs", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=PATIENCE)
         return False
 
     def _run(self) -> None:
         try:
-            self.taken = bool(self._plugins.alert_raised(self._alert, [self._name]))
+            self.taken = bool(self._plugins.alert_raised(self.alert, [self._name]))
         except BaseException:
             # Even an interrupt that a plugin raised: in this thread it is no operator's.
             log.exception("notice_failed", plugin=self._name, hook="alert_raised")

@@ -28,8 +28,9 @@ MOST_OVER: Final = 100
 def command() -> None:
     """Look at alerts, and say that you see to one.
 
-    An alert is raised once for each cause, and is open until the cause has gone. Acknowledging it tells your
-    colleagues that somebody sees to it; it ends nothing, and keeps nobody from being told.
+    An alert is raised once for each cause, and is open until the cause has gone. Listeners are notified again when
+    it has grown. Acknowledging an alert shows your colleagues that you work on it; it does not end the alert, and does
+    not keep listeners from being notified of growth.
     """
 
 
@@ -40,7 +41,8 @@ def command() -> None:
 def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None:
     r"""List the alerts that are open, those first that nobody has acknowledged.
 
-    Times are UTC.
+    Each with how many deliveries or events share it now, how many more than at its last notification, and how the
+    newest of them failed. Times are UTC.
 
     \b
     Examples:
@@ -62,10 +64,7 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
         return
     output.table(
         ("alert, since (UTC)", "about", "message"),
-        [
-            (f"{one.id}\n  {output.moment(one.since)}", _about(one, closed_at), output.flat(one.message))
-            for one, closed_at in found
-        ],
+        [(f"{one.id}\n  {output.moment(one.since)}", _about(one, closed_at), _says(one)) for one, closed_at in found],
         unbroken=("alert, since (UTC)",),
     )
 
@@ -77,10 +76,10 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
 @json_option
 @settings_options
 def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str, dry_run: bool, as_json: bool) -> None:
-    r"""Say that you see to open alerts: they stay listed until their causes have gone, but ask for nobody any more.
+    r"""Say that you see to open alerts. They stay listed until their causes have gone.
 
-    Who has acknowledged an alert, and when, is shown with it. It cannot be taken back. If the cause goes and comes
-    again, that is a new alert.
+    Who has acknowledged an alert, and when, is shown with it. It cannot be taken back. Listeners are notified again
+    only when an acknowledged alert has doubled. If the cause goes and comes again, that is a new alert.
 
     \b
     Examples:
@@ -107,8 +106,17 @@ def _in_words(done: Mapping[str, Any]) -> str:
     return text
 
 
+def _says(alert: OpenAlert) -> str:
+    error = f"\nlast error: {output.flat(alert.last_error)}" if alert.last_error else ""
+    return f"{output.flat(alert.message)}{error}"
+
+
 def _about(alert: OpenAlert, closed_at: int | None) -> str:
-    lines = [f"{alert.cause} {output.flat(alert.subject)}"]
+    new = alert.count - alert.notified_count
+    lines = [
+        f"{alert.cause} {output.flat(alert.subject)}",
+        f"{alert.count:,}{f' (+{new:,})' if new else ''}, last {output.moment(alert.last_at)}",
+    ]
     if alert.acknowledged_at is not None:
         lines += [
             f"acknowledged {output.moment(alert.acknowledged_at)}",

@@ -1,7 +1,7 @@
 """What a person should look at, and the alerts that were raised for it; it must not know their words or who is told.
 
 What is looked for again and again is found by steps down an index, one for each handler or class, however many
-deliveries or events share it; only those of an alert that is raised or told are counted.
+deliveries or events share it. Those of open alerts are counted at each look, from an index alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Subquery, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
 
 from flowhooks.alert import AlertCause
 from flowhooks.delivery import State
@@ -65,9 +65,21 @@ class Wanting(NamedTuple):
     since: int
 
 
+class Latest(NamedTuple):
+    """The newest delivery or event that shares a cause.
+
+    Attributes:
+        at: when it joined, in microseconds since 1970.
+        error: how its last attempt failed; `""` where none did.
+    """
+
+    at: int
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAlert:
-    """An alert whose cause goes on, as it was last told.
+    """An alert whose cause goes on, as the last look found it.
 
     Attributes:
         id: its id.
@@ -75,11 +87,17 @@ class OpenAlert:
         subject: what it is about.
         message: one sentence.
         since: from when it has been so, in microseconds since 1970.
-        count: how many deliveries or events shared it.
+        count: how many deliveries or events share it.
         event_id: one of those events, or `""`.
-        told: the plugins that have taken it.
+        told: the plugins that have taken its last notification.
         acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
         acknowledged_by: who has; `""` where nobody has.
+        last_at: when the newest of them joined, in microseconds since 1970.
+        last_error: how the newest of them failed, on one line; `""` where nothing failed.
+        notifications: how many notifications there were: 1, and 1 more each time that it had grown.
+        notified_at: when the last notification was made, in microseconds since 1970.
+        notified_count: the lowest count since then, or since it was acknowledged: growth is measured from it.
+        grown_from: the count with which the last notification compares; 0 for the first.
     """
 
     id: str
@@ -92,6 +110,12 @@ class OpenAlert:
     told: tuple[str, ...] = ()
     acknowledged_at: int | None = None
     acknowledged_by: str = ""
+    last_at: int = 0
+    last_error: str = ""
+    notifications: int = 1
+    notified_at: int = 0
+    notified_count: int = 0
+    grown_from: int = 0
 
     @property
     def about(self) -> str:
@@ -114,6 +138,19 @@ def failed(connection: Connection, state: State) -> list[Troubled]:
 def how_many_failed(connection: Connection, state: State, handler: str) -> int:
     """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
     return _count(connection, FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+
+
+def latest_failed(connection: Connection, state: State, handler: str) -> Latest | None:
+    """The delivery of a handler that came into `state`, *dead* or *unknown*, last."""
+    newest = (
+        select(deliveries.c.changed_at, attempts.c.error)
+        .outerjoin(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .where(FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+        .order_by(deliveries.c.changed_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).one_or_none()
+    return Latest(row.changed_at, row.error or "") if row else None
 
 
 def how_many_wait(connection: Connection, handler: str) -> int:
@@ -252,12 +289,21 @@ def _group_after(connection: Connection, callback_class: str, process_key: str |
 
 def how_many_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
     """How many events of a class and key have been parked since before `before`."""
+    of_group = _of_group(before, callback_class, process_key)
+    return int(connection.execute(select(func.count()).select_from(events).where(of_group)).scalar_one())
+
+
+def latest_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> Latest | None:
+    """The newest event of a class and key that has been parked since before `before`."""
+    of_group = _of_group(before, callback_class, process_key)
+    received_at = connection.execute(select(func.max(events.c.received_at)).where(of_group)).scalar_one()
+    return None if received_at is None else Latest(received_at)
+
+
+def _of_group(before: int, callback_class: str, process_key: str | None) -> ColumnElement[bool]:
     key = events.c.process_definition_key
-    of_group = and_(
-        events.c.callback_class == callback_class, key.is_(None) if process_key is None else key == process_key
-    )
-    query = select(func.count()).select_from(events).where(PARKED, of_group, events.c.received_at <= before)
-    return int(connection.execute(query).scalar_one())
+    same_key = key.is_(None) if process_key is None else key == process_key
+    return and_(PARKED, events.c.callback_class == callback_class, same_key, events.c.received_at <= before)
 
 
 def still_open(connection: Connection) -> list[OpenAlert]:
@@ -284,6 +330,12 @@ def _alert(row: RowMapping) -> OpenAlert:
         told=tuple(json.loads(row["told"])),
         acknowledged_at=row["acknowledged_at"],
         acknowledged_by=row["acknowledged_by"],
+        last_at=row["last_at"],
+        last_error=row["last_error"],
+        notifications=row["notifications"],
+        notified_at=row["notified_at"],
+        notified_count=row["notified_count"],
+        grown_from=row["grown_from"],
     )
 
 
@@ -303,19 +355,40 @@ def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) ->
 
 
 def acknowledge(transaction: Transaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
-    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to."""
+    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to.
+
+    From now on growth is measured from the counts of this moment.
+    """
     meant = (alerts.c.id.in_(dialects.keys("ids")), alerts.c.closed_at.is_(None), alerts.c.acknowledged_at.is_(None))
-    changed = update(alerts).where(*meant).values(acknowledged_at=now, acknowledged_by=who).returning(*alerts.columns)
+    seen = {"acknowledged_at": now, "acknowledged_by": who, "notified_count": alerts.c.count}
+    changed = update(alerts).where(*meant).values(seen).returning(*alerts.columns)
     found = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
     return {one.id: one.about for one in map(_alert, found)}
 
 
 def note_told(transaction: Transaction, alert: OpenAlert) -> None:
-    """Write down who has taken an alert, and what it said then."""
+    """Write down who has taken an alert's last notification; nothing, if there has been another one since."""
+    transaction.connection.execute(
+        update(alerts)
+        .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
+        .values(told=json.dumps(alert.told))
+    )
+
+
+def update_alert(transaction: Transaction, alert: OpenAlert) -> None:
+    """Write down how an alert is now, and whether there is another notification of it."""
+    names = ("count", "message", "event_id", "last_at", "last_error", "notifications", "notified_at", "grown_from")
+    # Between the look and this an operator may have acknowledged it: keep what that wrote, if it is lower.
+    notified_count = case(
+        (alerts.c.notifications < alert.notifications, alert.notified_count),
+        (alerts.c.notified_count > alert.notified_count, alert.notified_count),
+        else_=alerts.c.notified_count,
+    )
+    values = {name: getattr(alert, name) for name in names}
     transaction.connection.execute(
         update(alerts)
         .where(alerts.c.id == alert.id)
-        .values(told=json.dumps(alert.told), message=alert.message, count=alert.count, event_id=alert.event_id)
+        .values(**values, told=json.dumps(alert.told), notified_count=notified_count)
     )
 
 

@@ -30,6 +30,7 @@ class Condition:
         parked: how many events are parked.
         oldest_parked: when the first of them was received, or None.
         alerts: how many alerts are open, by cause.
+        alerted: how many deliveries and events share them, by cause, as last counted.
         processes: how many processes have neither ended nor been taken for dead.
         paused: the ids of the handlers that are paused.
         held: the ids of those of them that are held.
@@ -41,6 +42,7 @@ class Condition:
     parked: int
     oldest_parked: int | None
     alerts: Mapping[str, int]
+    alerted: Mapping[str, int]
     processes: int
     paused: frozenset[str]
     held: frozenset[str]
@@ -70,7 +72,12 @@ def condition(connection: Connection, now: int) -> Condition:
     """How the ledger fares at `now`, microseconds since 1970."""
     parked = select(func.count(), func.min(events.c.received_at)).where(alarming.PARKED)
     how_many, since = connection.execute(parked).one()
-    open_alerts = select(alerts.c.cause, func.count()).where(alerts.c.closed_at.is_(None)).group_by(alerts.c.cause)
+    per_cause = (
+        select(alerts.c.cause, func.count().label("alerts"), func.sum(alerts.c.count).label("alerted"))
+        .where(alerts.c.closed_at.is_(None))
+        .group_by(alerts.c.cause)
+    )
+    open_alerts = connection.execute(per_cause).all()
     living = select(func.count()).select_from(processes).where(processes.c.stopped_at.is_(None))
     return Condition(
         backlog=backlog(connection),
@@ -82,7 +89,8 @@ def condition(connection: Connection, now: int) -> Condition:
         },
         parked=how_many,
         oldest_parked=since,
-        alerts=dict(connection.execute(open_alerts).all()),
+        alerts={row.cause: row.alerts for row in open_alerts},
+        alerted={row.cause: int(row.alerted) for row in open_alerts},
         processes=connection.execute(living).scalar_one(),
         paused=frozenset(pausing.paused(connection)),
         held=frozenset(holding.held(connection)),

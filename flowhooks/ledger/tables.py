@@ -233,13 +233,19 @@ alerts: Final = Table(
     Column("subject", Text, nullable=False, comment="a handler's id, a plugin's name, or what parked events wait for"),
     Column("message", Text, nullable=False),
     Column("since", BigInteger, nullable=False, comment="from when the cause has been there"),
-    Column("count", Integer, nullable=False, comment="how many shared it when it was last told"),
+    Column("count", Integer, nullable=False, comment="how many share it, as last counted"),
     Column("event_id", Text, nullable=False, comment="one of them; '' where none is"),
     Column("opened_at", BigInteger, nullable=False),
     Column("told", Text, nullable=False, comment="JSON: the plugins that have taken it"),
     Column("closed_at", BigInteger, comment="null while the cause is there"),
     Column("acknowledged_at", BigInteger, comment="null: nobody has said yet that they see to it"),
     Column("acknowledged_by", Text, nullable=False, server_default="", comment="who has"),
+    Column("last_at", BigInteger, nullable=False, server_default="0", comment="when the newest of them joined"),
+    Column("last_error", Text, nullable=False, server_default="", comment="how the newest of them failed"),
+    Column("notifications", Integer, nullable=False, server_default="1", comment="1, and 1 more for each growth"),
+    Column("notified_at", BigInteger, nullable=False, server_default="0", comment="when the last one was made"),
+    Column("notified_count", Integer, nullable=False, server_default="0", comment="the lowest count since then"),
+    Column("grown_from", Integer, nullable=False, server_default="0", comment="what the last one compares count with"),
 )
 # However often it is looked for: one alert for each cause.
 Index(

@@ -40,6 +40,22 @@ def test_alerts_are_listed_and_acknowledged(alerted, run, asked, hostile):
     assert not CONTROLS.search(text)
 
 
+def test_how_an_alert_stands_now(alerted, run, asked, hostile):
+    """How many share it, how many more than at the last notification, when and how the newest failed."""
+    with closing(sqlite3.connect(alerted.file)) as connection:
+        connection.execute(
+            "UPDATE alerts SET count = 3220, notified_count = 20, last_at = 60000000, last_error = ? WHERE id = 'a1'",
+            (f"ErpUnavailable {hostile}",),
+        )
+        connection.commit()
+    alert = asked("alerts", "list", server=alerted)["alerts"][0]
+    assert (alert["count"], alert["notified_count"], alert["last_at"]) == (3220, 20, "1970-01-01T00:01:00.000Z")
+    text = run("alerts", "list", server=alerted, COLUMNS="400").stdout
+    assert "3,220 (+3,200), last 1970-01-01 00:01:00" in text
+    assert "last error: ErpUnavailable" in text
+    assert not CONTROLS.search(text)
+
+
 def test_what_cannot_be_acknowledged_is_named(alerted, run, asked):
     """Exit code 1 where one is unknown, over, or acknowledged before; the others are acknowledged."""
     dry = run("alerts", "acknowledge", "a1", "a2", "--dry-run", server=alerted)

@@ -221,12 +221,70 @@ def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
 
 
 def test_who_has_taken_it_is_written_down(hands):
-    """With what it said then; nothing else of it changes."""
+    """Nothing else of it changes; and nothing at all where it was a notification before the last."""
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
     told = replace(first, told=("mail", "chat"), count=7, message="7", event_id="e2", since=0, subject="other")
     hands.ledger.write(lambda transaction: alarming.note_told(transaction, told))
-    assert read(hands, alarming.still_open) == [replace(told, since=first.since, subject=first.subject)]
+    assert read(hands, alarming.still_open) == [replace(first, told=told.told)]
+    late = replace(first, told=("late",), notifications=2)
+    hands.ledger.write(lambda transaction: alarming.note_told(transaction, late))
+    assert read(hands, alarming.still_open) == [replace(first, told=told.told)]
+
+
+def test_what_has_changed_is_written_down(hands):
+    """Everything but what an alert is about and since when; growth is then measured from the lowest count."""
+    first = new(hands, count=7, notified_count=7)
+    opened(hands, first)
+    after = replace(
+        first, count=5, message="5", event_id="e2", last_at=9, last_error="x", notified_count=5, told=("mail",)
+    )
+    update(hands, after, subject="other")
+    assert read(hands, alarming.still_open) == [after]
+    update(hands, after, count=6, notified_count=6)
+    assert read(hands, alarming.still_open) == [replace(after, count=6)]
+    grown = replace(after, count=50, notified_count=50, grown_from=5, notifications=2, notified_at=11, told=())
+    update(hands, grown)
+    assert read(hands, alarming.still_open) == [grown]
+
+
+def update(hands, alert, **changes):
+    """Write down an alert, with changes."""
+    hands.ledger.write(lambda transaction: alarming.update_alert(transaction, replace(alert, **changes)))
+
+
+def test_growth_is_measured_from_where_it_was_acknowledged(hands):
+    """A look that read the alert before that does not take it back."""
+    first = new(hands, count=7, notified_count=1)
+    opened(hands, first)
+    hands.ledger.write(lambda transaction: alarming.acknowledge(transaction, [first.id], "ann", 5))
+    assert read(hands, alarming.still_open)[0].notified_count == 7
+
+
+@pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
+def test_the_newest_that_failed(hands, state):
+    """Of several of one handler the one that came into the state last, with how its last attempt failed."""
+    assert read(hands, alarming.latest_failed, state, "p:a") is None
+    put(hands, "first", state)
+    hands.clock.advance(10)
+    put(hands, "second", state)
+    at = hands.clock.now()
+    hands.clock.advance(10)
+    put(hands, "other", state, "p:b")
+    hands.sql("UPDATE attempts SET error = 'Broken: ' || delivery_id")
+    (second,) = hands.sql("SELECT id FROM deliveries WHERE handler = 'p:a' AND changed_at = ?", at)
+    assert read(hands, alarming.latest_failed, state, "p:a") == (at, f"Broken: {second[0]}")
+
+
+def test_the_newest_that_is_parked(hands):
+    """Of those of one class and key that have been parked for so long."""
+    hands.accept("i1", callBackProcessClass="A")
+    at = hands.clock.now()
+    hands.clock.advance(10)
+    hands.accept("i2", callBackProcessClass="A")
+    assert read(hands, alarming.latest_wanting, at, "A", None) == (at, "")
+    assert read(hands, alarming.latest_wanting, hands.clock.now(), "A", None) == (hands.clock.now(), "")
+    assert read(hands, alarming.latest_wanting, at, "A", "k1") is None
 
 
 LOOKING = [
@@ -241,6 +299,8 @@ LOOKING = [
     lambda connection, now: alarming.how_many_late(connection, now, "p:a"),
     lambda connection, now: alarming.how_many_wanting(connection, now, "A", "k1"),
     lambda connection, now: alarming.how_many_wanting(connection, now, "A", None),
+    lambda connection, now: alarming.latest_failed(connection, State.DEAD, "p:a"),
+    lambda connection, now: alarming.latest_wanting(connection, now, "A", "k1"),
 ]
 INDEXES = ("deliveries_failed", "deliveries_due", "deliveries_shelved", "events_wanting", "alerts_open", "PRIMARY KEY")
 

@@ -226,6 +226,7 @@ def full(house, listens):
     purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
     session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
     flow.sql(session)
+    flow.sql("INSERT INTO signed (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', 1)")
     flow.close()
     return handlers, dead, parked
 

@@ -307,15 +307,20 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     # Alerts.
     "alerts.title": {"en": "Alerts", "zh": "告警"},
     "alerts.says": {
-        "en": "Raised once for each cause; an alert is over when its cause has gone. "
-        "To acknowledge one says that somebody sees to it.",
-        "zh": "每个原因只告警一次；原因消除后告警结束。确认告警表示已有人处理。",
+        "en": "One alert for each cause; it is over when its cause has gone. Listeners are notified again when it has "
+        "grown. To acknowledge an alert says that somebody sees to it.",
+        "zh": "每个原因一条告警；原因消除后告警结束，数量明显增加时再次通知。确认告警表示已有人处理。",
     },
     "alerts.open": {"en": "Open", "zh": "未消除"},
     "alerts.over": {"en": "Over", "zh": "已结束"},
     "alerts.about": {"en": "About", "zh": "对象"},
     "alerts.since": {"en": "Since", "zh": "开始"},
     "alerts.until": {"en": "Until", "zh": "结束"},
+    "alerts.count": {"en": "Count", "zh": "数量"},
+    "alerts.new": {"en": "(+{count} since the last notification)", "zh": "（上次通知后新增 {count}）"},
+    "alerts.last": {"en": "Latest:", "zh": "最近一次："},
+    "alerts.last_error": {"en": "Last error:", "zh": "最近的错误："},
+    "alerts.notifications": {"en": "{count} times, last", "zh": "共 {count} 次，最近："},
     "alerts.message": {"en": "Message", "zh": "内容"},
     "alerts.told": {"en": "Told", "zh": "已通知"},
     "alerts.nobody": {"en": "nobody yet", "zh": "尚未通知"},

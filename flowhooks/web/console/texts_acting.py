@@ -129,8 +129,9 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.acknowledge.title": {"en": "Say that you see to an alert", "zh": "认领告警"},
     "do.acknowledge.would": {"en": "Alerts that you see to: {count}", "zh": "将认领的告警：{count} 个"},
     "do.acknowledge.undo": {
-        "en": "Your name stands beside it until its cause has gone. It changes nothing about the cause.",
-        "zh": "告警旁会显示您的名字，直到原因消除。告警的原因不受影响。",
+        "en": "Your name stands beside it until its cause has gone. It changes nothing about the cause. "
+        "Listeners are notified again only when the alert has doubled.",
+        "zh": "告警旁会显示您的名字，直到原因消除。告警的原因不受影响。此后只有数量翻倍时才再次通知。",
     },
     "do.acknowledge.button": {"en": "I see to it", "zh": "认领"},
     "do.acknowledge.did": {"en": "Alerts that you see to: {count}", "zh": "已认领的告警：{count} 个"},

@@ -312,6 +312,23 @@ def test_parked_events(house, serve, listens):
     assert "key 'contract' differs only in case or white space" in text
 
 
+def test_an_alert_shows_how_it_has_grown(busy):
+    """The page has the count of the last look, what is new since the last notification, and the last error."""
+    busy.flow.app.alerts.stop(20)
+    busy.flow.app.alerts.look()
+    busy.flow.sql(
+        "UPDATE alerts SET count = 3220, notified_count = 20, last_error = 'ErpUnavailable <b>503</b>',"
+        " notifications = 3, told = '[\"mail\"]' WHERE cause = 'dead'"
+    )
+    page = busy.page("/alerts")
+    assert "3,220 (+3,200 since the last notification)" in page.text
+    assert "Last error: ErpUnavailable <b>503</b>" in page.text
+    assert "mail 3 times" in page.text
+    chinese = busy.page("/alerts", "zh").text
+    assert "上次通知后新增 3,200" in chinese
+    assert "最近的错误" in chinese
+
+
 def test_alerts(busy, eventually):
     """An alert that is open is shown with what to do, and leads to what it is about."""
     eventually(lambda: busy.flow.sql("SELECT 1 FROM alerts WHERE cause = 'dead'"))
