@@ -11,6 +11,7 @@ import json
 import logging
 import socket
 import time
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -89,6 +90,51 @@ def test_an_alert_is_one_mail_to_everybody(plain: Any, make_alert: Callable[...,
         "",
         "Look: https://flows.example.com/events/0197-event",
     ]
+
+
+def test_growth_is_a_mail_of_its_own(plain: Any, make_alert: Callable[..., Alert]) -> None:
+    """It has the new count in its subject and the last error in its text, and is a reply to the first mail."""
+    made = notice(email=email(plain))
+    made.alert_raised(make_alert())
+    last = datetime(2026, 1, 31, 10, tzinfo=UTC)
+    grown = make_alert(count=3220, notification=2, new_count=3200, last_at=last, last_error="ErpUnavailable:\n503")
+    made.alert_raised(grown)
+    (_, _), (_, mail) = plain.mails
+    assert mail["Subject"] == "[flowhooks] dead: contracts:archive_contract (+3200)"
+    assert (mail["Message-ID"], mail["References"]) == ("<0197-alert.2@example.com>", "<0197-alert@example.com>")
+    text = mail.get_content().splitlines()
+    assert "Count: 3220 (+3200 since the last notification)" in text
+    assert "Latest: 2026-01-31 10:00:00 UTC" in text
+    assert "Last error: ErpUnavailable: 503" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [("text", b"ok"), ("dingtalk", b'{"errcode": 0}'), ("wecom", b'{"errcode": 0}'), ("feishu", b'{"code": 0}')],
+)
+def test_growth_in_a_chat_in_chinese(hook: Any, make_alert: Callable[..., Alert], form: str, said: bytes) -> None:
+    """The post says how many are new, and how the newest of them failed."""
+    hook.answer = (200, said)
+    grown = make_alert(count=3220, notification=2, new_count=3200, last_error="收款人 <!channel> 没有账号")
+    notice(chat(hook, form), language="zh").alert_raised(grown)
+    ((_, body),) = hook.posts
+    text = json.dumps(body, ensure_ascii=False)
+    assert "比上次通知新增 3200。" in text
+    assert "数量：3220（上次通知后新增 3200）" in text
+    assert "最近的错误：收款人 ‹!channel› 没有账号" in text
+
+
+def test_a_channel_that_missed_the_first_notification_gets_the_second(
+    plain: Any, hook: Any, make_alert: Callable[..., Alert]
+) -> None:
+    """What a channel has taken of one notification says nothing of the next."""
+    hook.answer = (500, b"")
+    made = notice(chat(hook), email=email(plain))
+    with pytest.raises(NotTold):
+        made.alert_raised(make_alert())
+    hook.answer = (200, b"ok")
+    made.alert_raised(make_alert(notification=2, new_count=20))
+    assert [mail["Message-ID"] for _, mail in plain.mails] == ["<0197-alert@example.com>", "<0197-alert.2@example.com>"]
 
 
 def test_in_chinese(plain: Any, make_alert: Callable[..., Alert]) -> None:
@@ -342,7 +388,7 @@ def test_what_never_is_taken_is_forgotten(hook: Any, monkeypatch: pytest.MonkeyP
         with pytest.raises(NotTold):
             made.alert_raised(make_alert(id=str(number)))
     assert len(hook.posts) == 6
-    assert list(vars(made)["_taken"]) == ["3", "4", "5"]
+    assert list(vars(made)["_taken"]) == [("3", 1), ("4", 1), ("5", 1)]
 
 
 def test_only_the_causes_that_are_wanted(hook: Any, make_alert: Callable[..., Alert]) -> None:

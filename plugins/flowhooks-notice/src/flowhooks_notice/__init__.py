@@ -39,7 +39,7 @@ class Notice:
         self._language = "en"
         self._prefix = ""
         self._console_url = ""
-        self._taken: OrderedDict[str, set[str]] = OrderedDict()
+        self._taken: OrderedDict[tuple[str, int], set[str]] = OrderedDict()
 
     @hookimpl
     def schemas(self) -> Sequence[Path]:
@@ -78,7 +78,8 @@ class Notice:
         if self._causes is not None and alert.cause not in self._causes:
             return
         note = compose(alert, language=self._language, prefix=self._prefix, console_url=self._console_url)
-        taken = self._taken.setdefault(alert.id, set())
+        notification = alert.id, alert.notification
+        taken = self._taken.setdefault(notification, set())
         problems = []
         for channel in self._channels:
             if channel.name in taken:
@@ -93,7 +94,7 @@ class Notice:
             while len(self._taken) > MOST_REMEMBERED:
                 self._taken.popitem(last=False)
             raise NotTold(f"alert {alert.id} was not taken by {'; '.join(problems)}")
-        del self._taken[alert.id]
+        del self._taken[notification]
 
 
 plugin: Final = Notice()

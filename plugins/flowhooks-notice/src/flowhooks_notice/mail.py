@@ -101,8 +101,12 @@ class Mail:
         message["From"] = self.sender
         message["To"] = ", ".join(self.receivers)
         message["Date"] = format_datetime(datetime.now(UTC))
-        # The same each time: mail programs show one of two mails that have the same.
-        message["Message-ID"] = f"<{note.id}@{self.sender.rpartition('@')[2]}>"
+        # The same for the same notification: mail programs show one of two mails that have the same.
+        host = self.sender.rpartition("@")[2]
+        first = f"<{note.id}@{host}>"
+        message["Message-ID"] = first if note.number == 1 else f"<{note.id}.{note.number}@{host}>"
+        if note.number > 1:
+            message["References"] = first  # mail programs show it below the first one
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no answers from whoever is on leave
         parts = [note.sentence, "", *note.facts, *(["", note.link] if note.link else [])]
         message.set_content("\n".join(parts) + "\n", cte="quoted-printable")

@@ -58,10 +58,13 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
 }
 _OTHERS: Final = "另有 {count} 个同类告警，因数量过多未逐一发出。请执行 flowhooks check 查看。"
+_GROWN: Final = "比上次通知新增 {new}。"
 _FIELDS: Final = {
-    "en": ("Cause", "About", "Since", "Count", "Event", "Alert", "Look", "{name}: {value}"),
-    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "查看", "{name}：{value}"),
+    "en": ("Cause", "About", "Since", "Count", "Event", "Alert", "Latest", "Last error", "Look", "{name}: {value}"),
+    "zh": ("原因", "对象", "始于", "数量", "事件", "告警", "最近一次", "最近的错误", "查看", "{name}：{value}"),
 }
+_TIME: Final = "%Y-%m-%d %H:%M:%S UTC"
+_NEW: Final = {"en": "{count} (+{new} since the last notification)", "zh": "{count}（上次通知后新增 {new}）"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,8 @@ class Note:
     """What people are told.
 
     Attributes:
-        id: the alert's id: the same each time that it is told.
+        id: the alert's id: the same in all its notifications.
+        number: of this notification: 1 for the first, and 1 more each time that the alert has grown.
         title: one line.
         sentence: what is the matter and what to do, one line.
         facts: lines, each a name and a value.
@@ -77,6 +81,7 @@ class Note:
     """
 
     id: str
+    number: int
     title: str
     sentence: str
     facts: tuple[str, ...]
@@ -97,21 +102,27 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
     sentence = on_one_line(alert.message)
     if language == "zh":
         text = _OTHERS if alert.subject == "(others)" else _CHINESE[alert.cause]
-        sentence = text.format(subject=subject, count=alert.count)
+        grown = _GROWN.format(new=alert.new_count) if alert.new_count else ""
+        sentence = text.format(subject=subject, count=alert.count) + grown
     *names, form = _FIELDS[language]
     link = _link(console_url, alert.event_id)
+    count = _NEW[language] if alert.new_count else "{count}"
     values = (
         cause,
         subject,
-        alert.since.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        str(alert.count),
+        alert.since.strftime(_TIME),
+        count.format(count=alert.count, new=alert.new_count),
         on_one_line(alert.event_id),
         on_one_line(alert.id),
+        alert.last_at.strftime(_TIME) if alert.last_at else "",
+        on_one_line(alert.last_error),
     )
     facts = [form.format(name=name, value=value) for name, value in zip(names, values, strict=False) if value]
-    title = " ".join(part for part in (prefix, f"{cause}:" if place == 0 else f"{cause}：", subject) if part)
+    grown = f"(+{alert.new_count})" if alert.new_count else ""
+    title = " ".join(part for part in (prefix, f"{cause}:" if place == 0 else f"{cause}：", subject, grown) if part)
     return Note(
         id=alert.id,
+        number=alert.notification,
         title=_cut(title, MOST_SUBJECT),
         sentence=_cut(sentence, MOST_VALUE),
         facts=tuple(facts),
