@@ -400,6 +400,11 @@ def text(key: str, language: str, /, **params: Any) -> str:
     return SENTENCES[key][language].format_map(params)
 
 
+def inert(text: str) -> str:
+    """A text on one line, whole, with what is not printable escaped as `shown` does."""
+    return shown(text, max(1, 6 * len(text)))
+
+
 def shown(text: str, limit: int) -> str:
     """A caller's text made fit to be named in a sentence: on one line, without characters that cannot be seen.
 

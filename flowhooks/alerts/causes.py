@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.alert import AlertCause
 from flowhooks.clock import SECOND, to_text
+from flowhooks.commands import quoted
 from flowhooks.delivery import State
 from flowhooks.ledger import alarming, holding
 from flowhooks.plugins.fault import printable
@@ -29,7 +30,7 @@ OTHERS: Final = "(others)"
 _TEXTS: Final[Mapping[AlertCause, str]] = {
     AlertCause.DEAD: (
         "{many} of handler {subject} {are} dead, the first since {since}: mend the cause, "
-        "then run `flowhooks events replay --handler {subject}`."
+        "then run `flowhooks events replay --handler {quoted}`."
     ),
     AlertCause.UNKNOWN: (
         "{many} of handler {subject} {are} unknown, the first since {since}: find out what each of them did, "
@@ -46,7 +47,7 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
     AlertCause.HELD: (
         "Handler {subject} is held since {since}, for it failed again and again ({why}), and {many} {have} to wait: "
         "mend the cause. It is tried now and then, and runs again when that succeeds, or by "
-        "`flowhooks handlers resume {subject}`."
+        "`flowhooks handlers resume {quoted}`."
     ),
     AlertCause.OVERDUE: (
         "{many} of handler {subject} {have} been running for too long, the first since {since}: a thread "
@@ -108,6 +109,7 @@ class Cause:
             count=count,
             cause=self.cause,
             subject=self.subject,
+            quoted=quoted(self.subject),
             since=to_text(since),
             why=self.why.rstrip("."),
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.messages import inert
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS: Final = (
     *("serve", "worker", "check", "plugins", "routes"),
@@ -38,11 +43,27 @@ class _Group(click.Group):
             return None
         return _with_blocks(import_module(f"flowhooks.cli.{name}").command)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _errors_shown_inertly():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with _errors_shown_inertly():
             return super().invoke(context)
-        except FlowhooksError as error:
-            raise (_WrongUsage if isinstance(error, SettingsError) else _Trouble)(str(error)) from error
+
+
+@contextmanager
+def _errors_shown_inertly() -> Iterator[None]:
+    """Escape what a terminal would obey in the message of an error: it may repeat an argument, or what is stored."""
+    try:
+        yield
+    except SettingsError as error:  # one problem a line
+        raise _WrongUsage("\n".join(inert(line) for line in str(error).split("\n"))) from error
+    except FlowhooksError as error:
+        raise _Trouble(inert(str(error))) from error
+    except click.ClickException as error:
+        error.message = inert(error.message)  # type: ignore[misc]  # click shows what the instance has
+        raise
 
 
 def _with_blocks(command: click.Command) -> click.Command:

@@ -163,7 +163,7 @@ def _change(
     if not (yes or dry_run):
         planned = asking.perform(settings, name, {**arguments, "dry_run": True})
         if planned["handlers"]:
-            click.confirm(f"{_said(name, planned)} Go on?", abort=True, err=True)
+            output.confirm(f"{_said(name, planned)} Go on?")
     done = asking.perform(settings, name, {**arguments, "dry_run": dry_run})
     if as_json:
         output.emit(done)

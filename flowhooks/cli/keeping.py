@@ -81,7 +81,7 @@ def purge_command(
         if dry_run or not planned["purged"]:
             _report(planned | {"dry_run": dry_run}, as_json=as_json)
             return
-        click.confirm(f"{_in_words(planned)} They cannot be got back. Go on?", abort=True, err=True)
+        output.confirm(f"{_in_words(planned)} They cannot be got back. Go on?")
     _report(_performed(settings, wanted, dry_run=False), as_json=as_json)
 
 

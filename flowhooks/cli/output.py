@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.clock import to_datetime
-from flowhooks.messages import shown
+from flowhooks.messages import inert, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ def line(text: str = "", *, err: bool = False, style: str | None = None) -> None
         style: a colour, on a terminal only.
     """
     stream = _ready(err=err)
-    text = shown(text, max(LONGEST, len(text) * 6))
+    text = inert(text)
     coloured = click.style(text, fg=style) if style and stream.isatty() and not os.environ.get("NO_COLOR") else text
     click.echo(coloured, err=err)
 
@@ -49,6 +49,15 @@ def lines(text: str, *, indent: str = "") -> None:
     """Print text of several lines, such as a body or a traceback, each line made inert."""
     for one in text.split("\n"):
         line(indent + one)
+
+
+def confirm(question: str) -> None:
+    """Ask on the standard error whether to go on.
+
+    Raises:
+        click.Abort: the answer is not yes.
+    """
+    click.confirm(inert(question), abort=True, err=True)
 
 
 def emit(document: Any) -> None:

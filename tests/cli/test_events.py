@@ -148,7 +148,7 @@ def test_show_for_people(run, server):
     assert "Traceback" not in text
     assert "Traceback" in run("events", "show", "dead", "--traceback", server=server).stdout
     text = run("events", "show", "parked", server=server).stdout
-    assert "`flowhooks routes --key ordre` explains" in text
+    assert "`flowhooks routes --source=default --kind=complete --key=ordre` explains" in text
     assert "合同" in text
 
 

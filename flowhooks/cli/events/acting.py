@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowhooks.cli import asking
+from flowhooks.cli import asking, output
 from flowhooks.cli.events import words
 from flowhooks.cli.events.mass import (
     Act,
@@ -97,5 +97,5 @@ def resolve_command(
     arguments = {"delivery_id": delivery_id, "verdict": verdict, "note": note}
     if not (dry_run or yes):
         planned = asking.perform(settings, "resolve", {**arguments, "dry_run": True})
-        click.confirm(f"{words.resolved(planned)} {words.RESOLVING[verdict]} Go on?", abort=True, err=True)
+        output.confirm(f"{words.resolved(planned)} {words.RESOLVING[verdict]} Go on?")
     report(asking.perform(settings, "resolve", {**arguments, "dry_run": dry_run}), words.resolved, as_json=as_json)

@@ -124,7 +124,7 @@ def act(meant: Meant, what: Act) -> None:
         if not question:
             report(planned | {"dry_run": meant.dry_run}, what.in_words, as_json=meant.as_json)
             return
-        click.confirm(question, abort=True, err=True)
+        output.confirm(question)
     report(perform(dry_run=False), what.in_words, as_json=meant.as_json)
 
 

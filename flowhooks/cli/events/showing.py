@@ -11,10 +11,12 @@ from flowhooks.cli import deeds, output
 from flowhooks.cli.events.listing import event_table
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
+from flowhooks.commands import command_line
 from flowhooks.delivery import State
 from flowhooks.errors import NotFound, Purged
 from flowhooks.ledger import Reader, auditing
 from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import suggestions
 from flowhooks.operations.plain.events import whole_event_to_json
 from flowhooks.settings import database_url
 
@@ -102,19 +104,15 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
         if value is not None:
             output.line(f"  {word:<14} {value}")
     if stored.state == "parked":
-        key = " ".join(
-            f"--{option} {value}"
-            for option, value in (("class", event.callback_class), ("key", event.process_definition_key))
-            if value
-        )
+        explain = suggestions.explain(event)
         output.line(
-            f"  No class or key handler wanted it; `flowhooks routes {key}` explains."
-            if key
+            f"  No class or key handler wanted it; `{explain}` explains."
+            if explain
             else "  It names neither class nor key, so only a handler for every event can want it."
         )
-        output.line(f"  If nobody need want it: flowhooks events dismiss {event.id}")
+        output.line(f"  If nobody need want it: {command_line('events', 'dismiss', event.id)}")
     elif stored.state == "dismissed":
-        output.line(f"  Nobody need want it. If somebody does: flowhooks events reroute {event.id}")
+        output.line(f"  Nobody need want it. If somebody does: {command_line('events', 'reroute', event.id)}")
     output.line("  body")
     output.lines(output.pretty(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
@@ -169,9 +167,10 @@ def _delivery(
         if traceback and one.traceback:
             output.lines(one.traceback.rstrip("\n"), indent="      ")
     if standing.state is State.UNKNOWN:
-        output.line(f"  Say what it did: flowhooks events resolve {standing.delivery_id} --did | --did-not | --close")
+        command = suggestions.resolve(standing.delivery_id)
+        output.line(f"  Say what it did: {command}, with --did, --did-not or --close")
     elif standing.state is State.DEAD:
-        output.line(f"  Run it again: flowhooks events replay {stored.event.id} --handler {standing.handler}")
+        output.line(f"  Run it again: {suggestions.replay(stored.event.id, standing.handler)}")
 
 
 def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
@@ -179,12 +178,12 @@ def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
         return (
             f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "
             f"and again ({held.why}); tried next at {output.moment(held.trial_at)} UTC, or: "
-            f"flowhooks handlers resume {standing.handler}"
+            f"{suggestions.resume(standing.handler)}"
         )
     if paused is not None:
         return (
             f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
-            f"flowhooks handlers resume {standing.handler}"
+            f"{suggestions.resume(standing.handler)}"
         )
     if standing.due_at is None:
         return "when its handler is loaded"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from contextlib import closing
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowhooks.cli import logs
 from flowhooks.cli.asking import load
+from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger import Reader, dialects
 from flowhooks.operations.survey import survey
@@ -93,7 +93,7 @@ def ask_anew(*words: str, given: Given) -> dict[str, Any]:
         last = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
         if not last:
             last = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
-        asked = shlex.join(["flowhooks", *words])
+        asked = command_line(*words)
         raise CannotLook(f"`{asked}` failed in a new process, with exit code {done.returncode}: {last}")
     return said
 

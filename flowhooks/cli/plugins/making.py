@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import tempfile
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,6 +15,7 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import utf8
 from flowhooks.cli.plugins import template
+from flowhooks.commands import command_line, quoted
 from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
 
@@ -184,18 +184,18 @@ def _say(target: Path, answers: dict[str, str]) -> None:
     output.line(f"Made {target}: the plugin {plugin}.", style="green")
     if plugin in {one.name for one in entry_points(group=PROJECT)}:
         output.line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")
-    options = [f"--{option} {shlex.quote(answers[name])}" for name, option in _SENT.items() if answers[name]]
+    sent = [word for name, option in _SENT.items() if answers[name] for word in (f"--{option}", answers[name])]
     output.line()
     output.line("Next:")
     for command in (
-        f"cd {shlex.quote(str(target))}",
+        f"cd {quoted(str(target))}",
         "pip install -e '.[test]'",
         "pytest",
         "flowhooks serve",
     ):
         output.line(f"  {command}")
     output.line("and in another terminal:")
-    output.line(f"  flowhooks send 1 --business-key K-1 {' '.join(options)}")
+    output.line(f"  {command_line('send', '1', '--business-key', 'K-1', *sent)}")
 
 
 _SENT: Final = {"callback_class": "class", "process_key": "key"}

@@ -12,6 +12,7 @@ from flowhooks.cli.options import given_options, json_option, utf8
 from flowhooks.cli.plugins import pip, words
 from flowhooks.cli.plugins.looking import look_anew, named, unknown
 from flowhooks.cli.plugins.plans import Plan, of_handlers, of_plugin
+from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.plugins.packages import package
 
@@ -114,7 +115,7 @@ def _retired(settings: Settings, plan: Plan, *, dry_run: bool) -> dict[str, Any]
     except FlowhooksError as error:
         if dry_run or not plan.package:
             raise
-        again = f"flowhooks plugins uninstall {plan.plugins[0]}"
+        again = command_line("plugins", "uninstall", plan.plugins[0])
         raise click.ClickException(
             f"{plan.package} is uninstalled, but its handlers were not retired: {error}; `{again}` does it later"
         ) from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks import open_files
 from flowhooks.clock import to_text
+from flowhooks.commands import command_line, quoted
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.operations.check import sources
 from flowhooks.operations.check.database import Database
@@ -186,7 +187,7 @@ def _plugin(info: PluginInfo) -> Finding:
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
-        f"{_mending(info)}; `flowhooks plugins show {info.name}` has its traceback"
+        f"{_mending(info)}; `{command_line('plugins', 'show', info.name)}` has its traceback"
         if info.traceback
         else _mending(info),
         traceback=info.traceback,
@@ -252,7 +253,7 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
             f"{_are(missing)} not loaded{nowhere}: {_names([one.id for one in missing])}",
             f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}; "
             f"{_waiting(state, [one.id for one in missing])} for them",
-            to_do.format(plugin=plugin, handler=missing[0].id.partition(":")[2]),
+            to_do.format(plugin=quoted(plugin), handler=quoted(missing[0].id.partition(":")[2])),
         )
     if unknown := sorted(settings.handlers.keys() - plugins.handlers.keys() - {one.id for one in state.known}):
         yield note(
@@ -296,14 +297,15 @@ def _paused(state: Database) -> Iterator[Finding]:
                 "handlers",
                 f"{one.id} is held since {to_text(one.held.since)}",
                 f"it failed again and again ({one.held.why}); {_waiting(state, [one.id])} for it",
-                f"mend it: it is tried now and then, and `flowhooks handlers resume {one.id}` runs what waits",
+                "mend it: it is tried now and then, and "
+                f"`{command_line('handlers', 'resume', one.id)}` runs what waits",
             )
         elif one.paused_at is not None:
             yield note(
                 "handlers",
                 f"{one.id} is paused since {to_text(one.paused_at)}",
                 f"{_waiting(state, [one.id])} for it",
-                f"`flowhooks handlers resume {one.id}` runs what waits",
+                f"`{command_line('handlers', 'resume', one.id)}` runs what waits",
             )
 
 

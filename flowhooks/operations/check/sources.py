@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import SECOND, to_text
+from flowhooks.commands import command_line
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check.finding import note, ok, trouble
 from flowhooks.settings import check_sources, host_and_port, is_loopback
@@ -51,7 +52,7 @@ def _ending(name: str, source: Source, now: int) -> Iterator[Finding]:
     last = [ends(one) for one in source.secrets]
     goes_on = bool(source.token_sha256 or source.token_file) or None in last
     until = max((one for one in last if one is not None), default=0)
-    rotate = f"`flowhooks sources rotate {name}` makes another"
+    rotate = f"`{command_line('sources', 'rotate', name)}` makes another"
     if not goes_on and until < now:
         yield trouble(
             "sources", f"every secret of {name} has ended", f"the last one at {to_text(until)}; it is refused", rotate

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import DONE, State
 from flowhooks.ledger import holding, pausing
+from flowhooks.operations import suggestions
 from flowhooks.operations.finding import event_named
 from flowhooks.web.console import audit
 from flowhooks.web.console.inert import LONGEST
@@ -54,7 +54,7 @@ class EventPage(Page):
                 for one in urgent_first[:MOST_DELIVERIES]
             ],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
-            "explain": _explain(stored),
+            "explain": suggestions.explain(stored.event),
         }
 
     def _delivery(self, stored: Stored, one: Standing) -> dict[str, Any]:
@@ -92,20 +92,10 @@ def _pretty(body: str) -> str:
     return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
 
 
-def _explain(stored: Stored) -> str:
-    """The command that says who would want such an event; `""` where it names nothing to look up."""
-    event = stored.event
-    words = ["flowhooks", "routes"]
-    for option, value in (("--class", event.callback_class), ("--key", event.process_definition_key)):
-        if value:
-            words += [option, value]
-    return shlex.join(words) if len(words) > 2 else ""  # noqa: PLR2004 (more than the command itself)
-
-
 def _command(stored: Stored, one: Standing) -> str:
     """What an operator may do about a delivery, on the command line."""
     if one.state is State.DEAD:
-        return shlex.join(["flowhooks", "events", "replay", stored.event.id, "--handler", one.handler])
+        return suggestions.replay(stored.event.id, one.handler)
     if one.state is State.UNKNOWN:
-        return f"{shlex.join(['flowhooks', 'events', 'resolve', one.delivery_id])} --did | --did-not | --close"
+        return suggestions.resolve(one.delivery_id)
     return ""

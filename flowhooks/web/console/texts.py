@@ -194,6 +194,10 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It was cut off. Find out whether it did its work, and say so:",
         "zh": "执行被中断。请核实是否已完成，再裁定：",
     },
+    "event.verdicts": {
+        "en": "with --did, --did-not or --close",
+        "zh": "加 --did、--did-not 或 --close",
+    },
     "event.earlier": {"en": "Earlier attempts that are not shown: {count}", "zh": "未显示的更早尝试：{count}"},
     "event.attempt": {"en": "Attempt {number}", "zh": "第 {number} 次尝试"},
     "event.returned": {"en": "Returned", "zh": "返回值"},

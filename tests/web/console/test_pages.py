@@ -190,7 +190,8 @@ def test_one_event(busy):
     assert "RuntimeError: the archive sleeps" in text
     assert "Traceback (most recent call last)" in text
     (parked,) = busy.flow.events(flow_instance_id="4714")
-    assert "flowhooks routes --class com.example.Leave --key leave" in busy.page(f"/events/{parked}").text
+    command = "flowhooks routes --source=default --kind=complete --class=com.example.Leave --key=leave"
+    assert command in busy.page(f"/events/{parked}").text
     # A delivery's id, out of a log, leads to its event.
     delivery = busy.flow.only(event).delivery_id
     assert event in busy.page(f"/events/{delivery}").text

@@ -7,6 +7,7 @@ Call-backs name their classes and keys, so whoever may call back can have text i
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -32,7 +33,7 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _CHINESE: Final[Mapping[str, str]] = {
     "dead": (
-        "处理器 {subject} 有 {count} 条投递最终失败。请排除原因后执行 flowhooks events replay --handler {subject}。"
+        "处理器 {subject} 有 {count} 条投递最终失败。请排除原因后执行 flowhooks events replay --handler {quoted}。"
     ),
     "unknown": (
         "处理器 {subject} 有 {count} 条投递结果未知：运行中进程被终止。"
@@ -47,7 +48,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "held": (
         "处理器 {subject} 接连失败，已停止投递，{count} 条投递在等待。flowhooks 会定时试投一条，成功即恢复；"
-        "排除原因后也可执行 flowhooks handlers resume {subject}。"
+        "排除原因后也可执行 flowhooks handlers resume {quoted}。"
     ),
     "overdue": (
         "处理器 {subject} 有 {count} 次执行超过时限且无法终止。请查明它在等什么；"
@@ -103,7 +104,7 @@ def compose(alert: Alert, *, language: str, prefix: str, console_url: str) -> No
     if language == "zh":
         text = _OTHERS if alert.subject == "(others)" else _CHINESE[alert.cause]
         grown = _GROWN.format(new=alert.new_count) if alert.new_count else ""
-        sentence = text.format(subject=subject, count=alert.count) + grown
+        sentence = text.format(subject=subject, quoted=shlex.quote(subject), count=alert.count) + grown
     *names, form = _FIELDS[language]
     link = _link(console_url, alert.event_id)
     count = _NEW[language] if alert.new_count else "{count}"

@@ -1,0 +1,39 @@
+"""Commands that are suggested for an event and its deliveries, the same in the console and on the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowhooks.commands import command_line
+
+if TYPE_CHECKING:
+    from flowhooks.event import Event
+
+
+def explain(event: Event) -> str:
+    """The command that explains which handlers want such an event; `""` where it names neither class nor key."""
+    if not (event.callback_class or event.process_definition_key):
+        return ""
+    named = {
+        "source": event.source,
+        "kind": event.kind,
+        "class": event.callback_class,
+        "key": event.process_definition_key,
+        "version": event.process_definition_version,
+    }
+    return command_line("routes", *(f"--{name}={value}" for name, value in named.items() if value not in {None, ""}))
+
+
+def replay(event_id: str, handler: str) -> str:
+    """The command that runs a dead delivery again."""
+    return command_line("events", "replay", event_id, "--handler", handler)
+
+
+def resolve(delivery_id: str) -> str:
+    """The command that says what an unknown delivery did, but for the verdict."""
+    return command_line("events", "resolve", delivery_id)
+
+
+def resume(handler: str) -> str:
+    """The command that resumes a handler."""
+    return command_line("handlers", "resume", handler)

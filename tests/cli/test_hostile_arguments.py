@@ -1,0 +1,105 @@
+"""What is echoed of an argument is inert, in every command; commands that are printed to be pasted are quoted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import click
+import pytest
+
+from flowhooks.cli import main
+
+from .test_help import LEAVES
+from .test_output import CONTROLS
+
+HOSTILE = "a\x1b[31mRED\x1b]0;title\x07\r\r\nfaked: line\u202e\x9b"
+SHELL = "--class=x $(touch pwned) `touch pwned` ; touch pwned #'\""
+STARTS = {("serve",), ("worker",)}
+"""Commands that would go on for ever with some values of their options."""
+
+
+def parameters(words):
+    """The options and arguments of a command that take a value: how it is given."""
+    context = click.Context(main)
+    command = main
+    for word in words:
+        command = command.get_command(context, word)
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            yield (HOSTILE,)
+        elif not parameter.is_flag and not parameter.count:
+            yield (f"{parameter.opts[-1]}={HOSTILE}",)
+
+
+def inert(result):
+    """Nothing that a terminal would obey, and no line that a value began."""
+    text = result.stdout + result.stderr
+    return not CONTROLS.search(text) and not re.search(r"(?m)^\s*faked", text)
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_what_no_command_takes_is_echoed_inertly(run, words):
+    """An option that there is not, and arguments too many."""
+    for arguments in ((f"--{HOSTILE}",), (HOSTILE,) * 9, (f"-{HOSTILE}",)):
+        result = run(*words, *arguments)
+        assert result.exit_code != 0
+        assert inert(result), arguments
+
+
+def test_no_command_and_no_option_of_that_name(run):
+    """Before any command is known, and within a group."""
+    for words in ((HOSTILE,), (f"--{HOSTILE}",), ("events", HOSTILE), ("events", f"--{HOSTILE}")):
+        result = run(*words)
+        assert result.exit_code == 2
+        assert inert(result), words
+
+
+NEEDS = {
+    ("events", "replay"): ("--yes",), ("events", "reroute"): ("--yes",), ("events", "dismiss"): ("--yes",),
+    ("events", "resolve"): ("--did", "--yes"), ("handlers", "pause"): ("--yes",), ("handlers", "resume"): ("--yes",),
+    ("plugins", "uninstall"): ("--yes",), ("db", "purge"): ("--yes",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if words not in STARTS], ids=" ".join)
+def test_values_are_echoed_inertly(run, server, words):
+    """Each option and argument with a value that nothing fits, beside a server."""
+    for given in parameters(words):
+        result = run(*words, *NEEDS.get(words, ()), *given, server=server)
+        assert inert(result), given
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("events", "show"), ("events", "resolve", "--did", "--yes"), ("events", "replay", "--yes"),
+        ("events", "reroute", "--yes"), ("handlers", "pause", "--yes"), ("handlers", "resume", "--yes"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_at_a_terminal(at_a_terminal, words):
+    """A terminal gets one line about it, and no sequence that it obeys."""
+    said, code = at_a_terminal(*words, HOSTILE, typed="")
+    assert code != 0
+    text = said.replace("\r\n", "\n")
+    assert not CONTROLS.search(text)
+    assert not re.search(r"(?m)^\s*faked", text)
+    assert "a\\u001b[31mRED" in text
+
+
+def test_a_suggested_command_is_one_command(run, server, tmp_path):
+    """What `events show` suggests of a parked event runs nothing that an engine sent, and names all that it has."""
+    server.post("shell", processDefinitionKey=SHELL, callBackProcessClass=SHELL, processDefinitionVersion=9)
+    text = run("events", "show", "shell", server=server).stdout
+    (command,) = re.findall(r"(flowhooks routes .*) explains", text)
+    command = command.strip("`")
+    shown = subprocess.run(
+        ["sh", "-c", f'flowhooks() {{ printf "%s\\n" "$@"; }}\n{command}'],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout.splitlines() == [
+        "routes", "--source=default", "--kind=complete", f"--class={SHELL}", f"--key={SHELL}", "--version=9",
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+    assert run(*shown.stdout.splitlines(), server=server).exit_code == 1  # it is parked
