@@ -178,7 +178,7 @@ class Engine:
 
     def ask(self, *words):
         """Send one command; its answer, which may be an error."""
-        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.write(json.dumps(words) + "\n")
         self.process.stdin.flush()
         return self._next()
 
@@ -211,6 +211,18 @@ class Engine:
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             with suppress(BrokenPipeError):  # it was killed before it had read everything
                 stream.close()
+
+
+class Pair(NamedTuple):
+    """An engine and the flowhooks that it calls back."""
+
+    name: str
+    site: Site
+    engine: Engine
+
+    def wait_until_sent(self):
+        """Wait until the engine has no callback left to send."""
+        until(lambda: self.engine.outbox() == [])
 
 
 def until(condition):
@@ -306,6 +318,22 @@ def start_engine(class_path, tmp_path_factory):
     yield start
     for engine in running:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def pair_of(class_path, make_site, start_engine, source):
+    """An engine beside a server that knows it by its token, started once: `pair_of("flowable", plugin)`."""
+    pairs = {}
+
+    def find(name, plugin, *arguments):
+        if name not in pairs:
+            class_path(name)  # first, as it may skip
+            token = f"the-token-of-{name}"
+            site = make_site(plugin, source(name, token)).start()
+            pairs[name] = Pair(name, site, start_engine(name, *arguments, url=site.url, token=token))
+        return pairs[name]
+
+    return find
 
 
 def sha256(token):

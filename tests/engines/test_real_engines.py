@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -46,36 +46,30 @@ def grant(event):
     """Listen to a process that names no class."""
     write("grant", event)
 
+@handler(process_key="order", retry=Retry())
+def ship(event):
+    """Listen to a process that calls others."""
+    write("ship", event)
+
 @hookimpl
 def handlers():
-    return [archive, grant]
+    return [archive, grant, ship]
 '''
 
 
-class Pair(NamedTuple):
-    """An engine and the flowhooks that it calls back."""
-
-    name: str
-    site: object
-    engine: object
-
-
-@pytest.fixture(scope="module", params=["java", "flowable", "activiti", "camunda-7"])
-def pair(request, class_path, make_site, start_engine, source):
+@pytest.fixture(params=["java", "flowable", "activiti", "camunda-7"])
+def pair(request, pair_of):
     """A real engine beside a real server, which knows it by its token."""
-    class_path(request.param)  # first, as it may skip
-    site = make_site(PLUGIN, source(request.param, TOKEN)).start()
-    engine = start_engine(request.param, url=site.url, token=TOKEN)
-    yield Pair(request.param, site, engine)
-    engine.close()
+    return pair_of(request.param, PLUGIN)
 
 
-def gone(pair, wait_until):
-    """Wait until the engine has no call-back left to send."""
-    wait_until(lambda: pair.engine.outbox() == [])
+@pytest.fixture(params=["flowable", "activiti", "camunda-7"])
+def engine_pair(request, pair_of):
+    """The same without the platform of one's own, which calls no instances."""
+    return pair_of(request.param, PLUGIN)
 
 
-def test_a_process_that_ends_runs_its_handler_once(pair, wait_until):
+def test_a_process_that_ends_runs_its_handler_once(pair):
     """The handler of the class that the process names is run once, with what the engine knows of the instance."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-17")["id"]
     assert pair.site.stored(instance) == []
@@ -94,12 +88,12 @@ def test_a_process_that_ends_runs_its_handler_once(pair, wait_until):
     }
     assert data["processDefinitionId"].startswith("contract_approval:1:")
     assert [(one.state, one.attempt) for one in stored.standings] == [("succeeded", 1)]
-    gone(pair, wait_until)
+    pair.wait_until_sent()
 
 
-def test_a_process_that_names_no_class(pair, wait_until):
+def test_a_process_that_names_no_class(pair):
     """Without a class and a business key these are sent as null, and the handler of the process's key is run."""
-    instance = pair.engine.do("start", "leave_request", "-")["id"]
+    instance = pair.engine.do("start", "leave_request", None)["id"]
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
     (deed,) = pair.site.deeds(instance)
@@ -107,9 +101,11 @@ def test_a_process_that_names_no_class(pair, wait_until):
     assert '"businessKey":null,"callBackProcessClass":null,' in stored.body
 
 
-def test_an_instance_that_was_started_with_a_class(pair, wait_until):
+def test_an_instance_that_was_started_with_a_class(pair):
     """A class that a form or a program chose for one instance reaches its handlers, beside those of the key."""
-    instance = pair.engine.do("start", "leave_request", "L-2026-1", "com.example.ContractSigned")["id"]
+    instance = pair.engine.do(
+        "start", "leave_request", "L-2026-1", {"callBackProcessClass": "com.example.ContractSigned"}
+    )["id"]
     pair.engine.do("complete", instance)
     stored = pair.site.settled(instance)
     assert stored.event.callback_class == "com.example.ContractSigned"
@@ -127,7 +123,7 @@ def test_the_body_has_the_members_that_the_page_shows(pair):
         assert value is None or type(sent[member]) is type(value) or sent[member] is None, member
 
 
-def test_a_transaction_that_is_rolled_back_calls_nobody(pair, wait_until):
+def test_a_transaction_that_is_rolled_back_calls_nobody(pair):
     """The call-back is written in the engine's transaction and goes with it; the instance can still end, once."""
     instance = pair.engine.do("start", "contract_approval", "C-2026-18")["id"]
     running = pair.engine.do("look")["running"]
@@ -138,17 +134,17 @@ def test_a_transaction_that_is_rolled_back_calls_nobody(pair, wait_until):
     pair.engine.do("complete", instance)
     assert pair.site.settled(instance).repeats == 0
     assert len(pair.site.deeds(instance)) == 1
-    gone(pair, wait_until)
+    pair.wait_until_sent()
 
 
-def test_a_process_that_is_cancelled_calls_nobody(pair, wait_until):
+def test_a_process_that_is_cancelled_calls_nobody(pair):
     """An instance that is cancelled has not completed: the next one's call-back arrives, and its own never."""
     cancelled = pair.engine.do("start", "contract_approval", "C-2026-19")["id"]
     pair.engine.do("cancel", cancelled)
     following = pair.engine.do("start", "contract_approval", "C-2026-20")["id"]
     pair.engine.do("complete", following)
     pair.site.settled(following)
-    gone(pair, wait_until)
+    pair.wait_until_sent()
     assert pair.site.stored(cancelled) == []
 
 
@@ -163,8 +159,27 @@ def test_flowhooks_is_down_when_the_process_ends(pair, wait_until):
     stored = pair.site.settled(instance)
     assert stored.body == row["body"]
     assert len(pair.site.deeds(instance)) == 1
-    gone(pair, wait_until)
+    pair.wait_until_sent()
     assert len(pair.site.stored(instance)) == 1
+
+
+# Instances that a call activity starts, and ids
+
+
+def test_a_called_instance_is_skipped(engine_pair):
+    """Only the caller calls back: one business case, one event."""
+    caller = engine_pair.engine.do("start", "order", "O-2026-1", {"called": "leave_request"})["id"]
+    instance = engine_pair.engine.do("called", caller)["id"]
+    engine_pair.engine.do("complete", instance)
+    engine_pair.wait_until_sent()
+    assert json.loads(engine_pair.site.settled(caller).body)["callBackProcessClass"] == "com.example.OrderPlaced"
+    assert engine_pair.site.stored(instance) == []
+
+
+def test_ids_are_not_used_again(engine_pair):
+    """The engine's ids are UUIDs, which another database does not use again."""
+    instance = engine_pair.engine.do("start", "leave_request", None)["id"]
+    assert str(uuid.UUID(instance)) == instance
 
 
 # What is the outbox's own, in the engine that starts soonest

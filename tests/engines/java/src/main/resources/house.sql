@@ -13,4 +13,5 @@ CREATE TABLE house_flow (
 );
 INSERT INTO house_definition VALUES
     ('contract_approval:1:7f1d2e0a', 'contract_approval', 1, 'com.example.ContractSigned'),
-    ('leave_request:1:7f1d2e0b', 'leave_request', 1, NULL);
+    ('leave_request:1:7f1d2e0b', 'leave_request', 1, NULL),
+    ('expense_approval:1:7f1d2e0c', 'expense_approval', 1, NULL);

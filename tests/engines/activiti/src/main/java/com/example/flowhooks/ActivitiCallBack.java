@@ -1,24 +1,36 @@
 package com.example.flowhooks;
 
 import java.sql.SQLException;
+import org.activiti.bpmn.model.ValuedDataObject;
 import org.activiti.engine.ActivitiException;
 import org.activiti.engine.RepositoryService;
-import org.activiti.engine.delegate.DelegateExecution;
 import org.activiti.engine.delegate.event.ActivitiEntityEvent;
 import org.activiti.engine.delegate.event.ActivitiEvent;
 import org.activiti.engine.delegate.event.ActivitiEventListener;
 import org.activiti.engine.delegate.event.ActivitiEventType;
 import org.activiti.engine.impl.cfg.TransactionState;
 import org.activiti.engine.impl.context.Context;
+import org.activiti.engine.impl.persistence.entity.ExecutionEntity;
 import org.activiti.engine.repository.ProcessDefinition;
 
-/** Puts the call-back of each process instance that completes normally into the outbox, in Activiti's transaction. */
+/** Puts the callback of each process instance that completes into the outbox, in Activiti's transaction. */
 public final class ActivitiCallBack implements ActivitiEventListener {
 
-    private final Outbox outbox;
+    private static final String CLASS = "callBackProcessClass";
+    private static final String CONCLUSION = "conclusion";
 
+    private final Outbox outbox;
+    private final boolean includeCalled;
+
+    /** Calls back for instances that were started by themselves, not by a call activity. */
     public ActivitiCallBack(Outbox outbox) {
+        this(outbox, false);
+    }
+
+    /** @param includeCalled whether instances that a call activity started call back too */
+    public ActivitiCallBack(Outbox outbox, boolean includeCalled) {
         this.outbox = outbox;
+        this.includeCalled = includeCalled;
     }
 
     @Override
@@ -26,19 +38,24 @@ public final class ActivitiCallBack implements ActivitiEventListener {
         if (event.getType() != ActivitiEventType.PROCESS_COMPLETED) {
             return;
         }
-        DelegateExecution instance = (DelegateExecution) ((ActivitiEntityEvent) event).getEntity();
+        ExecutionEntity instance = (ExecutionEntity) ((ActivitiEntityEvent) event).getEntity();
+        boolean called = instance.getSuperExecutionId() != null;
+        if (called && !includeCalled) {
+            return;
+        }
         RepositoryService repository = Context.getProcessEngineConfiguration().getRepositoryService();
         ProcessDefinition definition = repository.getProcessDefinition(instance.getProcessDefinitionId());
         CallBack callBack = new CallBack(instance.getProcessInstanceId())
                 .with("businessKey", instance.getProcessInstanceBusinessKey())
-                .with("callBackProcessClass", instance.getVariable("callBackProcessClass"))
+                .withCallBackProcessClass(called ? declaredClass(definition, repository) : instance.getVariable(CLASS))
+                .withConclusion(called ? null : instance.getVariable(CONCLUSION))
                 .with("processDefinitionId", definition.getId())
                 .with("processDefinitionKey", definition.getKey())
                 .with("processDefinitionVersion", definition.getVersion());
         try {
             outbox.add(Context.getCommandContext().getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // then the instance does not end either, and whoever ended it learns why
-            throw new ActivitiException("The call-back of " + callBack.flowInstanceId + " was not written", error);
+        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+            throw new ActivitiException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         Context.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, commandContext -> outbox.wake());
@@ -47,5 +64,14 @@ public final class ActivitiCallBack implements ActivitiEventListener {
     @Override
     public boolean isFailOnException() {
         return true; // without its call-back the instance must not end
+    }
+
+    /** The class of the definition: variables of a called instance may be its caller's, so they are not read. */
+    private static Object declaredClass(ProcessDefinition definition, RepositoryService repository) {
+        return repository.getBpmnModel(definition.getId()).getProcessById(definition.getKey()).getDataObjects().stream()
+                .filter(data -> CLASS.equals(data.getName()))
+                .findFirst()
+                .map(ValuedDataObject::getValue)
+                .orElse(null);
     }
 }

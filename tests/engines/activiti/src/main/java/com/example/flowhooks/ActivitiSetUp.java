@@ -5,6 +5,7 @@ import javax.sql.DataSource;
 import org.activiti.engine.ProcessEngine;
 import org.activiti.engine.ProcessEngineConfiguration;
 import org.activiti.engine.impl.cfg.StandaloneProcessEngineConfiguration;
+import org.activiti.engine.impl.persistence.StrongUuidGenerator;
 
 /** Where the parts meet, once, when the application starts. */
 public final class ActivitiSetUp {
@@ -12,11 +13,12 @@ public final class ActivitiSetUp {
     private ActivitiSetUp() {}
 
     /** Starts an engine on a data source, in whose database the table of the outbox is too. */
-    public static ProcessEngine start(DataSource dataSource, Outbox outbox) {
+    public static ProcessEngine start(DataSource dataSource, Outbox outbox, ActivitiCallBack callBack) {
         StandaloneProcessEngineConfiguration configuration = new StandaloneProcessEngineConfiguration();
         configuration.setDataSource(dataSource);
         configuration.setDatabaseSchemaUpdate(ProcessEngineConfiguration.DB_SCHEMA_UPDATE_TRUE);
-        configuration.setEventListeners(List.of(new ActivitiCallBack(outbox)));
+        configuration.setIdGenerator(new StrongUuidGenerator()); // numbers would be used again by a new database
+        configuration.setEventListeners(List.of(callBack));
         ProcessEngine engine = configuration.buildProcessEngine();
         outbox.start();
         return engine;

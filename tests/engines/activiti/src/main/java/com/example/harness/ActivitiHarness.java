@@ -1,5 +1,6 @@
 package com.example.harness;
 
+import com.example.flowhooks.ActivitiCallBack;
 import com.example.flowhooks.ActivitiSetUp;
 import com.example.flowhooks.Outbox;
 import java.util.Map;
@@ -22,7 +23,8 @@ public final class ActivitiHarness implements Console.Engine {
         dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
         Console.prepare(dataSource);
         try (Outbox outbox = new Outbox(dataSource, Console.client())) {
-            ProcessEngine engine = ActivitiSetUp.start(dataSource, outbox);
+            boolean includeCalled = arguments[0].equals("include-called");
+            ProcessEngine engine = ActivitiSetUp.start(dataSource, outbox, new ActivitiCallBack(outbox, includeCalled));
             engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
             Console.serve(new ActivitiHarness(engine), dataSource, outbox);
             engine.close();
@@ -30,22 +32,26 @@ public final class ActivitiHarness implements Console.Engine {
     }
 
     @Override
-    public String start(String key, String businessKey, String callBackClass) {
-        Map<String, Object> variables =
-                callBackClass == null ? Map.of() : Map.of("callBackProcessClass", callBackClass);
+    public String start(String key, String businessKey, Map<String, Object> variables) {
         return engine.getRuntimeService().startProcessInstanceByKey(key, businessKey, variables).getId();
     }
 
     @Override
-    public void complete(String instanceId) {
-        engine.getTaskService().complete(
-                engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId());
+    public void complete(String instanceId, Map<String, Object> variables) {
+        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId();
+        engine.getTaskService().complete(task, variables);
+    }
+
+    @Override
+    public String called(String instanceId) {
+        return engine.getRuntimeService().createProcessInstanceQuery()
+                .superProcessInstanceId(instanceId).singleResult().getId();
     }
 
     @Override
     public void completeWithoutCommit(String instanceId) {
         engine.getManagementService().executeCommand(commandContext -> {
-            complete(instanceId);
+            complete(instanceId, Map.of());
             Context.getTransactionContext().addTransactionListener(TransactionState.COMMITTING, committing -> {
                 throw new Console.Refusal(
                         Context.getCommandContext().getDbSqlSession().getSqlSession().getConnection());

@@ -21,15 +21,24 @@ import org.camunda.bpm.model.bpmn.instance.Process;
 import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperties;
 import org.camunda.bpm.model.bpmn.instance.camunda.CamundaProperty;
 
-/** Puts the call-back of each process instance that completes normally into the outbox, in Camunda's transaction. */
+/** Puts the callback of each process instance that completes into the outbox, in Camunda's transaction. */
 public final class CamundaCallBack extends AbstractProcessEnginePlugin implements ExecutionListener {
 
     private static final String CLASS = "callBackProcessClass";
+    private static final String CONCLUSION = "conclusion";
 
     private final Outbox outbox;
+    private final boolean includeCalled;
 
+    /** Calls back for instances that were started by themselves, not by a call activity. */
     public CamundaCallBack(Outbox outbox) {
+        this(outbox, false);
+    }
+
+    /** @param includeCalled whether instances that a call activity started call back too */
+    public CamundaCallBack(Outbox outbox, boolean includeCalled) {
         this.outbox = outbox;
+        this.includeCalled = includeCalled;
     }
 
     /** As a plug-in of the engine: listens to the end of every process that is deployed. */
@@ -51,29 +60,37 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
     /** As a listener: called when a process instance ends, also when it is cancelled. */
     @Override
     public void notify(DelegateExecution execution) {
-        if (execution.isCanceled()) {
+        boolean called = execution.getSuperExecution() != null;
+        if (execution.isCanceled() || called && !includeCalled) {
             return;
         }
         ProcessDefinitionEntity definition = ((ExecutionEntity) execution).getProcessDefinition();
         CallBack callBack = new CallBack(execution.getProcessInstanceId())
                 .with("businessKey", execution.getProcessBusinessKey())
-                .with(CLASS, callBackClass(execution, definition.getKey()))
+                .withCallBackProcessClass(callBackClass(execution, called, definition.getKey()))
+                .withConclusion(conclusion(execution, called))
                 .with("processDefinitionId", definition.getId())
                 .with("processDefinitionKey", definition.getKey())
                 .with("processDefinitionVersion", definition.getVersion());
         CommandContext commandContext = Context.getCommandContext();
         try {
             outbox.add(commandContext.getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // then the instance does not end either, and whoever ended it learns why
-            throw new ProcessEngineException("The call-back of " + callBack.flowInstanceId + " was not written", error);
+        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+            throw new ProcessEngineException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         commandContext.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, committed -> outbox.wake());
     }
 
-    /** The variable of that name; where there is none, the extension property of the process; or null. */
-    private static Object callBackClass(DelegateExecution execution, String key) {
-        if (execution.hasVariable(CLASS)) {
+    /** The variable of that name, otherwise the end event. A called instance may have its caller's variables. */
+    private static Object conclusion(DelegateExecution execution, boolean called) {
+        Object variable = called ? null : execution.getVariable(CONCLUSION);
+        return variable == null ? execution.getCurrentActivityId() : variable;
+    }
+
+    /** The variable of that name, but not of a called instance; otherwise the extension property of the process. */
+    private static Object callBackClass(DelegateExecution execution, boolean called, String key) {
+        if (!called && execution.hasVariable(CLASS)) {
             return execution.getVariable(CLASS);
         }
         Process process = execution.getBpmnModelInstance().getModelElementById(key);
@@ -84,8 +101,8 @@ public final class CamundaCallBack extends AbstractProcessEnginePlugin implement
         return extensions.getElementsQuery().filterByType(CamundaProperties.class).list().stream()
                 .flatMap(properties -> properties.getCamundaProperties().stream())
                 .filter(property -> CLASS.equals(property.getCamundaName()))
-                .map(CamundaProperty::getCamundaValue)
                 .findFirst()
+                .map(CamundaProperty::getCamundaValue)
                 .orElse(null);
     }
 }

@@ -5,6 +5,7 @@ import javax.sql.DataSource;
 import org.camunda.bpm.engine.ProcessEngine;
 import org.camunda.bpm.engine.ProcessEngineConfiguration;
 import org.camunda.bpm.engine.impl.cfg.StandaloneProcessEngineConfiguration;
+import org.camunda.bpm.engine.impl.persistence.StrongUuidGenerator;
 
 /** Where the parts meet, once, when the application starts. */
 public final class CamundaSetUp {
@@ -12,11 +13,12 @@ public final class CamundaSetUp {
     private CamundaSetUp() {}
 
     /** Starts an engine on a data source, in whose database the table of the outbox is too. */
-    public static ProcessEngine start(DataSource dataSource, Outbox outbox) {
+    public static ProcessEngine start(DataSource dataSource, Outbox outbox, CamundaCallBack callBack) {
         StandaloneProcessEngineConfiguration configuration = new StandaloneProcessEngineConfiguration();
         configuration.setDataSource(dataSource);
         configuration.setDatabaseSchemaUpdate(ProcessEngineConfiguration.DB_SCHEMA_UPDATE_TRUE);
-        configuration.setProcessEnginePlugins(List.of(new CamundaCallBack(outbox)));
+        configuration.setIdGenerator(new StrongUuidGenerator()); // numbers would be used again by a new database
+        configuration.setProcessEnginePlugins(List.of(callBack));
         ProcessEngine engine = configuration.buildProcessEngine();
         outbox.start();
         return engine;

@@ -1,5 +1,6 @@
 package com.example.harness;
 
+import com.example.flowhooks.CamundaCallBack;
 import com.example.flowhooks.CamundaSetUp;
 import com.example.flowhooks.Outbox;
 import java.util.Map;
@@ -22,7 +23,8 @@ public final class CamundaHarness implements Console.Engine {
         dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
         Console.prepare(dataSource);
         try (Outbox outbox = new Outbox(dataSource, Console.client())) {
-            ProcessEngine engine = CamundaSetUp.start(dataSource, outbox);
+            boolean includeCalled = arguments[0].equals("include-called");
+            ProcessEngine engine = CamundaSetUp.start(dataSource, outbox, new CamundaCallBack(outbox, includeCalled));
             engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn").deploy();
             Console.serve(new CamundaHarness(engine), dataSource, outbox);
             engine.close();
@@ -30,16 +32,20 @@ public final class CamundaHarness implements Console.Engine {
     }
 
     @Override
-    public String start(String key, String businessKey, String callBackClass) {
-        Map<String, Object> variables =
-                callBackClass == null ? Map.of() : Map.of("callBackProcessClass", callBackClass);
+    public String start(String key, String businessKey, Map<String, Object> variables) {
         return engine.getRuntimeService().startProcessInstanceByKey(key, businessKey, variables).getId();
     }
 
     @Override
-    public void complete(String instanceId) {
-        engine.getTaskService().complete(
-                engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId());
+    public void complete(String instanceId, Map<String, Object> variables) {
+        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId();
+        engine.getTaskService().complete(task, variables);
+    }
+
+    @Override
+    public String called(String instanceId) {
+        return engine.getRuntimeService().createProcessInstanceQuery()
+                .superProcessInstanceId(instanceId).singleResult().getId();
     }
 
     @Override
@@ -47,7 +53,7 @@ public final class CamundaHarness implements Console.Engine {
         ProcessEngineConfigurationImpl configuration =
                 (ProcessEngineConfigurationImpl) engine.getProcessEngineConfiguration();
         configuration.getCommandExecutorTxRequired().execute(commandContext -> {
-            complete(instanceId);
+            complete(instanceId, Map.of());
             commandContext.getTransactionContext().addTransactionListener(TransactionState.COMMITTING, committing -> {
                 throw new Console.Refusal(commandContext.getDbSqlSession().getSqlSession().getConnection());
             });

@@ -2,44 +2,76 @@ package com.example.flowhooks;
 
 import java.sql.SQLException;
 import java.util.Set;
+import org.flowable.bpmn.model.ValuedDataObject;
 import org.flowable.common.engine.api.FlowableException;
 import org.flowable.common.engine.api.delegate.event.FlowableEngineEntityEvent;
 import org.flowable.common.engine.api.delegate.event.FlowableEngineEventType;
 import org.flowable.common.engine.impl.cfg.TransactionState;
 import org.flowable.common.engine.impl.context.Context;
 import org.flowable.engine.RepositoryService;
-import org.flowable.engine.delegate.DelegateExecution;
 import org.flowable.engine.delegate.event.AbstractFlowableEngineEventListener;
+import org.flowable.engine.impl.persistence.entity.ExecutionEntity;
 import org.flowable.engine.impl.util.CommandContextUtil;
 import org.flowable.engine.repository.ProcessDefinition;
 
-/** Puts the call-back of each process instance that completes normally into the outbox, in Flowable's transaction. */
+/** Puts the callback of each process instance that completes into the outbox, in Flowable's transaction. */
 public final class FlowableCallBack extends AbstractFlowableEngineEventListener {
 
-    private final Outbox outbox;
+    private static final String CLASS = "callBackProcessClass";
+    private static final String CONCLUSION = "conclusion";
 
+    private final Outbox outbox;
+    private final boolean includeCalled;
+
+    /** Calls back for instances that were started by themselves, not by a call activity. */
     public FlowableCallBack(Outbox outbox) {
+        this(outbox, false);
+    }
+
+    /** @param includeCalled whether instances that a call activity started call back too */
+    public FlowableCallBack(Outbox outbox, boolean includeCalled) {
         super(Set.of(FlowableEngineEventType.PROCESS_COMPLETED));
         this.outbox = outbox;
+        this.includeCalled = includeCalled;
     }
 
     @Override
     protected void processCompleted(FlowableEngineEntityEvent event) {
-        DelegateExecution instance = (DelegateExecution) event.getEntity();
+        ExecutionEntity instance = (ExecutionEntity) event.getEntity();
+        boolean called = instance.getSuperExecutionId() != null;
+        if (called && !includeCalled) {
+            return;
+        }
         RepositoryService repository = CommandContextUtil.getProcessEngineConfiguration().getRepositoryService();
         ProcessDefinition definition = repository.getProcessDefinition(instance.getProcessDefinitionId());
         CallBack callBack = new CallBack(instance.getProcessInstanceId())
                 .with("businessKey", instance.getProcessInstanceBusinessKey())
-                .with("callBackProcessClass", instance.getVariable("callBackProcessClass"))
+                .withCallBackProcessClass(called ? declaredClass(definition, repository) : instance.getVariable(CLASS))
+                .withConclusion(conclusion(instance, called))
                 .with("processDefinitionId", definition.getId())
                 .with("processDefinitionKey", definition.getKey())
                 .with("processDefinitionVersion", definition.getVersion());
         try {
             outbox.add(CommandContextUtil.getDbSqlSession().getSqlSession().getConnection(), callBack);
-        } catch (SQLException error) { // then the instance does not end either, and whoever ended it learns why
-            throw new FlowableException("The call-back of " + callBack.flowInstanceId + " was not written", error);
+        } catch (SQLException error) { // the instance does not end then, and the caller gets the exception
+            throw new FlowableException("The callback of " + callBack.flowInstanceId + " was not written", error);
         }
         Context.getTransactionContext()
                 .addTransactionListener(TransactionState.COMMITTED, commandContext -> outbox.wake());
+    }
+
+    /** The class of the definition: variables of a called instance may be its caller's, so they are not read. */
+    private static Object declaredClass(ProcessDefinition definition, RepositoryService repository) {
+        return repository.getBpmnModel(definition.getId()).getProcessById(definition.getKey()).getDataObjects().stream()
+                .filter(data -> CLASS.equals(data.getName()))
+                .findFirst()
+                .map(ValuedDataObject::getValue)
+                .orElse(null);
+    }
+
+    /** The variable of that name, which may be the caller's in a called instance; otherwise the business status. */
+    private static Object conclusion(ExecutionEntity instance, boolean called) {
+        Object variable = called ? null : instance.getVariable(CONCLUSION);
+        return variable == null ? instance.getBusinessStatus() : variable;
     }
 }

@@ -2,6 +2,7 @@ package com.example.flowhooks;
 
 import java.util.List;
 import javax.sql.DataSource;
+import org.flowable.common.engine.impl.persistence.StrongUuidGenerator;
 import org.flowable.engine.ProcessEngine;
 import org.flowable.engine.ProcessEngineConfiguration;
 import org.flowable.engine.impl.cfg.StandaloneProcessEngineConfiguration;
@@ -12,11 +13,12 @@ public final class FlowableSetUp {
     private FlowableSetUp() {}
 
     /** Starts an engine on a data source, in whose database the table of the outbox is too. */
-    public static ProcessEngine start(DataSource dataSource, Outbox outbox) {
+    public static ProcessEngine start(DataSource dataSource, Outbox outbox, FlowableCallBack callBack) {
         StandaloneProcessEngineConfiguration configuration = new StandaloneProcessEngineConfiguration();
         configuration.setDataSource(dataSource);
         configuration.setDatabaseSchemaUpdate(ProcessEngineConfiguration.DB_SCHEMA_UPDATE_TRUE);
-        configuration.setEventListeners(List.of(new FlowableCallBack(outbox)));
+        configuration.setIdGenerator(new StrongUuidGenerator()); // numbers would be used again by a new database
+        configuration.setEventListeners(List.of(callBack));
         ProcessEngine engine = configuration.buildProcessEngine();
         outbox.start();
         return engine;

@@ -1,5 +1,6 @@
 package com.example.harness;
 
+import com.example.flowhooks.FlowableCallBack;
 import com.example.flowhooks.FlowableSetUp;
 import com.example.flowhooks.Outbox;
 import java.util.Map;
@@ -23,7 +24,8 @@ public final class FlowableHarness implements Console.Engine {
         dataSource.setURL("jdbc:h2:mem:engine;DB_CLOSE_DELAY=-1");
         Console.prepare(dataSource);
         try (Outbox outbox = new Outbox(dataSource, Console.client())) {
-            ProcessEngine engine = FlowableSetUp.start(dataSource, outbox);
+            boolean includeCalled = arguments[0].equals("include-called");
+            ProcessEngine engine = FlowableSetUp.start(dataSource, outbox, new FlowableCallBack(outbox, includeCalled));
             engine.getRepositoryService().createDeployment().addClasspathResource("contract.bpmn20.xml").deploy();
             Console.serve(new FlowableHarness(engine), dataSource, outbox);
             engine.close();
@@ -31,22 +33,31 @@ public final class FlowableHarness implements Console.Engine {
     }
 
     @Override
-    public String start(String key, String businessKey, String callBackClass) {
-        Map<String, Object> variables =
-                callBackClass == null ? Map.of() : Map.of("callBackProcessClass", callBackClass);
+    public String start(String key, String businessKey, Map<String, Object> variables) {
         return engine.getRuntimeService().startProcessInstanceByKey(key, businessKey, variables).getId();
     }
 
     @Override
-    public void complete(String instanceId) {
-        engine.getTaskService().complete(
-                engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId());
+    public void complete(String instanceId, Map<String, Object> variables) {
+        String task = engine.getTaskService().createTaskQuery().processInstanceId(instanceId).singleResult().getId();
+        engine.getTaskService().complete(task, variables);
+    }
+
+    @Override
+    public String called(String instanceId) {
+        return engine.getRuntimeService().createProcessInstanceQuery()
+                .superProcessInstanceId(instanceId).singleResult().getId();
+    }
+
+    @Override
+    public void setBusinessStatus(String instanceId, String status) {
+        engine.getRuntimeService().updateBusinessStatus(instanceId, status);
     }
 
     @Override
     public void completeWithoutCommit(String instanceId) {
         engine.getManagementService().executeCommand(commandContext -> {
-            complete(instanceId);
+            complete(instanceId, Map.of());
             Context.getTransactionContext().addTransactionListener(TransactionState.COMMITTING, committing -> {
                 throw new Console.Refusal(CommandContextUtil.getDbSqlSession().getSqlSession().getConnection());
             });

@@ -5,10 +5,13 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/** What an engine says of a process instance that has completed. */
+/** The body of one callback: which process instance has completed, and how it ended. */
 public final class CallBack {
 
+    private static final System.Logger LOG = System.getLogger(CallBack.class.getName());
     private static final ObjectMapper JSON = new ObjectMapper();
+    private static final int MAX_CLASS_CHARS = 512; // flowhooks answers 422 to a longer one
+    private static final int MAX_CONCLUSION_CHARS = 128;
 
     public final String flowInstanceId;
     public final Map<String, Object> body = new LinkedHashMap<>();
@@ -21,6 +24,37 @@ public final class CallBack {
     public CallBack with(String name, Object value) {
         body.put(name, value);
         return this;
+    }
+
+    /** Adds the class by which handlers are found. */
+    public CallBack withCallBackProcessClass(Object value) {
+        return with("callBackProcessClass", text("callBackProcessClass", value, MAX_CLASS_CHARS));
+    }
+
+    /** Adds how the process ended in business terms, such as "approved" or "rejected". */
+    public CallBack withConclusion(Object value) {
+        return with("conclusion", text("conclusion", value, MAX_CONCLUSION_CHARS));
+    }
+
+    /** A process variable as text; null for one of another type, and for one that is too long. */
+    private String text(String name, Object value, int maxChars) {
+        if (value == null) {
+            return null;
+        }
+        boolean isText = value instanceof String || value instanceof Enum;
+        if (!isText && !(value instanceof Number) && !(value instanceof Boolean)) {
+            LOG.log(System.Logger.Level.WARNING, "{0} of {1} is not sent: it is a {2}, not text",
+                    name, flowInstanceId, value.getClass().getName());
+            return null;
+        }
+        String text = value.toString();
+        // A text that is cut off could be another word. Without it flowhooks parks the event and shows why.
+        if (text.codePointCount(0, text.length()) > maxChars) {
+            LOG.log(System.Logger.Level.WARNING, "{0} of {1} is not sent: it has more than {2} characters",
+                    name, flowInstanceId, String.valueOf(maxChars));
+            return null;
+        }
+        return text;
     }
 
     public String json() {

@@ -17,12 +17,12 @@ public final class HouseFlows {
         this.outbox = outbox;
     }
 
-    /** Ends a flow normally. */
-    public void complete(String flowInstanceId) throws SQLException {
+    /** Completes a flow. @param conclusion how it ended, such as "approved" or "rejected" */
+    public void complete(String flowInstanceId, String conclusion) throws SQLException {
         try (Connection connection = dataSource.getConnection()) {
             connection.setAutoCommit(false);
             try {
-                end(connection, flowInstanceId);
+                end(connection, flowInstanceId, conclusion);
                 connection.commit();
             } catch (SQLException | RuntimeException error) {
                 connection.rollback(); // the call-back goes with it
@@ -33,7 +33,7 @@ public final class HouseFlows {
     }
 
     /** Ends a flow in a transaction of the caller's, who commits, and then calls {@link Outbox#wake}. */
-    public void end(Connection connection, String flowInstanceId) throws SQLException {
+    public void end(Connection connection, String flowInstanceId, String conclusion) throws SQLException {
         CallBack callBack = new CallBack(flowInstanceId);
         try (PreparedStatement select = connection.prepareStatement(
                 "SELECT f.business_key, COALESCE(f.call_back_class, d.call_back_class), d.id, d.definition_key,"
@@ -45,7 +45,8 @@ public final class HouseFlows {
                     throw new IllegalStateException("There is no running flow " + flowInstanceId);
                 }
                 callBack.with("businessKey", flow.getString(1))
-                        .with("callBackProcessClass", flow.getString(2))
+                        .withCallBackProcessClass(flow.getString(2))
+                        .withConclusion(conclusion)
                         .with("processDefinitionId", flow.getString(3))
                         .with("processDefinitionKey", flow.getString(4))
                         .with("processDefinitionVersion", flow.getInt(5));

@@ -3,6 +3,8 @@ package com.example.harness;
 import com.example.flowhooks.CallBack;
 import com.example.flowhooks.FlowhooksClient;
 import com.example.flowhooks.Outbox;
+import com.fasterxml.jackson.core.type.TypeReference;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.BufferedReader;
 import java.io.IOException;
@@ -13,21 +15,32 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.ArrayList;
+import java.util.Date;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import javax.sql.DataSource;
 
-/** Lets a test drive an engine: a command a line on standard input, an answer a line, in JSON, on standard output. */
+/** Lets a test drive an engine: one command per line on standard input, one answer per line on standard output, in JSON. */
 public final class Console {
 
     /** What every engine can do. */
     public interface Engine {
-        /** Starts an instance that waits for one task; returns its id. A class may be chosen for this one alone. */
-        String start(String key, String businessKey, String callBackClass) throws Exception;
+        /** Starts an instance that waits for one task; returns its id. */
+        String start(String key, String businessKey, Map<String, Object> variables) throws Exception;
 
         /** Completes the one task, with which the instance ends. */
-        void complete(String instanceId) throws Exception;
+        void complete(String instanceId, Map<String, Object> variables) throws Exception;
+
+        /** The instance that a call activity of this one has started. */
+        default String called(String instanceId) {
+            throw new UnsupportedOperationException();
+        }
+
+        /** Sets the business status of an instance. */
+        default void setBusinessStatus(String instanceId, String status) {
+            throw new UnsupportedOperationException();
+        }
 
         /** Completes the one task in a transaction that is never committed: throws a {@link Refusal}. */
         void completeWithoutCommit(String instanceId) throws Exception;
@@ -97,7 +110,7 @@ public final class Console {
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             Map<String, Object> said = new LinkedHashMap<>();
             try {
-                obey(line.split(" ", 4), said, engine, dataSource, outbox);
+                obey(JSON.readTree(line), said, engine, dataSource, outbox);
             } catch (Exception error) {
                 Throwable cause = error;
                 while (cause.getCause() != null && !(cause instanceof Refusal)) {
@@ -114,43 +127,59 @@ public final class Console {
     }
 
     private static void obey(
-            String[] words, Map<String, Object> said, Engine engine, DataSource dataSource, Outbox outbox)
+            JsonNode words, Map<String, Object> said, Engine engine, DataSource dataSource, Outbox outbox)
             throws Exception {
-        switch (words[0]) {
+        String first = words.path(1).asText(null);
+        switch (words.get(0).asText()) {
             case "start":
-                said.put("id", engine.start(
-                        words[1], words[2].equals("-") ? null : words[2], words.length > 3 ? words[3] : null));
+                said.put("id", engine.start(first, words.get(2).textValue(), variables(words.get(3))));
                 break;
             case "complete":
-                engine.complete(words[1]);
+                engine.complete(first, variables(words.get(2)));
+                break;
+            case "called":
+                said.put("id", engine.called(first));
+                break;
+            case "status":
+                engine.setBusinessStatus(first, words.get(2).asText());
                 break;
             case "refuse":
-                engine.completeWithoutCommit(words[1]);
+                engine.completeWithoutCommit(first);
                 break;
             case "cancel":
-                engine.cancel(words[1]);
+                engine.cancel(first);
                 break;
             case "look":
                 said.put("running", engine.running());
                 said.put("outbox", rows(dataSource));
                 break;
             case "send":
-                FlowhooksClient.Answer answer = client().send(words[1], "{}");
+                FlowhooksClient.Answer answer = client().send(first, "{}");
                 said.put("next", answer.next.name());
                 said.put("waitSeconds", answer.waitSeconds);
                 said.put("said", answer.said);
                 break;
             case "call":
                 try (Connection connection = dataSource.getConnection()) {
-                    outbox.add(connection, new CallBack(words[1])
-                            .with("businessKey", words[2])
-                            .with("callBackProcessClass", words[3]));
+                    outbox.add(connection, new CallBack(first)
+                            .with("businessKey", words.get(2).asText())
+                            .withCallBackProcessClass(words.get(3).asText()));
                 }
                 outbox.wake();
                 break;
             default:
-                throw new IllegalArgumentException("no such command: " + words[0]);
+                throw new IllegalArgumentException("no such command: " + words);
         }
+    }
+
+    /** Process variables; {"date": 0} stands for a date. */
+    private static Map<String, Object> variables(JsonNode given) {
+        Map<String, Object> variables = new LinkedHashMap<>();
+        if (given != null) {
+            variables = JSON.convertValue(given, new TypeReference<LinkedHashMap<String, Object>>() {});
+        }
+        variables.replaceAll((name, value) -> value instanceof Map ? new Date(0) : value);
+        return variables;
     }
 
     private static List<Map<String, Object>> rows(DataSource dataSource) throws SQLException {

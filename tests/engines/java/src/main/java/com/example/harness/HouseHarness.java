@@ -7,6 +7,7 @@ import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.util.Map;
 import java.util.UUID;
 import org.h2.jdbcx.JdbcDataSource;
 
@@ -36,7 +37,7 @@ public final class HouseHarness implements Console.Engine {
     }
 
     @Override
-    public String start(String key, String businessKey, String callBackClass) throws SQLException {
+    public String start(String key, String businessKey, Map<String, Object> variables) throws SQLException {
         String id = UUID.randomUUID().toString();
         try (Connection connection = dataSource.getConnection();
                 PreparedStatement insert = connection.prepareStatement(
@@ -44,7 +45,7 @@ public final class HouseHarness implements Console.Engine {
                                 + " WHERE definition_key = ?")) {
             insert.setString(1, id);
             insert.setString(2, businessKey);
-            insert.setString(3, callBackClass);
+            insert.setString(3, (String) variables.get("callBackProcessClass"));
             insert.setString(4, key);
             insert.executeUpdate();
         }
@@ -52,8 +53,8 @@ public final class HouseHarness implements Console.Engine {
     }
 
     @Override
-    public void complete(String instanceId) throws SQLException {
-        flows.complete(instanceId);
+    public void complete(String instanceId, Map<String, Object> variables) throws SQLException {
+        flows.complete(instanceId, (String) variables.get("decision"));
     }
 
     @Override
@@ -61,7 +62,7 @@ public final class HouseHarness implements Console.Engine {
         try (Connection connection = dataSource.getConnection()) {
             connection.setAutoCommit(false);
             try {
-                flows.end(connection, instanceId);
+                flows.end(connection, instanceId, null);
                 throw new Console.Refusal(connection);
             } finally {
                 connection.rollback();
