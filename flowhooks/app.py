@@ -30,10 +30,10 @@ from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
 from flowhooks.operations.drain import drain
+from flowhooks.operations.lookup import build_router
 from flowhooks.plugins.by_settings import load
 from flowhooks.refusals import Refusals
 from flowhooks.retention import DAY, Retention
-from flowhooks.router import Candidate, Router
 from flowhooks.runners.embedded import Embedded
 from flowhooks.runners.needed import jobs_of
 from flowhooks.settings import Settings, database_url
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from flowhooks.delivery import Queued
     from flowhooks.ledger.known import KnownHandler
+    from flowhooks.router import Router
     from flowhooks.runners.procrastinate import Procrastinate
 
 log = structlog.get_logger(__name__)
@@ -311,16 +312,7 @@ class App:
 
     def _routing(self, settings: Settings, missing: Sequence[KnownHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
-        return Router(
-            [
-                *(
-                    Candidate(handler.id, handler.selectors, handler.order_by)
-                    for handler in self.plugins.handlers.values()
-                ),
-                *(Candidate(one.id, one.selectors, one.order_by) for one in missing),
-            ],
-            ignore_keys=settings.ignore.process_key,
-        )
+        return build_router(self.plugins.handlers.values(), missing, settings.ignore.process_key)
 
     def _has(self, handler: str) -> bool:
         """Whether this process is to run a handler's deliveries: where none else can have it, all that come."""
@@ -398,6 +390,11 @@ class App:
         left = dialects.room(database_url(self.settings))
         if left is not None and left < self.settings.http.max_body_bytes:
             found.append(f"the disk of the database has {left // 1024} KiB left; make room there")
+        if self.router.unreadable:
+            found.append(
+                f"a newer version of flowhooks has recorded what {', '.join(self.router.unreadable[:3])} listens to; "
+                "run that version here, too"
+            )
         if why := self.runner.health():
             found.append(f"deliveries cannot be run: {why}")
         return found

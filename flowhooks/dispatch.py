@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.clock import SECOND, to_datetime
+from flowhooks.condition_check import ConditionCheck
 from flowhooks.cores import Room
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, Delivery, NoRoom, Outcome, OutcomeKind, State
@@ -86,6 +87,7 @@ class Dispatch:
         self._notices = notices
         self._clock = clock
         self._told = told
+        self._conditions = ConditionCheck(ledger, clock, on_settled=told)
         self._pause = pause
         self._ended = ended
         self._metrics = metrics or Metrics()
@@ -114,6 +116,8 @@ class Dispatch:
             return None
         if queued.probe:
             self._probe(handler, queued)
+            return None
+        if not self._conditions.passes(handler, queued, claimed):
             return None
         made = claimed or self._ledger.claim(queued)
         if made is None or isinstance(made, NoRoom):

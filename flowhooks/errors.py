@@ -12,6 +12,7 @@ FlowhooksError
 │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
 │   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
 │   ├── IllegalMove      a change of state that the table of states lacks
+│   ├── NewerSelectorsError  a handler remembered by a newer flowhooks: this one cannot route for it
 │   └── NotFound         no such event, delivery or handler
 │       └── Purged       there was such an event
 ├── ServerUnreachable    the running server did not take a command
@@ -104,6 +105,10 @@ class LedgerUnusable(LedgerError):
 
 class LedgerOutdated(LedgerUnusable):
     """The database is empty or of an older version; a start of the server or `flowhooks db upgrade` brings it up."""
+
+
+class NewerSelectorsError(LedgerError):
+    """The ledger remembers a handler's selectors in a format of a newer flowhooks."""
 
 
 class IllegalMove(LedgerError):

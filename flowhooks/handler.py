@@ -13,7 +13,7 @@ from flowhooks.selectors import Selectors, satisfiable
 from flowhooks.signatures import checked_probe, takes_delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flowhooks.delivery import Delivery
     from flowhooks.event import Event
@@ -97,6 +97,8 @@ def handler(
     versions: str = "",
     source: str | tuple[str, ...] | list[str] = (),
     kind: str = "complete",
+    conclusion: str | tuple[str, ...] | list[str] = (),
+    when: Mapping[str, Any] | None = None,
     every: bool = False,
     retry: Retry | None = None,
     probe: Callable[[Event, Delivery], bool | None] | None = None,
@@ -115,6 +117,11 @@ def handler(
         versions: such as `">=3,<5"`, on `processDefinitionVersion`.
         source: one or several names of engines; default every one.
         kind: the kind of call-back; default `"complete"`.
+        conclusion: one or several values of `Event.conclusion`: the handler runs only for processes that ended so;
+            default: however the process ended, because a rejected approval completes as normally as an approved one.
+        when: what the event's data must be: a dict of JSON Pointers (RFC 6901), each with a JSON Schema (a dict;
+            without `$ref`), a constant, or a list of constants; None stands for an absent value. Values are compared
+            as JSON has them: `True` is not 1, and 1 is 1.0. All must hold. Default: whatever the data is.
         every: listen to every event of that kind.
         retry: say, with `Retry(...)`, that running twice is safe; default: a failure is final.
         probe: tells whether a lost attempt did its work.
@@ -133,8 +140,8 @@ def handler(
         A decorator that turns the function into a `Handler`, to be returned from the `handlers` hook.
 
     Raises:
-        HandlerError: it could never run: no selector, versions that contradict one another, a wrong type,
-            `async def`, wrong arguments.
+        HandlerError: it could never run: no selector, versions that contradict one another, a condition that cannot
+            be used, a wrong type, `async def`, wrong arguments.
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
@@ -150,6 +157,8 @@ def handler(
                     sources=_sources(source),
                     kind=kind,
                     every=_a("every", every, bool),
+                    conclusions=_several("conclusion", conclusion),
+                    when={} if when is None else when,
                 ),
                 retry=_a("retry", retry, Retry, None),
                 probe=checked_probe(probe),

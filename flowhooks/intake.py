@@ -11,8 +11,15 @@ import structlog
 
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.delivery import DONE, OutcomeKind, State
-from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
-from flowhooks.event import digest, from_body
+from flowhooks.errors import (
+    Conflict,
+    LedgerUnusable,
+    NewerSelectorsError,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+)
+from flowhooks.event import EventState, ParkedBy, digest, from_body
 from flowhooks.ledger import NewEvent
 from flowhooks.ledger.purging import PURGED
 from flowhooks.ledger.reading import Standing
@@ -25,8 +32,8 @@ if TYPE_CHECKING:
     from flowhooks.handler import Handler
     from flowhooks.ledger import Accepted, Ledger
     from flowhooks.notices import Notices
-    from flowhooks.router import Router
-    from flowhooks.settings import Settings
+    from flowhooks.router import Route, Router
+    from flowhooks.settings import RoutingSettings, Settings
     from flowhooks.watches import Watch, Watches
 
 ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
@@ -73,11 +80,15 @@ class Answer:
         event_id: the stored event.
         status: dead if any delivery is; else parked; else pending if any is unfinished; else done.
         standings: how its deliveries stand.
+        parked_by: why the event is parked; None if it is not.
+        undecided: the member that a handler's condition lacks, where that is why it is parked; else `""`.
     """
 
     event_id: str
     status: Status
     standings: tuple[Standing, ...]
+    parked_by: ParkedBy | None = None
+    undecided: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +170,7 @@ class Intake:
         """
         if self._draining:
             raise Unavailable("draining")
-        new = self._routed(call_back, rules or self.rules)
+        new, route = self._routed(call_back, rules or self.rules)
         event_id = new.event.id
         present = [one for one, handler in new.deliveries if handler not in new.absent and self._runs(handler)]
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
@@ -182,7 +193,7 @@ class Intake:
                     # What it was to watch does not exist; its place may be the only one that is free.
                     self._watches.close(event_id, watch)
                     watch = None
-                return self._again(accepted, wait=wait)
+                return self._again(accepted, route, wait=wait)
             self._notices.accepted(new.event, list(new.route))
             standings = {
                 delivery_id: Standing(
@@ -198,7 +209,7 @@ class Intake:
                 standings |= watch.standings
                 if watch.waits:
                     standings |= self._stored_standings(event_id)
-            return _answer(event_id, accepted.state, standings.values())
+            return _answer(event_id, accepted.state, standings.values(), route)
         finally:
             if watch is not None:
                 self._watches.close(event_id, watch)
@@ -227,8 +238,10 @@ class Intake:
             watch.wait(max(0.0, wait - (time.monotonic() - started)))
         return accepted
 
-    def _routed(self, call_back: CallBack, rules: Rules) -> NewEvent:
+    def _routed(self, call_back: CallBack, rules: Rules) -> tuple[NewEvent, Route]:
         now = self._clock.now()
+        settings, router = rules.settings, rules.router
+        source = settings.sources.get(call_back.source)
         event: Event = from_body(
             call_back.body,
             id=self._clock.new_id(),
@@ -236,24 +249,33 @@ class Intake:
             kind=call_back.kind,
             flow_instance_id=call_back.flow_instance_id,
             received_at=to_datetime(now),
+            conclusions=source.conclusion if source else {},
         )
-        route = rules.router.route(event)
-        if route.parked and rules.settings.unrouted == "reject" and not self._is_stored(event):
-            raise Unprocessable("unrouted")
-        state = "parked" if route.parked else "routed" if route.handlers else "dismissed"
-        return NewEvent(
+        try:
+            route = router.route(event)
+        except NewerSelectorsError as error:
+            raise Unavailable("newer_handlers") from error
+        if (refused := _refusal(route, settings.routing)) and not self._is_stored(event):
+            raise Unprocessable(refused)
+        no_match = router.no_match(event) if route.state is not EventState.ROUTED or route.undecided else None
+        new = NewEvent(
             event=event,
             body=call_back.text,
-            digest=digest(call_back.body, rules.settings.identity.ignore),
-            state=state,
+            digest=digest(call_back.body, settings.identity.ignore),
+            state=route.state,
+            parked_by=route.parked_by,
+            dismissed_by=route.dismissed_by,
+            no_match=no_match.to_json() if no_match and no_match.total else None,
+            unknown_conclusion=route.unknown_conclusion,
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
             absent=rules.absent,
-            order_keys=rules.router.order_keys(event, route.handlers),
+            order_keys=router.order_keys(event, route.handlers),
             message=call_back.message,
             read=self._notices.wanted,
             now=now,
         )
+        return new, route
 
     def _is_stored(self, event: Event) -> bool:
         """Whether it came before: then it is answered as any repeat, whoever wants it by now."""
@@ -262,7 +284,7 @@ class Intake:
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 
-    def _again(self, accepted: Accepted, *, wait: float) -> Answer:
+    def _again(self, accepted: Accepted, route: Route, *, wait: float) -> Answer:
         """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""
         standings = accepted.standings
         if any(one.state is State.DEAD for one in standings):
@@ -281,7 +303,7 @@ class Intake:
                     standings = tuple(latest.values())
                 finally:
                     self._watches.close(accepted.event_id, watch)
-        return _answer(accepted.event_id, accepted.state, standings)
+        return _answer(accepted.event_id, accepted.state, standings, route)
 
     def _moves(self, standing: Standing) -> bool:
         """Whether it may settle by itself soon."""
@@ -316,12 +338,28 @@ class Intake:
         )
 
 
-def _answer(event_id: str, state: str, standings: Collection[Standing]) -> Answer:
+def _refusal(route: Route, routing: RoutingSettings) -> str | None:
+    """The message of the refusal, where the settings refuse what would be parked; None: it is stored."""
+    if route.parked_by is ParkedBy.HANDLER and routing.no_handler == "reject":
+        return "no_handler"
+    if route.parked_by is ParkedBy.NAME and routing.no_name == "reject":
+        return "no_name"
+    return None
+
+
+def _answer(event_id: str, state: str, standings: Collection[Standing], route: Route) -> Answer:
     states = {one.state for one in standings}
     if State.DEAD in states:
         status = Status.DEAD
-    elif state == "parked":
-        status = Status.PARKED
+    elif state == EventState.PARKED:
+        # A repeat is answered by the route of its own body, which is the same.
+        return Answer(
+            event_id=event_id,
+            status=Status.PARKED,
+            standings=tuple(standings),
+            parked_by=route.parked_by,
+            undecided=route.undecided,
+        )
     elif states <= DONE:
         status = Status.DONE
     else:

@@ -272,9 +272,15 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "The body is compressed or otherwise encoded ({given}); send it without Content-Encoding.",
         "zh": "请求体经过压缩或其他编码（{given}）；请去掉 Content-Encoding，直接发送原文。",
     },
-    "unrouted": {
+    "no_handler": {
         "en": "No handler is installed for this callBackProcessClass or processDefinitionKey; nothing was stored.",
         "zh": "没有处理器对应该 callBackProcessClass 或 processDefinitionKey；回调未存储。",
+    },
+    "no_name": {
+        "en": "The callback has neither callBackProcessClass nor processDefinitionKey, so that no handler can be found "
+        "for it; nothing was stored. Send one of them.",
+        "zh": "回调既没有 callBackProcessClass，也没有 processDefinitionKey，无法找到处理器；回调未存储。"
+        "请至少填写其中一个字段。",
     },
     "not_implemented": {
         "en": "The request uses a part of HTTP that this server does not know.",
@@ -350,6 +356,20 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "it will be delivered when one is.",
         "zh": "回调已存储，无需重发；目前没有对应的处理器，安装处理器后会自动投递。",
     },
+    "parked_name": {
+        "en": "The callback is stored and need not be sent again, but it has neither callBackProcessClass nor "
+        "processDefinitionKey, so that no handler can be found for it. Send one of them with later callbacks; an "
+        "operator decides on this one.",
+        "zh": "回调已存储，无需重发；但它既没有 callBackProcessClass，也没有 processDefinitionKey，无法找到处理器。"
+        "以后的回调请至少填写其中一个字段；本次回调由运维人员处理。",
+    },
+    "parked_condition": {
+        "en": "The callback is stored and need not be sent again, but a handler needs {member} to decide whether it "
+        "takes it, and {member} is absent or of another type. Send it with later callbacks; an operator decides on "
+        "this one.",
+        "zh": "回调已存储，无需重发；但处理器需要 {member} 才能判断是否处理，而该字段缺失或类型不符。"
+        "以后的回调请正确填写该字段；本次回调由运维人员处理。",
+    },
     "dead": {
         "en": "The call-back is stored, but its handler {handler} failed: {why}",
         "zh": "回调已存储，但处理器 {handler} 执行失败：{why}",
@@ -374,6 +394,11 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
     "ledger_down": {
         "en": "The call-back could not be stored, for the database cannot be used just now; send it again later.",
         "zh": "数据库暂时不可用，回调未能存储；请稍后重发。",
+    },
+    "newer_handlers": {
+        "en": "The server cannot route callbacks now: a newer version of flowhooks has changed its handlers; send this "
+        "one again later.",
+        "zh": "服务器暂时无法分发回调：处理器已由更新版本的 flowhooks 登记；请稍后重发。",
     },
     "no_room": {
         "en": "The server has no room to keep a body of this size just now; send it again later.",

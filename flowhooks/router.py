@@ -7,9 +7,10 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowhooks.event import Event
+from flowhooks.errors import NewerSelectorsError
+from flowhooks.event import DismissedBy, Event, EventState, NoMatch, ParkedBy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,13 +38,24 @@ class Route(NamedTuple):
 
     Attributes:
         handlers: each handler's id with the reason, in the order in which the candidates were given.
-        parked: no class or key handler wants the event, even if `every` handlers get it.
-        ignored: it would be parked, but the settings say that its key needs no handler.
+        state: what the event is: routed, parked or dismissed. `every` handlers make no difference to it.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
+        undecided: the member that an undecided condition lacks, `"conclusion"` or a JSON Pointer; `""` if none is.
+        unknown_conclusion: whether handlers have the event's class or key, and none of them names its conclusion.
     """
 
     handlers: Mapping[str, str]
-    parked: bool
-    ignored: bool
+    state: EventState = EventState.ROUTED
+    parked_by: ParkedBy | None = None
+    dismissed_by: DismissedBy | None = None
+    undecided: str = ""
+    unknown_conclusion: bool = False
+
+    @property
+    def parked(self) -> bool:
+        """Whether the event is parked."""
+        return self.state is EventState.PARKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,8 @@ class Listener:
         value: the class or the key; `""` for `every`.
         versions: such as `">=3,<5"`; `""` takes every version.
         sources: names of engines; empty takes every one.
+        conclusions: values of the event's conclusion; empty takes every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there.
         handler_id: who listens.
     """
 
@@ -64,6 +78,8 @@ class Listener:
     value: str
     versions: str
     sources: tuple[str, ...]
+    conclusions: tuple[str, ...]
+    when: Mapping[str, Any]
     handler_id: str
 
 
@@ -102,7 +118,7 @@ class Explanation:
 class _Entry:
     """A candidate with the parts of its reasons written out once, not per event."""
 
-    __slots__ = ("handler_id", "narrow", "order", "selectors", "sources", "versions")
+    __slots__ = ("conditional", "handler_id", "narrow", "order", "pointers", "selectors", "sources", "versions")
 
     def __init__(self, order: int, candidate: Candidate) -> None:
         self.order = order
@@ -110,22 +126,53 @@ class _Entry:
         self.selectors = candidate.selectors
         self.versions = self.selectors.versions.strip()
         self.sources = ", ".join(self.selectors.sources)
-        # Most have neither: with ten thousand handlers, what need not be touched is not fetched from memory.
+        self.pointers = ", ".join(self.selectors.when)
+        self.conditional = self.selectors.conditional
+        # Most have none of them: with ten thousand handlers, what need not be touched is not fetched from memory.
         self.narrow = bool(self.versions or self.sources)
 
     def takes(self, event: Event) -> bool:
         """Whether versions and source, of an event of the right kind, are right."""
         return not self.narrow or self.selectors.refusal(event) is None
 
+    def decide(self, event: Event) -> bool | None:
+        """Whether the conditions hold; None: it cannot be decided."""
+        return self.selectors.decide(event) if self.conditional else True
+
     def reason(self, shares: str, event: Event) -> str:
         """Why it gets the event, given what both share."""
-        if not self.narrow:
-            return shares
         if self.versions:
             shares = f"{shares}, version {event.process_definition_version} in {self.versions}"
         if self.sources:
             shares = f"{shares}, source {event.source} of {self.sources}"
+        if self.selectors.conclusions:
+            shares = f"{shares}, conclusion {event.conclusion}"
+        if self.pointers:
+            shares = f"{shares}, conditions on {self.pointers}"
         return shares
+
+
+class _Bucket:
+    """The entries of one class, or of one key: those that require a conclusion are found by it."""
+
+    __slots__ = ("any_conclusion", "by_conclusion", "concluding", "shares")
+
+    def __init__(self, shares: str) -> None:
+        self.shares = shares
+        self.any_conclusion: list[_Entry] = []
+        self.by_conclusion: dict[str | None, list[_Entry]] = {}
+        self.concluding: list[_Entry] = []
+
+    def add(self, entry: _Entry) -> None:
+        if not entry.selectors.conclusions:
+            self.any_conclusion.append(entry)
+            return
+        self.concluding.append(entry)
+        for conclusion in entry.selectors.conclusions:
+            self.by_conclusion.setdefault(conclusion, []).append(entry)
+
+    def entries(self) -> list[_Entry]:
+        return [*self.any_conclusion, *self.concluding]
 
 
 class _Index:
@@ -135,30 +182,88 @@ class _Index:
 
     def __init__(self) -> None:
         self.plain: dict[str | None, Route] = {}
-        self.classes: dict[str | None, list[tuple[_Entry, str]]] = {}
-        self.keys: dict[str | None, list[tuple[_Entry, str]]] = {}
+        self.classes: dict[str | None, _Bucket] = {}
+        self.keys: dict[str | None, _Bucket] = {}
         self.every: list[_Entry] = []
 
     def add(self, entry: _Entry) -> None:
         for name in entry.selectors.callback_classes:
-            self.classes.setdefault(name, []).append((entry, f"class {name}"))
+            self.classes.setdefault(name, _Bucket(f"class {name}")).add(entry)
         for name in entry.selectors.process_keys:
-            self.keys.setdefault(name, []).append((entry, f"key {name}"))
+            self.keys.setdefault(name, _Bucket(f"key {name}")).add(entry)
         if entry.selectors.every:
             self.every.append(entry)
+
+    def buckets(self, event: Event) -> list[_Bucket]:
+        """Those of the event's class and of its key."""
+        found = (self.classes.get(event.callback_class), self.keys.get(event.process_definition_key))
+        return [bucket for bucket in found if bucket is not None]
 
     def settle(self) -> None:
         """Once for all: the routes of classes for which nothing but the class counts, unless a key has a say, too."""
         if not self.every:
             self.plain = {
-                name: Route({entry.handler_id: shares for entry, shares in of}, parked=False, ignored=False)
+                name: Route({entry.handler_id: of.shares for entry in of.any_conclusion})
                 for name, of in self.classes.items()
-                if not any(entry.narrow for entry, _ in of)
+                if not any(entry.narrow or entry.conditional for entry in of.entries())
             }
+
+
+class _Match:
+    """What the candidates of one event come to, while they are gone through."""
+
+    __slots__ = ("event", "taken", "undecided", "were_asked")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.taken: dict[int, tuple[_Entry, str]] = {}
+        self.undecided = ""
+        self.were_asked = False
+        """Whether a candidate passed kind, versions and source, so that its conditions counted."""
+
+    def ask_bucket(self, bucket: _Bucket) -> None:
+        """Ask the candidates of a class or a key; of those that require another conclusion, no more than needed."""
+        conclusion = self.event.conclusion
+        for entry in bucket.any_conclusion:
+            self._ask(entry, bucket.shares)
+        for entry in bucket.by_conclusion.get(conclusion, _NONE) if conclusion is not None else _NONE:
+            self._ask(entry, bucket.shares)
+        if conclusion is None:
+            for entry in bucket.concluding:  # none of them is true: the first undecided one settles it
+                if self.undecided:
+                    return
+                self._ask(entry, bucket.shares)
+        elif not self.were_asked:
+            self.were_asked = any(entry.takes(self.event) for entry in bucket.concluding)
+
+    def ask_every(self, entries: Iterable[_Entry]) -> None:
+        """Ask the candidates that listen to every event."""
+        for entry in entries:
+            if entry.order not in self.taken:
+                self._ask(entry, "every")
+
+    def _ask(self, entry: _Entry, shares: str) -> None:
+        if (taken := self.taken.get(entry.order)) is not None:
+            self.taken[entry.order] = entry, f"{taken[1]} and {shares}"
+            return
+        if not entry.takes(self.event):
+            return
+        self.were_asked = True
+        decision = entry.decide(self.event)
+        if decision:
+            self.taken[entry.order] = entry, shares
+        elif decision is None and not self.undecided:
+            self.undecided = entry.selectors.undecided(self.event)
+
+    def handlers(self) -> dict[str, str]:
+        """Who gets the event, and why, in the order of the candidates."""
+        return {entry.handler_id: entry.reason(shares, self.event) for _, (entry, shares) in sorted(self.taken.items())}
 
 
 _NONE: Final = ()
 _NO_KEYS: Final = MappingProxyType(dict[str, str]())
+MAX_REASONS: Final = 20
+"""Handlers for which it is stored why they do not get an event."""
 MOST_OF_A_KEY: Final = 512
 """Characters of an order key that are kept as they are: what is longer does not fit into an index."""
 
@@ -175,13 +280,24 @@ class Router:
     Args:
         candidates: every handler, present or known. The order given is the order of every answer.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
+        unreadable: ids of known handlers whose selectors a newer flowhooks has recorded.
+
+    Attributes:
+        unreadable: as given. Unless it is empty, nothing is routed: an event could miss one of them.
 
     Raises:
         ValueError: two candidates have one id.
     """
 
-    def __init__(self, candidates: Iterable[Candidate], *, ignore_keys: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        *,
+        ignore_keys: Iterable[str] = (),
+        unreadable: Iterable[str] = (),
+    ) -> None:
         candidates = tuple(candidates)
+        self.unreadable = tuple(unreadable)
         self._entries = tuple(_Entry(order, candidate) for order, candidate in enumerate(candidates))
         self._order_by = {one.handler_id: one.order_by for one in candidates if one.order_by is not None}
         self._ignore_keys = frozenset(ignore_keys)
@@ -196,36 +312,83 @@ class Router:
             index.settle()
 
     def route(self, event: Event) -> Route:
-        """Look up where `event` goes, each handler once."""
+        """Look up where `event` goes, each handler once.
+
+        Raises:
+            NewerSelectorsError: a newer flowhooks has recorded handlers that this one cannot read.
+        """
+        if self.unreadable:
+            raise NewerSelectorsError(
+                f"a newer version of flowhooks has recorded what {', '.join(self.unreadable[:3])} listens to: "
+                "run that version here, too"
+            )
         index = self._kinds.get(event.kind)
         if index is not None and event.process_definition_key not in index.keys:
             plain = index.plain.get(event.callback_class)
             if plain is not None:
                 return plain
-        return self._asked(event, index)
+        return self._ask_candidates(event, index)
 
-    def _asked(self, event: Event, index: _Index | None) -> Route:
+    def _ask_candidates(self, event: Event, index: _Index | None) -> Route:
         """Ask each handler that shares the class or the key, or takes every event."""
-        matched: dict[int, tuple[_Entry, str]] = {}
-        wanted = False
-        if index is not None:
-            for entry, shares in index.classes.get(event.callback_class, _NONE):
-                if entry.takes(event):
-                    matched[entry.order] = entry, shares
-            for entry, shares in index.keys.get(event.process_definition_key, _NONE):
-                if (by_class := matched.get(entry.order)) is not None:
-                    matched[entry.order] = entry, f"{by_class[1]} and {shares}"
-                elif entry.takes(event):
-                    matched[entry.order] = entry, shares
-            wanted = bool(matched)
-            for entry in index.every:
-                if entry.order not in matched and entry.takes(event):
-                    matched[entry.order] = entry, "every"
-        handlers = {entry.handler_id: entry.reason(shares, event) for _, (entry, shares) in sorted(matched.items())}
-        if wanted:
-            return Route(handlers, parked=False, ignored=False)
-        ignored = event.process_definition_key in self._ignore_keys
-        return Route(handlers, parked=not ignored, ignored=ignored)
+        match = _Match(event)
+        buckets = [] if index is None else index.buckets(event)
+        for bucket in buckets:
+            match.ask_bucket(bucket)
+        # What `every` handlers come to makes no difference to the event's state.
+        is_taken, undecided, were_asked = bool(match.taken), match.undecided, match.were_asked
+        if index is not None and index.every:
+            match.ask_every(index.every)
+        handlers = match.handlers()
+        if is_taken:
+            return Route(handlers, undecided=match.undecided)
+        if undecided:
+            return Route(handlers, EventState.PARKED, ParkedBy.CONDITION, undecided=undecided)
+        if were_asked:
+            return Route(
+                handlers,
+                EventState.DISMISSED,
+                dismissed_by=DismissedBy.CONDITION,
+                undecided=match.undecided,
+                unknown_conclusion=_is_unknown(event.conclusion, buckets),
+            )
+        if event.process_definition_key in self._ignore_keys:
+            return Route(handlers, EventState.DISMISSED, dismissed_by=DismissedBy.SETTING, undecided=match.undecided)
+        if not buckets and self._is_known(event):
+            return Route(handlers, EventState.DISMISSED, dismissed_by=DismissedBy.KIND, undecided=match.undecided)
+        named = event.callback_class is not None or event.process_definition_key is not None
+        return Route(
+            handlers, EventState.PARKED, ParkedBy.HANDLER if named else ParkedBy.NAME, undecided=match.undecided
+        )
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether a handler of any kind of callback has the event's class or key."""
+        return any(index.buckets(event) for index in self._kinds.values())
+
+    def reads_data(self, event: Event) -> bool:
+        """Whether a candidate for such an event has a condition on its data: each event is then routed by its own."""
+        index = self._kinds.get(event.kind)
+        return index is not None and any(
+            entry.pointers for bucket in index.buckets(event) for entry in bucket.entries()
+        )
+
+    def no_match(self, event: Event) -> NoMatch:
+        """Why the handlers that share the event's class or key do not get it; those that get it are left out."""
+        sharing = {
+            entry.order: entry
+            for index in self._kinds.values()
+            for bucket in index.buckets(event)
+            for entry in bucket.entries()
+        }
+        refused: dict[str, str] = {}
+        total = 0
+        for _, entry in sorted(sharing.items()):
+            if len(refused) == MAX_REASONS:
+                total += 1
+            elif why := entry.selectors.refusal(event) or entry.selectors.why_not(event):
+                refused[entry.handler_id] = why
+                total += 1
+        return NoMatch(refused, total)
 
     def order_keys(self, event: Event, handlers: Iterable[str]) -> Mapping[str, str]:
         """The order key of `event` for each of these handlers that is ordered and for which the event has one."""
@@ -247,6 +410,8 @@ class Router:
                 value=value,
                 versions=entry.versions,
                 sources=entry.selectors.sources,
+                conclusions=entry.selectors.conclusions,
+                when=entry.selectors.when,
                 handler_id=entry.handler_id,
             )
             for entry in self._entries
@@ -266,6 +431,8 @@ class Router:
         version: int | None = None,
         source: str = "default",
         kind: str = "complete",
+        conclusion: str | None = None,
+        data: Mapping[str, Any] = MappingProxyType({}),
     ) -> Explanation:
         """Say of each candidate for such an event why it would get it or not.
 
@@ -275,31 +442,53 @@ class Router:
             version: its `processDefinitionVersion`, if any.
             source: the engine that would send it.
             kind: the kind of call-back.
+            conclusion: its conclusion, in the words of handlers, if any.
+            data: its data, for conditions on it.
 
         Returns:
             The route, the verdicts, and hints when no class or key handler wants the event.
         """
-        event = Event(
-            id="",
-            source=source,
-            kind=kind,
-            flow_instance_id="",
-            callback_class=callback_class or None,
-            process_definition_key=process_key or None,
-            process_definition_version=version,
-            data={},
-            received_at=datetime.fromtimestamp(0, UTC),
+        return self.explain_event(
+            Event(
+                id="",
+                source=source,
+                kind=kind,
+                flow_instance_id="",
+                callback_class=callback_class or None,
+                process_definition_key=process_key or None,
+                process_definition_version=version,
+                conclusion=conclusion or None,
+                data=data,
+                received_at=datetime.fromtimestamp(0, UTC),
+            )
         )
+
+    def explain_event(self, event: Event) -> Explanation:
+        """Say of each candidate for an event why it gets it or not, as `explain` does."""
         route = self.route(event)
         verdicts = []
         for entry in self._entries:
             shares = _shared(entry.selectors, event)
             if shares:
-                why = route.handlers.get(entry.handler_id) or entry.selectors.refusal(event) or ""
+                why = route.handlers.get(entry.handler_id)
+                refused = entry.selectors.refusal(event) or entry.selectors.why_not(event) or ""
                 won = entry.handler_id in route.handlers
-                verdicts.append(Verdict(handler_id=entry.handler_id, shares=shares, won=won, why=why))
-        unwanted = route.parked or route.ignored
-        return Explanation(route=route, verdicts=tuple(verdicts), hints=self._hints(event) if unwanted else ())
+                verdicts.append(Verdict(handler_id=entry.handler_id, shares=shares, won=won, why=why or refused))
+        hints = () if route.state is EventState.ROUTED else self._hints(event)
+        return Explanation(route=route, verdicts=tuple(verdicts), hints=hints)
+
+    def similar_conclusions(self, event: Event) -> tuple[str, ...]:
+        """Hints at conclusions that may have been meant, where no handler of the event's class or key names its own."""
+        named = dict.fromkeys(
+            conclusion
+            for index in self._kinds.values()
+            for bucket in index.buckets(event)
+            for conclusion in bucket.by_conclusion
+            if conclusion is not None
+        )
+        if event.conclusion is None or event.conclusion in named:
+            return ()
+        return tuple(f"conclusion {name!r} {how}" for name, how in _near(event.conclusion, named))
 
     def _hints(self, event: Event) -> tuple[str, ...]:
         classes = dict.fromkeys(name for entry in self._entries for name in entry.selectors.callback_classes)
@@ -314,7 +503,13 @@ class Router:
             if given in others:
                 hints.append(f"{given!r} is known, but not as a {what}")
             hints += [f"{what} {name!r} {how}" for name, how in _near(given, known)]
-        return tuple(hints)
+        return (*hints, *self.similar_conclusions(event))
+
+
+def _is_unknown(conclusion: str | None, buckets: Iterable[_Bucket]) -> bool:
+    """Whether handlers of these buckets require conclusions, and none of them this one."""
+    required = [bucket.by_conclusion for bucket in buckets if bucket.concluding]
+    return conclusion is not None and bool(required) and not any(conclusion in named for named in required)
 
 
 def _shared(selectors: Selectors, event: Event) -> str:

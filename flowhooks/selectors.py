@@ -1,12 +1,14 @@
-"""What a handler listens to: classes, keys, versions, sources and kind; it must not know handlers."""
+"""What a handler listens to: classes, keys, versions, sources, kind, and conditions on the event."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.errors import HandlerError
+from flowhooks.conditions import Condition, decide_all, parse_conditions
+from flowhooks.errors import HandlerError, NewerSelectorsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +25,10 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
     ">": int.__gt__,
     "<": int.__lt__,
 }
+MAX_CONCLUSION_CHARS: Final = 128
+"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+FORMAT: Final = 2
+"""The format of `Selectors.to_json`. 1, which is not written, had neither conclusions nor conditions."""
 _LEAST_VERSION: Final = -(2**31)
 _MOST_VERSION: Final = 2**31 - 1
 """`processDefinitionVersion` is an int32, in every kind of call-back."""
@@ -32,7 +38,8 @@ _MOST_VERSION: Final = 2**31 - 1
 class Selectors:
     """What a handler listens to.
 
-    A handler matches if its class or its key matches (or `every` is set), and versions, source and kind do.
+    A handler matches if its class or its key matches (or `every` is set), if versions, source and kind do, and if its
+    conditions hold: its conclusions and `when`.
 
     Attributes:
         callback_classes: values of `callBackProcessClass`.
@@ -42,9 +49,12 @@ class Selectors:
         sources: names of engines; empty takes every one.
         kind: the kind of call-back; default `"complete"`.
         every: listen to every event of that kind, whatever its class or key.
+        conclusions: values of `Event.conclusion`, of which the event must have one; empty takes every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there: a JSON Schema (a dict), a constant,
+            or a list of constants.
 
     Raises:
-        HandlerError: `versions` cannot be read, or nothing is selected.
+        HandlerError: `versions`, `conclusions` or `when` cannot be used, or nothing is selected.
     """
 
     callback_classes: tuple[str, ...] = ()
@@ -53,6 +63,10 @@ class Selectors:
     sources: tuple[str, ...] = ()
     kind: str = "complete"
     every: bool = False
+    conclusions: tuple[str, ...] = ()
+    when: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    _conditions: tuple[Condition, ...] = field(default=(), init=False, repr=False, compare=False)
+    _when_json: str = field(default="", init=False, repr=False)  # compared instead of `when`: 1 == True in Python
     _terms: tuple[tuple[str, int], ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +79,52 @@ class Selectors:
             raise HandlerError(f'versions= is a string such as ">=3,<5", not {self.versions!r}')
         if self.versions.strip():
             object.__setattr__(self, "_terms", tuple(map(_term, _TERM_SPACES.split(self.versions.strip()))))
+        for conclusion in self.conclusions:
+            if not isinstance(conclusion, str) or not 0 < len(conclusion) <= MAX_CONCLUSION_CHARS:
+                raise HandlerError(
+                    f"conclusion= is a string of 1 to {MAX_CONCLUSION_CHARS} characters, or several, not {conclusion!r}"
+                )
+        if self.when:
+            conditions = parse_conditions(self.when)
+            when = {condition.pointer: condition.expected for condition in conditions}
+            object.__setattr__(self, "when", when)
+            object.__setattr__(self, "_when_json", json.dumps(when, sort_keys=True))
+            object.__setattr__(self, "_conditions", conditions)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the handler has conditions: conclusions or `when`."""
+        return bool(self.conclusions or self._conditions)
+
+    def decide(self, event: Event) -> bool | None:
+        """Whether the handler's conditions hold for an event; None: it cannot be decided."""
+        conclusion = None if event.conclusion is None else event.conclusion in self.conclusions
+        return decide_all(
+            (
+                conclusion if self.conclusions else True,
+                *(condition.decide(event.data) for condition in self._conditions),
+            )
+        )
+
+    def undecided(self, event: Event) -> str:
+        """The first member that an undecided condition lacks: `"conclusion"` or a JSON Pointer; `""` if none."""
+        if self.conclusions and event.conclusion is None:
+            return "conclusion"
+        pointers = (one.pointer for one in self._conditions if one.decide(event.data) is None)
+        return next(pointers, "")
+
+    def why_not(self, event: Event) -> str | None:
+        """Why the handler's conditions do not hold for an event, in a clause; None if they hold."""
+        if self.conclusions and event.conclusion not in self.conclusions:
+            named = ", ".join(self.conclusions)
+            if event.conclusion is not None:
+                return f"conclusion {event.conclusion!r} is not one of {named}"
+            if self.decide(event) is None:
+                return f"no conclusion, and the handler needs one of {named}"
+        wrong = [condition for condition in self._conditions if condition.decide(event.data) is not True]
+        # A false condition decides, so it comes before an undecided one.
+        wrong.sort(key=lambda condition: condition.decide(event.data) is None)
+        return wrong[0].why_not(event.data) if wrong else None
 
     def refusal(self, event: Event) -> str | None:
         """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""
@@ -84,17 +144,26 @@ class Selectors:
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it; `Selectors.from_json` reads it back."""
         return {
+            "format": FORMAT,
             "callback_classes": list(self.callback_classes),
             "process_keys": list(self.process_keys),
             "versions": self.versions,
             "sources": list(self.sources),
             "kind": self.kind,
             "every": self.every,
+            "conclusions": list(self.conclusions),
+            "when": dict(self.when),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Selectors:
-        """What `to_json` gave."""
+        """What `to_json` gave.
+
+        Raises:
+            NewerSelectorsError: a newer flowhooks wrote it.
+        """
+        if (written := value.get("format", 1)) > FORMAT:
+            raise NewerSelectorsError(f"its selectors have format {written}, and this version reads up to {FORMAT}")
         return cls(
             callback_classes=tuple(value["callback_classes"]),
             process_keys=tuple(value["process_keys"]),
@@ -102,6 +171,8 @@ class Selectors:
             sources=tuple(value["sources"]),
             kind=value["kind"],
             every=value["every"],
+            conclusions=tuple(value.get("conclusions", ())),
+            when=value.get("when", {}),
         )
 
 

@@ -14,6 +14,7 @@ from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import words
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError
+from flowhooks.event import DismissedBy, EventState, ParkedBy
 from flowhooks.ledger import Reader, dialects
 from flowhooks.ledger.liveness import run_by
 from flowhooks.operations.lookup import lookup
@@ -159,12 +160,14 @@ def _own_hints(settings: Settings, kinds: tuple[str, ...], asked: dict[str, Any]
 
 
 def _verdict(settings: Settings, explanation: Explanation) -> str:
-    """`"delivered"`, `"parked"`, `"refused"` or `"ignored"`: whether the settings take an event that nobody wants."""
-    if explanation.route.ignored:
-        return "ignored"
-    if explanation.route.parked:
-        return "parked" if settings.unrouted == "park" else "refused"
-    return "delivered"
+    """`"delivered"`, `"parked"`, `"refused"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
+    route, routing = explanation.route, settings.routing
+    if route.state is EventState.ROUTED:
+        return "delivered"
+    if route.state is EventState.DISMISSED:
+        return "ignored" if route.dismissed_by is DismissedBy.SETTING else "dismissed"
+    refused = {ParkedBy.HANDLER: routing.no_handler, ParkedBy.NAME: routing.no_name}
+    return "refused" if route.parked_by and refused.get(route.parked_by) == "reject" else "parked"
 
 
 def _explain_json(
@@ -202,7 +205,9 @@ def _explain(asked: dict[str, Any], found: Lookup, explanation: Explanation, hin
         "delivered": f"It goes to {handlers}.",
         "parked": "No class or key handler wants it: it is parked until one is installed"
         + (f"; {handlers} gets it all the same." if handlers else "."),
-        "refused": "No class or key handler wants it: it is refused with 422, as the setting unrouted says.",
+        "refused": "No class or key handler wants it: it is refused with 422, as the setting routing.no_handler says.",
+        "dismissed": "Handlers have its class or key, but it is not for them: it is dismissed and answered 200"
+        + (f"; {handlers} gets it all the same." if handlers else "."),
         "ignored": "No class or key handler wants it, and none is needed, as the setting ignore.process_key says"
         + (f"; {handlers} gets it." if handlers else "."),
     }

@@ -14,6 +14,7 @@ from flowhooks import schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
 from flowhooks.ledger import dialects, purging, signing
+from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counting import COUNT, count
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.pausing import ALL_PAUSED, Pauses
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.delivery import Runner
-    from flowhooks.event import Event
+    from flowhooks.event import DismissedBy, Event, EventState, ParkedBy
     from flowhooks.ledger.moves import Place
     from flowhooks.ledger.purging import Identity
     from flowhooks.ledger.writer import Transaction
@@ -48,7 +49,11 @@ class NewEvent:
         event: the event.
         body: its body as received.
         digest: its body's digest.
-        state: `"routed"`, `"parked"` or `"dismissed"`.
+        state: routed, parked or dismissed.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
+        no_match: why handlers that share its class or key do not get it, as JSON; None where that is not kept.
+        unknown_conclusion: whether no handler of its class or key names its conclusion.
         route: handler id to the reason why.
         deliveries: (delivery id, handler id) for each of the route's handlers.
         absent: those of the handlers that are not loaded here: their deliveries wait for them.
@@ -61,7 +66,11 @@ class NewEvent:
     event: Event
     body: str
     digest: str
-    state: str
+    state: EventState
+    parked_by: ParkedBy | None = None
+    dismissed_by: DismissedBy | None = None
+    no_match: str | None = None
+    unknown_conclusion: bool = False
     route: Mapping[str, str]
     deliveries: Sequence[tuple[str, str]]
     absent: frozenset[str] = frozenset()
@@ -157,6 +166,7 @@ class Accepting:
         self._limits = limits
         self._shared = shared
         self._pauses = pauses or Pauses()
+        self._conclusions = UnknownConclusions()
 
     def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
@@ -220,6 +230,8 @@ class Accepting:
         if fresh := [item for item in items if item.event.id in stored]:
             # Others may have paused a handler just now: what is stored as running is begun by what the database says.
             self._store(transaction, fresh, frozenset(told or ()) if self._shared else self._pauses.handlers)
+            if unknown := [item.event for item in fresh if item.unknown_conclusion]:
+                self._conclusions.record(transaction, unknown, fresh[0].now)
         return stored, gone
 
     def _store(self, transaction: Transaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
@@ -365,4 +377,8 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "route_size": len(item.route),
         "repeats": 0,
         "received_at": item.now,
+        "conclusion": event.conclusion,
+        "parked_by": item.parked_by,
+        "dismissed_by": item.dismissed_by,
+        "no_match": item.no_match,
     }

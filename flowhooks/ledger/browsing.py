@@ -51,6 +51,9 @@ class Glimpse:
         process_key: its process definition key, or None.
         process_version: its process definition version, or None.
         process_definition_id: the engine's id of the process definition, or None.
+        conclusion: how the process ended in business terms, or None.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
         route: handler id to the reason why.
         state: `"routed"`, `"parked"` or `"dismissed"`.
         repeats: how often the same call-back came again.
@@ -67,6 +70,9 @@ class Glimpse:
     process_key: str | None
     process_version: int | None
     process_definition_id: str | None
+    conclusion: str | None
+    parked_by: str | None
+    dismissed_by: str | None
     route: Mapping[str, str]
     state: str
     repeats: int
@@ -87,6 +93,9 @@ def glimpse(stored: Stored) -> Glimpse:
         process_key=event.process_definition_key,
         process_version=event.process_definition_version,
         process_definition_id=event.process_definition_id,
+        conclusion=event.conclusion,
+        parked_by=stored.parked_by,
+        dismissed_by=stored.dismissed_by,
         route=stored.route,
         state=stored.state,
         repeats=stored.repeats,
@@ -167,6 +176,9 @@ _COLUMNS: Final = (
     events.c.process_definition_key,
     events.c.process_definition_version,
     events.c.process_definition_id,
+    events.c.conclusion,
+    events.c.parked_by,
+    events.c.dismissed_by,
     events.c.route,
     events.c.state,
     events.c.repeats,
@@ -327,6 +339,9 @@ def _glimpse(row: Any, standing: tuple[Standing, ...]) -> Glimpse:
         process_key=row.process_definition_key,
         process_version=row.process_definition_version,
         process_definition_id=row.process_definition_id,
+        conclusion=row.conclusion,
+        parked_by=row.parked_by,
+        dismissed_by=row.dismissed_by,
         route=json.loads(row.route),
         state=row.state,
         repeats=row.repeats,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select, update
 
 from flowhooks.delivery import State
+from flowhooks.errors import NewerSelectorsError
 from flowhooks.ledger import dialects
 from flowhooks.ledger.pausing import Held
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
@@ -33,7 +34,8 @@ class KnownHandler:
 
     Attributes:
         id: `plugin:name`.
-        selectors: what it listened to when it was last loaded.
+        selectors: what it listened to when it was last loaded; None: a newer flowhooks recorded it in a format that
+            this one cannot read.
         last_seen_at: when that was, in microseconds since 1970.
         order_by: what its deliveries were ordered by, then; or None.
         concurrency: how many of them could run at once, then; None: any number.
@@ -42,7 +44,7 @@ class KnownHandler:
     """
 
     id: str
-    selectors: Selectors
+    selectors: Selectors | None
     last_seen_at: int
     order_by: str | None = None
     concurrency: int | None = None
@@ -101,7 +103,7 @@ def known(connection: Connection) -> list[KnownHandler]:
     return [
         KnownHandler(
             id=row.id,
-            selectors=Selectors.from_json(json.loads(row.selectors)),
+            selectors=_selectors(row.selectors),
             last_seen_at=row.last_seen_at,
             order_by=row.order_by,
             concurrency=row.concurrency,
@@ -110,6 +112,13 @@ def known(connection: Connection) -> list[KnownHandler]:
         )
         for row in found
     ]
+
+
+def _selectors(text: str) -> Selectors | None:
+    try:
+        return Selectors.from_json(json.loads(text))
+    except NewerSelectorsError:
+        return None
 
 
 def retired(connection: Connection) -> frozenset[str]:

@@ -226,3 +226,33 @@ def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int
     due = (deliveries.c.id == delivery_id) & (deliveries.c.state == State.UNKNOWN.value) & (deliveries.c.due_at <= now)
     put_off = update(deliveries).where(due, NOT_PAUSED).values(due_at=until).returning(deliveries.c.id)
     return transaction.connection.execute(put_off).first() is not None
+
+
+def suspend(transaction: Transaction, delivery_id: str, attempt: int, *, note: str, now: int) -> bool:
+    """Leave a waiting delivery without a time, so that it is not offered to runners; changes no state.
+
+    Args:
+        transaction: the open transaction.
+        delivery_id: the delivery.
+        attempt: how many attempts it must have begun.
+        note: why.
+        now: microseconds since 1970.
+
+    Returns:
+        Whether it was still waiting, as it was last seen.
+    """
+    suspended = (
+        update(deliveries)
+        .where(
+            deliveries.c.id == delivery_id,
+            deliveries.c.state == State.WAITING.value,
+            deliveries.c.attempt == attempt,
+            deliveries.c.due_at.is_not(None),
+        )
+        .values(due_at=None, note=note, changed_at=now)
+        .returning(deliveries.c.event_id)
+    )
+    event_id = transaction.connection.execute(suspended).scalar()
+    if event_id is not None:
+        transaction.news.events.add(event_id)
+    return event_id is not None

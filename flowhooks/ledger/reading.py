@@ -13,7 +13,7 @@ from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.delivery import Attempt, OutcomeKind, Queued, State
 from flowhooks.errors import SettingsError
-from flowhooks.event import Event, from_body
+from flowhooks.event import DismissedBy, Event, NoMatch
 from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, conflicts, deliveries, events
 from flowhooks.ledger.turns import BEHIND, FIRST
@@ -74,6 +74,8 @@ class EventFilter:
         business_key: exactly this business key.
         callback_class: exactly this call-back class.
         process_key: exactly this process definition key.
+        conclusion: exactly this conclusion.
+        dismissed_by: dismissed for this reason.
         handler: events with a delivery for this handler.
         state: a delivery's state, or `"parked"` or `"dismissed"`.
         since: received at or after, in microseconds since 1970.
@@ -88,6 +90,8 @@ class EventFilter:
     business_key: str | None = None
     callback_class: str | None = None
     process_key: str | None = None
+    conclusion: str | None = None
+    dismissed_by: str | None = field(default=None, metadata={MORE: {"enum": tuple(DismissedBy)}})
     handler: str | None = None
     state: str | None = field(default=None, metadata={MORE: {"enum": STATES}})
     since: int | None = field(default=None, metadata=_TIME)
@@ -96,6 +100,8 @@ class EventFilter:
     def __post_init__(self) -> None:
         if self.state is not None and self.state not in STATES:
             raise SettingsError(f"state is one of {', '.join(STATES)}, not {self.state!r}")
+        if self.dismissed_by is not None and self.dismissed_by not in set(DismissedBy):
+            raise SettingsError(f"dismissed_by is one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
         if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
             raise SettingsError("since and until are microseconds since 1970 that fit into 64 bits")
 
@@ -119,7 +125,10 @@ class Stored:
     Attributes:
         event: the event.
         body: its body as received.
-        state: `"routed"`, `"parked"` or `"dismissed"`.
+        state: routed, parked or dismissed.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
+        no_match: why handlers that share its class or key do not get it; None where that was not kept.
         route: handler id to the reason why.
         repeats: how often the same call-back came again.
         standings: its deliveries, in the order in which they were made.
@@ -128,19 +137,28 @@ class Stored:
     event: Event
     body: str
     state: str
+    parked_by: str | None = None
+    dismissed_by: str | None = None
+    no_match: NoMatch | None = None
     route: dict[str, str]
     repeats: int
     standings: tuple[Standing, ...]
 
 
 def to_event(row: Any) -> Event:
-    """The event that a row of `events` holds, its data read anew so that nobody shares it."""
-    return from_body(
-        schema.parse(row.body.encode()),
+    """The event that a row of `events` holds, as it was routed; its data is parsed again, so that nobody shares it."""
+    return Event(
         id=row.id,
         source=row.source,
         kind=row.kind,
         flow_instance_id=row.flow_instance_id,
+        business_key=row.business_key,
+        callback_class=row.callback_class or None,
+        process_definition_id=row.process_definition_id,
+        process_definition_key=row.process_definition_key,
+        process_definition_version=row.process_definition_version,
+        conclusion=row.conclusion,
+        data=schema.parse(row.body.encode()),
         received_at=to_datetime(row.received_at),
     )
 
@@ -249,6 +267,9 @@ def find(
             event=to_event(row),
             body=row.body,
             state=row.state,
+            parked_by=row.parked_by,
+            dismissed_by=row.dismissed_by,
+            no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
             route=json.loads(row.route),
             repeats=row.repeats,
             standings=standing.get(row.id, ()),
@@ -269,6 +290,8 @@ def narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
         events.c.business_key: wanted.business_key,
         events.c.callback_class: wanted.callback_class,
         events.c.process_definition_key: wanted.process_key,
+        events.c.conclusion: wanted.conclusion,
+        events.c.dismissed_by: wanted.dismissed_by,
     }
     for column, value in exact.items():
         if value is not None:

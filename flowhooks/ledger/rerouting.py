@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import func, select, update
 
 from flowhooks.delivery import Queued
+from flowhooks.event import EventState
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
 from flowhooks.ledger.tables import events
 from flowhooks.ledger.turns import line_up
@@ -31,6 +32,7 @@ class ParkedGroup(NamedTuple):
         callback_class: their class; `""` where they named none.
         process_key: their process definition key, or None.
         process_version: their process definition version, or None.
+        conclusion: their conclusion, or None.
         events: how many there are.
     """
 
@@ -39,6 +41,7 @@ class ParkedGroup(NamedTuple):
     callback_class: str
     process_key: str | None
     process_version: int | None
+    conclusion: str | None
     events: int
 
 
@@ -48,7 +51,10 @@ class Rerouted:
 
     Attributes:
         event_id: the event.
-        state: `"routed"`, `"parked"`, or `"dismissed"` where nobody need want it.
+        state: routed, parked or dismissed.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
+        no_match: why handlers that share its class or key do not get it, as JSON; None: nothing is kept of that.
         route: its whole route, with what it had before: a route only grows.
         deliveries: (delivery id, handler id) for each handler that is new to it.
         order_keys: the event's order key, for each of those that is ordered.
@@ -57,10 +63,13 @@ class Rerouted:
 
     event_id: str
     state: str
+    parked_by: str | None = None
+    dismissed_by: str | None = None
+    no_match: str | None = None
     route: Mapping[str, str]
     deliveries: tuple[tuple[str, str], ...]
     order_keys: Mapping[str, str] = field(default_factory=dict)
-    seen: str = "parked"
+    seen: str = EventState.PARKED.value
 
     @property
     def seen_size(self) -> int:
@@ -74,6 +83,7 @@ _ALIKE: Final = (
     events.c.callback_class,
     events.c.process_definition_key,
     events.c.process_definition_version,
+    events.c.conclusion,
 )
 
 
@@ -126,7 +136,14 @@ def reroute(
                 events.c.state == item.seen,
                 events.c.route_size == item.seen_size,  # a route only grows: of this size it is the one that was read
             )
-            .values(state=item.state, route=json.dumps(item.route, ensure_ascii=False), route_size=len(item.route))
+            .values(
+                state=item.state,
+                parked_by=item.parked_by,
+                dismissed_by=item.dismissed_by,
+                no_match=item.no_match,
+                route=json.dumps(item.route, ensure_ascii=False),
+                route_size=len(item.route),
+            )
         ).rowcount
         if not changed:
             continue

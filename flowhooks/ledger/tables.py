@@ -45,6 +45,10 @@ events: Final = Table(
     Column("route_size", Integer, nullable=False, comment="how many deliveries the route asks for"),
     Column("repeats", Integer, nullable=False, comment="how often the same call-back came again"),
     Column("received_at", BigInteger, nullable=False),
+    Column("conclusion", Text, comment="how the process ended, in the words of handlers; null: the engine sent none"),
+    Column("parked_by", Text, comment="why it is parked: handler, condition or name; null: it is not parked"),
+    Column("dismissed_by", Text, comment="why it is dismissed: condition, kind, setting or operator; null: it is not"),
+    Column("no_match", Text, comment="JSON: why handlers that share its class or key do not get it; null: not asked"),
     # The instance id leads, so that the same index answers the search for it.
     UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
 )
@@ -62,6 +66,20 @@ Index(
     sqlite_where=events.c.state == "parked",
     postgresql_where=events.c.state == "parked",
 )
+DISMISSED_BY_ROUTING: Final = events.c.dismissed_by.in_(
+    bindparam("dismissed_by_routing", ("condition", "kind"), expanding=True, literal_execute=True)
+)
+"""Dismissed events that a handler which is installed later may want. A query uses the index below only if it says
+exactly this."""
+Index(
+    "events_dismissed",
+    events.c.id,
+    sqlite_where=DISMISSED_BY_ROUTING,
+    postgresql_where=DISMISSED_BY_ROUTING,
+)
+UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
+"""Events that were routed although the condition of another handler could not be decided. Said exactly so, as above."""
+Index("events_undecided", events.c.id, sqlite_where=UNDECIDED, postgresql_where=UNDECIDED)
 Index(
     "events_business_key",
     events.c.business_key,
@@ -78,6 +96,20 @@ conflicts: Final = Table(
     Column("received_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("event_id", "digest"),
 )
+Index("conflicts_received", conflicts.c.received_at)
+
+conclusions: Final = Table(
+    "conclusions",
+    metadata,
+    Column("callback_class", Text, nullable=False, comment="'' where the callback named none"),
+    Column("process_definition_key", Text, nullable=False, comment="'' where the callback named none"),
+    Column("conclusion", Text, nullable=False),
+    Column("event_id", Text, nullable=False, comment="the first event that had it"),
+    Column("seen_at", BigInteger, nullable=False, comment="when that was received"),
+    PrimaryKeyConstraint("callback_class", "process_definition_key", "conclusion"),
+    sqlite_with_rowid=False,
+)
+"""Conclusions that came although no handler of the class or key names them, each once."""
 
 deliveries: Final = Table(
     "deliveries",

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     from flowhooks.operations import Desk
 
-_TEXTS: Final = frozenset({"flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state"})
+_TEXTS: Final = frozenset(
+    {
+        "flow_instance_id",
+        "business_key",
+        "callback_class",
+        "process_key",
+        "conclusion",
+        "dismissed_by",
+        "handler",
+        "state",
+    }
+)
 _TIMES: Final = frozenset({"since", "until"})
 
 
@@ -117,7 +128,7 @@ CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], 
     "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
     "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
     "drain": (drain, {"dry_run": _truth, "after": _text}),
-    "reroute": (reroute, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
+    "reroute": (reroute, {"wanted": filter_from_json, "handler": _text, "dry_run": _truth, "after": _text}),
     "dismiss": (dismiss, {"wanted": filter_from_json, "note": _text, "dry_run": _truth, "after": _text}),
     "acknowledge": (acknowledge, {"alerts": _texts, "note": _text, "dry_run": _truth}),
     "purge": (purge, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),

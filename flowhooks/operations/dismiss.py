@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.crashpoints import reached
+from flowhooks.event import DismissedBy, EventState
 from flowhooks.ledger.rerouting import Rerouted
 from flowhooks.operations import Deed
 from flowhooks.operations.routing import one_of
@@ -58,7 +59,14 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
     """
     page = desk.ledger.page(of_parked(wanted), after=after, limit=AT_ONCE)
     items = [
-        Rerouted(event_id=stored.event.id, state="dismissed", route=stored.route, deliveries=())
+        Rerouted(
+            event_id=stored.event.id,
+            state=EventState.DISMISSED,
+            dismissed_by=DismissedBy.OPERATOR,
+            no_match=stored.no_match.to_json() if stored.no_match else None,
+            route=stored.route,
+            deliveries=(),
+        )
         for stored in page
         if stored.state == "parked"
     ]

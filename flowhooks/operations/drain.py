@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
 from flowhooks.crashpoints import reached
-from flowhooks.event import Event
+from flowhooks.event import Event, EventState
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations import Deed
 from flowhooks.operations.routing import rerouted
@@ -65,7 +65,9 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
     if items and not dry_run:
         changed = desk.change(
             lambda transaction: _written(desk, transaction, items),
-            lambda done: Deed("drain", "", {"events": len(done)}),
+            lambda done: Deed(
+                "drain", "", {"events": sum(item.event_id in done for item in items if item.state != "parked")}
+            ),
         )
         reached("drain.committed")
         items = [item for item in items if item.event_id in changed]
@@ -80,8 +82,14 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
 
 
 def wanted_by_now(desk: Desk) -> int:
-    """How many parked events somebody wants by now; found without reading each of them."""
-    return sum(group.events for group in desk.ledger.parked() if not desk.router.route(like(group)).parked)
+    """How many parked events may be taken now; where a condition reads the data of events, all of those count."""
+    return sum(group.events for group in desk.ledger.parked() if may_be_taken(desk.router, group))
+
+
+def may_be_taken(router: Router, group: ParkedGroup) -> bool:
+    """Whether a group of parked events would be parked no longer, or each of them has to be routed by its own data."""
+    event = like(group)
+    return not router.route(event).parked or router.reads_data(event)
 
 
 def parked_by_handler(router: Router, groups: Iterable[ParkedGroup]) -> dict[str, int]:
@@ -105,15 +113,20 @@ def like(group: ParkedGroup) -> Event:
         callback_class=group.callback_class or None,
         process_definition_key=group.process_key,
         process_definition_version=group.process_version,
+        conclusion=group.conclusion,
         data={},
         received_at=to_datetime(0),
     )
 
 
 def _wanted(desk: Desk, stored: Stored) -> Rerouted | None:
-    """What becomes of a parked event; None if it stays parked, whoever takes every event by now."""
+    """What becomes of a parked event; one that stays parked gets no delivery, but its reason is kept up to date."""
     item = rerouted(desk, stored)
-    return None if item is None or item.state == "parked" else item
+    if item is None or item.state != EventState.PARKED:
+        return item
+    return (
+        None if item.parked_by == stored.parked_by else replace(item, route=stored.route, deliveries=(), order_keys={})
+    )
 
 
 def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:

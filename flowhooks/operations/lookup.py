@@ -10,6 +10,7 @@ from flowhooks.router import Candidate, Router
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from flowhooks.handler import Handler
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.plugins import Plugins
 
@@ -52,8 +53,16 @@ def lookup(
         state = states.get(one.id.partition(":")[0])
         why = state if state in {"quarantined", "denied"} else "missing"
         absent[one.id] = "elsewhere" if one.id in run else why
-    candidates = [
-        *(Candidate(handler.id, handler.selectors, handler.order_by) for handler in plugins.handlers.values()),
-        *(Candidate(one.id, one.selectors, one.order_by) for one in missing),
-    ]
-    return Lookup(router=Router(candidates, ignore_keys=ignore_keys), absent=absent)
+    return Lookup(router=build_router(plugins.handlers.values(), missing, ignore_keys), absent=absent)
+
+
+def build_router(loaded: Iterable[Handler], remembered: Iterable[KnownHandler], ignore_keys: Iterable[str]) -> Router:
+    """Make the router of the handlers that are loaded, and of those that are only remembered."""
+    candidates = [Candidate(handler.id, handler.selectors, handler.order_by) for handler in loaded]
+    unreadable = []
+    for handler in remembered:
+        if handler.selectors is None:
+            unreadable.append(handler.id)
+        else:
+            candidates.append(Candidate(handler.id, handler.selectors, handler.order_by))
+    return Router(candidates, ignore_keys=ignore_keys, unreadable=unreadable)

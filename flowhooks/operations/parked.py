@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.rerouting import oldest_parked
-from flowhooks.operations.drain import like
+from flowhooks.operations.drain import may_be_taken
 
 if TYPE_CHECKING:
     from flowhooks.ledger import Reader
@@ -27,7 +27,7 @@ class Waiting:
         facts: what they have in common, and how many they are.
         event_id: the oldest of them.
         since: when that came, in microseconds since 1970.
-        wanted: whether somebody wants them by now, so that a drain would deliver them.
+        wanted: whether a drain would deliver them, or may deliver some, because a condition reads the data of each.
         hints: what may have been meant.
     """
 
@@ -57,7 +57,7 @@ def parked(reader: Reader, router: Router, *, most: int, handlers: int) -> list[
             facts=group,
             event_id=event_id,
             since=since,
-            wanted=not router.route(like(group)).parked,
+            wanted=may_be_taken(router, group),
             hints=_hints(router, group) if number < HINTED and handlers <= FEW_HANDLERS else (),
         )
         for number, (group, event_id, since) in enumerate(found)
@@ -71,4 +71,5 @@ def _hints(router: Router, group: ParkedGroup) -> tuple[str, ...]:
         version=group.process_version,
         source=group.source,
         kind=group.kind,
+        conclusion=group.conclusion,
     ).hints

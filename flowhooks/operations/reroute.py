@@ -51,7 +51,9 @@ class RoutedAgain:
     dry_run: bool
 
 
-def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: str = "") -> RoutedAgain:
+def reroute(
+    desk: Desk, wanted: EventFilter, *, handler: str | None = None, dry_run: bool = False, after: str = ""
+) -> RoutedAgain:
     """Route events again by the present look-up; a page of events for each call.
 
     Parked ones get their deliveries, as a drain gives them; dismissed ones are routed, or parked if nobody wants
@@ -60,6 +62,8 @@ def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: st
     Args:
         desk: what operations work with.
         wanted: which events.
+        handler: the id of the only handler that gets deliveries; events that it does not take are passed over. None:
+            every handler that takes them.
         dry_run: only count.
         after: where the last call left off.
 
@@ -67,12 +71,12 @@ def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: st
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    items = [item for stored in page if (item := rerouted(desk, stored)) is not None]
+    items = [item for stored in page if (item := rerouted(desk, stored, handler=handler)) is not None]
     done = items
     if items and not dry_run:
         changed = desk.change(
             lambda transaction: _written(desk, transaction, items),
-            lambda moved: _deed(wanted, items, moved),
+            lambda moved: _deed(wanted, handler, items, moved),
         )
         reached("reroute.committed")
         done = [item for item in items if item.event_id in changed]
@@ -91,9 +95,10 @@ def reroute(desk: Desk, wanted: EventFilter, *, dry_run: bool = False, after: st
     )
 
 
-def _deed(wanted: EventFilter, items: Sequence[Rerouted], moved: Collection[str]) -> Deed:
+def _deed(wanted: EventFilter, handler: str | None, items: Sequence[Rerouted], moved: Collection[str]) -> Deed:
     made = _made([item for item in items if item.event_id in moved])
-    return Deed("reroute", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "deliveries": made})
+    asked = {"wanted": wanted.to_json(), **({"handler": handler} if handler else {})}
+    return Deed("reroute", one_of(moved), {**asked, "events": len(moved), "deliveries": made})
 
 
 def _made(items: Sequence[Rerouted]) -> int:

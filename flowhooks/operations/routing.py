@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowhooks.event import EventState
 from flowhooks.ledger.rerouting import Rerouted
 
 if TYPE_CHECKING:
@@ -13,27 +14,38 @@ if TYPE_CHECKING:
     from flowhooks.operations import Desk
 
 
-def rerouted(desk: Desk, stored: Stored) -> Rerouted | None:
+def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerouted | None:
     """What the present look-up makes of an event; None if nothing of it changes.
 
     What it has it keeps: no delivery is taken away, and one that is routed stays so, whoever wants it by now.
+
+    Args:
+        desk: what operations work with.
+        stored: the event.
+        handler: the id of the only handler that may get a delivery; None: every handler that takes the event.
+
+    Raises:
+        NewerSelectorsError: handlers are known that this version cannot route for.
     """
     route = desk.router.route(stored.event)
-    fresh = [handler for handler in route.handlers if handler not in stored.route]
-    whole = {**stored.route, **{handler: route.handlers[handler] for handler in fresh}}
-    if stored.state == "routed":
-        state = "routed"
-    elif route.parked:
-        state = "parked"
-    else:
-        state = "routed" if whole else "dismissed"
-    if not fresh and state == stored.state:
+    if handler is not None and handler not in route.handlers:
         return None
+    gets = route.handlers if handler is None else {handler: route.handlers[handler]}
+    fresh = [one for one in gets if one not in stored.route]
+    whole = {**stored.route, **{one: gets[one] for one in fresh}}
+    state = EventState.ROUTED if stored.state == EventState.ROUTED else route.state
+    parked_by = route.parked_by if state is EventState.PARKED else None
+    if not fresh and (state, parked_by) == (stored.state, stored.parked_by):
+        return None
+    no_match = desk.router.no_match(stored.event) if state is not EventState.ROUTED or route.undecided else None
     return Rerouted(
         event_id=stored.event.id,
         state=state,
+        parked_by=parked_by,
+        dismissed_by=route.dismissed_by if state is EventState.DISMISSED else None,
+        no_match=no_match.to_json() if no_match and no_match.total else None,
         route=whole,
-        deliveries=tuple((desk.clock.new_id(), handler) for handler in fresh),
+        deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
         order_keys=desk.router.order_keys(stored.event, fresh),
         seen=stored.state,
     )

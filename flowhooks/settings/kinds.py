@@ -9,16 +9,19 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from flowhooks.settings.places import database_url, host_and_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What names of plugins and sources look like."""
+MAX_CONCLUSION_CHARS: Final = 128
+"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
@@ -187,6 +190,30 @@ def name() -> Kind:
 def key() -> Kind:
     """A processDefinitionKey."""
     return _text("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
+
+
+def conclusion() -> Kind:
+    """A conclusion, as handlers name it."""
+    allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters"
+    return _text(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
+
+
+def table(value: Kind) -> Kind:
+    """A section of any names, each with one value."""
+    allowed = f"a section in which each value is {value.allowed}"
+
+    def check(section: Any) -> Mapping[str, Any]:
+        if not isinstance(section, dict):
+            raise _wrong(allowed, section)
+        found = {}
+        for name, one in section.items():
+            try:
+                found[name] = value.check(one)
+            except ValueError as error:
+                raise ValueError(f"at {shown(name)} {error}") from None
+        return MappingProxyType(found)
+
+    return Kind(allowed, check)
 
 
 def pointer() -> Kind:

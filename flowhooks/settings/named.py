@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from flowhooks.settings import kinds
 from flowhooks.settings.signing import MOST_SECRETS, Secret, secret
 from flowhooks.settings.single import setting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Network: TypeAlias = IPv4Network | IPv6Network
 """Where a source may call from."""
@@ -56,6 +59,14 @@ class Source:
         0,
         kinds.whole(0, 1_000_000),
         "Call-backs that it may send at once after a rest, where there is a rate; 0: as many as in a second.",
+    )
+    conclusion: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "doc": "Its own words for how a process ended, each with the conclusion that handlers name; other words "
+            "stay as they are.",
+            "kind": kinds.table(kinds.conclusion()),
+        },
     )
     max_body_bytes: int | None = setting(
         None,

@@ -123,6 +123,28 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingSettings:
+    """What happens to events that no handler takes."""
+
+    no_handler: Literal["park", "reject"] = setting(
+        "park",
+        kinds.one_of("park", "reject"),
+        "An event for which no handler is known is stored and parked, or answered 422.",
+    )
+    no_name: Literal["park", "reject"] = setting(
+        "park",
+        kinds.one_of("park", "reject"),
+        "An event with neither callBackProcessClass nor processDefinitionKey is stored and parked, or answered 422.",
+    )
+    ignore_conclusions: tuple[str, ...] = setting(
+        (),
+        kinds.several(kinds.conclusion()),
+        "Conclusions for which no alert is raised when no handler takes them, such as those of rejected approvals.",
+        live=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IgnoreSettings:
     """Which events need no handler."""
 
@@ -209,9 +231,6 @@ class Settings:
         "TLS only.",
         live=True,
     )
-    unrouted: Literal["park", "reject"] = setting(
-        "park", kinds.one_of("park", "reject"), "An event that no handler wants is stored and parked, or answered 422."
-    )
     wait: float = setting(
         10.0,
         kinds.seconds(0, 60, zero=True),
@@ -244,6 +263,9 @@ class Settings:
     shutdown: ShutdownSettings = field(default_factory=ShutdownSettings, metadata={"doc": "How the server stops."})
     identity: IdentitySettings = field(
         default_factory=IdentitySettings, metadata={"doc": "When two call-backs are the same."}
+    )
+    routing: RoutingSettings = field(
+        default_factory=RoutingSettings, metadata={"doc": "What happens to events that no handler takes."}
     )
     ignore: IgnoreSettings = field(default_factory=IgnoreSettings, metadata={"doc": "Which events need no handler."})
     alerts: AlertsSettings = field(

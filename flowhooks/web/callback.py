@@ -12,6 +12,7 @@ from flowhooks import messages, schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import State
 from flowhooks.errors import Unprocessable
+from flowhooks.event import ParkedBy
 from flowhooks.intake import CallBack, Status
 from flowhooks.web import errors, negotiation
 from flowhooks.web.gate import read_body
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from flowhooks.web.gate import Gate
 
 _SUCCESS: Final = errors.encode({"success": True})
+_PARKED_MESSAGES: Final[dict[ParkedBy | None, str]] = {
+    ParkedBy.NAME: "parked_name",
+    ParkedBy.CONDITION: "parked_condition",
+}
 LONGEST_WHY: Final = 500
 """Characters of a handler's own error that an answer repeats."""
 
@@ -114,7 +119,7 @@ def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> 
         errors.answer(request, response, status=500, message=message)
         return
     if answer.status is Status.PARKED:
-        message = messages.text("parked", language)
+        message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
     else:
         states = Counter(one.state for one in answer.standings)
         message = messages.text(

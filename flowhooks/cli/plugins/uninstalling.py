@@ -63,7 +63,7 @@ def uninstall_command(
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     if not as_json:
-        for line in plan.lines(settings.unrouted):
+        for line in plan.lines(settings.routing.no_handler):
             output.line(line)
     if not (dry_run or yes):
         click.confirm("Go on?", abort=True, err=True)

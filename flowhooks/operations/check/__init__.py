@@ -171,7 +171,9 @@ def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:
         yield note(
             "plugins",
             "no plugin is installed",
-            "every call-back will be parked" if settings.unrouted == "park" else "every call-back will be refused",
+            "every call-back will be parked"
+            if settings.routing.no_handler == "park"
+            else "every call-back will be refused",
             "install one (`flowhooks plugins new` makes one), "
             "or name a folder of single-file plugins: --plugins-dir or plugins_dirs",
         )

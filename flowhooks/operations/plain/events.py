@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from flowhooks.delivery import Attempt, OutcomeKind, State
+    from flowhooks.event import NoMatch
     from flowhooks.ledger import Reader
     from flowhooks.ledger.auditing import Entry
     from flowhooks.ledger.reading import Standing, Stored
@@ -116,7 +117,10 @@ class _Event(TypedDict):
         process_definition_id: the engine's id of the process definition.
         process_definition_key: its process definition key.
         process_definition_version: its process definition version.
-        state: whether it has deliveries, waits for a handler, or needs none.
+        conclusion: how the process ended in business terms; null: the engine sent none.
+        state: whether it is routed, parked or dismissed.
+        parked_by: why it is parked: `handler`, `condition` or `name`; null: it is not parked.
+        dismissed_by: why it is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not dismissed.
         route: why it goes to each handler, by the handler's id.
         repeats: how often the same call-back came again.
     """
@@ -131,7 +135,10 @@ class _Event(TypedDict):
     process_definition_id: str | None
     process_definition_key: str | None
     process_definition_version: int | None
+    conclusion: str | None
     state: str
+    parked_by: str | None
+    dismissed_by: str | None
     route: dict[str, str]
     repeats: int
 
@@ -158,10 +165,23 @@ class ConflictJson(TypedDict):
     body: str
 
 
+class NoMatchJson(TypedDict):
+    """Why handlers that share an event's class or key do not get it.
+
+    Attributes:
+        reasons: up to 20 handlers' ids, each with its reason.
+        total: how many handlers there are.
+    """
+
+    reasons: dict[str, str]
+    total: int
+
+
 class WholeEventJson(_Event):
     """All that is known of an event.
 
     Attributes:
+        no_match: why handlers that share its class or key do not get it; null: it is routed, or there are none.
         body: its body as it was received.
         data: the body without its nulls, as handlers are given it.
         conflicts: the other bodies that came under its identity.
@@ -170,6 +190,7 @@ class WholeEventJson(_Event):
         deeds: what operators have done about it by its own id, the newest first.
     """
 
+    no_match: NoMatchJson | None
     body: str
     data: dict[str, Any]
     conflicts: list[ConflictJson]
@@ -205,6 +226,7 @@ def whole_event_to_json(
         deeds = auditing.entries(connection, limit=MOST_DEEDS, subject=event_id)
     return {
         **_event(glimpse(stored)),
+        "no_match": _no_match(stored.no_match),
         "body": stored.body,
         "data": dict(stored.event.data),
         "conflicts": [
@@ -265,10 +287,17 @@ def _event(one: Glimpse) -> _Event:
         "process_definition_id": one.process_definition_id,
         "process_definition_key": one.process_key,
         "process_definition_version": one.process_version,
+        "conclusion": one.conclusion,
         "state": one.state,
+        "parked_by": one.parked_by,
+        "dismissed_by": one.dismissed_by,
         "route": dict(one.route),
         "repeats": one.repeats,
     }
+
+
+def _no_match(found: NoMatch | None) -> NoMatchJson | None:
+    return None if found is None else {"reasons": dict(found.reasons), "total": found.total}
 
 
 def _standing(one: Standing) -> _Standing:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.plain.facts import Moment
     from flowhooks.operations.survey import Listed, Surveyed
     from flowhooks.retry import Retry
+    from flowhooks.selectors import Selectors
 
 
 class ListensJson(TypedDict):
@@ -24,6 +25,8 @@ class ListensJson(TypedDict):
         sources: engines; empty: every one.
         kind: the kind of call-back.
         every: whether it listens to every event of that kind.
+        conclusions: values of the event's conclusion; empty: every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there.
     """
 
     callback_classes: list[str]
@@ -32,6 +35,8 @@ class ListensJson(TypedDict):
     sources: list[str]
     kind: str
     every: bool
+    conclusions: list[str]
+    when: dict[str, Any]
 
 
 class HandlerJson(TypedDict):
@@ -121,7 +126,7 @@ def handler_to_json(one: Listed) -> HandlerJson:
     return {
         "id": one.id,
         "standing": one.standing,
-        "listens": one.selectors.to_json() if one.selectors else None,
+        "listens": _listens(one.selectors) if one.selectors else None,
         "retry": asdict(handler.retry) if handler and handler.retry else None,
         "probe": bool(handler and handler.probe),
         "order_by": handler.order_by if handler else None,
@@ -136,3 +141,8 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "held_why": one.held.why if one.held else None,
         "tried_at": to_text(one.held.trial_at if one.held else None),
     }
+
+
+def _listens(selectors: Selectors) -> dict[str, Any]:
+    """Selectors without the number of their format, which is the ledger's own."""
+    return {name: value for name, value in selectors.to_json().items() if name != "format"}

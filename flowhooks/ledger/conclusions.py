@@ -1,0 +1,91 @@
+"""Conclusions that no handler of their class or key names: each is recorded once, for an alert."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import delete, select
+
+from flowhooks.ledger import dialects
+from flowhooks.ledger.tables import conclusions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from flowhooks.event import Event
+    from flowhooks.ledger.writer import Transaction
+
+MAX_RECORDED: Final = 1_000
+"""Conclusions that one process records: an engine that sends a free text as its conclusion must not fill the table."""
+
+
+class UnknownConclusion(NamedTuple):
+    """A conclusion that came although no handler of its class or key named it.
+
+    Attributes:
+        callback_class: the event's class; `""` where it had none.
+        process_key: the event's process definition key; `""` where it had none.
+        conclusion: the conclusion.
+        event_id: the first event that had it.
+        seen_at: when that was received, in microseconds since 1970.
+    """
+
+    callback_class: str
+    process_key: str
+    conclusion: str
+    event_id: str
+    seen_at: int
+
+
+_INSERT: Final = dialects.insert(conclusions).on_conflict_do_nothing()
+
+
+class UnknownConclusions:
+    """Records unknown conclusions. Used by the writer's thread only."""
+
+    def __init__(self) -> None:
+        self._recorded: set[tuple[str, str, str]] = set()
+
+    def record(self, transaction: Transaction, events: Iterable[Event], now: int) -> None:
+        """Record the conclusions of these events, unless they are recorded already."""
+        found = {
+            (event.callback_class or "", event.process_definition_key or "", event.conclusion or ""): event.id
+            for event in events
+        }
+        new = {key: event_id for key, event_id in found.items() if key not in self._recorded}
+        if not new or len(self._recorded) >= MAX_RECORDED:
+            return
+        # In one order: two processes that insert the same rows then wait for each other in turn, and not in a circle.
+        rows = [_row(UnknownConclusion(*key, event_id, now)) for key, event_id in sorted(new.items())]
+        transaction.connection.execute(_INSERT, rows)
+        transaction.after_commit(lambda: self._recorded.update(new))
+
+
+def _row(found: UnknownConclusion) -> dict[str, object]:
+    return {
+        "callback_class": found.callback_class,
+        "process_definition_key": found.process_key,
+        "conclusion": found.conclusion,
+        "event_id": found.event_id,
+        "seen_at": found.seen_at,
+    }
+
+
+def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
+    """Every conclusion that is recorded, by class, key and conclusion."""
+    found = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns))
+    return [UnknownConclusion(*row) for row in found]
+
+
+def delete_conclusions(transaction: Transaction, found: Iterable[UnknownConclusion]) -> None:
+    """Delete conclusions that handlers name now."""
+    for one in found:
+        transaction.connection.execute(
+            delete(conclusions).where(
+                conclusions.c.callback_class == one.callback_class,
+                conclusions.c.process_definition_key == one.process_key,
+                conclusions.c.conclusion == one.conclusion,
+            )
+        )
