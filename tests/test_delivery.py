@@ -23,7 +23,7 @@ def test_the_table_of_states():
     assert table == {
         None: {State.WAITING},
         State.WAITING: {State.RUNNING, State.DEAD, State.CLOSED},
-        State.RUNNING: {State.SUCCEEDED, State.WAITING, State.DEAD, State.UNKNOWN},
+        State.RUNNING: {State.SUCCEEDED, State.WAITING, State.DEAD, State.UNKNOWN, State.CLOSED},
         State.UNKNOWN: {State.SUCCEEDED, State.WAITING, State.CLOSED},
         State.DEAD: {State.WAITING, State.CLOSED},
         State.SUCCEEDED: {State.WAITING},

@@ -24,13 +24,14 @@ def make(body, **given_):
 
 
 def test_a_full_body():
-    """Each of the five names has its attribute, and the whole body is kept."""
+    """Each of the six names has its attribute, and the whole body is kept."""
     body = {
         "businessKey": "b",
         "callBackProcessClass": "com.x.Y",
         "processDefinitionId": "other:7:uuid",
         "processDefinitionKey": "leave",
         "processDefinitionVersion": 3,
+        "conclusion": "approved",
         "extra": [1],
     }
     event = make(body, id="e1", source="hr", kind="cancel", flow_instance_id="i1")
@@ -44,6 +45,7 @@ def test_a_full_body():
         process_definition_id="other:7:uuid",
         process_definition_key="leave",
         process_definition_version=3,
+        conclusion="approved",
         data=body,
         received_at=NOW,
     )
@@ -55,7 +57,7 @@ def test_a_full_body():
 def test_an_empty_body():
     """What is absent is None."""
     event = make({})
-    assert [getattr(event, attribute) for attribute in FIELDS.values()] == [None] * 5
+    assert [getattr(event, attribute) for attribute in FIELDS.values()] == [None] * 6
     assert event.data == {}
 
 
@@ -66,24 +68,51 @@ def test_empty_look_up_strings_count_as_absent():
 
 
 @pytest.mark.parametrize(
-    ("body", "key"),
+    ("body", "key", "version"),
     [
-        ({"processDefinitionId": "leave:3:0b2c-11"}, "leave"),
-        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": ""}, "leave"),
-        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": "other"}, "other"),
-        ({"processDefinitionId": "0b2c-11"}, None),
-        ({"processDefinitionId": "leave:three:0b2c-11"}, None),
-        ({"processDefinitionId": "leave:3:"}, None),
-        ({"processDefinitionId": ":3:0b2c-11"}, None),
-        ({"processDefinitionId": "a:b:3:0b2c-11"}, None),
-        ({"processDefinitionId": ""}, None),
+        ({"processDefinitionId": "leave:3:0b2c-11"}, "leave", 3),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": ""}, "leave", 3),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionKey": "other"}, "other", 3),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionVersion": 4}, "leave", 4),
+        ({"processDefinitionId": "leave:3:0b2c-11", "processDefinitionVersion": 0}, "leave", 0),
+        ({"processDefinitionId": "leave:2147483647:0b2c-11"}, "leave", 2**31 - 1),
+        ({"processDefinitionId": "leave:2147483648:0b2c-11"}, "leave", None),
+        ({"processDefinitionId": f"leave:{'9' * 5000}:0b2c-11"}, "leave", None),
+        ({"processDefinitionId": "leave:\u0663:0b2c-11"}, None, None),
+        ({"processDefinitionId": "0b2c-11"}, None, None),
+        ({"processDefinitionId": "leave:three:0b2c-11"}, None, None),
+        ({"processDefinitionId": "leave:3:"}, None, None),
+        ({"processDefinitionId": ":3:0b2c-11"}, None, None),
+        ({"processDefinitionId": "a:b:3:0b2c-11"}, None, None),
+        ({"processDefinitionId": ""}, None, None),
     ],
 )
-def test_the_key_may_come_from_the_definition_id(body, key):
-    """An absent key is read from `key:version:uuid`, and from nothing else; the version is not."""
+def test_key_and_version_may_come_from_the_definition_id(body, key, version):
+    """An absent key or version is read from `key:version:uuid`, and from nothing else."""
     event = make(body)
-    assert event.process_definition_key == key
-    assert event.process_definition_version is None
+    assert (event.process_definition_key, event.process_definition_version) == (key, version)
+
+
+@pytest.mark.parametrize(
+    ("sent", "conclusion"),
+    [({"conclusion": "agree"}, "approved"), ({"conclusion": "other"}, "other"), ({"conclusion": ""}, None), ({}, None)],
+)
+def test_conclusions_are_read_in_the_words_of_the_source(sent, conclusion):
+    """A source's table maps its words; others stay, and the raw word stays in the data."""
+    event = make(sent, conclusions={"agree": "approved", "": "never"})
+    assert event.conclusion == conclusion
+    assert event.data == sent
+
+
+def test_named_members_count_whatever_is_ignored():
+    """Business key, conclusion and version tell two callbacks of one identity apart, even if a setting ignores them."""
+    base = {"businessKey": "b", "conclusion": "approved", "processDefinitionVersion": 1, "time": 1}
+    ignore = ("/businessKey", "/conclusion", "/processDefinitionVersion", "/time")
+    same = digest(base, ignore)
+    assert digest(base | {"time": 2}, ignore) == same
+    for changed in ({"businessKey": "c"}, {"conclusion": "rejected"}, {"processDefinitionVersion": 2}):
+        assert digest(base | changed, ignore) != same
+    assert digest({name: base[name] for name in base if name != "conclusion"}, ignore) != same
 
 
 def test_identity():

@@ -17,7 +17,7 @@ from flowhooks.ledger import Accepted, NewEvent
 from flowhooks.ledger.reading import Standing
 from flowhooks.router import Candidate, Router
 from flowhooks.selectors import Selectors
-from flowhooks.settings import IdentitySettings, Settings
+from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
 from flowhooks.testing import HandClock
 from flowhooks.watches import Watches
 
@@ -209,7 +209,7 @@ def test_plugins_that_are_told_read_the_data(paper, intake):
         (rules(candidate("h", process_keys=("other",))), "parked", Status.PARKED),
         (rules(candidate("h", every=True)), "parked", Status.PARKED),
         (rules(candidate("h", process_keys=("other",)), ignore_keys=("k",)), "dismissed", Status.DONE),
-        (rules(candidate("h", every=True), ignore_keys=("k",)), "routed", Status.PENDING),
+        (rules(candidate("h", every=True), ignore_keys=("k",)), "dismissed", Status.PENDING),
     ],
     ids=["nobody's", "everybody's", "ignored", "ignored but by one"],
 )
@@ -221,10 +221,10 @@ def test_what_nobody_wants(paper, intake, by, state, status):
 
 def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
     """Unless it came before: then it is answered as any repeat. Whoever cannot see that stores nothing."""
-    taking = intake(rules(candidate("h", process_keys=("other",)), unrouted="reject"))
+    taking = intake(rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject")))
     with pytest.raises(Unprocessable) as refused:
         taking.take(CALL_BACK, wait=0)
-    assert refused.value.key == "unrouted"
+    assert refused.value.key == "no_handler"
     assert paper.asked == [("is_stored", ("hr", "complete", "i", ""))]
     paper.known = LedgerUnusable("x")
     with pytest.raises(Unavailable) as away:
@@ -236,7 +236,7 @@ def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
 
 def test_what_somebody_wants_is_not_refused(paper, intake):
     """The ledger is not even asked."""
-    assert intake(rules(unrouted="reject")).take(CALL_BACK, wait=0).status == Status.PENDING
+    assert intake(rules(routing=RoutingSettings(no_handler="reject"))).take(CALL_BACK, wait=0).status == Status.PENDING
     assert paper.of("is_stored") == []
 
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flowhooks.event import Event
-from flowhooks.router import MOST_OF_A_KEY, Candidate, Listener, Router
+from flowhooks.event import Event, EventState, ParkedBy
+from flowhooks.router import MOST_OF_A_KEY, Candidate, Listener, Route, Router
 from flowhooks.selectors import Selectors
 
 
@@ -93,21 +93,21 @@ def test_every_matching_handler_once_in_the_order_given():
 
 
 @pytest.mark.parametrize(
-    ("event", "handlers", "parked", "ignored"),
+    ("event", "handlers", "state", "reason"),
     [
-        ({"callback_class": "C"}, ["p:one", "p:audit"], False, False),
-        ({"callback_class": "other"}, ["p:audit"], True, False),
-        ({}, ["p:audit"], True, False),
-        ({"process_definition_key": "noise"}, ["p:audit"], False, True),
-        ({"callback_class": "C", "process_definition_key": "noise"}, ["p:one", "p:audit"], False, False),
-        ({"kind": "cancel", "callback_class": "C"}, [], True, False),
+        ({"callback_class": "C"}, ["p:one", "p:audit"], "routed", None),
+        ({"callback_class": "other"}, ["p:audit"], "parked", "handler"),
+        ({}, ["p:audit"], "parked", "name"),
+        ({"process_definition_key": "noise"}, ["p:audit"], "dismissed", "setting"),
+        ({"callback_class": "C", "process_definition_key": "noise"}, ["p:one", "p:audit"], "routed", None),
+        ({"kind": "cancel", "callback_class": "C"}, [], "dismissed", "kind"),
     ],
 )
-def test_what_is_parked(event, handlers, parked, ignored):
-    """An event is parked if no class or key handler wants it, even if `every` handlers get it, unless it is ignored."""
+def test_what_is_parked(event, handlers, state, reason):
+    """`every` handlers get each event of their kind, and make no difference to its state."""
     router = make_router(["noise"], one={"callback_classes": ("C",)}, audit={"every": True})
     route = router.route(make_event(**event))
-    assert (list(route.handlers), route.parked, route.ignored) == (handlers, parked, ignored)
+    assert (list(route.handlers), route.state, route.parked_by or route.dismissed_by) == (handlers, state, reason)
 
 
 def test_a_handler_that_also_takes_every_event_wants_its_class():
@@ -144,7 +144,7 @@ def test_two_candidates_of_one_id_are_refused():
 
 def test_a_router_without_handlers():
     """Without any handler everything is parked."""
-    assert Router([]).route(make_event(callback_class="C")) == ({}, True, False)
+    assert Router([]).route(make_event(callback_class="C")) == Route({}, EventState.PARKED, ParkedBy.HANDLER)
     assert Router([]).all() == ()
 
 
@@ -154,12 +154,21 @@ def test_every_way_in_is_listed():
         a={"callback_classes": ("C", "D"), "process_keys": ("k",), "versions": " >=3", "sources": ("hr",)},
         b={"every": True, "kind": "cancel"},
     )
-    common = {"kind": "complete", "versions": ">=3", "sources": ("hr",), "handler_id": "p:a"}
+    common = {
+        "kind": "complete",
+        "versions": ">=3",
+        "sources": ("hr",),
+        "conclusions": (),
+        "when": {},
+        "handler_id": "p:a",
+    }
     assert router.all() == (
         Listener(by="class", value="C", **common),
         Listener(by="class", value="D", **common),
         Listener(by="key", value="k", **common),
-        Listener(by="every", value="", kind="cancel", versions="", sources=(), handler_id="p:b"),
+        Listener(
+            by="every", value="", kind="cancel", versions="", sources=(), conclusions=(), when={}, handler_id="p:b"
+        ),
     )
 
 

@@ -284,7 +284,7 @@ def test_settings_that_need_a_restart_are_named(shared):
     """Another number of processes, or another address, is not taken by SIGHUP; what else has changed is."""
     server = shared.start(config="processes = 2")
     until(lambda: len(pids(server)) == BOTH)
-    (shared.folder / "flowhooks.toml").write_text('processes = 3\nunrouted = "reject"\n')
+    (shared.folder / "flowhooks.toml").write_text('processes = 3\n[routing]\nno_handler = "reject"\n')
     server.signal(signal.SIGHUP)
     assert server.until_logged("restart_needed")["settings"] == ["processes"]
     server.until_logged("replaced", processes=2)

@@ -213,10 +213,12 @@ def full(house, listens):
     handlers = [
         listens(fail, name="h"),
         listens(wait_for_nobody, name="ordered", process_key="order", order_by="business_key", retry=Retry()),
+        listens(fail, name="concluding", process_key="leave", conclusion="approved"),
     ]
     flow = house.open(*handlers, alerts={"parked_after": 0.0})
     dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
     done = [flow.take(f"o{number}", key="order", businessKey="k").event_id for number in range(3)]
+    flow.take("l1", key="leave", conclusion="withdrawn")
     with suppress(Conflict):
         flow.take("i1", other=1)
     flow.app.alerts.look()
@@ -226,7 +228,9 @@ def full(house, listens):
     purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
     session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
     flow.sql(session)
-    flow.sql("INSERT INTO signed (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', 1)")
+    # Of now: retention deletes old ones.
+    signed = "INSERT INTO signed (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
+    flow.sql(signed, flow.clock.now())
     flow.close()
     return handlers, dead, parked
 

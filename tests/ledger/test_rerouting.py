@@ -35,9 +35,12 @@ def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
     hands.accept("routed", "p:a", **same)
     hands.ledger.accept(hands.new("i9", source="s2", kind="other"))
     assert hands.ledger.parked() == [
-        ParkedGroup("complete", "default", "", "k", 2, 3),
+        ParkedGroup("complete", "default", "", "k", 2, None, 3),
         *sorted(
-            [ParkedGroup("complete", "default", "C", "k", 2, 1), ParkedGroup("other", "s2", "", None, None, 1)],
+            [
+                ParkedGroup("complete", "default", "C", "k", 2, None, 1),
+                ParkedGroup("other", "s2", "", None, None, None, 1),
+            ],
             key=hands.ledger.parked().index,
         ),
     ]

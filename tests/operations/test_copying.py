@@ -101,6 +101,7 @@ class Rooms:
             listens(bad, process_key="bad"),
             listens(slow, process_key="slow"),
             listens(again, process_key="again", retry=Retry(attempts=3, delays=[0], jitter=0)),
+            listens(good, name="approved", process_key="leave", conclusion="approved"),
             listens(later, process_key="later", retry=Retry(attempts=9, delays=[3600], jitter=0)),
         ]
         self.missing = listens(missing, process_key="missing")
@@ -126,6 +127,7 @@ def furnished(house, rooms):
     flow.take("later", key="later", wait=0)
     flow.settled(flow.events(flow_instance_id="later")[0], State.WAITING, attempt=1)
     flow.take("parked", key="nobody", message="signed-1")
+    flow.take("rejected", key="leave", conclusion="rejected")
     flow.take("shelved", key="missing", wait=0)
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)
@@ -134,7 +136,8 @@ def furnished(house, rooms):
     flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
     for number, closed in ((1, None), (2, house.clock.now())):
         flow.sql(
-            "INSERT INTO alerts VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?, NULL, '')",
+            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
+            " VALUES (?, 'dead', 'p:gone', ?, 1, 1, '', 2, '[\"notice\"]', ?)",
             f"alert-{number}",
             CHINESE,
             closed,
@@ -368,7 +371,10 @@ def test_never_much_at_once(house, postgresql_url):
         connection.executemany(
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
             (
-                (f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}", 0, 0, n)
+                (
+                    *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
+                    *(0, 0, n, None, "name", None, None),
+                )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]
             ),

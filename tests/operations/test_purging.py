@@ -19,6 +19,7 @@ from flowhooks.operations import purging as module
 from flowhooks.operations.calls import perform
 from flowhooks.operations.purging import purge
 from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.settings import RoutingSettings
 
 DAY = 86_400
 
@@ -234,11 +235,11 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
 
 
 def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
-    """With unrouted = "reject" a call-back that was purged is answered as any that came before."""
+    """With routing.no_handler = "reject" a call-back that was purged is answered as any that came before."""
     flow, ids = full
     purge(flow.app.desk, before(flow, 90))
     flow.close()
-    flow = house.open(unrouted="reject")
+    flow = house.open(routing=RoutingSettings(no_handler="reject"))
     assert flow.take("s", key="go").event_id == ids["succeeded"]
     with pytest.raises(Unprocessable):
         flow.take("new", key="nobody")

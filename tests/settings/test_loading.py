@@ -20,7 +20,7 @@ def test_defaults():
 
     assert loaded == settings.Settings()
     assert (loaded.database, loaded.listen, loaded.admin) == ("flowhooks.db", "127.0.0.1:8080", "127.0.0.1:8081")
-    assert (loaded.unrouted, loaded.wait, loaded.insecure, loaded.safe_mode) == ("park", 10.0, False, False)
+    assert (loaded.routing.no_handler, loaded.wait, loaded.insecure, loaded.safe_mode) == ("park", 10.0, False, False)
     assert (loaded.plugins_dirs, loaded.plugins_allow, loaded.plugins_deny, loaded.schemas_dir) == ((), (), (), "")
     assert loaded.http == settings.HttpSettings(
         threads=16,
@@ -119,7 +119,7 @@ def test_every_described_variable_is_read():
     environ = {one.variable: one.default.strip('"').replace("[]", "") for one in settings.describe() if one.variable}
 
     assert settings.load(None, environ, {}) == settings.Settings()
-    assert len(environ) == 47
+    assert len(environ) == 49
 
 
 def test_which_file(written, tmp_path):

@@ -71,8 +71,11 @@ def test_hostile_file_names(name):
         ("wait = 2026-01-01", "wait must be a number of seconds, 0 to 60, not a date"),
         ("insecure = 1", "insecure must be true or false, not 1"),
         ('safe_mode = "true"', "safe_mode must be true or false, not 'true'"),
-        ('unrouted = "prak"', 'unrouted must be "park" or "reject", not \'prak\'; did you mean park?'),
-        ("unrouted = []", 'unrouted must be "park" or "reject", not a list'),
+        (
+            '[routing]\nno_handler = "prak"',
+            'routing.no_handler must be "park" or "reject", not \'prak\'; did you mean park?',
+        ),
+        ("[routing]\nno_handler = []", 'routing.no_handler must be "park" or "reject", not a list'),
         ("http.threads = 0", "http.threads must be a whole number, 1 to 1000, not 0"),
         ("http.threads = 1001", "http.threads must be a whole number, 1 to 1000, not 1001"),
         ("http.threads = 16.0", "http.threads must be a whole number, 1 to 1000, not 16.0"),

@@ -17,7 +17,7 @@ def test_reference():
     """Every setting is described by a unique name, a type, a default that TOML reads, a variable and one line."""
     described = list(settings.describe())
 
-    assert len({one.name for one in described}) == len(described) == 63
+    assert len({one.name for one in described}) == len(described) == 66
     for one in described:
         assert one.type
         assert one.doc.endswith(".")

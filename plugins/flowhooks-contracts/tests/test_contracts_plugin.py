@@ -65,7 +65,7 @@ def test_the_entry_point_names_the_plugin() -> None:
 def test_an_event_becomes_a_row(folder: Path) -> None:
     """A completed flow is one row of the archive, and its number is the handler's result."""
     assert contracts.archive_contract(event(), delivery()) == {"archive_number": 1}
-    assert rows(folder, "delivery_id, source, flow_instance_id, business_key, version, cancelled_at") == [
+    assert rows(folder, "delivery_id, source, flow_instance_id, business_key, version, revoked_at") == [
         ("delivery-1", "default", "1", "1", 1, None)
     ]
     ((archived_at,),) = rows(folder, "archived_at")
@@ -97,12 +97,12 @@ def test_no_business_key_is_rejected(folder: Path, key: str | None) -> None:
     assert not (folder / "contracts.db").exists()
 
 
-@pytest.mark.parametrize("handler", ["archive_contract", "cancel_contract"])
+@pytest.mark.parametrize("handler", ["archive_contract", "revoke_contract"])
 def test_a_busy_archive_asks_to_be_run_again(folder: Path, handler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """While another program writes, the handlers ask for another attempt after five seconds; then they work."""
     contracts.archive_contract(event(), delivery())
     monkeypatch.setattr(contracts.archive, "busy_timeout", 0.05)
-    given = (event(data={"cancelReason": "withdrawn"}), delivery(2))[: 2 if handler == "archive_contract" else 1]
+    given = (event(data={"revokeReason": "withdrawn"}), delivery(2))[: 2 if handler == "archive_contract" else 1]
     function = getattr(contracts, handler)
     with closing(sqlite3.connect(folder / "contracts.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -119,24 +119,24 @@ def test_a_broken_archive_is_not_taken_for_a_busy_one(tmp_path: Path) -> None:
         contracts.archive_contract(event(), delivery())
 
 
-def test_a_cancellation_marks_the_contract(folder: Path) -> None:
+def test_a_revocation_marks_the_contract(folder: Path) -> None:
     """The flow's contract is marked, once: a second run keeps the first reason; other contracts stay as they are."""
     contracts.archive_contract(event(), delivery(1))
     contracts.archive_contract(event(flow_instance_id="2"), delivery(2))
     contracts.archive_contract(event(source="other-engine"), delivery(3))
-    contracts.cancel_contract(event(kind="cancel", data={"cancelReason": "withdrawn"}))
-    contracts.cancel_contract(event(kind="cancel", data={"cancelReason": "again"}))
-    assert rows(folder, "cancel_reason, cancelled_at IS NOT NULL") == [("withdrawn", 1), (None, 0), (None, 0)]
+    contracts.revoke_contract(event(kind="revoke", data={"revokeReason": "withdrawn"}))
+    contracts.revoke_contract(event(kind="revoke", data={"revokeReason": "again"}))
+    assert rows(folder, "revoke_reason, revoked_at IS NOT NULL") == [("withdrawn", 1), (None, 0), (None, 0)]
 
 
-def test_a_cancellation_that_came_too_early_fails(folder: Path) -> None:
-    """A cancellation that overtook its contract is a failed attempt; the next one, after the contract, succeeds."""
-    early = event(kind="cancel", data={"cancelReason": "withdrawn"})
+def test_a_revocation_that_came_too_early_fails(folder: Path) -> None:
+    """A revocation that overtook its contract is a failed attempt; the next one, after the contract, succeeds."""
+    early = event(kind="revoke", data={"revokeReason": "withdrawn"})
     with pytest.raises(LookupError, match="flow 1 has no contract"):
-        contracts.cancel_contract(early)
+        contracts.revoke_contract(early)
     contracts.archive_contract(event(), delivery())
-    contracts.cancel_contract(early)
-    assert rows(folder, "cancel_reason") == [("withdrawn",)]
+    contracts.revoke_contract(early)
+    assert rows(folder, "revoke_reason") == [("withdrawn",)]
 
 
 def test_an_announcement_is_sent_and_found(folder: Path) -> None:
@@ -177,23 +177,23 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
 
 
 def test_one_schema_file_opens_a_kind_of_call_back() -> None:
-    """The package's folder adds the kind `cancel`, which asks for a reason and means the same by the five names."""
+    """The package's folder adds the kind `revoke`, which asks for a reason and means the same by the five names."""
     schemas, _ = taken(Schemas.load(), contracts.schemas())
-    assert set(schemas.kinds) == {"complete", "cancel"}
-    schemas.check_body("cancel", {"cancelReason": "withdrawn", "businessKey": "1", "more": 1})
+    assert set(schemas.kinds) == {"complete", "revoke"}
+    schemas.check_body("revoke", {"revokeReason": "withdrawn", "businessKey": "1", "more": 1})
     with pytest.raises(Unprocessable) as raised:
-        schemas.check_body("cancel", {"businessKey": 1})
+        schemas.check_body("revoke", {"businessKey": 1})
     assert [pointer for pointer, *_ in raised.value.violations] == ["", "/businessKey"]
 
 
 def test_what_the_handlers_listen_to() -> None:
     """Class, key, kind and retry of the three handlers are those that the README promises."""
-    archive, announce, cancel = contracts.handlers()
-    for each, kind in ((archive, "complete"), (cancel, "cancel")):
+    archive, announce, revoke = contracts.handlers()
+    for each, kind in ((archive, "complete"), (revoke, "revoke")):
         assert each.selectors.callback_classes == ("com.cnooc.test.CallbackHandler",)
         assert each.selectors.process_keys == ("test_flow_key",)
         assert each.selectors.kind == kind
-    assert (archive.retry, cancel.retry) == (Retry(attempts=10), Retry())
+    assert (archive.retry, revoke.retry) == (Retry(attempts=10), Retry())
     assert (announce.selectors.process_keys, announce.retry) == (("contract_announcement",), None)
 
 
@@ -230,7 +230,7 @@ def test_what_the_archive_can_file() -> None:
         return own.refused_data(data, callback_class=contracts.CALLBACK_CLASS, process_key=None)
 
     assert refused(businessKey="1", processDefinitionVersion=1) is None
-    assert refused(businessKey="HT-2026 第7号", cancelReason="signed by mistake") is None
+    assert refused(businessKey="HT-2026 第7号", revokeReason="signed by mistake") is None
     assert refused() is None
     said = refused(businessKey="HT-7 ", processDefinitionVersion=0)
     assert said is not None

@@ -4,7 +4,7 @@ Three handlers, three answers to "what if it runs twice?":
 
 - `archive_contract` may run twice: the delivery's id keeps it from archiving twice, so it declares `retry=`;
 - `announce_contract` must not run twice: no `retry=`, but a `probe=` that can tell whether it did its work;
-- `cancel_contract` may run twice by its nature, and listens to a kind of call-back that this package adds.
+- `revoke_contract` may run twice by its nature, and listens to a kind of call-back that this package adds.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def announce_contract(event: Event, delivery: Delivery) -> None:
     outbox.send(delivery.id, f"Contract {event.business_key or event.flow_instance_id} was signed.")
 
 
-@handler(kind="cancel", callback_class=CALLBACK_CLASS, process_key=PROCESS_KEY, retry=Retry())
-def cancel_contract(event: Event) -> None:
-    """Mark the flow's archived contract as cancelled."""
+@handler(kind="revoke", callback_class=CALLBACK_CLASS, process_key=PROCESS_KEY, retry=Retry())
+def revoke_contract(event: Event) -> None:
+    """Mark the flow's archived contract as revoked."""
     try:
-        known = archive.cancel(
-            source=event.source, flow_instance_id=event.flow_instance_id, reason=event.data["cancelReason"]
+        known = archive.revoke(
+            source=event.source, flow_instance_id=event.flow_instance_id, reason=event.data["revokeReason"]
         )
     except ArchiveBusy:
         raise RetryAfter(5, "the archive is in use by somebody else") from None
@@ -88,4 +88,4 @@ def cancel_contract(event: Event) -> None:
 @hookimpl
 def handlers() -> Sequence[Handler]:
     """Give flowhooks what it is to call."""
-    return [archive_contract, announce_contract, cancel_contract]
+    return [archive_contract, announce_contract, revoke_contract]

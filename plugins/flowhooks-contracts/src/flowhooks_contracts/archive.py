@@ -21,8 +21,8 @@ CREATE TABLE IF NOT EXISTS contracts (
     business_key     TEXT NOT NULL,
     version          INTEGER,
     archived_at      TEXT NOT NULL,
-    cancelled_at     TEXT,
-    cancel_reason    TEXT
+    revoked_at     TEXT,
+    revoke_reason    TEXT
 )
 """
 
@@ -65,8 +65,8 @@ class Archive:
             ).fetchone()
         return int(number)
 
-    def cancel(self, *, source: str, flow_instance_id: str, reason: str) -> bool:
-        """Mark a flow's contract as cancelled; the first time and reason are kept.
+    def revoke(self, *, source: str, flow_instance_id: str, reason: str) -> bool:
+        """Mark a flow's contract as revoked; the first time and reason are kept.
 
         Returns:
             Whether the archive has such a contract.
@@ -76,8 +76,8 @@ class Archive:
         """
         with self._transaction() as connection:
             changed = connection.execute(
-                "UPDATE contracts SET cancelled_at = coalesce(cancelled_at, ?),"
-                " cancel_reason = coalesce(cancel_reason, ?) WHERE source = ? AND flow_instance_id = ?",
+                "UPDATE contracts SET revoked_at = coalesce(revoked_at, ?),"
+                " revoke_reason = coalesce(revoke_reason, ?) WHERE source = ? AND flow_instance_id = ?",
                 (_now(), reason, source, flow_instance_id),
             )
             return changed.rowcount > 0
