@@ -45,7 +45,10 @@ def what(entry: Entry) -> str:
 
 def _replayed(detail: Mapping[str, Any]) -> str:
     text = f"ran {_deliveries(detail)} again"
-    return f"{text}, what had succeeded too" if detail["again"] else text
+    if not detail["again"]:
+        return text
+    after = f", up to event {after}" if (after := detail.get("after")) else ""
+    return f"{text}, what had succeeded too{after}"
 
 
 def _resolved(detail: Mapping[str, Any]) -> str:

@@ -80,7 +80,9 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
 
 def _deed(wanted: EventFilter, page: Sequence[Stored], again: bool, moved: Collection[str]) -> Deed:
     subject = page[0].event.id if len(page) == 1 else ""
-    return Deed("replay", subject, {"wanted": wanted.to_json(), "again": again, "deliveries": len(moved)})
+    # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
+    after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
+    return Deed("replay", subject, {"wanted": wanted.to_json(), "again": again, "deliveries": len(moved), **after})
 
 
 def _again(desk: Desk, transaction: Transaction, chosen: Sequence[Standing]) -> set[str]:

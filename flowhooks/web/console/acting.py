@@ -13,12 +13,14 @@ from urllib.parse import parse_qsl, urlencode
 import falcon
 import structlog
 
+from flowhooks.commands import command_line
 from flowhooks.errors import IllegalMove, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alarming
 from flowhooks.operations import Actor
 from flowhooks.operations.calls import perform
-from flowhooks.web.console.actions import action, meant
+from flowhooks.web.console.actions import PROGRESS, action, meant
 from flowhooks.web.console.addresses import DO, back
+from flowhooks.web.console.asking import text
 from flowhooks.web.console.done import done, figures, plain_figures, remember
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.operators import operator_of
@@ -113,6 +115,11 @@ class ActionPage(Page):
         self.safely(request, response, language, go)
 
     def _ask(self, case: _Case, *, unsure: bool = False) -> None:
+        if case.what.paged and (after := text(case.request, "after")):
+            given = {name: text(case.request, name) for name in PROGRESS}
+            figures = {"events": given["gone"], case.what.counts: given["started"], "total": given["total"]}
+            self._stopped(case, {**figures, "after": after})
+            return
         way = self._pages(case, {**case.to.arguments, "dry_run": True}, patience=COUNTING)
         if way.failed is not None:
             raise way.failed
@@ -133,7 +140,10 @@ class ActionPage(Page):
         form = _form(case.request)
         if case.what.twice and not form.get("sure"):
             case.response.status = falcon.HTTP_422
-            self._ask(case, unsure=True)
+            if form.get("after"):
+                self._stopped(case, form, unsure=True)
+            else:
+                self._ask(case, unsure=True)
             return
         note = " ".join(form.get("note", "").split())[:LONGEST_NOTE] if case.what.note else ""
         arguments = {**case.to.arguments, **({"note": note} if note else {})}
@@ -149,21 +159,24 @@ class ActionPage(Page):
         if way.failed is not None:
             case.response.status = falcon.HTTP_503
             case.response.set_header("Retry-After", str(way.failed.retry_after))
-        gone = way.sums.get("events", 0)
-        total = plain_figures({"events": form.get("total", "")}).get("events", 0)
         shown = {
-            **_frame(case),
-            "sums": way.sums,
-            "after": way.after,
+            **_progress(case, way.sums, way.after, form.get("total", "")),
             "note": note,
             "sure": form.get("sure", ""),
-            "gone": gone,
-            # Another may have made it fewer meanwhile, or more.
-            "total": total if total >= gone else 0,
-            "did": done(case.name, way.sums),
             "failed": way.failed is not None,
         }
         self.answer(case.request, case.response, case.language, shown, template="progress.html")
+
+    def _stopped(self, case: _Case, given: Mapping[str, str], *, unsure: bool = False) -> None:
+        """Say how far an action has come that was stopped, and offer to go on from there."""
+        shown = {
+            **_progress(case, plain_figures(given), given["after"], given.get("total", "")),
+            "command": _command(case, given["after"]),
+            "longest_note": LONGEST_NOTE,
+            "note": given.get("note", ""),
+            "unsure": unsure,
+        }
+        self.answer(case.request, case.response, case.language, shown, template="stopped.html")
 
     def _pages(self, case: _Case, arguments: Mapping[str, Any], before: _Way = _NOWHERE, *, patience: float) -> _Way:
         """Do page after page, until all is done or the time is over; at least one."""
@@ -218,6 +231,34 @@ def _frame(case: _Case) -> dict[str, Any]:
         "address": f"{DO}/{case.name}?{urlencode({**case.to.query, 'back': origin}, errors='replace')}",
         "back": origin,
     }
+
+
+def _progress(case: _Case, sums: Mapping[str, int], after: str, total: str) -> dict[str, Any]:
+    """How far an action has come, and the address at which it says so after it was stopped."""
+    frame, gone, did = _frame(case), sums.get("events", 0), done(case.name, sums)
+    expected = plain_figures({"events": total}).get("events", 0)
+    # Another may have made it fewer meanwhile, or more.
+    expected = expected if expected >= gone else 0
+    progress = {"after": after, "gone": gone, "started": did.count, "total": expected}
+    return {
+        **frame,
+        "what": case.what,
+        "sums": sums,
+        "after": after,
+        "gone": gone,
+        "total": expected,
+        "did": did,
+        "stop": f"{frame['address']}&{urlencode(progress, errors='replace')}",
+    }
+
+
+def _command(case: _Case, after: str) -> str:
+    """The command that goes on with an action where it was stopped."""
+    words = ["events", case.what.operation, *(["--again"] if case.what.arguments.get("again") else [])]
+    options = {name.replace("_", "-"): value for name, value in case.to.query.items()}
+    # What has nothing to choose from goes on by itself.
+    options |= {"after": after} if case.what.of == "events" else {}
+    return command_line(*words, *(f"--{name}={value}" for name, value in options.items()))
 
 
 def _form(request: falcon.Request) -> dict[str, str]:

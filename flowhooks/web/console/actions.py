@@ -80,6 +80,10 @@ def action(name: str) -> Action:
     return found
 
 
+PROGRESS: Final = ("after", "gone", "started", "total")
+"""What the address of a stopped action says besides what it was done to: how far it had come."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meant:
     """What an action is to be done to.
@@ -133,7 +137,7 @@ def _events(request: falcon.Request, what: Action, now: int) -> Meant:
     if look.wanted is None:
         raise SettingsError(f"{' and '.join(look.wrong)} cannot be used")
     # A name that is misspelt must not come to mean more than what was meant.
-    odd = sorted(set(query_of(request, "lang", "back", "id")) - set(look.given))
+    odd = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS)) - set(look.given))
     if odd or not (look.given or event_id):
         raise SettingsError("the address does not say which events")
     wanted = look.wanted.to_json() | ({"ids": [event_id]} if event_id else {})

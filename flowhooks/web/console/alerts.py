@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from flowhooks.alert import AlertCause
+from flowhooks.alerts.causes import OTHERS
 from flowhooks.ledger import alarming
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.page import Page
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alarming import OpenAlert
 
 MOST_OVER: Final = 50
+_STATES: Final = {AlertCause.HELD: "waiting", AlertCause.OVERDUE: "running"}
+"""The state of the deliveries that share a cause, where it has another name."""
 
 
 class AlertsPage(Page):
@@ -43,4 +46,7 @@ def _address(alert: OpenAlert) -> str:
         return f"{ROOT}/parked"
     if alert.cause is AlertCause.QUARANTINED:
         return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
-    return f"{ROOT}/events?{urlencode({'state': alert.cause.value, 'handler': alert.subject})}"
+    query = {"state": _STATES.get(alert.cause, alert.cause.value)}
+    if alert.subject != OTHERS:
+        query["handler"] = alert.subject
+    return f"{ROOT}/events?{urlencode(query)}"

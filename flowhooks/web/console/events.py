@@ -22,6 +22,15 @@ AT_ONCE: Final = 50
 MOST_NAMED: Final = 3
 """Deliveries of one event that a listing names; of more it says how many."""
 PATH: Final = f"{ROOT}/events"
+OFFERED: Final[Mapping[str, tuple[str, ...]]] = {
+    "": ("replay",),
+    "dead": ("replay",),
+    "succeeded": ("replay_again",),
+    "parked": ("reroute", "dismiss"),
+    "dismissed": ("reroute",),
+}
+"""What can be done to all events of a search, by the state that it asks for. Without a state the dead are meant; an
+*unknown* delivery is decided alone, and for the other states there is nothing to do."""
 
 
 class EventsPage(Page):
@@ -40,7 +49,8 @@ class EventsPage(Page):
                 page = browse(connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after)
         return {
             "look": look,
-            "dead_ones": {**look.given, "state": "dead"},
+            "offered": OFFERED.get(look.given.get("state", ""), ()),
+            "meant": {**look.given, "state": look.given.get("state", "dead")},
             "states": STATES,
             "path": PATH,
             "page": page,

@@ -187,9 +187,29 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "do.on.gone": {"en": "Events gone through: {count}", "zh": "已处理的事件：{count} 个"},
     "do.on.gone_of": {"en": "Events gone through: {count} of {total}", "zh": "已处理的事件：{count} / {total}"},
     "do.on.says": {
-        "en": "It goes on while this page is open. What is done stays done; who begins again goes on with the rest.",
+        "en": "It goes on while this page is open. What is done stays done. Starting it again does the rest.",
         "zh": "本页打开期间持续进行。已完成的部分不会丢失；重新开始时只处理剩余部分。",
     },
+    "do.on.says_all": {
+        "en": "It goes on while this page is open. What is done stays done, and starting it again from the list runs "
+        "all of them again, also those that were started. Stop here leads to a page that goes on where it stopped; "
+        "the audit has that place too.",
+        "zh": "本页打开期间持续进行。已完成的部分不会丢失；如果从列表重新开始，全部投递（包括已执行的）都会再执行一遍。"
+        "“到此为止”之后的页面可从中断处继续；中断位置也记录在审计中。",
+    },
+    "do.stopped.title": {"en": "Stopped", "zh": "已停止"},
+    "do.stopped.did": {"en": "Stopped.", "zh": "已停止。"},
+    "do.stopped.says": {
+        "en": "What is done stays done. Starting it again does the rest, as the button does.",
+        "zh": "已完成的部分不会丢失。重新开始只处理剩余部分，与下面的按钮相同。",
+    },
+    "do.stopped.says_all": {
+        "en": "What is done stays done. The button goes on with what is left. Starting it again from the list runs all "
+        "of them again, also those that were started. The address of this page can be kept.",
+        "zh": "已完成的部分不会丢失。下面的按钮从中断处继续，只处理剩余部分。如果从列表重新开始，全部投递"
+        "（包括已执行的）都会再执行一遍。本页地址可以保存。",
+    },
+    "do.stopped.command": {"en": "The same on the command line:", "zh": "对应的命令："},
     "do.on.failed": {
         "en": "The ledger could not be written just now. What was done before stays done; go on in a moment.",
         "zh": "暂时无法写入台账。已完成的部分不受影响，请稍后继续。",
@@ -242,5 +262,13 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "audit.did.acknowledge": {"en": "alert acknowledged", "zh": "认领告警"},
     # On other pages.
     "events.all_of_these": {"en": "All of these, on every page:", "zh": "对全部查询结果（含其他页）："},
+    "events.dead_of_these": {
+        "en": "All dead deliveries of these, on every page:",
+        "zh": "对全部查询结果中失败的投递（含其他页）：",
+    },
+    "events.unknown": {
+        "en": "Only you can say what an unknown delivery did: decide each on its own page.",
+        "zh": "结果未知的投递只能由人判断：请在各自的事件页逐个裁定。",
+    },
     "handlers.paused_by": {"en": "by {who}", "zh": "操作员：{who}"},
 }

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pytest
 
-from flowhooks import Reject, Retry, State
+from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.operations import calls
+from flowhooks.operations.moment import moment
 from flowhooks.router import Candidate, Router
 from flowhooks.web.console import acting
 from flowhooks.web.console.actions import ACTIONS
@@ -210,6 +213,65 @@ def test_all_dead_ones_of_a_search(house, serve, listens, mended):
     assert hidden["total"] == "5"
 
 
+OFFERED = {
+    "": {"replay": "dead"},
+    "dead": {"replay": "dead"},
+    "succeeded": {"replay_again": "succeeded"},
+    "parked": {"reroute": "parked", "dismiss": "parked"},
+    "dismissed": {"reroute": "dismissed"},
+    "unknown": {},
+    "waiting": {},
+    "running": {},
+    "closed": {},
+}
+"""What a search for a state offers for all that it finds, and the state of what that is done to."""
+
+
+@pytest.mark.parametrize("state", OFFERED)
+def test_what_is_listed_is_what_is_meant(busy, house, state):
+    """A search offers what can be done to what it lists, and hands on its filter as it is."""
+    house.check_books = False
+    for instance in ("4711", "4713"):
+        event = event_of(busy, instance)
+        if state and state not in {"parked", "dismissed"} and instance == "4711":
+            busy.flow.sql("UPDATE deliveries SET state = ? WHERE event_id = ?", state, event)
+        if state == "dismissed":
+            busy.flow.sql("UPDATE events SET state = 'dismissed' WHERE id = ? AND state = 'parked'", event)
+    given = {"key": "nobody" if state in {"parked", "dismissed"} else "contract", "state": state}
+    page = busy.page(f"/events?{urlencode({name: value for name, value in given.items() if value})}")
+    found = {name: page.to_do(name) for name in ACTIONS if page.to_do(name)}
+    assert found.keys() == OFFERED[state].keys()
+    for name, (address,) in found.items():
+        query = dict(parse_qsl(urlsplit(address).query))
+        del query["back"]
+        assert query == {"key": given["key"], "state": OFFERED[state][name]}
+        listed = len(busy.flow.events(state=OFFERED[state][name], process_key=given["key"]))
+        assert listed
+        if form := busy.get(address, root="").page.form():  # none where there is nothing to do
+            assert form[1]["total"] == str(listed)
+    assert ("decide each on its own page" in page.text) == (state == "unknown")
+
+
+def test_an_alert_leads_to_what_it_is_about(busy):
+    """Whatever its cause: to events in a state that there is, or to the page of its cause."""
+    busy.flow.app.alerts.stop(20)
+    for cause, subject in [(cause.value, "p:archive") for cause in AlertCause] + [("dead", "(others)")]:
+        busy.flow.sql(
+            "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told)"
+            " VALUES (?, ?, ?, '', 0, 1, '', 0, '[]')",
+            f"{cause} {subject}", cause, subject,
+        )  # fmt: skip
+    links = [one for one in busy.page("/alerts").links() if "state=" in one or "handler=" in one]
+    assert sorted(links) == [
+        "/console/events?state=dead",
+        "/console/events?state=dead&handler=p%3Aarchive",
+        "/console/events?state=running&handler=p%3Aarchive",
+        "/console/events?state=unknown&handler=p%3Aarchive",
+        "/console/events?state=waiting&handler=p%3Aarchive",
+        "/console/events?state=waiting&handler=p%3Aarchive",
+    ]
+
+
 def test_without_a_search_there_is_nothing_to_click(busy):
     """Every event there is can only be meant by somebody who says so on the command line."""
     assert not busy.page("/events").to_do("replay")
@@ -327,6 +389,90 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
     assert "were dismissed: 7" in console.follow(answer).page.text
     assert not flow.events(state="parked")
     assert {detail["note"] for *_, detail in audit(console)} == {"over <all>"}
+
+
+@pytest.fixture
+def paid(house, serve, listens, monkeypatch):
+    """A console with seven deliveries that have succeeded, which works through two events for each request."""
+    runs = []
+    flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
+    for number in range(7):
+        flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
+    monkeypatch.setattr("flowhooks.operations.replay.AT_ONCE", 2)
+    monkeypatch.setattr(acting, "WORKING", -1.0)
+    console = serve(flow)
+    console.runs = runs
+    return console
+
+
+def attempts(console):
+    """How many attempts each delivery has, by its flow instance."""
+    return dict(
+        console.flow.sql(
+            "SELECT flow_instance_id, attempt FROM deliveries JOIN events ON events.id = event_id ORDER BY 1"
+        )
+    )
+
+
+def test_running_once_more_is_gone_on_with_where_it_stopped(paid, eventually):
+    """Who stops lands on a page that says how many were started, and goes on with the others from there."""
+    answer, _ = paid.act("/console/do/replay_again?state=succeeded&back=/console/events", sure="yes")
+    assert "starting it again from the list runs all of them again" in answer.page.text
+    assert "goes on with the rest" not in answer.page.text
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    landed = paid.get(stop, root="").page
+    assert "Stopped. Deliveries that run once more: 2" in landed.text
+    assert "Events gone through: 2 of 7" in landed.text
+    # The page can be kept, and shows what it showed; to go on is asked for anew.
+    assert paid.get(stop, root="", method="HEAD").status == 200
+    to, hidden = landed.form()
+    assert "sure" not in hidden
+    assert paid.submit(to, **hidden).status == 422
+    answer = paid.submit(to, **hidden, sure="yes")
+    while answer.status == 200:
+        to, hidden = answer.page.form()
+        answer = paid.submit(to, **hidden)
+    assert "run once more: 7" in paid.follow(answer).page.text
+    eventually(lambda: attempts(paid) == {f"p{number}": 2 for number in range(7)})
+
+
+def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
+    """The page has the command that goes on, with the same filter in the same moments; so has the audit."""
+    answer, _ = paid.act("/console/do/replay_again?state=succeeded&key=leave&since=2026-01-01", sure="yes")
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    text = paid.get(stop, root="").page.text
+    (command,) = re.findall(r"flowhooks events replay .*?--after=\S+", text)
+    words = shlex.split(command)
+    after = words[-1].removeprefix("--after=")
+    assert words[:4] == ["flowhooks", "events", "replay", "--again"]
+    assert {"--state=succeeded", "--key=leave"} < set(words)
+    assert audit(paid)[-1][-1]["after"] == after
+    assert after in paid.page("/audit").text
+    times = {name: value for name, _, value in (word[2:].partition("=") for word in words[4:]) if name in TIMES}
+    assert times.keys() == TIMES
+    wanted = {"state": "succeeded", "process_key": "leave"} | {name: moment(value) for name, value in times.items()}
+    paid.flow.app.runner.wake()
+    calls.perform(paid.flow.app.desk, "replay", {"wanted": wanted, "again": True, "after": after})
+    eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
+
+
+def test_what_is_stopped_and_begun_again(busy, monkeypatch):
+    """Of what is done once only the rest is left, and the page on which one lands says so."""
+    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
+    monkeypatch.setattr(acting, "WORKING", -1.0)
+    answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
+    (stop,) = [one for one in answer.page.links() if "after=" in one]
+    landed = busy.get(stop, root="").page
+    assert "were dismissed: 1" in landed.text
+    assert "Starting it again does the rest" in landed.text
+    assert "flowhooks events dismiss --state=parked" in landed.text
+    to, hidden = landed.form()
+    monkeypatch.setattr(acting, "WORKING", 3.0)
+    assert busy.submit(to, **hidden).status == 303
+    assert not busy.flow.events(state="parked")
+
+
+TIMES = {"since", "until"}
 
 
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
