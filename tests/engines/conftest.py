@@ -217,12 +217,18 @@ class Pair(NamedTuple):
     """An engine and the flowhooks that it calls back."""
 
     name: str
+    token: str
     site: Site
     engine: Engine
 
     def wait_until_sent(self):
         """Wait until the engine has no callback left to send."""
         until(lambda: self.engine.outbox() == [])
+
+    def send_again(self, instance):
+        """Post the callback of an instance again, as the engine sent it; what flowhooks answers."""
+        (event,) = self.site.stored(instance)
+        return self.site.post(instance, event.body, Authorization=f"Bearer {self.token}")
 
 
 def until(condition):
@@ -330,7 +336,7 @@ def pair_of(class_path, make_site, start_engine, source):
             class_path(name)  # first, as it may skip
             token = f"the-token-of-{name}"
             site = make_site(plugin, source(name, token)).start()
-            pairs[name] = Pair(name, site, start_engine(name, *arguments, url=site.url, token=token))
+            pairs[name] = Pair(name, token, site, start_engine(name, *arguments, url=site.url, token=token))
         return pairs[name]
 
     return find

@@ -137,6 +137,7 @@ def test_a_payload_reaches_its_handlers(site, name):
     assert stored.event.data == sent
     assert stored.event.business_key == sent.get("businessKey")
     assert stored.event.callback_class == sent.get("callBackProcessClass")
+    assert stored.event.conclusion == sent["conclusion"]
     assert stored.event.process_definition_key == sent["processDefinitionKey"]
     assert stored.event.process_definition_version == sent["processDefinitionVersion"]
 
