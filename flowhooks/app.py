@@ -18,6 +18,7 @@ from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.file_watch import FileWatch
 from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.holding import Holding, releases
 from flowhooks.intake import Intake, Rules
@@ -212,6 +213,7 @@ class App:
         if self._pauses.handlers:
             self._log_pauses()
         self.notices = Notices(self.plugins)
+        self.file_watch = FileWatch(self.ledger, self._lock) if self._lock is not None else None
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
         self.alerts = Alerts(
@@ -352,6 +354,8 @@ class App:
         self._spawn("drain", self._drain)
         if self.neighbours is not None:
             self.neighbours.start()
+        if self.file_watch is not None:
+            self.file_watch.start()
         threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
@@ -384,7 +388,9 @@ class App:
         found = []
         if self.draining:
             found.append("the server is stopping")
-        if self.ledger.failing and not self.ledger.mended():
+        if self.ledger.guard is not None and (why := self.ledger.guard.look()):
+            found.append(why)
+        elif self.ledger.failing and not self.ledger.mended():
             found.append(f"the last write to the database failed ({self.ledger.failing})")
         # A small write may succeed where there is no room for a call-back.
         left = dialects.room(database_url(self.settings))
@@ -428,6 +434,8 @@ class App:
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
         self.isolation.close()
         self._over.set()
+        if self.file_watch is not None:
+            self.file_watch.stop(NOTICES_GET)
         if self.neighbours is not None:
             self.neighbours.stop(NOTICES_GET)
         self.notices.stop(NOTICES_GET)

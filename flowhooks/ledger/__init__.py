@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, holding, known, liveness, migrating, pausing, purging, running
+from flowhooks.ledger import dialects, file_guard, holding, known, liveness, migrating, pausing, purging, running
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.counting import count
@@ -25,7 +25,7 @@ from flowhooks.ledger.requeueing import Again, requeue
 from flowhooks.ledger.rerouting import Rerouted, reroute
 from flowhooks.ledger.running import Claim, Settlement, Settling
 from flowhooks.ledger.turns import Turns
-from flowhooks.ledger.upgrading import upgrade
+from flowhooks.ledger.upgrading import bring_up, upgrade
 from flowhooks.ledger.writer import Ticket, Transaction, Writer, run
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +117,7 @@ class Ledger(Reader):
             with naming(url):
                 self.upgraded_from = self._brought_up(url)
             super().__init__(url, answers_within=dialects.ANSWERS_WITHIN)
+            self.guard = file_guard.guard(url)
         except LedgerUnusable:
             dialects.let_go(self._writing)
             raise
@@ -147,7 +147,12 @@ class Ledger(Reader):
         self._settling = Settling(runner=runner, hands=self._hands, limits=limits)
         self._joints = Joints(url, settling=self._settling, finish=self._turns.finish, most=joint)
         self._writer = Writer(
-            self._writing, limit=queue, committed=committed, last=self._claiming, finish=self._turns.finish
+            self._writing,
+            limit=queue,
+            committed=committed,
+            last=self._claiming,
+            finish=self._turns.finish,
+            guard=self.guard,
         )
         self._writer.start()
         try:
@@ -159,7 +164,7 @@ class Ledger(Reader):
     def _brought_up(self, url: str) -> str | None:
         """Bring the tables up to this version; where other processes may be at work on them, only see that they are."""
         if not dialects.is_shared(url):
-            return migrating.upgrade(self._writing)[0]
+            return bring_up(self._writing, url)
         with self._writing.connect() as connection:
             migrating.check(connection)
             self._set_clock(connection)
@@ -354,9 +359,7 @@ class Ledger(Reader):
             lost = running.recover(
                 transaction, self._settling, now, chance=self._clock.chance, shared=True, absent=absent
             )
-            lost[State.WAITING] += running.take_back(
-                transaction, self._settling, self._hands, now, process=self.process, absent=absent
-            )
+            lost[State.WAITING] += self.take_back(transaction, absent)
             return lost
 
         settled = self._at_start(recovered)
@@ -412,6 +415,11 @@ class Ledger(Reader):
                 return self.write(function, timeout=600)
             except Unavailable as error:
                 raise (error.__cause__ or LedgerUnusable(str(error))) from error
+
+    def take_back(self, transaction: Transaction, absent: Collection[str] = ()) -> int:
+        """Let run again what is marked as running here and was never begun; how many there were."""
+        hands, now = self._hands, self._clock.now()
+        return running.take_back(transaction, self._settling, hands, now, process=self.process, absent=absent)
 
     @property
     def queued(self) -> int:

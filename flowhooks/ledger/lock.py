@@ -1,7 +1,14 @@
 """One process writes: a lock file beside the database says which one, and how to reach it.
 
-It must not know what is written. SQLite up to 3.51.2 can lose data when two connections of two
-processes write or checkpoint at once, so a second process is kept away from the file altogether.
+SQLite up to 3.51.2 can lose data when two connections of two processes write or checkpoint at once, so a second process
+is kept away from the file altogether. It must not know what is written.
+
+Anybody can remove the lock file. So on Linux the holder locks the database file, too, by `flock`, which does not meet
+the `fcntl` locks that SQLite takes there. On other systems the two kinds of lock may meet, so that SQLite could not
+lock its own file; there the lock file is all.
+
+A process that closes any descriptor of the database file loses the `fcntl` locks that SQLite holds on it. So the
+descriptor stays open until SQLite has closed the file, and nothing else here opens it.
 """
 
 from __future__ import annotations
@@ -10,13 +17,19 @@ import errno
 import fcntl
 import json
 import os
+import sys
+import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects
+
+log = structlog.get_logger(__name__)
 
 _PRIVATE: Final = 0o600
 LOOKS_TAKE: Final = 0.2
@@ -35,11 +48,13 @@ class Holder:
         admin: where its administration listener is, such as `http://127.0.0.1:8081`; `""` for a command.
         token: what the administration API asks of those who change something. Only who may read the
             database's folder as its owner can read it.
+        file: device and inode of the database file that it has open.
     """
 
     pid: int
     admin: str = ""
     token: str = ""
+    file: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"Holder(pid={self.pid}, admin={self.admin!r})"
@@ -53,41 +68,67 @@ class Lock:
     """
 
     def __init__(self, database: Path) -> None:
-        database = database.resolve()  # a link to it is the same database
+        self._database = database = database.resolve()  # a link to it is the same database
         self.path: Path = database.with_name(database.name + ".lock")
         self._file: int | None = None
+        self._database_file: int | None = None
+        self._holder = Holder(pid=os.getpid())
+        self._changing = threading.Lock()
 
     def acquire(self) -> bool:
-        """Take the lock, if nobody holds it.
+        """Take the lock, if nobody holds it. Makes the database file, empty and for its owner alone, if there is none.
 
         Raises:
-            LedgerUnusable: the lock file cannot be made, or the folder is on a network file system.
+            LedgerUnusable: a file cannot be made or locked, or the folder is on a network file system.
         """
         refuse_network(self.path.parent)
+        if (file := _locked_file(self.path, "lock file")) is None:
+            return False
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
-        except OSError as error:
-            raise LedgerUnusable(f"cannot make the lock file {self.path}: {os.strerror(error.errno or 0)}") from None
-        try:
-            taken = _taken(file)
-        except OSError as error:
+            database_file = _locked_file(self._database, "database file", lock=sys.platform == "linux")
+        except LedgerUnusable:
             os.close(file)
-            raise LedgerUnusable(f"cannot lock {self.path}: {os.strerror(error.errno or 0)}") from None
-        if not taken:
+            raise
+        if database_file is None:
             os.close(file)
             return False
-        self._file = file
+        self._file, self._database_file = file, database_file
         self.describe(Holder(pid=os.getpid()))
         return True
 
     def describe(self, holder: Holder) -> None:
         """Write down who holds the lock, for commands to read."""
-        if self._file is None:
-            return
-        text = json.dumps(asdict(holder)).encode()
-        os.fchmod(self._file, _PRIVATE)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, text, 0)
+        with self._changing:
+            if self._file is None or self._database_file is None:
+                return
+            self._holder = replace(holder, file=_identity(os.fstat(self._database_file)))
+            self._write(self._file)
+
+    def renew(self) -> None:
+        """Make the lock file anew if somebody has removed or replaced it. Safe: the database file is still locked.
+
+        Raises:
+            LedgerUnusable: that cannot be done just now.
+        """
+        with self._changing:
+            if self._file is None or _is_at(self.path, self._file):
+                return
+            if (file := _locked_file(self.path, "lock file")) is None:
+                raise LedgerUnusable(f"the lock file {self.path} was replaced, and another process has locked it")
+            os.close(self._file)
+            self._file = file
+            self._write(file)
+        log.error(
+            "lock_file_lost",
+            path=str(self.path),
+            why="somebody removed or replaced it; it was made anew",
+            next="leave the lock file where it is: it does no harm when no server runs",
+        )
+
+    def _write(self, file: int) -> None:
+        os.fchmod(file, _PRIVATE)
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(asdict(self._holder)).encode(), 0)
 
     def holder(self) -> Holder | None:
         """Who holds the lock just now; None if nobody does.
@@ -107,11 +148,77 @@ class Lock:
             os.close(file)
 
     def release(self) -> None:
-        """Let go of the lock. The file stays: removing it would let two processes hold two locks."""
-        if self._file is not None:
-            os.ftruncate(self._file, 0)
-            os.close(self._file)
-            self._file = None
+        """Let go of the lock. The file stays: removing it would let two processes hold two locks.
+
+        Only after SQLite has closed the database: see above.
+        """
+        with self._changing:
+            if self._file is not None:
+                os.ftruncate(self._file, 0)
+                os.close(self._file)
+                self._file = None
+            if self._database_file is not None:
+                os.close(self._database_file)
+                self._database_file = None
+
+
+def misplaced(database: Path) -> str | None:
+    """Why the file at a path is not the one that the holder of its lock has open; None if it is, or nobody holds it.
+
+    Nobody should open such a file: SQLite would take the log beside it, which belongs to the other one, for its own,
+    and removes the log beside an empty file.
+    """
+    try:
+        holder = Lock(database).holder()
+    except LedgerUnusable:
+        return None  # whoever holds it is at its start or its end
+    if holder is None or not holder.file:
+        return None
+    try:
+        found = database.stat()
+    except FileNotFoundError:
+        return (
+            f"process {holder.pid} serves a database file that is not at {database} any more: it was moved or deleted"
+        )
+    if holder.admin and not found.st_size:
+        return f"the database file {database}, which process {holder.pid} serves, was cut: it is empty"
+    if _identity(found) == holder.file:
+        return None
+    return f"process {holder.pid} serves another file than the one at {database} now: that was put there meanwhile"
+
+
+def _identity(found: os.stat_result) -> str:
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return _identity(path.stat()) == _identity(os.fstat(file))
+    except OSError:
+        return False
+
+
+def _locked_file(path: Path, what: str, *, lock: bool = True) -> int | None:
+    """Open a file, made if there is none, and lock it; None if somebody else has locked it.
+
+    Raises:
+        LedgerUnusable: it cannot be made or locked.
+    """
+    flags = os.O_RDWR if path.suffix == ".lock" else os.O_RDONLY  # SQLite says best what keeps it from being written
+    try:
+        file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+    except OSError as error:
+        raise LedgerUnusable(f"cannot make the {what} {path}: {os.strerror(error.errno or 0)}") from None
+    try:
+        taken = not lock or _taken(file)
+    except OSError as error:
+        os.close(file)
+        raise LedgerUnusable(f"cannot lock {path}: {os.strerror(error.errno or 0)}") from None
+    if not taken:
+        os.close(file)
+        return None
+    return file
 
 
 def _taken(file: int) -> bool:
@@ -149,7 +256,9 @@ def _held_by(file: int, path: Path) -> Holder | None:
 def _read(file: int) -> Holder | None:
     try:
         value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
-        return Holder(pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]))
+        return Holder(
+            pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]), file=str(value.get("file", ""))
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -200,6 +309,12 @@ def locked(url: str) -> Lock | None:
     if lock.acquire():
         return lock
     holder = lock.holder()
-    by = f"process {holder.pid}" if holder else "another process"
-    at = f", whose administration is at {holder.admin}" if holder and holder.admin else ""
-    raise LedgerUnusable(f"the database {file} is in use by {by}{at}; only one process writes a SQLite ledger")
+    if holder is None:
+        raise LedgerUnusable(
+            f"the database {file} is in use by another process: it has just ended, or its lock file was removed; "
+            "try again in a moment"
+        )
+    at = f", whose administration is at {holder.admin}" if holder.admin else ""
+    raise LedgerUnusable(
+        f"the database {file} is in use by process {holder.pid}{at}; only one process writes a SQLite ledger"
+    )

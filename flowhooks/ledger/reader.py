@@ -12,6 +12,8 @@ from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.ledger import accepting, dialects, holding, known, liveness, migrating, pausing, purging, reading
 from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
+from flowhooks.ledger.file_guard import PUT_BACK
+from flowhooks.ledger.lock import misplaced
 from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from flowhooks.delivery import Attempt, Queued
     from flowhooks.event import Event
+    from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.known import KnownHandler
     from flowhooks.ledger.liveness import Living
     from flowhooks.ledger.pausing import Held
@@ -37,14 +40,19 @@ class Reader:
 
     Attributes:
         shared: whether other processes may use the database, too.
+        guard: whether the file is the one at its path, for the process that writes it; None for all others.
 
     Raises:
         LedgerOutdated: the database is empty or of an older version.
         LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
     """
 
+    guard: FileGuard | None = None
+
     def __init__(self, url: str, *, answers_within: float | None = None) -> None:
         file = dialects.database_file(url)
+        if file is not None and (why := misplaced(file)):
+            raise LedgerUnusable(f"cannot use the database {file}: {why}; {PUT_BACK}")
         if file is not None and not file.exists():
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
@@ -65,10 +73,15 @@ class Reader:
         Raises:
             LedgerUnusable: the database cannot be read.
         """
+        # Not opened: a new connection to another file at the path would take the log beside it for that file's.
+        if self.guard is not None and (why := self.guard.look()):
+            raise LedgerUnusable(f"the database cannot be read: {why}")
         try:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
+            if self.guard is not None and dialects.is_damage(error):
+                self.guard.damaged(dialects.plain(error))
             raise LedgerUnusable(f"the database cannot be read: {dialects.plain(error)}") from error
 
     def close(self) -> None:

@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
-from flowhooks.ledger import dialects, migrating
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowhooks.ledger import dialects, file_guard, migrating
 from flowhooks.ledger.reader import naming
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+log = structlog.get_logger(__name__)
+
+
+def bring_up(engine: Engine, url: str) -> str | None:
+    """Bring the tables of a database file up to this version when it is opened to be written.
+
+    Returns:
+        The migration before; None for a new database, which the log announces.
+
+    Raises:
+        LedgerUnusable: it is damaged, or what `upgrade` refuses.
+    """
+    file_guard.refuse_damaged(url)
+    before, _ = migrating.upgrade(engine)
+    if before is None:
+        log.warning("ledger_created", path=dialects.shown(url), why="there was no ledger at this path")
+    return before
 
 
 def upgrade(url: str) -> tuple[str | None, str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from flowhooks.ledger.file_guard import FileGuard
     from flowhooks.ledger.moves import Lane
 
 T = TypeVar("T")
@@ -157,6 +158,7 @@ class Writer:
         committed: called after each commit, with how many pieces it had and the seconds that it took.
         last: the work that comes after all other of a transaction, as it takes locks that others wait for.
         finish: called at the end of each transaction, within it.
+        guard: says whether the file that is written is the one at its path; None for a database that is no file.
 
     Attributes:
         failing: why the last write failed, as the database says it; None if it did not.
@@ -170,8 +172,10 @@ class Writer:
         committed: Callable[[int, float], None] = lambda _items, _seconds: None,
         last: Callable[..., Any] | None = None,
         finish: Callable[[Transaction], None] = lambda _transaction: None,
+        guard: FileGuard | None = None,
     ) -> None:
         self._engine = engine
+        self._guard = guard
         self._committed = committed
         self._last = last
         self._finish = finish
@@ -280,7 +284,7 @@ class Writer:
                 # One bad item must not take the others with it.
                 return self._singly(batch, cause)
             if isinstance(cause, SQLAlchemyError):
-                self._note(dialects.plain(cause))
+                self._note(dialects.plain(cause), damage=dialects.is_damage(cause))
             for ticket in batch:
                 ticket.settle(None, cause)
             return there
@@ -300,8 +304,10 @@ class Writer:
                 return False
         return True
 
-    def _note(self, failing: str | None) -> None:
+    def _note(self, failing: str | None, *, damage: bool = False) -> None:
         """Log once that writing fails, and once that it works again, however many wait for it."""
+        if failing and damage and self._guard is not None:
+            self._guard.damaged(failing)
         if failing and not self.failing:
             log.error("ledger_write_failed", why=failing, next=dialects.cure(failing) + UNTIL_THEN)
         elif self.failing and not failing:
@@ -316,6 +322,8 @@ class Writer:
             groups[self._last] = groups.pop(self._last)
         results: list[tuple[Ticket[Any], Any]] = []
         transaction, complete = None, False
+        if self._guard is not None and self._guard.look_before():
+            raise _CannotBegin from Unavailable("ledger_down")
         try:
             with self._begun() as connection:
                 transaction = Transaction(connection)
@@ -332,6 +340,11 @@ class Writer:
             if transaction is None or complete:
                 raise
             raise _Undone from error
+        if self._guard is not None and self._guard.look():
+            # It may be in a file that the next process will not find: as far as anybody is told, it was not done.
+            self._guard.unconfirmed = True
+            transaction.ended(durable=False)
+            raise _CannotBegin from Unavailable("ledger_down")
         transaction.ended(durable=True)
         return results
 
@@ -364,7 +377,7 @@ def _is_lost(error: BaseException | None) -> bool:
 
 
 class _CannotBegin(Exception):
-    """The database did not let a transaction begin: no item is to blame, and none is tried singly."""
+    """There is no database to write to, or not the one at its path: no item is to blame, and none is tried singly."""
 
 
 class _Undone(Exception):

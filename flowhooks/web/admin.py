@@ -49,6 +49,8 @@ class Readiness:
         trouble = self._app.trouble()
         response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
         response.media = {"ready": not trouble, "trouble": trouble}
+        if self._app.ledger.guard is not None and self._app.ledger.guard.unchecked:
+            response.media["checking"] = "the database file is being checked for damage"
 
     on_head = on_get
 

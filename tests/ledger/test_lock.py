@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger.lock import Holder, Lock, refuse_network
+from flowhooks.ledger.lock import Holder, Lock, misplaced, refuse_network
 
 
 @pytest.fixture
@@ -169,3 +170,60 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_file_system", lambda _folder: "nfs4")
     with pytest.raises(LedgerUnusable, match="network file system"):
         Lock(inside / "f.db").acquire()
+
+
+def test_a_new_database_file_is_its_owners_alone(locks, tmp_path):
+    """The file that the lock makes, and what SQLite makes beside it, has what engines sent in it."""
+    lock = locks()
+    assert lock.acquire()
+    assert stat.S_IMODE((tmp_path / "f.db").stat().st_mode) == 0o600
+
+
+def test_a_lock_file_that_was_removed(locks):
+    """Without its lock file a lock still keeps others out; it is made again, with what others read there."""
+    first, second = locks(), locks()
+    assert first.acquire()
+    first.describe(Holder(pid=1, admin="http://127.0.0.1:8081"))
+    first.path.unlink()
+    assert not second.acquire()
+    assert second.holder() is None
+    first.renew()
+    assert second.holder() == Holder(pid=1, admin="http://127.0.0.1:8081")
+    first.renew()
+    assert not second.acquire()
+    first.release()
+    first.renew()
+    assert second.acquire()
+
+
+def test_a_lock_file_that_another_process_has_locked(locks):
+    """It is not taken from whoever locked it meanwhile; the reason is an error, and later it is made again."""
+    first = locks()
+    assert first.acquire()
+    first.path.unlink()
+    other = os.open(first.path, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(LedgerUnusable, match="another process has locked it"):
+        first.renew()
+    os.close(other)
+    first.renew()
+    assert locks().holder().pid == os.getpid()
+
+
+def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
+    """Others learn that the file at the path is gone, replaced or empty, and nothing while it is the right one."""
+    file = tmp_path / "f.db"
+    lock = locks()
+    assert lock.acquire()
+    lock.describe(Holder(pid=1, admin="http://127.0.0.1:8081"))
+    assert "it is empty" in misplaced(file)
+    file.write_bytes(b"x")
+    assert misplaced(file) is None
+    file.rename(tmp_path / "away.db")
+    assert "moved or deleted" in misplaced(file)
+    file.write_bytes(b"x")
+    assert "serves another file" in misplaced(file)
+    (tmp_path / "away.db").rename(file)
+    assert misplaced(file) is None
+    lock.release()
+    assert misplaced(file) is None

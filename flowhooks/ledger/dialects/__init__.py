@@ -8,8 +8,10 @@ from __future__ import annotations
 from flowhooks.ledger.dialects.backups import copy_file, pages_of
 from flowhooks.ledger.dialects.engines import (
     ANSWERS_WITHIN,
+    check_file,
     cure,
     database_file,
+    is_damage,
     is_readable,
     is_same,
     is_shared,
@@ -43,10 +45,12 @@ __all__ = [
     "Insertion",
     "Now",
     "by_bytes",
+    "check_file",
     "copy_file",
     "cure",
     "database_file",
     "insert",
+    "is_damage",
     "is_readable",
     "is_same",
     "is_shared",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.pool import QueuePool
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from sqlalchemy import Connection
-    from sqlalchemy.exc import SQLAlchemyError
 
 POSTGRESQL: Final = "postgresql"
 CACHE_KIB: Final = 8192
@@ -262,6 +261,26 @@ def plain(error: SQLAlchemyError) -> str:
 def cure(failing: str) -> str:
     """What to do about what `plain` says, where that can be told: the beginning of a sentence; `""` where it cannot."""
     return "make room on the disk of the database; " if "disk is full" in failing or "No space left" in failing else ""
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether an error says that the database file itself is damaged."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF  # the rest says where it was found
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def check_file(url: str) -> str | None:
+    """What SQLite reports as wrong with a database file, in one line, or None.
+
+    Over a connection of its own: one that is in use may have the pages in its cache that the file has lost.
+    """
+    engine = open_engine(url, writing=False)
+    try:
+        return quick_check(engine)
+    except SQLAlchemyError as error:
+        return plain(error)
+    finally:
+        let_go(engine)
 
 
 def quick_check(engine: Engine) -> str | None:

@@ -11,8 +11,9 @@ from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerOutdated
 from flowhooks.ledger import Reader, dialects
 from flowhooks.ledger.backlog import backlog
+from flowhooks.ledger.file_guard import PUT_BACK
 from flowhooks.ledger.liveness import run_by
-from flowhooks.ledger.lock import Lock, refuse_network
+from flowhooks.ledger.lock import Lock, misplaced, refuse_network
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 
 if TYPE_CHECKING:
@@ -75,7 +76,11 @@ class Database:
             return
         holder, finding = _holder(file)
         yield finding
-        if file.exists():
+        log = file.resolve().with_name(f"{file.resolve().name}-wal")
+        if holder and holder.admin and not log.exists():
+            # Not read: that would make a new log, without what the server has stored in the old one.
+            yield trouble("database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK)
+        elif file.exists():
             yield from self._contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
 
     def _contents(self, name: str, *, idle: str = "") -> Iterator[Finding]:
@@ -143,6 +148,8 @@ def _place(file: Path) -> Iterator[Finding]:
             yield trouble("database", f"there is no folder {folder}", "", "make it, or name another: --database")
         elif file.is_dir():
             yield trouble("database", f"{file} is a folder", "", "name a file: --database")
+        elif why := misplaced(file):
+            yield trouble("database", why, "what it stores is not in the file at that path", PUT_BACK)
         elif unwritable := [one for one in (folder, file, lock) if one.exists() and not os.access(one, os.W_OK)]:
             yield trouble(
                 "database", f"{unwritable[0]} cannot be written", "the server writes the file, and others beside it"

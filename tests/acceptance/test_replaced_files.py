@@ -1,0 +1,266 @@
+"""The database file is deleted, moved, replaced, cut or damaged while a server has it open, or before it starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import pytest
+from callers import calling, until_more
+from house import until
+
+BESIDE = ("", "-wal", "-shm")
+NOBODY = {"processDefinitionKey": "nobody"}
+
+
+def beside(file, suffix):
+    """The database file, or a file of SQLite's beside it."""
+    return file.with_name(file.name + suffix)
+
+
+def move(file, folder, suffixes=BESIDE):
+    """Move the database away, or back."""
+    folder.mkdir(exist_ok=True)
+    for suffix in suffixes:
+        if beside(file, suffix).exists():
+            beside(file, suffix).rename(folder / beside(file, suffix).name)
+
+
+def cut(file, size):
+    """Cut a database to a part of its size, all of its data in it."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(file, size(file.stat().st_size))
+
+
+def backup_over(file, folder):
+    """Move an older backup over the path."""
+    (folder / "backup.db").rename(file)
+
+
+CASES = {
+    "the file is deleted": lambda file, _folder: file.unlink(),
+    "the file is deleted with its log": lambda file, _folder: [beside(file, one).unlink() for one in BESIDE],
+    "the file is moved away": lambda file, folder: move(file, folder / "away", [""]),
+    "the file is moved away with its log": lambda file, folder: move(file, folder / "away"),
+    "the log is deleted": lambda file, _folder: beside(file, "-wal").unlink(),
+    "an older backup is moved over it": backup_over,
+    "it is cut to half": lambda file, _folder: cut(file, lambda size: size // 2),
+    "it is cut to nothing": lambda file, _folder: cut(file, lambda _size: 0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_is_acknowledged_that_is_not_in_the_file_at_the_path(site, case):
+    """Whatever happens to the file: 503, not ready, one error in the log, and `flowhooks check` reports it."""
+    server = site.start()
+    site.run("db", "backup", site.folder / "backup.db", "--database", site.database)
+    for number in range(5):
+        assert server.post(f"before-{number}", NOBODY).status == 202
+    CASES[case](site.database, site.folder)
+    # Whether anybody calls or not.
+    event = "database_damaged" if "cut" in case else "database_file_changed"
+    record = server.until_logged(event)
+    assert (record["level"], str(site.database) in record["why"]) == ("error", True)
+    assert "503" in record["next"]
+    answers = [server.post(f"after-{number}", NOBODY) for number in range(5)]
+    for answer in answers:
+        assert "database cannot be used just now" in answer.message_of_error(503)
+        assert answer.headers["Retry-After"]
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert (ready.status, ready.json["ready"]) == (503, False)
+    assert ready.json["trouble"][0] == record["why"]
+    assert server.ask("GET", "/console/", admin=True).status == 503
+    checked = site.run("check", "--database", site.database)
+    assert checked.returncode == 1, checked.stdout
+    assert "database" in checked.stdout
+    assert len(server.logged(event)) == 1
+    server.stop()
+    server.check_log()
+
+
+@pytest.mark.parametrize("case", ["the file is moved away", "the file is moved away with its log"])
+def test_the_right_file_comes_back(site, case):
+    """Serving goes on once the file that is open is the one at the path again; all that was acknowledged is in it."""
+    server = site.start()
+    taken = {f"before-{number}": server.post(f"before-{number}", NOBODY).event_id for number in range(5)}
+    CASES[case](site.database, site.folder)
+    server.until_logged("database_file_changed")
+    assert server.post("meanwhile", NOBODY).status == 503
+    for name in (site.folder / "away").iterdir():
+        name.rename(site.folder / name.name)
+    server.until_logged("database_file_back")
+    assert server.ask("GET", "/readyz", admin=True).status == 200
+    taken["after"] = server.post("after", NOBODY).event_id
+    server.stop()
+    with site.ledger() as ledger:
+        assert all(ledger.event(event_id).event.flow_instance_id == one for one, event_id in taken.items())
+    assert site.balance().stored == len(taken)
+
+
+def test_another_file_in_its_place_is_not_the_right_file(site):
+    """A copy of the file at the path, be it of the same moment, is not the file that the server writes."""
+    server = site.start()
+    server.post("before", NOBODY)
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(site.database, site.folder / "copy")
+    site.database.unlink()
+    server.until_logged("database_file_changed")
+    (site.folder / "copy").rename(site.database)
+    # The reason changes: the path leads somewhere again.
+    until(lambda: len(server.logged("database_file_changed")) == 2)
+    assert server.post("after", NOBODY).status == 503
+    assert server.ask("GET", "/readyz", admin=True).status == 503
+    assert not server.logged("database_file_back")
+    server.stop()
+
+
+def test_a_file_that_is_moved_to_and_fro_while_engines_call(site):
+    """Each 2xx is in the file, wherever in a transaction it was moved; engines call again until they get one."""
+    server = site.start()
+    with calling([server.place], clients=4, key="nobody") as (taken, problems):
+        for _ in range(5):
+            until_more(taken, 20)
+            move(site.database, site.folder / "away")
+            server_says = server.ask("GET", "/readyz", admin=True)
+            move(site.folder / "away" / site.database.name, site.folder)
+            assert server_says.status == 503
+        until_more(taken, 20)
+    assert problems == []
+    server.stop()
+    server.check_log()
+    with site.ledger() as ledger:
+        for instance, event_id, _ in taken:
+            assert ledger.event(event_id).event.flow_instance_id == instance
+    assert site.balance().accepted >= len({instance for instance, _, _ in taken})
+
+
+def test_a_file_that_another_program_has_vacuumed(site):
+    """A file may become smaller and be whole: nothing is refused."""
+    server = site.start()
+    for number in range(20):
+        server.post(f"i-{number}", NOBODY | {"pad": "x" * 100_000})
+    with closing(sqlite3.connect(site.database, isolation_level=None, timeout=20)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert server.post("between", NOBODY).status == 202
+        before = site.database.stat().st_size
+        outside.execute("DELETE FROM events WHERE flow_instance_id LIKE 'i-%'")
+        outside.execute("VACUUM")
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert site.database.stat().st_size < before / 2
+    assert server.post("after", NOBODY).status == 202
+    assert server.ask("GET", "/readyz", admin=True).status == 200
+    server.stop()
+    assert not server.logged("database_damaged")
+
+
+def fill(site, *, bodies):
+    """A ledger with so many bodies of 900 kB, closed; damaged in its middle."""
+    server = site.start()
+    for number in range(bodies):
+        assert (
+            server.post(f"i-{number}", NOBODY | {"pad": f"{number}" * 900_000 if number < 10 else "x" * 900_000}).status
+            == 202
+        )
+    server.stop()
+    size = site.database.stat().st_size
+    with site.database.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\xff" * (size // 8))
+    return size
+
+
+def test_a_server_does_not_start_on_a_damaged_file(site):
+    """A small file is checked before anything is written to it."""
+    fill(site, bodies=3)
+    server = site.start(ready=False)
+    assert server.wait() == 1
+    assert any("is damaged" in line and "restore a backup" in line for line in server.lines)
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_large_damaged_file_is_found_while_the_server_works(site):
+    """A large file is checked in the background; then nothing is acknowledged any more."""
+    assert fill(site, bodies=24) > 16 * 1024 * 1024
+    server = site.start()
+    record = server.until_logged("database_damaged")
+    assert server.post("after", NOBODY).status == 503
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
+    server.stop()
+
+
+def test_what_a_reader_finds_damaged(site):
+    """A page that cannot be read is a reason not to be ready, and to acknowledge nothing."""
+    server = site.start()
+    event_id = server.post("before", NOBODY | {"pad": "x" * 500_000}).event_id
+    with closing(sqlite3.connect(site.database, isolation_level=None)) as outside:
+        outside.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = site.database.stat().st_size
+    with site.database.open("r+b") as file:
+        file.seek(size - 400_000)
+        file.write(b"\xff" * 400_000)
+    assert server.ask("GET", f"/console/events/{event_id}", admin=True).status == 503
+    record = server.until_logged("database_damaged")
+    assert "malformed" in record["why"]
+    ready = server.ask("GET", "/readyz", admin=True)
+    assert (ready.status, ready.json["trouble"][0]) == (503, record["why"])
+    assert server.post("after", NOBODY).status == 503
+    assert len(server.logged("database_damaged")) == 1
+    server.stop()
+
+
+def test_a_new_ledger_is_announced(site):
+    """The log says that a ledger was created: a wrong path, or a file that has gone, would pass for an empty one."""
+    server = site.start()
+    record = server.until_logged("ledger_created")
+    assert (record["level"], record["path"]) == ("warning", str(site.database))
+    server.stop()
+    server = site.start()
+    assert not server.logged("ledger_created")
+    server.stop()
+    site.database.unlink()
+    site.start().until_logged("ledger_created")
+
+
+def test_a_lock_file_that_was_removed_lets_no_second_server_in(site):
+    """The database file itself is locked, too; the server that holds it makes its lock file anew and says so."""
+    first = site.start()
+    lock = site.database.with_name(site.database.name + ".lock")
+    lock.unlink()
+    second = site.start(ready=False)
+    assert second.wait() == 1
+    assert any("in use by" in line for line in second.lines)
+    record = first.until_logged("lock_file_lost")
+    assert (record["level"], record["path"]) == ("error", str(lock))
+    # Commands find the server again, and it goes on.
+    assert site.run("events", "drain", "--database", site.database).returncode == 0
+    assert first.post("after", NOBODY).status == 202
+    third = site.start(ready=False)
+    assert third.wait() == 1
+    assert any(f"in use by process {first.process.pid}" in line for line in third.lines)
+    assert len(first.logged("lock_file_lost")) == 1
+    first.stop()
+    site.balance()
+    site.start().stop()
+
+
+def test_another_program_reads_and_writes_beside_the_locks(site):
+    """The lock on the database file keeps no other program of SQLite out, nor its log from being kept."""
+    server = site.start()
+    server.post("before", NOBODY)
+    program = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=20);"
+        "c.execute('UPDATE counters SET value = value + 0'); c.commit();"
+        "print(c.execute('SELECT count(*) FROM events').fetchone()[0])"
+    )
+    done = subprocess.run(["python3", "-c", program, str(site.database)], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    # Had SQLite's own lock been lost, the other program would have taken itself for the last one, and removed the log.
+    assert beside(site.database, "-wal").exists()
+    assert server.post("after", NOBODY).status == 202
+    server.stop()

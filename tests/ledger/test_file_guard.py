@@ -1,0 +1,69 @@
+"""A transaction that was committed to a file which was moved away before anybody was told."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import State
+from flowhooks.errors import LedgerUnusable, Unavailable
+
+pytestmark = pytest.mark.sqlite
+
+
+@pytest.fixture
+def away(house):
+    """Where the file is moved to."""
+    return house.file.with_name("away.db")
+
+
+def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, away):
+    """The work raises Unavailable; it is not done a second time, and readers do not read."""
+    done = []
+
+    def moved(_transaction):
+        done.append(house.file.rename(away))
+
+    with pytest.raises(Unavailable):
+        hands.ledger.write(moved)
+    with pytest.raises(Unavailable):
+        hands.ledger.accept(hands.new("meanwhile"))
+    with pytest.raises(LedgerUnusable, match="cannot be found"):
+        hands.ledger.tally()
+    assert len(done) == 1
+    away.rename(house.file)
+    hands.ledger.accept(hands.new("afterwards"))
+
+
+def test_attempts_that_nobody_runs_are_taken_back(house, listens, hands_of, away, eventually):
+    """A delivery that was marked as running by such a transaction runs once the file is back."""
+    entered = []
+    flow = house.open(listens(lambda event: entered.append(event.flow_instance_id)))
+    hands = hands_of(flow)
+    hands.flow_until = eventually
+    results = hands.queue_up(
+        lambda: flow.take("i1"), lambda: hands.ledger.write(lambda _transaction: house.file.rename(away))
+    )
+    assert [type(one) for one in results] == [Unavailable] * 2
+    assert entered == []
+    away.rename(house.file)
+    eventually(lambda: flow.sql("SELECT state FROM deliveries") == [("succeeded",)])
+    assert entered == ["i1"]
+    # The engine, which was answered 503, calls again.
+    answer = flow.take("i1")
+    assert answer.status == "done"
+    standing = flow.only(answer.event_id)
+    # The first attempt was marked, and not made.
+    assert (standing.state, standing.attempt) == (State.SUCCEEDED, 2)
+    assert entered == ["i1"]
+
+
+def test_work_in_one_batch_is_refused_together(hands, house, away):
+    """Nothing of a batch is acknowledged."""
+    results = hands.queue_up(
+        lambda: hands.accept("i1", "p:a"),
+        lambda: hands.ledger.write(lambda _transaction: house.file.rename(away)),
+        lambda: hands.accept("i2", "p:a"),
+    )
+    assert [type(one) for one in results] == [Unavailable] * 3
+    away.rename(house.file)
+    hands.accept("i1", "p:a")
