@@ -211,7 +211,7 @@ class Unauthorized(Refusal):
 
 
 class Forbidden(Refusal):
-    """The credential is known, but not from this address."""
+    """The request is not allowed from where it comes."""
 
 
 class TooMany(Refusal):

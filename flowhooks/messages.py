@@ -230,6 +230,26 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "Nobody who signs may call from this address; ask the operator to allow it.",
         "zh": "不允许从当前地址发送签名的回调；请联系运维人员放行该地址。",
     },
+    "no_source_proxy": {
+        "en": "No source is configured, so callbacks are taken from this machine only, and this one came through a "
+        "proxy; ask the operator to add a section [sources.NAME] to the settings (flowhooks sources new makes it).",
+        "zh": "尚未配置来源，因此只接受来自本机的回调，而此请求经过了代理；"
+        "请联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
+    },
+    "no_source_page": {
+        "en": "No source is configured, so callbacks are taken from programs on this machine only, and a web page has "
+        "sent this one; ask the operator to add a section [sources.NAME] to the settings (flowhooks sources new "
+        "makes it).",
+        "zh": "尚未配置来源，因此只接受本机程序发送的回调，而此请求由网页发出；"
+        "请联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
+    },
+    "no_source_host": {
+        "en": "No source is configured, so callbacks are taken from this machine only, and the header Host is not "
+        "localhost, 127.0.0.1 or the address in the setting listen; call under one of these, or ask the operator to "
+        "add a section [sources.NAME] to the settings (flowhooks sources new makes it).",
+        "zh": "尚未配置来源，因此只接受来自本机的回调，而请求头 Host 不是 localhost、127.0.0.1 或配置项 listen 的地址；"
+        "请改用这些地址调用，或联系运维人员在配置中添加 [sources.NAME]（可用 flowhooks sources new 生成）。",
+    },
     "too_many": {
         "en": "This engine sends more call-backs than it may; send this one again after the seconds in Retry-After.",
         "zh": "本流程引擎发送的回调超过了允许的频率；请在 Retry-After 给出的秒数之后重发。",

@@ -36,7 +36,7 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
     address = f"/flow/{quote(flow_instance_id, safe='')}/call-back/{quote(kind, safe='')}"
     # In a thread of its own: this one looks meanwhile whether the answer waits for a clock that stands still.
     with futures.ThreadPoolExecutor(1, "post") as pool:
-        future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers))
+        future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers), host="localhost")
         while not futures.wait([future], LOOK_EVERY).done:
             _release_who_waits_for_the_clock(app, flow_instance_id)
     return _answer(future.result())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowhooks.errors import TooMany
-from flowhooks.web import signed
+from flowhooks.web import no_source, signed
 from flowhooks.web.errors import HTTPRefusal
 from flowhooks.web.rates import Rates
 
@@ -59,7 +59,8 @@ class Gate:
 
         Raises:
             Unauthorized: it has no valid credential.
-            Forbidden: it comes from where its source may not call from.
+            Forbidden: it comes from where its source may not call from, or no source is configured and a proxy or a web
+                page has sent it.
             TooMany: its source has sent too many.
             HTTPRefusal: 413, its body is too large.
         """
@@ -69,6 +70,7 @@ class Gate:
             return self._let_signed_in(request, credentials, most)
         name = credentials.source(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
         if credentials.open:
+            no_source.check(headers, settings)
             return Admitted(name, most)
         self._count(name, credentials)
         return Admitted(name, _limit(name, credentials, most))

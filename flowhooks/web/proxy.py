@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from wsgiref.types import StartResponse, WSGIApplication
 
 CLIENT: Final = "HTTP_X_FORWARDED_FOR"
@@ -25,6 +25,23 @@ CLAIMS: Final = (
     "HTTP_FORWARDED",
 )
 """Headers in which a client could say that it is another."""
+FORWARDED: Final = "flowhooks.forwarded"
+"""Set in the environ of a request out of which such a header was taken."""
+_SIGNS: Final = frozenset(
+    {
+        *CLAIMS,
+        FORWARDED,
+        "HTTP_VIA",
+        "HTTP_X_REAL_IP",
+        "HTTP_X_FORWARDED",
+        "HTTP_X_FORWARDED_SERVER",
+        "HTTP_X_FORWARDED_PREFIX",
+        "HTTP_X_ORIGINAL_FORWARDED_FOR",
+        "HTTP_X_CLIENT_IP",
+        "HTTP_TRUE_CLIENT_IP",
+        "HTTP_CF_CONNECTING_IP",
+    }
+)
 UNKNOWN: Final = ""
 """The address of a client of which the proxy says nothing that can be read; it is in no network."""
 _PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(?::[0-9]{1,5})?")
@@ -48,8 +65,14 @@ class Behind:
         if said is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = client(said)
         for name in CLAIMS:
-            environ.pop(name, None)
+            if environ.pop(name, None) is not None:
+                environ[FORWARDED] = True
         return self._application(environ, start_response)
+
+
+def is_forwarded(environ: Mapping[str, Any]) -> bool:
+    """Whether a request has a header that proxies write."""
+    return not _SIGNS.isdisjoint(environ)
 
 
 def client(said: str) -> str:

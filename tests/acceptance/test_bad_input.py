@@ -166,7 +166,7 @@ def test_what_is_odd_but_json_is_kept_to_the_byte(server, site, name):
 
 def test_ten_megabytes_are_refused_without_being_kept(server):
     """With a length, 413 comes before the body; in chunks, as soon as the limit is passed."""
-    head = b"POST /flow/large/call-back/complete HTTP/1.1\r\nHost: h\r\n"
+    head = b"POST /flow/large/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
     before = server.memory()
     ten = b" " * 10_000_000
     for raw in (
@@ -304,7 +304,7 @@ def test_mutated_requests_get_an_answer_of_the_contract(server):
     requests = []
     for number in range(MUTATIONS):
         body = mutated(chance, good) if number % 2 else good
-        head = b"POST /flow/mutant-%d/call-back/complete HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" % number
+        head = b"POST /flow/mutant-%d/call-back/complete HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % number
         head += b"Content-Type: application/json\r\nAccept-Language: zh\r\nPrefer: wait=1\r\n"
         if number % 8 > 1:
             raw = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -328,7 +328,7 @@ def test_a_flood_of_connections_that_say_nothing_stops_nobody(server):
     idle = [socket.create_connection(server.place, timeout=10) for _ in range(100)]
     try:
         for number, one in enumerate(idle):
-            one.sendall(b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: h\r\n"[: 10 + number % 40])
+            one.sendall(b"POST /flow/idle/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"[: 10 + number % 40])
         assert server.post("beside", GOOD).status == 200
         assert all(one.recv(4096).startswith(b"HTTP/1.1 408 ") for one in idle)
     finally:

@@ -363,7 +363,7 @@ def test_a_connection_serves_many_call_backs(server):
         for instance, body, status in (("x", b"{", 400), ("keep", good, 200), ("x", b"[]", 400), ("x", b"{}", 202)) * 3:
             connection.request("POST", f"/flow/{instance}/call-back/complete", body)
             assert read_status(connection) == status
-    head = b"POST /flow/keep/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n" % len(good)
+    head = b"POST /flow/keep/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(good)
     last = head + b"Connection: close\r\n\r\n" + good
     assert server.send((head + b"\r\n" + good) * 4 + last).count(SUCCESS) == 5
 

@@ -143,13 +143,13 @@ RAW = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "no Host": (b"POST /flow/1/call-back/complete HTTP/1.1\r\n\r\n", 400),
     "length and chunks": (
-        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         400,
     ),
-    "negative length": (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -2\r\n\r\n{}", 400),
-    "unknown coding": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
-    "chunks too large": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n", 413),
-    "late": (b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n{", 408),
+    "negative length": (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -2\r\n\r\n{}", 400),
+    "unknown coding": (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    "chunks too large": (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFF\r\n", 413),
+    "late": (b"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n{", 408),
 }
 
 

@@ -185,7 +185,7 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
     server = house.start()
     body = json.dumps(GOOD | {"x": "y" * 500}).encode()
     head = (
-        f"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"POST /flow/1/call-back/complete HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as connection:

@@ -111,7 +111,7 @@ def test_an_orderly_end(site):
     arriving = socket.create_connection(server.place, timeout=WAIT_TIMEOUT)
     body = json.dumps(GOOD).encode()
     arriving.sendall(
-        b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+        b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
     assert server.post("first", GOOD).status == 200  # so the half request before it has arrived
     server.signal()
@@ -173,7 +173,7 @@ def test_nothing_is_started_once_the_end_is_asked_for(site):
     """Also while a client takes its time to send the request that it has begun."""
     server = site.start(runner__threads=1)
     with closing(socket.create_connection(server.place, timeout=WAIT_TIMEOUT)) as arriving:
-        arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        arriving.sendall(b"POST /flow/late/call-back/complete HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
         for number in range(20):
             server.post(f"short-{number}", {"processDefinitionKey": "short"}, Prefer="wait=0")
         server.signal(signal.SIGINT)  # Ctrl-C asks for the same

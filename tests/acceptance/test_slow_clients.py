@@ -41,7 +41,7 @@ MOST_MEBIBYTES = 60
 MORE_THREADS = 4
 """That may have been started meanwhile, of those that are started when they are first needed."""
 SEED = 20261125
-POST = b"POST /flow/slow/call-back/complete HTTP/1.1\r\nHost: h\r\n"
+POST = b"POST /flow/slow/call-back/complete HTTP/1.1\r\nHost: localhost\r\n"
 BEGINNINGS = {
     "request line": (b"POST /flow/", b"a"),
     "headers": (POST, b"A: b\r\n"),
@@ -53,7 +53,7 @@ BEGINNINGS = {
     "100": (POST + b"Content-Length: 9000\r\nExpect: 100-continue\r\n\r\n", b" "),
 }
 """What a slow client has sent at once, and what it goes on with, a byte at a time."""
-ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 600
+ASKING = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600
 """More answers than fit into what the kernel keeps for who does not read."""
 
 

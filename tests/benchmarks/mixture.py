@@ -202,8 +202,8 @@ class _Caller:
         sent, path = self._made(kind)
         later = self._chance.random() < 0.7 and "Prefer: respond-async\r\n"
         request = (
-            f"POST /flow/{sent.instance}/call-back/{path} HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(sent.body)}\r\n{later or ''}\r\n"
+            f"POST /flow/{sent.instance}/call-back/{path} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(sent.body)}\r\n{later or ''}\r\n"
         ).encode() + sent.body
         status, answer = self._until_answered(request)
         with self._lock:

@@ -72,6 +72,8 @@ class Doorkeeper:
             self._by_token(request, response, authorization)
         elif self._operators or is_page(path) or path.startswith(API):
             self._by_browser(request, response)
+        elif self._guard.refusal(request) == "refused.host":
+            raise Forbidden("operator_not_here")
 
     def _by_token(self, request: falcon.Request, response: falcon.Response, authorization: str) -> None:
         operator = self._operators.with_token(authorization)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.settings import host_and_port, is_loopback
+from flowhooks.web.origin import host_of, is_loopback_name, is_same_origin
 
 if TYPE_CHECKING:
     import falcon
@@ -40,10 +41,11 @@ class Guard:
     def refusal(self, request: falcon.Request) -> str | None:
         """The text that says why not, by its key; None where nothing speaks against it."""
         settings = self._app.settings
-        here = is_loopback(_name(_host(request)))
+        host = host_of(request.env)
+        here = is_loopback_name(host)
         if settings.operators:
             expected = settings.public_url.partition("://")[2]
-            return "refused.name" if expected and _host(request) != expected and not here else None
+            return "refused.name" if expected and host != expected and not here else None
         if not is_loopback(host_and_port(settings.admin)[0]):
             return "refused.bound"
         return None if here else "refused.host"
@@ -51,24 +53,10 @@ class Guard:
     def is_own(self, request: falcon.Request) -> bool:
         """Whether a request that would change something comes from one of our own pages, and from no other site's.
 
-        Browsers say so in `Sec-Fetch-Site`, or, where a page has neither TLS nor a name of loopback, in `Origin`.
-        What says neither is no page.
+        A request that says neither is no page's.
         """
-        site = request.get_header("Sec-Fetch-Site")
-        if site is not None:
-            return site in {"same-origin", "none"}
-        origin = request.get_header("Origin")
-        return origin is not None and origin == self._origin(_host(request))
+        return is_same_origin(request.env, self._origin(host_of(request.env))) is True
 
     def _origin(self, host: str) -> str:
         public = self._app.settings.public_url
         return public if public.partition("://")[2] == host else f"http://{host}"
-
-
-def _host(request: falcon.Request) -> str:
-    return (request.get_header("Host") or "").strip().lower()
-
-
-def _name(host: str) -> str:
-    """`Host` without its port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

@@ -47,3 +47,21 @@ def test_what_is_a_page():
     """The front door, the console, and everything under it."""
     assert all(map(is_page, ("/", "/console", "/console/", "/console/events/1")))
     assert not any(map(is_page, ("/healthz", "/consoles", "/api/operations/replay", "")))
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
+def test_numbers_and_the_contract_are_for_names_of_this_machine(house, serve, path):
+    """A web site whose name was pointed at 127.0.0.1 reads neither; a listener that others may reach is as it was."""
+    console = serve(house.open())
+    for host in ("127.0.0.1", "localhost:9", "[::1]:8081"):
+        assert console.get("", host=host, root=path).status == 200, host
+    for host in ("evil.example", "10.0.0.1:8081"):
+        assert console.get("", host=host, root=path).status == 403, host
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
+def test_numbers_and_the_contract_on_a_listener_that_others_reach(house, serve, path):
+    """With `insecure`, who watches from another machine goes on under any name."""
+    assert serve(house.open(admin="0.0.0.0:8081", insecure=True)).get("", host="flowhooks", root=path).status == 200
