@@ -12,6 +12,7 @@ from flowhooks.cli import logs
 from flowhooks.cli.around import Around
 from flowhooks.cli.manager import Manager
 from flowhooks.cli.place import Place
+from flowhooks.cli.standard_files import open_closed_ones
 from flowhooks.cli.supervisor import Supervisor
 from flowhooks.errors import SettingsError
 from flowhooks.settings import change, check_processes
@@ -53,6 +54,7 @@ def run(
         check(settings)
         return settings
 
+    open_closed_ones()
     manager = Manager.of(os.environ)
     place = Place.inherited(os.environ)
     if place is not None:

@@ -133,7 +133,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
 
 def _greet(call_backs: str, admin: str) -> None:
     """Tell whoever has started this at a terminal where to look: the log is for programs."""
-    if sys.stdout is None or not sys.stdout.isatty():  # it was closed before the start
+    if not sys.stdout.isatty():
         return
     with suppress(OSError):  # the terminal has gone, which SIGHUP says
         output.line()

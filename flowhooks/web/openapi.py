@@ -56,7 +56,11 @@ _RESPONSES: Final = {
         "请求体不是严格的 UTF-8 JSON、不是对象，或 HTTP 请求格式有误；尽可能给出行号和列号。"
     ),
     "401": _Response("No valid credential. / 未提供有效的凭证。", headers=("WWW-Authenticate",)),
-    "403": _Response("The credential may not be used from this address. / 不允许从当前地址使用该凭证。"),
+    "403": _Response(
+        "The credential may not be used from this address; or no source is configured, and the request came through a "
+        "proxy, from a web page or under a name of another machine. / "
+        "不允许从当前地址使用该凭证；或者尚未配置来源，而请求经过了代理、由网页发出，或使用了其他主机名。"
+    ),
     "404": _Response("No such path, or no such kind of call-back. / 路径不存在，或没有这种回调类型。"),
     "405": _Response("Not a method of this path. / 该路径不支持此请求方法。", headers=("Allow",)),
     "408": _Response("The request did not arrive in time. / 未在规定时间内收到完整的请求。"),

@@ -355,7 +355,11 @@ ROWS = (
     behind("a method that nobody knows, §9.1", b"HACK" + POST[4:] + LENGTH + b"\r\n" + BODY, 400),
     behind("OPTIONS, §9.3.7", b"OPTIONS" + POST[4:] + b"\r\n", 200),
     behind("OPTIONS *, RFC 9112 §3.2.4", b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
-    both("absolute-form goes before Host, §3.2.2", GOOD.replace(b"POST /", b"POST http://other/")),
+    both(
+        "absolute-form goes before Host, §3.2.2",
+        GOOD.replace(b"POST /", b"POST http://127.0.0.1/").replace(b"Host: localhost", b"Host: other"),
+    ),
+    behind("absolute-form with a name of another machine, §3.2.2", GOOD.replace(b"POST /", b"POST http://other/"), 403),
     both("empty lines before, §2.2", b"\r\n\r\n" + GOOD + b"\r\n"),
     # Paths.
     path("an escaped slash is part of the id, RFC 3986 §2.2", b"/flow/ID%2Fcall-back/call-back/complete", 422),

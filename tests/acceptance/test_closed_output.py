@@ -1,0 +1,28 @@
+"""A server whose standard output or error was closed before its start, as by `>&-` in a shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+
+import pytest
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_server_without_standard_output_starts(site, closed):
+    """It starts, answers and ends in order."""
+    site.flowhooks = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "flowhooks"]
+    server = site.start(ready=False)
+    lock = site.database.with_name("flowhooks.db.lock")
+    end = time.monotonic() + 60
+    while not (lock.exists() and '"admin": "http' in lock.read_text()):
+        assert server.process.poll() is None, server.lines
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    admin = json.loads(lock.read_text())["admin"]
+    with urllib.request.urlopen(f"{admin}/healthz", timeout=30) as answer:
+        assert answer.status == 200
+    server.stop()
+    site.balance()
