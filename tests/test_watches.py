@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -123,3 +124,62 @@ def test_what_is_waited_for_can_be_asked(watches):
     assert watches.waited_for(["e", "f", "unknown"]) == ["f"]
     watches.close("f", waits)
     assert watches.waited_for() == []
+
+
+def test_release_between_any_two_lines_of_wait(watches):
+    """A release while `wait` returns, as at a shutdown, changes nothing: the watch is over, and stays over."""
+    watch = watches.open("e", ["a"], 10)
+    watches.tell("e", standing("a", State.SUCCEEDED))
+    released = []
+
+    def trace(frame, event, _):
+        if frame.f_code is not type(watch).wait.__code__:
+            return None
+        if event == "line":
+            released.append(frame.f_lineno)
+            watches.release()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        over_before = watch.wait(20)
+    finally:
+        sys.settrace(before)
+    assert released
+    assert over_before
+    assert over(watch)
+
+
+def test_releases_at_the_same_time_as_the_end_of_a_wait(watches):
+    """Two threads release a watch while a third one waits for it: `wait` returns true each time, and never raises."""
+    rounds = 3_000
+    opened = [threading.Barrier(3), threading.Barrier(3)]
+    current, answers = [], []
+
+    def release():
+        for _ in range(rounds):
+            opened[0].wait(20)
+            current[-1].release()
+            opened[1].wait(20)
+
+    def wait():
+        for _ in range(rounds):
+            watch = watches.open("e", ["a"], 10)
+            current[:] = [watch]
+            opened[0].wait(20)
+            answers.append((watch.wait(20), over(watch)))
+            watches.close("e", watch)
+            opened[1].wait(20)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=run, daemon=True) for run in (release, release, wait)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert answers == [(True, True)] * rounds
