@@ -84,6 +84,8 @@ class Neighbours:
         """End it; what is being looked after gets `timeout` seconds."""
         self._over.set()
         self._listener.stop(timeout)
+        if self._life.is_alive():
+            self._life.join(timeout)
 
     def _live(self) -> None:
         """Say every few seconds that this process lives, and see to what dead ones have left.

@@ -347,3 +347,30 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
         dump.execute("SELECT paused_at FROM handlers")
         assert resume(flow.app.desk, ["p:h"]).handlers == ("p:h",)
         assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+
+
+def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
+    """`Neighbours.stop` returns when the heartbeat thread has ended, so that the ledger can be closed after it."""
+    flow = without()
+    neighbours, ledger = flow.app.neighbours, flow.app.ledger
+    begun, ended = threading.Event(), threading.Event()
+    stopped_before = []
+
+    def beat():
+        begun.set()
+        assert neighbours._over.wait(20)
+        stopping.join(0.5)  # `stop` without a join returns within this time
+        stopped_before.append(not stopping.is_alive())
+        ended.set()
+
+    stopping = threading.Thread(target=neighbours.stop, args=(20,))
+    monkeypatch.setattr(ledger, "beat", beat)
+    neighbours._life = threading.Thread(target=neighbours._live)
+    monkeypatch.setattr(ledger, "beat_every", 0.01)
+    neighbours._life.start()
+    assert begun.wait(20)
+    stopping.start()
+    assert ended.wait(20)
+    stopping.join(20)
+    assert stopped_before == [False]
+    assert not neighbours._life.is_alive()

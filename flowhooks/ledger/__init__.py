@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
@@ -111,6 +110,7 @@ class Ledger(Reader):
         self.beat_every = stale_after / liveness.BEATS
         self._clock = clock
         self._clock_off = 0
+        self._closing = False
         self.timeout = timeout
         self._writing = dialects.open_engine(url, writing=True, answers_within=dialects.ANSWERS_WITHIN)
         try:
@@ -143,14 +143,13 @@ class Ledger(Reader):
             shared=self.shared,
             pauses=self.pauses,
         )
-        self._claiming = partial(running.claim, hands=self._hands)
         self._settling = Settling(runner=runner, hands=self._hands, limits=limits)
         self._joints = Joints(url, settling=self._settling, finish=self._turns.finish, most=joint)
         self._writer = Writer(
             self._writing,
             limit=queue,
             committed=committed,
-            last=self._claiming,
+            last=self._claim_batch,
             finish=self._turns.finish,
             guard=self.guard,
         )
@@ -180,6 +179,7 @@ class Ledger(Reader):
 
     def close(self) -> None:
         """Commit what was submitted, sign off, let go of the database."""
+        self._closing = True
         with suppress(Unavailable):  # full, or closed already
             self._writer.submit(
                 run, lambda transaction: liveness.sign_off(transaction, self.process, self._clock.now())
@@ -261,8 +261,12 @@ class Ledger(Reader):
         self._show_life()
         # Certain: a mark that comes through after its runner has given up would be one that nobody runs.
         limit = self._turns.limits.get(queued.handler)
-        ticket = self._writer.submit(self._claiming, Claim(queued, self.process, self._clock.now(), limit))
+        ticket = self._writer.submit(self._claim_batch, Claim(queued, self._clock.now(), limit))
         return self._result(ticket, certain=True)
+
+    def _claim_batch(self, transaction: Transaction, claims: list[Claim]) -> list[Claimed | NoRoom | None]:
+        # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
+        return running.claim(transaction, claims, self._hands, process=self.process)
 
     def settle(self, settlement: Settlement) -> bool:
         """Record how an attempt ended; False if it was no longer the current one, which then changes nothing.
@@ -392,6 +396,8 @@ class Ledger(Reader):
             self.beat()
 
     def _live(self, transaction: Transaction) -> None:
+        if self._closing:
+            return  # this process may be signed off already: a new row for it would never be
         if self.shared:
             self._set_clock(transaction.connection)
         if liveness.beat(transaction, self.process):

@@ -265,7 +265,7 @@ class Accepting:
         )
         begun = [one for one in queued if one.delivery_id in reserved]
         if begun:
-            begin(transaction, [Claim(one, self.process, items[0].now) for one in begun], self._hands)
+            begin(transaction, [Claim(one, items[0].now) for one in begun], self._hands, process=self.process)
         if len(begun) < len(queued):
             rest = [one for one in queued if one.delivery_id not in reserved]
             self._runner.enqueue(transaction, rest, items[0].now)

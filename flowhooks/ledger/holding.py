@@ -152,5 +152,5 @@ def try_out(
     if connection.execute(turn).rowcount == 0:
         return None
     queued = Queued(candidate.id, handler, candidate.attempt, ordered=candidate.lane is not None)
-    (begun,) = claim(transaction, [Claim(queued, process, now, trial.limit)], hands, by=TRY_OUT)
+    (begun,) = claim(transaction, [Claim(queued, now, trial.limit)], hands, process=process, by=TRY_OUT)
     return (queued, begun) if isinstance(begun, Claimed) else None

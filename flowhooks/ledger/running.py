@@ -35,13 +35,11 @@ class Claim(NamedTuple):
 
     Attributes:
         queued: the delivery, as its runner knew it.
-        process: whose attempt it will be.
         now: microseconds since 1970.
         limit: how many of its handler's deliveries may run at once; None: any number.
     """
 
     queued: Queued
-    process: str
     now: int
     limit: int | None = None
 
@@ -154,7 +152,7 @@ class Hands:
 
 
 def claim(
-    transaction: Transaction, items: list[Claim], hands: Hands, by: Beginnings = BEGIN
+    transaction: Transaction, items: list[Claim], hands: Hands, *, process: str, by: Beginnings = BEGIN
 ) -> list[Claimed | NoRoom | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
 
@@ -162,8 +160,9 @@ def claim(
 
     Args:
         transaction: the open transaction.
-        items: which deliveries, and whose attempts they will be.
+        items: which deliveries.
         hands: learns what has begun.
+        process: whose attempts they will be.
         by: the statements that mark them.
     """
     # Of two claims of one delivery in one batch only the last is made: it alone gets the event.
@@ -180,7 +179,7 @@ def claim(
     begun = {one: wanted[one] for one in wanted if one in moved}
     found: dict[str, Claimed] = {}
     if begun:
-        begin(transaction, begun.values(), hands)
+        begin(transaction, begun.values(), hands, process=process)
         reached("claim.written")
         rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
         found = {
@@ -204,7 +203,7 @@ def _answer(
     return found.get(delivery_id) if wanted[delivery_id] is item else None
 
 
-def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands) -> None:
+def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands, *, process: str) -> None:
     """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
     keys = [(claim.queued.delivery_id, claim.queued.attempt + 1) for claim in claims]
     # At once, for it may be looked for within the same transaction.
@@ -216,7 +215,7 @@ def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands) -> 
             {
                 "delivery_id": claim.queued.delivery_id,
                 "number": claim.queued.attempt + 1,
-                "process": claim.process,
+                "process": process,
                 "started_at": claim.now,
                 "error": "",
                 "traceback": "",

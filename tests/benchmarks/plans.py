@@ -65,7 +65,7 @@ def of(url: str) -> str:
             reading.due(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")
             queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
-            claim(transaction, [Claim(one, "plans", clock.now()) for one in queued], hands)
+            claim(transaction, [Claim(one, clock.now()) for one in queued], hands, process="plans")
             step("Claim")
             settling(transaction, [stations._settlement(new) for new in news])
             step("Settle")

@@ -195,7 +195,7 @@ def test_what_begins_together_with_the_look_is_left_alone(two):
     hands, settling = ledger._hands, ledger._settling
 
     def both(transaction):
-        claim(transaction, [Claim(queued, ledger.process, two[0].clock.now())], hands)
+        claim(transaction, [Claim(queued, two[0].clock.now())], hands, process=ledger.process)
         return take_back(transaction, settling, hands, two[0].clock.now(), process=ledger.process)
 
     assert ledger.write(both) == 0
@@ -245,3 +245,34 @@ def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
     assert lately(two[1]) == [("server", {"p:h"})]
     two[0].app.ledger.beat()
     assert lately(two[1]) == [("server", {"p:h"})] * 2
+
+
+def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_id(two, hands_of, eventually):
+    """The attempt gets the id that is valid when its transaction runs, so that no other process ends it as lost."""
+    event_id = two[0].take("i1", wait=0).event_id
+    (queued,) = two[0].app.ledger.due(two[0].clock.now(), lambda _handler: 10)
+    silence(two[1], two[0].app.ledger.process)
+    two[1].app.ledger.recover()
+    hands = hands_of(two[0])
+    hands.flow_until = eventually
+    _, claimed = hands.queue_up(hands.ledger.beat, lambda: hands.ledger.claim(queued))
+    assert claimed.attempt == 1
+    assert two[0].sql("SELECT process FROM attempts") == [(hands.ledger.process,)]
+    assert sum(two[1].app.ledger.recover().values()) == 0
+    assert two[0].only(event_id).state is State.RUNNING
+
+
+def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch, logged):
+    """A heartbeat that is submitted while the ledger closes adds no process row that nobody would ever end."""
+    ledger = two[0].app.ledger
+    close = ledger._writer.close
+
+    def beat_and_close():
+        ledger.beat()
+        close()
+
+    monkeypatch.setattr(ledger._writer, "close", beat_and_close)
+    assert two[0].close()
+    assert two[1].sql("SELECT count(*) FROM processes") == [(2,)]
+    assert len(lately(two[1])) == 1
+    assert not [entry for entry in logged if entry["event"] == "taken_for_dead"]

@@ -105,7 +105,7 @@ def test_a_claim_that_is_cut_off_marks_nothing(hands):
     _, (queued,) = hands.accept("i1", "p:a")
 
     def cut(transaction):
-        assert claim(transaction, [Claim(queued, "me", 1)], Hands())[0].attempt == 1
+        assert claim(transaction, [Claim(queued, 1)], Hands(), process="me")[0].attempt == 1
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):

@@ -118,7 +118,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
 
         steps = {
             "due": lambda: due(connection, now, lambda _handler: 1000),
-            "claim": lambda: admitted(transaction, [Claim(Queued(first, "p:h", 0, ordered=True), "x", now)]),
+            "claim": lambda: admitted(transaction, [Claim(Queued(first, "p:h", 0, ordered=True), now)]),
             "call up": leave,
             "sign of life": lambda: turns.call_up_missed(transaction),
         }

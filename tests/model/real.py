@@ -200,7 +200,7 @@ class Real:
     def claim_soon(self, flow: Any, queued: Queued) -> Any:
         """Have it claimed with what else is submitted just now; a function that says what became of it."""
         ledger = flow.app.ledger
-        ticket = ledger._writer.submit(ledger._claiming, Claim(queued, ledger.process, self.clock.now()))
+        ticket = ledger._writer.submit(ledger._claim_batch, Claim(queued, self.clock.now()))
         return lambda: ticket.result(SOON)
 
     def flush(self, flow: Any) -> None:
