@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -100,6 +100,7 @@ class App:
         self._over = threading.Event()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._spawning = threading.Lock()
         self._changing = threading.Lock()
         self._lock = locked(database_url(settings))
         try:
@@ -360,8 +361,10 @@ class App:
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)  # not before: whoever closes waits for those that are in here
+        with self._spawning:
+            self._threads = [started for started in self._threads if started.is_alive()]
+            thread.start()
+            self._threads.append(thread)  # not before: whoever closes waits for those that are in here
 
     def _drain(self) -> None:
         """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""
@@ -422,6 +425,21 @@ class App:
         Returns:
             Whether all of them ended in time. Those that did not are found by the next start.
         """
+        with ExitStack() as steps:
+            # The last one comes first. Each is done even if one before it fails.
+            if self._lock is not None:
+                steps.callback(self._lock.release)
+            steps.callback(self.ledger.close)
+            services = self.retention, self.refusals, self.alerts, self.notices, self.neighbours, self.file_watch
+            for service in services:
+                if service is not None:
+                    steps.callback(service.stop, NOTICES_GET)
+            steps.callback(self._over.set)
+            steps.callback(self.isolation.close)
+            return self._stop_running(timeout)
+
+    def _stop_running(self, timeout: float) -> bool:
+        """Stop running deliveries, and wait for those that run; whether all of them ended in time."""
         self.drain()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
@@ -432,19 +450,4 @@ class App:
                 thread.join(NOTICES_GET)
         if any(thread.is_alive() for thread in self._threads):
             log.warning("handlers_still_running", running=self.runner.running, next="the next start recovers them")
-        self.isolation.close()
-        self._over.set()
-        if self.file_watch is not None:
-            self.file_watch.stop(NOTICES_GET)
-        if self.neighbours is not None:
-            self.neighbours.stop(NOTICES_GET)
-        self.notices.stop(NOTICES_GET)
-        self.alerts.stop(NOTICES_GET)
-        self.refusals.stop(NOTICES_GET)
-        self.retention.stop(NOTICES_GET)
-        try:
-            self.ledger.close()
-        finally:
-            if self._lock is not None:
-                self._lock.release()
         return all_ended

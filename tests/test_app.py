@@ -238,6 +238,45 @@ def test_an_end_lets_go_of_the_lock_whatever_happens(house, listens):
     flow.sql("DROP TRIGGER t")
 
 
+def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, monkeypatch):
+    """Whatever fails while an app is closed, each later step is done, down to the ledger and its lock."""
+    flow = house.open(listens(nothing))
+    app, done = flow.app, []
+    steps = {"isolation": "close", "file_watch": "stop", "neighbours": "stop", "notices": "stop", "alerts": "stop"}
+    steps |= {"refusals": "stop", "retention": "stop", "ledger": "close"}
+    present = [name for name in steps if getattr(app, name) is not None]
+
+    def failing(name, stop):
+        def stops_and_fails(*given):
+            stop(*given)
+            done.append(name)
+            raise RuntimeError(f"{name} failed")
+
+        return stops_and_fails
+
+    for name in present:
+        service = getattr(app, name)
+        monkeypatch.setattr(service, steps[name], failing(name, getattr(service, steps[name])))
+    with pytest.raises(RuntimeError, match="ledger failed"):
+        flow.close()
+    assert done == present
+    assert flow.sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(0,)]
+    if app._lock is not None:
+        lock = Lock(house.file)
+        assert lock.acquire()
+        lock.release()
+
+
+def test_threads_that_have_ended_are_forgotten(house, listens, eventually):
+    """Each reload starts a thread; an app that is reloaded for months does not keep all of them."""
+    flow = house.open(listens(nothing))
+    for number in range(10):
+        eventually(lambda: not [one for one in flow.app._threads if one.name == "drain" and one.is_alive()])
+        ignored = IgnoreSettings(process_key=(f"none{number}",))
+        flow.app.reload(replace(flow.app.settings, ignore=ignored))
+    assert len([one for one in flow.app._threads if one.name == "drain"]) == 1
+
+
 def test_an_app_that_was_not_started_can_be_closed(house):
     """Opened, not started, closed: nothing stays."""
     assert house.open(start=False).close() is True

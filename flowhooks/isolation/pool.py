@@ -172,8 +172,11 @@ class Pool:
         self.stop()
         if self._terms:
             self._keeper.close()
-        for one in self._processes:
-            one.stream.close()
+        with self._changed:
+            # A copy, because a handler's thread may discard its process meanwhile.
+            processes = list(self._processes)
+        for process in processes:
+            process.stream.close()
 
     @property
     def alive(self) -> int:

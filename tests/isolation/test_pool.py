@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -11,6 +12,8 @@ import pytest
 
 from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
 from flowhooks.isolation import pool as pool_module
+from flowhooks.isolation.output import Output
+from flowhooks.isolation.process import HandlerProcess
 
 DEATHS = {
     "os_exits": r"its process ended with exit code 3, and no answer",
@@ -436,3 +439,28 @@ def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, wh
         running.run("half", delivery=delivery)
     assert why in str(unavailable.value)
     assert not delivery._entered
+
+
+def test_closing_while_a_process_is_discarded(make_running):
+    """A handler's thread discards its process while the pool closes the others: all are closed."""
+    pool = make_running().pool
+    pool.close()
+    ours, theirs = socket.socketpair()
+    reads, writes = os.pipe()
+    os.close(writes)
+    late = HandlerProcess(2, ours, Output(reads))
+    late.over.set()
+
+    class Discarding(socket.socket):
+        def close(self):
+            super().close()
+            pool.lost(late, "crashed")
+
+    streams = [Discarding() for _ in range(2)]
+    others = [HandlerProcess(number, stream, late.output) for number, stream in enumerate(streams)]
+    pool._processes.update([late, *others])
+    pool.close()
+    late.output.close()
+    theirs.close()
+    assert ours.fileno() == -1
+    assert [stream.fileno() for stream in streams] == [-1, -1]
