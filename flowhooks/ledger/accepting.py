@@ -203,7 +203,7 @@ class Accepting:
             if left:
                 known |= _gone(transaction.connection, list(left))
                 left = {identity: item for identity, item in left.items() if identity not in known}
-        answers = [self._answer(item, known[item.event.identity], fresh=item.event.id in stored) for item in items]
+        answers = [self._answer(item, known[item.event.identity]) for item in items]
         if len(stored) < len(items):
             answers = self._repeated(transaction, items, answers)
         return answers
@@ -278,9 +278,12 @@ class Accepting:
         return {one.delivery_id for one in self._runner.reserve(transaction, may)} if may else set()
 
     @staticmethod
-    def _answer(item: NewEvent, known: _Known, *, fresh: bool) -> Accepted:
+    def _answer(item: NewEvent, known: _Known) -> Accepted:
         event_id, digest, state = known
-        return Accepted(event_id=event_id, new=fresh, conflict=digest != item.digest, state=state)
+        # The id decides, not whether this transaction inserted it: an earlier COMMIT of the same batch may have
+        # succeeded although its answer was lost.
+        new = event_id == item.event.id and state != purging.PURGED
+        return Accepted(event_id=event_id, new=new, conflict=digest != item.digest, state=state)
 
     def _repeated(self, transaction: Transaction, items: list[NewEvent], answers: list[Accepted]) -> list[Accepted]:
         connection = transaction.connection

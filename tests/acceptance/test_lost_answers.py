@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
+
 import pytest
+from house import House, until
 from trials import AGAIN, ONCE, check_books, entered, rows, shut
 from waiting import WAIT_TIMEOUT
 
@@ -100,3 +104,58 @@ def test_of_a_retry(broken, kind):
     check_books(broken, broken.direct, {"i": answer.event_id})
     server.stop()
     server.check_log()
+
+
+@pytest.fixture
+def through_proxy(broken, tmp_path, clock):
+    """A house on the database behind the proxy."""
+    house = House(tmp_path, clock, broken.proxied)
+    yield house
+    house.end()
+
+
+@contextmanager
+def one_batch(flow, size):
+    """Keep the writer busy until `size` pieces of work are queued, so that one transaction has all of them."""
+    writer, free = flow.app.ledger._writer, threading.Event()
+    busy = threading.Thread(target=flow.app.ledger.write, args=(lambda _transaction: free.wait(20),))
+    busy.start()
+    until(lambda: flow.app.ledger._writer.queued == 0)
+    yield
+    until(lambda: writer.queued == size)
+    free.set()
+    busy.join(20)
+
+
+def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plugin):
+    """They are stored, and the writer tries each again: all are answered as new, announced once, and run once."""
+    accepted, runs = [], []
+    plugins = {
+        "p": make_plugin(
+            listens(lambda event: runs.append(event.flow_instance_id), name="h"),
+            event_accepted=lambda event: accepted.append(event.flow_instance_id),
+        )
+    }
+    flow = through_proxy.open(plugins=plugins, ledger={"stale_after": 3.0})
+    answers = {}
+
+    def post(number, instance):
+        answers[number] = flow.take(instance)
+
+    posts = [threading.Thread(target=post, args=entry) for entry in enumerate(["one", "two", "two", "three"])]
+    broken.proxy.lose_answer(accepts)
+    with one_batch(flow, len(posts)):
+        for post in posts:
+            post.start()
+    for post in posts:
+        post.join(60)
+    assert broken.proxy.lost.is_set()
+    assert [answers[number].status for number in range(4)] == ["done"] * 4
+    assert answers[1].event_id == answers[2].event_id
+    until(lambda: sorted(accepted) == ["one", "three", "two"])
+    assert sorted(runs) == ["one", "three", "two"]
+    counted = rows(broken.direct, "SELECT flow_instance_id, repeats > 0 FROM events ORDER BY 1")
+    assert counted == [("one", False), ("three", False), ("two", True)]
+    assert flow.close()
+    assert sorted(accepted) == ["one", "three", "two"]
+    assert len(runs) == 3

@@ -7,6 +7,7 @@ that is then rolled back.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import stations
@@ -60,7 +61,7 @@ def of(url: str) -> str:
 
             accepting(transaction, news)
             step("Accept")
-            accepting(transaction, news)
+            accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
             step("The same again: a duplicate")
             reading.due(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")

@@ -9,6 +9,8 @@ import pytest
 from flowhooks import State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations.purging import purge
 
 ODD = [
     "a'b",
@@ -129,6 +131,29 @@ def test_duplicates_in_one_batch_are_one_event(hands):
     assert all([standing.state for standing in one.standings] == [State.WAITING] for one in results[1:])
     assert hands.ledger.event(several[0].event.id).repeats == 4
     assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
+
+
+def test_a_batch_that_is_written_again_after_its_commit_answers_as_before(hands):
+    """The answer of a COMMIT may be lost. The writer then runs the batch again, and what it stored is still new."""
+    new, again = hands.new("i1", "p:a", x=1), hands.new("i1", "p:a", x=1)
+    conflict = hands.new("i1", "p:a", x=2)
+    assert hands.ledger.accept(new).new
+    results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in (new, again, conflict)))
+    assert [(one.new, one.conflict) for one in results] == [(True, False), (False, False), (False, True)]
+    assert {one.event_id for one in results} == {new.event.id}
+    assert hands.ledger.event(new.event.id).repeats == 1
+    assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
+    assert hands.sql("SELECT sum(value) FROM counters WHERE name = 'accepted'") == [(1,)]
+
+
+def test_an_event_that_was_purged_is_not_new_any_more(hands):
+    """Of a batch that is written again after its event was purged nothing is left that could be announced."""
+    new = hands.new("i1")
+    assert hands.ledger.accept(new).new
+    hands.clock.advance(1)
+    assert purge(hands.flow.app.desk, EventFilter(state="parked", until=hands.clock.now())).purged == 1
+    again = hands.ledger.accept(new)
+    assert (again.event_id, again.new, again.state) == (new.event.id, False, "purged")
 
 
 def test_a_conflict_within_one_batch(hands):
