@@ -51,6 +51,7 @@ class DeliverySeen:
         result: what the handler returned in the last attempt, as JSON keeps it; None if nothing.
         due_at: from when it may run again or be probed, in UTC; None if it may not.
         note: what an operator or a probe said of it; `""` if nothing.
+        blocked_by: the event whose delivery to the same ordered handler must end before it may run; None if none must.
     """
 
     id: str
@@ -64,6 +65,7 @@ class DeliverySeen:
     result: Any
     due_at: datetime | None
     note: str
+    blocked_by: str | None
 
 
 def seen(event_id: str, standing: Standing, attempts: Sequence[Attempt]) -> DeliverySeen:
@@ -81,4 +83,5 @@ def seen(event_id: str, standing: Standing, attempts: Sequence[Attempt]) -> Deli
         result=json.loads(last.result) if last and last.result is not None else None,
         due_at=None if standing.due_at is None else to_datetime(standing.due_at),
         note=standing.note,
+        blocked_by=standing.behind,
     )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from flowhooks.app import App
-from flowhooks.delivery import State
+from flowhooks.delivery import DONE, State
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reading import Stored
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_SETTLED: Final = DONE | {State.DEAD}
+"""States in which a delivery blocks no other one."""
 
 
 class AppUnderTest:
@@ -248,12 +250,22 @@ class AppUnderTest:
             found = self.delivery(event_id, handler)
             if found.state is wanted and (attempt is None or found.attempt == attempt):
                 return found
-            why = words.at_rest(found, self.clock.now())
+            why = self._at_rest(found)
             if why is None and time.monotonic() > deadline:
                 why = f"{timeout:g} seconds have passed"
             if why is not None:
                 raise AssertionError(words.not_what_was_waited_for(found, wanted, attempt, why))
             time.sleep(LOOK_EVERY)
+
+    def _at_rest(self, found: DeliverySeen) -> str | None:
+        """Why a delivery does not move by itself; None if it does move."""
+        now = self.clock.now()
+        if found.blocked_by is None:
+            return words.at_rest(found, now)
+        in_front = self.delivery(found.blocked_by, found.handler)
+        if in_front.state in _SETTLED:
+            return None  # it has ended since `found` was read
+        return words.blocked(in_front, words.at_rest(in_front, now))
 
     def advance(self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """Move the clock, and have the runner look for what has become due; `wait_for` waits until it has run.
@@ -270,7 +282,8 @@ class AppUnderTest:
     def settle(self, *event_ids: str) -> None:
         """Let everything run that runs by itself: the clock is moved from one due time to the next.
 
-        Afterwards each delivery has succeeded, is dead or closed, or is *unknown* and waits for an operator.
+        Afterwards each delivery has succeeded, is dead or closed, or is *unknown* and waits for an operator. A delivery
+        to an ordered handler may also wait behind an *unknown* one.
 
         Args:
             *event_ids: only until these events are settled; default all.

@@ -14,7 +14,7 @@ from flowhooks.settings import Settings, database_url
 from flowhooks.testing import words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from flowhooks.app import App
     from flowhooks.ledger.reading import Standing
@@ -45,11 +45,13 @@ def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
     asked: dict[str, set[int]] = {}
     before: list[tuple[str, Standing]] = []
     deadline = time.monotonic() + PATIENCE
-    while moving := list(_moving(app, event_ids, asked)):
+    while moving := _moving(app, event_ids, asked):
         if moving != before:
             before, deadline = moving, time.monotonic() + PATIENCE
-        due = [one.due_at for _, one in moving if one.state is not State.RUNNING and one.due_at is not None]
-        if len(due) == len(moving) and min(due) > clock.now():
+        # A blocked delivery is due long since: the time to go to is that of the delivery in front of it.
+        unblocked = [standing for _, standing in moving if standing.behind is None]
+        due = [one.due_at for one in unblocked if one.state is not State.RUNNING and one.due_at is not None]
+        if due and len(due) == len(unblocked) and min(due) > clock.now():
             clock.time = min(due)
             app.runner.wake()
         elif time.monotonic() > deadline:
@@ -59,22 +61,46 @@ def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
             time.sleep(LOOK_EVERY)
 
 
-def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> Iterator[tuple[str, Standing]]:
-    """The deliveries that go on by themselves, each with its event; `asked` keeps when each probe was due."""
-    # All of them at once: what moves between two reads would be in neither.
-    for stored in app.ledger.page(EventFilter(ids=tuple(event_ids)), limit=MOST_EVENTS):
-        for standing in stored.standings:
-            if standing.state is State.RUNNING:
-                yield stored.event.id, standing
-            elif standing.due_at is None:
-                continue
-            elif standing.state is State.WAITING:
-                yield stored.event.id, standing
-            elif standing.state is State.UNKNOWN:
-                times = asked.setdefault(standing.delivery_id, set())
-                times.add(standing.due_at)
-                if len(times) <= MOST_PROBES:
-                    yield stored.event.id, standing
+def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, Standing]]:
+    """The deliveries that go on by themselves, each with its event; `asked` keeps when each probe was due.
+
+    A blocked delivery goes on if the delivery in front of it does, which is listed, too, whichever event it belongs to.
+    """
+    standings = _standings(app, event_ids)
+    meant = {key: standing for key, standing in standings.items() if not event_ids or key[0] in event_ids}
+    in_front = [(standing.behind, handler) for (_, handler), standing in meant.items() if standing.behind is not None]
+    meant |= {key: standings[key] for key in in_front if key in standings}
+    return [
+        (event_id, standing)
+        for (event_id, handler), standing in meant.items()
+        if _moves(standings.get((standing.behind or event_id, handler), standing), asked)
+    ]
+
+
+def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], Standing]:
+    """How the deliveries of some events (empty: of all) and those that block them stand, by event and handler."""
+    wanted = set(event_ids)
+    while True:
+        # All of them at once: what moves between two reads would be in neither.
+        found = app.ledger.page(EventFilter(ids=tuple(sorted(wanted))), limit=MOST_EVENTS)
+        standings = {(stored.event.id, one.handler): one for stored in found for one in stored.standings}
+        blocking = {one.behind for one in standings.values() if one.behind is not None}
+        if not wanted or blocking <= wanted:
+            break
+        wanted |= blocking
+    return standings
+
+
+def _moves(standing: Standing, asked: dict[str, set[int]]) -> bool:
+    if standing.state is State.RUNNING:
+        return True
+    if standing.due_at is None:
+        return False
+    if standing.state is State.UNKNOWN:
+        times = asked.setdefault(standing.delivery_id, set())
+        times.add(standing.due_at)
+        return len(times) <= MOST_PROBES
+    return standing.state is State.WAITING
 
 
 def wait_until_idle(app: App) -> None:

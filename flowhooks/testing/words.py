@@ -37,6 +37,16 @@ def at_rest(found: DeliverySeen, now: int) -> str | None:
     return f"{again} in {left:g} seconds, and the clock stands still: call advance({left:g})"
 
 
+def blocked(in_front: DeliverySeen, why: str | None) -> str | None:
+    """What blocks a delivery, and what would move that; None if it moves by itself.
+
+    Args:
+        in_front: the delivery that must end first.
+        why: why that one does not move by itself; None if it does.
+    """
+    return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
+
+
 def not_what_was_waited_for(found: DeliverySeen, wanted: State, attempt: int | None, why: str) -> str:
     """What was waited for, what is instead, why, and the delivery's error and traceback."""
     after = "" if attempt is None else f" in attempt {attempt}"

@@ -107,6 +107,63 @@ def test_everything_is_settled(app_of):
     assert len(attempts) == 8
 
 
+@pytest.fixture
+def blocked(app_of):
+    """Two events of one business key, of which the first one failed and waits: the app, both answers, the attempts."""
+    grant, attempts = failing(1, order_by="business_key", retry=Retry(jitter=0))
+    app = app_of(grant)
+    return app, *(app.post(name, processDefinitionKey="leave", businessKey="B") for name in ("1", "2")), attempts
+
+
+@pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1)], ids=["all", "first", "second", "both"])
+def test_an_ordered_handler_is_settled_too(blocked, which):
+    """The clock moves to the retry of the delivery in front, and what is blocked behind it runs after it."""
+    app, first, second, attempts = blocked
+    assert app.delivery(second.event_id).blocked_by == first.event_id
+    app.settle(*([first, second][number].event_id for number in which))
+    app.wait_for(first.event_id, "succeeded")
+    app.wait_for(second.event_id, "succeeded")
+    assert attempts == ["1", "1", "2"]
+    assert app.clock.time == datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC).timestamp() * 1_000_000
+    assert app.delivery(second.event_id).blocked_by is None
+
+
+def test_it_is_said_what_blocks_a_delivery(blocked):
+    """Waiting for a blocked delivery fails at once, and names the event in front and how far to move the clock."""
+    app, first, second, attempts = blocked
+    message = rf"in attempt 0: it is blocked by event {first.event_id}, which is waiting: .* in 5 seconds"
+    with pytest.raises(AssertionError, match=message + r".*call advance\(5\)"):
+        app.wait_for(second.event_id, "succeeded")
+    app.advance(5)
+    app.wait_for(second.event_id, "succeeded")
+    assert attempts == ["1", "1", "2"]
+
+
+def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
+    """A delivery behind one that waits for an operator does not go on by itself, and the message says why."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    @handler(process_key="leave", order_by="business_key")
+    def announce(event):
+        entered.set()
+        assert go_on.wait(20)
+
+    app = app_of(announce)
+    first = app.post("1", processDefinitionKey="leave", businessKey="B", wait=0)
+    assert entered.wait(20)
+    second = app.post("2", processDefinitionKey="leave", businessKey="B", wait=0)
+    app.crash()
+    go_on.set()
+    app.restart()
+    app.settle()
+    app.settle(second.event_id)
+    assert app.delivery(first.event_id).state is State.UNKNOWN
+    assert app.delivery(second.event_id).blocked_by == first.event_id
+    message = f"blocked by event {first.event_id}, which is unknown: its handler has neither retry= nor probe="
+    with pytest.raises(AssertionError, match=message):
+        app.wait_for(second.event_id, "succeeded")
+
+
 def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
     """A delivery whose probe never knows stays unknown, and `settle` does not go on asking."""
     entered = threading.Event()
