@@ -42,7 +42,8 @@ from flowhooks.terms import terms
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
 
     from flowhooks.delivery import Queued
     from flowhooks.ledger.known import KnownHandler
@@ -62,6 +63,7 @@ class App:
         settings: the settings.
         clock: time, ids and chance; default the real ones.
         objects: plugins given directly, by name, besides those that are found.
+        entry_points: the entry points to load plugins from; default: the installed ones of the group `flowhooks`.
         cores: the processor cores that handlers may use, where the caller keeps to one; default: no matter.
         environ: the environment that secrets are taken from; default: this process's.
         run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
@@ -84,6 +86,7 @@ class App:
         *,
         clock: Clock | None = None,
         objects: Mapping[str, object] | None = None,
+        entry_points: Iterable[EntryPoint] | None = None,
         cores: frozenset[int] = frozenset(),
         environ: Mapping[str, str] | None = None,
         run: Sequence[str] = ("*",),
@@ -104,7 +107,7 @@ class App:
         self._changing = threading.Lock()
         self._lock = locked(database_url(settings))
         try:
-            self.schemas, self.plugins = load(settings, objects=objects, environ=environ)
+            self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
             loaded = self.plugins.handlers
             self.runs = frozenset(one for one in loaded if any(fnmatchcase(one, pattern) for pattern in run))
             self._open()

@@ -12,7 +12,8 @@ from flowhooks.plugins import Plugins
 from flowhooks.schema import Schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+    from importlib.metadata import EntryPoint
 
     from flowhooks.settings import Settings
 
@@ -20,13 +21,18 @@ log = structlog.get_logger(__name__)
 
 
 def load(
-    settings: Settings, *, objects: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    objects: Mapping[str, object] | None = None,
+    entry_points: Iterable[EntryPoint] | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[Schemas, Plugins]:
     """Load the schema files and the plugins; log which plugins cannot be used.
 
     Args:
         settings: the settings.
         objects: plugins given directly, by name.
+        entry_points: the entry points to load plugins from; default: the installed ones of the group `flowhooks`.
         environ: the environment that plugins' secrets are taken from; default: this process's.
 
     Raises:
@@ -38,6 +44,7 @@ def load(
         deny=settings.plugins_deny,
         safe_mode=settings.safe_mode,
         sections=settings.plugins,
+        entry_points=entry_points,
         objects=objects or {},
         schemas=Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else []),
         environ=os.environ if environ is None else environ,

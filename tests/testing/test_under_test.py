@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import flowhooks_contracts
@@ -30,6 +31,31 @@ def app_of(clock, tmp_path_factory):
     yield make
     for app in made:
         app.close()
+
+
+def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
+    """Where the plugin under test is installed, too, only what is given is there: no quarantine, no alert of one."""
+    alerts = []
+
+    def alert_raised(alert):
+        alerts.append(alert)
+
+    given = {entry_point.name: make_plugin() for entry_point in entry_points(group="flowhooks")}
+    assert given
+    app = app_of(names={**given, "listener": make_plugin(alert_raised=alert_raised)})
+    assert {(one.name, one.origin, one.state) for one in app.app.plugins.infos} == {
+        (name, "object", "loaded") for name in (*given, "listener")
+    }
+    app.app.alerts.look()
+    assert alerts == []
+    assert [entry for entry in logged if entry["log_level"] in {"warning", "error"}] == []
+
+
+def test_no_plugin_at_all_is_no_warning(app_of, logged):
+    """An app without plugins parks what comes, and logs nothing that its author would look into."""
+    app = app_of()
+    assert app.post("17", processDefinitionKey="leave").status == 202
+    assert [entry for entry in logged if entry["log_level"] in {"warning", "error"}] == []
 
 
 SILENT = OSError("payroll does not answer")
