@@ -6,6 +6,7 @@ a fixed name, everything that varies is a value. Libraries log with the standard
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import logging
@@ -23,6 +24,8 @@ from uuid import UUID
 
 import structlog
 
+from flowhooks.messages import shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
@@ -32,7 +35,10 @@ LONGEST: Final = 8192
 LONGEST_TRACEBACK: Final = 32768
 """Characters of a traceback that are logged: its beginning and its end."""
 _DEEPEST: Final = 6
-_JSON: Final = json.JSONEncoder(allow_nan=False)
+_JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+_ASCII_JSON: Final = json.JSONEncoder(allow_nan=False)
+MAX_ESCAPE_CHARS: Final = 12
+"""Characters that JSON's escape of one character takes: two surrogates."""
 _WIDEST_NUMBER: Final = 64  # bits; readers of JSON lose the digits of wider ones
 
 QUIETED: Final[Mapping[str, int]] = {
@@ -59,7 +65,8 @@ def configure(
     Args:
         level: the least severe level that is logged, such as `"info"`.
         format: `"json"`: an object a line, with `time` (UTC), `level`, `logger`, `event`, the values
-            of the record and, for an exception, its `traceback`; `"text"`: for people.
+            of the record and, for an exception, its `traceback`; ASCII only if the stream is not UTF-8. `"text"`: for
+            people.
         stream: default the standard error.
         conceal: masks secrets in a text, whoever logs it; default: there are none.
         pid: named in each record; default: in none, for nobody else writes to this stream.
@@ -72,7 +79,9 @@ def configure(
             processors=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 _Record(conceal, pid),
-                _json_line if format == "json" else _TextLine(colors=_wants_colors(stream)),
+                _JsonLine(_JSON if _is_utf8(stream) else _ASCII_JSON)
+                if format == "json"
+                else _TextLine(colors=_wants_colors(stream)),
             ],
         )
     )
@@ -106,6 +115,11 @@ def _logger(*names: str) -> logging.Logger:
 
 def _wants_colors(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    # A stream without an encoding, such as a StringIO, takes any text.
+    return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
 class _Lines(logging.StreamHandler[TextIO]):
@@ -173,7 +187,7 @@ class _Record:
             if given.get("pid") == self._pid:
                 del given["pid"]
         if not isinstance(fields["event"], str):
-            fields["event"] = json.dumps(fields["event"])
+            fields["event"] = _JSON.encode(fields["event"])
         for name, value in given.items():
             key = plain(name, self._conceal)
             fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value, self._conceal)
@@ -184,9 +198,18 @@ class _Record:
         return fields
 
 
-def _json_line(_: Any, __: str, fields: structlog.typing.EventDict) -> str:
-    # json escapes all but one of ASCII's control characters; within JSON, it can only stand in a string.
-    return _JSON.encode(fields).replace("\x7f", "\\u007f")
+class _JsonLine:
+    """One JSON object a line, in which every character can be seen or is escaped as JSON escapes it."""
+
+    __slots__ = ("_encoder",)
+
+    def __init__(self, encoder: json.JSONEncoder) -> None:
+        self._encoder = encoder
+
+    def __call__(self, _: Any, __: str, fields: structlog.typing.EventDict) -> str:
+        line = self._encoder.encode(fields)
+        # Line separators, marks that turn the text and the like could forge a line; within JSON they are in strings.
+        return line if line.isprintable() else shown(line, MAX_ESCAPE_CHARS * len(line))
 
 
 class _TextLine:

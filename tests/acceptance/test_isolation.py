@@ -108,6 +108,39 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
     isolated.balance()
 
 
+LOGS = """
+import logging
+from flowhooks import handler, hookimpl
+
+@handler(process_key="supplier", isolation="process")
+def supplier(event):
+    logging.getLogger("own").warning("查询失败", extra={"reason": "供应商不存在\\u202e\\x85"})
+    print("打印 供应商不存在")
+    raise ValueError("供应商不存在")
+
+@hookimpl
+def handlers():
+    return [supplier]
+"""
+
+
+def test_what_an_isolated_handler_logs_is_found_by_a_search(make_site):
+    """The log is UTF-8: `grep` finds the handler's record, what it printed and its error; marks stay escaped."""
+    site = make_site()
+    site.plugin("own", LOGS)
+    server = site.start()
+    assert server.post("1", body("supplier")).status == 500
+    server.until_logged("printed", text="打印 供应商不存在")
+    server.until_logged("查询失败", reason="供应商不存在\u202e\x85")
+    server.until_logged("attempt_failed", error="ValueError: 供应商不存在")
+    server.stop()
+    server.check_log()
+    found = [line for line in server.lines if "供应商不存在" in line]
+    assert len(found) == 3
+    assert all(line.isprintable() for line in server.lines)
+    assert len([line for line in found if r'"reason": "供应商不存在\u202e\u0085"' in line]) == 1
+
+
 def test_a_killed_server_leaves_no_process_behind(isolated):
     """Neither those of handlers, nor where they come from, nor what handlers have started; the next one recovers."""
     server = isolated.start()

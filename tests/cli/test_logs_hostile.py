@@ -81,6 +81,58 @@ def test_values(value, shown, records, configure):
     assert record["value"] == shown
 
 
+MARKS = [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u061c\u200e\u200f\u2028\u2029"]
+MARKS += ["\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069", "\ufeff"]
+MARKS += ["\ud800", "\udfff", "\U000e0041"]
+
+
+@pytest.mark.parametrize("mark", MARKS, ids=ascii)
+def test_what_could_forge_a_line_is_escaped_as_json_escapes_it(mark, stream, records, configure):
+    """Controls, line separators, marks that turn the text and lone surrogates are escaped, in values and in names."""
+    configure("info", "json")
+
+    structlog.get_logger("flowhooks.x").info(f"said{mark}供", value=f"应{mark}商", **{f"name{mark}": mark})
+
+    (record,) = records()
+    assert (record["event"], record["value"], record[f"name{mark}"]) == (f"said{mark}供", f"应{mark}商", mark)
+    assert mark not in stream.getvalue().rstrip("\n")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_text_of_any_language_is_found_by_a_search(stream, form, configure):
+    """A search for words of an error finds its line, whether it is the event, a value, a name or a traceback."""
+    configure("info", form)
+    log = structlog.get_logger("flowhooks.x")
+
+    log.info("供应商不存在")
+    log.info("said", error="ValueError: 供应商不存在", 原因=["供应商不存在"])
+    log.error({"供应商不存在": 1})
+    try:
+        raise ValueError("供应商不存在 😀")  # noqa: TRY301 (a traceback is wanted)
+    except ValueError:
+        log.exception("failed")
+
+    records = stream.getvalue().splitlines() if form == "json" else stream.getvalue().split(" [")[1:]
+    assert stream.getvalue().count("供应商不存在") >= 5
+    assert "😀" in stream.getvalue()
+    assert "\\u" not in stream.getvalue()
+    if form == "json":
+        assert all("供应商不存在" in record for record in records)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+@pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
+def test_json_is_json_whatever_the_stream_can_encode(encoding, errors, configure):
+    """On a stream that is not UTF-8 JSON is ASCII: an escape of Python's would be none of JSON's."""
+    raw = io.BytesIO()
+    configure("info", "json", io.TextIOWrapper(raw, encoding=encoding, errors=errors))
+
+    structlog.get_logger("flowhooks.x").info("said", value="供应商 é 😀")
+
+    assert raw.getvalue().isascii()
+    assert json.loads(raw.getvalue())["value"] == "供应商 é 😀"
+
+
 @pytest.mark.parametrize(("value", "shown"), VALUES, ids=map(str, range(len(VALUES))))
 def test_values_as_text(stream, value, shown, configure):
     """Whatever the value, text for people is one printable line too."""
