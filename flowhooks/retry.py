@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 DEFAULT_DELAYS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
 """Seconds before each further attempt: the schedule that Svix publishes for web-hooks, 27.6 hours in all."""
 MOST_ATTEMPTS: Final = 1000
 """So that a slip of the finger does not run for years."""
+MAX_DELAY_SECONDS: Final = 30 * 86400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Retry:
     """Says that running a handler twice is safe, and when a failed attempt is made again.
 
     Attributes:
-        attempts: how many attempts in all, the first one counted; default one more than
-            there are delays (8).
+        attempts: how many attempts in all, the first one counted, from 1 to 1000; default one more than there
+            are delays (8).
         delays: seconds before attempt 2, 3, …; the last one serves for all that follow.
             Default: 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 10 h.
         jitter: the part of a delay by which it is lengthened at random, so that what failed
             together does not return together; default 0.1.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: something is no number, or a number is out of its range.
     """
 
-    attempts: int = field(default=0)
-    delays: tuple[float, ...] = DEFAULT_DELAYS
-    jitter: float = 0.1
+    attempts: int
+    delays: tuple[float, ...]
+    jitter: float
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "delays", tuple(float(delay) for delay in self.delays))
-        if not self.delays or any(not 0 <= delay <= 30 * 86400 for delay in self.delays):
-            raise ValueError(f"delays must be one or more numbers of 0 to {30 * 86400} seconds, not {self.delays!r}")
-        if self.attempts == 0:
-            object.__setattr__(self, "attempts", len(self.delays) + 1)
-        if type(self.attempts) is not int or not 1 <= self.attempts <= MOST_ATTEMPTS:
-            raise ValueError(f"attempts must be a whole number of 1 to {MOST_ATTEMPTS}, not {self.attempts!r}")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter must be 0 to 1, not {self.jitter!r}")
+    def __init__(
+        self, *, attempts: int | None = None, delays: Iterable[float] = DEFAULT_DELAYS, jitter: float = 0.1
+    ) -> None:
+        seconds = _to_seconds(delays)
+        if attempts is None:
+            attempts = len(seconds) + 1
+        if type(attempts) is not int or not 1 <= attempts <= MOST_ATTEMPTS:
+            raise ValueError(f"attempts must be a whole number of 1 to {MOST_ATTEMPTS}, not {attempts!r}")
+        if not (isinstance(jitter, int | float) and 0 <= jitter <= 1):
+            raise ValueError(f"jitter must be 0 to 1, not {jitter!r}")
+        object.__setattr__(self, "attempts", attempts)
+        object.__setattr__(self, "delays", seconds)
+        object.__setattr__(self, "jitter", jitter)
 
     def delay(self, made: int, chance: float) -> float | None:
         """Seconds to wait after attempt number `made` has failed.
@@ -56,3 +61,14 @@ class Retry:
             return None
         delay = self.delays[min(made, len(self.delays)) - 1]
         return delay * (1 + self.jitter * chance)
+
+
+def _to_seconds(delays: object) -> tuple[float, ...]:
+    given = tuple(delays) if isinstance(delays, Iterable) else ()
+    if not given or not all(_is_delay(delay) for delay in given):
+        raise ValueError(f"delays must be one or more numbers of 0 to {MAX_DELAY_SECONDS} seconds, not {delays!r}")
+    return tuple(float(delay) for delay in given)
+
+
+def _is_delay(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_DELAY_SECONDS

@@ -27,6 +27,7 @@ def test_attempts_follow_the_delays_unless_given():
     """One attempt more than there are delays."""
     assert Retry(delays=(1, 2)).attempts == 3
     assert Retry(delays=(1, 2), attempts=2).attempts == 2
+    assert Retry(delays=(1, 2), attempts=None).attempts == 3
 
 
 @given(retry=retries, chance=st.floats(0, 1))
@@ -68,17 +69,25 @@ def test_the_ends_of_each_range_are_in_it():
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
+        ({"attempts": 0}, "attempts must be a whole number of 1 to 1000, not 0"),
+        ({"attempts": False}, "attempts must be a whole number"),
         ({"attempts": -1}, "attempts must be"),
         ({"attempts": 1001}, "attempts must be"),
         ({"attempts": 2.5}, "attempts must be a whole number"),
         ({"attempts": True}, "attempts must be a whole number"),
         ({"attempts": "3"}, "attempts must be a whole number"),
         ({"delays": ()}, "delays must be"),
+        ({"delays": (1, "2")}, r"delays must be one or more numbers of 0 to 2592000 seconds, not \(1, '2'\)"),
+        ({"delays": "12"}, "delays must be one or more numbers"),
+        ({"delays": (True,)}, "delays must be"),
+        ({"delays": (None,)}, "delays must be"),
+        ({"delays": 5}, "delays must be one or more numbers of 0 to 2592000 seconds, not 5"),
         ({"delays": (1, -1)}, "delays must be"),
         ({"delays": (30 * 86400 + 1,)}, "delays must be"),
         ({"delays": (math.nan,)}, "delays must be"),
         ({"delays": (math.inf,)}, "delays must be"),
-        ({"delays": (0, 30 * 86400.5)}, r"delays must be one or more numbers of 0 to 2592000 seconds, not \(0.0, "),
+        ({"delays": (0, 30 * 86400.5)}, r"delays must be one or more numbers of 0 to 2592000 seconds, not \(0, "),
+        ({"jitter": "0.1"}, "jitter must be 0 to 1, not '0.1'"),
         ({"jitter": -0.1}, "jitter must be"),
         ({"jitter": 1.1}, "jitter must be"),
         ({"jitter": math.nan}, "jitter must be"),

@@ -61,9 +61,9 @@ def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
 def _stands_still(app: App, held: Standing, now: int) -> bool:
     """Whether what holds a delivery back cannot go on while the clock stands still."""
     first = next((one for one in app.ledger.standings(held.behind or "") if one.handler == held.handler), None)
-    # One that has ended is no obstacle any more, and has no time either.
-    in_front = first is not None and first.state in {State.WAITING, State.UNKNOWN}
-    return in_front and (first.due_at is None or first.due_at > now)
+    if first is None or first.state not in {State.WAITING, State.UNKNOWN}:
+        return False  # it runs, or it has ended since
+    return first.due_at is None or first.due_at > now
 
 
 def _answer(result: Result) -> Answer:

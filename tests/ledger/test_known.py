@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
+from flowhooks.ledger.known import retry_from_json
 
 LATER = 10**9 * SECOND
 
@@ -44,6 +47,23 @@ def test_what_is_loaded_is_remembered(house, listens):
     assert (known.id, known.last_seen_at) == ("p:nothing", house.clock.now() - 60 * SECOND)
     assert known.selectors == listens(nothing, versions=">=3", source="a").selectors
     assert flow.app.absent == {"p:nothing"}
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("retry", [Retry(), Retry(attempts=3, delays=(1, 2.5), jitter=0), Retry(attempts=1)])
+def test_a_remembered_retry_is_read_as_it_was_declared(house, listens, retry):
+    """What the ledger keeps of `retry=` has its number of attempts, whether it was declared or followed from delays."""
+    flow = house.open(listens(nothing, retry=retry), start=False)
+    ((text,),) = flow.sql("SELECT retry FROM handlers")
+    assert retry_from_json(text) == retry
+    assert json.loads(text)["attempts"] == retry.attempts
+
+
+def test_a_retry_that_an_earlier_build_remembered_is_read():
+    """The JSON that is in ledgers already stays readable."""
+    text = '{"attempts": 8, "delays": [5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0], "jitter": 0.1}'
+    assert retry_from_json(text) == Retry()
+    assert retry_from_json('{"attempts": 2, "delays": [10.0], "jitter": 0}') == Retry(delays=(10,), jitter=0)
 
 
 def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
