@@ -75,6 +75,7 @@ _SAID: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "reroute": _rerouted,
     "dismiss": lambda detail: f"dismissed {several(detail['events'], 'parked event')}",
     "acknowledge": _acknowledged,
+    "purge": lambda detail: f"purged {several(detail['events'], 'event')}",
     "retire": _of_handlers("retired"),
     "pause": _of_handlers("paused"),
     "resume": _of_handlers("resumed"),

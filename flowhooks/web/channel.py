@@ -136,8 +136,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     _discarded = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.since = time.monotonic()
+        self.since = self._active_at = time.monotonic()
         super().__init__(*args, **kwargs)
+
+    @property
+    def last_activity(self) -> float:
+        """When bytes last came or went, by `time.monotonic`: waitress's own wall clock may be set meanwhile."""
+        return self._active_at
+
+    @last_activity.setter
+    def last_activity(self, _wall_clock: float) -> None:
+        self._active_at = time.monotonic()
 
     @property
     def began(self) -> float:
@@ -157,7 +166,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
                 self.handle_close()
         elif self.requests:
             # The server's turn, unless the answer is so large that it waits for the client to read it.
-            if self.total_outbufs_len and time.time() - self.last_activity > limits.idle_timeout:
+            if self.total_outbufs_len and now - self._active_at > limits.idle_timeout:
                 self.handle_close()
         elif self.began and not self.close_when_flushed:
             # What came while an earlier request was answered could not be read meanwhile.
@@ -186,7 +195,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     def write_soon(self, data: Any) -> int:
         """Take a part of an answer. Its client is waited for from now on, however long the answer has taken."""
         if not self.total_outbufs_len:
-            self.last_activity = time.time()
+            self._active_at = time.monotonic()
         return int(super().write_soon(data))
 
     def send_written(self) -> None:

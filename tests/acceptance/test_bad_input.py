@@ -182,11 +182,19 @@ def test_ten_megabytes_are_refused_without_being_kept(server):
 def test_many_large_bodies_at_once_do_not_fill_the_memory(server):
     """Each of them is valid JSON of nearly the limit's size."""
     body = json.dumps({"processDefinitionKey": "good", "pad": "x" * 1_000_000}).encode()
-    threads = [threading.Thread(target=server.post, args=(f"large-{number}", body)) for number in range(20)]
+    before, statuses = server.memory(), []
+
+    def post(number):
+        statuses.append(server.post(f"large-{number}", body).status)
+
+    threads = [threading.Thread(target=post, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(statuses) == len(threads)
+    assert set(statuses) <= {200, 202}, "202 where no place was free to wait in"
+    assert server.memory() - before < MOST_MEBIBYTES
 
 
 IDS = ["%00", "%0a", "a%0d%0aSet-Cookie:x", "%ff%fe", "%e2%80%ae", "a%0A", "%2e%2e%2f", "a" * 129, "%2561", "%", "%%"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from contextlib import closing
 
 import pytest
+
+from flowhooks.operations.calls import CALLS
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -117,6 +120,34 @@ def test_who_has_done_what(alerted, run, asked, hostile):
         entries[1]["id"]
     ]
     assert run("audit", "--subject", "nothing", server=alerted).stdout == "Nothing of that was done.\n"
+
+
+DETAILS = {
+    "replay": {"wanted": {}, "again": False, "deliveries": 1},
+    "resolve": {"delivery": "d1", "handler": "p:h", "verdict": "did"},
+    "drain": {"events": 1},
+    "reroute": {"wanted": {}, "events": 1, "deliveries": 0},
+    "dismiss": {"wanted": {}, "events": 1},
+    "acknowledge": {"alerts": ["a1"], "about": ["dead p:h"]},
+    "purge": {"wanted": {"until": 0}, "events": 2},
+    "retire": {"handlers": ["p:h"]},
+    "pause": {"handlers": ["p:h"]},
+    "resume": {"handlers": ["p:h"]},
+}
+
+
+@pytest.mark.parametrize("action", CALLS)
+def test_every_operation_has_its_words(alerted, run, action):
+    """`flowhooks audit` says in words what each operation of this version did, not in JSON."""
+    with closing(sqlite3.connect(alerted.file)) as connection:
+        detail = json.dumps(DETAILS[action])
+        connection.execute("INSERT INTO audit VALUES ('d1', 1, 'ann', 'api', ?, '', ?)", (action, detail))
+        connection.commit()
+    text = run("audit", server=alerted, COLUMNS="400").stdout
+    assert "ann by the API" in text
+    assert "{" not in text
+    if action == "purge":
+        assert "purged 2 events (--until 1970-01-01 00:00:00)" in text
 
 
 def test_a_deed_of_another_version(alerted, run):

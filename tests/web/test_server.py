@@ -453,6 +453,36 @@ def test_client_that_does_not_read(start, connect):
     assert other.send(b"x\r\n\r\n").answer().status == 400
 
 
+def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connect, monkeypatch, eventually):
+    """A machine's clock that is set forward by an hour does not make a client slow that reads its answer."""
+    size, checked = 40_000_000, threading.Semaphore(0)
+
+    def large(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(size))])
+        return (b"a" * 1_000_000 for _ in range(size // 1_000_000))
+
+    check, now = Channel.check, time.time
+
+    def check_and_count(channel, at):
+        check(channel, at)
+        checked.release()
+
+    server = start(large, threads=1, idle_timeout=20)
+    client = connect(server).send(GOOD[:-2] + b"Connection: close\r\n\r\n")
+    listener = server._listener
+    # The thread that writes waits at this mark: nothing more goes out until the client reads.
+    mark = listener.adj.outbuf_high_watermark
+    eventually(lambda: any(channel.total_outbufs_len > mark for channel in list(listener.active_channels.values())))
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    monkeypatch.setattr(Channel, "check", check_and_count)
+    assert checked.acquire(timeout=20)
+    assert checked.acquire(timeout=20)
+    received = 0
+    while data := client.socket.recv(1_000_000):
+        received += len(data)
+    assert received > size
+
+
 def test_connection_limit(start, connect):
     """Connections beyond the limit wait until another one closes."""
     server = start(max_connections=2)
