@@ -365,9 +365,8 @@ class App:
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
         thread = threading.Thread(target=function, name=name, daemon=True)
         with self._spawning:
-            self._threads = [started for started in self._threads if started.is_alive()]
-            thread.start()
-            self._threads.append(thread)  # not before: whoever closes waits for those that are in here
+            thread.start()  # before it is listed: `close` joins what is listed
+            self._threads = [*(started for started in self._threads if started.is_alive()), thread]
 
     def _drain(self) -> None:
         """Deliver what was parked and is wanted by now; in the background, for there may be much of it."""
@@ -442,7 +441,6 @@ class App:
             return self._stop_running(timeout)
 
     def _stop_running(self, timeout: float) -> bool:
-        """Stop running deliveries, and wait for those that run; whether all of them ended in time."""
         self.drain()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
