@@ -100,11 +100,9 @@ class App:
         self._cores = cores
         self._environ = {**os.environ, **(environ or {})}  # as it is before plugins are loaded
         self._kind = kind
-        self._over = threading.Event()
-        self._stop = threading.Event()
+        self._over, self._stop = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
-        self._spawning = threading.Lock()
-        self._changing = threading.Lock()
+        self._spawning, self._changing = threading.Lock(), threading.Lock()
         self._lock = locked(database_url(settings))
         try:
             self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
@@ -356,10 +354,9 @@ class App:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
             self._spawn("holding", lambda: self.holding.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
-        if self.neighbours is not None:
-            self.neighbours.start()
-        if self.file_watch is not None:
-            self.file_watch.start()
+        for service in (self.neighbours, self.file_watch):
+            if service is not None:
+                service.start()
         threading.Thread(target=self.dispatch.keep_recording, name="recording", daemon=True).start()
 
     def _spawn(self, name: str, function: Callable[[], None]) -> None:
@@ -432,8 +429,7 @@ class App:
             if self._lock is not None:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)
-            services = self.retention, self.refusals, self.alerts, self.notices, self.neighbours, self.file_watch
-            for service in services:
+            for service in (self.retention, self.refusals, self.alerts, self.notices, self.neighbours, self.file_watch):
                 if service is not None:
                     steps.callback(service.stop, NOTICES_GET)
             steps.callback(self._over.set)
