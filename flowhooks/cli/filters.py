@@ -30,6 +30,9 @@ def time(value: str) -> int:
         raise click.BadParameter(f"{value!r} is {error}") from None
 
 
+_TIMES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
+
+
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say which events are meant, and hand it an `EventFilter` called `wanted`."""
 
@@ -45,7 +48,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="STATE",
         help=f"With a delivery that is {', '.join(STATES[:-3])} or {STATES[-3]}; or parked, or dismissed.",
     )
-    @click.option("--since", type=time, metavar="TIME", help="Received at or after TIME, such as 2026-11-24 or 2h.")
+    @click.option("--since", type=time, metavar="TIME", help=f"Received at or after TIME, {_TIMES}.")
     @click.option("--until", type=time, metavar="TIME", help="Received before TIME.")
     @wraps(function)
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:

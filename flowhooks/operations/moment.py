@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 EXAMPLES: Final = "2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d"
@@ -12,14 +12,26 @@ _AGO: Final = re.compile(r"(\d{1,9})\s*([smhdw])(\s+ago)?")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
-def moment(text: str) -> int:
-    """The moment that is meant, in microseconds since 1970. Without a zone it is UTC.
+class NoSuchTime(ValueError):
+    """Clocks in the zone were set forward over this time."""
+
+
+class ZoneNeeded(ValueError):
+    """The time has no offset, and there is no zone to read it in."""
+
+
+def moment(text: str, zone: tzinfo | None = UTC, *, later: bool = False) -> int:
+    """The moment that is meant, in microseconds since 1970.
 
     Args:
         text: ISO 8601, a date, or so long ago, such as `2h`.
+        zone: where a time without an offset is read; None: nowhere.
+        later: of a time that comes twice, because clocks were set back, the later one is meant.
 
     Raises:
-        ValueError: it is none of these.
+        NoSuchTime: there is no such time in the zone.
+        ZoneNeeded: it has no offset, and there is no zone.
+        ValueError: it is no moment.
     """
     text = text.strip()
     try:
@@ -27,7 +39,31 @@ def moment(text: str) -> int:
             found = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         else:
             found = datetime.fromisoformat(text)
-            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+            found = _in_zone(found, zone, later=later) if found.tzinfo is None else found.astimezone(UTC)
         return (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    except (NoSuchTime, ZoneNeeded):
+        raise
     except (ValueError, OverflowError):
         raise ValueError(f"not a time: write {EXAMPLES}") from None
+
+
+def is_relative(text: str) -> bool:
+    """Whether it says how long ago, and so means another moment each time."""
+    return bool(_AGO.fullmatch(text.strip()))
+
+
+def is_ambiguous(text: str, zone: tzinfo) -> bool:
+    """Whether a time comes twice in a zone, because clocks were set back."""
+    try:
+        return not is_relative(text) and moment(text, zone) != moment(text, zone, later=True)
+    except ValueError:
+        return False
+
+
+def _in_zone(local: datetime, zone: tzinfo | None, *, later: bool) -> datetime:
+    if zone is None:
+        raise ZoneNeeded("the time has no offset, and no zone is known to read it in")
+    found = local.replace(tzinfo=zone, fold=later).astimezone(UTC)
+    if found.astimezone(zone).replace(tzinfo=None) != local:
+        raise NoSuchTime("clocks were set forward over this time")
+    return found

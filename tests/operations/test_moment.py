@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from flowhooks.operations.moment import moment
+from flowhooks.operations.moment import NoSuchTime, ZoneNeeded, is_ambiguous, moment
+
+BERLIN = ZoneInfo("Europe/Berlin")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,44 @@ def test_so_long_ago(text, ago):
     assert abs(moment(text) / 1_000_000 - (time.time() - ago)) < 5
 
 
-@pytest.mark.parametrize("text", ["", "tomorrow", "2h3", "2026-13-01", "999999999w", "9h\x00", "1 year"])
+@pytest.mark.parametrize(
+    ("text", "zone", "utc"),
+    [
+        ("2026-11-27T09:09", "Asia/Shanghai", "2026-11-27T01:09Z"),
+        ("2026-11-27T10:00", "America/New_York", "2026-11-27T15:00Z"),
+        ("2026-07-27", "Europe/Berlin", "2026-07-26T22:00Z"),
+        ("2026-11-27T09:09Z", "Asia/Shanghai", "2026-11-27T09:09Z"),
+    ],
+)
+def test_in_a_zone(text, zone, utc):
+    """Without an offset the time is read in the zone; with one the zone does not matter."""
+    assert moment(text, ZoneInfo(zone)) == moment(utc)
+
+
+def test_a_time_that_clocks_passed_over():
+    """It is refused: there is no such moment."""
+    with pytest.raises(NoSuchTime):
+        moment("2026-03-29T02:30", BERLIN)
+    assert moment("2026-03-29T03:00", BERLIN) == moment("2026-03-29T01:00Z")
+
+
+def test_a_time_that_comes_twice():
+    """The earlier one is meant, or the later one where that is asked for."""
+    assert moment("2026-10-25T02:30", BERLIN) == moment("2026-10-25T00:30Z")
+    assert moment("2026-10-25T02:30", BERLIN, later=True) == moment("2026-10-25T01:30Z")
+    assert moment("2026-10-25T02:30+01:00", BERLIN) == moment("2026-10-25T01:30Z")
+    ambiguous = ("2026-10-25T02:30", "2026-10-25T03:00", "2026-03-29T02:30", "2026-10-25T02:30+01:00", "2h", "soon")
+    assert [text for text in ambiguous if is_ambiguous(text, BERLIN)] == ["2026-10-25T02:30"]
+
+
+def test_no_zone_is_known():
+    """A time without an offset is refused, and any other is read."""
+    with pytest.raises(ZoneNeeded):
+        moment("2026-11-24T09:30", None)
+    assert moment("2026-11-24T09:30Z", None) == moment("2026-11-24T09:30")
+
+
+@pytest.mark.parametrize("text", ["", "tomorrow", "09:09", "2h3", "2026-13-01", "999999999w", "9h\x00", "1 year"])
 def test_anything_else(text):
     """What is no moment says what may be written."""
     with pytest.raises(ValueError, match="write 2026-11-24"):

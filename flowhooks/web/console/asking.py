@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from flowhooks.clock import to_datetime
 from flowhooks.ledger.reading import STATES, EventFilter
-from flowhooks.operations.moment import moment
+from flowhooks.operations.moment import NoSuchTime, ZoneNeeded, is_ambiguous, is_relative, moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
     import falcon
 
@@ -23,6 +28,10 @@ NAMES: Final[Mapping[str, str]] = {
 }
 """What the options of `flowhooks events list` are called, which are the names in the address too."""
 LONGEST: Final = 4_000
+_TIMES: Final = ("since", "until")
+
+
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +39,27 @@ class Asked:
     """What somebody looks for.
 
     Attributes:
-        given: what was filled in, by its name in the address.
+        given: what was filled in, by its name in the address; times that were read in a zone as moments in UTC.
         wanted: the filter; None where it makes no sense.
-        wrong: the names of those that make none.
+        problems: of those that make none, the text that says why, by name.
+        twice: the names of times that come twice in their zone.
     """
 
     given: Mapping[str, str]
     wanted: EventFilter | None
-    wrong: tuple[str, ...] = ()
+    problems: Mapping[str, str]
+    twice: frozenset[str]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The names of those that make no sense."""
+        return tuple(self.problems)
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """What was filled in with its times as moments: `2h` means the same a minute later."""
+        times = {name: getattr(self.wanted, name, None) for name in _TIMES}
+        return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
 
     def address(self, path: str, **more: str) -> str:
         """`path` with this filter and with `more` in its query."""
@@ -46,26 +68,59 @@ class Asked:
 
 
 def asked(request: falcon.Request) -> Asked:
-    """What a request looks for."""
-    return understood({name: value for name in (*NAMES, "state", "since", "until") if (value := text(request, name))})
+    """What a request looks for; times without an offset are those of the zone that it names."""
+    given = {name: value for name in (*NAMES, "state", *_TIMES) if (value := text(request, name))}
+    return understood(given, zone=text(request, "zone"))
 
 
-def understood(given: Mapping[str, str]) -> Asked:
-    """What somebody looks for who says this, by its names in the address; pages and the administration API alike."""
-    wrong = []
-    times: dict[str, int | None] = {}
-    for name in ("since", "until"):
+def understood(given: Mapping[str, str], *, zone: str = "") -> Asked:
+    """What somebody looks for who says this, by its names in the address; pages and the administration API alike.
+
+    Args:
+        given: what they say.
+        zone: the name of the time zone of times without an offset; `""` for UTC.
+    """
+    problems: dict[str, str] = {}
+    times: dict[str, int] = {}
+    where = _zone(zone)
+    for name in _TIMES:
+        if name not in given:
+            continue
         try:
-            times[name] = moment(given[name]) if name in given else None
+            times[name] = moment(given[name], where, later=name == "until")
+        except NoSuchTime:
+            problems[name] = "events.no_such_time"
+        except ZoneNeeded:
+            problems[name] = "events.no_zone"
         except ValueError:
-            wrong.append(name)
+            problems[name] = "events.no_time"
     if given.get("state") not in {None, *STATES}:
-        wrong.append("state")
+        problems["state"] = "events.no_state"
     wanted = None
-    if not wrong:
+    if not problems:
         texts: dict[str, Any] = {field: given.get(name) for name, field in NAMES.items()}
-        wanted = EventFilter(state=given.get("state"), since=times["since"], until=times["until"], **texts)
-    return Asked(given=given, wanted=wanted, wrong=tuple(wrong))
+        wanted = EventFilter(state=given.get("state"), since=times.get("since"), until=times.get("until"), **texts)
+    in_zone = {name for name in times if zone and not is_relative(given[name])}
+    return Asked(
+        given={**given, **{name: _utc(times[name]) for name in in_zone}},
+        wanted=wanted,
+        problems=problems,
+        twice=frozenset(name for name in times if where and is_ambiguous(given[name], where)),
+    )
+
+
+def _zone(name: str) -> tzinfo | None:
+    """The zone of this name; None where this machine knows none."""
+    if name in {"", "UTC"}:
+        return UTC
+    try:
+        return ZoneInfo(name) if _ZONE.fullmatch(name) else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _utc(microseconds: int) -> str:
+    return to_datetime(microseconds).isoformat()
 
 
 def text(request: falcon.Request, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.delivery import DONE
 from flowhooks.ledger.browsing import browse
 from flowhooks.ledger.reading import STATES
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.ledger.browsing import Glimpse
+    from flowhooks.web.console.asking import Asked
 
 AT_ONCE: Final = 50
 MOST_NAMED: Final = 3
 """Deliveries of one event that a listing names; of more it says how many."""
 PATH: Final = f"{ROOT}/events"
+LATELY: Final = ("15m", "1h", "24h", "7d")
+"""Intervals that are offered to search by."""
 OFFERED: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("replay",),
     "dead": ("replay",),
@@ -50,7 +54,9 @@ class EventsPage(Page):
         return {
             "look": look,
             "offered": OFFERED.get(look.given.get("state", ""), ()),
-            "meant": {**look.given, "state": look.given.get("state", "dead")},
+            "meant": {**look.pinned, "state": look.given.get("state", "dead")},
+            "times": {name: _time(look, name) for name in ("since", "until")},
+            "lately": {span: look.address(PATH, since=span, until="") for span in LATELY},
             "states": STATES,
             "path": PATH,
             "page": page,
@@ -60,6 +66,16 @@ class EventsPage(Page):
             "older": look.address(PATH, before=page.older) if page and page.older else "",
             "onwards": "newer" if after and not before else "older",
         }
+
+
+def _time(look: Asked, name: str) -> dict[str, Any]:
+    """A time of the filter as its field shows it: in UTC, which a script puts into the viewer's zone."""
+    time = getattr(look.wanted, name, None)
+    if time is None:
+        return {"value": look.given.get(name, ""), "instant": "", "time": None}
+    # The field has whole seconds. What was found before is found again with them.
+    whole = -(-time // SECOND) * SECOND if name == "until" else time // SECOND * SECOND
+    return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
 
 
 def _row(one: Glimpse) -> dict[str, Any]:

@@ -146,9 +146,34 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "zh": "没有这种状态，请从列表中选择。",
     },
     "events.no_time": {
-        "en": "This is not a time; write 2026-11-24, 2026-11-24T09:30 (UTC), 2026-11-24T09:30+08:00, 2h or 3d.",
-        "zh": "时间无法识别，请写成 2026-11-24、2026-11-24T09:30（UTC）、2026-11-24T09:30+08:00、2h 或 3d。",
+        "en": "This is no date with a time. Write 2026-11-24T09:30 (in the zone of the times that are shown), "
+        "2026-11-24T09:30+08:00, 2026-11-24, 2h or 3d.",
+        "zh": "日期时间无法识别，请写成 2026-11-24T09:30（按页面显示时间的时区）、2026-11-24T09:30+08:00、"
+        "2026-11-24、2h 或 3d。",
     },
+    "events.no_such_time": {
+        "en": "There is no such time in this zone: clocks were set forward over it. Take a time before or after it.",
+        "zh": "该时区没有这个时间（夏令时跳过）。请选择之前或之后的时间。",
+    },
+    "events.no_zone": {
+        "en": "This server does not know the time zone. Write the time with its offset, such as "
+        "2026-11-24T09:30+08:00, or install time zone data (package tzdata) where the server runs.",
+        "zh": "服务器不认识该时区。请写明时差，例如 2026-11-24T09:30+08:00，或在服务器上安装时区数据（tzdata）。",
+    },
+    "events.understood": {"en": "Understood as", "zh": "理解为"},
+    "events.twice.earlier": {
+        "en": "This time comes twice: the earlier one is meant.",
+        "zh": "该时间出现两次，取较早的一次。",
+    },
+    "events.twice.later": {
+        "en": "This time comes twice: the later one is meant.",
+        "zh": "该时间出现两次，取较晚的一次。",
+    },
+    "events.lately": {"en": "Last", "zh": "最近"},
+    "events.lately.15m": {"en": "15 minutes", "zh": "15 分钟"},
+    "events.lately.1h": {"en": "hour", "zh": "1 小时"},
+    "events.lately.24h": {"en": "24 hours", "zh": "24 小时"},
+    "events.lately.7d": {"en": "7 days", "zh": "7 天"},
     # One event.
     "event.title": {"en": "Event", "zh": "事件"},
     "event.id": {"en": "Event id", "zh": "事件 Id"},

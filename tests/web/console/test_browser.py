@@ -101,6 +101,44 @@ def test_times_are_those_of_the_viewer(console, visit):
     assert "UTC" not in page.locator("main").inner_text()
 
 
+@pytest.mark.parametrize(
+    ("zone", "shown", "offset"), [("Asia/Shanghai", "08:00", "UTC+08:00"), ("America/New_York", "19:00", "UTC-05:00")]
+)
+def test_times_are_read_as_they_are_shown(console, visit, zone, shown, offset):
+    """The time that a page shows, put into the search, finds the event; what was understood is said with its offset."""
+    day = "2026-01-01" if zone == "Asia/Shanghai" else "2025-12-31"
+    page = visit(console, "/events?flow=4711", zone=zone)
+    assert page.locator("tbody a").first.inner_text() == f"{day} {shown}:00"
+    page.get_by_label("Received since").fill(f"{day}T{shown}")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    # Searched again as it stands, it means the same.
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".understood")).to_have_text(f"Understood as {day} {shown}:00 {offset}")
+    page.get_by_label("Received before").fill(f"{day}T{shown}")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".empty")).to_be_visible()
+
+
+def test_an_address_means_the_same_in_another_zone(console, visit):
+    """A search that somebody in Shanghai sends is filled in and found in New York as the moment that it was."""
+    page = visit(console, "/events?flow=4711&since=2026-01-01T08:00&zone=Asia/Shanghai", zone="America/New_York")
+    assert page.get_by_label("Received since").input_value().startswith("2025-12-31T19:00")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_times_without_scripts(console, visit):
+    """They are shown and read in UTC."""
+    page = visit(console, "/events?flow=4711", scripts=False)
+    page.get_by_label("Received since").fill("2026-01-01T00:00")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert page.locator(".understood").inner_text() == "Understood as 2026-01-01 00:00:00 UTC"
+
+
 def test_a_search_keeps_a_short_address_and_pages(console, visit):
     """What was not filled in is not in the address; older and newer lead on and back, by the browser's button too."""
     page = visit(console, "/events")

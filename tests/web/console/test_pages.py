@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -144,16 +145,81 @@ def test_events_are_found(busy):
         filled = {attributes["name"]: attributes["value"] for tag, attributes in page.tags if tag == "input"}
         for part in filter(None, query.split("&")):
             name, _, value = part.partition("=")
+            if name in {"since", "until"}:
+                value = {"2025-12-31": "2025-12-31T00:00:00"}.get(value, "2026-01-01T16:00:00")
             assert "%" in value or name == "state" or filled[name] == value
 
 
 def test_a_search_that_makes_no_sense(busy):
     """It is said what may be written, and nothing is listed."""
     page = busy.page("/events?since=soon&state=asleep")
-    assert "This is not a time" in page.text
+    assert "This is no date with a time" in page.text
     assert "There is no such state" in page.text
     assert "4711" not in page.text
     assert [attributes["name"] for _, attributes in page.tags if "aria-invalid" in attributes] == ["state", "since"]
+
+
+def test_times_are_read_in_the_zone_that_is_sent_with_them(busy):
+    """What was understood stands beside the field; older pages and actions are given the very same moments."""
+    page = busy.page("/events?since=2025-12-31T09:09&until=2026-01-01T08:00:01&zone=Asia/Shanghai&key=contract")
+    assert "Understood as 2025-12-31 01:09:00 UTC" in page.text
+    assert "Understood as 2026-01-01 00:00:01 UTC" in page.text
+    assert "4711" in page.text
+    assert "4711" not in busy.page("/events?until=2026-01-01T08:00&zone=Asia/Shanghai").text
+    (address,) = page.to_do("replay")
+    query = dict(parse_qsl(urlsplit(address).query))
+    assert query["since"] == "2025-12-31T01:09:00+00:00"
+    assert query["until"] == "2026-01-01T00:00:01+00:00"
+    assert "zone" not in query
+    # Whoever is sent the address reads it in their own zone, and finds the same.
+    inputs = {attributes["name"]: attributes for tag, attributes in page.tags if tag == "input"}
+    assert inputs["since"]["type"] == "datetime-local"
+    assert (inputs["since"]["value"], inputs["zone"]["value"]) == ("2025-12-31T01:09:00", "UTC")
+    assert inputs["since"]["data-instant"] == "2025-12-31T01:09:00.000Z"
+
+
+def test_an_interval_is_handed_on_as_moments(busy):
+    """`2h` means one thing in the list and in the action that is started from it."""
+    (address,) = busy.page("/events?since=52w&key=contract&state=dead").to_do("replay")
+    query = dict(parse_qsl(urlsplit(address).query))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00", query["since"])
+
+
+def test_pages_keep_the_moments(house, serve):
+    """The addresses of older and newer pages do not need the zone."""
+    flow = house.open()
+    for number in range(60):
+        flow.take(f"i{number}")
+    page = serve(flow).page("/events?since=2026-01-01T08:00&zone=Asia/Shanghai")
+    (older, _) = [one for one in page.links() if "before=" in one]
+    assert "since=2026-01-01T00%3A00%3A00%2B00%3A00" in older
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("since=2026-03-29T02:30&zone=Europe/Berlin", "no such time in this zone"),
+        ("since=2026-03-29T02:30&zone=Nowhere/Land", "does not know the time zone"),
+        ("since=2026-03-29T02:30&zone=../../etc/passwd", "does not know the time zone"),
+        ("since=2026-03-29T02:30&zone=" + "x" * 5000, "does not know the time zone"),
+        ("since=09:09&zone=Asia/Shanghai", "This is no date with a time"),
+    ],
+)
+def test_times_that_cannot_be_read(busy, query, says):
+    """Each reason is said, nothing is listed, and what was written can be corrected."""
+    page = busy.page(f"/events?{query}")
+    assert says in page.text
+    assert "4711" not in page.text
+    (field,) = [attributes for _, attributes in page.tags if "aria-invalid" in attributes]
+    assert (field["name"], field["type"]) == ("since", "text")
+    assert query.partition("=")[2].startswith(field["value"])
+
+
+def test_a_time_that_comes_twice(busy):
+    """From the first to the second: all of the hour is meant, and that is said."""
+    page = busy.page("/events?since=2026-10-25T02:30&until=2026-10-25T02:30&zone=Europe/Berlin")
+    assert "Understood as 2026-10-25 00:30:00 UTC This time comes twice: the earlier one is meant." in page.text
+    assert "Understood as 2026-10-25 01:30:00 UTC This time comes twice: the later one is meant." in page.text
 
 
 def test_pages_of_events(house, serve):

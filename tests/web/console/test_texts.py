@@ -15,6 +15,7 @@ from flowhooks.messages import LANGUAGES
 from flowhooks.web import console
 from flowhooks.web.console.actions import ACTIONS
 from flowhooks.web.console.audit import NAMED
+from flowhooks.web.console.events import LATELY
 from flowhooks.web.console.overview import TILES
 from flowhooks.web.console.texts import TEXTS, text
 
@@ -41,11 +42,14 @@ MADE = {
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
     "sum": {"passed_over", "moved_on", "out_of_order", "parked", "dismissed"},
     "audit.did": NAMED,
+    "events.twice": {"earlier", "later"},
+    "events.lately": set(LATELY),
 }
 """What keys end with that are put together."""
 PROBLEMS = ("nothing", "purged", "ledger", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
+BY_KEY |= {f"events.{problem}" for problem in ("no_state", "no_time", "no_such_time", "no_zone")}
 BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 
 

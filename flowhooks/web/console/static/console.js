@@ -5,14 +5,22 @@
 
 const two = (number) => String(number).padStart(2, "0");
 
+const localText = (there) =>
+  `${there.getFullYear()}-${two(there.getMonth() + 1)}-${two(there.getDate())} ` +
+  `${two(there.getHours())}:${two(there.getMinutes())}:${two(there.getSeconds())}`;
+
+function offset(there) {
+  const minutes = -there.getTimezoneOffset();
+  const [hours, rest] = [Math.floor(Math.abs(minutes) / 60), Math.abs(minutes) % 60];
+  return `UTC${minutes < 0 ? "-" : "+"}${two(hours)}:${two(rest)}`;
+}
+
 function localTimes(within) {
   for (const one of within.querySelectorAll("time[datetime]")) {
     const there = new Date(one.dateTime);
     if (Number.isNaN(there.getTime())) continue;
     one.title = one.dateTime;
-    one.textContent =
-      `${there.getFullYear()}-${two(there.getMonth() + 1)}-${two(there.getDate())} ` +
-      `${two(there.getHours())}:${two(there.getMinutes())}:${two(there.getSeconds())}`;
+    one.textContent = one.closest(".understood") ? `${localText(there)} ${offset(there)}` : localText(there);
   }
 }
 
@@ -60,6 +68,19 @@ function live(box) {
   setInterval(refresh, Number(box.dataset.every));
 }
 
+// Times are filled in as they are shown, in the viewer's zone, and sent with the name of that zone.
+function zoned(form) {
+  const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (!form.elements.zone || !name) return;
+  form.elements.zone.value = name;
+  for (const one of form.querySelectorAll("[data-instant]")) {
+    one.value = localText(new Date(one.dataset.instant)).replace(" ", "T");
+  }
+  form.addEventListener("submit", () => {
+    form.elements.zone.disabled = !form.elements.since.value && !form.elements.until.value;
+  });
+}
+
 // What was left empty does not go into the address, so that it can be read, kept and sent to somebody.
 function shortAddress(form) {
   form.addEventListener("submit", () => {
@@ -87,6 +108,7 @@ function once(form) {
 localTimes(document);
 zone();
 document.querySelectorAll("[data-live]").forEach(live);
+document.querySelectorAll("form[method=get]").forEach(zoned);
 document.querySelectorAll("form[method=get]").forEach(shortAddress);
 document.querySelectorAll("form[method=post]").forEach(once);
 document.querySelectorAll("form[data-go-on]").forEach(goOn);
