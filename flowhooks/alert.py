@@ -30,6 +30,12 @@ class AlertCause(StrEnum):
     """Attempts of a handler run longer than they may, and cannot be ended."""
     QUARANTINED = "quarantined"
     """A plugin could not be loaded."""
+    CONDITION = "condition"
+    """A handler's condition cannot be decided: a member of the event is absent or of another type."""
+    CONCLUSION = "conclusion"
+    """Events have a conclusion that no handler of their class or key names."""
+    CONFLICT = "conflict"
+    """Callbacks of a source had the identity of an earlier event and other data in the last 24 hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class Alert:
     Attributes:
         id: of this alert: the same in all its notifications.
         cause: why.
-        subject: what it is about: a handler's id, a plugin's name, or what parked events wait for.
+        subject: what it is about: a handler's id, a plugin's or a source's name, a class and key, or a conclusion.
         message: English, for a person: what is the matter, since when, what to do next, and how many are new.
         since: from when it has been so, in UTC.
         count: how many deliveries or events share it now; 1 for a plugin.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowhooks.alerts import Alerts
+from flowhooks.alerts.routing_causes import RoutingCauses
 from flowhooks.clock import Clock
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
@@ -219,7 +220,16 @@ class App:
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
         self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
         self.alerts = Alerts(
-            ledger=self.ledger, plugins=self.plugins, clock=self.clock, settings=settings.alerts, timeout=self._timeout
+            ledger=self.ledger,
+            plugins=self.plugins,
+            clock=self.clock,
+            settings=settings.alerts,
+            routing=RoutingCauses(
+                router=lambda: self.router,
+                ignored=lambda: self.settings.routing.ignore_conclusions,
+                loaded=frozenset(handlers),
+            ),
+            timeout=self._timeout,
         )
         self.holding = Holding(
             ledger=self.ledger,

@@ -218,16 +218,20 @@ def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
     _check_json(schema)
     _check_schema(schema)
     try:
-        validator = Draft202012Validator(translate(schema))
+        as_declared = Draft202012Validator(translate(schema))
     except ValueError as error:
         raise HandlerError(str(error)) from None
+    typed = Draft202012Validator(translate(_with_types(schema)))
     types = _types_of(schema)
 
     def check(value: Any) -> bool | None:
         if value is None or (types is not None and _type_of(value) not in types):
             return None
         try:
-            return bool(validator.is_valid(value))
+            if not as_declared.is_valid(value):
+                return False
+            # Valid only because a keyword takes no notice of another type: somewhere in the value the type is wrong.
+            return True if typed.is_valid(value) else None
         except Exception:  # noqa: BLE001 (limits of jsonschema, such as a huge number in multipleOf: not decided, so parked and shown)
             return None
 
@@ -258,6 +262,17 @@ def _check_schema(schema: dict[str, Any]) -> None:
                 raise HandlerError(
                     f"the pattern {pattern!r} repeats a repetition, which can take exponential time; write it without"
                 )
+
+
+def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, in which each keyword refuses values of types that it does not speak of."""
+    from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
+
+    schema = copy.deepcopy(schema)
+    for _, part in list(subschemas(schema)):
+        if isinstance(part, dict) and "type" not in part and (types := _types_of(part)) is not None:
+            part["type"] = sorted(types)
+    return schema
 
 
 def _types_of(schema: Any) -> frozenset[str] | None:

@@ -477,6 +477,10 @@ class Router:
         hints = () if route.state is EventState.ROUTED else self._hints(event)
         return Explanation(route=route, verdicts=tuple(verdicts), hints=hints)
 
+    def is_unknown_conclusion(self, event: Event) -> bool:
+        """Whether handlers of the event's class or key require conclusions, and none of them names the event's."""
+        return _is_unknown(event.conclusion, [one for index in self._kinds.values() for one in index.buckets(event)])
+
     def similar_conclusions(self, event: Event) -> tuple[str, ...]:
         """Hints at conclusions that may have been meant, where no handler of the event's class or key names its own."""
         named = dict.fromkeys(

@@ -23,6 +23,7 @@ from flowhooks.settings import (
     IgnoreSettings,
     LedgerSettings,
     RetentionSettings,
+    RoutingSettings,
     RunnerSettings,
     Settings,
 )
@@ -200,6 +201,7 @@ class House:
             ("runner", RunnerSettings),
             ("ledger", LedgerSettings),
             ("identity", IdentitySettings),
+            ("routing", RoutingSettings),
             ("ignore", IgnoreSettings),
             ("alerts", AlertsSettings),
             ("retention", RetentionSettings),

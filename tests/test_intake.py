@@ -12,7 +12,6 @@ from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, Unavailable, Unprocessable
 from flowhooks.operations.resolve import Verdict, resolve
-from flowhooks.settings import RoutingSettings
 
 pytestmark = pytest.mark.runners
 
@@ -470,7 +469,7 @@ def test_what_nobody_wants_is_parked(house, listens):
 
 def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
     """With `routing.no_handler = "reject"` nothing is stored, and what is wanted is taken as ever."""
-    flow = house.open(listens(lambda event: 1, name="h"), routing=RoutingSettings(no_handler="reject"))
+    flow = house.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
     with pytest.raises(Unprocessable) as refusal:
         flow.take(key="nobody")
     assert refusal.value.key == "no_handler"
@@ -485,9 +484,7 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
     done.close()
     # As after an uninstall: the ledger remembers nothing of the handler, and nobody wants its events any more.
     done.sql("DELETE FROM handlers")
-    flow = house.open(
-        listens(lambda event: 1, name="other", process_key="other"), routing=RoutingSettings(no_handler="reject")
-    )
+    flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
     assert flow.take() == answer
     assert flow.take("i2", key="nobody") == parked
     with pytest.raises(Conflict) as conflict:
@@ -505,7 +502,7 @@ def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens,
     answer = before.take()
     before.close()
     before.sql("DELETE FROM handlers")
-    flow = house.open(routing=RoutingSettings(no_handler="reject"))
+    flow = house.open(routing={"no_handler": "reject"})
     assert together(*[flow.take] * 4) == [answer] * 4
     assert flow.sql("SELECT repeats FROM events") == [(4,)]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import structlog
 
 from flowhooks.alert import Alert, AlertCause
-from flowhooks.alerts.causes import OTHERS, Cause, Causes, others
+from flowhooks.alerts.causes import OTHERS, Causes, others
 from flowhooks.alerts.growth import has_grown
 from flowhooks.alerts.telling import Telling
 from flowhooks.clock import SECOND, to_datetime
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from flowhooks.alerts.cause import Cause
+    from flowhooks.alerts.routing_causes import RoutingCauses
     from flowhooks.clock import Clock
     from flowhooks.ledger import Ledger, Transaction
     from flowhooks.plugins import Plugins
@@ -72,6 +74,7 @@ class Alerts:
         plugins: who listens, and who is quarantined.
         clock: time and ids.
         settings: how often to look, and how long is too long.
+        routing: finds the causes that routing has.
         timeout: seconds for which an attempt of a handler may run, by the handler's id.
     """
 
@@ -82,9 +85,11 @@ class Alerts:
         plugins: Plugins,
         clock: Clock,
         settings: AlertsSettings,
+        routing: RoutingCauses,
         timeout: Callable[[str], float] = lambda _handler: inf,
     ) -> None:
         self._timeout = timeout
+        self._routing = routing
         self._ledger = ledger
         self._plugins = plugins
         self._clock = clock
@@ -103,7 +108,7 @@ class Alerts:
     def go_by(self, settings: AlertsSettings) -> None:
         """Look by other settings from now on, the first time at once."""
         self._look_every = settings.look_every
-        self._causes = Causes(settings, self._plugins.infos, self._timeout)
+        self._causes = Causes(settings, self._plugins.infos, self._timeout, self._routing)
         self._nudged.set()
 
     def start(self) -> None:

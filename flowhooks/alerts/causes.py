@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.alert import AlertCause
-from flowhooks.clock import SECOND, to_text
-from flowhooks.commands import quoted
+from flowhooks.alerts.cause import Cause
+from flowhooks.alerts.routing_causes import RoutingCauses, names_of
+from flowhooks.clock import SECOND
 from flowhooks.delivery import State
 from flowhooks.ledger import alarming, holding
 from flowhooks.plugins.fault import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alarming import Latest, Troubled, Wanting
+    from flowhooks.ledger.alarming import Troubled, Wanting
     from flowhooks.plugins import PluginInfo
     from flowhooks.settings import AlertsSettings
 
@@ -69,52 +70,6 @@ _OTHERS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
-    """One cause for which a person should look.
-
-    Attributes:
-        cause: why.
-        subject: what it is about.
-        since: from when it has been so, in microseconds since 1970.
-        count: how many deliveries or events share it: counted when it is called, on a connection.
-        event_id: one event that it is about; `""` where none is.
-        nouns: what is counted, one and several.
-        text: the sentence, with places for what it names.
-        why: what a plugin cannot be used for.
-        latest: the newest of them, read when it is called, on a connection; None: that is not known.
-    """
-
-    cause: AlertCause
-    subject: str
-    since: int
-    count: Callable[[Connection], int]
-    event_id: str = ""
-    nouns: tuple[str, str] = ("delivery", "deliveries")
-    text: str
-    why: str = ""
-    latest: Callable[[Connection], Latest | None] = lambda _: None
-
-    @property
-    def key(self) -> tuple[AlertCause, str]:
-        """What makes it the same cause as another one, now or later."""
-        return self.cause, self.subject
-
-    def sentence(self, count: int, since: int) -> str:
-        """What to say of so many, since then (microseconds since 1970)."""
-        return self.text.format(
-            many=f"{count:,} {self.nouns[count != 1]}",
-            are="is" if count == 1 else "are",
-            have="has" if count == 1 else "have",
-            count=count,
-            cause=self.cause,
-            subject=self.subject,
-            quoted=quoted(self.subject),
-            since=to_text(since),
-            why=self.why.rstrip("."),
-        )
-
-
 class Causes:
     """Finds them.
 
@@ -122,12 +77,18 @@ class Causes:
         settings: how long is too long.
         plugins: what is known of each plugin.
         timeout: seconds for which an attempt of a handler may run, by the handler's id.
+        routing: finds the causes that routing has.
     """
 
     def __init__(
-        self, settings: AlertsSettings, plugins: Sequence[PluginInfo], timeout: Callable[[str], float]
+        self,
+        settings: AlertsSettings,
+        plugins: Sequence[PluginInfo],
+        timeout: Callable[[str], float],
+        routing: RoutingCauses,
     ) -> None:
         self._timeout = timeout
+        self._routing = routing
         self._parked_after = int(settings.parked_after * SECOND)
         self._waiting_after = int(settings.waiting_after * SECOND)
         self._quarantined = [info for info in plugins if info.state == "quarantined"]
@@ -142,8 +103,9 @@ class Causes:
         found: dict[tuple[AlertCause, str], Cause] = {}
         groups, complete = alarming.wanting(connection, now - self._parked_after, most=MOST_GROUPS)
         for one in (
+            *self._routing.find(connection, now),
             *_failed(connection),
-            *_waiting(connection, now - self._waiting_after),
+            *_waiting(connection, now - self._waiting_after, self._routing.loaded),
             *_held(connection),
             *self._overdue(connection, now),
             *(_parked(group, now - self._parked_after) for group in groups),
@@ -190,13 +152,6 @@ def others(cause: AlertCause, several: Sequence[Cause]) -> Cause:
     )
 
 
-def wanted(callback_class: str, process_key: str | None) -> str:
-    """What parked events wait for, on one line; what cannot be printed is replaced."""
-    names = [f"class {printable(callback_class)}"] if callback_class else []
-    names += [f"key {printable(process_key)}"] if process_key else []
-    return " and ".join(names) or "neither class nor key"
-
-
 def _failed(connection: Connection) -> Iterator[Cause]:
     for cause, state in ((AlertCause.DEAD, State.DEAD), (AlertCause.UNKNOWN, State.UNKNOWN)):
         for one in alarming.failed(connection, state):
@@ -205,8 +160,10 @@ def _failed(connection: Connection) -> Iterator[Cause]:
             yield replace(_of_handler(cause, one, count, _TEXTS[cause]), latest=latest)
 
 
-def _waiting(connection: Connection, before: int) -> Iterator[Cause]:
+def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> Iterator[Cause]:
     for one in alarming.shelved(connection, before):
+        if one.handler in loaded:
+            continue  # it waits for a decision, of which `RoutingCauses` tells at once
         count = partial(alarming.how_many_shelved, handler=one.handler)
         yield _of_handler(AlertCause.WAITING, one, count, _SHELVED)
     for one in alarming.late(connection, before):
@@ -222,7 +179,7 @@ def _parked(group: Wanting, before: int) -> Cause:
     key = group.process_key
     return Cause(
         cause=AlertCause.PARKED,
-        subject=wanted(group.callback_class, group.process_key),
+        subject=names_of(group.callback_class, group.process_key),
         since=group.since,
         count=partial(alarming.how_many_wanting, before=before, callback_class=group.callback_class, process_key=key),
         latest=partial(alarming.latest_wanting, before=before, callback_class=group.callback_class, process_key=key),

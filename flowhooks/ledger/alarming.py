@@ -287,6 +287,13 @@ def _group_after(connection: Connection, callback_class: str, process_key: str |
     )
 
 
+def oldest_without_name(connection: Connection) -> Wanting | None:
+    """The parked event that has neither a class nor a key and was received first; None if there is none."""
+    nameless = (events.c.callback_class == "", events.c.process_definition_key.is_(None))
+    row = connection.execute(_NEXT_GROUP.where(PARKED, *nameless)).one_or_none()
+    return None if row is None else Wanting("", None, row.id, row.received_at)
+
+
 def how_many_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
     """How many events of a class and key have been parked since before `before`."""
     of_group = _of_group(before, callback_class, process_key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import conclusions
@@ -74,18 +74,6 @@ def _row(found: UnknownConclusion) -> dict[str, object]:
 
 
 def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
-    """Every conclusion that is recorded, by class, key and conclusion."""
-    found = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns))
+    """The conclusions that are recorded, by class, key and conclusion; 1,000 at most."""
+    found = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns).limit(MAX_RECORDED))
     return [UnknownConclusion(*row) for row in found]
-
-
-def delete_conclusions(transaction: Transaction, found: Iterable[UnknownConclusion]) -> None:
-    """Delete conclusions that handlers name now."""
-    for one in found:
-        transaction.connection.execute(
-            delete(conclusions).where(
-                conclusions.c.callback_class == one.callback_class,
-                conclusions.c.process_definition_key == one.process_key,
-                conclusions.c.conclusion == one.conclusion,
-            )
-        )

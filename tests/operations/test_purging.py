@@ -19,7 +19,6 @@ from flowhooks.operations import purging as module
 from flowhooks.operations.calls import perform
 from flowhooks.operations.purging import purge
 from flowhooks.operations.resolve import Verdict, resolve
-from flowhooks.settings import RoutingSettings
 
 DAY = 86_400
 
@@ -239,7 +238,7 @@ def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house)
     flow, ids = full
     purge(flow.app.desk, before(flow, 90))
     flow.close()
-    flow = house.open(routing=RoutingSettings(no_handler="reject"))
+    flow = house.open(routing={"no_handler": "reject"})
     assert flow.take("s", key="go").event_id == ids["succeeded"]
     with pytest.raises(Unprocessable):
         flow.take("new", key="nobody")

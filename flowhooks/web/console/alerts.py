@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flowhooks.alert import AlertCause
 from flowhooks.alerts.causes import OTHERS
@@ -44,6 +44,8 @@ def _address(alert: OpenAlert) -> str:
     """The page on which to go on."""
     if alert.cause is AlertCause.PARKED:
         return f"{ROOT}/parked"
+    if alert.cause in {AlertCause.CONDITION, AlertCause.CONCLUSION, AlertCause.CONFLICT}:
+        return f"{ROOT}/events/{quote(alert.event_id, safe='')}"
     if alert.cause is AlertCause.QUARANTINED:
         return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
     query = {"state": _STATES.get(alert.cause, alert.cause.value)}

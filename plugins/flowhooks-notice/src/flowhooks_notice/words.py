@@ -30,6 +30,9 @@ _CAUSES: Final[Mapping[str, tuple[str, str]]] = {
     "held": ("held", "处理器已停"),
     "overdue": ("overdue", "执行超时"),
     "quarantined": ("quarantined", "插件隔离"),
+    "condition": ("condition undecided", "条件无法判断"),
+    "conclusion": ("unknown conclusion", "未知审批结论"),
+    "conflict": ("conflict", "回调冲突"),
 }
 _CHINESE: Final[Mapping[str, str]] = {
     "dead": (
@@ -56,6 +59,18 @@ _CHINESE: Final[Mapping[str, str]] = {
     ),
     "quarantined": (
         "插件 {subject} 无法使用，已被隔离，其处理器的投递在等待。请修复后重启服务；flowhooks check 会说明原因。"
+    ),
+    "condition": (
+        "{subject} 有 {count} 个事件或投递无法判断处理器的条件：字段缺失或类型不符。"
+        "请让引擎正确发送该字段，再执行 flowhooks events list --state parked 处理已暂存的事件。"
+    ),
+    "conclusion": (
+        "没有处理器接收{subject}，这类事件已忽略。请在处理器中声明该结论、在 [sources.NAME.conclusion] 中映射，"
+        "或写入 routing.ignore_conclusions。"
+    ),
+    "conflict": (
+        "来源 {subject} 有 {count} 次回调与已有事件标识相同但数据不同，均已返回 409 并保存。"
+        "请确认引擎是否重复使用了流程实例 ID，或更改了结论。"
     ),
 }
 _OTHERS: Final = "另有 {count} 个同类告警，因数量过多未逐一发出。请执行 flowhooks check 查看。"

@@ -1,0 +1,113 @@
+"""Events of which routing could not decide all, and callbacks that conflict with an earlier one: read for alerts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import func, select, union_all
+
+from flowhooks.event import NoMatch, ParkedBy
+from flowhooks.ledger.alarming import PARKED
+from flowhooks.ledger.tables import UNDECIDED, events
+from flowhooks.ledger.tables import conflicts as conflicts_table
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MAX_ROWS: Final = 10_000
+"""Rows of each kind that one look goes through, the newest ones: it is made every few seconds."""
+
+
+class Undecided(NamedTuple):
+    """Events of one class and key for which a condition could not be decided.
+
+    Attributes:
+        callback_class: their class; `""` where they have none.
+        process_key: their process definition key, or None.
+        events: how many there are, at most `MAX_ROWS` of those that are parked, and of those that are routed.
+        since: when the oldest of them was received, in microseconds since 1970.
+        event_id: the newest of them.
+        why: why one handler does not get that one, of those that are stored.
+    """
+
+    callback_class: str
+    process_key: str | None
+    events: int
+    since: int
+    event_id: str
+    why: str
+
+
+class Conflicts(NamedTuple):
+    """Callbacks of one source with the identity of an earlier event and other data.
+
+    Attributes:
+        source: the source.
+        callbacks: how many there are, at most `MAX_ROWS`.
+        since: when the oldest of them was received, in microseconds since 1970.
+        event_id: the event of the newest of them.
+    """
+
+    source: str
+    callbacks: int
+    since: int
+    event_id: str
+
+
+_COLUMNS: Final = (
+    events.c.id,
+    events.c.callback_class,
+    events.c.process_definition_key,
+    events.c.received_at,
+    events.c.no_match,
+)
+
+
+def undecided(connection: Connection, *, since: int) -> list[Undecided]:
+    """Events with an undecided condition: all that are parked for it, and routed ones received since a time.
+
+    Args:
+        connection: any connection.
+        since: microseconds since 1970.
+    """
+    parked = select(*_COLUMNS).where(PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
+    routed = select(*_COLUMNS).where(UNDECIDED, events.c.received_at >= since)
+    newest = (query.order_by(events.c.id.desc()).limit(MAX_ROWS).subquery() for query in (parked, routed))
+    each = union_all(*(select(rows) for rows in newest)).subquery("each")
+    group = (each.c.callback_class, each.c.process_definition_key)
+    query = select(*group, func.count(), func.min(each.c.received_at), func.max(each.c.id)).group_by(*group)
+    found = connection.execute(query.order_by(*group)).all()
+    return [
+        Undecided(callback_class, process_key, count, since, event_id, _why(connection, event_id))
+        for callback_class, process_key, count, since, event_id in found
+    ]
+
+
+def _why(connection: Connection, event_id: str) -> str:
+    text = connection.execute(select(events.c.no_match).where(events.c.id == event_id)).scalar()
+    reasons = NoMatch.from_json(text).reasons if text else {}
+    return next((f"{handler}: {why}" for handler, why in reasons.items()), "no reason is stored")
+
+
+def conflicts(connection: Connection, *, since: int) -> list[Conflicts]:
+    """Callbacks that were refused with 409 since a time, by source.
+
+    Args:
+        connection: any connection.
+        since: microseconds since 1970.
+    """
+    received = conflicts_table.c.received_at
+    newest = (
+        select(conflicts_table.c.event_id, received)
+        .where(received >= since)
+        .order_by(received.desc())
+        .limit(MAX_ROWS)
+        .subquery("newest")
+    )
+    query = (
+        select(events.c.source, func.count(), func.min(newest.c.received_at), func.max(newest.c.event_id))
+        .select_from(newest)
+        .join(events, events.c.id == newest.c.event_id)
+        .group_by(events.c.source)
+    )
+    return [Conflicts(*row) for row in connection.execute(query.order_by(events.c.source))]

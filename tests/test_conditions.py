@@ -1,0 +1,257 @@
+"""Conditions: what they decide, what they leave undecided, and what is refused when a handler declares them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from flowhooks.conditions import (
+    MAX_CONDITIONS,
+    MAX_CONDITIONS_CHARS,
+    Condition,
+    decide_all,
+    has_nested_repetition,
+    parse_conditions,
+)
+from flowhooks.errors import HandlerError
+
+ABSENT = object()
+"""The value of a member that is not there."""
+
+
+def decide(expected, value, pointer="/x"):
+    """What a condition on the member x decides."""
+    return Condition(pointer, expected).decide({} if value is ABSENT else {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("expected", "true", "false", "undecided"),
+    [
+        ("agree", ["agree"], ["refuse", ""], [ABSENT, 1, True, ["agree"], {"a": "agree"}]),
+        (1, [1, 1.0], [2, 0.5], [ABSENT, True, "1", [1]]),
+        (1.0, [1, 1.0], [2], [ABSENT, True, "1"]),
+        (True, [True], [False], [ABSENT, 1, "true"]),
+        (None, [ABSENT], [1, "", False, []], []),
+        (["north", "east"], ["north", "east"], ["south"], [ABSENT, 1, ["north"]]),
+        (["north", None], ["north", ABSENT], ["south"], [1, True]),
+        ([None], [ABSENT], [1, ""], []),
+        ([1, "one"], [1, 1.0, "one"], [2, "two"], [ABSENT, True, [1]]),
+        ([[1, True]], [[1, True], [1.0, True]], [[1, 1], [1], [True, True]], [ABSENT, 1, {"0": 1}]),
+        ([{"a": 1}], [{"a": 1}, {"a": 1.0}], [{"a": True}, {"a": 1, "b": 1}, {}], [ABSENT, 1, [1]]),
+        ({"minimum": 1000}, [1000, 1000.5], [999, -1], [ABSENT, "1000", True, [1000]]),
+        ({"multipleOf": 5}, [10], [7], [ABSENT, "10"]),
+        ({"minLength": 2}, ["ab", "合同"], ["a"], [ABSENT, 12]),
+        ({"pattern": "^HT-[0-9]+$"}, ["HT-7"], ["ht-7", "HT-7\n", "HT-\u0667"], [ABSENT, 7]),
+        ({"minItems": 1}, [[1]], [[]], [ABSENT, "x", {}]),
+        ({"contains": {"const": 1}}, [[1, 2]], [[2]], [ABSENT, 1]),
+        ({"required": ["a"]}, [{"a": 1}], [{}], [ABSENT, []]),
+        ({"properties": {"a": {"const": 1}}}, [{"a": 1}, {}], [{"a": 2}], [ABSENT, "a"]),
+        ({"properties": {"a": {"minimum": 1}}}, [{"a": 1}, {}], [{"a": 0}], [ABSENT, {"a": "1"}, {"a": True}]),
+        ({"items": {"enum": ["x"]}}, [["x"], []], [["y"], [1]], [ABSENT, "x"]),
+        ({"type": "string"}, ["", "x"], [], [ABSENT, 1]),
+        ({"type": "integer"}, [1, 1.0], [1.5], [ABSENT, "1", True]),
+        ({"type": ["integer", "string"]}, [1, "1"], [1.5], [ABSENT, True]),
+        ({"const": "a"}, ["a"], ["b"], [ABSENT, 1]),
+        ({"enum": ["a", 1]}, ["a", 1], ["b", 2], [ABSENT, True, []]),
+        ({"not": {"const": "a"}}, ["b"], ["a"], [ABSENT, 1]),
+        ({"anyOf": [{"const": "a"}, {"minimum": 3}]}, ["a", 3], [2], [ABSENT, True, [], "b"]),
+        ({"anyOf": [{"const": "a"}, {}]}, ["a", "b", 1, True, []], [], [ABSENT]),
+        ({"oneOf": [{"minimum": 3}, {"maximum": 5}]}, [1, 9], [4], [ABSENT, "4"]),
+        ({"allOf": [{"minimum": 3}, {"maximum": 5}]}, [4], [1, 9], [ABSENT, "4"]),
+        ({"if": {"minimum": 3}, "then": {"maximum": 5}, "else": {"const": 0}}, [4, 0], [9, 1], [ABSENT]),
+        ({}, [1, "", False, [], {}], [], [ABSENT]),
+        ({"title": "Anything"}, [1, ""], [], [ABSENT]),
+    ],
+)
+def test_what_a_condition_decides(expected, true, false, undecided):
+    """True, False, or None where the value is absent or of a type of which the condition says nothing."""
+    assert [decide(expected, value) for value in true] == [True] * len(true)
+    assert [decide(expected, value) for value in false] == [False] * len(false)
+    assert [decide(expected, value) for value in undecided] == [None] * len(undecided)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "found"),
+    [
+        ("/a", {"b": [10, {"c/d": 1, "e~f": 2, "": 3}]}),
+        ("/a/b/0", 10),
+        ("/a/b/1/c~1d", 1),
+        ("/a/b/1/e~0f", 2),
+        ("/a/b/1/", 3),
+        ("/a/b/2", None),
+        ("/a/b/-1", None),
+        ("/a/b/00", 10),
+        ("/a/b/x", None),
+        ("/a/b/\u0660", None),
+        ("/a/b/99999999999999999999", None),
+        ("/a/x", None),
+        ("/n/0", None),
+        ("/a/b/0/x", None),
+        ("/s/0", None),
+    ],
+)
+def test_where_a_pointer_leads(pointer, found):
+    """Into objects and arrays, as RFC 6901 has it; what is null is absent."""
+    data = {"a": {"b": [10, {"c/d": 1, "e~f": 2, "": 3}]}, "n": [None], "s": "text"}
+    assert Condition(pointer, [found] if found is not None else None).decide(data) is True
+
+
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [
+        ("amount", "when= is a dict of JSON Pointers"),
+        ([], "when= is a dict of JSON Pointers"),
+        ({1: 2}, "when= is a dict of JSON Pointers"),
+        ({"amount": 1}, 'a JSON Pointer starts with "/"'),
+        ({"": 1}, 'a JSON Pointer starts with "/"'),
+        ({"/a~": 1}, 'writes "~" as "~0"'),
+        ({"/a": []}, "an empty list of constants is never met"),
+        ({"/a": ()}, "an empty list of constants is never met"),
+        ({"/a": float("nan")}, "nan is no JSON value"),
+        ({"/a": [float("inf")]}, "inf is no JSON value"),
+        ({"/a": object()}, "is no JSON value"),
+        ({"/a": b"x"}, "is no JSON value"),
+        ({"/a": [(1, 2)]}, "is no JSON value"),
+        ({"/a": {1: 2}}, "is no JSON value"),
+        ({"/a": {"type": "objekt"}}, "it is no JSON Schema: 'objekt'"),
+        ({"/a": {"minimum": "1"}}, "it is no JSON Schema"),
+        ({"/a": {"minimun": 1}}, "the keyword 'minimun' is not supported"),
+        ({"/a": {"$ref": "#"}}, "the keyword '$ref' is not supported"),
+        ({"/a": {"$dynamicRef": "#"}}, "the keyword '$dynamicRef' is not supported"),
+        ({"/a": {"format": "date"}}, "the keyword 'format' is not supported"),
+        ({"/a": {"anyOf": [{}, {"$ref": "#"}]}}, "the keyword '$ref' at /anyOf/1 is not supported"),
+        ({"/a": {"properties": {"b": {"mininum": 1}}}}, "the keyword 'mininum' at /properties/b is not supported"),
+        ({"/a": {"pattern": "("}}, "it is no JSON Schema"),
+        ({"/a": {"pattern": "(a+)+"}}, "the pattern '(a+)+' repeats a repetition"),
+        ({"/a": {"items": {"pattern": "^(x*)*$"}}}, "repeats a repetition"),
+        ({"/a": {"patternProperties": {"(a+)+": {}}}}, "repeats a repetition"),
+        ({f"/{number}": 1 for number in range(MAX_CONDITIONS + 1)}, "when= has 33 conditions; 32 are allowed"),
+        ({"/a": "x" * MAX_CONDITIONS_CHARS}, "16384 are allowed"),
+    ],
+)
+def test_conditions_that_are_refused(when, why):
+    """What could never hold, or would say nothing, is refused where it is declared, with what is wrong."""
+    with pytest.raises(HandlerError) as refused:
+        parse_conditions(when)
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nested"),
+    [
+        ("(a+)+", True),
+        ("(a*b)*", True),
+        ("^(a+)+$", True),
+        ("(?:x{2,3})+", True),
+        ("(?<n>a+)*", True),
+        ("((a)+)+", True),
+        ("(a+){2,}", True),
+        ("(a|b+)*", True),
+        ("a+b+", False),
+        ("(ab)+", False),
+        ("[+*]+", False),
+        ("[(a+)+]", False),
+        ("((a)+)", False),
+        (r"\(a+\)+", False),
+        ("(a+)?", False),
+        ("(a?)*", False),
+        ("(a+){1}", False),
+        ("(a+)b+", False),
+        ("^HT-[0-9]{4}-[0-9]+$", False),
+        (")(+", False),
+    ],
+)
+def test_nested_repetition(pattern, nested):
+    """A repeated group that repeats something is found, and nothing else is taken for one."""
+    assert has_nested_repetition(pattern) is nested
+
+
+@pytest.mark.parametrize(
+    ("decisions", "together"),
+    [
+        ([], True),
+        ([True, True], True),
+        ([True, None], None),
+        ([None, None], None),
+        ([None, False], False),
+        ([False, None], False),
+        ([True, False], False),
+    ],
+)
+def test_all_must_hold(decisions, together):
+    """One false condition decides, whatever else is undecided."""
+    assert decide_all(decisions) is together
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({}, '/x is absent, and the condition {"minimum": 1000} needs it'),
+        ({"x": 5}, '/x is 5, and the condition is {"minimum": 1000}'),
+        ({"x": "5"}, '/x is a string, which the condition {"minimum": 1000} cannot decide'),
+        ({"x": [1]}, '/x is an array, which the condition {"minimum": 1000} cannot decide'),
+        ({"x": {}}, '/x is an object, which the condition {"minimum": 1000} cannot decide'),
+    ],
+)
+def test_reasons(data, why):
+    """A reason names the pointer, what is there, and the condition."""
+    assert Condition("/x", {"minimum": 1000}).why_not(data) == why
+
+
+def test_a_reason_is_short():
+    """However long the value and the condition are; an absent value that must be there is said to be absent."""
+    why = Condition("/x", ["a" * 500]).why_not({"x": "b" * 10_000})
+    assert len(why) < 300
+    assert "…" in why
+    assert Condition("/x", None).why_not({"x": 1}) == "/x is 1, and the condition is null"
+
+
+def test_what_is_declared_is_not_shared():
+    """A dict that its author changes later changes no condition; a tuple counts as a list."""
+    schema = {"enum": ["a"]}
+    (condition,) = parse_conditions({"/x": schema})
+    schema["enum"].append("b")
+    assert condition.expected == {"enum": ["a"]}
+    assert condition.decide({"x": "b"}) is False
+    (several,) = parse_conditions({"/x": ("a", "b")})
+    assert several.expected == ["a", "b"]
+
+
+def test_what_jsonschema_cannot_check_is_undecided():
+    """A number beyond its limits parks the event, and raises nothing."""
+    assert decide({"multipleOf": 0.1}, 10**400) is None
+
+
+_JSON = st.recursive(
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=3), children, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(_JSON, _JSON)
+def test_constants_compare_as_json_schema_compares_them(left, right):
+    """Whatever the values are; where the types differ the condition is undecided, and `const` says no."""
+    for value in (left, right):
+        decided = decide([left], value)
+        valid = Draft202012Validator({"const": left}).is_valid(value)
+        assert decided is (valid if decided is not None else None)
+        assert not (decided is None and valid)
+
+
+@given(st.text(alphabet="ab()[]{}*+?\\|,0123^$.", max_size=20))
+def test_no_pattern_stops_the_check(pattern):
+    """It answers for any text, whether it is a regular expression or not."""
+    assert has_nested_repetition(pattern) in {True, False}
+
+
+def test_conditions_are_json():
+    """What the ledger remembers of them reads back as the same conditions."""
+    when = {"/a": {"minimum": 1}, "/b": ["x", 1, None, True], "/c": None}
+    again = parse_conditions(json.loads(json.dumps({one.pointer: one.expected for one in parse_conditions(when)})))
+    assert again == parse_conditions(when)
