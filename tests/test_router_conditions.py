@@ -1,0 +1,294 @@
+"""The router with conclusions and conditions: which of routed, parked and dismissed an event is, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from flowhooks.errors import HandlerError, NewerSelectorsError
+from flowhooks.event import Event, NoMatch
+from flowhooks.router import MAX_REASONS, Candidate, Router
+from flowhooks.selectors import FORMAT, Selectors
+
+APPROVED = {"conclusions": ("approved",)}
+REJECTED = {"conclusions": ("rejected",)}
+LARGE = {"when": {"/amount": {"minimum": 1000}}}
+EVERY = {"every": True}
+EVERY_LARGE = {"every": True, "when": {"/amount": {"minimum": 1000}}}
+
+
+def event_of(key="k", data=None, **given):
+    """An event of the key k."""
+    defaults = {"id": "e", "flow_instance_id": "i", "received_at": datetime(2026, 1, 2, tzinfo=UTC)}
+    return Event(process_definition_key=key, data=data or {}, **(defaults | given))
+
+
+def router_of(*candidates, **given):
+    """A router of handlers of the key k, by their number, with these selectors besides."""
+    several = [{"process_keys": ("k",)} | one if "every" not in one else one for one in candidates]
+    return Router([Candidate(f"p:{number}", Selectors(**one)) for number, one in enumerate(several)], **given)
+
+
+def outcome(route):
+    """The state, the reason, the missing member, and the numbers of the handlers."""
+    reason = route.parked_by or route.dismissed_by
+    return (
+        route.state.value,
+        reason and reason.value,
+        route.undecided,
+        [one.partition(":")[2] for one in route.handlers],
+    )
+
+
+TABLE = [
+    # At least one is true: the event is routed to those.
+    ("true", [APPROVED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
+    ("true and false", [APPROVED, REJECTED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
+    (
+        "both true",
+        [APPROVED, LARGE],
+        {"conclusion": "approved", "data": {"amount": 1000}},
+        ("routed", None, "", ["0", "1"]),
+    ),
+    ("without a condition", [{}, REJECTED], {"conclusion": "approved"}, ("routed", None, "", ["0"])),
+    # An undecided one beside a true one: routed, and an alert tells of the undecided one.
+    ("true and undecided", [APPROVED, LARGE], {"conclusion": "approved"}, ("routed", None, "/amount", ["0"])),
+    ("unconditional and undecided", [{}, APPROVED], {}, ("routed", None, "conclusion", ["0"])),
+    # None is true, at least one is undecided: parked.
+    ("no conclusion", [APPROVED], {}, ("parked", "condition", "conclusion", [])),
+    ("no conclusion for two", [APPROVED, REJECTED], {}, ("parked", "condition", "conclusion", [])),
+    ("false and undecided", [APPROVED, LARGE], {"conclusion": "rejected"}, ("parked", "condition", "/amount", [])),
+    ("wrong type", [LARGE], {"data": {"amount": "1000"}}, ("parked", "condition", "/amount", [])),
+    (
+        "conclusion right, data absent",
+        [APPROVED | LARGE],
+        {"conclusion": "approved"},
+        ("parked", "condition", "/amount", []),
+    ),
+    # All are false, at least one exists: dismissed.
+    ("another conclusion", [APPROVED], {"conclusion": "rejected"}, ("dismissed", "condition", "", [])),
+    ("another case", [APPROVED], {"conclusion": "Approved"}, ("dismissed", "condition", "", [])),
+    ("all false", [APPROVED, LARGE], {"conclusion": "no", "data": {"amount": 1}}, ("dismissed", "condition", "", [])),
+    (
+        "false decides over no conclusion",
+        [APPROVED | LARGE],
+        {"data": {"amount": 1}},
+        ("dismissed", "condition", "", []),
+    ),
+    ("false decides over absent data", [APPROVED | LARGE], {"conclusion": "no"}, ("dismissed", "condition", "", [])),
+    # None passes, because the class or the key is known and the kind is not: dismissed.
+    ("another kind", [APPROVED], {"kind": "cancel", "conclusion": "approved"}, ("dismissed", "kind", "", [])),
+    ("another kind without conditions", [{}], {"kind": "cancel"}, ("dismissed", "kind", "", [])),
+    # None passes, because versions or source differ: parked.
+    ("another version", [APPROVED | {"versions": ">1"}], {"conclusion": "approved"}, ("parked", "handler", "", [])),
+    ("another source", [APPROVED | {"sources": ("hr",)}], {"conclusion": "approved"}, ("parked", "handler", "", [])),
+    (
+        "another version, false too",
+        [APPROVED | {"versions": ">1"}],
+        {"conclusion": "no"},
+        ("parked", "handler", "", []),
+    ),
+    (
+        "another version beside another kind",
+        [{"versions": ">1"}, {"kind": "cancel"}],
+        {},
+        ("parked", "handler", "", []),
+    ),
+    # Nobody shares class or key: parked.
+    ("unknown key", [APPROVED], {"key": "other", "conclusion": "approved"}, ("parked", "handler", "", [])),
+    ("neither class nor key", [APPROVED], {"key": None, "conclusion": "approved"}, ("parked", "name", "", [])),
+]
+
+
+@pytest.mark.parametrize(("candidates", "event", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+@pytest.mark.parametrize("every", ["none", "unconditional", "true", "false", "undecided"])
+def test_every_row_of_the_table(candidates, event, expected, every):
+    """The state follows the handlers that share class or key; an `every` handler changes only who gets the event."""
+    beside = {
+        "none": [],
+        "unconditional": [EVERY],
+        "true": [EVERY | {"when": {"/flag": True}}],
+        "false": [EVERY | {"when": {"/flag": False}}],
+        "undecided": [EVERY | {"when": {"/flag": "yes"}}],
+    }[every]
+    kind = {"kind": event["kind"]} if "kind" in event else {}
+    router = router_of(*candidates, *(one | kind for one in beside))
+    given = event | {"data": {**event.get("data", {}), "flag": True}}
+    state, reason, undecided, handlers = outcome(router.route(event_of(**given)))
+    gets_it = [str(len(candidates))] if every in {"unconditional", "true"} else []
+    undecided_every = "/flag" if every == "undecided" else ""
+    assert (state, reason, handlers) == (expected[0], expected[1], expected[3] + gets_it)
+    assert undecided == (expected[2] or undecided_every)
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "unknown"),
+    [("approved", False), ("rejected", False), ("Approved", True), ("withdrawn", True), (None, False)],
+)
+def test_unknown_conclusions(conclusion, unknown):
+    """A conclusion is unknown where handlers of the key require some, and none of them names it."""
+    router = router_of(APPROVED, {"conclusions": ("rejected",), "when": {"/amount": 1}})
+    event = event_of(conclusion=conclusion, data={"amount": 2})
+    assert router.route(event).unknown_conclusion is unknown
+    assert router.is_unknown_conclusion(event) is unknown
+    assert not router_of(LARGE).route(event_of(conclusion="x", data={"amount": 1})).unknown_conclusion
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "hints"),
+    [
+        ("Approved", ("conclusion 'approved' differs only in case or white space",)),
+        ("aproved", ("conclusion 'approved' is similar",)),
+        ("refused", ()),
+        ("approved", ()),
+        (None, ()),
+    ],
+)
+def test_conclusions_that_may_have_been_meant(conclusion, hints):
+    """Those that the handlers of the event's class or key name."""
+    router = router_of(APPROVED, REJECTED)
+    assert router.similar_conclusions(event_of(conclusion=conclusion)) == hints
+    explained = router.explain(process_key="k", conclusion=conclusion)
+    assert set(hints) <= set(explained.hints)
+
+
+def test_reasons_of_a_route():
+    """The route says which conclusion and which conditions held."""
+    router = router_of(APPROVED | LARGE | {"versions": ">1"})
+    event = event_of(conclusion="approved", data={"amount": 2000}, process_definition_version=3)
+    assert router.route(event).handlers == {"p:0": "key k, version 3 in >1, conclusion approved, conditions on /amount"}
+
+
+def test_why_handlers_do_not_get_an_event():
+    """Each that shares class or key has its reason; those that get it, and those that share nothing, have none."""
+    router = router_of(
+        APPROVED,
+        LARGE,
+        {"kind": "cancel"},
+        {"versions": ">3"},
+        REJECTED,
+        {"process_keys": ("other",)},
+        EVERY_LARGE,
+    )
+    event = event_of(conclusion="rejected", data={"amount": 5})
+    assert list(router.route(event).handlers) == ["p:4"]
+    assert router.no_match(event) == NoMatch(
+        {
+            "p:0": "conclusion 'rejected' is not one of approved",
+            "p:1": '/amount is 5, and the condition is {"minimum": 1000}',
+            "p:2": "kind is 'complete', not 'cancel'",
+            "p:3": "no processDefinitionVersion, and versions '>3' asks for one",
+        },
+        4,
+    )
+
+
+def test_twenty_reasons_and_a_count():
+    """However many handlers share the key."""
+    found = router_of(*[APPROVED] * 50).no_match(event_of(conclusion="no"))
+    assert (len(found.reasons), found.total) == (MAX_REASONS, 50)
+    assert NoMatch.from_json(found.to_json()) == found
+
+
+def test_explanations_know_conditions():
+    """Each candidate has the condition that failed; the data counts where it is given."""
+    router = router_of(APPROVED | LARGE)
+    (verdict,) = router.explain(process_key="k", conclusion="approved").verdicts
+    assert (verdict.won, verdict.why) == (False, '/amount is absent, and the condition {"minimum": 1000} needs it')
+    (verdict,) = router.explain(process_key="k").verdicts
+    assert verdict.why == "no conclusion, and the handler needs one of approved"
+    (verdict,) = router.explain(process_key="k", data={"amount": 1}).verdicts
+    assert verdict.why == '/amount is 1, and the condition is {"minimum": 1000}'
+    explained = router.explain(process_key="k", conclusion="approved", data={"amount": 1000})
+    assert explained.verdicts[0].won
+    assert explained.route.state == "routed"
+
+
+def test_conclusions_are_looked_up(monkeypatch):
+    """With a thousand handlers on one key, only those that name the conclusion are asked."""
+    asked = []
+    decide = Selectors.decide
+    monkeypatch.setattr(Selectors, "decide", lambda self, event: asked.append(self) or decide(self, event))
+    router = router_of(*({"conclusions": (f"c{number}",)} for number in range(1000)), {})
+    assert outcome(router.route(event_of(conclusion="c7")))[3] == ["7", "1000"]
+    assert len(asked) == 1
+    asked.clear()
+    assert outcome(router.route(event_of(conclusion="other")))[3] == ["1000"]
+    assert asked == []
+    assert router.route(event_of()).undecided == "conclusion"
+    assert len(asked) == 1
+
+
+def test_handlers_without_conditions_are_not_asked_for_any(monkeypatch):
+    """They pay nothing for the conditions of others."""
+    monkeypatch.setattr(Selectors, "decide", lambda self, event: pytest.fail("it was asked"))
+    assert router_of({}, {"versions": ">0"}).route(event_of(process_definition_version=1)).handlers
+
+
+def test_which_events_are_routed_by_their_own_data():
+    """Those for whose class or key some handler of their kind has a condition on the data."""
+    router = router_of(APPROVED, LARGE, {"process_keys": ("c",)} | APPROVED, EVERY_LARGE)
+    assert router.reads_data(event_of())
+    assert not router.reads_data(event_of("c"))
+    assert not router.reads_data(event_of("unknown"))
+    assert not router.reads_data(event_of(kind="cancel"))
+
+
+def test_a_class_with_conditions_has_no_ready_route():
+    """Where only the class counts the route is ready from the start; conditions are asked each time."""
+    candidates = [Candidate("p:h", Selectors(callback_classes=("C",), **APPROVED))]
+    router = Router(candidates)
+    for conclusion, state in (("approved", "routed"), ("rejected", "dismissed"), (None, "parked")):
+        assert router.route(event_of(None, callback_class="C", conclusion=conclusion)).state == state
+
+
+def test_class_and_key_of_one_handler():
+    """A handler that shares both is asked once for each, and gets the event once."""
+    router = Router([Candidate("p:h", Selectors(callback_classes=("C",), process_keys=("k",), **APPROVED))])
+    event = event_of(callback_class="C", conclusion="approved")
+    assert router.route(event).handlers == {"p:h": "class C and key k, conclusion approved"}
+    assert router.route(event_of(callback_class="C")).undecided == "conclusion"
+    assert router.no_match(event_of(callback_class="C")).total == 1
+
+
+def test_an_ignored_key_with_handlers():
+    """`ignore.process_key` counts where no condition was asked: an undecided event is parked all the same."""
+    router = router_of(APPROVED | {"versions": ">1"}, ignore_keys=["k"])
+    assert outcome(router.route(event_of(conclusion="approved")))[:2] == ("dismissed", "setting")
+    known = event_of(process_definition_version=2)
+    assert outcome(router.route(known))[:2] == ("parked", "condition")
+
+
+def test_a_router_that_cannot_read_a_handler_routes_nothing():
+    """It could be one that takes the event."""
+    router = Router([Candidate("p:h", Selectors(process_keys=("k",)))], unreadable=["q:new"])
+    with pytest.raises(NewerSelectorsError, match="q:new"):
+        router.route(event_of())
+
+
+def test_selectors_are_remembered():
+    """With their conclusions and conditions; those of the first format have none."""
+    selectors = Selectors(process_keys=("k",), conclusions=("a", "b"), when={"/x": [1, None]})
+    written = selectors.to_json()
+    assert written["format"] == FORMAT == 2
+    assert Selectors.from_json(written) == selectors
+    old = {name: value for name, value in written.items() if name not in {"format", "conclusions", "when"}}
+    assert Selectors.from_json(old) == Selectors(process_keys=("k",))
+    with pytest.raises(NewerSelectorsError, match="format 3, and this version reads up to 2"):
+        Selectors.from_json(written | {"format": 3})
+
+
+def test_conditions_that_differ_only_in_type_are_different():
+    """Python takes 1 for True; a cluster whose handlers change from one to the other must see it."""
+    one, true = (Selectors(process_keys=("k",), when={"/x": value}) for value in (1, True))
+    assert one != true
+    assert one == Selectors(process_keys=("k",), when={"/x": 1})
+
+
+@pytest.mark.parametrize("conclusion", ["", "x" * 129, 1, None])
+def test_conclusions_that_are_refused(conclusion):
+    """A conclusion is a string that an event can have."""
+    with pytest.raises(HandlerError, match="conclusion= is a string of 1 to 128 characters"):
+        Selectors(process_keys=("k",), conclusions=(conclusion,))
+    assert Selectors(process_keys=("k",), conclusions=("x" * 128,)).conditional
