@@ -168,6 +168,10 @@ class Flow:
                 connection.execute("ROLLBACK")
                 self.app.ledger.timeout = before
 
+    def noted_as_undecided(self, event_id: str) -> Standing:
+        """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
+        return until(lambda: next((one for one in self.standings(event_id) if one.note and one.due_at is None), None))
+
     def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
         """Stop it as the server does."""
         self.closed = True

@@ -1,0 +1,448 @@
+"""Conclusions and conditions from the callback to the attempt, on each database and with each runner."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy import update
+
+from flowhooks import AlertCause, Reject, Retry, State
+from flowhooks.delivery import Queued
+from flowhooks.errors import Conflict, NewerSelectorsError, Unavailable, Unprocessable
+from flowhooks.ledger import conclusions
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.tables import handlers
+from flowhooks.operations.drain import drain, wanted_by_now
+from flowhooks.operations.reroute import reroute
+from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.settings import Source
+
+pytestmark = pytest.mark.runners
+
+
+@pytest.fixture
+def runs():
+    """(handler, instance) of each time that a handler's function was entered, in order."""
+    return []
+
+
+@pytest.fixture
+def noted(listens, runs):
+    """Makes a handler that notes that it was entered."""
+
+    def make(name="book", error=None, **given):
+        def function(event):
+            runs.append((name, event.flow_instance_id))
+            if error is not None:
+                raise error
+
+        return listens(function, name=name, **given)
+
+    return make
+
+
+def facts(flow, event_id):
+    """An event's state, why it is parked or dismissed, and the handlers of its route."""
+    stored = flow.app.ledger.event(event_id)
+    return stored.state, stored.parked_by, stored.dismissed_by, sorted(stored.route)
+
+
+def alerts_of(flow):
+    """(cause, subject) of the alerts that a look finds."""
+    flow.app.alerts.look()
+    return [
+        (cause, subject) for cause, subject in flow.sql("SELECT cause, subject FROM alerts ORDER BY cause, subject")
+    ]
+
+
+def test_only_approved_processes_run_the_handler(house, noted, runs):
+    """Approved runs, rejected is answered 200 and dismissed, a missing conclusion parks and names the member."""
+    flow = house.open(noted(conclusion="approved"))
+    approved = flow.take("a", conclusion="approved")
+    rejected = flow.take("r", conclusion="rejected")
+    missing = flow.take("m")
+    empty = flow.take("e", conclusion="")
+    assert [answer.status.value for answer in (approved, rejected, missing, empty)] == [
+        "done",
+        "done",
+        "parked",
+        "parked",
+    ]
+    assert [(answer.parked_by, answer.undecided) for answer in (missing, empty)] == [("condition", "conclusion")] * 2
+    assert facts(flow, approved.event_id) == ("routed", None, None, ["p:book"])
+    assert facts(flow, rejected.event_id) == ("dismissed", None, "condition", [])
+    assert facts(flow, missing.event_id) == ("parked", "condition", None, [])
+    assert runs == [("book", "a")]
+    reasons = [flow.app.ledger.event(one.event_id).no_match for one in (approved, rejected, missing)]
+    assert reasons[0] is None
+    assert reasons[1] == ({"p:book": "conclusion 'rejected' is not one of approved"}, 1)
+    assert reasons[2] == ({"p:book": "no conclusion, and the handler needs one of approved"}, 1)
+    assert flow.app.ledger.event(rejected.event_id).event.conclusion == "rejected"
+
+
+def test_handlers_of_every_event_leave_the_answer_to_the_gravest(house, noted, runs):
+    """A dismissed event whose `every` handler fails is answered by that, and stays dismissed."""
+    flow = house.open(noted(conclusion="approved"), noted("audit", every=True, error=Reject("no")))
+    answer = flow.take("r", conclusion="rejected")
+    assert answer.status == "dead"
+    assert facts(flow, answer.event_id) == ("dismissed", None, "condition", ["p:audit"])
+    assert runs == [("audit", "r")]
+
+
+def test_repeats_are_answered_alike(house, noted, runs):
+    """The same callback again changes nothing, whatever became of the first one."""
+    flow = house.open(noted(conclusion="approved"))
+    for instance, sent in (("a", {"conclusion": "approved"}), ("r", {"conclusion": "rejected"}), ("m", {})):
+        first, again = flow.take(instance, **sent), flow.take(instance, **sent)
+        assert (again.status, again.event_id, again.undecided) == (first.status, first.event_id, first.undecided)
+    assert runs == [("book", "a")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"conclusion": "rejected"}, {"businessKey": "c"}, {"processDefinitionVersion": 2}],
+    ids=["conclusion", "business key", "version"],
+)
+def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, runs, other):
+    """409, the body is kept, and an alert is raised at once, even where settings ignore these members."""
+    ignored = {"ignore": ("/conclusion", "/businessKey", "/processDefinitionVersion")}
+    flow = house.open(noted(conclusion="approved"), identity=ignored)
+    body = {"conclusion": "approved", "businessKey": "b", "processDefinitionVersion": 1}
+    event_id = flow.take("a", **body).event_id
+    with pytest.raises(Conflict):
+        flow.take("a", **(body | other))
+    ((_, kept),) = flow.app.ledger.conflicts(event_id)
+    assert json.loads(kept) == body | other | {"processDefinitionKey": "leave"}
+    assert alerts_of(flow) == [("conflict", "default")]
+    assert runs == [("book", "a")]
+    flow.clock.advance(2 * 86_400)
+    flow.app.alerts.look()
+    flow.app.alerts.look()
+    assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
+
+
+def test_words_of_a_source_are_mapped(house, noted, runs):
+    """The source's table maps its words; the raw one stays in the event's data."""
+    source = Source(token_sha256=("0" * 64,), conclusion={"agree": "approved", "refuse": "rejected"})
+    flow = house.open(noted(conclusion="approved"), sources={"oa": source})
+    agreed = flow.take("a", source="oa", conclusion="agree").event_id
+    assert facts(flow, flow.take("r", source="oa", conclusion="refuse").event_id)[2] == "condition"
+    event = flow.app.ledger.event(agreed).event
+    assert (event.conclusion, event.data["conclusion"]) == ("approved", "agree")
+    assert runs == [("book", "a")]
+
+
+def test_install_one_after_the_other(house, noted, runs):
+    """Handlers for approved, then for rejected: an installation delivers parked events, and no dismissed ones."""
+    flow = house.open()
+    waited = {one: flow.take(one, conclusion=one or "").event_id for one in ("approved", "rejected", "")}
+    flow.close()
+
+    flow = house.open(noted("a", conclusion="approved"))
+    flow.settled(waited["approved"], State.SUCCEEDED)
+    assert facts(flow, waited["rejected"]) == ("dismissed", None, "condition", [])
+    assert facts(flow, waited[""]) == ("parked", "condition", None, [])
+    later = flow.take("later", conclusion="rejected").event_id
+    flow.close()
+
+    flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="rejected"))
+    assert drain(flow.app.desk).delivered == 0
+    for event_id in (waited["rejected"], later):
+        assert facts(flow, event_id) == ("dismissed", None, "condition", [])
+    assert facts(flow, waited[""])[:2] == ("parked", "condition")
+    assert runs == [("a", "approved")]
+
+    asked = reroute(flow.app.desk, EventFilter(state="dismissed"), handler="p:b", dry_run=True)
+    assert (asked.events, asked.delivered, asked.deliveries) == (2, 2, 2)
+    done = reroute(flow.app.desk, EventFilter(), handler="p:b")
+    assert (done.delivered, done.deliveries, done.passed_over) == (2, 2, 2)
+    for event_id in (waited["rejected"], later):
+        flow.settled(event_id, State.SUCCEEDED)
+        assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
+    assert sorted(runs) == [("a", "approved"), ("b", "later"), ("b", "rejected")]
+
+
+def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
+    """Other handlers that would take the events, too, get nothing."""
+    flow = house.open()
+    event_id = flow.take("i", conclusion="approved").event_id
+    flow.close()
+    flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
+    reroute(flow.app.desk, EventFilter(), handler="p:b")
+    assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
+    assert reroute(flow.app.desk, EventFilter(), handler="p:none").passed_over == 1
+
+
+def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
+    """Where a condition reads the data, events of one group go different ways."""
+    flow = house.open()
+    ids = {amount: flow.take(f"i{amount}", amount=amount).event_id for amount in (10, 2000, "much")}
+    flow.close()
+    flow = house.open(noted(when={"/amount": {"minimum": 1000}}), start=False)
+    assert wanted_by_now(flow.app.desk) == 3
+    done = drain(flow.app.desk)
+    assert (done.events, done.delivered, done.dismissed) == (3, 1, 1)
+    assert [facts(flow, ids[amount])[:3] for amount in ids] == [
+        ("dismissed", None, "condition"),
+        ("routed", None, None),
+        ("parked", "condition", None),
+    ]
+    assert drain(flow.app.desk).delivered == 0
+
+
+def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
+    """A cancelled process whose completion has a handler is answered 200, and no installation delivers it."""
+    flow = house.open(noted(conclusion="approved"))
+    answer = flow.take("c", kind="cancel")
+    assert answer.status == "done"
+    assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
+    flow.close()
+    flow = house.open(noted(conclusion="approved"), noted("undo", kind="cancel"))
+    drain(flow.app.desk)
+    assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
+    assert runs == []
+
+
+def waits_for_its_plugin(house, noted, *instances, **given):
+    """Deliveries that wait while their plugin is replaced: their events' ids, by conclusion."""
+    flow = house.open(noted(**given), start=False)
+    ids = {one: flow.take(one, conclusion=one, wait=0).event_id for one in instances}
+    house.crash(flow)
+    return ids
+
+
+def test_conditions_are_checked_again_before_an_attempt(house, noted, runs):
+    """A new version with other conditions closes what is false, runs what is true, and keeps what is undecided."""
+    ids = waits_for_its_plugin(house, noted, "approved", "rejected", "")
+    flow = house.open(noted(conclusion="approved"))
+    flow.settled(ids["approved"], State.SUCCEEDED)
+    closed = flow.settled(ids["rejected"], State.CLOSED)
+    assert closed.note == ("not run: the handler's condition is false: conclusion 'rejected' is not one of approved")
+    assert (closed.attempt, flow.app.ledger.attempts(closed.delivery_id)) == (0, ())
+    undecided = flow.noted_as_undecided(ids[""])
+    assert undecided.note.startswith("not run: the handler's condition cannot be decided: no conclusion")
+    assert (undecided.state, undecided.due_at, undecided.attempt) == (State.WAITING, None, 0)
+    assert ("condition", "p:book") in alerts_of(flow)
+    assert runs == [("book", "approved")]
+    flow.close()
+
+    flow = house.open(noted())
+    flow.settled(ids[""], State.SUCCEEDED)
+    assert flow.only(ids["rejected"]).state is State.CLOSED
+    assert runs == [("book", "approved"), ("book", "")]
+
+
+def test_what_failed_is_checked_again_before_its_retry(house, noted, runs):
+    """A delivery that waits for its retry, and a replay of a dead one, meet the conditions of the new version."""
+    failing = noted(error=OSError("down"), retry=Retry(delays=(5,), jitter=0))
+    flow = house.open(failing)
+    event_id = flow.take("i", conclusion="rejected", wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.close()
+    flow = house.open(noted(conclusion="approved", retry=Retry(delays=(5,), jitter=0)))
+    flow.advance(10)
+    closed = flow.settled(event_id, State.CLOSED)
+    assert closed.attempt == 1
+    assert runs == [("book", "i")]
+
+
+def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted, runs):
+    """An attempt that its runner has begun already, as that which tries a held handler, is closed the same way."""
+    ids = waits_for_its_plugin(house, noted, "rejected", "")
+    flow = house.open(noted(conclusion="approved"), start=False)
+    for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):
+        standing = flow.only(ids[instance])
+        queued = Queued(standing.delivery_id, standing.handler, standing.attempt)
+        claimed = flow.app.ledger.claim(queued)
+        flow.app.dispatch.execute(queued, claimed)
+        after = flow.only(ids[instance])
+        assert (after.state, after.attempt, after.due_at) == (state, 1, None)
+        assert after.error.startswith("not run: the handler's condition")
+    assert runs == []
+
+
+def test_a_closed_delivery_lets_the_next_of_its_key_run(house, noted, runs):
+    """In a group that is ordered, what is closed for its condition holds nothing back."""
+    flow = house.open(noted(order_by="business_key"), start=False)
+    first = flow.take("1", conclusion="rejected", businessKey="b", wait=0).event_id
+    second = flow.take("2", conclusion="approved", businessKey="b", wait=0).event_id
+    house.crash(flow)
+    flow = house.open(noted(order_by="business_key", conclusion="approved"))
+    flow.settled(first, State.CLOSED)
+    flow.settled(second, State.SUCCEEDED)
+    assert runs == [("book", "2")]
+
+
+def test_an_undecided_delivery_can_be_closed(house, noted, runs):
+    """An operator decides on what no version can decide."""
+    ids = waits_for_its_plugin(house, noted, "")
+    flow = house.open(noted(conclusion="approved"))
+    undecided = flow.noted_as_undecided(ids[""])
+    resolve(flow.app.desk, undecided.delivery_id, Verdict.CLOSE)
+    assert flow.only(ids[""]).state is State.CLOSED
+    assert not flow.sql("SELECT id FROM alerts WHERE cause = 'condition' AND closed_at IS NULL")
+
+
+def test_a_quarantined_plugin_keeps_its_conditions(house, noted, runs):
+    """While its plugin is away, approved events get their deliveries, which wait; others are dismissed or parked."""
+    house.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}})).close()
+    flow = house.open()
+    taken = flow.take("a", conclusion="approved", amount=10, wait=0)
+    assert (taken.status, facts(flow, taken.event_id)[3]) == ("pending", ["p:book"])
+    assert facts(flow, flow.take("s", conclusion="approved", amount=9).event_id)[2] == "condition"
+    assert facts(flow, flow.take("r", conclusion="rejected").event_id)[2] == "condition"
+    assert facts(flow, flow.take("m", amount=10).event_id)[1] == "condition"
+    flow.close()
+    flow = house.open(noted(conclusion="approved", when={"/amount": {"minimum": 10}}))
+    flow.settled(taken.event_id, State.SUCCEEDED)
+    assert runs == [("book", "a")]
+
+
+def newer(flow, handler="p:book"):
+    """Have a newer flowhooks remember a handler."""
+    with_format = json.dumps({"format": 99})
+    flow.app.ledger.write(
+        lambda transaction: transaction.connection.execute(
+            update(handlers).where(handlers.c.id == handler).values(selectors=with_format)
+        )
+    )
+
+
+def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, runs):
+    """The process is not ready, takes nothing and delivers nothing that is parked, until the handler can be read."""
+    flow = house.open(noted(conclusion="approved"))
+    parked = flow.take("p", key="other").event_id
+    newer(flow)
+    flow.close()
+    flow = house.open()
+    assert any("newer version of flowhooks" in one for one in flow.app.trouble())
+    with pytest.raises(Unavailable) as refused:
+        flow.take("i", conclusion="approved")
+    assert refused.value.key == "newer_handlers"
+    assert flow.events() == [parked]
+    with pytest.raises(NewerSelectorsError):
+        drain(flow.app.desk, after="0")
+    flow.close()
+    flow = house.open(noted(conclusion="approved"))
+    assert flow.app.trouble() == []
+    assert flow.take("i", conclusion="approved").status == "done"
+
+
+def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
+    """Each is recorded the first time, with what may have been meant; a setting silences those that are known."""
+    flow = house.open(noted(conclusion="approved"), routing={"ignore_conclusions": ("rejected",)})
+    for number in range(3):
+        flow.take(f"u{number}", conclusion="Approved")
+        flow.take(f"r{number}", conclusion="rejected")
+    assert alerts_of(flow) == [("conclusion", "conclusion 'Approved' of key leave")]
+    (message,) = flow.sql("SELECT message FROM alerts")[0]
+    assert "conclusion 'approved' differs only in case or white space" in message
+    assert flow.sql("SELECT count(*) FROM conclusions") == [(2,)]
+    flow.close()
+    flow = house.open(noted(conclusion=["approved", "Approved"]), routing={"ignore_conclusions": ("rejected",)})
+    flow.app.alerts.look()
+    flow.app.alerts.look()
+    assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
+
+
+def test_only_so_many_unknown_conclusions_are_recorded(house, noted, monkeypatch):
+    """An engine that sends a free text as its conclusion does not fill the table."""
+    monkeypatch.setattr(conclusions, "MAX_RECORDED", 3)
+    flow = house.open(noted(conclusion="approved"))
+    for number in range(6):
+        flow.take(f"u{number}", conclusion=f"text {number}")
+    assert flow.sql("SELECT count(*) FROM conclusions") == [(3,)]
+
+
+def test_undecided_events_raise_an_alert_at_once(house, noted):
+    """Parked ones, and those that another handler takes; the alert says what is missing."""
+    flow = house.open(noted("a", when={"/amount": {"minimum": 1}}), noted("b", process_key="other", conclusion="x"))
+    flow.take("i1")
+    flow.take("i2")
+    assert alerts_of(flow) == [("condition", "key leave")]
+    ((count, message),) = flow.sql("SELECT count, message FROM alerts")
+    assert count == 2
+    assert '/amount is absent, and the condition {"minimum": 1} needs it' in message
+
+
+def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted, runs):
+    """The event is routed and answered, and its reasons are stored; after a day the alert is over."""
+    flow = house.open(noted("all"), noted("approved", conclusion="approved"))
+    answer = flow.take("i")
+    assert answer.status == "done"
+    assert flow.app.ledger.event(answer.event_id).no_match.reasons == {
+        "p:approved": "no conclusion, and the handler needs one of approved"
+    }
+    assert alerts_of(flow) == [(AlertCause.CONDITION.value, "key leave")]
+    flow.clock.advance(2 * 86_400)
+    flow.app.alerts.look()
+    flow.app.alerts.look()
+    assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
+
+
+def test_an_event_without_class_and_key_raises_an_alert_at_once(house, noted):
+    """No handler can ever be found for it, so that waiting an hour helps nobody."""
+    flow = house.open(noted())
+    answer = flow.take("i", key=None, code=7)
+    assert (answer.status, answer.parked_by) == ("parked", "name")
+    assert alerts_of(flow) == [("parked", "neither class nor key")]
+    assert flow.take("j", key="unknown").parked_by == "handler"
+    assert alerts_of(flow) == [("parked", "neither class nor key")]
+
+
+@pytest.mark.parametrize(
+    ("routing", "key", "refused"),
+    [
+        ({"no_name": "reject"}, None, "no_name"),
+        ({"no_name": "reject"}, "unknown", None),
+        ({"no_handler": "reject"}, None, None),
+        ({"no_handler": "reject"}, "unknown", "no_handler"),
+        ({"no_handler": "reject", "no_name": "reject"}, "leave", None),
+    ],
+)
+def test_what_settings_refuse(house, noted, routing, key, refused):
+    """Each setting refuses its own events with 422; an event with an undecided condition is parked all the same."""
+    flow = house.open(noted(conclusion="approved"), routing=routing)
+    if refused is None:
+        assert flow.take("i", key=key).status == "parked"
+        return
+    with pytest.raises(Unprocessable) as error:
+        flow.take("i", key=key)
+    assert error.value.key == refused
+    assert flow.sql("SELECT count(*) FROM events") == [(0,)]
+
+
+@pytest.mark.postgresql
+def test_two_versions_in_a_cluster(house, noted, runs):
+    """Each process checks the conditions of its own version: the newer one closes what the older one accepted."""
+    newest = house.open(noted(conclusion="approved"), start=False)
+    older = house.open(noted(), start=False)
+    ids = {one: older.take(one, conclusion=one, wait=0).event_id for one in ("approved", "rejected", "")}
+    for event_id in ids.values():
+        standing = older.only(event_id)
+        newest.app.dispatch.execute(Queued(standing.delivery_id, standing.handler, standing.attempt))
+    newest.settled(ids["approved"], State.SUCCEEDED)
+    assert newest.only(ids["rejected"]).state is State.CLOSED
+    assert newest.noted_as_undecided(ids[""]).due_at is None
+    assert facts(newest, newest.take("new", conclusion="rejected", wait=0).event_id)[2] == "condition"
+    assert runs == [("book", "approved")]
+
+
+@pytest.mark.postgresql
+def test_a_newer_version_joins_a_cluster(house, noted, eventually):
+    """A process that hears of a handler that it cannot read stops routing, and goes on once it can."""
+    flow = house.open()
+    newest = house.open(noted(conclusion="approved"))
+    eventually(lambda: flow.app.router.explain(process_key="leave", conclusion="approved").route.handlers)
+    readable = newest.sql("SELECT selectors FROM handlers")[0][0]
+    newer(newest)
+    newest.app.ledger.write(lambda transaction: setattr(transaction.news, "handlers", True))
+    eventually(lambda: flow.app.router.unreadable)
+    with pytest.raises(Unavailable):
+        flow.take("i", conclusion="approved", wait=0)
+    assert flow.app.trouble()
+    newest.sql("UPDATE handlers SET selectors = ?", readable)
+    newest.app.ledger.write(lambda transaction: setattr(transaction.news, "handlers", True))
+    eventually(lambda: not flow.app.router.unreadable)
+    assert flow.take("i", conclusion="approved").status == "done"
