@@ -31,6 +31,7 @@ from flowhooks.metrics import Metrics
 from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
+from flowhooks.operations.dismissed import dismissed_by_handler, reroute_command
 from flowhooks.operations.drain import drain
 from flowhooks.operations.lookup import build_router
 from flowhooks.plugins.by_settings import load
@@ -195,6 +196,8 @@ class App:
         self.terms = {one: terms(handler, settings) for one, handler in handlers.items()}
         versions = {info.name: info.version for info in reversed(self.plugins.infos)}
         of_release = releases(handlers, lambda plugin: versions.get(plugin, ""))
+        remembered = {one.id: one.selectors for one in self.ledger.known()}
+        self._changed_handlers = [one.id for one in handlers.values() if remembered.get(one.id) != one.selectors]
         missing = self.ledger.meet(list(handlers.values()), of_release)
         self._missing: Sequence[KnownHandler] = missing
         with self.ledger.connection() as connection:
@@ -364,6 +367,8 @@ class App:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
             self._spawn("holding", lambda: self.holding.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
+        if self._changed_handlers:
+            self._spawn("dismissed", self._log_dismissed)
         for service in (self.neighbours, self.file_watch):
             if service is not None:
                 service.start()
@@ -389,6 +394,23 @@ class App:
             log.error("drain_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
         if delivered:
             log.info("drained", delivered=delivered)
+
+    def _log_dismissed(self) -> None:
+        """Say which dismissed events new or changed handlers would take, and how they are delivered."""
+        try:
+            with self.ledger.connection() as connection:
+                dismissed = dismissed_by_handler(connection, self.router)
+        except FlowhooksError as error:
+            log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
+            return
+        for handler in self._changed_handlers:
+            if found := dismissed.get(handler):
+                log.warning(
+                    "dismissed_not_delivered",
+                    handler=handler,
+                    events=found.events,
+                    next=f"`{reroute_command(handler, found)}` delivers them",
+                )
 
     def describe(self, admin: str, token: str) -> None:
         """Write into the lock file where the administration API is, and the token that it asks for."""

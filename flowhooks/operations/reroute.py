@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.crashpoints import reached
+from flowhooks.event import DismissedBy
 from flowhooks.operations import Deed
 from flowhooks.operations.routing import one_of, rerouted
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""
+
+_ON_PURPOSE: Final = frozenset({DismissedBy.OPERATOR, DismissedBy.SETTING})
+"""Dismissals that somebody meant: a new handler does not undo them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +66,9 @@ def reroute(
     Args:
         desk: what operations work with.
         wanted: which events.
-        handler: the id of the only handler that gets deliveries; events that it does not take are passed over. None:
-            every handler that takes them.
+        handler: the id of the only handler that gets deliveries. Events that it does not take are passed over, and so
+            are those that an operator or a setting dismissed, unless `wanted` has their ids. None: every handler that
+            takes the events, whatever dismissed them.
         dry_run: only count.
         after: where the last call left off.
 
@@ -71,7 +76,8 @@ def reroute(
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    items = [item for stored in page if (item := rerouted(desk, stored, handler=handler)) is not None]
+    candidates = [stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _ON_PURPOSE]
+    items = [item for stored in candidates if (item := rerouted(desk, stored, handler=handler)) is not None]
     done = items
     if items and not dry_run:
         changed = desk.change(

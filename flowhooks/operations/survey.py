@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.ledger.backlog import Backlog, backlog
 from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.rerouting import oldest_parked, parked_groups
+from flowhooks.operations.dismissed import DismissedEvents, dismissed_by_handler
 from flowhooks.operations.drain import parked_by_handler
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import Settings
@@ -41,6 +42,7 @@ class Listed:
         backlog: what is stored for it.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
         held: why it is, if flowhooks has paused it for having failed again and again.
+        dismissed: dismissed events that it would take now, where there are some.
         terms: on which terms it runs, by its own word and the operator's; None where it is not present.
     """
 
@@ -51,6 +53,7 @@ class Listed:
     backlog: Backlog
     paused_at: int | None = None
     held: Held | None = None
+    dismissed: DismissedEvents | None = None
     terms: RunTerms | None = None
 
 
@@ -97,6 +100,7 @@ def survey(
     """
     known: list[KnownHandler] = reader.known() if reader else []
     stored: dict[str, Backlog] = {}
+    dismissed: dict[str, DismissedEvents] = {}
     run = run_by(reader.living(stale_after)) if reader else ()
     found = lookup(plugins, known, ignore_keys, run=run)
     if reader:
@@ -107,9 +111,11 @@ def survey(
                 if most is None
                 else [group for group, *_ in oldest_parked(connection, most=most)]
             )
+            if not found.router.unreadable:
+                dismissed = dismissed_by_handler(connection, found.router)
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
-    selectors = {one.id: one.selectors for one in known}
+    selectors: dict[str, Selectors | None] = {one.id: one.selectors for one in known}
     paused = {one.id: one for one in known if one.paused_at is not None}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
     listed: dict[str, list[Listed]] = {}
@@ -123,6 +129,7 @@ def survey(
                 backlog=stored.get(one, Backlog()),
                 paused_at=paused[one].paused_at if one in paused else None,
                 held=paused[one].held if one in paused else None,
+                dismissed=dismissed.get(one),
                 terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
             )
         )

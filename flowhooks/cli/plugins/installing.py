@@ -172,6 +172,9 @@ def _at_start(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
             continue
         if count := backlog["parked"]:
             yield f"{output.several(count, 'parked event')} will be delivered to {handler['id']}"
+        if count := handler["dismissed_events"]:
+            events = output.several(count, "dismissed event")
+            yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['deliver_dismissed']}"
         if count := backlog["waiting"]:
             yield f"{output.several(count, 'delivery', 'deliveries')} for {handler['id']} that {_wait(count)} will run"
 

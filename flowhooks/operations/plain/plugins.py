@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from flowhooks.clock import to_text
+from flowhooks.operations.dismissed import reroute_command
 
 if TYPE_CHECKING:
     from flowhooks.ledger.backlog import Backlog
@@ -57,6 +58,8 @@ class HandlerJson(TypedDict):
         summary: what its author says of it.
         where: file and line of its function; empty where it is not loaded.
         backlog: what is stored for it and not done with.
+        dismissed_events: dismissed events, of the newest 10,000, that it would take now: no installation delivers them.
+        deliver_dismissed: the command that delivers those; empty: there are none.
         paused_since: since when it is paused; null: it is not.
         held_why: the error for which it was paused by flowhooks itself, having failed again and again; null: it is not
             held.
@@ -76,6 +79,8 @@ class HandlerJson(TypedDict):
     summary: str
     where: str
     backlog: Annotated[dict[str, Any], Backlog]
+    dismissed_events: int
+    deliver_dismissed: str
     paused_since: Moment | None
     held_why: str | None
     tried_at: Moment | None
@@ -137,6 +142,8 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "summary": handler.summary if handler else "",
         "where": handler.where if handler else "",
         "backlog": asdict(one.backlog),
+        "dismissed_events": one.dismissed.events if one.dismissed else 0,
+        "deliver_dismissed": reroute_command(one.id, one.dismissed) if one.dismissed else "",
         "paused_since": to_text(one.paused_at),
         "held_why": one.held.why if one.held else None,
         "tried_at": to_text(one.held.trial_at if one.held else None),

@@ -1,0 +1,97 @@
+"""Dismissed events that handlers would take now: how many there are, and the command that delivers them."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger.reading import EventFilter
+from flowhooks.operations import Actor, dismissed
+from flowhooks.operations.dismiss import dismiss
+from flowhooks.operations.dismissed import DismissedEvents, dismissed_by_handler, reroute_command
+from flowhooks.operations.reroute import reroute
+
+DAY = 86_400
+
+
+@pytest.fixture
+def counted(house, listens):
+    """Opens an app with handlers of these names and selectors, and counts."""
+
+    def count(**selectors):
+        flow = house.open(*(listens(lambda event: 1, name=name, **given) for name, given in selectors.items()))
+        with flow.app.ledger.connection() as connection:
+            return flow, dismissed_by_handler(connection, flow.app.router)
+
+    return count
+
+
+def test_what_a_new_handler_would_take(house, listens, counted):
+    """Events that were dismissed for their conclusion or kind; not those that an operator or a setting dismissed."""
+    flow = house.open(listens(lambda event: 1, name="a", conclusion="approved"), ignore={"process_key": ("ignored",)})
+    start = flow.clock.now()
+    for number in range(3):
+        flow.clock.advance(DAY)
+        flow.take(f"r{number}", conclusion="rejected", amount=number)
+    flow.take("c", kind="cancel")
+    by_operator = flow.take("o", conclusion="rejected", key="other").event_id
+    flow.take("n", conclusion="rejected", key="ignored")
+    dismiss(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(flow_instance_id="o"))
+    flow.close()
+    rejected = {"conclusion": "rejected", "process_key": ["leave", "other", "ignored"]}
+    flow, found = counted(
+        a={"conclusion": "approved"},
+        b=rejected,
+        cancel={"kind": "cancel"},
+        large={"conclusion": "rejected", "when": {"/amount": {"minimum": 1}}},
+        all={"every": True},
+    )
+    assert found == {
+        "p:b": DismissedEvents(3, start + DAY * SECOND),
+        "p:cancel": DismissedEvents(1, start + 3 * DAY * SECOND),
+        "p:large": DismissedEvents(2, start + 2 * DAY * SECOND),
+    }
+    command = reroute_command("p:b", found["p:b"])
+    assert command == "flowhooks events reroute --handler=p:b --state=dismissed --since=2026-01-02"
+    assert reroute(flow.app.desk, EventFilter(state="dismissed"), handler="p:b").delivered == 3
+    assert reroute(flow.app.desk, EventFilter(ids=(by_operator,)), handler="p:b").delivered == 1
+    with flow.app.ledger.connection() as connection:
+        assert "p:b" not in dismissed_by_handler(connection, flow.app.router)
+
+
+def test_a_bounded_look(house, listens, counted, monkeypatch):
+    """Only the newest events are gone through, and only so many bodies are read."""
+    flow = house.open(listens(lambda event: 1, name="a", conclusion="approved"))
+    for number in range(6):
+        flow.take(f"r{number}", conclusion="rejected", amount=number)
+    flow.close()
+    monkeypatch.setattr(dismissed, "MAX_BODIES", 2)
+    monkeypatch.setattr(dismissed, "_BODIES_AT_ONCE", 1)
+    large = {"conclusion": "rejected", "when": {"/amount": {"minimum": 0}}}
+    flow, found = counted(large=large)
+    assert found["p:large"].events == 2
+    flow.close()
+    monkeypatch.setattr(dismissed, "_NEWEST", dismissed._NEWEST.limit(4))
+    flow, found = counted(b={"conclusion": "rejected"})
+    assert found["p:b"].events == 4
+
+
+def test_a_start_says_what_it_does_not_deliver(house, listens, logged, eventually):
+    """Once for each handler that is new or has changed, with the command; not at the next start."""
+    approved, rejected = (listens(lambda event: 1, name=name, conclusion=name) for name in ("approved", "rejected"))
+    flow = house.open(approved)
+    flow.take("r", conclusion="rejected")
+    flow.close()
+    logged.clear()
+    house.open(approved, rejected).close()
+    (entry,) = [entry for entry in logged if entry["event"] == "dismissed_not_delivered"]
+    assert (entry["handler"], entry["events"]) == ("p:rejected", 1)
+    command = "flowhooks events reroute --handler=p:rejected --state=dismissed --since=2026-01-01"
+    assert entry["next"] == f"`{command}` delivers them"
+    assert shlex.split(command)[0] == "flowhooks"
+    logged.clear()
+    house.open(approved, rejected).close()
+    assert [entry for entry in logged if entry["event"] == "dismissed_not_delivered"] == []
