@@ -31,7 +31,7 @@ from flowhooks.metrics import Metrics
 from flowhooks.neighbours import Neighbours
 from flowhooks.notices import Notices
 from flowhooks.operations import Desk
-from flowhooks.operations.dismissed import dismissed_by_handler, reroute_command
+from flowhooks.operations.dismissed import log_dismissed
 from flowhooks.operations.drain import drain
 from flowhooks.operations.lookup import build_router
 from flowhooks.plugins.by_settings import load
@@ -368,7 +368,7 @@ class App:
             self._spawn("holding", lambda: self.holding.run(self.dispatch.execute, self._stop))
         self._spawn("drain", self._drain)
         if self._changed_handlers:
-            self._spawn("dismissed", self._log_dismissed)
+            self._spawn("dismissed", lambda: log_dismissed(self.ledger, self.router, self._changed_handlers))
         for service in (self.neighbours, self.file_watch):
             if service is not None:
                 service.start()
@@ -394,23 +394,6 @@ class App:
             log.error("drain_failed", why=str(error), next="`flowhooks events drain` tries again")  # noqa: TRY400 (one line says it)
         if delivered:
             log.info("drained", delivered=delivered)
-
-    def _log_dismissed(self) -> None:
-        """Say which dismissed events new or changed handlers would take, and how they are delivered."""
-        try:
-            with self.ledger.connection() as connection:
-                dismissed = dismissed_by_handler(connection, self.router)
-        except FlowhooksError as error:
-            log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
-            return
-        for handler in self._changed_handlers:
-            if found := dismissed.get(handler):
-                log.warning(
-                    "dismissed_not_delivered",
-                    handler=handler,
-                    events=found.events,
-                    next=f"`{reroute_command(handler, found)}` delivers them",
-                )
 
     def describe(self, admin: str, token: str) -> None:
         """Write into the lock file where the administration API is, and the token that it asks for."""

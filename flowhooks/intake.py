@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from flowhooks.handler import Handler
     from flowhooks.ledger import Accepted, Ledger
     from flowhooks.notices import Notices
-    from flowhooks.router import Route, Router
+    from flowhooks.router import Router
+    from flowhooks.routing_index import Route
     from flowhooks.settings import RoutingSettings, Settings
     from flowhooks.watches import Watch, Watches
 

@@ -1,4 +1,4 @@
-"""Put faults into six modules, one at a time, and say how many of them the tests find; what `make mutants` runs.
+"""Put faults into nine modules, one at a time, and say how many of them the tests find; what `make mutants` runs.
 
 It must not know what a fault is: mutmut makes them and runs the tests that reach them, in a folder for each module.
 """
@@ -23,7 +23,10 @@ FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupte
 MODULES: Final = {
     "retry": ("test_retry.py",),
     "delivery": ("test_delivery.py",),
-    "router": ("test_router.py",),
+    "conditions": ("test_conditions.py",),
+    "router": ("test_router.py", "test_router_conditions.py"),
+    "routing_index": ("test_router.py", "test_router_conditions.py"),
+    "selectors": ("test_handler.py", "test_router.py", "test_router_conditions.py"),
     "schema": ("schema/test_files.py", "schema/test_own.py", "schema/test_schemas.py", "schema/test_strict.py"),
     "intake": ("test_intake_on_paper.py",),
     "dispatch": ("test_dispatch_on_paper.py",),

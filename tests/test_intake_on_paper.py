@@ -15,7 +15,8 @@ from flowhooks.event import digest
 from flowhooks.intake import CallBack, Intake, Rules, Status
 from flowhooks.ledger import Accepted, NewEvent
 from flowhooks.ledger.reading import Standing
-from flowhooks.router import Candidate, Router
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
 from flowhooks.selectors import Selectors
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
 from flowhooks.testing import HandClock

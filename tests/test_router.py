@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.event import Event, EventState, ParkedBy
-from flowhooks.router import MOST_OF_A_KEY, Candidate, Listener, Route, Router
+from flowhooks.router import MOST_OF_A_KEY, Listener, Router
+from flowhooks.routing_index import Candidate, Route
 from flowhooks.selectors import Selectors
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from flowhooks.errors import HandlerError, NewerSelectorsError
 from flowhooks.event import Event, NoMatch
-from flowhooks.router import MAX_REASONS, Candidate, Router
+from flowhooks.router import MAX_REASONS, Router
+from flowhooks.routing_index import Candidate
 from flowhooks.selectors import FORMAT, Selectors
 
 APPROVED = {"conclusions": ("approved",)}

@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import structlog
 from sqlalchemy import select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.commands import command_line
+from flowhooks.errors import FlowhooksError
 from flowhooks.event import Event
 from flowhooks.ledger import dialects
 from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
     from sqlalchemy import Connection
 
+    from flowhooks.ledger import Reader
     from flowhooks.router import Router
 
 MAX_EVENTS: Final = 10_000
@@ -31,6 +34,8 @@ MAX_BODIES: Final = 1_000
 """Bodies that are read, of the newest events, where a condition needs the data."""
 _BODIES_AT_ONCE: Final = 20
 """Bodies in memory at a time: each may have a mebibyte."""
+
+log = structlog.get_logger(__name__)
 
 
 class DismissedEvents(NamedTuple):
@@ -74,6 +79,22 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
                 before = found.get(handler, DismissedEvents(0, row.received_at))
                 found[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
     return found
+
+
+def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> None:
+    """Log how many dismissed events each of these handlers would take, with the command that delivers them."""
+    try:
+        with reader.connection() as connection:
+            dismissed = dismissed_by_handler(connection, router)
+    except FlowhooksError as error:
+        log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
+        return
+    for handler in handlers:
+        if found := dismissed.get(handler):
+            command = reroute_command(handler, found)
+            log.warning(
+                "dismissed_not_delivered", handler=handler, events=found.events, next=f"`{command}` delivers them"
+            )
 
 
 def reroute_command(handler: str, dismissed: DismissedEvents) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.router import Candidate, Router
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

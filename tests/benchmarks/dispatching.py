@@ -16,7 +16,8 @@ from figures import Figure
 from flowhooks.delivery import Delivery
 from flowhooks.event import Event
 from flowhooks.plugins import Plugins
-from flowhooks.router import Candidate, Router
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,8 @@ from flowhooks.ledger.running import Hands, Settling
 from flowhooks.ledger.tables import processes
 from flowhooks.ledger.writer import Transaction
 from flowhooks.plugins import Plugins
-from flowhooks.router import Candidate, Router
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

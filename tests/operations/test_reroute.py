@@ -214,7 +214,7 @@ def test_two_look_ups_at_once(house, noted, together):
 
 
 def _candidates(flow):
-    from flowhooks.router import Candidate
+    from flowhooks.routing_index import Candidate
 
     return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
 

@@ -14,7 +14,8 @@ import pytest
 from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.operations import calls
 from flowhooks.operations.moment import moment
-from flowhooks.router import Candidate, Router
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
 from flowhooks.web.console import acting
 from flowhooks.web.console.actions import ACTIONS
 from flowhooks.web.operators import Operator, Role
