@@ -45,10 +45,10 @@ def steps(house, new_database, clock, tmp_path, monkeypatch):
     """All steps, on this house's database; each example has a house of its own."""
     work, loads, folders, really = Work(), {}, iter(range(1_000_000)), app.load
 
-    def load(settings, *, objects, environ):
+    def load(settings, *, objects, entry_points, environ):
         # The same plugins each time, at half the cost of a start.
         if (names := frozenset(objects)) not in loads:
-            loads[names] = really(settings, objects=objects, environ=environ)
+            loads[names] = really(settings, objects=objects, entry_points=entry_points, environ=environ)
         return loads[names]
 
     monkeypatch.setattr("flowhooks.app.Embedded", ByHand)
