@@ -67,13 +67,15 @@ class Explanation:
 
     Attributes:
         route: the look-up's answer.
-        verdicts: every candidate that shares the class or the key, or takes every event.
+        verdicts: every candidate that shares the class or the key, or takes every event; or the first of them.
         hints: what may have been meant, when no class or key handler wants the event.
+        left_out: how many further candidates there are.
     """
 
     route: Route
     verdicts: tuple[Verdict, ...]
     hints: tuple[str, ...]
+    left_out: int = 0
 
 
 _NO_KEYS: Final = MappingProxyType(dict[str, str]())
@@ -278,19 +280,27 @@ class Router:
             )
         )
 
-    def explain_event(self, event: Event) -> Explanation:
-        """Say of each candidate for an event why it gets it or not, as `explain` does."""
+    def explain_event(self, event: Event, *, most: int | None = None) -> Explanation:
+        """Say of each candidate for an event why it gets it or not, as `explain` does.
+
+        Args:
+            event: the event.
+            most: explain at most this many candidates, those that get the event first, and give no hints, because each
+                hint compares all names; None: all candidates, with hints.
+        """
         route = self.route(event)
+        sharing = [(entry, shares) for entry in self._entries if (shares := _shared(entry.selectors, event))]
+        shown = sharing
+        if most is not None:
+            shown = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:most]
         verdicts = []
-        for entry in self._entries:
-            shares = _shared(entry.selectors, event)
-            if shares:
-                why = route.handlers.get(entry.handler_id)
-                refused = entry.selectors.refusal(event) or entry.selectors.why_not(event) or ""
-                won = entry.handler_id in route.handlers
-                verdicts.append(Verdict(handler_id=entry.handler_id, shares=shares, won=won, why=why or refused))
-        hints = () if route.state is EventState.ROUTED else self._hints(event)
-        return Explanation(route=route, verdicts=tuple(verdicts), hints=hints)
+        for entry, shares in shown:
+            won = entry.handler_id in route.handlers
+            refused = "" if won else entry.selectors.refusal(event) or entry.selectors.why_not(event) or ""
+            why = route.handlers.get(entry.handler_id, refused)
+            verdicts.append(Verdict(handler_id=entry.handler_id, shares=shares, won=won, why=why))
+        hints = () if most is not None or route.state is EventState.ROUTED else self._hints(event)
+        return Explanation(route=route, verdicts=tuple(verdicts), hints=hints, left_out=len(sharing) - len(verdicts))
 
     def is_unknown_conclusion(self, event: Event) -> bool:
         """Whether handlers of the event's class or key require conclusions, and none of them names the event's."""

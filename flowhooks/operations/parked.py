@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.event import ParkedBy
+from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.rerouting import oldest_parked
-from flowhooks.operations.drain import may_be_taken
+from flowhooks.operations.drain import like, may_be_taken
 
 if TYPE_CHECKING:
     from flowhooks.ledger import Reader
     from flowhooks.ledger.rerouting import ParkedGroup
-    from flowhooks.router import Router
+    from flowhooks.router import Route, Router
 
 HINTED: Final = 10
-"""Groups for which is looked up what may have been meant."""
+"""Groups for which it is looked up what may have been meant, and which member the oldest event lacks."""
 FEW_HANDLERS: Final = 500
 """With more handlers than this nothing is looked up, for each is compared with each."""
 
@@ -28,6 +30,9 @@ class Waiting:
         event_id: the oldest of them.
         since: when that came, in microseconds since 1970.
         wanted: whether a drain would deliver them, or may deliver some, because a condition reads the data of each.
+        by_data: whether a condition reads their data, so that each of them is routed by its own body.
+        undecided: the member that a handler's condition needs and that they lack, `"conclusion"` or a JSON Pointer;
+            with `by_data`, the member that the oldest one lacks; `""` if there is none, or it was not looked up.
         hints: what may have been meant.
     """
 
@@ -35,6 +40,8 @@ class Waiting:
     event_id: str
     since: int
     wanted: bool
+    by_data: bool
+    undecided: str
     hints: tuple[str, ...]
 
 
@@ -49,19 +56,36 @@ def parked(reader: Reader, router: Router, *, most: int, handlers: int) -> list[
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
+        NewerSelectorsError: handlers are known that this version cannot route for.
     """
     with reader.connection() as connection:
         found = oldest_parked(connection, most=most)
+    by_data = [router.reads_data(like(group)) for group, *_ in found]
+    oldest = [event_id for (_, event_id, _), own in zip(found[:HINTED], by_data[:HINTED], strict=True) if own]
+    lacking = _undecided(reader, router, oldest) if oldest else {}
     return [
         Waiting(
             facts=group,
             event_id=event_id,
             since=since,
             wanted=may_be_taken(router, group),
+            by_data=by_data[number],
+            undecided=lacking.get(event_id, "") if by_data[number] else _lacking(router.route(like(group))),
             hints=_hints(router, group) if number < HINTED and handlers <= FEW_HANDLERS else (),
         )
         for number, (group, event_id, since) in enumerate(found)
     ]
+
+
+def _undecided(reader: Reader, router: Router, event_ids: list[str]) -> dict[str, str]:
+    """The member that a handler's condition needs, by the id of each of these events that lacks one."""
+    stored = reader.page(EventFilter(ids=tuple(event_ids)), limit=len(event_ids))
+    return {each.event.id: _lacking(router.route(each.event)) for each in stored}
+
+
+def _lacking(route: Route) -> str:
+    """The member that an event lacks, where it is parked because of that; `""` if it is not parked for that."""
+    return route.undecided if route.parked_by is ParkedBy.CONDITION else ""
 
 
 def _hints(router: Router, group: ParkedGroup) -> tuple[str, ...]:

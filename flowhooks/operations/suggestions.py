@@ -20,6 +20,7 @@ def explain(event: Event) -> str:
         "class": event.callback_class,
         "key": event.process_definition_key,
         "version": event.process_definition_version,
+        "conclusion": event.conclusion,
     }
     return command_line("routes", *(f"--{name}={value}" for name, value in named.items() if value not in {None, ""}))
 

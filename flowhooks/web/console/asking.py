@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowhooks.clock import to_datetime
+from flowhooks.event import DismissedBy
 from flowhooks.ledger.reading import STATES, EventFilter
 from flowhooks.operations.moment import NoSuchTime, ZoneNeeded, is_ambiguous, is_relative, moment
 
@@ -24,9 +25,14 @@ NAMES: Final[Mapping[str, str]] = {
     "business_key": "business_key",
     "class": "callback_class",
     "key": "process_key",
+    "conclusion": "conclusion",
     "handler": "handler",
 }
 """What the options of `flowhooks events list` are called, which are the names in the address too."""
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"state": STATES, "dismissed_by": tuple(DismissedBy)}
+"""The names that take one of a few values."""
+_UNKNOWN: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
+"""The text about a value that a name does not take."""
 LONGEST: Final = 4_000
 _TIMES: Final = ("since", "until")
 
@@ -69,7 +75,7 @@ class Asked:
 
 def asked(request: falcon.Request) -> Asked:
     """What a request looks for; times without an offset are those of the zone that it names."""
-    given = {name: value for name in (*NAMES, "state", *_TIMES) if (value := text(request, name))}
+    given = {name: value for name in (*NAMES, *CHOICES, *_TIMES) if (value := text(request, name))}
     return understood(given, zone=text(request, "zone"))
 
 
@@ -94,12 +100,12 @@ def understood(given: Mapping[str, str], *, zone: str = "") -> Asked:
             problems[name] = "events.no_zone"
         except ValueError:
             problems[name] = "events.no_time"
-    if given.get("state") not in {None, *STATES}:
-        problems["state"] = "events.no_state"
+    problems |= {name: _UNKNOWN[name] for name, choices in CHOICES.items() if given.get(name) not in {None, *choices}}
     wanted = None
     if not problems:
         texts: dict[str, Any] = {field: given.get(name) for name, field in NAMES.items()}
-        wanted = EventFilter(state=given.get("state"), since=times.get("since"), until=times.get("until"), **texts)
+        texts |= {name: given.get(name) for name in CHOICES}
+        wanted = EventFilter(since=times.get("since"), until=times.get("until"), **texts)
     in_zone = {name for name in times if zone and not is_relative(given[name])}
     return Asked(
         given={**given, **{name: _utc(times[name]) for name in in_zone}},

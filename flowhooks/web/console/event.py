@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from flowhooks import condition_check
 from flowhooks.delivery import DONE, State
 from flowhooks.ledger import holding, pausing
 from flowhooks.operations import suggestions
 from flowhooks.operations.finding import event_named
 from flowhooks.web.console import audit
+from flowhooks.web.console.asking import text
 from flowhooks.web.console.inert import LONGEST
 from flowhooks.web.console.page import Page, chosen_language
 from flowhooks.web.console.rendering import HEADERS
@@ -20,10 +22,15 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.ledger.reading import Standing, Stored
+    from flowhooks.router import Explanation
 
 MOST_DELIVERIES: Final = 100
 MOST_ATTEMPTS: Final = 50
 """Attempts of one delivery that a page shows, the last ones."""
+MAX_EXPLAINED: Final = 100
+"""Handlers for which a page explains why they get an event or not."""
+_NOT_RUN: Final = {State.WAITING: f"{condition_check.UNDECIDED}: ", State.CLOSED: f"{condition_check.FALSE}: "}
+"""How the note of a delivery starts that its handler's conditions kept from running, by its state."""
 
 
 class EventPage(Page):
@@ -32,7 +39,7 @@ class EventPage(Page):
     template = "event.html"
     place = "events"
 
-    def show(self, _request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """All that is known of it."""
         stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
@@ -55,7 +62,14 @@ class EventPage(Page):
             ],
             "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
             "explain": suggestions.explain(stored.event),
+            "explanation": self._explanation(stored, request),
         }
+
+    def _explanation(self, stored: Stored, request: falcon.Request) -> Explanation | None:
+        """Why each present handler gets the event or not, if the address asks for it."""
+        if not text(request, "explain"):
+            return None
+        return self.app.router.explain_event(stored.event, most=MAX_EXPLAINED)
 
     def _delivery(self, stored: Stored, one: Standing) -> dict[str, Any]:
         attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)
@@ -65,6 +79,7 @@ class EventPage(Page):
             "attempts": attempts,
             "earlier": max(0, one.attempt - len(attempts)),
             "command": _command(stored, one),
+            "not_run": _not_run(one),
         }
 
 
@@ -90,6 +105,16 @@ def _pretty(body: str) -> str:
     if len(body) > LONGEST:
         return ""
     return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+
+
+def _not_run(delivery: Standing) -> str:
+    """Why the conditions of a delivery's handler kept it from running; `""` if they did not."""
+    start = _NOT_RUN.get(delivery.state)
+    if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
+        return ""
+    # The reason is the note of a delivery that waited, or the error of an attempt whose function was not entered.
+    reasons = (note.removeprefix(start) for note in (delivery.note, delivery.error) if note.startswith(start))
+    return next(reasons, "")
 
 
 def _command(stored: Stored, one: Standing) -> str:

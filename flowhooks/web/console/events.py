@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.delivery import DONE
+from flowhooks.event import DismissedBy
 from flowhooks.ledger.browsing import browse
 from flowhooks.ledger.reading import STATES
 from flowhooks.web.console.asking import asked, text
@@ -47,17 +48,20 @@ class EventsPage(Page):
         """One page of what is looked for."""
         look = asked(request)
         before, after = text(request, "before"), text(request, "after")
+        state = look.given.get("state") or ("dismissed" if look.given.get("dismissed_by") else "")
         page = None
         if look.wanted is not None:
             with self.app.ledger.connection() as connection:
                 page = browse(connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after)
         return {
             "look": look,
-            "offered": OFFERED.get(look.given.get("state", ""), ()),
-            "meant": {**look.pinned, "state": look.given.get("state", "dead")},
+            "state": state,
+            "offered": OFFERED.get(state, ()),
+            "meant": {**look.pinned, "state": state or "dead"},
             "times": {name: _time(look, name) for name in ("since", "until")},
             "lately": {span: look.address(PATH, since=span, until="") for span in LATELY},
             "states": STATES,
+            "dismissals": tuple(DismissedBy),
             "path": PATH,
             "page": page,
             "rows": [_row(one) for one in page.events] if page else [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.ledger import sampling
@@ -72,6 +73,7 @@ class HandlersPage(Page):
         return {
             "facts": one,
             "listens": _listens(one.selectors),
+            "narrows": _narrows(one.selectors),
             "called": called.get(one.id),
             "paused_by": "" if one.paused_at is None else self._paused_by(one.id),
         }
@@ -88,16 +90,26 @@ class HandlersPage(Page):
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
-    """What a handler listens to, as pairs of what it is and its value."""
+    """The names that a handler listens to, as pairs of what it is and its value."""
     if selectors is None:
         return []
     found = [("class", name) for name in selectors.callback_classes]
     found += [("key", name) for name in selectors.process_keys]
     if selectors.every:
         found.append(("every", ""))
-    if selectors.versions:
-        found.append(("versions", selectors.versions))
+    return found
+
+
+def _narrows(selectors: Selectors | None) -> list[tuple[str, str]]:
+    """What a handler requires besides a name, as pairs of what it is and its value; conditions are JSON."""
+    if selectors is None:
+        return []
+    found = [("versions", selectors.versions)] if selectors.versions else []
     found += [("source", name) for name in selectors.sources]
     if selectors.kind != "complete":
         found.append(("kind", selectors.kind))
-    return found
+    found += [("conclusion", name) for name in selectors.conclusions]
+    return found + [
+        ("when", f"{pointer}: {json.dumps(expected, ensure_ascii=False)}")
+        for pointer, expected in selectors.when.items()
+    ]

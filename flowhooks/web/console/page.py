@@ -10,7 +10,7 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NotFound, Purged, Unavailable
+from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Purged, Unavailable
 from flowhooks.messages import LANGUAGES
 from flowhooks.operations.calls import CALLS
 from flowhooks.web import errors, negotiation
@@ -95,6 +95,9 @@ class Page:
             self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
+        except NewerSelectorsError as error:
+            _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
+            self.problem(request, response, status=503, key="problem.newer", language=language)
         except (LedgerUnusable, Unavailable) as error:
             _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
             self.problem(request, response, status=503, key="problem.ledger", language=language)

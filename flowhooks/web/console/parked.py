@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from flowhooks.ledger.sampling import MOST_GROUPED
+from flowhooks.operations import suggestions
+from flowhooks.operations.drain import like
 from flowhooks.operations.parked import parked
 from flowhooks.web.console.guard import ROOT
 from flowhooks.web.console.page import Page
@@ -40,6 +42,9 @@ class ParkedPage(Page):
                     "address": _address(one.facts),
                     "hints": one.hints,
                     "wanted": one.wanted,
+                    "by_data": one.by_data,
+                    "undecided": one.undecided,
+                    "explain": suggestions.explain(like(one.facts)),
                     "as_filter": _as_filter(one.facts, [each.facts for each in found]),
                 }
                 for one in found[:MOST_GROUPS]
@@ -51,7 +56,12 @@ class ParkedPage(Page):
 
 
 def _query(group: ParkedGroup) -> dict[str, str]:
-    query = {"state": "parked", "class": group.callback_class, "key": group.process_key or ""}
+    query = {
+        "state": "parked",
+        "class": group.callback_class,
+        "key": group.process_key or "",
+        "conclusion": group.conclusion or "",
+    }
     return {name: value for name, value in query.items() if value}
 
 
@@ -60,7 +70,9 @@ def _as_filter(group: ParkedGroup, groups: list[ParkedGroup]) -> dict[str, str]:
     alike = [
         one
         for one in groups
-        if group.callback_class in {"", one.callback_class} and group.process_key in {None, "", one.process_key}
+        if group.callback_class in {"", one.callback_class}
+        and group.process_key in {None, "", one.process_key}
+        and group.conclusion in {None, one.conclusion}
     ]
     return _query(group) if alike == [group] else {}
 

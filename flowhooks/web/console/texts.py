@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flowhooks.web.console import texts_acting
+from flowhooks.web.console import texts_acting, texts_routing
 
 TEXTS: Final[dict[str, dict[str, str]]] = {
     **texts_acting.TEXTS,
+    **texts_routing.TEXTS,
     # Every page.
     "skip": {"en": "Skip to the content", "zh": "跳到正文"},
     "nav": {"en": "Pages", "zh": "页面"},
@@ -185,14 +186,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.same_flow": {"en": "All of this flow instance", "zh": "该流程实例的全部事件"},
     "event.same_business_key": {"en": "All of this business key", "zh": "该业务主键的全部事件"},
     "event.route": {"en": "Route", "zh": "路由"},
-    "event.parked": {
-        "en": "Parked: no class or key handler wanted it. It is delivered when one is installed.",
-        "zh": "暂存：没有处理器对应它的处理类或流程定义 Key，安装后会自动投递。",
-    },
-    "event.dismissed": {
-        "en": "Dismissed: nobody wants it, and nobody need want it.",
-        "zh": "免处理：没有处理器需要它，也不必有。",
-    },
     "face.console": {"en": "at the console", "zh": "控制台"},
     "face.api": {"en": "by the API", "zh": "通过 API"},
     "face.command": {"en": "by a command", "zh": "命令行"},
@@ -300,10 +293,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "listens.kind": {"en": "kind", "zh": "类型"},
     # Parked events.
     "parked.title": {"en": "Parked events", "zh": "暂存的事件"},
-    "parked.says": {
-        "en": "No class or key handler wants these. They are kept, and delivered when one is installed.",
-        "zh": "没有处理器对应这些事件。它们已存储，安装处理器后会自动投递。",
-    },
     "parked.more": {
         "en": "There are more: the oldest {count} are counted.",
         "zh": "数量更多，仅统计最早的 {count} 个。",
@@ -311,7 +300,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked.waits_for": {"en": "Waits for", "zh": "等待"},
     "parked.oldest": {"en": "Oldest", "zh": "最早"},
     "parked.then": {"en": "What to do", "zh": "处理办法"},
-    "parked.wanted": {"en": "A handler wants these by now; deliver them:", "zh": "现在已有处理器，可补投："},
+    "parked.wanted": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
     "parked.install": {
         "en": "Install a plugin that listens to it, or name the key in ignore.process_key.",
         "zh": "安装对应的插件，或把流程 Key 写入 ignore.process_key。",
@@ -375,6 +364,14 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "problem.ledger.then": {
         "en": "The server's log has the reason. Reload this page when the database answers again.",
         "zh": "原因见服务器日志。数据库恢复后请刷新本页。",
+    },
+    "problem.newer.what": {
+        "en": "A newer version of flowhooks has recorded handlers",
+        "zh": "处理器已由更新版本的 flowhooks 登记",
+    },
+    "problem.newer.then": {
+        "en": "This version cannot read what they listen to, and routes nothing. Run the newer version here, too.",
+        "zh": "本版本无法读取其选择条件，因此不分发任何事件。请在此处也运行该更新版本。",
     },
     "problem.ours.what": {"en": "The server failed because of an error of its own", "zh": "服务器内部错误"},
     "problem.ours.then": {

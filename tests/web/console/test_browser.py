@@ -31,11 +31,19 @@ def console(house, serve, listens):
         if event.business_key == LONG:
             raise Reject(f"<script>document.title = 'pwned'</script> {LONG}")
 
-    flow = house.open(listens(archive, process_key="contract"))
+    when = {"/" + "member" * 40: {"minimum": 1000, "description": LONG}}
+    flow = house.open(
+        listens(archive, process_key="contract"),
+        listens(archive, name="book", process_key="approval", conclusion=["approved", LONG[:128]]),
+        listens(archive, name="large", process_key="approval", conclusion="approved", when=when),
+    )
     flow.take("4711", key="contract", businessKey=LONG, more="<img src=x onerror=\"document.title='pwned'\">")
     for number in range(55):
         flow.take(f"i{number}", key="contract", businessKey=f"B-{number}")
     flow.take("4712", key=LONG, callback_class=f"com.example.{LONG}")
+    flow.take("approved", key="approval", conclusion="approved")
+    flow.take("rejected", key="approval", conclusion=LONG[:100])
+    flow.take("undecided", key="approval")
     return serve(flow)
 
 
@@ -50,12 +58,36 @@ def test_no_page_scrolls_sideways_or_fails_an_accessibility_check(console, visit
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(console, "/nothing", width=width, scheme=scheme, locale=locale)
-    for path in (*PAGES, event_of(console)):
+    states = [event_of(console, instance) for instance in ("4711", "rejected", "undecided")]
+    for path in (*PAGES, *states, f"{event_of(console, 'approved')}?explain=1", "/events?dismissed_by=condition"):
         page.goto(f"/console{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         found = Axe().run(page).response["violations"]
         assert [(path, one["id"], one["nodes"][0]["html"]) for one in found] == []
         assert "pwned" not in page.title()
+
+
+def test_why_these_handlers(console, visit):
+    """A click on the page of a routed event explains it, by keyboard too, and the page moves to the explanation."""
+    page = visit(console, event_of(console, "approved"))
+    link = page.get_by_role("link", name="Why these handlers?")
+    link.focus()
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", name="Why these handlers")
+    expect(heading).to_be_in_viewport()
+    explained = page.locator("#explanation")
+    expect(explained.get_by_role("row", name="p:book gets it")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:large does not get it")).to_be_visible()
+    expect(explained.get_by_role("row", name="p:archive")).to_have_count(0)
+
+
+def test_events_that_a_condition_dismissed_are_found(console, visit):
+    """The reason is chosen from a list, and the address has it."""
+    page = visit(console, "/events")
+    page.get_by_label("Dismissed because").select_option("condition")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/console/events?dismissed_by=condition")
+    expect(page.locator("tbody tr")).to_have_count(1)
 
 
 def test_the_overview_refreshes_itself(console, visit):
@@ -64,15 +96,15 @@ def test_the_overview_refreshes_itself(console, visit):
     page.clock.install()
     page.reload()
     tile = page.locator(".tile", has_text="parked").locator(".tile-count")
-    assert tile.inner_text() == "1"
+    assert tile.inner_text() == "2"
     console.flow.take("more-1", key="nobody")
     with page.expect_response("**/console/live"):
         page.clock.run_for(5_100)
-    expect(tile).to_have_text("2")
+    expect(tile).to_have_text("3")
     page.get_by_role("button", name="Pause").click()
     console.flow.take("more-2", key="nobody")
     page.clock.run_for(20_000)
-    assert tile.inner_text() == "2"
+    assert tile.inner_text() == "3"
     page.locator("h1").click()
     page.get_by_role("button", name="Go on").click()
     page.locator("h1").click()

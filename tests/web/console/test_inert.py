@@ -66,6 +66,13 @@ def hostile(house, serve, listens):
                     listens(fail, process_key="k"),
                     listens(lambda event: payload, name="give", process_key="k"),
                     listens(lambda event: None, name="odd", callback_class=f"{payload}!", process_key=f"{payload}?"),
+                    listens(
+                        lambda event: None,
+                        name="narrow",
+                        process_key="k",
+                        conclusion=payload[:128],
+                        when={"/" + payload[:500].replace("~", "~0").replace("/", "~1"): payload[:1_000]},
+                    ),
                 ]
             ),
         )
@@ -83,6 +90,9 @@ def hostile(house, serve, listens):
             whole,
             json.dumps(body, ensure_ascii=False),
         )
+        flow.take("i3", key="k", callback_class=payload, kind="cancel", **body)
+        no_match = json.dumps({"reasons": {payload: payload}, "total": 30})
+        flow.sql("UPDATE events SET conclusion = ?, no_match = ?", payload, no_match)
         flow.sql("UPDATE deliveries SET note = ?", payload)
         flow.sql("UPDATE events SET source = ?, kind = ?", payload, payload)
         flow.sql("UPDATE attempts SET error = ?, traceback = ? WHERE error != ''", payload, payload)
@@ -128,7 +138,11 @@ def looked_at(console, event, payload):
     looks = [
         *PAGES,
         f"/events/{event}",
+        f"/events/{event}?explain={given}",
+        *(f"/events/{one}" for state in ("parked", "dismissed") for one in console.flow.events(state=state)),
         f"/handlers?q={given}&from={given}",
+        f"/events?conclusion={given}",
+        f"/events?conclusion={given}&dismissed_by={given}",
         f"/events?flow={given}&business_key={given}&class={given}&key={given}&handler={given}",
         f"/events?state={given}&since={given}&until={given}&before={given}&after={given}",
         f"/events?lang={given}&{given}={given}",
@@ -136,9 +150,14 @@ def looked_at(console, event, payload):
     pages = [console.get(path) for path in looks]
     assert {answer.status for answer in pages} == {200}
     # Where something is to be done, what makes no sense is refused on a page that repeats it.
-    whom = f"flow={given}&business_key={given}&class={given}&key={given}&handler={given}&id={given}"
+    whom = f"flow={given}&business_key={given}&class={given}&key={given}&handler={given}&id={given}&conclusion={given}"
     acts = [f"/do/{name}?{whom}&back={given}" for name in ("replay", "replay_again", "dismiss", "reroute")]
-    acts += [f"/do/replay?state={given}&since={given}", f"/do/{given}?x={given}", f"/do/replay?{given}={given}"]
+    acts += [
+        f"/do/replay?state={given}&since={given}",
+        f"/do/reroute?dismissed_by={given}",
+        f"/do/{given}?x={given}",
+        f"/do/replay?{given}={given}",
+    ]
     acts += [f"/do/close?delivery={given}&back={given}", f"/do/pause?handler={given}", "/do/resume?handler=p:give"]
     acts += [f"/do/acknowledge?alert={given}", "/do/acknowledge?alert=alert%20None", f"/audit?subject={given}"]
     acts += [f"/audit?subject={event}&before={given}"]

@@ -10,6 +10,7 @@ import pytest
 
 from flowhooks.alert import AlertCause
 from flowhooks.delivery import OutcomeKind
+from flowhooks.event import DismissedBy, ParkedBy
 from flowhooks.ledger.reading import STATES
 from flowhooks.messages import LANGUAGES
 from flowhooks.web import console
@@ -32,7 +33,11 @@ MADE = {
     },
     "tile": set(TILES),
     "nav": {"overview", "events", "handlers", "parked", "refused", "alerts", "audit"},
-    "listens": {"class", "key", "every", "versions", "source", "kind"},
+    "listens": {"class", "key", "every", "versions", "source", "kind", "conclusion", "when"},
+    "parked_by": set(ParkedBy),
+    "dismissed_by": set(DismissedBy),
+    "event.parked_by": set(ParkedBy),
+    "event.dismissed_by": set(DismissedBy),
     "event.then": {"dead", "unknown"},
     "face": {"console", "api", "command"},
     "role": {"view", "operate"},
@@ -46,10 +51,10 @@ MADE = {
     "events.lately": set(LATELY),
 }
 """What keys end with that are put together."""
-PROBLEMS = ("nothing", "purged", "ledger", "ours")
+PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")
 BY_KEY = {f"problem.{key}.{part}" for key in PROBLEMS for part in ("what", "then")}
 BY_KEY |= {"do.delivery", "do.alert"}
-BY_KEY |= {f"events.{problem}" for problem in ("no_state", "no_time", "no_such_time", "no_zone")}
+BY_KEY |= {f"events.{problem}" for problem in ("no_state", "no_reason", "no_time", "no_such_time", "no_zone")}
 BY_KEY |= {f"refused.{key}.{part}" for key in ("bound", "host", "name", "origin", "role") for part in ("what", "then")}
 
 
