@@ -13,7 +13,8 @@ from flowhooks.operations.drain import like, may_be_taken
 if TYPE_CHECKING:
     from flowhooks.ledger import Reader
     from flowhooks.ledger.rerouting import ParkedGroup
-    from flowhooks.router import Route, Router
+    from flowhooks.router import Router
+    from flowhooks.routing_index import Route
 
 HINTED: Final = 10
 """Groups for which it is looked up what may have been meant, and which member the oldest event lacks."""

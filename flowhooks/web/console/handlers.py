@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.ledger import sampling
 from flowhooks.ledger.auditing import entries
+from flowhooks.operations.dismissed import reroute_command
 from flowhooks.operations.survey import cut, slice_of, sought_in, survey, urgent_first
 from flowhooks.web.console.asking import text
 from flowhooks.web.console.guard import ROOT
@@ -74,6 +75,7 @@ class HandlersPage(Page):
             "facts": one,
             "listens": _listens(one.selectors),
             "narrows": _narrows(one.selectors),
+            "deliver_dismissed": reroute_command(one.id, one.dismissed) if one.dismissed else "",
             "called": called.get(one.id),
             "paused_by": "" if one.paused_at is None else self._paused_by(one.id),
         }

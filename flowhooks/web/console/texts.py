@@ -302,12 +302,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "parked.then": {"en": "What to do", "zh": "处理办法"},
     "parked.wanted": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
     "parked.install": {
-        "en": "Install a plugin that listens to it, or name the key in ignore.process_key.",
+        "en": "Install a plugin that listens to the class or key, or name the key in ignore.process_key.",
         "zh": "安装对应的插件，或把流程 Key 写入 ignore.process_key。",
     },
     "parked.neither": {
-        "en": "names neither class nor key: only a handler for every event can want it",
-        "zh": "未给出处理类和流程 Key：只有监听所有事件的处理器可以处理",
+        "en": "neither a class nor a key",
+        "zh": "既没有处理类，也没有流程 Key",
     },
     "parked.left_out": {"en": "Groups that are not shown: {count}", "zh": "未显示的分组：{count}"},
     "parked.none": {"en": "Nothing is parked.", "zh": "没有暂存的事件。"},

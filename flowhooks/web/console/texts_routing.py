@@ -56,6 +56,8 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
     "event.no_match_more": {"en": "Handlers that are not shown: {count}", "zh": "未显示的处理器：{count}"},
     "event.explain": {"en": "Why these handlers?", "zh": "为什么是这些处理器？"},
     "event.explained": {"en": "Why these handlers", "zh": "为什么是这些处理器"},
+    "event.explain_now": {"en": "Which handlers would get it now?", "zh": "现在哪些处理器会处理它？"},
+    "event.explained_now": {"en": "Which handlers would get it now", "zh": "现在哪些处理器会处理它"},
     "event.explained_says": {
         "en": "What the present handlers would do with this event. It may differ from what happened when it came.",
         "zh": "按现有处理器得出的结果，可能与事件到达时不同。",
@@ -77,6 +79,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "It was closed and did not run, because the handler's condition was false for this event.",
         "zh": "已关闭，没有执行：处理器的条件不成立。",
     },
+    # Handlers.
+    "handlers.dismissed": {
+        "en": "Dismissed events that it would take now: {count}. No installation delivers them; this command does:",
+        "zh": "它现在会处理的免处理事件：{count} 个。安装插件不会投递这些事件，如需投递请执行：",
+    },
     # Events.
     "events.no_reason": {
         "en": "There is no such reason; choose one of the list.",
@@ -93,6 +100,12 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
         "en": "These events lack {member}, which a handler needs to decide whether it takes them. Correct what the "
         "engine sends, or the handler.",
         "zh": "这些事件缺少 {member}，处理器需要它才能判断是否处理。请更正流程引擎发送的内容，或修改处理器。",
+    },
+    "parked.nameless": {
+        "en": "No handler can be found for these events. Have the engine send a class or a key with later ones, deal "
+        "with these by hand, and dismiss each on its own page.",
+        "zh": "无法为这些事件找到处理器。请让流程引擎以后至少填写处理类或流程 Key；"
+        "已有的请人工处理，然后在各自的事件页设为免处理。",
     },
     "parked.by_data": {
         "en": "A handler's condition reads the body, so each event is routed by its own body. Deliver those that a "

@@ -207,7 +207,7 @@ def test_parked_groups(approvals, serve):
     assert "--source=default --kind=complete --key=leave --conclusion=approved" in text
     assert "each event is routed by its own body" in text
     assert "The oldest one lacks conclusion" in text
-    assert "names neither class nor key" in text
+    assert "No handler can be found for these events" in text
     chinese = console.page("/parked", "zh").text
     assert "逐个按其请求体路由" in chinese
     assert "审批结论 approved" in chinese
@@ -243,6 +243,21 @@ def test_handlers_show_their_conditions(approvals, serve):
     assert re.search(r"p:book .* conclusion approved", text)
     assert f"condition /amount: {json.dumps(HUGE['/amount'])}" in text
     assert "条件 /amount" in console.page("/handlers", "zh").text
+
+
+def test_a_handler_that_would_take_dismissed_events(house, listens, serve):
+    """The page says how many there are, and gives the command that delivers them; nothing delivers them by itself."""
+    flow = house.open(listens(done, name="book", conclusion="approved"))
+    for number in range(3):
+        flow.take(f"no{number}", conclusion="rejected")
+    assert "reroute" not in serve(flow).page("/handlers").text
+    flow.close()
+    console = serve(house.open(listens(done, name="book", conclusion="approved"), listens(done, name="inform")))
+    text = console.page("/handlers").text
+    assert "Dismissed events that it would take now: 3." in text
+    assert "flowhooks events reroute --handler=p:inform --state=dismissed --since=2026-01-01" in text
+    assert "免处理事件：3 个" in console.page("/handlers", "zh").text
+    assert len(console.flow.events(state="dismissed")) == 3
 
 
 def test_conditions_are_shown_beside_many_keys(house, listens, serve):
