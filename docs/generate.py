@@ -175,6 +175,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
 } | {
     f"{name}-{language}": partial(part, language)
     for name, part in (
+        ("kinds", contract.kinds),
         ("fields", contract.fields),
         ("answers", contract.answers),
         ("statuses", contract.statuses),

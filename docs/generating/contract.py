@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".schema.json"
 FILES: Final = "../../schemas"
 """The folder of schema files, from the pages that these tables are on."""
+FIRST_KIND: Final = "complete"
+"""The kind of callback that the pages show in full."""
 BETWEEN: Final = " / "
 """What stands between a text's English and its Chinese half."""
 FIELDS: Final = {
@@ -31,6 +33,7 @@ ANSWERS: Final = {
 }
 STATUSES: Final = {"en": ("status", "body", "headers", "when"), "zh": ("状态码", "响应体", "响应头", "含义")}
 HEADERS: Final = {"en": ("header", "meaning"), "zh": ("响应头", "含义")}
+KINDS: Final = {"en": ("kind", "sent when", "中文"), "zh": ("kind", "何时发送")}
 SCHEMAS: Final = {"en": ("file", "what it describes", "中文"), "zh": ("文件", "内容")}
 WORDS: Final = {
     "en": {"yes": "yes", "no": "no", "all": "every answer", "errors": "errors", "answer": "success", "error": "error"},
@@ -60,6 +63,14 @@ def fields(language: str) -> str:
     return "\n".join(table(FIELDS[language], rows))
 
 
+def kinds(language: str) -> str:
+    """The kinds of callback that ship and when an engine sends them. The kind that is shown in full comes first."""
+    schemas = Schemas.load()
+    names = sorted(schemas.kinds, key=lambda kind: (kind != FIRST_KIND, kind))
+    rows = ((f"`{kind}`", *_meaning(schemas.documents[f"call-back/{kind}{SUFFIX}"], language)) for kind in names)
+    return "\n".join(table(KINDS[language], rows))
+
+
 def answers(language: str) -> str:
     """What an answer is made of."""
     words, documents = WORDS[language], _documents()
@@ -74,9 +85,8 @@ def answers(language: str) -> str:
 
 def statuses(language: str) -> str:
     """Every status of the contract, and when it is answered."""
-    (path,) = _contract()["paths"].values()
     rows = []
-    for status, response in path["post"]["responses"].items():
+    for status, response in _contract()["components"]["responses"].items():
         body = response["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         headers = ", ".join(f"`{name}`" for name in response["headers"])
         rows.append((status, WORDS[language][body], headers, halves(response["description"])[language]))

@@ -38,16 +38,25 @@ _HEADERS: Final = {
     "Allow": "The methods that the path takes. / 该路径支持的请求方法。",
 }
 _STORED: Final = ("Flowhooks-Event", "Preference-Applied")
+_PARAMETERS: Final = {
+    "Prefer": "How long to wait for the handlers (RFC 7240): wait=N for N seconds, at most 60; respond-async for not "
+    "at all. / 等待处理器执行的时间（RFC 7240）：wait=N 表示最多等待 N 秒（不超过 60），respond-async 表示不等待。",
+    "Accept-Language": "The language of messages: Chinese where zh is preferred, else English. / "
+    "消息的语言：优先 zh 时为中文，否则为英文。",
+}
+"""Headers that a callback may have."""
 _RESPONSES: Final = {
     "200": _Response(
-        "Every delivery has succeeded or was closed, now or on an earlier identical call-back. / "
-        "所有投递均已成功或已关闭（本次，或此前的同一回调）。",
+        "Every delivery has succeeded or was closed, now or on an earlier identical callback; or no handler is meant "
+        "for an event like this one, and the event is dismissed. / "
+        "所有投递均已成功或已关闭（本次，或此前的同一回调）；或者没有处理器需要此类事件，事件不予处理。",
         _ANSWER,
         _STORED,
     ),
     "202": _Response(
-        "Stored; some delivery waits, runs or is unknown, or the event is parked: message says which. Need not be "
-        "repeated. / 已存储；仍有投递在等待、执行中或结果未知，或者事件暂无处理器，详见 message。无需重发。",
+        "Stored; some delivery waits, runs or is unknown, or the event is parked: message says which, and names the "
+        "member that the event lacks. Need not be repeated. / "
+        "已存储；仍有投递在等待、执行中或结果未知，或者事件被搁置，详见 message（会指出事件缺少的字段）。无需重发。",
         _ANSWER,
         _STORED,
     ),
@@ -107,7 +116,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
 
     Returns:
         An OpenAPI 3.1 document, ready for `json.dumps`: one path for each kind of call-back, and those schema files
-        that it needs as components, their references rewritten.
+        that it needs as components, their references rewritten. Parameters and responses, which are the same for every
+        kind, are components, too.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
     answered = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
@@ -127,6 +137,27 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         },
         "components": {
             "schemas": components(schemas.documents, (*answered, *kinds.values()), bodies=bodies),
+            "parameters": {
+                "flowInstanceId": {
+                    "name": "flowInstanceId",
+                    "in": "path",
+                    "required": True,
+                    "description": schemas.documents[_FLOW_INSTANCE_ID].get("description", ""),
+                    "schema": _reference(_FLOW_INSTANCE_ID),
+                },
+                **{
+                    name: {"name": name, "in": "header", "description": text, "schema": _TEXT}
+                    for name, text in _PARAMETERS.items()
+                },
+            },
+            "responses": {
+                status: {
+                    "description": response.description,
+                    "headers": {header: _component_reference("headers", header) for header in response.headers},
+                    "content": _content(response.body, schemas.documents),
+                }
+                for status, response in _RESPONSES.items()
+            },
             "headers": {name: {"description": text, "schema": _TEXT} for name, text in _HEADERS.items()},
             "securitySchemes": {
                 "bearer": {
@@ -182,46 +213,15 @@ def or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     document = documents[name]
     return {
-        "parameters": [
-            {
-                "name": "flowInstanceId",
-                "in": "path",
-                "required": True,
-                "description": documents[_FLOW_INSTANCE_ID].get("description", ""),
-                "schema": _reference(_FLOW_INSTANCE_ID),
-            }
-        ],
+        "parameters": [_component_reference("parameters", "flowInstanceId")],
         "post": {
             "operationId": f"call-back-{kind}",
             "summary": document.get("title", kind),
             "description": document.get("description", ""),
             "security": [{}, {"bearer": []}, {"signature": []}],
-            "parameters": [
-                {
-                    "name": "Prefer",
-                    "in": "header",
-                    "description": "How long to wait for the handlers (RFC 7240): wait=N for N seconds, at most 60; "
-                    "respond-async for not at all. / 等待处理器执行的时间（RFC 7240）：wait=N 表示最多等待 N 秒"
-                    "（不超过 60），respond-async 表示不等待。",
-                    "schema": _TEXT,
-                },
-                {
-                    "name": "Accept-Language",
-                    "in": "header",
-                    "description": "The language of messages: Chinese where zh is preferred, else English. / "
-                    "消息的语言：优先 zh 时为中文，否则为英文。",
-                    "schema": _TEXT,
-                },
-            ],
+            "parameters": [_component_reference("parameters", name) for name in _PARAMETERS],
             "requestBody": {"required": True, "content": _content(name, documents)},
-            "responses": {
-                status: {
-                    "description": response.description,
-                    "headers": {header: {"$ref": f"#/components/headers/{header}"} for header in response.headers},
-                    "content": _content(response.body, documents),
-                }
-                for status, response in _RESPONSES.items()
-            },
+            "responses": {status: _component_reference("responses", status) for status in _RESPONSES},
         },
     }
 
@@ -269,6 +269,11 @@ def _required(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> 
 
 def _component(name: str) -> str:
     return name.removesuffix(SUFFIX).replace("/", ".")
+
+
+def _component_reference(section: str, name: str) -> dict[str, str]:
+    """A reference to a component that is not a schema."""
+    return {"$ref": f"#/components/{section}/{name}"}
 
 
 def _reference(name: str, pointer: str = "") -> dict[str, str]:

@@ -74,7 +74,7 @@ IDS = [
     "~",
     "a;b",
 ]
-KINDS = ["cancel", "", "COMPLETE", "complete/", "%63omplete"]
+KINDS = ["revoke", "cancel", "", "COMPLETE", "complete/", "%63omplete"]
 QUERIES = [
     "",
     "",

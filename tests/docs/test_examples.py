@@ -71,7 +71,7 @@ FILES = {"docs/how-to/write-a-plugin.md": {"acme_leave.py": "PAYROLL = "}}
 """Modules that a page's other examples import: the block that has these words in it. (A block is also a file where the
 paragraph before it ends with that file's name and a colon.)"""
 
-PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("terminate", "void_contract")}
+PLUGINS = {"docs/how-to/add-a-kind-of-call-back.md": ("suspend", "hold_contract")}
 """Pages whose own plugin the server of their commands has: its name, and what its block has in it."""
 
 EXITS = {

@@ -69,7 +69,7 @@ TAMPERING = {
         (
             "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, "
             "process_definition_id, process_definition_key, process_definition_version, body, digest, 'parked', '{}', "
-            "0, 0, received_at FROM events LIMIT 1"
+            "0, 0, received_at, NULL, 'handler', NULL, NULL FROM events LIMIT 1"
         )
     ],
     "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],

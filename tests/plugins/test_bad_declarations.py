@@ -40,8 +40,9 @@ DECLARED = {
         AT + "source= 'hr engine' is the name of no engine: ",
     ),
     "a kind that nothing opens": (
-        "@handler(process_key='k', kind='cancel')",
-        AT + "kind='cancel' is no kind of call-back: no schema file opens it; there are complete$",
+        "@handler(process_key='k', kind='revoke')",
+        AT + "kind='revoke' is no kind of call-back: no schema file opens it; "
+        "there are cancel, complete, error, terminate$",
     ),
     "a class that no call-back can have": (
         f"@handler(callback_class='{LONG}')",
@@ -118,7 +119,7 @@ def test_versions_that_some_version_satisfies(versions, satisfiable, site, info_
 
 @pytest.mark.parametrize(
     "path",
-    ["call-back/cancel.schema.json", "settings.schema.json", "data/class/C.schema.json", "data/key/K.schema.json"],
+    ["call-back/revoke.schema.json", "settings.schema.json", "data/class/C.schema.json", "data/key/K.schema.json"],
 )
 @pytest.mark.parametrize(
     ("schema", "why"),
@@ -138,17 +139,17 @@ def test_a_schema_that_is_none(path, schema, why, request):
 
 def test_a_kind_that_another_plugin_opens(site, info_of):
     """Which kinds there are is known only when the last plugin has given its schemas."""
-    site.install("first", HEAD + "@handler(process_key='k', kind='cancel')" + TAIL)
-    site.install("second", HEAD + "@handler(every=True)" + TAIL, schemas={"call-back/cancel.schema.json": {}})
+    site.install("first", HEAD + "@handler(process_key='k', kind='revoke')" + TAIL)
+    site.install("second", HEAD + "@handler(every=True)" + TAIL, schemas={"call-back/revoke.schema.json": {}})
     plugins = site.load()
     assert list(plugins.handlers) == ["first:h", "second:h"]
-    assert plugins.schemas.kinds == ("cancel", "complete")
+    assert plugins.schemas.kinds == ("cancel", "complete", "error", "revoke", "terminate")
 
 
 def test_values_that_the_schema_in_force_refuses(site, info_of):
     """What counts is the schema of the handler's own kind, and what it says of that member alone."""
     schemas = {
-        "call-back/cancel.schema.json": {
+        "call-back/revoke.schema.json": {
             "properties": {
                 "callBackProcessClass": {"pattern": "^com\\."},
                 "processDefinitionKey": {"pattern": "^[a-z]+$"},
@@ -159,11 +160,11 @@ def test_values_that_the_schema_in_force_refuses(site, info_of):
     }
     site.install("schemas", HEAD + "@handler(every=True)" + TAIL, schemas=schemas)
     for name, declared in {
-        "one": "callback_class='com.x', kind='cancel'",
-        "two": "callback_class='org.x', kind='cancel'",
+        "one": "callback_class='com.x', kind='revoke'",
+        "two": "callback_class='org.x', kind='revoke'",
         "three": "callback_class='org.x'",
-        "four": "process_key='abc', kind='cancel'",
-        "five": "process_key='ABC', kind='cancel'",
+        "four": "process_key='abc', kind='revoke'",
+        "five": "process_key='ABC', kind='revoke'",
     }.items():
         site.install(name, HEAD + f"@handler({declared})" + TAIL)
     plugins = site.load()
@@ -176,8 +177,8 @@ def test_values_that_the_schema_in_force_refuses(site, info_of):
 
 def test_a_key_that_only_a_definition_id_can_bring(site, info_of):
     """A key may come as the first part of a processDefinitionId, which another schema is for."""
-    schemas = {"call-back/cancel.schema.json": {"properties": {"processDefinitionKey": {"maxLength": 3}}}}
-    site.install("p", HEAD + "@handler(process_key='long', kind='cancel')" + TAIL, schemas=schemas)
+    schemas = {"call-back/revoke.schema.json": {"properties": {"processDefinitionKey": {"maxLength": 3}}}}
+    site.install("p", HEAD + "@handler(process_key='long', kind='revoke')" + TAIL, schemas=schemas)
     assert info_of(site.load(), "p").state == "loaded"
 
 

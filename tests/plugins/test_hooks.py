@@ -70,7 +70,7 @@ def test_schemas_that_cannot_be_used_quarantine_their_plugin(load, tmp_path):
     assert f"schema file {bad}/call-back/bad.schema.json: not JSON: " in one.error
     assert list(plugins.handlers) == ["two:grant"]
     assert plugins.schema_folders == ()
-    assert plugins.schemas.kinds == ("complete",)
+    assert plugins.schemas.kinds == ("cancel", "complete", "error", "terminate")
 
 
 def test_schemas_are_asked_for_first(load_sections, tmp_path):

@@ -133,10 +133,10 @@ def test_a_section_that_is_refused_quarantines_its_plugin_alone(section, environ
 def test_a_kind_stays_open_when_its_plugin_is_refused_later(folder):
     """So its call-backs are stored, and wait for the plugin to be mended, rather than being answered 404."""
     (folder / "call-back").mkdir()
-    (folder / "call-back/cancel.schema.json").write_text("{}")
+    (folder / "call-back/revoke.schema.json").write_text("{}")
     plugins = load({}, hooks=Hooks(folder))
     assert plugins.infos[0].state == "quarantined"
-    assert plugins.schemas.kinds == ("cancel", "complete")
+    assert plugins.schemas.kinds == ("cancel", "complete", "error", "revoke", "terminate")
 
 
 def test_a_plugin_without_configure_is_told(folder):

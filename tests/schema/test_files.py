@@ -14,6 +14,7 @@ from flowhooks.schema import Schemas, shipped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KIND = "call-back/special.schema.json"
+SHIPPED = ("cancel", "complete", "error", "terminate")
 ID = "https://flowhooks.example/schemas/"
 
 
@@ -188,7 +189,7 @@ def test_other_files_are_passed_over(folder):
         "README.md": "?",
         KIND: b"\xef\xbb\xbf{}",
     }
-    assert Schemas.load([folder(files)]).kinds == ("complete", "special")
+    assert Schemas.load([folder(files)]).kinds == ("cancel", "complete", "error", "special", "terminate")
 
 
 def test_links(folder):
@@ -196,7 +197,7 @@ def test_links(folder):
     where = folder({"..data/call-back/special.schema.json": "{}"})
     (where / "call-back").symlink_to("..data/call-back")
     (where / "again").symlink_to(".")
-    assert Schemas.load([where]).kinds == ("complete", "special")
+    assert Schemas.load([where]).kinds == ("cancel", "complete", "error", "special", "terminate")
 
 
 def test_later_folders_replace(folder):
@@ -213,7 +214,7 @@ def test_a_plugin_adds(folder):
     """A plugin's folder may add kinds that refer to what is there, and leaves the schemas it was given alone."""
     before = Schemas.load()
     after = before.with_folder(folder({KIND: {"$ref": "complete.schema.json"}}))
-    assert (before.kinds, after.kinds) == (("complete",), ("complete", "special"))
+    assert (before.kinds, after.kinds) == (SHIPPED, tuple(sorted([*SHIPPED, "special"])))
 
 
 def test_a_plugin_cannot_replace(folder):

@@ -110,7 +110,7 @@ def test_they_may_refer_to_shared_files(folder):
     """To shipped ones, to the plugin's other files, and to one another, also by names that a URI has to escape."""
     where = folder(
         {
-            "call-back/cancel.schema.json": {"$ref": "../reason.schema.json"},
+            "call-back/revoke.schema.json": {"$ref": "../reason.schema.json"},
             "reason.schema.json": {"required": ["why"]},
             "data/class/C.schema.json": {
                 "allOf": [
@@ -124,7 +124,7 @@ def test_they_may_refer_to_shared_files(folder):
         }
     )
     after, own = taken(Schemas.load(), [where])
-    assert after.kinds == ("cancel", "complete")
+    assert after.kinds == ("cancel", "complete", "error", "revoke", "terminate")
     said = data(own, {"businessKey": 1}, callback_class="C")
     assert [clause.split(" (")[0] for clause in said.split(": ", 1)[1].split("; ")] == [
         '/: must have the member "amount"',
@@ -138,7 +138,7 @@ def test_shared_files_cannot_refer_to_them(folder):
     """A kind of call-back is published; what is a plugin's own is not."""
     where = folder(
         {
-            "call-back/cancel.schema.json": {"$ref": "../data/class/C.schema.json"},
+            "call-back/revoke.schema.json": {"$ref": "../data/class/C.schema.json"},
             "data/class/C.schema.json": {},
         }
     )
@@ -251,6 +251,6 @@ def test_what_a_schema_of_settings_refuses(own):
 
 def test_without_a_schema_of_settings_nothing_is_refused(own):
     """Then only the plugin knows what its section means."""
-    schemas = own({"call-back/cancel.schema.json": {}})
+    schemas = own({"call-back/revoke.schema.json": {}})
     assert (schemas.of_settings, schemas.of_data) == (False, False)
     assert schemas.refused_settings({"anything": 1}) == []

@@ -52,7 +52,7 @@ def member(schema):
 
 def test_shipped(schemas):
     """One kind is shipped, and each example in the shipped files is what its own file takes."""
-    assert schemas.kinds == ("complete",)
+    assert schemas.kinds == ("cancel", "complete", "error", "terminate")
     example = schemas.documents["call-back/complete.schema.json"]["examples"][0]
     assert schemas.check_body("complete", example) is None
     assert schemas.check_flow_instance_id(schemas.documents["flow-instance-id.schema.json"]["examples"][0]) is None
@@ -93,7 +93,7 @@ def test_taken(schemas, body):
     ],
 )
 def test_five_names(schemas, name, value, key):
-    """Each of the five names has its type and its bounds."""
+    """Each of the six names has its type and its bounds."""
     assert found(refusal(lambda: schemas.check_body("complete", {name: value}))) == [(f"/{name}", f"schema.{key}")]
 
 
@@ -321,29 +321,29 @@ def test_names_that_are_like_keywords(folder):
     ],
 )
 def test_five_names_mean_the_same_in_every_kind(kind, schema):
-    """Whatever a kind's file says or leaves out, the five names are as they are in every kind."""
+    """Whatever a kind's file says or leaves out, the six names are as they are in every kind."""
     error = kind(schema, {"businessKey": ["x"], "processDefinitionVersion": "x", "reason": "x"})
     assert {("/businessKey", "schema.type"), ("/processDefinitionVersion", "schema.type")} <= set(found(error))
 
 
 def test_kinds_of_their_own(folder):
-    """A kind may ask for more than the five names, and refuse what it does not know."""
+    """A kind may ask for more than the six names, and refuse what it does not know."""
     files = {
         "call-back/approve.schema.json": {
             "allOf": [{"$ref": SHARED}, {"$ref": "../common.schema.json#/$defs/approval"}],
             "unevaluatedProperties": False,
         },
-        "call-back/cancel.schema.json": {"$ref": SHARED, "required": ["reason"]},
+        "call-back/revoke.schema.json": {"$ref": SHARED, "required": ["reason"]},
         "common.schema.json": {"$defs": {"approval": {"required": ["by"], "properties": {"by": {"type": "string"}}}}},
     }
     schemas = Schemas.load([folder(files)])
-    assert schemas.kinds == ("approve", "cancel", "complete")
+    assert schemas.kinds == ("approve", "cancel", "complete", "error", "revoke", "terminate")
     assert schemas.check_body("approve", {"by": "Li", "businessKey": "1"}) is None
-    assert schemas.check_body("cancel", {"reason": "", "other": 1}) is None
+    assert schemas.check_body("revoke", {"reason": "", "other": 1}) is None
     assert found(refusal(lambda: schemas.check_body("approve", {"by": "Li", "x": 1}))) == [
         ("", "schema.unevaluatedProperties")
     ]
-    assert found(refusal(lambda: schemas.check_body("cancel", {"by": "Li"}))) == [("", "schema.required")]
+    assert found(refusal(lambda: schemas.check_body("revoke", {"by": "Li"}))) == [("", "schema.required")]
 
 
 def test_replaced_shared_file(folder):
@@ -384,14 +384,14 @@ def test_what_jsonschema_cannot_check(kind):
 
 
 def test_a_kind_that_adds_to_the_shared_schema(folder):
-    """What it asks for beside that counts, wherever it stands; the five names are as in every kind."""
+    """What it asks for beside that counts, wherever it stands; the six names are as in every kind."""
     files = {
         "call-back/approve.schema.json": {"allOf": [{"$ref": SHARED}, {"required": ["by"]}, {"required": ["at"]}]},
-        "call-back/cancel.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
+        "call-back/revoke.schema.json": {"$ref": "../common.schema.json", "allOf": [{"$ref": SHARED}]},
         "common.schema.json": {"required": ["by"]},
     }
     schemas = Schemas.load([folder(files)])
-    for kind, missing in (("approve", 2), ("cancel", 1)):
+    for kind, missing in (("approve", 2), ("revoke", 1)):
         error = refusal(lambda kind=kind: schemas.check_body(kind, {"businessKey": 1}))
         assert found(error) == [("", "schema.required")] * missing + [("/businessKey", "schema.type")]
         assert schemas.check_body(kind, {"by": "Li", "at": 1}) is None

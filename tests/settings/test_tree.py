@@ -38,7 +38,7 @@ def test_reference():
     )
     assert [one.name for one in described if not one.variable] == [
         *(f"sources.NAME.{one}" for one in ("token_sha256", "token_file", "secrets")),
-        *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "max_body_bytes")),
+        *(f"sources.NAME.{one}" for one in ("allow", "rate", "burst", "conclusion", "max_body_bytes")),
         "operators.NAME.role",
         "operators.NAME.password",
         "operators.NAME.token_sha256",

@@ -99,7 +99,7 @@ def test_a_refusal_is_what_the_engine_gets(app_of):
     assert (answer.status, answer.event_id) == (422, "")
     assert "类型应为" in answer.message
     assert app.post("a/b").status == 422
-    assert app.post("17", kind="cancel").status == 404
+    assert app.post("17", kind="cancelled").status == 404
     assert app.events() == ()
 
 
@@ -254,7 +254,7 @@ def test_a_plugin_is_called_as_it_is_when_installed(app_of, tmp_path):
     made_of = {"callBackProcessClass": "com.cnooc.test.CallbackHandler", "businessKey": "HT-1"}
     answer = app.post("17", **made_of)
     assert app.delivery(answer.event_id).handler == "contracts:archive_contract"
-    answer = app.post("17", kind="cancel", cancelReason="withdrawn", **made_of)
+    answer = app.post("17", kind="revoke", revokeReason="withdrawn", **made_of)
     assert answer.status == 200
     flowhooks_contracts.configure({})
 

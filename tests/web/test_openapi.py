@@ -17,6 +17,7 @@ from flowhooks.web.errors import envelope
 from flowhooks.web.openapi import openapi
 
 COMPLETE = "/flow/{flowInstanceId}/call-back/complete"
+SHIPPED = [f"/flow/{{flowInstanceId}}/call-back/{kind}" for kind in ("cancel", "complete", "error", "terminate")]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,9 @@ def document():
 def foreign(tmp_path):
     """The contract with a kind from another folder, whose files refer to each other in every way."""
     files = {
-        "call-back/cancel.schema.json": {
+        "call-back/revoke.schema.json": {
             "$anchor": "top",
-            "title": "Cancelled",
+            "title": "Revoked",
             "$ref": "../process-end-call-back-ro.schema.json",
             "properties": {
                 "why": {"$ref": "../common.schema.json#/$defs/a%20b~1c"},
@@ -70,6 +71,11 @@ def resolve(document, reference):
     return document
 
 
+def resolved(document, values):
+    """What each of these references leads to."""
+    return [resolve(document, value["$ref"]) for value in values]
+
+
 def references(document):
     """Every reference, but what constants and examples hold."""
     for path, value in everything(document):
@@ -87,17 +93,18 @@ def test_head(document):
     assert document["openapi"] == "3.1.0"
     assert document["jsonSchemaDialect"] == "https://json-schema.org/draft/2020-12/schema"
     assert document["info"]["version"] == __version__
-    assert list(document["paths"]) == [COMPLETE]
+    assert list(document["paths"]) == SHIPPED
 
 
 def test_operation(document):
     """A call-back is a POST with an id in its path, two headers that it may have, and a body that it must have."""
     path = document["paths"][COMPLETE]
-    [identity] = path["parameters"]
+    [identity] = resolved(document, path["parameters"])
     assert (identity["name"], identity["in"], identity["required"]) == ("flowInstanceId", "path", True)
     assert identity["schema"] == {"$ref": "#/components/schemas/flow-instance-id"}
     operation = path["post"]
-    assert [(one["name"], one["in"], one.get("required", False)) for one in operation["parameters"]] == [
+    parameters = resolved(document, operation["parameters"])
+    assert [(one["name"], one["in"], one.get("required", False)) for one in parameters] == [
         ("Prefer", "header", False),
         ("Accept-Language", "header", False),
     ]
@@ -133,7 +140,7 @@ def test_operation(document):
 )
 def test_responses(document, status, body, headers):
     """Each status has its body and its headers."""
-    response = document["paths"][COMPLETE]["post"]["responses"][status]
+    [response] = resolved(document, [document["paths"][COMPLETE]["post"]["responses"][status]])
     assert response["content"]["application/json"]["schema"] == {"$ref": f"#/components/schemas/{body}"}
     assert list(response["headers"]) == headers
 
@@ -142,6 +149,16 @@ def test_no_other_responses(document):
     """The statuses above are all there are."""
     [own] = [mark for mark in test_responses.pytestmark if mark.name == "parametrize"]
     assert list(document["paths"][COMPLETE]["post"]["responses"]) == [row[0] for row in own.args[1]]
+
+
+def test_what_every_kind_shares_is_published_once(document):
+    """A kind adds its path, its title and its body; parameters and responses are not repeated."""
+    shared = ("parameters", "responses")
+    first, *others = (document["paths"][path]["post"] for path in SHIPPED)
+    for operation in others:
+        assert {name: operation[name] for name in shared} == {name: first[name] for name in shared}
+        assert operation["description"] != first["description"]
+    assert len(json.dumps(document["paths"])) < 10_000
 
 
 def test_components_are_the_files(document):
@@ -166,13 +183,15 @@ def test_valid(document, foreign):
         for components in one["components"].values():
             assert all(re.fullmatch(r"[a-zA-Z0-9._-]+", name) for name in components)
         for path, item in one["paths"].items():
-            declared = {parameter["name"] for parameter in item["parameters"] if parameter["in"] == "path"}
+            parameters = resolved(one, item["parameters"])
+            declared = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
             assert declared == set(re.findall(r"\{(\w+)\}", path))
         for name, schema in one["components"]["schemas"].items():
             Draft202012Validator.check_schema(schema)
             assert component(one, name).is_valid({}) in (True, False)  # every reference is followed
             assert not {"$id", "$schema", "$anchor"} & schema.keys()
-        assert all(response["description"] for operation in operations for response in operation["responses"].values())
+        for operation in operations:
+            assert all(response["description"] for response in resolved(one, operation["responses"].values()))
         assert all(set(header) == {"description", "schema"} for header in one["components"]["headers"].values())
 
 
@@ -197,7 +216,7 @@ def test_examples(document):
         for example in content["examples"].values():
             assert component(document, name).is_valid(example["value"])
             checked += 1
-    assert checked == len(contents) == 18
+    assert checked == len(contents) == len(SHIPPED) + 17
 
 
 def test_errors_are_as_published(document):
@@ -212,25 +231,25 @@ def test_errors_are_as_published(document):
 
 def test_kind_of_another_folder(foreign):
     """A new schema file is a new path; the files that it needs, and only those, are published with it."""
-    assert list(foreign["paths"]) == ["/flow/{flowInstanceId}/call-back/cancel", COMPLETE]
-    assert foreign["paths"]["/flow/{flowInstanceId}/call-back/cancel"]["post"]["summary"] == "Cancelled"
+    assert list(foreign["paths"]) == sorted([*SHIPPED, "/flow/{flowInstanceId}/call-back/revoke"])
+    assert foreign["paths"]["/flow/{flowInstanceId}/call-back/revoke"]["post"]["summary"] == "Revoked"
     schemas = foreign["components"]["schemas"]
-    assert {"call-back.cancel", "common", "more"} <= schemas.keys()
+    assert {"call-back.revoke", "common", "more"} <= schemas.keys()
     assert "unused" not in schemas
-    assert schemas["call-back.cancel"] == {
-        "title": "Cancelled",
+    assert schemas["call-back.revoke"] == {
+        "title": "Revoked",
         "$ref": "#/components/schemas/process-end-call-back-ro",
         "properties": {
             "why": {"$ref": "#/components/schemas/common/$defs/a%20b~1c"},
             "by": {"$ref": "#/components/schemas/common/$defs/person"},
-            "before": {"$ref": "#/components/schemas/call-back.cancel"},
-            "top": {"$ref": "#/components/schemas/call-back.cancel"},
+            "before": {"$ref": "#/components/schemas/call-back.revoke"},
+            "top": {"$ref": "#/components/schemas/call-back.revoke"},
             "const": {"const": {"$ref": "stays"}},
         },
     }
-    assert component(foreign, "call-back.cancel").is_valid({"why": "x" * 9, "by": "Li", "before": {}})
+    assert component(foreign, "call-back.revoke").is_valid({"why": "x" * 9, "by": "Li", "before": {}})
     for body in ({"why": "x" * 10}, {"by": 1}, {"before": {"by": 1}}, {"top": {"by": 1}}, {"businessKey": 1}):
-        assert not component(foreign, "call-back.cancel").is_valid(body)
+        assert not component(foreign, "call-back.revoke").is_valid(body)
 
 
 def test_null_for_an_absent_member_is_published(tmp_path):
@@ -247,18 +266,18 @@ def test_null_for_an_absent_member_is_published(tmp_path):
         },
         "required": ["processDefinitionKey"],
     }
-    (tmp_path / "call-back/cancel.schema.json").write_text(json.dumps(kind), "utf-8")
+    (tmp_path / "call-back/revoke.schema.json").write_text(json.dumps(kind), "utf-8")
     schemas = Schemas.load([tmp_path])
     document = openapi(schemas)
-    body = component(document, "call-back.cancel")
+    body = component(document, "call-back.revoke")
     key = {"processDefinitionKey": "k"}
     for given in ({"why": None}, {"who": None}, {"within": {"deep": None}}, {"any": None}, {"businessKey": None}, {}):
         assert body.is_valid(key | given), given
-        schemas.check_body("cancel", parse(json.dumps(key | given).encode()))
+        schemas.check_body("revoke", parse(json.dumps(key | given).encode()))
     for given in (key | {"why": "c"}, {"processDefinitionKey": None}, {"businessKey": None}):
         assert not body.is_valid(given), given
         with pytest.raises(Unprocessable):
-            schemas.check_body("cancel", parse(json.dumps(given).encode()))
+            schemas.check_body("revoke", parse(json.dumps(given).encode()))
     answer = component(document, "answer")
     assert answer.is_valid({"success": True})
     assert not answer.is_valid({"success": True, "message": None})

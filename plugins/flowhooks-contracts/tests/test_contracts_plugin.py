@@ -177,9 +177,9 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
 
 
 def test_one_schema_file_opens_a_kind_of_call_back() -> None:
-    """The package's folder adds the kind `revoke`, which asks for a reason and means the same by the five names."""
+    """The package's folder adds the kind `revoke`, which asks for a reason and has the same six names."""
     schemas, _ = taken(Schemas.load(), contracts.schemas())
-    assert set(schemas.kinds) == {"complete", "revoke"}
+    assert set(schemas.kinds) == {"cancel", "complete", "error", "revoke", "terminate"}
     schemas.check_body("revoke", {"revokeReason": "withdrawn", "businessKey": "1", "more": 1})
     with pytest.raises(Unprocessable) as raised:
         schemas.check_body("revoke", {"businessKey": 1})
