@@ -143,11 +143,14 @@ class FileGuard:
 
     def _say(self, why: str | None) -> None:
         """Log each change once, however many callers are refused meanwhile."""
-        if why != self._trouble and why is not None:
-            event = "database_damaged" if why == self._damage else "database_file_changed"
-            log.error(event, why=why, next=RESTORE if why == self._damage else PUT_BACK)
-        elif why != self._trouble:
+        if why == self._trouble:
+            return
+        if why is None:
             log.info("database_file_back", file=self._file)
+        elif why == self._damage:
+            log.error("database_damaged", why=why, next=RESTORE)
+        else:
+            log.error("database_file_changed", why=why, next=PUT_BACK)
         self._trouble = why
 
 

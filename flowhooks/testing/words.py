@@ -81,7 +81,7 @@ def no_delivery(app: App, stored: Stored) -> str:
 
 def listens_to(handler: Handler) -> str:
     """A handler's selectors, those that select."""
-    given = {name: value for name, value in handler.selectors.to_json().items() if value}
+    given = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
     return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 

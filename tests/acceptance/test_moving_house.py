@@ -56,8 +56,7 @@ def fill(file, count=EVENTS):
     body = json.dumps({"processDefinitionKey": "leave", "text": "合同"}, ensure_ascii=False)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(
-            "INSERT INTO events VALUES (?, 's', 'complete', ?, '', NULL, NULL, '', 3, ?, 'd', 'routed', '{}', 1, 0, 5, "
-            "NULL, NULL, NULL, NULL)",
+            "INSERT INTO events VALUES (?, 's', 'complete', ?, '', NULL, NULL, '', 3, ?, 'd', 'routed', '{}', 1, 0, 5)",
             [(one, one, body) for one in ids],
         )
         connection.executemany(
@@ -124,8 +123,7 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
     with psycopg.connect(other) as blocking, psycopg.connect(other, autocommit=True) as watching:
         # A row that is neither there nor not there yet keeps whoever would write it waiting.
         blocking.execute(
-            "INSERT INTO events VALUES (%s, 'x', 'x', 'x', 'x', NULL, NULL, NULL, NULL, '', '', 'x', '{}', 0, 0, 0, "
-            "NULL, NULL, NULL, NULL)",
+            "INSERT INTO events VALUES (%s, 'x', 'x', 'x', 'x', NULL, NULL, NULL, NULL, '', '', 'x', '{}', 0, 0, 0)",
             (ids[copying.MOST_ROWS * 2 + 7],),
         )
         killed(site, site.database, other, lambda: is_waiting(watching))

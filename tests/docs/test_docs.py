@@ -183,9 +183,9 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
     upgrade(url)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
         connection.execute(
-            "INSERT INTO events VALUES "
-            "('e', 'default', 'complete', '1', '', NULL, NULL, NULL, NULL, '{}', '', 'routed', '{}', 0, 0, 0, "
-            "NULL, NULL, NULL, NULL)"
+            "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
+            "route_size, repeats, received_at) VALUES "
+            "('e', 'default', 'complete', '1', '', '{}', '', 'routed', '{}', 0, 0, 0)"
         )
         for column, outcome in OUTCOMES.items():
             for again in (0, 1):

@@ -67,9 +67,9 @@ TAMPERING = {
     ],
     "an event is added": [
         (
-            "INSERT INTO events SELECT 'new', source, kind, 'new', callback_class, business_key, "
-            "process_definition_id, process_definition_key, process_definition_version, body, digest, 'parked', '{}', "
-            "0, 0, received_at, NULL, 'handler', NULL, NULL FROM events LIMIT 1"
+            "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
+            "route_size, repeats, received_at, parked_by) SELECT 'new', source, kind, 'new', callback_class, body, "
+            "digest, 'parked', '{}', 0, 0, received_at, 'handler' FROM events LIMIT 1"
         )
     ],
     "the count of accepted events is raised": ["UPDATE counters SET value = value + 1 WHERE name = 'accepted'"],
