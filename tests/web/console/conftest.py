@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import browsers
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.web.admin import create_admin
 from flowhooks.web.server import Limits, Server
@@ -177,6 +178,9 @@ def serve():
 @pytest.fixture(scope="module")
 def browser():
     """One Chromium for all of these tests, and for no others: it keeps an event loop in this thread."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT_TIMEOUT * 1000)
     with browsers.chromium() as browser:
         yield browser
 
@@ -197,7 +201,7 @@ def visit(browser):
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(WAIT_TIMEOUT * 1000)
         page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda asked: None if console.address in asked.url else trouble.append(asked.url))

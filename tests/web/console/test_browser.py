@@ -96,7 +96,7 @@ def test_the_overview_refreshes_itself(console, visit):
     page.clock.install()
     page.reload()
     tile = page.locator(".tile", has_text="parked").locator(".tile-count")
-    assert tile.inner_text() == "2"
+    expect(tile).to_have_text("2")
     console.flow.take("more-1", key="nobody")
     with page.expect_response("**/console/live"):
         page.clock.run_for(5_100)
@@ -121,16 +121,16 @@ def test_without_scripts(console, visit):
     page.get_by_label("Flow instance id").fill("4711")
     page.get_by_role("button", name="Search").click()
     page.locator("tbody a").first.click()
-    assert page.locator("h1").inner_text().startswith("Event 4711")
+    expect(page.locator("h1")).to_have_text(re.compile("Event 4711"))
 
 
 def test_times_are_those_of_the_viewer(console, visit):
     """A script puts them into the browser's zone, and the page says which that is."""
     page = visit(console, event_of(console))
     # The clock of these tests stands at the beginning of 2026, UTC, which is eight hours later in Shanghai.
-    assert "2026-01-01 08:00:00" in page.locator("dl.facts").inner_text()
-    assert "Asia/Shanghai" in page.locator("footer").inner_text()
-    assert "UTC" not in page.locator("main").inner_text()
+    expect(page.locator("dl.facts")).to_contain_text("2026-01-01 08:00:00")
+    expect(page.locator("footer")).to_contain_text("Asia/Shanghai")
+    expect(page.locator("main")).not_to_contain_text("UTC", use_inner_text=True)
 
 
 @pytest.mark.parametrize(
@@ -178,27 +178,29 @@ def test_a_search_keeps_a_short_address_and_pages(console, visit):
     page.get_by_label("State").select_option("succeeded")
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Search").click()
-    assert page.url.endswith("/console/events?key=contract&state=succeeded")
+    expect(page).to_have_url(f"http://{console.address}/console/events?key=contract&state=succeeded")
+    expect(page.locator("tbody tr")).to_have_count(50)
     first = page.locator("tbody tr").first.inner_text()
     page.get_by_role("link", name="Older").first.click()
     expect(page.locator("tbody tr")).to_have_count(5)
     page.wait_for_load_state()
     page.go_back()
-    assert page.locator("tbody tr").first.inner_text() == first
-    assert page.get_by_label("Process definition key").is_enabled()
-    assert page.get_by_label("Process definition key").input_value() == "contract"
+    expect(page.locator("tbody tr").first).to_have_text(first, use_inner_text=True)
+    expect(page.get_by_label("Process definition key")).to_be_enabled()
+    expect(page.get_by_label("Process definition key")).to_have_value("contract")
 
 
 def test_the_switch_of_language(console, visit):
     """A click changes the language of this page, and of those after it."""
     page = visit(console, "/events?state=parked")
     page.get_by_role("link", name="中文").click()
-    assert page.locator("h1").inner_text() == "事件"
-    assert "state=parked" in page.url
+    expect(page.locator("h1")).to_have_text("事件")
+    expect(page).to_have_url(re.compile("state=parked"))
     page.get_by_role("link", name="处理器", exact=True).click()
-    assert page.locator("html").get_attribute("lang") == "zh-CN"
+    expect(page.locator("h1")).to_have_text(re.compile("处理器"))
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     page.get_by_role("link", name="English").click()
-    assert page.locator("h1").inner_text() == "Handlers and plugins"
+    expect(page.locator("h1")).to_have_text("Handlers and plugins")
 
 
 def test_by_keyboard(console, visit):
