@@ -24,7 +24,7 @@ from flowhooks.watches import Watches
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = CallBack(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
-LONG = 20.0
+LONG = 3600.0
 """Seconds that nobody waits for in full."""
 
 
@@ -260,9 +260,7 @@ def tell(paper, new, state, *, until=9):
 def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     """With what was told meanwhile, without asking the ledger again; its place is free afterwards."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
-    started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=LONG)
-    assert time.monotonic() - started < LONG / 2
     assert answer.status == Status.DONE
     assert [one.state for one in answer.standings] == [State.SUCCEEDED] * 2
     assert paper.of("standings") == []
@@ -277,7 +275,7 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
     paper.there = [standing("late", State.RUNNING)]
     started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=0.2)
-    assert 0.2 <= time.monotonic() - started < LONG / 2
+    assert time.monotonic() - started >= 0.2
     assert answer.status == Status.PENDING
     assert [one.state for one in answer.standings] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
     assert paper.of("standings") == [(answer.event_id,)]
@@ -288,7 +286,7 @@ def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
     paper.timeout = 0.1
     started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=0.5)
-    assert 0.5 <= time.monotonic() - started < LONG / 2
+    assert time.monotonic() - started >= 0.5
     assert answer.status == Status.PENDING
     (seconds,) = paper.waited
     assert seconds == 0.0
@@ -301,9 +299,7 @@ def test_what_nobody_runs_is_not_waited_for(paper, intake):
     assert len(paper.of("accept")) == 1
     paper.idle = {"p:two"}
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
-    started = time.monotonic()
     assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
-    assert time.monotonic() - started < LONG / 2
 
 
 def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
@@ -314,9 +310,7 @@ def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
         return Accepted(event_id=new.event.id, new=True, state=new.state)
 
     paper.become = become
-    started = time.monotonic()
     assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
-    assert time.monotonic() - started < LONG / 2
 
 
 def test_without_a_place_to_wait_the_answer_comes_at_once(paper, intake):
@@ -453,10 +447,8 @@ def test_a_repeat_joins_what_moves(paper, intake):
 
     teller = threading.Thread(target=told_later)
     teller.start()
-    started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=LONG)
     teller.join()
-    assert time.monotonic() - started < LONG / 2
     assert answer.status == Status.DONE
     assert [one.delivery_id for one in answer.standings] == ["d-done", "d-runs", "d-waits"]
     assert len(paper.of("standings")) == 1
@@ -468,9 +460,7 @@ def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [replace(runs, state=State.DEAD)]
-    started = time.monotonic()
     assert intake().take(CALL_BACK, wait=LONG).status == Status.DEAD
-    assert time.monotonic() - started < LONG / 2
 
 
 def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
@@ -480,7 +470,7 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     paper.there = [runs]
     started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=0.2)
-    assert 0.2 <= time.monotonic() - started < LONG / 2
+    assert time.monotonic() - started >= 0.2
     assert (answer.status, answer.standings) == (Status.PENDING, (runs,))
     assert paper.of("standings") == [("before",)] * 2
     assert paper.takes_another()
@@ -500,9 +490,7 @@ def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, standings)
     """Its answer comes at once."""
     paper.idle = {"p:idle"}
     came_before(paper, *standings)
-    started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=LONG)
-    assert time.monotonic() - started < LONG / 2
     assert list(answer.standings) == standings
     assert paper.of("standings") == []
 
@@ -521,6 +509,4 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     assert paper.watches.open("other", ["d"], 1)
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
-    started = time.monotonic()
     assert intake().take(CALL_BACK, wait=LONG).standings == (runs,)
-    assert time.monotonic() - started < LONG / 2

@@ -18,9 +18,8 @@ from flowhooks.runners import procrastinate
 
 pytestmark = pytest.mark.runners
 
-MOMENT = 5.0
-"""Seconds in which something is answered that must not wait for long, on machines that are busy."""
 LONG = 1800.0
+"""Seconds to wait for an answer that are never over: a test in which they are waited for fails by its time-out."""
 
 
 def nothing(event):
@@ -43,20 +42,12 @@ class Gate:
             raise ValueError("not this time")
 
 
-def quick(function):
-    """The result of a function that must not take long."""
-    began = time.monotonic()
-    found = function()
-    assert time.monotonic() - began < MOMENT
-    return found
-
-
 def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
     """Stored and answered at once, with its time; others run; resumed, it runs at once."""
     flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
     done = pause(flow.app.desk, ["p:h"])
     assert (done.handlers, done.passed_over, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
-    answer = quick(lambda: flow.take("1", wait=LONG))
+    answer = flow.take("1", wait=LONG)
     assert answer.status == "pending"
     assert flow.take("2", key="order").status == "done"
     standing = flow.only(answer.event_id)
@@ -117,7 +108,7 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
     gate.open.set()
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(60)
-    assert quick(lambda: flow.take(wait=LONG)).status == "pending"
+    assert flow.take(wait=LONG).status == "pending"
     assert flow.only(event_id).attempt == 1
     gate.fails = False
     resume(flow.app.desk, ["p:h"])
@@ -133,7 +124,7 @@ def test_pausing_survives_a_restart(house, listens):
     flow = house.open(listens(nothing, name="h"))
     (known,) = flow.app.ledger.known()
     assert known.paused_at == flow.clock.now()
-    second = quick(lambda: flow.take("2", wait=LONG)).event_id
+    second = flow.take("2", wait=LONG).event_id
     assert [flow.only(one).attempt for one in (first, second)] == [0, 0]
     resume(flow.app.desk, ["p:h"])
     for one in (first, second):
@@ -151,7 +142,7 @@ def test_what_was_running_is_recovered_and_waits(house, listens):
     flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)))
     assert flow.settled(event_id, State.WAITING, attempt=1).outcome == "lost"
     flow.advance(60)
-    assert quick(lambda: flow.take(wait=LONG)).status == "pending"
+    assert flow.take(wait=LONG).status == "pending"
     resume(flow.app.desk, ["p:h"])
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
@@ -164,7 +155,7 @@ def test_one_that_is_only_known_can_be_paused(house, listens):
     event_id = flow.take(wait=0).event_id
     flow.close()
     flow = house.open(listens(nothing, name="h"))
-    assert quick(lambda: flow.take(wait=LONG)).status == "pending"
+    assert flow.take(wait=LONG).status == "pending"
     resume(flow.app.desk, ["p:h"])
     flow.settled(event_id, State.SUCCEEDED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
 from flowhooks.event import digest, from_body
@@ -23,9 +24,9 @@ class Gate:
         """Handle."""
         self.runs.append(event.flow_instance_id)
         self.entered.release()
-        assert self.opened.wait(30)
+        assert self.opened.wait(WAIT_TIMEOUT)
 
-    def enter(self, times, within=20.0):
+    def enter(self, times, within=WAIT_TIMEOUT):
         """Whether it has been entered so many times more."""
         return all(self.entered.acquire(timeout=within) for _ in range(times))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
@@ -57,10 +58,8 @@ def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, b
     backlog(flow, 3000)
     flow.app.start()
     assert gate.enter(2)
-    started = time.monotonic()
     for number in range(20):
         assert flow.take(f"k{number}", key="k").status == "done"
-    assert time.monotonic() - started < 10
     assert len(gate.runs) == 2
     assert len(flow.app.runner._here) <= embedded.MOST_OF_ONE
 
@@ -105,14 +104,14 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
     monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.02)
     flow = house.open(listens(lambda event: 1, name="h"))
     with ExitStack() as stack:
-        deadline = time.monotonic() + 20
-        held = 0
-        while held < 8 and time.monotonic() < deadline:
-            try:
-                stack.enter_context(flow.app.ledger.connection()).exec_driver_sql("SELECT 1")
-                held += 1
-            except Exception:  # noqa: BLE001 (the runner has the last one just now)
-                continue
+        held = []
+
+        def hold():
+            with suppress(Exception):  # the runner has the last one just now
+                held.append(stack.enter_context(flow.app.ledger.connection()).exec_driver_sql("SELECT 1"))
+            return len(held) == 8
+
+        eventually(hold)
         eventually(flow.app.runner.health)
         assert flow.app.trouble()
     eventually(lambda: flow.app.runner.health() is None)
@@ -158,7 +157,7 @@ def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog)
     assert sum(entry["event"] == "not_run" for entry in logged) <= 12
     flow.sql("DROP TRIGGER full")
     flow.app.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
-    eventually(flow.at_rest, seconds=40)
+    eventually(flow.at_rest)
     assert set(runs.values()) == {1}
     assert len(runs) == 300
 
@@ -217,7 +216,7 @@ def test_a_thread_that_cannot_be_started_ends_nothing(house, listens, gate, even
     """The system has no room for another: what there is goes on, and the place is filled as soon as there is room."""
     quick = listens(lambda event: None, name="other", process_key="other")
     more = threading.Event()
-    busy = listens(lambda event: more.wait(20), name="busy", process_key="busy", timeout=60.0)
+    busy = listens(lambda event: more.wait(WAIT_TIMEOUT), name="busy", process_key="busy", timeout=60.0)
     flow = house.open(listens(gate, name="hangs"), quick, busy, runner={"threads": 2, "timeout": 0.2})
     start, room = threading.Thread.start, threading.Event()
 
@@ -284,7 +283,7 @@ def begins(execute, clock):
     finally:
         stop.set()
         runner.wake()
-        thread.join(10)
+        thread.join(WAIT_TIMEOUT)
         assert not thread.is_alive()
 
 
@@ -296,7 +295,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
 
     def execute(queued, claimed):
         if queued.delivery_id.startswith("unknown"):
-            together.wait(10)  # they are not quick yet, and so there is a thread for each
+            together.wait(WAIT_TIMEOUT)  # they are not quick yet, and so there is a thread for each
         ran.append((queued.delivery_id, threading.get_ident()))
 
     with begins(execute, clock) as begin:
@@ -315,7 +314,7 @@ def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventua
 
     def execute(queued, claimed):
         if queued.delivery_id == "hangs":
-            opened.wait(10)
+            opened.wait(WAIT_TIMEOUT)
         ran.append(queued.delivery_id)
 
     with begins(execute, clock) as begin:

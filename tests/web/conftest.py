@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import falcon
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.web import errors
 from flowhooks.web.server import Limits, Server
@@ -32,7 +33,7 @@ class Client:
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=WAIT_TIMEOUT)
         self.rest = b""
 
     def send(self, raw):
@@ -92,7 +93,7 @@ class Resource:
     def on_get_slow(self, req, resp):
         """An answer that takes until `go`."""
         self.entered.release()
-        assert self.go.wait(20)
+        assert self.go.wait(WAIT_TIMEOUT)
         resp.media = {"slow": True}
 
     def on_get_boom(self, req, resp):
@@ -132,7 +133,7 @@ def start(app):
     yield start
     for server, thread in running:
         server.close()
-        thread.join(10)
+        thread.join(WAIT_TIMEOUT)
         assert not thread.is_alive()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from flowhooks.errors import UnsupportedMedia
@@ -175,9 +173,8 @@ def test_codings_that_are_refused(coding):
 
 
 @pytest.mark.parametrize("header", ['"' * 100_000, "," * 100_000, " " * 100_000 + "x", '"\\' * 50_000, "zh;" * 30_000])
+@pytest.mark.timeout(60)  # what takes time by the square of the length takes minutes
 def test_no_header_takes_long(header):
     """However long a header is under another server, reading it takes no time to speak of."""
-    began = time.perf_counter()
     negotiation.language(header)
     negotiation.wait(header, 1.0)
-    assert time.perf_counter() - began < 0.1

@@ -12,6 +12,7 @@ import time
 
 import pytest
 from structlog.testing import capture_logs
+from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.errors import SettingsError
 from flowhooks.web.binding import bind
@@ -220,14 +221,13 @@ def test_refused_head_request(server, connect):
     assert client.closed()
 
 
+@pytest.mark.timeout(60)  # by waitress's pattern these take two minutes on an idle machine
 def test_no_field_costs_a_second(server, ask):
     """Spaces by the thousand are parsed in no time; waitress's own pattern takes time by their square."""
     raw = b"GET /x HTTP/1.1\r\nHost: h\r\nA:" + b" " * 8000 + b"a\r\n\r\n"
     ask(server, GOOD)
-    before = time.perf_counter()
-    for _ in range(5):
+    for _ in range(400):
         assert ask(server, raw).status == 200
-    assert time.perf_counter() - before < 0.5
 
 
 def test_absolute_target(server, ask):
@@ -277,7 +277,7 @@ def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
     monkeypatch.setattr("flowhooks.web.channel.LINGER_SECONDS", 0.1)
     server = start(read_timeout=0.3)
     connect(server).send(b"x\r\n\r\n").answer()
-    assert server.drain(10)
+    assert server.drain(WAIT_TIMEOUT)
 
 
 def test_continue(server, connect):
@@ -306,7 +306,7 @@ def test_continue_without_a_body(server, connect):
 def test_continue_behind_another_request(server, connect, resource):
     """What was asked while an earlier request ran is answered after it."""
     client = connect(server).send(SLOW + POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     resource.go.set()
     assert client.answer().json == {"slow": True}
     assert client.answer().status == 100
@@ -354,17 +354,17 @@ def test_slow_drip(start, connect, ask, start_of_request):
     """A request that comes byte by byte is given up at its deadline, with an answer."""
     server = start(read_timeout=0.3)
     client = connect(server).send(b"\r\n" + start_of_request)
-    began = time.monotonic()
     byte = b"a" if start_of_request is not CHUNKED else b"0"
     client.socket.settimeout(0.02)
-    while time.monotonic() - began < 5:
+
+    def answered():
         client.send(byte)
         try:
-            answer = client.answer()
+            return client.answer()
         except TimeoutError:
-            continue
-        break
-    assert 0.3 <= time.monotonic() - began < 2
+            return None
+
+    answer = until(answered)
     assert answer.status == 408
     assert answer.json["status"] == 408
     assert answer.json["path"] == ("/x" if b"\r\n" in start_of_request else "")
@@ -373,9 +373,9 @@ def test_slow_drip(start, connect, ask, start_of_request):
 
 def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
     """What was sent behind a request that takes long has its whole time once that one is answered."""
-    server = start(read_timeout=0.3)
+    server = start(read_timeout=2)
     client = connect(server).send(SLOW + GOOD[:-4])
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     other = connect(server).send(GOOD[:-4])
     assert other.answer().status == 408
     resource.go.set()
@@ -386,13 +386,11 @@ def test_deadline_does_not_run_while_the_server_works(start, connect, resource):
 @pytest.mark.parametrize("raw", [b"", b"\r\n" * 10, GOOD])
 def test_idle_connection(start, connect, raw):
     """A connection without a request is closed, whether or not it has had one; empty lines are not one."""
-    server = start(read_timeout=20, idle_timeout=0.2)
+    server = start(read_timeout=10 * WAIT_TIMEOUT, idle_timeout=1)
     client = connect(server).send(raw)
     if raw == GOOD:
         assert client.answer().status == 200
-    began = time.monotonic()
     assert client.closed()
-    assert time.monotonic() - began < 2
 
 
 def test_client_that_goes_away(start, connect, resource, caplog):
@@ -400,7 +398,7 @@ def test_client_that_goes_away(start, connect, resource, caplog):
     caplog.set_level("INFO")
     server = start(threads=1)
     client = connect(server).send(b"GET /slow?%0a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()  # with a reset
     resource.go.set()
@@ -410,9 +408,9 @@ def test_client_that_goes_away(start, connect, resource, caplog):
 
 def test_refusal_that_had_to_wait(start, connect, resource):
     """A refusal that waited longer for a thread than connections may be idle is read by its client all the same."""
-    server = start(threads=1, idle_timeout=0.2)
+    server = start(threads=1, idle_timeout=1)
     connect(server).send(SLOW)
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client = connect(server).send(b"x\r\n\r\n")
     watch = connect(server)
     assert watch.closed()
@@ -431,9 +429,9 @@ def test_answer_that_took_longer_than_connections_may_be_idle(start, connect, re
         return send(channel, **given)
 
     monkeypatch.setattr(Channel, "_flush_some", looked_at_meanwhile)
-    server = start(threads=1, idle_timeout=0.2)
+    server = start(threads=1, idle_timeout=1)
     connect(server).send(SLOW)
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     client = connect(server).send(raw)
     assert connect(server).closed()
     resource.go.set()
@@ -447,7 +445,7 @@ def test_client_that_does_not_read(start, connect):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (b"a" * 1_000_000 for _ in range(40))
 
-    server = start(flood, threads=1, idle_timeout=0.3)
+    server = start(flood, threads=1, idle_timeout=1)
     connect(server).send(GOOD)
     other = connect(server)
     assert other.send(b"x\r\n\r\n").answer().status == 400
@@ -494,7 +492,7 @@ def test_connection_limit(start, connect):
     with pytest.raises(TimeoutError):
         third.answer()
     first.close()
-    third.socket.settimeout(10)
+    third.socket.settimeout(WAIT_TIMEOUT)
     assert third.answer().status == 200
 
 
@@ -525,7 +523,7 @@ def test_out_of_files(start, connect):
             for number in spare:
                 os.close(number)
             process.setrlimit(process.RLIMIT_NOFILE, (soft, hard))
-        waiting.settimeout(10)
+        waiting.settimeout(WAIT_TIMEOUT)
         assert waiting.recv(12) == b"HTTP/1.1 200"
         waiting.close()
     assert logs[0]["event"] == "accept_failed"
@@ -590,10 +588,10 @@ def test_drain(start, connect, resource, caplog):
     idle = connect(server)
     assert idle.send(GOOD).answer().status == 200
     busy = [connect(server).send(SLOW) for _ in range(6)]
-    assert resource.entered.acquire(timeout=10)
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     result = []
-    drain = threading.Thread(target=lambda: result.append(server.drain(10)))
+    drain = threading.Thread(target=lambda: result.append(server.drain(WAIT_TIMEOUT)))
     drain.start()
     assert idle.closed()
     with pytest.raises(ConnectionRefusedError):
@@ -605,7 +603,7 @@ def test_drain(start, connect, resource, caplog):
         assert answer.headers["connection"] == "close"
         assert client.closed()
         client.close()
-    drain.join(10)
+    drain.join(WAIT_TIMEOUT)
     assert result == [True]
     assert not caplog.records  # waitress would warn of every request that is queued
 
@@ -614,8 +612,8 @@ def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
     """All requests of a connection are answered, the one that is still arriving too; only the last says close."""
     server = start(threads=1)
     client = connect(server).send(SLOW + GOOD + GOOD[:10])
-    assert resource.entered.acquire(timeout=10)
-    drain = threading.Thread(target=server.drain, args=(10,))
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
+    drain = threading.Thread(target=server.drain, args=(WAIT_TIMEOUT,))
     drain.start()
     resource.go.set()
     assert "connection" not in client.answer().headers
@@ -623,7 +621,7 @@ def test_drain_answers_what_is_pipelined_or_arriving(start, connect, resource):
     assert client.send(GOOD[10:]).answer().headers["connection"] == "close"
     assert client.closed()
     client.close()
-    drain.join(10)
+    drain.join(WAIT_TIMEOUT)
     assert not drain.is_alive()
 
 
@@ -631,15 +629,15 @@ def test_drain_takes_what_was_waiting_to_be_accepted(start, connect):
     """A request that was sent before the server stopped is answered, even on a connection not yet accepted."""
     held = threading.Event()
     server = start()
-    server._listener.trigger.pull_trigger(lambda: held.wait(10))
+    server._listener.trigger.pull_trigger(lambda: held.wait(WAIT_TIMEOUT))
     clients = [connect(server).send(GOOD) for _ in range(5)]
-    drain = threading.Thread(target=server.drain, args=(10,))
+    drain = threading.Thread(target=server.drain, args=(WAIT_TIMEOUT,))
     drain.start()
     held.set()
     for client in clients:
         assert client.answer().status == 200
         client.close()
-    drain.join(10)
+    drain.join(WAIT_TIMEOUT)
     assert not drain.is_alive()
 
 
@@ -648,7 +646,7 @@ def test_drain_gives_up(start, connect, resource):
     server = start(read_timeout=20)
     connect(server).send(GOOD[:10]).socket.sendall(b"a")
     connect(server).send(SLOW)
-    assert resource.entered.acquire(timeout=10)
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     assert server.drain(0.1) is False
     resource.go.set()
     server.close()
@@ -659,12 +657,12 @@ def test_retire_leaves_new_connections_to_others(start, connect):
     holds, held = threading.Event(), threading.Event()
     with bind("127.0.0.1:0") as socket_of_both:
         one = start(inherited=socket_of_both.dup())
-        one._listener.trigger.pull_trigger(lambda: holds.set() or held.wait(10))
-        assert holds.wait(10)
+        one._listener.trigger.pull_trigger(lambda: holds.set() or held.wait(WAIT_TIMEOUT))
+        assert holds.wait(WAIT_TIMEOUT)
         clients = [connect(one).send(GOOD) for _ in range(5)]
         one.retire()
         held.set()
-        assert one.gone(10)
+        assert one.gone(WAIT_TIMEOUT)
         other = start(inherited=socket_of_both.dup())
     assert other.address == one.address
     for client in clients:
@@ -673,29 +671,33 @@ def test_retire_leaves_new_connections_to_others(start, connect):
 
 def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     """A connection is closed after the answer that says so, and an idle one only after a while."""
-    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", 0.5)
+    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", WAIT_TIMEOUT)
     server = start()
     idle, active, busy = connect(server), connect(server), connect(server)
     for client in (idle, active):
         assert client.send(GOOD).answer().status == 200
     busy.send(SLOW)
-    assert resource.entered.acquire(timeout=10)
-    began = time.monotonic()
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     server.retire()
-    assert server._stopped.wait(10)
+    assert server._stopped.wait(WAIT_TIMEOUT)
     with pytest.raises(ConnectionRefusedError):
         connect(server)
     assert active.send(GOOD).answer().headers["connection"] == "close"
+    assert active.closed()
+    active.close()
+    idle.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):  # it is still open
+        idle.closed()
+    idle.socket.settimeout(WAIT_TIMEOUT)
+    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", 0.1)
     assert idle.closed()
-    assert time.monotonic() - began > 0.3
     assert not server.gone(0)
     resource.go.set()
     assert busy.answer().headers["connection"] == "close"
-    for client in (active, busy):
-        assert client.closed()
-        client.close()
-    assert server.gone(10)
-    assert server.drain(10)
+    assert busy.closed()
+    busy.close()
+    assert server.gone(WAIT_TIMEOUT)
+    assert server.drain(WAIT_TIMEOUT)
 
 
 def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):
@@ -703,11 +705,9 @@ def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, m
     monkeypatch.setattr("flowhooks.web.server.STOP_SECONDS", 0.1)
     server = start()
     client = connect(server).send(SLOW)
-    assert resource.entered.acquire(timeout=10)
-    began = time.monotonic()
+    assert resource.entered.acquire(timeout=WAIT_TIMEOUT)
     server.close()
-    assert time.monotonic() - began < 3
-    assert client.closed()
+    assert client.closed()  # without an answer, which the request has when it ends
     resource.go.set()
 
 
@@ -747,7 +747,7 @@ def test_stops_from_within_the_loop(app):
 def test_never_served(app):
     """A server that was only bound can be drained and closed, more than once, and then does not serve."""
     server = Server(app, listen="127.0.0.1:0", threads=1, limits=Limits(), name="test")
-    assert server.drain(10)
+    assert server.drain(WAIT_TIMEOUT)
     server.close()
     server.close()
     server.serve()
