@@ -7,6 +7,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import AlertCause, Retry, State
 from flowhooks.alerts import AGAIN_AFTER
@@ -761,7 +762,7 @@ class Hanging(Listener):
     def hook(self, alert):
         """The hook `alert_raised`."""
         self.alerts.append(alert)
-        assert self.let_go.wait(30)
+        assert self.let_go.wait(WAIT_TIMEOUT)
         if self.error:
             raise self.error
 
@@ -769,7 +770,7 @@ class Hanging(Listener):
 @pytest.fixture
 def hanging(monkeypatch):
     """A listener that hangs, for which nobody waits long; let go at the end."""
-    monkeypatch.setattr("flowhooks.alerts.telling.PATIENCE", 0.01)
+    monkeypatch.setattr("flowhooks.alerts.telling.PATIENCE", 1.0)  # which a listener that does not hang never needs
     hanging = Hanging()
     yield hanging
     hanging.let_go.set()
@@ -832,11 +833,11 @@ def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, event
     """It gets a moment, then the process goes; the next one tells it again."""
     monkeypatch.setattr("flowhooks.app.NOTICES_GET", 0.05)
     entered, release = threading.Event(), threading.Event()
-    hanging = SimpleNamespace(hook=lambda alert: entered.set() or (release.wait(30) and None))
+    hanging = SimpleNamespace(hook=lambda alert: entered.set() or (release.wait(WAIT_TIMEOUT) and None))
     watched = watch(mail=hanging)
     watched.dead("i1")
     watched.flow.app.alerts.start()
-    assert entered.wait(20)
+    assert entered.wait(WAIT_TIMEOUT)
     assert watched.flow.close()
     release.set()
     taking = Listener()

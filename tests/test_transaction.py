@@ -92,7 +92,7 @@ def test_an_exception_rolls_back_within_the_block_and_after_it(house, listens, c
 
     flow = house.open(listens(fails_once, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
-    standing = flow.settled(event_id, State.WAITING)
+    standing = flow.settled(event_id, State.WAITING, attempt=1)
     assert (standing.error, contracts()) == ("OSError: no paper", [])
     flow.advance(1)
     flow.settled(event_id, State.SUCCEEDED)
@@ -380,7 +380,9 @@ def test_a_connection_of_the_pool_that_was_lost_is_replaced(house, listens, cont
 
 
 @pytest.mark.parametrize("came_through", [True, False])
-def test_a_commit_without_an_answer_is_looked_up(house, listens, contracts, *, logged, monkeypatch, came_through):
+def test_a_commit_without_an_answer_is_looked_up(
+    house, listens, contracts, *, logged, monkeypatch, eventually, came_through
+):
     """The ledger says what became of it: neither run twice, nor failed though it is done."""
     from sqlalchemy.engine.default import DefaultDialect
 
@@ -399,7 +401,8 @@ def test_a_commit_without_an_answer_is_looked_up(house, listens, contracts, *, l
     monkeypatch.setattr(DefaultDialect, "do_commit", breaks)
     flow = house.open(listens(archive, retry=AGAIN))
     event_id = flow.take("i", wait=0).event_id
-    standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING)
+    standing = flow.settled(event_id, State.SUCCEEDED if came_through else State.WAITING, attempt=1)
+    eventually(lambda: "commit_unanswered" in [entry["event"] for entry in logged])
     assert [entry["event"] for entry in logged].count("commit_unanswered") == 1
     assert contracts() == [("i", 1)] * came_through
     if not came_through:

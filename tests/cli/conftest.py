@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from contextlib import closing
 from typing import Any
@@ -22,6 +21,7 @@ import forking
 import pytest
 import structlog
 from click.testing import CliRunner
+from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.app import App
 from flowhooks.cli import logs, main
@@ -57,15 +57,13 @@ def hang(event):
 def handlers():
     return [grant, book, copy, hang]
 """
-PATIENCE = 30.0
-"""Seconds for which something that must happen is waited for, on machines that are busy."""
 
 
 def post(base, instance, **body):
     """Send a call-back; its event's id, once the answer is there."""
     path = f"/flow/{instance}/call-back/complete"
     headers = {"Content-Type": "application/json", "Prefer": body.pop("prefer", "wait=20")}
-    with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=PATIENCE)) as connection:
+    with closing(http.client.HTTPConnection(base.removeprefix("http://"), timeout=WAIT_TIMEOUT)) as connection:
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         answer.read()
@@ -111,7 +109,7 @@ class Server:
     def end(self, number=signal.SIGTERM):
         """End it by a signal."""
         self.process.send_signal(number)
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_TIMEOUT)
         self._reading.join()
         self.process.stderr.close()
 
@@ -124,15 +122,6 @@ def environment(more):
     """This process's environment without settings of flowhooks, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWHOOKS_")}
     return kept | {"COLUMNS": "100"} | more
-
-
-def until(condition):
-    """Wait until `condition` gives something true, and return that."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-    return found
 
 
 HOSTILE = "a\x1b[31m\x07b\nc\u202ed[red]e[/red]\x9b\x7f:smile:"
@@ -261,7 +250,7 @@ def at_a_terminal(server):
         except OSError:  # how Linux says that nobody holds the other end
             pass
         os.close(ours)
-        return printed.decode(), process.wait(30)
+        return printed.decode(), process.wait(WAIT_TIMEOUT)
 
     return run
 

@@ -127,9 +127,13 @@ def test_metrics_tell_of_processes(flow, eventually):
     """How many there are, and why they have ended."""
     flow.take("1", key="os_exits")
     flow.take("2", key="nothing")
-    text = flow.app.metrics.text().decode()
-    assert 'flowhooks_handler_processes_ended_total{reason="crashed"} 1.0' in text
-    assert 'flowhooks_attempts_total{handler="unruly:os_exits",outcome="lost"} 1.0' in text
+
+    def counted():
+        text = flow.app.metrics.text().decode()
+        ended = 'flowhooks_handler_processes_ended_total{reason="crashed"} 1.0' in text
+        return ended and 'flowhooks_attempts_total{handler="unruly:os_exits",outcome="lost"} 1.0' in text and text
+
+    text = eventually(counted)
     (alive,) = [line for line in text.splitlines() if line.startswith("flowhooks_handler_processes ")]
     assert 1 <= float(alive.split()[1]) <= 4
 
