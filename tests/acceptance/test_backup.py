@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 
 import pytest
 from callers import calling, until_more
@@ -69,12 +68,9 @@ def test_a_large_one_is_copied_in_one_go_however_much_is_written(make_site):
         server.post(f"large{number}", {"processDefinitionKey": "nobody", "padding": padding})
     with calling([server.place], clients=6, key="backup") as (taken, problems):
         until_more(taken, 50)
-        began = time.monotonic()
         done = site.run("db", "backup", str(site.folder / "backup.db"), "--json", "--database", site.database)
-        took = time.monotonic() - began
         during = len(taken)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bytes"] > 500 * 200_000
     assert problems == []
     assert during > 50
-    assert took < 60

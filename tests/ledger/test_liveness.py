@@ -132,7 +132,7 @@ def test_it_is_the_same_time_everywhere(two):
     with two[0].app.ledger.connection() as connection:
         told = connection.execute(select(dialects.Now())).scalar_one()
     ((seconds,),) = two[0].sql("SELECT extract(epoch FROM now())")
-    assert abs(told / 1_000_000 - float(seconds)) < 60
+    assert abs(told / 1_000_000 - float(seconds)) < 600
 
 
 def test_the_one_that_has_lived_longest_leads(two, house, listens):
