@@ -10,11 +10,11 @@ import json
 import os
 import resource
 import signal
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 PATHS = ["/console/", "/console/nothing", "/console/static/console.css", "/metrics", "/openapi.json", "/readyz"]
 PATHS += ["/console/events", "/console/handlers", "/api/overview", "/api/events", "/api/nothing"]
@@ -125,7 +125,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
                 ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
             )
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 6, "dead": 1}, within=60)
+    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 6, "dead": 1})
     server.stop()
     house.balance()
 
@@ -144,15 +144,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     server.until_logged("process_not_made")
     assert server.until_logged("attempt_failed")["state"] == "waiting"
     resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 2}, within=60)
+    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 2})
     assert children(server.process.pid) == [nursery]
     server.stop()
     assert house.balance().deliveries == {"succeeded": 2}, server.lines
-
-
-def until(condition):
-    """Wait until something holds."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)

@@ -10,7 +10,6 @@ import queue
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 import forking
 import pytest
+from ports import free_port
 
 from flowhooks.ledger import Reader
 from flowhooks.ledger.reading import EventFilter
@@ -238,13 +238,6 @@ def until(condition):
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
     return found
-
-
-def free_port():
-    """A port on which nothing listens just now; a server can come back to it."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
