@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,3 +43,16 @@ def until(
             pytest.fail(f"did not happen within {seconds:g} s: {condition} {why()}")
         time.sleep(poll)
     return found
+
+
+def until_refused(place: tuple[str, int]) -> None:
+    """Wait until nobody listens at `place` (host, port): a process logs that it stops before it closes its sockets."""
+
+    def refuses() -> bool:
+        try:
+            socket.create_connection(place, timeout=WAIT_TIMEOUT).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    until(refuses)

@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
-from waiting import WAIT_TIMEOUT, until
+from waiting import WAIT_TIMEOUT, until, until_refused
 
 PLUGIN = '''
 import os, signal, threading, time
@@ -128,8 +128,7 @@ def test_an_orderly_end(site):
     assert b"retry-after: " in head.lower()
     assert b"connection: close" in head.lower()
     assert "shutting down" in json.loads(raw)["message"]
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(server.place, timeout=5).close()
+    until_refused(server.place)
     ready = server.ask("GET", "/readyz", admin=True)
     assert (ready.status, ready.json["trouble"]) == (503, ["the server is stopping"])
     assert server.process.poll() is None
