@@ -108,7 +108,7 @@ def test_the_overview_refreshes_itself(console, visit):
     page.locator("h1").click()
     page.get_by_role("button", name="Go on").click()
     page.locator("h1").click()
-    expect(tile).to_have_text("3")
+    expect(tile).to_have_text("4")
 
 
 def test_without_scripts(console, visit):
