@@ -16,7 +16,7 @@ from flowhooks.routing_index import Bucket, Candidate, Entry, Index, Match, Rout
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowhooks.selectors import Selectors
+    from flowhooks.selectors import ConditionResult, Selectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +53,20 @@ class Verdict:
         shares: what it has in common with the event: `"class …"`, `"key …"`, both, or `"every"`.
         won: whether the event goes to it.
         why: the route's reason if it won, else the condition that failed.
+        conditions: its conditions, each with its value; empty if it has none, or if kind, versions or source differ.
     """
 
     handler_id: str
     shares: str
     won: bool
     why: str
+    conditions: tuple[ConditionResult, ...] = ()
+
+    @property
+    def undecidable(self) -> bool:
+        """Whether no condition is false, and at least one cannot be decided."""
+        values = [one.holds for one in self.conditions]
+        return None in values and False not in values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +222,10 @@ class Router:
         ordered = [(handler, self._order_by[handler]) for handler in handlers if handler in self._order_by]
         return {handler: key for handler, by in ordered if (key := order_key(event, by))}
 
+    def has(self, handler_id: str) -> bool:
+        """Whether there is a candidate of this id."""
+        return any(entry.handler_id == handler_id for entry in self._entries)
+
     def order_by(self, handler_id: str) -> str | None:
         """What a handler's deliveries are ordered by, or None."""
         return self._order_by.get(handler_id)
@@ -295,10 +307,16 @@ class Router:
             shown = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:most]
         verdicts = []
         for entry, shares in shown:
-            won = entry.handler_id in route.handlers
-            refused = "" if won else entry.selectors.refusal(event) or entry.selectors.why_not(event) or ""
-            why = route.handlers.get(entry.handler_id, refused)
-            verdicts.append(Verdict(handler_id=entry.handler_id, shares=shares, won=won, why=why))
+            refused = entry.selectors.refusal(event)
+            verdicts.append(
+                Verdict(
+                    handler_id=entry.handler_id,
+                    shares=shares,
+                    won=entry.handler_id in route.handlers,
+                    why=route.handlers.get(entry.handler_id) or refused or entry.selectors.why_not(event) or "",
+                    conditions=entry.selectors.evaluate(event) if refused is None else (),
+                )
+            )
         hints = () if most is not None or route.state is EventState.ROUTED else self._hints(event)
         return Explanation(route=route, verdicts=tuple(verdicts), hints=hints, left_out=len(sharing) - len(verdicts))
 

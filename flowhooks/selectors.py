@@ -35,6 +35,21 @@ _MOST_VERSION: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionResult:
+    """One condition of a handler, evaluated for an event.
+
+    Attributes:
+        member: what the condition reads: `"conclusion"` or a JSON Pointer into the event's data.
+        holds: whether it holds; None: it cannot be decided.
+        why: why it does not hold, in a clause; `""` if it holds.
+    """
+
+    member: str
+    holds: bool | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selectors:
     """What a handler listens to.
 
@@ -113,18 +128,28 @@ class Selectors:
         pointers = (one.pointer for one in self._conditions if one.decide(event.data) is None)
         return next(pointers, "")
 
+    def evaluate(self, event: Event) -> tuple[ConditionResult, ...]:
+        """Each condition of the handler, evaluated for an event."""
+        results = []
+        if self.conclusions:
+            named = ", ".join(self.conclusions)
+            holds = None if event.conclusion is None else event.conclusion in self.conclusions
+            why = f"conclusion {event.conclusion!r} is not one of {named}"
+            if holds is None:
+                why = f"no conclusion, and the handler needs one of {named}"
+            results.append(ConditionResult(member="conclusion", holds=holds, why="" if holds else why))
+        for condition in self._conditions:
+            holds = condition.decide(event.data)
+            why = "" if holds else condition.why_not(event.data)
+            results.append(ConditionResult(member=condition.pointer, holds=holds, why=why))
+        return tuple(results)
+
     def why_not(self, event: Event) -> str | None:
         """Why the handler's conditions do not hold for an event, in a clause; None if they hold."""
-        if self.conclusions and event.conclusion not in self.conclusions:
-            named = ", ".join(self.conclusions)
-            if event.conclusion is not None:
-                return f"conclusion {event.conclusion!r} is not one of {named}"
-            if self.decide(event) is None:
-                return f"no conclusion, and the handler needs one of {named}"
-        wrong = [condition for condition in self._conditions if condition.decide(event.data) is not True]
+        wrong = [result for result in self.evaluate(event) if not result.holds]
         # A false condition decides, so it comes before an undecided one.
-        wrong.sort(key=lambda condition: condition.decide(event.data) is None)
-        return wrong[0].why_not(event.data) if wrong else None
+        wrong.sort(key=lambda result: result.holds is None)
+        return wrong[0].why if wrong else None
 
     def refusal(self, event: Event) -> str | None:
         """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""

@@ -57,7 +57,8 @@ def _resolved(detail: Mapping[str, Any]) -> str:
 
 def _rerouted(detail: Mapping[str, Any]) -> str:
     made = f", with {several(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
-    return f"routed {several(detail['events'], 'event')} again{made}"
+    only = f", only for {detail['handler']}" if "handler" in detail else ""
+    return f"routed {several(detail['events'], 'event')} again{only}{made}"
 
 
 def _acknowledged(detail: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import click
 
 from flowhooks.cli.options import utf8
 from flowhooks.delivery import State
+from flowhooks.event import DismissedBy
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.operations.moment import moment
 
@@ -33,20 +34,32 @@ def time(value: str) -> int:
 _TIMES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
 
 
-def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `wanted`."""
+def filter_options(function: Callable[..., Any], *, of_deliveries: bool = True) -> Callable[..., Any]:
+    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `wanted`.
+
+    Args:
+        function: the command.
+        of_deliveries: whether `--handler` is among the options.
+    """
 
     @click.option("--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given several times.")
     @click.option("--flow", "flow_instance_id", type=utf8, metavar="ID", help="The engine's process instance id.")
     @click.option("--business-key", type=utf8, metavar="KEY", help="Exactly this business key.")
     @click.option("--class", "callback_class", type=utf8, metavar="CLASS", help="Exactly this call-back class.")
     @click.option("--key", "process_key", type=utf8, metavar="KEY", help="Exactly this process definition key.")
-    @click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler.")
+    @click.option("--conclusion", type=utf8, metavar="TEXT", help="Exactly this conclusion, in the words of handlers.")
     @click.option(
         "--state",
         type=click.Choice(STATES),
         metavar="STATE",
         help=f"With a delivery that is {', '.join(STATES[:-3])} or {STATES[-3]}; or parked, or dismissed.",
+    )
+    @click.option(
+        "--dismissed-by",
+        type=click.Choice([reason.value for reason in DismissedBy]),
+        metavar="REASON",
+        help="Dismissed because conditions are false (condition), no handler listens to its kind (kind), a setting "
+        "says so (setting), or an operator did (operator).",
     )
     @click.option("--since", type=time, metavar="TIME", help=f"Received at or after TIME, {_TIMES}.")
     @click.option("--until", type=time, metavar="TIME", help="Received before TIME.")
@@ -54,11 +67,22 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
         if since is not None and until is not None and since >= until:
             raise click.UsageError("--since must lie before --until: nothing can be between them.")
-        narrowing = {name: kwargs.pop(name) for name in _NAMES}
+        narrowing = {name: kwargs.pop(name) for name in (*_NAMES, *(["handler"] if of_deliveries else []))}
         wanted = EventFilter(ids=ids, since=since, until=until, **narrowing)
         return function(*args, wanted=wanted, **kwargs)
 
-    return wrapped
+    return _of_handler(wrapped) if of_deliveries else wrapped
 
 
-_NAMES: Final = ("flow_instance_id", "business_key", "callback_class", "process_key", "handler", "state")
+_NAMES: Final = (
+    "flow_instance_id",
+    "business_key",
+    "callback_class",
+    "process_key",
+    "conclusion",
+    "state",
+    "dismissed_by",
+)
+_of_handler: Final = click.option(
+    "--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler."
+)

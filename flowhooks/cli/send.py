@@ -34,6 +34,7 @@ _MEMBERS: Final = {
     "business_key": "businessKey",
     "version": "processDefinitionVersion",
     "definition_id": "processDefinitionId",
+    "conclusion": "conclusion",
 }
 
 
@@ -47,6 +48,7 @@ _MEMBERS: Final = {
 @click.option("--key", type=utf8, metavar="KEY", help="processDefinitionKey in the body.")
 @click.option("--business-key", type=utf8, metavar="KEY", help="businessKey in the body.")
 @click.option("--version", type=int, metavar="N", help="processDefinitionVersion in the body.")
+@click.option("--conclusion", type=utf8, metavar="TEXT", help="conclusion in the body, such as approved.")
 @click.option("--definition-id", type=utf8, metavar="ID", help="processDefinitionId in the body.")
 @click.option(
     "--data", type=utf8, metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for the standard input."
@@ -92,7 +94,7 @@ def command(
     \b
     Examples:
       flowhooks send 4711 --key contract_approval --business-key C-2026-17
-      flowhooks send 4711 --class com.example.ContractSigned --async
+      flowhooks send 4711 --key contract_approval --conclusion rejected
       flowhooks send 4711 --data @body.json --wait 30 --language zh
       flowhooks send 4711 --to https://flowhooks.example.com --secret-file /etc/flowhooks/erp
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.crashpoints import reached
+from flowhooks.errors import NotFound
 from flowhooks.event import DismissedBy
 from flowhooks.operations import Deed
 from flowhooks.operations.routing import one_of, rerouted
@@ -73,8 +74,11 @@ def reroute(
         after: where the last call left off.
 
     Raises:
+        NotFound: no handler of this id is known.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
+    if handler is not None and not desk.router.has(handler):
+        raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
     candidates = [stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _ON_PURPOSE]
     items = [item for stored in candidates if (item := rerouted(desk, stored, handler=handler)) is not None]

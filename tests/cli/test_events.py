@@ -21,7 +21,10 @@ EVENT = {
     "process_definition_id",
     "process_definition_key",
     "process_definition_version",
+    "conclusion",
     "state",
+    "parked_by",
+    "dismissed_by",
     "route",
     "repeats",
     "deliveries",
@@ -125,7 +128,7 @@ def test_show_by_event_delivery_or_flow(asked, server):
 def test_show_has_everything(asked, server):
     """Body as received, its data, other bodies, attempts with their times and results."""
     (event,) = asked("events", "show", "leave", server=server)["events"]
-    assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "deeds"}
+    assert set(event) == EVENT | {"body", "data", "conflicts", "deliveries_left_out", "deeds", "no_match"}
     assert event["body"] == '{"processDefinitionKey": "leave", "processDefinitionVersion": 2}'
     assert event["data"] == json.loads(event["body"])
     (conflict,) = event["conflicts"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -14,6 +16,8 @@ def test_every_route(server, asked, run):
         "value": "order",
         "versions": ">=2",
         "sources": [],
+        "conclusions": [],
+        "when": {},
         "handler_id": "shop:book",
         "order_by": None,
         "concurrency": None,
@@ -73,7 +77,6 @@ def test_how_deliveries_take_turns(asked, run, tmp_path):
         (("--key", "order"), {"shop:book": False, "shop:copy": False}),
         (("--key", "leave", "--class", "com.example.Leave"), {"shop:grant": True}),
         (("--class", "nobody"), {}),
-        (("--kind", "other", "--key", "leave"), {"shop:grant": False}),
         (("--class", ""), {}),
     ],
 )
@@ -99,12 +102,15 @@ def test_the_explanation_for_people(server, run):
     assert "it is parked until one is installed" in result.stdout
     assert "Hint: key 'order' is similar." in result.stdout
     result = run("routes", "--key", "order", "--kind", "cancelled", server=server)
-    assert "Hint: there is no kind of call-back 'cancelled'" in result.stdout
+    assert "Hint: there is no kind of callback 'cancelled'" in result.stdout
 
 
 def test_settings_decide_what_becomes_of_it(server, asked, tmp_path):
     """Refused, ignored, and a source that no setting names."""
-    assert asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_UNROUTED="reject")["verdict"] == "refused"
+    assert (
+        asked("routes", "--key", "x", server=server, code=1, FLOWHOOKS_ROUTING_NO_HANDLER="reject")["verdict"]
+        == "refused"
+    )
     found = asked("routes", "--key", "x", server=server, FLOWHOOKS_IGNORE_PROCESS_KEY="x,y")
     assert found["verdict"] == "ignored"
     (tmp_path / "flowhooks.toml").write_text(f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n')
@@ -138,3 +144,124 @@ def test_without_a_ledger(run, asked, tmp_path):
     result = run("routes")
     assert result.exit_code == 0
     assert result.stderr.startswith("Without the handlers that the ledger remembers: cannot use the database")
+
+
+CONDITIONS = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="expense", conclusion="approved")
+def book(event):
+    pass
+
+@handler(process_key="expense", conclusion=["approved", "settled"], when={"/amount": {"minimum": 1000}})
+def audit(event):
+    pass
+
+@handler(process_key="expense", conclusion="rejected", kind="cancel")
+def release(event):
+    pass
+
+@hookimpl
+def handlers():
+    return [book, audit, release]
+"""
+
+
+@pytest.fixture
+def expenses(tmp_path, asked, run):
+    """`flowhooks routes` with handlers that have conditions: as JSON, or as text."""
+    (tmp_path / "expenses.py").write_text(CONDITIONS)
+    (tmp_path / "flowhooks.toml").write_text(
+        f'[sources.erp]\ntoken_sha256 = ["{"0" * 64}"]\n[sources.erp.conclusion]\nagree = "approved"\n'
+    )
+    env = {"FLOWHOOKS_PLUGINS_DIRS": str(tmp_path), "FLOWHOOKS_PLUGINS_ALLOW": "expenses", "COLUMNS": "200"}
+
+    def ask(*arguments, text=False, code=0, **more):
+        if text:
+            result = run("routes", "--source", "erp", *arguments, **env, **more)
+            assert result.exit_code == code, result.output
+            return result.stdout
+        return asked("routes", "--source", "erp", *arguments, code=code, **env, **more)
+
+    ask.env = env
+    return ask
+
+
+def test_conclusions_and_conditions_are_listed(expenses, asked, run):
+    """What each handler requires of an event, in a column of the table and as JSON."""
+    found = {one["handler_id"]: (one["conclusions"], one["when"]) for one in asked("routes", **expenses.env)["routes"]}
+    assert found["expenses:audit"] == (["approved", "settled"], {"/amount": {"minimum": 1000}})
+    assert found["expenses:book"] == (["approved"], {})
+    text = run("routes", **expenses.env).stdout
+    assert 'conclusion approved or settled, /amount {"minimum": 1000}' in text
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "gets"),
+    [
+        (({"conclusion": "agree", "amount": 5000},), "delivered", {"book": True, "audit": True}),
+        (({"conclusion": "agree", "amount": 10},), "delivered", {"book": True, "audit": False}),
+        (({"conclusion": "agree", "amount": 5000}, "--conclusion", "settled"), "delivered", {"audit": True}),
+        (({"conclusion": "settled"},), "parked", {"book": False, "audit": None}),
+        (({},), "parked", {"book": None, "audit": None}),
+        (({"conclusion": "Approved"},), "dismissed", {"book": False, "audit": False}),
+        (({"conclusion": "agree"}, "--kind", "terminate"), "dismissed", {"book": False}),
+        (({"conclusion": "agree"}, "--key", "travel"), "parked", {}),
+        (({"conclusion": 7},), "refused", {}),
+    ],
+)
+def test_a_body_explained(expenses, tmp_path, given, verdict, gets):
+    """Its members count as a callback's do, options override them, and each condition has one of three values."""
+    body, *options = given
+    (tmp_path / "body.json").write_text(json.dumps({"processDefinitionId": "expense:3:77", **body}))
+    code = int(verdict in {"parked", "refused"})
+    found = expenses("--data", str(tmp_path / "body.json"), *options, code=code)
+    assert found["verdict"] == verdict
+    assert found["state"] == {"delivered": "routed", "refused": None}.get(verdict, verdict)
+    won = {one["handler_id"]: None if one["undecidable"] else one["won"] for one in found["candidates"]}
+    assert {f"expenses:{name}": value for name, value in gets.items()}.items() <= won.items()
+    if verdict == "refused":
+        assert "/conclusion: must be of type string" in found["refusal"]
+    else:
+        assert found["asked"]["version"] == 3
+
+
+def test_the_conditions_of_each_handler_are_explained(expenses, tmp_path):
+    """With the member that is missing, the source's own word, and what may have been meant."""
+    (tmp_path / "body.json").write_text(json.dumps({"processDefinitionKey": "expense", "conclusion": "agree"}))
+    found = expenses("--data", str(tmp_path / "body.json"))
+    assert (found["asked"]["conclusion"], found["asked"]["conclusion_sent"]) == ("approved", "agree")
+    (audit,) = [one for one in found["candidates"] if one["handler_id"] == "expenses:audit"]
+    assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", None)]
+    text = expenses("--data", str(tmp_path / "body.json"), text=True)
+    assert "with key expense, conclusion approved (sent as agree):" in text
+    assert '/amount is absent, and the condition {"minimum": 1000} needs it' in text
+    assert "/amount: undecidable" in text
+    assert "It goes to expenses:book." in text
+    assert "A condition on /amount cannot be decided" in text
+    text = expenses("--key", "expense", text=True, code=1)
+    assert "cannot be decided, because of conclusion: it is parked for an operator" in text
+    text = expenses("--key", "expense", "--conclusion", "Approved", text=True)
+    assert "the conditions of each are false: it is dismissed and answered 200." in text
+    assert "Hint: no handler of its class or key names the conclusion 'Approved'." in text
+    assert "Hint: conclusion 'approved' differs only in case or white space." in text
+
+
+def test_a_body_from_the_standard_input(expenses):
+    """As another command prints it."""
+    body = json.dumps({"processDefinitionKey": "expense", "conclusion": "approved", "amount": 1})
+    assert list(expenses("--data", "-", given=body)["handlers"]) == ["expenses:book"]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [("{", "cannot be read at line 1"), ('{"a": 1, "a": 2}', "two members of the name"), ("[]", "not an object")],
+)
+def test_a_file_that_is_no_body(run, expenses, tmp_path, body, why):
+    """It is read as strictly as a callback."""
+    (tmp_path / "body.json").write_text(body)
+    result = run("routes", "--data", str(tmp_path / "body.json"), **expenses.env)
+    assert result.exit_code == 2
+    assert "--data is not the body of a callback." in result.stderr
+    assert why in result.stderr
+    assert run("routes", "--data", str(tmp_path / "none.json"), **expenses.env).exit_code != 0

@@ -32,7 +32,7 @@ def test_dismiss_and_back_again(server, run, asked, trips, hostile):
     done = run("events", "dismiss", event_id, "--note", f"not ours {hostile}", "--yes", server=server)
     assert (done.exit_code, done.stdout) == (0, "1 parked event is dismissed, of 1 event looked at.\n")
     shown = run("events", "show", event_id, server=server).stdout
-    assert f"If somebody does: flowhooks events reroute {event_id}" in shown
+    assert f"If a handler is to get it: flowhooks events reroute {event_id}" in shown
     assert "by a command: dismissed 1 parked event: not ours a\\u001b[31m\\u0007b\\nc\\u202ed" in shown
     rest = run("events", "dismiss", *words, "--yes", server=server).stdout
     assert rest == "1 parked event is dismissed, of 1 event looked at.\n"

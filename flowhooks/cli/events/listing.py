@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import output
+from flowhooks.cli.events import words
 from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.delivery import DONE
@@ -42,8 +43,8 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
     \b
     Examples:
       flowhooks events list --state dead --since 2h
-      flowhooks events list --key contract_approval --since 2026-11-01 --until 2026-12-01
       flowhooks events list --handler contracts:archive_contract --state waiting
+      flowhooks events list --state dismissed --dismissed-by condition --conclusion rejected
       flowhooks events list --state parked --json
     """
     with closing(Reader(database_url(settings))) as reader:
@@ -65,7 +66,7 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
 def event_table(found: Sequence[Stored]) -> None:
     """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
     output.table(
-        ("event, received (UTC)", "flow, key or class", "state, deliveries"),
+        ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
         [(_event(one), _flow(one), _deliveries(one)) for one in found],
         unbroken=("event, received (UTC)",),
     )
@@ -78,7 +79,10 @@ def _event(stored: Stored) -> str:
 def _flow(stored: Stored) -> str:
     event = stored.event
     names = [name for name in (event.process_definition_key, event.callback_class) if name]
-    return "\n".join([output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"])
+    lines = [output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"]
+    if event.conclusion:
+        lines.append(f"  {output.flat(event.conclusion)}")
+    return "\n".join(lines)
 
 
 def _line(standing: Standing) -> str:
@@ -87,7 +91,7 @@ def _line(standing: Standing) -> str:
 
 
 def _deliveries(stored: Stored) -> str:
-    lines = [] if stored.state == "routed" else [stored.state]
+    lines = [] if stored.state == "routed" else [words.event_state(stored)]
     if len(stored.standings) > MOST_NAMED:
         states = Counter(one.state for one in stored.standings)
         lines += [f"{count} {state}" for state, count in states.items()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -79,11 +79,16 @@ class Act:
     goes_through: EventFilter | None = None
 
 
-def mass_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `Meant`."""
+def mass_options(function: Callable[..., Any], *, of_deliveries: bool = True) -> Callable[..., Any]:
+    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `Meant`.
+
+    Args:
+        function: the command.
+        of_deliveries: whether the filter has `--handler`.
+    """
 
     @click.argument("event_ids", type=utf8, nargs=-1, metavar="[ID]...")
-    @filter_options
+    @partial(filter_options, of_deliveries=of_deliveries)
     @click.option("--all", "everything", is_flag=True, help="Mean every event that there is.")
     @click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, where it was stopped.")
     @dry_run_option

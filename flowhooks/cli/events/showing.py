@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import deeds, output
+from flowhooks.cli.events import words
 from flowhooks.cli.events.listing import event_table
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.commands import command_line
+from flowhooks.condition_check import UNDECIDED
 from flowhooks.delivery import State
 from flowhooks.errors import NotFound, Purged
 from flowhooks.ledger import Reader, auditing
@@ -44,6 +46,8 @@ MOST_ATTEMPTS: Final = 20
 @settings_options
 def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
     r"""Show all that is known of an event: fields, body, route, deliveries, their attempts, and what operators did.
+
+    For a parked or dismissed event it shows why, and for each handler of its class or key why that does not get it.
 
     ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
     process instance. If that instance has several events they are listed; --json always has all of them in full.
@@ -90,7 +94,7 @@ def _deeds(reader: Reader, event_id: str) -> list[Entry]:
 def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     event = stored.event
     version = event.process_definition_version
-    output.line(f"event {event.id}: {stored.state}")
+    output.line(f"event {event.id}: {words.event_state(stored)}")
     for word, value in (
         ("received", f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}"),
         ("flow instance", event.flow_instance_id),
@@ -99,20 +103,12 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
         ("key", event.process_definition_key),
         ("version", None if version is None else str(version)),
         ("definition", event.process_definition_id),
+        ("conclusion", event.conclusion),
         ("came again", output.several(stored.repeats, "time") if stored.repeats else None),
     ):
         if value is not None:
             output.line(f"  {word:<14} {value}")
-    if stored.state == "parked":
-        explain = suggestions.explain(event)
-        output.line(
-            f"  No class or key handler wanted it; `{explain}` explains."
-            if explain
-            else "  It names neither class nor key, so only a handler for every event can want it."
-        )
-        output.line(f"  If nobody need want it: {command_line('events', 'dismiss', event.id)}")
-    elif stored.state == "dismissed":
-        output.line(f"  Nobody need want it. If somebody does: {command_line('events', 'reroute', event.id)}")
+    _state(stored)
     output.line("  body")
     output.lines(output.pretty(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
@@ -135,6 +131,27 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
         output.line("what operators did")
         for one in reversed(done):
             output.line(f"  {output.moment(one.done_at)} UTC, {deeds.who(one)}: {deeds.what(one)}")
+
+
+def _state(stored: Stored) -> None:
+    """Why an event is parked or dismissed, handler by handler, and what to do."""
+    event, no_match = stored.event, stored.no_match
+    if stored.state == "routed":
+        return
+    if no_match is not None:
+        output.line("  handlers that do not get it")
+        for handler, why in no_match.reasons.items():
+            output.line(f"    {handler}: {why}")
+        if more := no_match.total - len(no_match.reasons):
+            output.line(f"    and {more:,} more")
+    if stored.state == "dismissed":
+        output.line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
+        return
+    if explain := suggestions.explain(event):
+        output.line(f"  No class or key handler takes it; `{explain}` explains.")
+    else:
+        output.line("  It names neither class nor key, so only a handler for every event can get it.")
+    output.line(f"  If no handler is to get it: {command_line('events', 'dismiss', event.id)}")
 
 
 def _delivery(
@@ -185,6 +202,9 @@ def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
             f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
             f"{suggestions.resume(standing.handler)}"
         )
+    if standing.due_at is None and standing.note.startswith(UNDECIDED):
+        close = command_line("events", "resolve", standing.delivery_id, "--close")
+        return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
     if standing.due_at is None:
         return "when its handler is loaded"
     if standing.behind is not None:

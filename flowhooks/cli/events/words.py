@@ -9,6 +9,8 @@ from flowhooks.cli.output import several
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowhooks.ledger.reading import Stored
+
 
 FOR_GOOD: Final = "What a handler does cannot be undone."
 RESOLVING: Final = {
@@ -17,6 +19,27 @@ RESOLVING: Final = {
     "close": "That is for good: a closed delivery is not run again.",
 }
 """What is said before each verdict, of what can be undone of it."""
+
+
+PARKED: Final = {
+    "handler": "no handler",
+    "condition": "a condition cannot be decided",
+    "name": "neither class nor key",
+}
+"""Why an event is parked."""
+DISMISSED: Final = {
+    "condition": "conditions are false",
+    "kind": "no handler of its kind",
+    "setting": "ignore.process_key",
+    "operator": "by an operator",
+}
+"""Why an event is dismissed."""
+
+
+def event_state(stored: Stored) -> str:
+    """An event's state with the reason: `parked: no handler`."""
+    why = PARKED.get(stored.parked_by or "") or DISMISSED.get(stored.dismissed_by or "")
+    return f"{stored.state}: {why}" if why else stored.state
 
 
 def deliveries(count: int) -> str:
@@ -59,7 +82,7 @@ def resolved(done: Mapping[str, Any]) -> str:
 def drained(done: Mapping[str, Any]) -> str:
     """What a drain did, or would do."""
     if not done["events"]:
-        return "No parked event is wanted by any handler just now."
+        return "No handler takes any of the parked events now."
     would = "would be " if done["dry_run"] else ""
     stay = done["events"] - done["delivered"] - done["dismissed"]
     text = (
@@ -67,7 +90,7 @@ def drained(done: Mapping[str, Any]) -> str:
         f"{done['delivered']:,} {would}delivered ({deliveries(done['deliveries'])})"
     )
     if done["dismissed"]:
-        text += f", {done['dismissed']:,} {would}dismissed, as the setting ignore.process_key says"
+        text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
     return f"{text}, {stay:,} still parked."
 
 
@@ -96,7 +119,7 @@ def rerouted(done: Mapping[str, Any]) -> str:
     if done["parked"]:
         text += f", {done['parked']:,} {would}parked again"
     if done["dismissed"]:
-        text += f", {done['dismissed']:,} {would}dismissed, as the setting ignore.process_key says"
+        text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
     if passed := done["passed_over"]:
         text += f", {passed:,} {'has' if passed == 1 else 'have'} nothing to get"
     return f"{text}.{_moved_on(done)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.cli.output import several
@@ -18,6 +19,8 @@ STYLES: Final = {
     "retired": "yellow",
 }
 """The colour of each state of a plugin."""
+MAX_CONDITION_CHARS: Final = 100
+"""Characters of one condition that people are shown; `--json` has all of them."""
 _STORED: Final = ("waiting", "running", "unknown", "dead")
 
 
@@ -41,7 +44,20 @@ def listening(listens: Mapping[str, Any] | None) -> str:
         text += f", versions {listens['versions'].strip()}"
     if listens["sources"]:
         text += f", from {' or '.join(listens['sources'])}"
+    if required := conditions(listens["conclusions"], listens["when"]):
+        text += f", {required}"
     return text if listens["kind"] == "complete" else f"{text}, kind {listens['kind']}"
+
+
+def conditions(conclusions: Sequence[str], when: Mapping[str, Any]) -> str:
+    """What a handler requires of an event: `conclusion approved, /amount {"minimum": 1000}`; `""` for nothing."""
+    parts = [f"conclusion {' or '.join(conclusions)}"] if conclusions else []
+    return ", ".join([*parts, *(f"{pointer} {_expected(expected)}" for pointer, expected in when.items())])
+
+
+def _expected(expected: Any) -> str:
+    text = json.dumps(expected, ensure_ascii=False)
+    return text if len(text) <= MAX_CONDITION_CHARS else f"{text[: MAX_CONDITION_CHARS - 1]}…"
 
 
 def retrying(retry: Mapping[str, Any] | None) -> str:

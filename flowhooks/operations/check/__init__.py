@@ -266,6 +266,13 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
         )
     yield from _run(plugins, found.absent, state)
     yield from _paused(state)
+    if unreadable := found.router.unreadable:
+        yield trouble(
+            "handlers",
+            f"a newer version of flowhooks has recorded what {_names(unreadable)} {_listens(unreadable)} to",
+            "this version cannot read that, so it routes nothing: it is not ready, and call-backs are answered 503",
+            "run the newer version here, too",
+        )
     handlers = len(plugins.handlers) + len(found.absent)
     yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")
 
@@ -324,6 +331,10 @@ def _names(ids: Sequence[str]) -> str:
 
 def _are(several: Collection[object]) -> str:
     return "is" if len(several) == 1 else "are"
+
+
+def _listens(several: Collection[object]) -> str:
+    return "listens" if len(several) == 1 else "listen"
 
 
 def _runs(several: Collection[object]) -> str:
