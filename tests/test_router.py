@@ -185,14 +185,37 @@ def test_each_candidate_is_explained():
     )
     explanation = router.explain(callback_class="C", process_key="k", version=5)
     assert [dataclasses.astuple(verdict) for verdict in explanation.verdicts] == [
-        ("p:won", "class C", True, "class C"),
-        ("p:version", "class C", False, "version 5 is not <5"),
-        ("p:source", "key k", False, "source 'default' is not one of hr"),
-        ("p:kind", "class C and key k", False, "kind is 'complete', not 'cancel'"),
-        ("p:every", "every", True, "every"),
+        ("p:won", "class C", True, "class C", ()),
+        ("p:version", "class C", False, "version 5 is not <5", ()),
+        ("p:source", "key k", False, "source 'default' is not one of hr", ()),
+        ("p:kind", "class C and key k", False, "kind is 'complete', not 'cancel'", ()),
+        ("p:every", "every", True, "every", ()),
     ]
     assert explanation.route.handlers == {"p:won": "class C", "p:every": "every"}
     assert explanation.hints == ()
+
+
+def test_each_condition_is_explained():
+    """Each has its value, true, false or undecidable; a handler is undecidable if none is false and one undecidable."""
+    router = make_router(
+        true={"process_keys": ("k",), "conclusions": ("approved",), "when": {"/amount": 7}},
+        false={"process_keys": ("k",), "conclusions": ("rejected",), "when": {"/cost": 7}},
+        undecidable={"process_keys": ("k",), "when": {"/amount": 7, "/cost": 7}},
+        kind={"process_keys": ("k",), "kind": "cancel", "conclusions": ("rejected",)},
+    )
+    explanation = router.explain(process_key="k", conclusion="approved", data={"amount": 7})
+    found = {one.handler_id: one for one in explanation.verdicts}
+    values = {name: [(each.member, each.holds) for each in one.conditions] for name, one in found.items()}
+    assert values == {
+        "p:true": [("conclusion", True), ("/amount", True)],
+        "p:false": [("conclusion", False), ("/cost", None)],
+        "p:undecidable": [("/amount", True), ("/cost", None)],
+        "p:kind": [],
+    }
+    assert [name for name, one in found.items() if one.undecidable] == ["p:undecidable"]
+    assert found["p:false"].conditions[0].why == found["p:false"].why == "conclusion 'approved' is not one of rejected"
+    assert found["p:undecidable"].why == "/cost is absent, and the condition 7 needs it"
+    assert found["p:true"].conditions[0].why == ""
 
 
 def test_an_explanation_says_what_an_event_would_get():
