@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowhooks import required_credentials
 from flowhooks.alerts import Alerts
 from flowhooks.alerts.routing_causes import RoutingCauses
 from flowhooks.clock import Clock
@@ -44,7 +45,7 @@ from flowhooks.terms import terms
 from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
     from flowhooks.delivery import Queued
@@ -71,6 +72,8 @@ class App:
         run: patterns of the ids of the handlers whose deliveries this process runs, out of those that are loaded;
             empty: it runs none. Where the ledger is not shared, it runs all of them whatever is given.
         kind: what this process is to the others that share its ledger: `"server"`, `"worker"` or `"command"`.
+        asks_for: kinds of credentials that its listeners ask for as soon as the settings name one, `"sources"` and
+            `"operators"`; a start without those that the ledger knows is refused.
 
     Attributes:
         environ: as given, or this process's.
@@ -78,7 +81,7 @@ class App:
         terms: on what terms each loaded handler runs, by its id.
 
     Raises:
-        SettingsError: a folder or schema file that the settings name cannot be used.
+        SettingsError: a folder or schema file that the settings name cannot be used, or credentials are missing.
         LedgerUnusable: the database cannot be opened or written, is of a newer version, or is in use.
     """
 
@@ -93,8 +96,10 @@ class App:
         environ: Mapping[str, str] | None = None,
         run: Sequence[str] = ("*",),
         kind: str = "server",
+        asks_for: Collection[str] = (),
     ) -> None:
         self.settings = settings
+        self._asks_for = asks_for
         self.environ = os.environ if environ is None else environ
         self.clock = clock or Clock()
         self._told: list[Callable[[Settings], object]] = []
@@ -136,6 +141,8 @@ class App:
             identities_for=settings.retention.identities * DAY or None,
         )
         try:
+            required_credentials.check(self.ledger, settings, self._asks_for)
+            required_credentials.record(self.ledger, settings, self._asks_for, self.clock)
             self._wire()
         except BaseException:
             self.ledger.close()
@@ -313,6 +320,7 @@ class App:
         Args:
             settings: they differ from `self.settings` in nothing but what is live. See `settings.change`.
         """
+        required_credentials.record_if_possible(self.ledger, settings, self._asks_for, self.clock)
         for told in self._told:
             told(settings)
         with self._changing:

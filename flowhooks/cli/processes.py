@@ -15,7 +15,7 @@ from flowhooks.cli.place import Place
 from flowhooks.cli.standard_files import open_closed_ones
 from flowhooks.cli.supervisor import Supervisor
 from flowhooks.errors import SettingsError
-from flowhooks.settings import change, check_processes
+from flowhooks.settings import change, check_processes, check_removed
 from flowhooks.settings.secrets import masking
 from flowhooks.web.binding import bind
 
@@ -71,6 +71,7 @@ def run(
 
         def reread(old: Settings) -> Change:
             found = change(old, checked())
+            check_removed(old, found.settings)
             check(found.settings)  # as they will be: what was read may be fit only for the address that it names
             # Plugins have the secrets that they had, so these are what is masked.
             _log(found.settings, conceal)

@@ -43,7 +43,8 @@ log = structlog.get_logger(__name__)
     "--insecure",
     is_flag=True,
     default=None,
-    help="Let other machines reach a listener that asks for no credential. Without this, that is refused.",
+    help="Let other machines reach a listener that asks for no credential, and start or reload without sources or "
+    "operators that there were before. Without this, both are refused.",
 )
 @click.option(
     "--no-worker",
@@ -92,7 +93,12 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
     with process.Ending() as ending:
         around.obey(ending)
         connections = process.allow_connections(settings)
-        app = App(settings, cores=process.settle_in(settings, place), run=() if no_worker else ("*",))
+        app = App(
+            settings,
+            cores=process.settle_in(settings, place),
+            run=() if no_worker else ("*",),
+            asks_for=("sources", "operators"),
+        )
         try:
             token = secrets.token_urlsafe(32)
             web = process.listener(

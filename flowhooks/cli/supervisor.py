@@ -21,6 +21,7 @@ from flowhooks.cli.child import Child
 from flowhooks.cli.slot import Slot, delay_after
 from flowhooks.cli.wakeup import ENDS, Signals
 from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.settings import check_removed
 from flowhooks.web.binding import address
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Supervisor:
     configured: Callable[[Settings], None]
     manager: Manager
     _slots: list[Slot] = field(init=False, default_factory=list)
+    _current: Settings | None = field(init=False, default=None)
     _generation: int = field(init=False, default=0)
     _replacing: bool = field(init=False, default=False)
     _awaited: bool = field(init=False, default=True)
@@ -147,10 +149,12 @@ class Supervisor:
         self._awaited = True
         try:
             settings = self.load()
+            check_removed(self._current or self.settings, settings)
         except FlowhooksError as error:
             log.error("not_replaced", why=str(error), next="the processes that there are go on; SIGHUP tries again")  # noqa: TRY400 (one line says it)
             return
         kept = [name for name in RESTART_ONLY if getattr(settings, name) != getattr(self.settings, name)]
+        self._current = settings
         self.configured(settings)
         if kept:
             log.warning("restart_needed", settings=kept, why="they have changed, and are read at the start only")

@@ -94,7 +94,13 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
         around.obey(ending)
         connections = process.allow_connections(settings) if listens else None
         open_files.raise_limit()
-        app = App(settings, cores=process.settle_in(settings, place), run=patterns or ("*",), kind="worker")
+        app = App(
+            settings,
+            cores=process.settle_in(settings, place),
+            run=patterns or ("*",),
+            kind="worker",
+            asks_for=("operators",) if listens else (),
+        )
         try:
             _check_handlers(app.plugins.handlers, patterns)
             admin = None if connections is None else _admin(app, settings, place, max_connections=connections.admin)

@@ -347,3 +347,11 @@ signed: Final = Table(
 )
 """Ids of signed call-backs: whoever got hold of one cannot use its signature for another."""
 Index("signed_seen", signed.c.seen_at)
+
+required_credentials: Final = Table(
+    "required_credentials",
+    metadata,
+    Column("kind", Text, primary_key=True, comment="sources or operators"),
+    Column("since", BigInteger, nullable=False, comment="when a process first had some in its settings"),
+)
+"""Credentials that processes on this ledger must ask for: settings that lack them are most likely damaged."""

@@ -37,6 +37,7 @@ from flowhooks.settings.tree import (
     ShutdownSettings,
     check_binds,
     check_processes,
+    check_removed,
     database_url,
     describe,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "check_binds",
     "check_operators",
     "check_processes",
+    "check_removed",
     "check_sources",
     "database_url",
     "describe",

@@ -222,7 +222,10 @@ class Settings:
         1, kinds.whole(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
     )
     insecure: bool = setting(
-        False, kinds.truth(), "Let other machines reach a listener that asks for no credential. Off, that is refused."
+        False,
+        kinds.truth(),
+        "Let other machines reach a listener that asks for no credential, and start or reload without sources or "
+        "operators that there were before. Off, both are refused.",
     )
     public_url: str = setting(
         "",
@@ -372,6 +375,26 @@ def check_binds(settings: Settings) -> None:
     problems = [
         f"{name} = {kinds.shown(getattr(settings, name))} {remedies[name]}"
         for name in settings.public_without_credential()
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def check_removed(before: Settings, after: Settings) -> None:
+    """Refuse to go by settings that name no source or no operator any more, unless `insecure`.
+
+    Raises:
+        SettingsError: they do not; a line for each.
+    """
+    if after.insecure:
+        return
+    acts = {"sources": ("no source", "call back"), "operators": ("no operator", "administer this server")}
+    problems = [
+        f"the settings name {none} any more, and {', '.join(sorted(getattr(before, kind)))} may {act} now: without "
+        f"any, everybody could. The settings file may be empty or cut off: restore its sections [{kind}.NAME], or "
+        "restart with --insecure if no credential is to be needed any more"
+        for kind, (none, act) in acts.items()
+        if getattr(before, kind) and not getattr(after, kind)
     ]
     if problems:
         raise SettingsError("\n".join(problems))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowhooks import open_files
+from flowhooks import open_files, required_credentials
 from flowhooks.clock import to_text
 from flowhooks.commands import command_line, quoted
 from flowhooks.errors import FlowhooksError, SettingsError
@@ -87,6 +87,10 @@ def check(
         found.append(_alerts(plugins))
     state = Database(database_url(settings), stale_after=settings.ledger.stale_after)
     found += state.findings()
+    found += [
+        trouble("binds", line)
+        for line in required_credentials.missing(settings, state.required, ("sources", "operators"))
+    ]
     if settings.runner.kind == "procrastinate":
         found.append(_jobs(jobs))
     if plugins is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerOutdated
-from flowhooks.ledger import Reader, dialects
+from flowhooks.ledger import Reader, dialects, requirements
 from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.file_guard import PUT_BACK
 from flowhooks.ledger.liveness import run_by
@@ -43,6 +43,7 @@ class Database:
     Attributes:
         known: the handlers that the ledger remembers.
         waiting: how many deliveries wait for each handler.
+        required: since when each kind of credential is required.
         living: the servers and workers that share it and live.
         run: the ids of the handlers whose deliveries they run.
         counts: the findings on what it holds.
@@ -51,6 +52,7 @@ class Database:
     def __init__(self, url: str, *, stale_after: float) -> None:
         self.known: list[KnownHandler] = []
         self.waiting: Mapping[str, int] = {}
+        self.required: Mapping[str, int] = {}
         self.living: list[Living] = []
         self.run: frozenset[str] = frozenset()
         self.counts: list[Finding] = []
@@ -101,6 +103,7 @@ class Database:
                 return
             self.known = reader.known()
             with reader.connection() as connection:
+                self.required = requirements.required(connection)
                 self.waiting = {handler: one.waiting for handler, one in backlog(connection).items()}
             self._share(reader)
             self.counts = list(_counts(reader, idle=self._idle() if reader.shared else idle))

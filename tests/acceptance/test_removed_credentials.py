@@ -1,0 +1,204 @@
+"""Sources and operators that vanish from the settings: a server goes on asking for credentials, or does not start."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+from contextlib import closing
+
+import pytest
+
+PLUGIN = """
+from flowhooks import handler, hookimpl
+
+@handler(process_key="good")
+def good(event):
+    return event.source
+
+@hookimpl
+def handlers():
+    return [good]
+"""
+GOOD = {"processDefinitionKey": "good"}
+TOKEN, OPERATOR = "the-token-of-the-engine", "the-token-of-the-operator"
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+REST = "wait = 5\n[log]\nlevel = 'info'\n"
+SOURCES = f'[sources.erp]\ntoken_sha256 = ["{sha256(TOKEN)}"]\n'
+OPERATORS = f'[operators.li]\nrole = "operate"\ntoken_sha256 = ["{sha256(OPERATOR)}"]\n'
+WHOLE = REST + SOURCES + OPERATORS
+CAUSES = {
+    "empty": ("", "source"),
+    "only a comment": ("# to do\n", "source"),
+    "cut before [sources]": (REST, "source"),
+    "cut before [operators]": (REST + SOURCES, "operator"),
+    "without [sources]": (REST + OPERATORS, "source"),
+}
+
+
+@pytest.fixture
+def house(site):
+    """A site with a plugin."""
+    site.plugin("p", PLUGIN)
+    return site
+
+
+def write(site, text):
+    """Put this into the settings file."""
+    (site.folder / "flowhooks.toml").write_text(text)
+
+
+def check_closed(server):
+    """Neither a callback nor the administration is answered without a credential; with one, both are."""
+    assert server.post("closed", GOOD).status == 401
+    assert server.ask("GET", "/api/overview", admin=True).status == 401
+    assert server.ask("GET", "/console/", admin=True).status == 401
+    assert server.post("closed", GOOD, Authorization=f"Bearer {TOKEN}").status == 200
+    assert server.ask("GET", "/api/overview", headers={"Authorization": f"Bearer {OPERATOR}"}, admin=True).status == 200
+
+
+def refused_start(site, words, *arguments, **settings):
+    """A start that is refused with exit code 2 and says so; what it printed last."""
+    server = site.start(*arguments, ready=False, config=(site.folder / "flowhooks.toml").read_text(), **settings)
+    assert server.wait() == 2, server.lines[-5:]
+    said = "\n".join(server.lines[-5:])
+    for word in words:
+        assert word in said, said
+    return said
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_reload_that_removes_all_credentials_of_a_kind_is_refused(house, cause):
+    """The settings that there were stay in force, and the log says why; mended settings are taken."""
+    text, kind = CAUSES[cause]
+    server = house.start(config=WHOLE)
+    check_closed(server)
+    write(house, text)
+    server.signal(signal.SIGHUP)
+    said = server.until_logged("settings_not_reloaded")
+    assert said["level"] == "error"
+    assert f"no {kind}" in said["why"]
+    assert "--insecure" in said["why"]
+    check_closed(server)
+    write(house, WHOLE + SOURCES.replace("erp", "crm").replace(sha256(TOKEN), sha256("another")))
+    server.signal(signal.SIGHUP)
+    assert server.until_logged("settings_reloaded")["changed"] == ["sources.crm"]
+    check_closed(server)
+    server.stop()
+    server.check_log()
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_start_without_credentials_that_were_there_is_refused(house, cause):
+    """The ledger knows that there were; the error says what to do. Mended settings start."""
+    text, kind = CAUSES[cause]
+    house.start(config=WHOLE).stop()
+    write(house, text)
+    refused_start(house, [f"no {kind}", "--insecure", str(house.database)])
+    server = house.start(config=WHOLE)
+    check_closed(server)
+    server.stop()
+
+
+def test_credentials_that_were_added_by_a_reload_are_remembered(house):
+    """Both kinds, also where the server was started without any."""
+    server = house.start(config=REST)
+    assert server.post("open", GOOD).status == 200
+    write(house, WHOLE)
+    server.signal(signal.SIGHUP)
+    server.until_logged("settings_reloaded")
+    check_closed(server)
+    server.kill()
+    write(house, REST)
+    refused_start(house, ["no source", "no operator"])
+
+
+def test_a_start_with_insecure_ends_it(house):
+    """Once: from then on the ledger is one without credentials, until they are there again."""
+    house.start(config=WHOLE).stop()
+    server = house.start("--insecure", config=REST)
+    said = server.until_logged("credentials_not_required")
+    assert said["level"] == "warning"
+    assert said["kinds"] == ["sources", "operators"]
+    assert server.post("open", GOOD).status == 200
+    server.stop()
+    server = house.start(config=REST)
+    assert server.post("open-2", GOOD).status == 200
+    assert server.ask("GET", "/console/", admin=True).status == 200
+    server.stop()
+    house.start(config=WHOLE).stop()
+    write(house, REST)
+    refused_start(house, ["no source", "no operator"])
+
+
+def test_a_server_that_was_started_with_insecure_reloads_without_credentials(house):
+    """The operator has said so."""
+    server = house.start("--insecure", config=WHOLE)
+    check_closed(server)
+    write(house, REST)
+    server.signal(signal.SIGHUP)
+    server.until_logged("settings_reloaded")
+    assert server.post("open", GOOD).status == 200
+    server.stop()
+    house.start(config=REST).stop()
+
+
+def test_check_says_that_a_start_is_refused(house):
+    """Before it is tried."""
+    house.start(config=WHOLE).stop()
+    write(house, REST)
+    checked = house.run("check", "--json", "--database", house.database)
+    assert checked.returncode == 1
+    found = [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
+    assert [one["mark"] for one in found] == ["trouble"]
+    write(house, WHOLE)
+    checked = house.run("check", "--json", "--database", house.database)
+    assert not [one for one in json.loads(checked.stdout)["findings"] if "no source" in one["what"]]
+
+
+def test_the_only_processes_of_a_server_go_on_asking(sharing):
+    """A supervisor refuses such settings, and a process that is started again does, too; so does a new start."""
+    sharing.plugin("p", PLUGIN)
+    server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
+    check_closed(server)
+    write(sharing, REST)
+    server.signal(signal.SIGHUP)
+    assert "no source" in server.until_logged("not_replaced")["why"]
+    check_closed(server)
+    server.stop()
+    refused_start(sharing, ["no source", "no operator", "--insecure"], "--processes", "2", **sharing.settings)
+    server = sharing.start("--processes", "2", config=WHOLE, **sharing.settings)
+    write(sharing, REST)
+    pid = server.until_logged("serving")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    server.until_logged("process_died", process=pid)
+    failed = server.until_logged("process_died", times=2)  # the one that was started in its place
+    assert "no source" in failed["why"]
+    check_closed(server)
+    server.stop()
+
+
+def test_a_worker_asks_for_operators_only(sharing):
+    """It takes no callbacks, so sources are nothing to it; without a listener, operators are nothing to it either."""
+    sharing.plugin("p", PLUGIN)
+    sharing.start(config=WHOLE, **sharing.settings).stop()
+    write(sharing, REST)
+    words = ("--plugins-dir", sharing.plugins)
+    sharing.start_worker(*words, **sharing.settings).stop()
+    worker = sharing.start_worker(*words, "--admin", "127.0.0.1:0", ready=False, **sharing.settings)
+    assert worker.wait() == 2
+    assert any("no operator" in line for line in worker.lines)
+    assert not any("no source" in line for line in worker.lines)
+    write(sharing, OPERATORS)
+    worker = sharing.start_worker(*words, "--admin", "127.0.0.1:0", **sharing.settings)
+    with closing(http.client.HTTPConnection(*worker.admin, timeout=30)) as connection:
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().status == 401
+    worker.stop()
