@@ -228,6 +228,11 @@ def full(house, listens):
     purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
     session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
     flow.sql(session)
+    flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
+    flow.sql(
+        "INSERT INTO conclusions (callback_class, process_definition_key, conclusion, event_id, seen_at)"
+        " VALUES ('', 'leave', 'lost', 'e', 1)"
+    )
     # Of now: retention deletes old ones.
     signed = "INSERT INTO signed (source, webhook_id, digest, seen_at) VALUES ('default', 'w', 'd', ?)"
     flow.sql(signed, flow.clock.now())
