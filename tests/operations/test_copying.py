@@ -146,6 +146,7 @@ def furnished(house, rooms):
     flow.sql("UPDATE handlers SET retired_at = 77 WHERE id = 'p:later'")
     flow.sql("INSERT INTO audit VALUES ('deed-1', 4, ?, 'console', 'replay', '', '{}')", CHINESE)
     flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
+    flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
     flow.sql("INSERT INTO purged VALUES ('identity-1', 'event-0', 'digest-0', 7)")
     yield house
     rooms.hold.set()
