@@ -49,14 +49,14 @@ _RESPONSES: Final = {
     "200": _Response(
         "Every delivery has succeeded or was closed, now or on an earlier identical callback; or no handler is meant "
         "for an event like this one, and the event is dismissed. / "
-        "所有投递均已成功或已关闭（本次，或此前的同一回调）；或者没有处理器需要此类事件，事件不予处理。",
+        "所有投递均已成功或已关闭（本次，或此前的同一回调）；或者没有处理器需要此类事件，事件免处理。",
         _ANSWER,
         _STORED,
     ),
     "202": _Response(
         "Stored; some delivery waits, runs or is unknown, or the event is parked: message says which, and names the "
         "member that the event lacks. Need not be repeated. / "
-        "已存储；仍有投递在等待、执行中或结果未知，或者事件被搁置，详见 message（会指出事件缺少的字段）。无需重发。",
+        "已存储；仍有投递在等待、执行中或结果未知，或者事件被暂存，详见 message（会指出事件缺少的字段）。无需重发。",
         _ANSWER,
         _STORED,
     ),
