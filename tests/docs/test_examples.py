@@ -181,6 +181,7 @@ def test_the_tests_that_are_shown_pass(page, tmp_path):
     assert done.returncode == 0, f"{name_of(page)}:\n{done.stdout}{done.stderr}"
 
 
+@pytest.mark.timeout(600)  # a page with fifty commands takes over two minutes while other processes use both cores
 @pytest.mark.parametrize("page", SHELL, ids=name_of)
 def test_commands_run(page, tmp_path):
     """Each command of a page, in the page's order, exits with 0 beside a server that has what the page speaks of."""
