@@ -340,9 +340,9 @@ SENTENCES: Final[dict[str, dict[str, str]]] = {
         "en": "The parameter {name} is true or false.",
         "zh": "参数 {name} 应为 true 或 false。",
     },
-    "query_state": {
-        "en": "There is no such state; the parameter state is one of: {states}.",
-        "zh": "没有该状态；参数 state 应为以下值之一：{states}。",
+    "query_choice": {
+        "en": "The parameter {name} is one of: {values}.",
+        "zh": "参数 {name} 应为以下值之一：{values}。",
     },
     "query_time": {
         "en": "The parameter {name} is not a time; write {examples}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from flowhooks import schema
 from flowhooks.cli import output
 from flowhooks.errors import Malformed, SettingsError, Unprocessable
 from flowhooks.event import DismissedBy, Event, EventState, ParkedBy, from_body
+from flowhooks.operations.plain.routing import explanation_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,7 +144,10 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
 
 def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[str, Any]:
     """The explanation as JSON, without its verdict and hints."""
-    event, route = example.event, explanation.route
+    event = example.event
+    explained: dict[str, Any] = {**explanation_to_json(explanation, found.standing)}
+    if example.refusal:  # nothing is routed
+        explained |= {"state": None, "parked_by": None}
     return {
         "asked": {
             "callback_class": event.callback_class,
@@ -154,17 +158,8 @@ def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[s
             "conclusion": event.conclusion,
             "conclusion_sent": example.sent,
         },
-        "state": None if example.refusal else route.state,
-        "parked_by": None if example.refusal else route.parked_by,
-        "dismissed_by": route.dismissed_by,
-        "undecided": route.undecided or None,
-        "unknown_conclusion": route.unknown_conclusion,
         "refusal": example.refusal or None,
-        "handlers": dict(route.handlers),
-        "candidates": [
-            {**asdict(one), "undecidable": one.undecidable, "state": found.standing(one.handler_id)}
-            for one in explanation.verdicts
-        ],
+        **explained,
     }
 
 

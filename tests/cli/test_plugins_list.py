@@ -196,6 +196,8 @@ def test_show_has_all_that_is_known(asked, env, folder):
         "process_keys": ["leave", "sick"],
         "versions": ">=2",
         "sources": ["erp"],
+        "conclusions": [],
+        "when": {},
         "kind": "complete",
         "every": False,
     }

@@ -537,7 +537,7 @@ def test_a_kind_and_an_engine(world):
         exactly_once(grant, done=world.booked, make={})
     assert exactly_once(grant, done=world.booked, make={}, source="hr", lines=1).ok
     with pytest.raises(ValueError, match="the call-back was not taken: 404"):
-        exactly_once(grant, done=world.booked, make={}, source="hr", kind="cancel")
+        exactly_once(grant, done=world.booked, make={}, source="hr", kind="cancelled")
 
 
 # What is wrong with the test itself

@@ -276,7 +276,7 @@ def test_every_operation_answers_as_published(busy, document):
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
         "drain": {},
         "retire": {"handlers": ["shop:idle"]},
-        "reroute": {"wanted": {"ids": [busy.flow.dead]}},
+        "reroute": {"wanted": {"ids": [busy.flow.dead]}, "handler": "shop:idle"},
         "dismiss": {"wanted": {"state": "parked"}, "note": "not needed"},
         "acknowledge": {"alerts": ["alert NULL"]},
         "pause": {"handlers": ["shop:idle"]},
@@ -455,7 +455,8 @@ def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
         ("events?flow", 422, ("flow is empty", "为空")),
         ("events?flow=%00", 422, ("NUL", "NUL")),
         ("events?flow=" + "x" * 1001, 422, ("longer than 1000", "1000")),
-        ("events?state=asleep", 422, ("one of: waiting,", "没有该状态")),
+        ("events?state=asleep", 422, ("state is one of: waiting,", "应为以下值之一")),
+        ("events?dismissed_by=nobody", 422, ("dismissed_by is one of: condition, kind,", "dismissed_by 应为以下值")),
         ("events?since=soon", 422, ("since is not a time", "不是时间")),
         ("events?until=0001-01-01T00:00%2B23:59", 422, ("is not a time", "不是时间")),
         ("events?since=2026-01-02&until=2026-01-01", 422, ("since must lie before until", "早于")),
@@ -647,3 +648,99 @@ def client(house):
     flow = house.open(start=False)
     flow.take("1", wait=0)
     return falcon.testing.TestClient(create_admin(flow.app, TOKEN))
+
+
+@pytest.fixture
+def concluded(house, serve, listens, make_plugin):
+    """An API with events that were routed, parked and dismissed because of conclusions and conditions."""
+    flow = house.open(
+        plugins={
+            "books": make_plugin(
+                listens(lambda event: None, name="book", process_key="expense", conclusion="approved"),
+                listens(
+                    lambda event: None,
+                    name="audit",
+                    process_key="expense",
+                    conclusion="approved",
+                    when={"/amount": {"minimum": 1000}},
+                ),
+                listens(lambda event: None, name="grant", process_key="leave", kind="cancel"),
+            )
+        }
+    )
+    flow.take("approved", key="expense", conclusion="approved", amount=10)
+    flow.take("rejected", key="expense", conclusion="rejected")
+    flow.take("silent", key="expense")
+    flow.take("left", key="leave")
+    return serve(flow)
+
+
+def test_events_are_found_by_how_they_ended(concluded):
+    """By their conclusion, and by the reason for which they were dismissed."""
+    for query, instances in (
+        ({"conclusion": "approved"}, {"approved"}),
+        ({"conclusion": "Approved"}, set()),
+        ({"dismissed_by": "condition"}, {"rejected"}),
+        ({"dismissed_by": "kind"}, {"left"}),
+        ({"dismissed_by": "operator"}, set()),
+        ({"dismissed_by": "condition", "conclusion": "approved"}, set()),
+    ):
+        found = concluded.get("/api/events", **query)
+        assert {one["flow_instance_id"] for one in found["events"]} == instances, query
+
+
+def test_why_an_event_is_parked_or_dismissed(concluded):
+    """The reason, the conclusion, and why handlers of its class or key do not get it."""
+    (event,) = concluded.get("/api/events", flow="rejected")["events"]
+    assert (event["state"], event["dismissed_by"], event["conclusion"]) == ("dismissed", "condition", "rejected")
+    why = "conclusion 'rejected' is not one of approved"
+    whole = concluded.get(f"/api/events/{event['id']}")
+    assert whole["no_match"] == {"reasons": {"books:book": why, "books:audit": why}, "total": 2}
+    (event,) = concluded.get("/api/events", flow="silent")["events"]
+    assert (event["state"], event["parked_by"], event["conclusion"]) == ("parked", "condition", None)
+    (group,) = concluded.get("/api/parked")["groups"]
+    assert (group["conclusion"], group["undecided"], group["by_data"]) == (None, "conclusion", True)
+
+
+def test_where_an_event_would_go_now(concluded, document):
+    """Each candidate with its conditions, true, false or undecidable; nothing is changed."""
+    found = {}
+    for event in concluded.get("/api/events")["events"]:
+        answer = concluded.get(f"/api/events/{event['id']}/explanation")
+        check(document, answered(document, "/api/events/{id}/explanation"), answer)
+        found[event["flow_instance_id"]] = answer
+    assert (found["approved"]["state"], list(found["approved"]["handlers"])) == ("routed", ["books:book"])
+    book, audit = found["approved"]["candidates"]
+    assert (book["won"], audit["won"], audit["undecidable"]) == (True, False, False)
+    assert [(one["member"], one["holds"]) for one in audit["conditions"]] == [("conclusion", True), ("/amount", False)]
+    assert (found["silent"]["parked_by"], found["silent"]["undecided"]) == ("condition", "conclusion")
+    assert [one["undecidable"] for one in found["silent"]["candidates"]] == [True, True]
+    assert (found["rejected"]["dismissed_by"], found["rejected"]["unknown_conclusion"]) == ("condition", True)
+    assert (found["left"]["dismissed_by"], found["left"]["candidates"][0]["conditions"]) == ("kind", [])
+    assert concluded.ask("/api/events/019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11/explanation").status == 404
+
+
+def test_reroute_takes_one_handler(concluded):
+    """Only that handler gets deliveries; one that is not known is answered 404."""
+
+    def rerouted(handler):
+        body = {"wanted": {"dismissed_by": "condition"}, "handler": handler, "dry_run": True}
+        return concluded.ask(
+            "/api/operations/reroute",
+            method="POST",
+            body=json.dumps(body).encode(),
+            Authorization=f"Bearer {TOKEN}",
+        )
+
+    assert (rerouted("books:book").json["events"], rerouted("books:book").json["passed_over"]) == (1, 1)
+    assert rerouted("books:nobody").status == 404
+
+
+def test_handlers_of_a_newer_version(concluded, monkeypatch):
+    """What would be routed by a part of the handlers is answered 503, with what to do."""
+    monkeypatch.setattr(concluded.flow.app.router, "unreadable", ("books:later",))
+    event = concluded.flow.events()[0]
+    for path in (f"/api/events/{event}/explanation", "/api/parked"):
+        answer = concluded.ask(path)
+        assert answer.status == 503
+        assert "newer" in answer.json["message"]

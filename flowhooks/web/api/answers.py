@@ -69,6 +69,10 @@ class ParkedGroupJson(TypedDict):
         callback_class: their call-back class.
         process_definition_key: their process definition key.
         process_definition_version: their process definition version.
+        conclusion: their conclusion; null: they have none.
+        undecided: the member that a handler's condition needs and that they lack: `conclusion` or a JSON Pointer; null:
+            there is none, or it was not looked up.
+        by_data: whether a condition reads their data, so that each of them is routed by its own body.
         events: how many there are.
         oldest: the id of the oldest one.
         since: when that came.
@@ -81,6 +85,9 @@ class ParkedGroupJson(TypedDict):
     callback_class: str | None
     process_definition_key: str | None
     process_definition_version: int | None
+    conclusion: str | None
+    undecided: str | None
+    by_data: bool
     events: int
     oldest: str
     since: Moment

@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from flowhooks.event import DismissedBy
 from flowhooks.ledger.reading import STATES
 from flowhooks.operations.moment import EXAMPLES
 from flowhooks.web.api.query import Parameter, identity, number
-from flowhooks.web.console.asking import understood
+from flowhooks.web.console.asking import CHOICES, understood
 from flowhooks.web.errors import HTTPRefusal
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ FILTER: Final = (
     Parameter(name="class", means="Exactly this call-back class. / 回调处理类，精确匹配。", schema=TEXT),
     Parameter(name="key", means="Exactly this process definition key. / 流程定义Key，精确匹配。", schema=TEXT),
     Parameter(
+        name="conclusion",
+        means="Exactly this conclusion, in the words of handlers. / 审批结论（处理器所用的名称），精确匹配。",
+        schema=TEXT,
+    ),
+    Parameter(
         name="handler",
         means="With a delivery for this handler, PLUGIN:NAME. / 有投递给该处理器（PLUGIN:NAME）的事件。",
         schema=TEXT,
@@ -70,6 +76,11 @@ FILTER: Final = (
         means="With a delivery in this state; or parked, or dismissed. / "
         "有投递处于该状态的事件；或暂存（parked）、免处理（dismissed）的事件。",
         schema={"type": "string", "enum": list(STATES)},
+    ),
+    Parameter(
+        name="dismissed_by",
+        means="Dismissed for this reason. / 因该原因被免处理的事件。",
+        schema={"type": "string", "enum": [reason.value for reason in DismissedBy]},
     ),
     Parameter(name="since", means=_when("Received at or after this", "在该时刻或之后收到"), schema=TIME),
     Parameter(name="until", means=_when("Received before this", "在该时刻之前收到"), schema=TIME),
@@ -86,8 +97,8 @@ def wanted(given: Mapping[str, list[str]]) -> EventFilter:
     asked = understood({name: values[0] for name, values in given.items() if name not in {"id", "limit", "after"}})
     if asked.wanted is None:
         name = asked.wrong[0]
-        if name == "state":
-            raise HTTPRefusal(422, "query_state", states=", ".join(STATES))
+        if name in CHOICES:
+            raise HTTPRefusal(422, "query_choice", name=name, values=", ".join(CHOICES[name]))
         raise HTTPRefusal(422, "query_time", name=name, examples=EXAMPLES)
     found = replace(asked.wanted, ids=tuple(identity("id", one) for one in given.get("id", ())))
     if found.since is not None and found.until is not None and found.since >= found.until:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from flowhooks.errors import LedgerUnusable, NotFound, Unavailable
+from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.web import errors
 from flowhooks.web.api.query import read
 
@@ -62,6 +62,9 @@ class Resource:
             body = self.give(given, path)
         except NotFound:
             raise errors.HTTPRefusal(404, "no_such_event") from None
+        except NewerSelectorsError as error:
+            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            raise Unavailable("newer_handlers") from None
         except LedgerUnusable as error:
             _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None

@@ -15,6 +15,7 @@ from flowhooks.operations.parked import parked
 from flowhooks.operations.plain.events import WholeEventJson, event_to_json, whole_event_to_json
 from flowhooks.operations.plain.facts import facts
 from flowhooks.operations.plain.plugins import plugin_to_json
+from flowhooks.operations.plain.routing import ExplanationJson, explanation_to_json
 from flowhooks.operations.survey import cut, slice_of, sought_in, survey, urgent_first
 from flowhooks.web.api.answers import (
     AlertsJson,
@@ -85,6 +86,29 @@ class Event(Resource):
             most_deliveries=MOST_DELIVERIES,
             most_attempts=MOST_ATTEMPTS,
         )
+
+
+class Explanation(Resource):
+    """`GET /api/events/{id}/explanation`."""
+
+    path = "/api/events/{id}/explanation"
+    means = (
+        "Where the event would go with the handlers that are known now, and why, with the value of each condition. / "
+        "按当前已知的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
+    )
+    gives = ExplanationJson
+    named = Event.named
+
+    def give(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> ExplanationJson:
+        """Route it, without any change."""
+        app = self.app
+        stored = event_named(app.ledger, path["id"])
+        return explanation_to_json(app.router.explain_event(stored.event, most=MOST_HANDLERS), self._standing)
+
+    def _standing(self, handler: str) -> str:
+        if handler in self.app.plugins.handlers:
+            return "present"
+        return "missing" if handler in self.app.absent else "elsewhere"
 
 
 class Plugins(Resource):
@@ -263,7 +287,17 @@ class Overview(Resource):
         }
 
 
-RESOURCES: Final[tuple[type[Resource], ...]] = (Overview, Events, Event, Plugins, Parked, Alerts, Refused, Audit)
+RESOURCES: Final[tuple[type[Resource], ...]] = (
+    Overview,
+    Events,
+    Event,
+    Explanation,
+    Plugins,
+    Parked,
+    Alerts,
+    Refused,
+    Audit,
+)
 """Everything that can be asked for."""
 
 
@@ -275,6 +309,9 @@ def _group(one: Waiting) -> ParkedGroupJson:
         "callback_class": group.callback_class or None,
         "process_definition_key": group.process_key,
         "process_definition_version": group.process_version,
+        "conclusion": group.conclusion,
+        "undecided": one.undecided or None,
+        "by_data": one.by_data,
         "events": group.events,
         "oldest": one.event_id,
         "since": to_text(one.since),
