@@ -20,6 +20,7 @@ def make_event(
     callback_class: str | None = None,
     process_key: str | None = None,
     business_key: str | None = None,
+    conclusion: str | None = None,
     flow_instance_id: str = "1",
     kind: str = "complete",
     source: str = "default",
@@ -35,6 +36,7 @@ def make_event(
         callback_class: `callBackProcessClass`.
         process_key: `processDefinitionKey`.
         business_key: `businessKey`.
+        conclusion: `conclusion`, such as `"approved"`.
         flow_instance_id: the engine's process instance id.
         kind: the kind of call-back.
         source: the engine's name.
@@ -56,6 +58,7 @@ def make_event(
         "processDefinitionId": process_definition_id,
         "processDefinitionKey": process_key,
         "processDefinitionVersion": version,
+        "conclusion": conclusion,
     }
     given = {name: value for name, value in named.items() if value is not None}
     if twice := given.keys() & data.keys():

@@ -145,7 +145,7 @@ class AppUnderTest:
             headers: further headers, such as `{"Accept-Language": "zh"}`.
             source: the engine that calls, one of `sources`; default the first one.
             also: members of the body whose names are those of arguments here.
-            **body: members of the body.
+            **body: members of the body, such as `conclusion="approved"`.
 
         Raises:
             TypeError: the body is nothing that JSON can hold.
@@ -175,6 +175,25 @@ class AppUnderTest:
     def parked(self) -> tuple[Event, ...]:
         """The events that no handler wants, the oldest first."""
         return tuple(stored.event for stored in self._stored(state="parked"))
+
+    def dismissed(self) -> tuple[Event, ...]:
+        """The events that no handler is meant for, such as those of another conclusion, the oldest first."""
+        return tuple(stored.event for stored in self._stored(state="dismissed"))
+
+    def why_not(self, event_id: str) -> str:
+        """Why an event is parked or dismissed, and why each handler of its class or key does not get it.
+
+        Args:
+            event_id: the event, as `Answer.event_id` has it.
+
+        Returns:
+            One reason a line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
+            `""` if the event is routed.
+
+        Raises:
+            FlowhooksError: there is no such event.
+        """
+        return "\n".join(words.reasons(self.app.ledger.event(event_id)))
 
     def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliverySeen, ...]:
         """How the deliveries of an event stand.

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
+from flowhooks.condition_check import UNDECIDED
 from flowhooks.delivery import DONE, State
+from flowhooks.event import DismissedBy, ParkedBy
 
 if TYPE_CHECKING:
     from flowhooks.app import App
     from flowhooks.handler import Handler
     from flowhooks.ledger.reading import Stored
     from flowhooks.testing.seen import DeliverySeen
+
+
+_WHY: Final = {
+    ParkedBy.HANDLER: "no handler has its class or key, or none of those takes its version or source",
+    ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
+    DismissedBy.KIND: "handlers have its class or key, and none of them listens to its kind",
+    DismissedBy.SETTING: "the setting ignore.process_key names its key",
+    DismissedBy.OPERATOR: "an operator dismissed it",
+}
+"""Why an event is parked or dismissed, unless because of a condition."""
+_CONDITION: Final = {
+    "parked": "a handler's condition cannot be decided",
+    "dismissed": "the conditions of each handler of its class or key are false",
+}
 
 
 def at_rest(found: DeliverySeen, now: int) -> str | None:
@@ -29,7 +45,7 @@ def at_rest(found: DeliverySeen, now: int) -> str | None:
     if found.due_at is None:
         if found.state is State.UNKNOWN:
             return "its handler has neither retry= nor probe=, so it waits for an operator"
-        return "no plugin that is loaded has its handler"
+        return found.note if found.note.startswith(UNDECIDED) else "no plugin that is loaded has its handler"
     left = (found.due_at - to_datetime(now)) / timedelta(seconds=1)
     if left <= 0:
         return None
@@ -62,12 +78,13 @@ def not_what_was_waited_for(found: DeliverySeen, wanted: State, attempt: int | N
 
 
 def no_delivery(app: App, stored: Stored) -> str:
-    """That no handler wants an event, with what each listens to."""
+    """That no handler wants an event, with the reason, and what each handler listens to."""
     event = stored.event
     sent = {
         "callBackProcessClass": event.callback_class,
         "processDefinitionKey": event.process_definition_key,
         "processDefinitionVersion": event.process_definition_version,
+        "conclusion": event.conclusion,
         "source": event.source,
         "kind": event.kind,
     }
@@ -76,7 +93,21 @@ def no_delivery(app: App, stored: Stored) -> str:
         + ", ".join(f"{name} {value!r}" for name, value in sent.items())
     ]
     lines += [f"{name} listens to {listens_to(one)}" for name, one in app.plugins.handlers.items()]
-    return "\n".join(lines if len(lines) > 1 else [*lines, "there is no handler at all"])
+    if len(lines) == 1:
+        lines.append("there is no handler at all")
+    return "\n".join([*lines, *reasons(stored)])
+
+
+def reasons(stored: Stored) -> list[str]:
+    """Why an event is parked or dismissed, then why each handler of its class or key does not get it."""
+    by = stored.parked_by or stored.dismissed_by
+    why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
+    lines = [f"it is {stored.state} because {why}"] if why else []
+    if stored.no_match is not None:
+        lines += [f"{handler} does not get it: {reason}" for handler, reason in stored.no_match.reasons.items()]
+        if more := stored.no_match.total - len(stored.no_match.reasons):
+            lines.append(f"and {more} more")
+    return lines
 
 
 def listens_to(handler: Handler) -> str:

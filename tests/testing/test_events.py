@@ -12,12 +12,13 @@ from flowhooks.testing import HandClock, make_event
 
 def test_an_event_is_made_as_of_a_body():
     """The names of Python and those of the body lead to the same event as a call-back does."""
-    event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, amount=3, note=None)
+    event = make_event(callback_class="C", process_key="k", business_key="HT-1", version=3, conclusion="ok", amount=3)
     body = {
         "businessKey": "HT-1",
         "callBackProcessClass": "C",
         "processDefinitionKey": "k",
         "processDefinitionVersion": 3,
+        "conclusion": "ok",
         "amount": 3,
     }
     assert event == from_body(
@@ -28,7 +29,8 @@ def test_an_event_is_made_as_of_a_body():
         flow_instance_id="1",
         received_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    again = make_event(**body)
+    assert event.conclusion == "ok"
+    again = make_event(**body, note=None)
     assert (again.business_key, again.process_definition_key, again.data) == ("HT-1", "k", body)
 
 

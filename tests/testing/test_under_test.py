@@ -335,6 +335,51 @@ def test_what_nobody_wants_is_parked(app_of):
 # What is wrong is said at once
 
 
+@pytest.fixture
+def approvals(app_of):
+    """An app with handlers that have conditions."""
+
+    @handler(process_key="leave", conclusion="approved")
+    def grant(event):
+        return event.conclusion
+
+    @handler(process_key="leave", conclusion="approved", when={"/days": {"minimum": 10}})
+    def announce(event):
+        pass
+
+    return app_of(grant, announce)
+
+
+def test_only_an_approved_one_is_run(approvals):
+    """The conclusion is a member of the body; what ends otherwise is dismissed, and it is said why."""
+    answer = approvals.post("1", processDefinitionKey="leave", conclusion="approved", days=3)
+    assert approvals.delivery(answer.event_id).result == "approved"
+    assert approvals.why_not(answer.event_id) == ""
+    answer = approvals.post("2", processDefinitionKey="leave", conclusion="rejected", days=3)
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert [event.flow_instance_id for event in approvals.dismissed()] == ["2"]
+    assert approvals.why_not(answer.event_id).splitlines() == [
+        "it is dismissed because the conditions of each handler of its class or key are false",
+        "handlers:grant does not get it: conclusion 'rejected' is not one of approved",
+        "handlers:announce does not get it: conclusion 'rejected' is not one of approved",
+    ]
+    with pytest.raises(AssertionError, match=r"conclusion 'rejected', source 'default'[\s\S]*grant does not get it"):
+        approvals.delivery(answer.event_id)
+
+
+def test_why_an_event_is_parked(approvals):
+    """Because a condition cannot be decided, or no handler is there for it."""
+    answer = approvals.post("3", processDefinitionKey="leave")
+    assert answer.status == 202
+    assert "because a handler's condition cannot be decided\n" in approvals.why_not(answer.event_id)
+    assert "no conclusion, and the handler needs one of approved" in approvals.why_not(answer.event_id)
+    answer = approvals.post("4", processDefinitionKey="travel")
+    assert approvals.why_not(answer.event_id) == (
+        "it is parked because no handler has its class or key, or none of those takes its version or source"
+    )
+    assert [event.flow_instance_id for event in approvals.parked()] == ["3", "4"]
+
+
 def test_a_quarantined_plugin_is_said_at_once(module):
     """The reason and the plugin's own traceback come with the error."""
     broken = module(
