@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.delivery import Queued
-from flowhooks.errors import Conflict, NewerSelectorsError, Unavailable, Unprocessable
+from flowhooks.errors import Conflict, NewerSelectorsError, NotFound, Unavailable, Unprocessable
 from flowhooks.ledger import conclusions
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.tables import handlers
@@ -171,7 +171,8 @@ def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
     flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
     reroute(flow.app.desk, EventFilter(), handler="p:b")
     assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
-    assert reroute(flow.app.desk, EventFilter(), handler="p:none").passed_over == 1
+    with pytest.raises(NotFound, match="no handler is called p:none"):
+        reroute(flow.app.desk, EventFilter(), handler="p:none")
 
 
 def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
