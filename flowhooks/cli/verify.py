@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def command(settings: Settings, *, as_json: bool) -> None:
     r"""Go over the whole ledger and say whether all that was accepted is accounted for.
 
-    Every event that was accepted is stored or was purged, every event has the deliveries of its route, and every
-    delivery agrees with its attempts. It only reads, and may run beside a server.
+    Every event that was accepted is stored or was purged, has the body that was received and the deliveries of its
+    route, and every delivery agrees with its attempts. It only reads, and may run beside a server.
 
     \b
     Examples:

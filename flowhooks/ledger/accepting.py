@@ -13,7 +13,7 @@ from sqlalchemy import Integer, Text, delete, exists, func, select, update
 from flowhooks import schema
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Queued
-from flowhooks.ledger import dialects, purging, signing
+from flowhooks.ledger import checksums, dialects, purging, signing
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counting import COUNT, count
 from flowhooks.ledger.moves import NEXT, Lane, NewDelivery, store
@@ -61,6 +61,7 @@ class NewEvent:
         message: the id under which its call-back was signed; None if it was not.
         read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
         now: microseconds since 1970.
+        body_sha256: of its body's bytes.
     """
 
     event: Event
@@ -78,6 +79,11 @@ class NewEvent:
     message: str | None = None
     read: bool = True
     now: int
+    body_sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Here, and not in the writer's thread, for which all others wait.
+        object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
 
     def fresh(self) -> Event:
         """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
@@ -356,14 +362,21 @@ def _keep_conflict(transaction: Transaction, event_id: str, item: NewEvent) -> N
     if kept < MOST_CONFLICTS:
         transaction.connection.execute(
             dialects.insert(conflicts)
-            .values(event_id=event_id, digest=item.digest, body=item.body, received_at=item.now)
+            .values(
+                event_id=event_id,
+                digest=item.digest,
+                body=item.body,
+                received_at=item.now,
+                body_sha256=item.body_sha256,
+                row_sha256=checksums.row_sha256((event_id, item.digest, item.body_sha256, item.now)),
+            )
             .on_conflict_do_nothing()
         )
 
 
 def _event_row(item: NewEvent) -> dict[str, object]:
     event = item.event
-    return {
+    row: dict[str, object] = {
         "id": event.id,
         "source": event.source,
         "kind": event.kind,
@@ -384,4 +397,7 @@ def _event_row(item: NewEvent) -> dict[str, object]:
         "parked_by": item.parked_by,
         "dismissed_by": item.dismissed_by,
         "no_match": item.no_match,
+        "body_sha256": item.body_sha256,
     }
+    row["row_sha256"] = checksums.row_sha256(row[name] for name in checksums.EVENT_COLUMNS)
+    return row

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select
+from sqlalchemy import Select, func, select
 
-from flowhooks.delivery import OutcomeKind, State
+from flowhooks.ledger.book_queries import CHECKS, NEWEST, PURGED_IDENTITIES
 from flowhooks.ledger.condition import totals
-from flowhooks.ledger.tables import attempts, deliveries, events, in_lane
+from flowhooks.ledger.row_checks import check_rows
+from flowhooks.ledger.tables import attempts, deliveries, events
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
 MOST_SHOWN: Final = 20
@@ -50,40 +54,6 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted(connection.execute(query).all()))
 
 
-_LAST: Final = (
-    select(
-        attempts.c.delivery_id,
-        func.max(attempts.c.number).label("number"),
-        func.count().label("made"),
-    )
-    .group_by(attempts.c.delivery_id)
-    .subquery("last")
-)
-_UNFINISHED: Final = attempts.c.outcome.is_(None)
-
-
-def _fits() -> ColumnElement[bool]:
-    """Whether a delivery's state agrees with how its last attempt ended; `docs/explanation/states.md` has the table."""
-    outcome = attempts.c.outcome
-    none = attempts.c.number.is_(None)
-    return case(
-        (deliveries.c.state == State.RUNNING.value, and_(~none, _UNFINISHED)),
-        (
-            deliveries.c.state == State.SUCCEEDED.value,
-            outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value]),
-        ),
-        (deliveries.c.state == State.UNKNOWN.value, outcome == OutcomeKind.LOST.value),
-        # What succeeded leaves that state only by `replay --again`, which starts its retry schedule anew.
-        else_=or_(
-            none,
-            and_(
-                ~_UNFINISHED,
-                or_(outcome != OutcomeKind.SUCCEEDED.value, deliveries.c.retries_from == deliveries.c.attempt),
-            ),
-        ),
-    )
-
-
 def balance(connection: Connection) -> Books:
     """Go over everything that is stored; one transaction, so that what is accepted meanwhile does not matter."""
     taken = totals(connection)
@@ -96,67 +66,32 @@ def balance(connection: Connection) -> Books:
         deliveries=_states(select(deliveries.c.state, func.count()).group_by(deliveries.c.state), connection),
         attempts=connection.execute(select(func.count()).select_from(attempts)).scalar_one(),
     )
+    _add_up(connection, books)
+    newest = max(time.time_ns() // 1000, *(connection.execute(query).scalar() or 0 for query in NEWEST))
+    for query, sentence in CHECKS:
+        found = connection.execute(query.limit(MOST_SHOWN + 1), {"newest": newest}).scalars().all()
+        _report(books, sentence, found)
+    by_sentence: dict[str, list[str]] = {}
+    for sentence, key in check_rows(connection):
+        keys = by_sentence.setdefault(sentence, [])
+        if len(keys) <= MOST_SHOWN:
+            keys.append(key)
+    for sentence, keys in by_sentence.items():
+        _report(books, sentence, keys)
+    return books
+
+
+def _add_up(connection: Connection, books: Books) -> None:
     if books.accepted != books.stored + books.purged:
         books.trouble.append(
             f"{books.accepted} events were accepted, but {books.stored} are stored and {books.purged} were purged"
         )
-    made = select(deliveries.c.event_id, func.count().label("made")).group_by(deliveries.c.event_id).subquery("made")
-    _report(
-        connection,
-        books,
-        select(events.c.id)
-        .outerjoin(made, made.c.event_id == events.c.id)
-        .where(func.coalesce(made.c.made, 0) != events.c.route_size),
-        "event {} does not have the deliveries of its recorded route",
-    )
-    _report(
-        connection,
-        books,
-        select(events.c.id).where(events.c.state.not_in(["routed", "parked", "dismissed"])),
-        "event {} is in no state that there is",
-    )
-    _report(
-        connection,
-        books,
-        select(events.c.id).where(events.c.state == "routed", events.c.route_size == literal(0)),
-        "event {} counts as routed, but goes nowhere",
-    )
-    _report(
-        connection,
-        books,
-        select(deliveries.c.id)
-        .outerjoin(_LAST, _LAST.c.delivery_id == deliveries.c.id)
-        .where(
-            or_(
-                func.coalesce(_LAST.c.number, 0) != deliveries.c.attempt,
-                func.coalesce(_LAST.c.made, 0) != deliveries.c.attempt,
-            )
-        ),
-        "delivery {} does not have the attempts that it counts",
-    )
-    _report(
-        connection,
-        books,
-        select(deliveries.c.id)
-        .outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
-        .where(or_(~func.coalesce(_fits(), literal(False)), deliveries.c.state.not_in([*State]))),
-        "delivery {} does not agree with its last attempt",
-    )
-    running = in_lane(deliveries) & (deliveries.c.state == State.RUNNING.value)
-    _report(
-        connection,
-        books,
-        select(func.max(deliveries.c.id))
-        .where(running)
-        .group_by(deliveries.c.handler, deliveries.c.lane)
-        .having(func.count() > 1),
-        "delivery {} runs beside another of the same handler and key, although they are ordered",
-    )
-    return books
+    identities = connection.execute(PURGED_IDENTITIES).scalar_one()
+    if identities > books.purged:
+        books.trouble.append(f"{books.purged} events were purged, but the identities of {identities} are kept")
 
 
-def _report(connection: Connection, books: Books, query: Select[str], sentence: str) -> None:
-    found = connection.execute(query.limit(MOST_SHOWN + 1)).scalars().all()
+def _report(books: Books, sentence: str, found: Sequence[str]) -> None:
     books.trouble.extend(sentence.format(one) for one in found[:MOST_SHOWN])
     if len(found) > MOST_SHOWN:
         books.trouble.append(f"… and more of the same: {sentence.format('…')}")

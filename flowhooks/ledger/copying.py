@@ -18,6 +18,7 @@ from flowhooks.crashpoints import reached
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects
 from flowhooks.ledger.reader import naming
+from flowhooks.ledger.streaming import batches
 from flowhooks.ledger.tables import metadata, processes
 
 if TYPE_CHECKING:
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
     Advance = Callable[[int], None]
 
-MOST_ROWS: Final = 500
-"""Rows of a batch, which is one transaction."""
-MOST_CHARACTERS: Final = 4 * 1024 * 1024
-"""Characters of text after which a batch ends before that."""
-FETCHED: Final = 50
-"""Rows fetched at once, each of which may have a body as large as the server takes."""
 TABLES: Final = tuple(metadata.sorted_tables)
 """Each after those that it refers to."""
 
@@ -68,18 +63,14 @@ class Side:
         Raises:
             LedgerUnusable: the database cannot be read.
         """
-        batch: list[Row[Any]] = []
-        characters = 0
         # What the caller does with a batch is not done in here, so that only this database's errors are named after it.
-        with naming(self.url), self.connection.execute(query, execution_options=_STREAMED) as found:
-            for row in found:
-                batch.append(row)
-                characters += sum(len(value) for value in row if isinstance(value, str))
-                if len(batch) >= MOST_ROWS or characters >= MOST_CHARACTERS:
-                    yield batch
-                    batch, characters = [], 0
-        if batch:
+        found = batches(self.connection, query)
+        while batch := self._next(found):
             yield batch
+
+    def _next(self, found: Iterator[Sequence[Row[Any]]]) -> Sequence[Row[Any]]:
+        with naming(self.url):
+            return next(found, ())
 
     def rows(self, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
         """The few rows of a query.
@@ -89,9 +80,6 @@ class Side:
         """
         with naming(self.url):
             return self.connection.execute(query, parameters).all()
-
-
-_STREAMED: Final = {"stream_results": True, "yield_per": FETCHED}
 
 
 def how_many(connection: Connection) -> int:

@@ -49,6 +49,8 @@ events: Final = Table(
     Column("parked_by", Text, comment="why it is parked: handler, condition or name; null: it is not parked"),
     Column("dismissed_by", Text, comment="why it is dismissed: condition, kind, setting or operator; null: it is not"),
     Column("no_match", Text, comment="JSON: why handlers that share its class or key do not get it; null: not asked"),
+    Column("body_sha256", Text, comment="of the body's bytes; null: stored before there were checksums"),
+    Column("row_sha256", Text, comment="of all columns that never change; null: as above"),
     # The instance id leads, so that the same index answers the search for it.
     UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
 )
@@ -94,6 +96,8 @@ conflicts: Final = Table(
     Column("digest", Text, nullable=False),
     Column("body", Text, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    Column("body_sha256", Text, comment="as of events"),
+    Column("row_sha256", Text, comment="as of events"),
     PrimaryKeyConstraint("event_id", "digest"),
 )
 Index("conflicts_received", conflicts.c.received_at)

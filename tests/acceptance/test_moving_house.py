@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from waiting import until
 
-from flowhooks.ledger import Reader, copying, upgrade
+from flowhooks.ledger import Reader, streaming, upgrade
 from flowhooks.ledger.tables import metadata
 
 PLUGIN = """
@@ -38,7 +38,9 @@ def again(event, delivery):
 def handlers():
     return [once, again]
 """
-EVENTS = copying.MOST_ROWS * 3
+EVENTS = streaming.MOST_ROWS * 3
+MADE_AT = 0x019AB2C40000 * 1000
+"""When the ids of its events were made, in microseconds since 1970."""
 
 
 @pytest.fixture
@@ -56,15 +58,18 @@ def fill(file, count=EVENTS):
     body = json.dumps({"processDefinitionKey": "leave", "text": "合同"}, ensure_ascii=False)
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.executemany(
-            "INSERT INTO events VALUES (?, 's', 'complete', ?, '', NULL, NULL, '', 3, ?, 'd', 'routed', '{}', 1, 0, 5)",
-            [(one, one, body) for one in ids],
+            "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, process_definition_key, body, "
+            "digest, state, route, route_size, repeats, received_at) "
+            f"VALUES (?, 's', 'complete', ?, '', 'leave', ?, 'd', 'routed', ?, 1, 0, {MADE_AT})",
+            [(one, one, body, '{"p:h": "key leave"}') for one in ids],
         )
         connection.executemany(
-            "INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', 5, 6, NULL, 0)",
+            f"INSERT INTO deliveries VALUES (?, ?, 'p:h', 'succeeded', 1, 0, NULL, '', {MADE_AT}, {MADE_AT}, NULL, 0)",
             [(one, one) for one in ids],
         )
         connection.executemany(
-            "INSERT INTO attempts VALUES (?, 1, 'q', 5, 6, 'succeeded', '', '', NULL)", [(one,) for one in ids]
+            f"INSERT INTO attempts VALUES (?, 1, 'q', {MADE_AT}, {MADE_AT}, 'succeeded', '', '', NULL)",
+            [(one,) for one in ids],
         )
         connection.execute("INSERT INTO counters VALUES ('accepted', 'q', ?)", (count,))
         connection.execute("INSERT INTO processes VALUES ('q', 'here', 1, 5, NULL, 7, 'server', '[\"p:h\"]')")
@@ -123,19 +128,20 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
     with psycopg.connect(other) as blocking, psycopg.connect(other, autocommit=True) as watching:
         # A row that is neither there nor not there yet keeps whoever would write it waiting.
         blocking.execute(
-            "INSERT INTO events VALUES (%s, 'x', 'x', 'x', 'x', NULL, NULL, NULL, NULL, '', '', 'x', '{}', 0, 0, 0)",
-            (ids[copying.MOST_ROWS * 2 + 7],),
+            "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
+            "route_size, repeats, received_at) VALUES (%s, 'x', 'x', 'x', 'x', '', '', 'x', '{}', 0, 0, 0)",
+            (ids[streaming.MOST_ROWS * 2 + 7],),
         )
         killed(site, site.database, other, lambda: is_waiting(watching))
         blocking.rollback()
     # Its transaction ends when the server notices that it has gone.
     assert counted(other) | {"processes": 0, "counters": 0} == dict.fromkeys(counted(other), 0) | {
-        "events": copying.MOST_ROWS * 2
+        "events": streaming.MOST_ROWS * 2
     }
     summary = copied(site, site.database, other)
     assert summary["tables"]["events"] | {"digest": ""} == {
         "rows": EVENTS,
-        "kept": copying.MOST_ROWS * 2,
+        "kept": streaming.MOST_ROWS * 2,
         "digest": "",
     }
     assert summary["balanced"]

@@ -40,6 +40,7 @@ class Hands:
             body=json.dumps(body),
             digest=digest(body, ignore),
             state="routed" if handlers else "parked",
+            parked_by=None if handlers else "handler",
             route=dict.fromkeys(handlers, "key k"),
             deliveries=[(self.clock.new_id(), handler) for handler in handlers],
             absent=frozenset(absent),
@@ -144,7 +145,7 @@ def hands(house, eventually):
     return hands
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hands_of():
     """A function that gives the hands on another process's ledger."""
     return Hands

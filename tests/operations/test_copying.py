@@ -15,7 +15,7 @@ from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
 from flowhooks.intake import Status
-from flowhooks.ledger import Reader, copying, dialects, upgrade
+from flowhooks.ledger import Reader, dialects, streaming, upgrade
 from flowhooks.ledger.copying import Side
 from flowhooks.ledger.reading import EventFilter
 from flowhooks.ledger.tables import events, metadata
@@ -148,6 +148,7 @@ def furnished(house, rooms):
     flow.sql("INSERT INTO sessions VALUES ('session-1', ?, 5, 6)", CHINESE)
     flow.sql("INSERT INTO required_credentials VALUES ('sources', 7)")
     flow.sql("INSERT INTO purged VALUES ('identity-1', 'event-0', 'digest-0', 7)")
+    flow.sql("INSERT INTO counters VALUES ('accepted', 'p', 1), ('purged', 'p', 1)")
     yield house
     rooms.hold.set()
 
@@ -365,16 +366,16 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
 
 def test_never_much_at_once(house, postgresql_url):
     """Batches are of so many rows, and of fewer where these are large, on either database."""
-    small, large = copying.MOST_ROWS * 2 + 1, 6
+    small, large = streaming.MOST_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
-    text = json.dumps({"text": "x" * (copying.MOST_CHARACTERS // 2)})
+    text = json.dumps({"text": "x" * (streaming.MOST_CHARACTERS // 2)})
     with closing(sqlite3.connect(house.file)) as connection, connection:
         connection.executemany(
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
             (
                 (
                     *(f"e{n:06}", "default", "complete", f"i{n}", "", *[None] * 4, body, "d", "parked", "{}"),
-                    *(0, 0, n, None, "name", None, None),
+                    *(0, 0, n + 1, None, "name", *[None] * 4),
                 )
                 for n in range(small + large)
                 for body in ["{}" if n < small else text]
@@ -386,7 +387,7 @@ def test_never_much_at_once(house, postgresql_url):
         with closing(Reader(url)) as reader, reader.connection() as connection:
             query = select(events).order_by(dialects.by_bytes(events.c.id))
             sizes = [len(batch) for batch in Side(url, connection).batches(query)]
-        assert sizes == [copying.MOST_ROWS] * 2 + [3, 2, 2], url
+        assert sizes == [streaming.MOST_ROWS] * 2 + [3, 2, 2], url
 
 
 def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):

@@ -1,0 +1,44 @@
+"""Checksums of stored callbacks, by which `flowhooks verify` sees any change; it must not know when they are checked.
+
+`body_sha256` is over the bytes of the body as received. `row_sha256` is over that and all other columns that never
+change once a row is stored. Neither is a signature: whoever can compute SHA-256 can replace them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EVENT_COLUMNS: Final = (
+    "id",
+    "source",
+    "kind",
+    "flow_instance_id",
+    "callback_class",
+    "business_key",
+    "process_definition_id",
+    "process_definition_key",
+    "process_definition_version",
+    "conclusion",
+    "digest",
+    "body_sha256",
+    "received_at",
+)
+"""Columns of `events` that `row_sha256` is over, in this order."""
+CONFLICT_COLUMNS: Final = ("event_id", "digest", "body_sha256", "received_at")
+"""The same of `conflicts`."""
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def body_sha256(body: str) -> str:
+    """The SHA-256 (hexadecimal) of a body's bytes: it is kept as strict UTF-8, so its text has every one of them."""
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def row_sha256(values: Iterable[Any]) -> str:
+    """The SHA-256 (hexadecimal) of the values of a row's columns, in their order."""
+    return hashlib.sha256(_JSON.encode(list(values)).encode()).hexdigest()

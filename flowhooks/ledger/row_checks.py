@@ -1,0 +1,188 @@
+"""Checks of rows one by one, of what no query can compute: checksums, JSON, routes; they must not change anything.
+
+Memory is bounded: events come in batches, each with the deliveries of its events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from functools import lru_cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Select, exists, select
+
+from flowhooks import schema
+from flowhooks.errors import FlowhooksError
+from flowhooks.event import EventState
+from flowhooks.ledger import checksums, dialects, purging
+from flowhooks.ledger.book_queries import DAY
+from flowhooks.ledger.streaming import batches
+from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, handlers, processes, purged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    Trouble = tuple[str, str]
+    """A sentence with a place for an id, and the id."""
+
+_EVENTS: Final = select(events)
+_THEIRS: Final = select(
+    deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.lane, deliveries.c.created_at
+).where(deliveries.c.event_id.in_(dialects.keys("ids")))
+_CONFLICTS: Final = select(conflicts)
+_OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
+_OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
+
+
+def _named(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:
+    return select(key.label("key"), text.label("text"))
+
+
+_JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
+    (
+        _named(handlers.c.id, handlers.c.selectors),
+        dict,
+        "handler {} has selectors that are no JSON object",
+    ),
+    (
+        _named(handlers.c.id, handlers.c.retry).where(handlers.c.retry.is_not(None)),
+        dict,
+        "handler {} has a retry schedule that is no JSON object",
+    ),
+    (_named(processes.c.id, processes.c.handlers), list, "process {} runs handlers that are no JSON array"),
+    (_named(alerts.c.id, alerts.c.told), list, "alert {} was taken by plugins that are no JSON array"),
+    (_named(audit.c.id, audit.c.detail), dict, "entry {} of the audit log has a detail that is no JSON object"),
+    (
+        _named(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
+        object,
+        "delivery {} has a result that is no JSON",
+    ),
+    (
+        _named(events.c.id, events.c.no_match).where(events.c.no_match.is_not(None)),
+        dict,
+        "event {} has reasons for not matching that are no JSON object",
+    ),
+)
+
+
+def check_rows(connection: Connection) -> Iterator[Trouble]:
+    """What is wrong with single rows."""
+    any_purged = connection.execute(select(exists(select(purged.c.identity)))).scalar_one()
+    for batch in batches(connection, _EVENTS):
+        if any_purged:
+            yield from _identities(connection, batch)
+        yield from _events(connection, batch)
+    for batch in batches(connection, _CONFLICTS):
+        for row in batch:
+            yield from _checksums(row, _OF_CONFLICT(row), "the conflicting body of event {}", row.event_id)
+    for query, kind, sentence in _JSON_OBJECTS:
+        for batch in batches(connection, query):
+            yield from ((sentence, row.key) for row in batch if not _is_json(row.text, kind))
+
+
+def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Trouble]:
+    identities = {(row.source, row.kind, row.flow_instance_id, row.callback_class): row.id for row in batch}
+    for identity in purging.gone(connection, identities.keys()):
+        yield "event {} is stored, although its identity is kept as that of a purged event", identities[identity]
+
+
+def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Trouble]:
+    theirs = defaultdict(list)
+    for one in connection.execute(_THEIRS, {"ids": json.dumps([row.id for row in batch])}):
+        theirs[one.event_id].append(one)
+    for row in batch:
+        found = theirs[row.id]
+        yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
+        if row.row_sha256 is None:
+            yield from _columns(row)
+        yield from _route(row, {one.handler for one in found})
+        for one in found:
+            yield from _delivery(row, one)
+
+
+def _checksums(row: Any, values: Sequence[Any], what: str, key: str) -> Iterator[Trouble]:
+    """Whether a row is as it was stored; one of an older version has no checksums."""
+    body, whole = row.body_sha256, row.row_sha256
+    if body is not None and checksums.body_sha256(row.body) != body:
+        yield f"{what} does not have the body that was received", key
+    if (body is None) != (whole is None):
+        yield f"{what} has lost a checksum", key
+    elif whole is not None and checksums.row_sha256(values) != whole:
+        yield f"{what} was changed after it was stored: its columns do not fit its checksum", key
+
+
+def _columns(row: Any) -> Iterator[Trouble]:
+    """Whether an event without checksums has what its body has."""
+    try:
+        body = schema.parse(row.body.encode())
+    except FlowhooksError:
+        yield "event {} has a body that is no JSON object", row.id
+        return
+    expected = {
+        "business_key": body.get("businessKey"),
+        "callback_class": body.get("callBackProcessClass") or "",
+        "process_definition_id": body.get("processDefinitionId"),
+        # Where the body has none, it may be taken from the id.
+        "process_definition_key": body.get("processDefinitionKey") or row.process_definition_key,
+        "process_definition_version": body.get("processDefinitionVersion", row.process_definition_version),
+    }
+    if wrong := [name for name, value in expected.items() if getattr(row, name) != value]:
+        yield f"event {{}} has a {wrong[0]} that its body does not have", row.id
+
+
+def _route(row: Any, handlers: set[str]) -> Iterator[Trouble]:
+    found = _read_route(row.route)
+    if found is None:
+        yield "event {} has a route that is no JSON object of reasons", row.id
+        return
+    route, asked_for = found
+    if route != handlers:
+        yield "event {} has deliveries to other handlers than its route names", row.id
+    if len(route) != row.route_size:
+        yield "event {} has a route of another size than is recorded", row.id
+    if asked_for and row.state != EventState.ROUTED:
+        yield "event {} goes to a handler that asked for it, but is not routed", row.id
+
+
+@lru_cache(maxsize=1024)
+def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
+    """The handlers that a route names, and whether one of them asked for more than every event; None: it is no route.
+
+    Cached, because most events of a ledger have one of a few routes.
+    """
+    try:
+        route = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(route, dict) or not all(isinstance(why, str) for why in route.values()):
+        return None
+    return frozenset(route), any(not why.startswith("every") for why in route.values())
+
+
+def _delivery(event: Any, one: Any) -> Iterator[Trouble]:
+    if one.lane is not None:
+        keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
+        if one.lane not in keys and one.lane not in {hashlib.sha256(key.encode()).hexdigest() for key in keys}:
+            yield "delivery {} is ordered by a key that its event does not have", one.id
+    if abs(one.created_at - _made_at(one.id, one.created_at)) > DAY:
+        yield "delivery {} was made at another time than its id says", one.id
+
+
+def _made_at(key: str, default: int) -> int:
+    """When an id was made, in microseconds since 1970."""
+    try:
+        return int(key.replace("-", "")[:12], 16) * 1000
+    except ValueError:
+        return default
+
+
+def _is_json(text: str, kind: type) -> bool:
+    try:
+        return isinstance(json.loads(text), kind)
+    except ValueError:
+        return False

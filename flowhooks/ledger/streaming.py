@@ -1,0 +1,35 @@
+"""Rows of a large table, never many at once; it must not know what is in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection, Row, Select
+
+MOST_ROWS: Final = 500
+"""Rows of a batch."""
+MOST_CHARACTERS: Final = 4 * 1024 * 1024
+"""Characters of text after which a batch ends before that."""
+FETCHED: Final = 50
+"""Rows fetched at once, each of which may have a body as large as the server takes."""
+_STREAMED: Final = {"stream_results": True, "yield_per": FETCHED}
+
+
+def batches(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
+    """The rows of a query, in batches whose size in memory is bounded."""
+    batch: list[Row[Any]] = []
+    characters = 0
+    with connection.execute(query, execution_options=_STREAMED) as found:
+        for row in found:
+            batch.append(row)
+            for value in row:
+                if type(value) is str:
+                    characters += len(value)
+            if len(batch) >= MOST_ROWS or characters >= MOST_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch
