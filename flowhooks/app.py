@@ -17,6 +17,8 @@ from flowhooks import required_credentials
 from flowhooks.alerts import Alerts
 from flowhooks.alerts.routing_causes import RoutingCauses
 from flowhooks.clock import Clock
+from flowhooks.clock_trust import ClockTrust
+from flowhooks.clock_watch import ClockWatch
 from flowhooks.cores import Room
 from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
@@ -228,7 +230,9 @@ class App:
         self.notices = Notices(self.plugins)
         self.file_watch = FileWatch(self.ledger, self._lock) if self._lock is not None else None
         self.refusals = Refusals(ledger=self.ledger, clock=self.clock)
-        self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention)
+        trust = ClockTrust(self.clock, self.ledger.newest)
+        self.clock_watch = ClockWatch(self.ledger, trust)
+        self.retention = Retention(ledger=self.ledger, clock=self.clock, settings=settings.retention, trust=trust)
         self.alerts = Alerts(
             ledger=self.ledger,
             plugins=self.plugins,
@@ -371,6 +375,7 @@ class App:
         self.alerts.start()
         self.refusals.start()
         self.retention.start()
+        self.clock_watch.start()
         if self.runs or not self.ledger.shared:
             self._spawn("runner", lambda: self.runner.run(self.dispatch.execute, self._stop))
             self._spawn("holding", lambda: self.holding.run(self.dispatch.execute, self._stop))
@@ -452,7 +457,8 @@ class App:
             if self._lock is not None:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)
-            for service in (self.retention, self.refusals, self.alerts, self.notices, self.neighbours, self.file_watch):
+            services = (self.retention, self.refusals, self.alerts, self.notices, self.neighbours, self.clock_watch)
+            for service in (*services, self.file_watch):
                 if service is not None:
                     steps.callback(service.stop, NOTICES_GET)
             steps.callback(self._over.set)

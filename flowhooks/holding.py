@@ -163,8 +163,10 @@ class Holding:
             return
         now = self._clock.now()
         for handler, held in self._ledger.held().items():
-            if handler in self._hold_after and held.trial_at <= now:
-                begun = self._ledger.try_out(handler, now + self._try_every)
+            again_at = now + self._try_every
+            is_time = held.trial_at <= now or held.trial_at > again_at + holding.MAX_AHEAD
+            if handler in self._hold_after and is_time:
+                begun = self._ledger.try_out(handler, again_at)
                 if begun is not None:
                     yield from _started(execute, *begun)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.clock import Clock
+    from flowhooks.clock_trust import ClockTrust
     from flowhooks.ledger import Ledger, Transaction
     from flowhooks.settings import RetentionSettings
 
@@ -36,6 +37,10 @@ SIGNED_FOR: Final = DAY
 minutes before and after its time; what is more is for clocks that are wrong, and are put right."""
 NOT_MORE_THAN: Final = 0.1
 """The part of the time that it may take, however much there is to delete."""
+MIN_RUN: Final = 10_000
+MAX_SHARE: Final = 10
+"""One run deletes so many of a kind, or a tenth of the stored events if that is more: what a clock that is wrong for a
+while can delete. Even what is kept for one day goes at a rate of a twenty-fourth an hour."""
 _EVERY_EVENT: Final = EventFilter()
 _ALWAYS: Final = 0
 """Before 1970 nothing was received."""
@@ -50,12 +55,15 @@ class Retention:
         ledger: what is deleted from.
         clock: tells the time.
         settings: for how many days what is kept.
+        trust: whether the clock can be trusted.
     """
 
-    def __init__(self, *, ledger: Ledger, clock: Clock, settings: RetentionSettings) -> None:
+    def __init__(self, *, ledger: Ledger, clock: Clock, settings: RetentionSettings, trust: ClockTrust) -> None:
+        self._trust = trust
         self._ledger = ledger
         self._clock = clock
         self._settings = settings
+        self._postponed = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
 
@@ -80,12 +88,20 @@ class Retention:
             FlowhooksError: the database cannot be read or written just now; a later run does the rest.
         """
         gone: Counter[str] = Counter()
+        most = self._may_go()
         try:
-            self._events(gone)
-            self._rest(gone)
+            self._events(gone, most)
+            self._rest(gone, most)
         finally:
             if any(gone.values()):
                 log.info("purged", **gone)
+            if max(gone.values(), default=0) >= most:
+                log.warning(
+                    "purge_capped",
+                    most=most,
+                    why="one run deletes no more of a kind, in case the clock or a setting is wrong",
+                    next="the next run goes on in an hour; `flowhooks db purge` deletes at once",
+                )
         return gone
 
     def _loop(self) -> None:
@@ -94,7 +110,7 @@ class Retention:
             rest = EVERY
             try:
                 if self._ledger.leads():  # another process does it for all that share the ledger
-                    self.run()
+                    rest = self._run_if_trusted()
                 trouble = ""
             except FlowhooksError as error:
                 if str(error) != trouble and not self._over.is_set():
@@ -104,14 +120,33 @@ class Retention:
                 # A fault of ours must not end this: the disk would fill up, and nobody know why.
                 log.exception("purge_fault")
 
+    def _run_if_trusted(self) -> float:
+        """Delete what is old, unless the clock is doubted; seconds until the next run."""
+        if self._trust.is_trusted:
+            self._postponed = False
+            self.run()
+            return EVERY
+        if not self._postponed:
+            log.warning(
+                "purge_postponed",
+                why="the clock is more than a day ahead of the newest thing in the ledger, or has jumped ahead",
+                next="nothing is purged until it has stayed so for an hour; see that this machine's clock is right",
+            )
+        self._postponed = True
+        return FIRST_RUN
+
+    def _may_go(self) -> int:
+        """How many of each kind one run may delete."""
+        return max(MIN_RUN, self._ledger.totals().stored // MAX_SHARE)
+
     def _before(self, name: str) -> int:
         days: int = getattr(self._settings, name)
         return self._clock.now() - days * DAY if days else _ALWAYS
 
-    def _events(self, gone: Counter[str]) -> None:
+    def _events(self, gone: Counter[str], most: int) -> None:
         before = {state: self._before(state) for state in (*DONE, *ON_DEMAND) if getattr(self._settings, state)}
         after = ""
-        while not self._over.is_set():
+        while not self._over.is_set() and gone["events"] < most:
             began = time.monotonic()
             page = self._ledger.purgeable(before, wanted=_EVERY_EVENT, after=after, most=AT_ONCE)
             if page.ids:
@@ -123,7 +158,7 @@ class Retention:
                 return
             self._pause(began)
 
-    def _rest(self, gone: Counter[str]) -> None:
+    def _rest(self, gone: Counter[str], most: int) -> None:
         def forget(transaction: Transaction) -> dict[str, int]:
             return purging.forget(
                 transaction,
@@ -138,7 +173,7 @@ class Retention:
             began = time.monotonic()
             done = self._ledger.write(forget)
             gone.update(done)
-            if max(done.values()) < AT_ONCE:
+            if max(done.values()) < AT_ONCE or max(gone[name] for name in done) >= most:
                 return
             self._pause(began)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import Reject
+from flowhooks import Reject, clock_trust
 from flowhooks import retention as module
 from flowhooks.ledger import Ledger, purging
 
@@ -136,6 +136,7 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
     """The process that leads does it for all; what stops it stops it at once."""
     monkeypatch.setattr(module, "FIRST_RUN", 0.01)
     monkeypatch.setattr(module, "EVERY", 0.01)
+    monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     leads = threading.Event()
     asked = threading.Event()
     monkeypatch.setattr(Ledger, "leads", lambda _ledger: asked.set() or leads.is_set())
@@ -153,6 +154,7 @@ def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, ev
     """It is said once, and a later run does it."""
     monkeypatch.setattr(module, "FIRST_RUN", 0.01)
     monkeypatch.setattr(module, "EVERY", 0.01)
+    monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
     with flow.locked(timeout=0.05):
@@ -174,5 +176,5 @@ def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
     monkeypatch.setattr(flow.app.retention._over, "wait", pauses.append)
     times = iter(range(100))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
-    flow.app.retention._events(module.Counter())
+    flow.app.retention._events(module.Counter(), module.MIN_RUN)
     assert pauses == pytest.approx([9.0] * 3)

@@ -11,7 +11,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.crashpoints import reached
 from flowhooks.delivery import Claimed, NoRoom, Queued, State
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger import dialects, file_guard, holding, known, liveness, migrating, pausing, purging, running
+from flowhooks.ledger import (
+    correcting,
+    dialects,
+    file_guard,
+    holding,
+    known,
+    liveness,
+    migrating,
+    pausing,
+    purging,
+    running,
+)
 from flowhooks.ledger.accepting import Accepted, Accepting, NewEvent
 from flowhooks.ledger.books import Books
 from flowhooks.ledger.counting import count
@@ -81,6 +92,7 @@ class Ledger(Reader):
         stale_after: as given.
         timeout: as given.
         process: this process's id in the ledger.
+        newest: the newest time that was stored before this process stored anything; None if nothing was.
         upgraded_from: the migration that the database stood at; None for a new one.
 
     Raises:
@@ -110,6 +122,7 @@ class Ledger(Reader):
         self.beat_every = stale_after / liveness.BEATS
         self._clock = clock
         self._clock_off = 0
+        self.newest: int | None = None
         self._closing = False
         self.timeout = timeout
         self._writing = dialects.open_engine(url, writing=True, answers_within=dialects.ANSWERS_WITHIN)
@@ -174,6 +187,7 @@ class Ledger(Reader):
         self._clock_off = liveness.follow(connection, self._clock, before=self._clock_off)
 
     def _signed_on(self, transaction: Transaction) -> None:
+        self.newest = self.newest or correcting.newest(transaction.connection)
         liveness.sign_on(transaction, self.process, kind=self._kind, handlers=self._runs, now=self._clock.now())
         self._pulse.begin()
 
@@ -370,6 +384,10 @@ class Ledger(Reader):
         if any(settled.values()):
             reached("recover.committed")
         return settled
+
+    def correct_due_times(self, transaction: Transaction) -> int:
+        """Let be due now what is due later than any schedule has it, as `flowhooks.ledger.correcting` does."""
+        return correcting.correct_due_times(transaction, self._clock.now(), runner=self._runner)
 
     def beat(self) -> None:
         """Say that this process lives; if the others took it for dead meanwhile, go on as a new one.

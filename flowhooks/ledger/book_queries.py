@@ -13,7 +13,8 @@ from typing import Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import SECOND
-from flowhooks.delivery import MOST_SECONDS, OutcomeKind, State
+from flowhooks.delivery import OutcomeKind, State
+from flowhooks.ledger.correcting import MAX_DELAY
 from flowhooks.ledger.moves import BEGUN, NEXT
 from flowhooks.ledger.tables import (
     attempts,
@@ -29,8 +30,6 @@ from flowhooks.ledger.tables import (
 )
 
 DAY: Final = 86_400 * SECOND
-MAX_DELAY: Final = 2 * MOST_SECONDS * SECOND
-"""The longest delay that there is, of a retry of 30 days with the largest jitter."""
 _COUNTERS: Final = ("accepted", "purged", "tried")
 _NEWEST: Final = bindparam("newest", type_=BigInteger)
 """The newest time of the ledger, or now if that is later."""

@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, or_, select, update
 
+from flowhooks.clock import SECOND
 from flowhooks.delivery import Claimed, Queued, State
 from flowhooks.ledger.moves import TRY_OUT
 from flowhooks.ledger.pausing import IS_PAUSED, Held, lift
@@ -22,7 +23,7 @@ from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, handlers
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from flowhooks.ledger.pausing import Pauses
     from flowhooks.ledger.running import Hands
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 IS_HELD: Final = IS_PAUSED & handlers.c.held_at.is_not(None)
 
+
+MAX_AHEAD: Final = 86_400 * SECOND
+"""Microseconds by which a trial may be later than the next one would be: other processes' clocks differ by less."""
 
 _RUNS: Final = (
     select(deliveries.c.id)
@@ -116,6 +120,11 @@ def renewed(transaction: Transaction, releases: Mapping[str, str], now: int, pau
     return release(transaction, mended, now, pauses)
 
 
+def _is_time(again_at: int, now: int) -> ColumnElement[bool]:
+    """Whether a handler is to be tried; also if it is to be tried later than ever, as a clock that was ahead said."""
+    return or_(handlers.c.trial_at <= now, handlers.c.trial_at > again_at + MAX_AHEAD)
+
+
 def try_out(
     transaction: Transaction, trial: Trial, hands: Hands, process: str, now: int
 ) -> tuple[Queued, Claimed] | None:
@@ -136,7 +145,7 @@ def try_out(
     connection, handler = transaction.connection, trial.handler
     if connection.execute(_RUNS, {"handler": handler}).first():
         return None
-    due = (IS_HELD, handlers.c.id == handler, handlers.c.trial_at <= now)
+    due = (IS_HELD, handlers.c.id == handler, _is_time(trial.again_at, now))
     candidate = connection.execute(
         select(deliveries.c.id, deliveries.c.attempt, deliveries.c.lane)
         .join(handlers, handlers.c.id == deliveries.c.handler)

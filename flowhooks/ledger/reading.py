@@ -190,6 +190,8 @@ _NEXT: Final = (
 )
 # One step down the index for each handler that has work, however many deliveries each of them has.
 _WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
+WITH_WORK: Final = select(_WITH_WORK.c.handler)
+"""The ids of the handlers that have work, one row of null at the end."""
 
 
 def standings(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[Standing, ...]]:
@@ -233,7 +235,7 @@ def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Qu
         most: how many of a handler are wanted at the most; 0 passes it over.
     """
     found: list[Queued] = []
-    for handler in connection.execute(select(_WITH_WORK.c.handler)).scalars().all():
+    for handler in connection.execute(WITH_WORK).scalars().all():
         if handler is not None and (wanted := most(handler)) > 0:
             found.extend(due_of(connection, now, handler, wanted))
     return found

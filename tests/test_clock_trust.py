@@ -1,0 +1,94 @@
+"""A clock is doubted where it is ahead or has jumped, until an hour by the monotonic clock agrees."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from flowhooks.clock import SECOND
+from flowhooks.clock_trust import DAY, DOUBT_SECONDS, MIN_JUMP, ClockTrust
+
+NOW = 1_767_225_600 * SECOND
+
+
+class Times:
+    """A clock and a monotonic one, moved together by `pass_by`, and apart by `set_clock`."""
+
+    def __init__(self):
+        self.wall, self.steady = NOW, 100.0
+        self.clock = SimpleNamespace(now=lambda: self.wall)
+
+    def pass_by(self, seconds):
+        """Let time pass."""
+        self.wall += round(seconds * SECOND)
+        self.steady += seconds
+
+    def set_clock(self, microseconds):
+        """Set the clock by so much."""
+        self.wall += microseconds
+
+    def trust(self, newest):
+        """Look at these clocks from now on."""
+        return ClockTrust(self.clock, newest, monotonic=lambda: self.steady)
+
+
+@pytest.fixture
+def times():
+    """The two clocks."""
+    return Times()
+
+
+@pytest.mark.parametrize("newest", [None, NOW, NOW - DAY, NOW + DAY])
+def test_a_clock_that_fits_what_is_stored_is_trusted(times, newest):
+    """Also one that is behind, and the clock of an empty ledger."""
+    assert times.trust(newest).is_trusted
+
+
+def test_a_clock_that_is_ahead_at_the_start_is_doubted_for_an_hour(times):
+    """If it has stayed so for an hour, the server was down."""
+    trust = times.trust(NOW - DAY - 1)
+    assert not trust.is_trusted
+    times.pass_by(DOUBT_SECONDS - 1)
+    assert not trust.is_trusted
+    times.pass_by(1)
+    assert trust.is_trusted
+
+
+def test_a_clock_that_jumps_ahead_is_doubted_for_an_hour(times):
+    """Each jump begins the hour anew; whether it is set right meanwhile or not."""
+    trust = times.trust(NOW)
+    times.pass_by(10 * 86_400)
+    assert trust.is_trusted
+    times.set_clock(2 * DAY)
+    assert not trust.is_trusted
+    times.pass_by(DOUBT_SECONDS - 1)
+    times.set_clock(2 * DAY)
+    assert not trust.is_trusted
+    times.set_clock(-4 * DAY)
+    times.pass_by(DOUBT_SECONDS - 1)
+    assert not trust.is_trusted
+    times.pass_by(1)
+    assert trust.is_trusted
+
+
+def test_a_clock_that_jumps_back_or_a_little_is_trusted(times):
+    """Nothing is old by it that was not."""
+    trust = times.trust(NOW)
+    for jump in (-10 * DAY, 3600 * SECOND, -1):
+        times.set_clock(jump)
+        assert trust.is_trusted
+
+
+def test_jumps_are_told_once(times):
+    """What NTP corrects is none; time that passes is none."""
+    trust = times.trust(NOW)
+    times.pass_by(7 * 86_400)
+    assert trust.look() == 0
+    times.set_clock(MIN_JUMP - 1)
+    assert trust.look() == 0
+    times.set_clock(MIN_JUMP)
+    assert trust.look() == MIN_JUMP
+    assert trust.look() == 0
+    times.set_clock(-DAY)
+    assert trust.look() == -DAY

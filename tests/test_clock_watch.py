@@ -1,0 +1,184 @@
+"""What a clock that was years ahead has put off is done once the clock is right; and that it jumped is logged."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowhooks import Retry, State, retention
+from flowhooks import clock_watch as module
+from flowhooks.ledger import correcting
+from flowhooks.ledger.holding import MAX_AHEAD
+
+YEARS = 10 * 365 * 86_400
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Looks that do not take ten seconds."""
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 0.02)
+
+
+def set_clock(flow, seconds):
+    """Set the clock, forward or back. Times that cannot be are then in the ledger, as `flowhooks verify` reports."""
+    flow.changed = True
+    flow.clock.time += seconds * 1_000_000
+
+
+def test_a_jump_is_logged(house, eventually, logged):
+    """Once for each, with its seconds."""
+    flow = house.open()
+    set_clock(flow, YEARS)
+    jump = eventually(lambda: next((one for one in logged if one["event"] == "clock_jumped"), None))
+    assert (jump["log_level"], jump["seconds"]) == ("warning", YEARS)
+    set_clock(flow, -YEARS)
+    eventually(lambda: [one["seconds"] for one in logged if one["event"] == "clock_jumped"] == [YEARS, -YEARS])
+
+
+@pytest.mark.runners
+def test_a_retry_that_was_put_off_for_years_is_made(house, listens, logged, eventually):
+    """Once the clock is right it is due, and runs."""
+    ran = []
+
+    def moody(event, delivery):
+        ran.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise OSError("not this time")
+
+    flow = house.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
+    set_clock(flow, YEARS)
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    set_clock(flow, -YEARS)
+    flow.settled(event_id, State.SUCCEEDED)
+    assert ran == [1, 2]
+    assert eventually(lambda: [one["deliveries"] for one in logged if one["event"] == "due_times_corrected"]) == [1]
+
+
+def test_it_is_made_after_a_restart_too(house, listens):
+    """A start looks at once."""
+
+    def moody(event, delivery):
+        if delivery.attempt == 1:
+            raise OSError("not this time")
+
+    flow = house.open(listens(moody, retry=Retry(delays=[3600], jitter=0)))
+    set_clock(flow, YEARS)
+    event_id = flow.take(wait=0).event_id
+    flow.settled(event_id, State.WAITING, attempt=1)
+    flow.close()
+    set_clock(flow, -YEARS)
+    house.open(listens(moody, retry=Retry(delays=[3600], jitter=0))).settled(event_id, State.SUCCEEDED)
+
+
+def test_a_retry_of_thirty_days_is_left_alone(house, listens):
+    """The longest delay that there is, with its jitter, is no mistake."""
+
+    def fail(event):
+        raise OSError("no")
+
+    flow = house.open(listens(fail, retry=Retry(delays=[30 * 86_400], jitter=1)))
+    flow.clock.drawn = 0.999
+    event_id = flow.take(wait=0).event_id
+    due_at = flow.settled(event_id, State.WAITING, attempt=1).due_at
+    assert due_at - flow.clock.now() > 59 * 86_400 * 1_000_000
+    assert flow.app.ledger.write(flow.app.ledger.correct_due_times) == 0
+    assert flow.only(event_id).due_at == due_at
+
+
+def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
+    """All of them, however many there are, and nothing else."""
+    monkeypatch.setattr(correcting, "BATCH_SIZE", 2)
+    flow = house.open(listens(lambda event: None), start=False)
+    ids = [flow.take(f"i{number}", wait=0).event_id for number in range(6)]
+    soon = flow.clock.now() + 3600 * 1_000_000
+    flow.sql("UPDATE deliveries SET due_at = ?", flow.clock.now() + YEARS * 1_000_000)
+    flow.sql("UPDATE deliveries SET due_at = ? WHERE event_id = ?", soon, ids[0])
+    correct = flow.app.ledger.correct_due_times
+    assert [flow.app.ledger.write(correct) for _ in range(4)] == [2, 2, 1, 0]
+    assert [flow.only(one).due_at for one in ids] == [soon] + [flow.clock.now()] * 5
+
+
+@pytest.mark.sqlite
+def test_they_are_found_by_the_index_of_polling(house):
+    """Whatever waits, and however much of it."""
+    with house.open(start=False).app.ledger.connection() as connection:
+        query = "EXPLAIN QUERY PLAN " + str(correcting._FAR.compile(connection.engine))
+        plan = [row[3] for row in connection.exec_driver_sql(query, ("h", 1, 5, 0))]
+    assert plan == ["SEARCH deliveries USING INDEX deliveries_due (handler=? AND due_at>?)"]
+
+
+def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually):
+    """A handler that is held is tried when the clock is right."""
+    ran = []
+
+    def moody(event):
+        ran.append(event.flow_instance_id)
+        if len(ran) == 1:
+            raise OSError("not this time")
+
+    flow = house.open(listens(moody), runner={"hold_after": 1, "try_every": 60})
+    set_clock(flow, YEARS)
+    flow.take("i1", wait=0)
+    eventually(flow.app.ledger.held)
+    flow.take("i2", wait=0)
+    set_clock(flow, -YEARS)
+    # The second one waits since a time to come; both are corrected.
+    eventually(lambda: ran == ["i1", "i2"])
+    eventually(lambda: not flow.app.ledger.held())
+
+
+def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
+    """A day is allowed for other processes' clocks."""
+    flow = house.open(listens(lambda event: None), runner={"hold_after": 1, "try_every": 60}, start=False)
+    now = flow.clock.now()
+    flow.sql("UPDATE handlers SET paused_at = 1, held_at = 1, trial_at = ?", now + 60_000_000 + MAX_AHEAD - 1)
+    flow.take("i1", wait=0)
+    assert flow.app.ledger.try_out("p:lambda", now + 60_000_000) is None
+
+
+def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeypatch, eventually, logged):
+    """Until it has stayed so for an hour."""
+    from flowhooks import clock_trust
+
+    monkeypatch.setattr(retention, "FIRST_RUN", 0.01)
+    flow = house.open(listens(lambda event: None))
+    for number in range(20):
+        flow.take(f"i{number}")
+    flow.close()
+    set_clock(flow, 500 * 86_400)
+    flow = house.open(listens(lambda event: None))
+    # Callbacks that come meanwhile do not make the clock right.
+    flow.take("later")
+    eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
+    eventually(lambda: flow.app.retention._postponed)
+    assert len(flow.events()) == 21
+    assert len([one for one in logged if one["event"] == "purge_postponed"]) == 1
+    monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
+    eventually(lambda: len(flow.events()) == 1)
+
+
+def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens, monkeypatch, eventually, logged):
+    """Retention looks at the clock before each run."""
+    monkeypatch.setattr(retention, "FIRST_RUN", 0.01)
+    monkeypatch.setattr(retention, "EVERY", 0.01)
+    flow = house.open(listens(lambda event: None))
+    flow.take("i1")
+    set_clock(flow, 500 * 86_400)
+    eventually(lambda: [one for one in logged if one["event"] == "purge_postponed"])
+    assert len(flow.events()) == 1
+
+
+def test_one_run_deletes_only_so_many(house, listens, monkeypatch, logged):
+    """Then it is said, and the next run goes on."""
+    monkeypatch.setattr(retention, "AT_ONCE", 1)
+    monkeypatch.setattr(retention, "MIN_RUN", 3)
+    monkeypatch.setattr(retention, "NOT_MORE_THAN", 1.0)
+    flow = house.open(listens(lambda event: None), retention={"succeeded": 1})
+    for number in range(5):
+        flow.take(f"i{number}")
+    flow.clock.advance(2 * 86_400)
+    assert flow.app.retention.run()["events"] == 3
+    (capped,) = [one for one in logged if one["event"] == "purge_capped"]
+    assert (capped["log_level"], capped["most"]) == ("warning", 3)
+    assert flow.app.retention.run()["events"] == 2
+    assert len([one for one in logged if one["event"] == "purge_capped"]) == 1
