@@ -280,7 +280,7 @@ def test_a_copy_that_was_cut_off_goes_on(furnished, postgresql_url):
         ("UPDATE deliveries SET due_at = 1 WHERE due_at IS NULL AND state = 'waiting'", r"deliveries .* \(due_at\)"),
         ("UPDATE alerts SET closed_at = 5 WHERE id = 'alert-1'", r"a row of alerts \(alert-1\) .* \(closed_at\)"),
         ("UPDATE processes SET stopped_at = NULL, beat_at = 5", r"processes .* \(stopped_at, beat_at\)"),
-        ("UPDATE counters SET process = 'x' WHERE name = 'accepted'", r"a row of counters .* does not hold"),
+        ("UPDATE counters SET process = 'x' WHERE name = 'purged'", r"a row of counters .* does not hold"),
     ],
 )
 def test_a_target_that_differs_is_refused(furnished, postgresql_url, change, said):
