@@ -10,7 +10,14 @@ from flowhooks.errors import LedgerUnusable, NotFound, SettingsError
 from flowhooks.ledger import Reader
 from flowhooks.ledger.reading import EventFilter
 
-PARTIAL = ("deliveries_open", "deliveries_due", "deliveries_turn", "deliveries_shelved", "events_parked")
+PARTIAL = (
+    "deliveries_open",
+    "deliveries_due",
+    "deliveries_turn",
+    "deliveries_shelved",
+    "events_parked",
+    "events_wanting",
+)
 """Indexes of a part of a table, which may be gone through whole."""
 
 
