@@ -11,13 +11,15 @@ from flowhooks.delivery import DONE, State
 from flowhooks.event import DismissedBy, ParkedBy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flowhooks.app import App
     from flowhooks.handler import Handler
     from flowhooks.ledger.reading import Stored
     from flowhooks.testing.seen import DeliverySeen
 
 
-_WHY: Final = {
+_WHY: Final[Mapping[str, str]] = {
     ParkedBy.HANDLER: "no handler has its class or key, or none of those takes its version or source",
     ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
     DismissedBy.KIND: "handlers have its class or key, and none of them listens to its kind",

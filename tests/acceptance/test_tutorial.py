@@ -246,7 +246,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
                     last += said
                     if command == "flowhooks serve &":
                         shell.until(r"serving", since=before)
-                    failed = command.endswith("ExpensesApproved") and "send 4712" in command
+                    failed = command.endswith("--conclusion approved") and "send 4712" in command
                     assert code == (1 if failed else 0), f"{command}: {code}\n{said}"
                     if answered is None and command.startswith("flowhooks send "):
                         answered = time.monotonic() - began
@@ -258,7 +258,7 @@ def test_it_goes_as_the_tutorial_says(newcomer, wheel, tmp_path, record_property
         check_is_installed(wheel, folder / ".venv")
         code, said = shell.type("pytest")
         assert "1 failed" in said
-        assert "3 passed" in said
+        assert "4 passed" in said
         assert "FAILED tests/test_handler.py::test_no_business_key" in said
     finally:
         shell.close()

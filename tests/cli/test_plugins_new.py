@@ -45,7 +45,7 @@ def test_nothing_is_asked_with_no_input(run, tmp_path, home):
         "  pytest",
         "  flowhooks serve",
         "and in another terminal:",
-        "  flowhooks send 1 --business-key K-1 --class com.example.Paid",
+        "  flowhooks send 1 --business-key K-1 --class com.example.Paid --conclusion approved",
     ]
 
 
@@ -73,22 +73,29 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
 
 def test_what_is_not_given_is_asked_for(run, tmp_path):
     """Domain, class, key, package, each with a default; in Chinese too, of which the package's name is made."""
-    result = run("plugins", "new", given="\u5408\u540c\n\nleave_request\n\n")
+    result = run("plugins", "new", given="\u5408\u540c\n\nleave_request\n\n\n")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "flowhooks-he-tong").is_dir()
     assert "What is it about [Contracts]" in result.stderr
     assert "The package's name [flowhooks-he-tong]" in result.stderr
-    assert "  flowhooks send 1 --business-key K-1 --key leave_request" in result.stdout.splitlines()
+    assert (
+        "  flowhooks send 1 --business-key K-1 --key leave_request --conclusion approved" in result.stdout.splitlines()
+    )
 
 
 def test_an_answer_that_cannot_be_used_is_asked_for_again(run, tmp_path):
     """And neither class nor key is asked for again too."""
-    result = run("plugins", "new", given="a{{b\nLeave\n\n\nwith blank\ncom.example.Leave\n\nJSON\nacme-leave\n")
+    result = run(
+        "plugins", "new", given="a{{b\nLeave\n\n\nwith blank\ncom.example.Leave\n\nit's\n \nJSON\nacme-leave\n"
+    )
     assert result.exit_code == 0, result.output
     assert "domain has a character that cannot be used: {" in result.stderr
     assert "One of the two is needed" in result.stderr
     assert "the call-back class has a blank in it" in result.stderr
+    assert "conclusion has a character that cannot be used: '" in result.stderr
     assert (tmp_path / "acme-leave").is_dir()
+    (source,) = tmp_path.glob("acme-leave/src/*/__init__.py")
+    assert "conclusion=" not in source.read_text()
 
 
 def test_nobody_is_there_to_answer(run, tmp_path):
@@ -114,6 +121,9 @@ def test_nobody_is_there_to_answer(run, tmp_path):
         (("--domain", "x\ny", *KEY), "domain has a character that cannot be printed"),
         (("--key", "a b"), "the process key has a blank in it"),
         (("--class", "a'b"), "the call-back class has a character that cannot be used: '"),
+        (("--conclusion", "a'b", *KEY), "conclusion has a character that cannot be used: '"),
+        (("--conclusion", "x" * 129, *KEY), "conclusion has more than 128 characters"),
+        (("--conclusion", " x", *KEY), "conclusion has a blank at its beginning or end"),
         (("--package", "Acme", *KEY), "package is 1 to 60 of a-z, 0-9 and single dashes"),
         (("--package", "acme_leave", *KEY), "package is 1 to 60"),
         (("--package", "../x", *KEY), "package is 1 to 60"),

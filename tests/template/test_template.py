@@ -25,13 +25,14 @@ TEMPLATE = CHECKOUT / "plugins/cookiecutter-flowhooks-plugin"
 LONG = "com.example." + "x" * 188
 ANSWERS = {
     "class only": {"domain": "Expenses", "callback_class": "com.example.ExpensesApproved"},
-    "key only": {"domain": "R&D", "process_key": "research_request", "author": "O'Brien & Söhne"},
+    "key only": {"domain": "R&D", "process_key": "research_request", "conclusion": "", "author": "O'Brien & Söhne"},
     "both": {"domain": "Leave", "package": "acme-leave", "callback_class": "a.B$C", "process_key": "leave:request"},
-    "Chinese": {"domain": "合同", "process_key": "合同审批", "author": "王小明"},
+    "Chinese": {"domain": "合同", "process_key": "合同审批", "conclusion": "审批 通过", "author": "王小明"},
     "odd": {
         "domain": "It's #1, 100% (a|b) $HOME %s ''' ;",
         "package": "flowhooks-2024",
         "callback_class": "x#%s|$(id)",
+        "conclusion": "rejected",
     },
     "long": {
         "domain": "长" * 40,
@@ -118,7 +119,10 @@ def test_answers_stand_where_they_belong_as_they_were_given(baked):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "handler"
     ]
     listens = {one.arg: ast.literal_eval(one.value) for one in decorator.keywords if one.arg != "retry"}
-    assert listens == {name: given[name] for name in ("callback_class", "process_key") if name in given}
+    expected = {"conclusion": "approved"} | given
+    assert listens == {
+        name: expected[name] for name in ("callback_class", "process_key", "conclusion") if expected.get(name)
+    }
 
 
 def test_nothing_is_to_be_mended_by_ruff(baked):
@@ -189,6 +193,8 @@ REFUSED = {
     "a line end": ({"domain": "a\nb"}, f"domain {NO_CHARACTER}'\\n'"),
     "an order that turns the text round": ({"domain": "a\u202eb"}, f"domain {NO_CHARACTER}'\\u202e'"),
     "a tag": ({"domain": "<b>"}, f"domain {NO_CHARACTER}<"),
+    "a quote in a conclusion": ({"conclusion": "it's"}, f"conclusion {NO_CHARACTER}'"),
+    "a long conclusion": ({"conclusion": "x" * 129}, "conclusion has 129 characters: 128 at the most"),
     "a quote in a class": ({"callback_class": "a'b"}, f"callback_class {NO_CHARACTER}'"),
     "a blank in a key": ({"process_key": "a b"}, f"process_key {NO_CHARACTER}' '"),
     "a long class": ({"callback_class": "x" * 201}, "callback_class has 201 characters: 200 at the most"),
@@ -256,14 +262,16 @@ def test_answers_that_are_typed(tmp_path):
             command, cwd=into, input="".join(f"{one}\n" for one in lines), capture_output=True, text=True, check=False
         )
 
-    refused = answer("{{ 7 * 7 }}", "flowhooks-x", "", "k", "")
+    refused = answer("{{ 7 * 7 }}", "flowhooks-x", "", "k", "", "")
     assert refused.returncode != 0
     assert "domain has a character that cannot be used: {" in refused.stderr.splitlines()
     assert "The business domain" in refused.stdout
     assert not any(into.iterdir())
-    made = answer("假期", "", "", "leave_request", "")
+    made = answer("假期", "", "", "leave_request", " ", "")
     assert made.returncode == 0, made.stderr
     assert [one.name for one in into.iterdir()] == ["flowhooks-jia-qi"]
+    (source,) = into.glob("flowhooks-jia-qi/src/*/__init__.py")
+    assert "conclusion=" not in source.read_text()
 
 
 # The command and the template are of one mind
@@ -273,6 +281,7 @@ OPTIONS = {
     "package": "--package",
     "callback_class": "--class",
     "process_key": "--key",
+    "conclusion": "--conclusion",
     "author": "--author",
 }
 

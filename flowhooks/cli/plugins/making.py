@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DOMAIN: Final = "Contracts"
 """What is proposed to those who only want to see one."""
+CONCLUSION: Final = "approved"
+"""The conclusion that is proposed: a rejected approval completes, too."""
 NOBODY: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
 NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
 
@@ -36,6 +38,12 @@ NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed
     "--class", "callback_class", type=utf8, metavar="CLASS", help="The callBackProcessClass that it listens to."
 )
 @click.option("--key", "process_key", type=utf8, metavar="KEY", help="The processDefinitionKey that it listens to.")
+@click.option(
+    "--conclusion",
+    type=utf8,
+    metavar="TEXT",
+    help=f"The conclusion that its handler requires; '' for every conclusion. Default: {CONCLUSION}.",
+)
 @click.option("--author", type=utf8, default="", metavar="TEXT", help="Whose it is, for the package's metadata.")
 @click.option(
     "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The same as DIRECTORY."
@@ -50,7 +58,7 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     \b
     Examples:
       flowhooks plugins new
-      flowhooks plugins new --domain Leave --key leave_request
+      flowhooks plugins new --domain Leave --key leave_request --conclusion approved
       flowhooks plugins new plugins --domain Expenses --class com.example.ExpensesApproved --no-input
 
     Exit codes: 0 done, 2 it cannot be made, and nothing was.
@@ -98,9 +106,10 @@ class _Asking:
                 raise SettingsError("it would listen to nothing: give --class or --key, as the process has it")
             output.line("One of the two is needed, or it would listen to nothing.", err=True)
             selectors = {name: self._ask(question, "", _selector(name)) for name, question in _SELECTORS.items()}
+        conclusion = self._one("conclusion", _CONCLUSION, CONCLUSION, _conclusion)
         package = self._one("package", "The package's name", _proposal(domain), template.refuse_package)
         author = self._one("author", "", "", _author, ask=False)
-        return {"domain": domain, "package": package, **selectors, "author": author}
+        return {"domain": domain, "package": package, **selectors, "conclusion": conclusion, "author": author}
 
     def _one(self, name: str, question: str, default: str, check: Callable[[str], str], *, ask: bool = True) -> str:
         if self._given[name] is None and ask and not self._no_input:
@@ -133,6 +142,7 @@ _SELECTORS: Final = {
     "callback_class": "The call-back class that it listens to (none: Enter)",
     "process_key": "The process definition key that it listens to (none: Enter)",
 }
+_CONCLUSION: Final = "The conclusion that its handler requires (every conclusion: a space)"
 _CALLED: Final = {"callback_class": "the call-back class", "process_key": "the process key"}
 
 
@@ -140,6 +150,10 @@ def _domain(text: str) -> str:
     if not text:
         raise ValueError("domain is empty")
     return template.refuse_text("domain", text, most=template.MOST_DOMAIN)
+
+
+def _conclusion(text: str) -> str:
+    return template.refuse_conclusion(text) if text else text
 
 
 def _author(text: str) -> str:
@@ -198,4 +212,4 @@ def _say(target: Path, answers: dict[str, str]) -> None:
     output.line(f"  {command_line('send', '1', '--business-key', 'K-1', *sent)}")
 
 
-_SENT: Final = {"callback_class": "class", "process_key": "key"}
+_SENT: Final = {"callback_class": "class", "process_key": "key", "conclusion": "conclusion"}

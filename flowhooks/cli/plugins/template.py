@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from flowhooks.errors import SettingsError
+from flowhooks.selectors import MAX_CONCLUSION_CHARS
 
 MOST_DOMAIN: Final = 40
 MOST_AUTHOR: Final = 80
@@ -65,6 +66,18 @@ def refuse_selector(what: str, value: str) -> str:
     _refuse(what, value, _NEVER + "'", MOST_SELECTOR)
     if any(char.isspace() for char in value):
         raise ValueError(f"{what} has a blank in it")
+    return value
+
+
+def refuse_conclusion(value: str) -> str:
+    """A conclusion, in any script.
+
+    Raises:
+        ValueError: it cannot be put into a package.
+    """
+    _refuse("conclusion", value, _NEVER + "'", MAX_CONCLUSION_CHARS)
+    if value != value.strip():
+        raise ValueError("conclusion has a blank at its beginning or end")
     return value
 
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 # In a raw string in single quotes, for `tojson` gives neither a single quote nor a line end, whatever was answered.
 ANSWERS: dict[str, str] = json.loads(
-    r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "class": cookiecutter.callback_class, "key": cookiecutter.process_key} | tojson }}'  # noqa: E501 (one line of Jinja)
+    r'{{ {"domain": cookiecutter.domain, "package": cookiecutter.package, "author": cookiecutter.author, "class": cookiecutter.callback_class, "key": cookiecutter.process_key, "conclusion": cookiecutter.conclusion} | tojson }}'  # noqa: E501 (one line of Jinja)
 )
 NO_TEXT = set('"\\`{}<>')
 """What would end, escape or open something in one of the files that an answer is written into."""
@@ -22,7 +22,7 @@ NO_NAME = NO_TEXT | {"'"}
 PACKAGE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TAKEN = {"flowhooks", "pytest", "tests", "conftest"}
 """Modules that are there where a plugin is tested."""
-LONGEST = {"domain": 40, "package": 60, "author": 80, "class": 200, "key": 200}
+LONGEST = {"domain": 40, "package": 60, "author": 80, "class": 200, "key": 200, "conclusion": 128}
 CALLED = {"class": "callback_class", "key": "process_key"}
 
 
@@ -43,7 +43,7 @@ def refusal(answers: dict[str, str]) -> str | None:
 def _unfit(name: str, value: str) -> str | None:
     if len(value) > LONGEST[name]:
         return f"has {len(value)} characters: {LONGEST[name]} at the most"
-    refused = NO_NAME if name in CALLED else NO_TEXT
+    refused = NO_NAME if name in {*CALLED, "conclusion"} else NO_TEXT
     for character in value:
         if character in refused or not character.isprintable() or (name in CALLED and character.isspace()):
             shown = character if character.isprintable() and not character.isspace() else ascii(character)

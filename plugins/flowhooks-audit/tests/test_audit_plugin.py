@@ -67,7 +67,13 @@ def test_the_entry_point_names_the_plugin() -> None:
 def test_an_event_is_a_record(audited: Callable[..., AppUnderTest], file: Path) -> None:
     """Whatever its key, the event is one line with all that the call-back said, and the trail is whole."""
     app = audited()
-    event_id = app.post("4711", processDefinitionKey="leave", businessKey="合同\n1", more={"x": None, "y": 1}).event_id
+    body: dict[str, Any] = {
+        "processDefinitionKey": "leave",
+        "businessKey": "合同\n1",
+        "conclusion": "approved",
+        "more": {"x": None, "y": 1},
+    }
+    event_id = app.post("4711", **body).event_id
     delivery = app.wait_for(event_id, "succeeded")
     (record,) = records(file)
     assert record.pop("at")
@@ -87,6 +93,7 @@ def test_an_event_is_a_record(audited: Callable[..., AppUnderTest], file: Path) 
         "processDefinitionId": None,
         "processDefinitionKey": "leave",
         "processDefinitionVersion": None,
+        "conclusion": "approved",
         "data": dict(app.event(event_id).data),
     }
     assert verify(file) == 0

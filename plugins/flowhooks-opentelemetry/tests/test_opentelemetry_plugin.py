@@ -157,9 +157,13 @@ def test_the_entry_point_names_the_plugin() -> None:
 def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
     """The span is named and marked as the messaging conventions have it, and says which delivery it was."""
     app = leave()
-    event_id = app.post(
-        "4711", processDefinitionKey="fine", callBackProcessClass="com.example.Leave", businessKey="secret", also={}
-    ).event_id
+    body: dict[str, Any] = {
+        "processDefinitionKey": "fine",
+        "callBackProcessClass": "com.example.Leave",
+        "businessKey": "secret",
+        "conclusion": "approved",
+    }
+    event_id = app.post("4711", **body).event_id
     delivery = app.wait_for(event_id, "succeeded")
     (span,) = recorded.spans
     assert (span.name, span.kind) == ("process leave:fine", SpanKind.CONSUMER)
@@ -179,6 +183,7 @@ def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recor
         "flowhooks.flow_instance.id": "4711",
         "flowhooks.process_definition.key": "fine",
         "flowhooks.callback_class": "com.example.Leave",
+        "flowhooks.conclusion": "approved",
         "flowhooks.outcome": "succeeded",
     }
     assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())

@@ -156,7 +156,14 @@ def test_the_entry_point_names_the_plugin() -> None:
 def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
     """The receiver verifies the message, finds the event's members by their contract's names, and is asked once."""
     app = forwarding(headers={"X-Tenant": "north"})
-    answer = app.post("4711", processDefinitionKey="leave", businessKey="合同-1", processDefinitionVersion=3, more=[1])
+    body: dict[str, Any] = {
+        "processDefinitionKey": "leave",
+        "businessKey": "合同-1",
+        "processDefinitionVersion": 3,
+        "conclusion": "approved",
+        "more": [1],
+    }
+    answer = app.post("4711", **body)
     assert answer.status == 200
     delivery = app.delivery(answer.event_id)
     assert (delivery.handler, delivery.state, delivery.result) == ("webhooks:crm", "succeeded", {"status": 204})
@@ -179,12 +186,8 @@ def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppUnderTest
             "processDefinitionId": None,
             "processDefinitionKey": "leave",
             "processDefinitionVersion": 3,
-            "data": {
-                "processDefinitionKey": "leave",
-                "businessKey": "合同-1",
-                "processDefinitionVersion": 3,
-                "more": [1],
-            },
+            "conclusion": "approved",
+            "data": body,
         },
     }
     assert receiver.refused == []

@@ -19,6 +19,9 @@ CALL_BACK: dict[str, Any] = {
 {% if cookiecutter.process_key %}
     "processDefinitionKey": "{{ cookiecutter.process_key }}",
 {% endif %}
+{% if cookiecutter.conclusion %}
+    "conclusion": "{{ cookiecutter.conclusion }}",
+{% endif %}
 }
 """What the engine sends of every flow that the handler listens to."""
 
@@ -56,6 +59,18 @@ def test_a_call_back(flowhooks_app: Callable[..., AppUnderTest], database: Path)
     assert Register(database).flows() == [("4711", "K-1")]
 
 
+{% if cookiecutter.conclusion %}
+def test_another_conclusion(flowhooks_app: Callable[..., AppUnderTest], database: Path) -> None:
+    """A flow that ended otherwise is answered with success, and the handler does not run."""
+    app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
+    other = "{{ 'approved' if cookiecutter.conclusion == 'rejected' else 'rejected' }}"
+    answer = app.post("4712", businessKey="K-2", **{**CALL_BACK, "conclusion": other})
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert [event.flow_instance_id for event in app.dismissed()] == ["4712"]
+    assert Register(database).flows() == []
+
+
+{% endif %}
 def test_exactly_once(database: Path) -> None:
     """Killed at any line, sent again or run again: the flow is in the register once."""
 

@@ -83,6 +83,7 @@ class Audit:
             "processDefinitionId": event.process_definition_id,
             "processDefinitionKey": event.process_definition_key,
             "processDefinitionVersion": event.process_definition_version,
+            "conclusion": event.conclusion,
             **self._body(event.data),
         }
 

@@ -34,6 +34,7 @@ def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str
         "flowhooks.callback_class": event.callback_class,
         "flowhooks.process_definition.key": event.process_definition_key,
         "flowhooks.process_definition.version": event.process_definition_version,
+        "flowhooks.conclusion": event.conclusion,
     }
     return {
         **of_measure(handler),

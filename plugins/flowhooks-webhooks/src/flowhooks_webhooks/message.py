@@ -23,7 +23,8 @@ def payload(event: Event) -> str:
 
     Returns:
         `type`, `timestamp` (when the call-back was taken in) and `data`: the event's members, named as in the
-        call-back, null where it did not say; the whole call-back is in `data.data`.
+        call-back, null where it did not say; the whole call-back is in `data.data`. `conclusion` is in the words of
+        handlers, which may differ from the engine's word in `data.data`.
     """
     return json.dumps(
         {
@@ -39,6 +40,7 @@ def payload(event: Event) -> str:
                 "processDefinitionId": event.process_definition_id,
                 "processDefinitionKey": event.process_definition_key,
                 "processDefinitionVersion": event.process_definition_version,
+                "conclusion": event.conclusion,
                 "data": dict(event.data),
             },
         },

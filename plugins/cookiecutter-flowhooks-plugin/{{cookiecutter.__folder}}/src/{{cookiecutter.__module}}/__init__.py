@@ -33,6 +33,9 @@ def schemas() -> Sequence[Path]:
 {% if cookiecutter.process_key %}
     process_key="{{ cookiecutter.process_key }}",
 {% endif %}
+{% if cookiecutter.conclusion %}
+    conclusion="{{ cookiecutter.conclusion }}",  # a rejected approval completes, too
+{% endif %}
     retry=Retry(),  # running it twice is safe: the register knows the delivery's id
 )
 def record_flow(event: Event, delivery: Delivery) -> dict[str, int]:
