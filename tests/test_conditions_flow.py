@@ -447,3 +447,35 @@ def test_a_newer_version_joins_a_cluster(house, noted, eventually):
     newest.app.ledger.write(lambda transaction: setattr(transaction.news, "handlers", True))
     eventually(lambda: not flow.app.router.unreadable)
     assert flow.take("i", conclusion="approved").status == "done"
+
+
+def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
+    """Only that handler gets the event, and the event stays dismissed or parked for the handlers of its key."""
+    flow = house.open(noted("book", conclusion="approved"))
+    ids = {one: flow.take(one, conclusion=one).event_id for one in ("rejected", "")}
+    before = {one: flow.app.ledger.event(ids[one]) for one in ids}
+    flow.close()
+    flow = house.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
+    done = reroute(flow.app.desk, EventFilter(), handler="p:audit")
+    assert (done.events, done.deliveries, done.passed_over) == (2, 2, 0)
+    assert facts(flow, ids["rejected"]) == ("dismissed", None, "condition", ["p:audit"])
+    assert facts(flow, ids[""]) == ("parked", "condition", None, ["p:audit"])
+    for one, event_id in ids.items():
+        assert flow.app.ledger.event(event_id).no_match == before[one].no_match
+    assert reroute(flow.app.desk, EventFilter(), handler="p:audit").passed_over == 2
+    assert reroute(flow.app.desk, EventFilter(), handler="p:book").delivered == 1
+    assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])
+
+
+def test_why_events_are_parked_is_kept_up_to_date(house, noted, runs):
+    """A handler whose condition cannot be decided is named, even where it takes none of the parked events."""
+    flow = house.open()
+    event_id = flow.take("i").event_id
+    assert facts(flow, event_id) == ("parked", "handler", None, [])
+    flow.close()
+    flow = house.open(noted(conclusion="approved"), start=False)
+    done = drain(flow.app.desk)
+    assert (done.delivered, done.deliveries) == (0, 0)
+    assert facts(flow, event_id) == ("parked", "condition", None, [])
+    assert list(flow.app.ledger.event(event_id).no_match.reasons) == ["p:book"]
+    assert drain(flow.app.desk).events == 0

@@ -14,7 +14,7 @@ from flowhooks.ledger.books import Books, balance
 from flowhooks.ledger.condition import Condition, Totals, condition, totals
 from flowhooks.ledger.file_guard import PUT_BACK
 from flowhooks.ledger.lock import misplaced
-from flowhooks.ledger.rerouting import ParkedGroup, parked_groups
+from flowhooks.ledger.rerouting import ParkedGroup, parked_groups, parked_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,6 +168,11 @@ class Reader:
         """What is parked, by what a router looks at."""
         with self.connection() as connection:
             return parked_groups(connection)
+
+    def parked_reasons(self) -> list[tuple[ParkedGroup, str | None]]:
+        """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
+        with self.connection() as connection:
+            return parked_reasons(connection)
 
     def condition(self, now: int) -> Condition:
         """How the ledger fares at `now`, microseconds since 1970."""

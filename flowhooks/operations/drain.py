@@ -59,7 +59,7 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     page: list[Stored] = []
-    if after or wanted_by_now(desk):
+    if after or _may_change(desk):
         page = desk.ledger.page(EventFilter(state="parked"), after=after, limit=AT_ONCE)
     items = [item for stored in page if (item := _wanted(desk, stored)) is not None]
     if items and not dry_run:
@@ -84,6 +84,14 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
 def wanted_by_now(desk: Desk) -> int:
     """How many parked events may be taken now; where a condition reads the data of events, all of those count."""
     return sum(group.events for group in desk.ledger.parked() if may_be_taken(desk.router, group))
+
+
+def _may_change(desk: Desk) -> bool:
+    """Whether parked events may be parked no longer, or for another reason than the stored one."""
+    return any(
+        may_be_taken(desk.router, group) or desk.router.route(like(group)).parked_by != parked_by
+        for group, parked_by in desk.ledger.parked_reasons()
+    )
 
 
 def may_be_taken(router: Router, group: ParkedGroup) -> bool:

@@ -8,7 +8,7 @@ from flowhooks.event import EventState
 from flowhooks.ledger.rerouting import Rerouted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
 
     from flowhooks.ledger.reading import Stored
     from flowhooks.operations import Desk
@@ -33,6 +33,9 @@ def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerou
     gets = route.handlers if handler is None else {handler: route.handlers[handler]}
     fresh = [one for one in gets if one not in stored.route]
     whole = {**stored.route, **{one: gets[one] for one in fresh}}
+    if handler is not None and gets[handler].startswith("every"):
+        # An `every` handler alone routes no event: the handlers of its class or key are still to get it.
+        return _with_deliveries(desk, stored, whole, fresh) if fresh else None
     state = EventState.ROUTED if stored.state == EventState.ROUTED else route.state
     parked_by = route.parked_by if state is EventState.PARKED else None
     if not fresh and (state, parked_by) == (stored.state, stored.parked_by):
@@ -45,6 +48,21 @@ def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerou
         dismissed_by=route.dismissed_by if state is EventState.DISMISSED else None,
         no_match=no_match.to_json() if no_match and no_match.total else None,
         route=whole,
+        deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
+        order_keys=desk.router.order_keys(stored.event, fresh),
+        seen=stored.state,
+    )
+
+
+def _with_deliveries(desk: Desk, stored: Stored, route: Mapping[str, str], fresh: Sequence[str]) -> Rerouted:
+    """An event with deliveries added, and its state and reasons as they are."""
+    return Rerouted(
+        event_id=stored.event.id,
+        state=stored.state,
+        parked_by=stored.parked_by,
+        dismissed_by=stored.dismissed_by,
+        no_match=stored.no_match.to_json() if stored.no_match else None,
+        route=route,
         deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
         order_keys=desk.router.order_keys(stored.event, fresh),
         seen=stored.state,

@@ -14,7 +14,7 @@ from hypothesis.stateful import precondition, rule
 from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
 from model import desk
-from model.listeners import HANDLERS, SECOND
+from model.listeners import HANDLERS, SECOND, Conditions
 from model.machine import LOADED, PICKS, WHICH
 from model.running import Running
 
@@ -28,7 +28,8 @@ WANTED = st.sampled_from(
     + [{"state": one} for one in ("dead", "succeeded", "unknown", "waiting", "parked", "dismissed")]
 )
 PURGED = st.sampled_from([None, None, "succeeded", "closed", "dismissed", "dead", "parked"])
-HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once"], ["nobody:*"]])
+HELD = st.sampled_from([["p:again"], ["p:*"], ["*"], ["*"], ["q:late", "p:once", "r:large"], ["nobody:*"]])
+ONLY = st.sampled_from(["", "", "r:books", "r:large", "r:watch", "p:again", "q:every"])
 RESTS = 6
 """Steps between two crashes at the least: each costs as much as many steps."""
 SECONDS = st.sampled_from([1, 10, 60, 3600, 86_400, 200 * 86_400])
@@ -78,12 +79,21 @@ class Acting(Running):
             self._perform(which, "resolve", expected, **arguments)
 
     @precondition(lambda self: self.paper.events)
-    @rule(how=st.sampled_from(["drain", "reroute", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
+    @rule(how=st.sampled_from(["drain", "dismiss"]), wanted=WANTED, pick=PICKS, dry=DRY, which=WHICH)
     def route_anew(self, how: str, wanted: Any, pick: int, dry: bool, which: int) -> None:
-        """Events go where they would go now: those that are parked, or all that are meant; or nobody need want them."""
+        """What is parked goes where it would go now; or nobody need want it."""
         arguments = {} if how == "drain" else {"wanted": self._wanted(wanted, pick)}
         expected = getattr(desk, how)(self.paper, **arguments, dry_run=dry)
         self._perform(which, how, expected, **arguments, dry_run=dry)
+
+    @precondition(lambda self: self.paper.events)
+    @rule(wanted=WANTED, pick=PICKS, handler=ONLY, dry=DRY, which=WHICH)
+    def reroute(self, wanted: Any, pick: int, handler: str, dry: bool, which: int) -> None:
+        """Events go where they would go now, whatever their state; or to one handler only."""
+        wanted = self._wanted(wanted, pick)
+        expected = desk.reroute(self.paper, wanted, handler=handler, dry_run=dry)
+        only = {"handler": handler} if handler else {}
+        self._perform(which, "reroute", expected, wanted=wanted, dry_run=dry, **only)
 
     @precondition(lambda self: self.paper.known)
     @rule(handlers=HELD, pause=st.booleans(), dry=DRY, which=WHICH)
@@ -140,12 +150,11 @@ class Acting(Running):
 
     @precondition(lambda self: self.looks >= self.began + RESTS)
     @rule(loaded=LOADED)
-    def crash(self, loaded: str) -> None:
-        """All processes are killed and begin anew: with the same plugins, with more, or with fewer."""
-        handlers = [one for one in HANDLERS if one[0] in loaded]
+    def crash(self, loaded: dict[str, Conditions]) -> None:
+        """All processes are killed and begin anew: with the same, more or fewer plugins, or other conditions."""
         self.real.crash()
-        self.real.open(handlers)
-        self.paper.reopen(handlers)
+        self.real.open(loaded)
+        self.paper.reopen(loaded)
         self.began = self.looks
 
     @precondition(lambda self: self.real.shared and self.real.flows)

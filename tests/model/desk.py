@@ -5,13 +5,16 @@ It must not know how flowhooks does any of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flowhooks.delivery import State
+from model.listeners import HANDLERS
 from model.paper import AT_REST, IDENTITIES_FOR, Delivery, Event, Paper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from model.routes import Route
 
 RESOLVES: Final = {
     "did": (State.SUCCEEDED, {State.UNKNOWN}),
@@ -68,17 +71,38 @@ def resolve(paper: Paper, one: Delivery, verdict: str, *, dry_run: bool) -> dict
     return {"handler": one.handler, "before": before, "after": target}
 
 
-def reroute(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[str, int]:
-    """Events go where they would go now, beside where they went."""
+class Change(NamedTuple):
+    """An event that is routed again: what it becomes, and the handlers that get a delivery of it.
+
+    A route of None changes nothing of its state.
+    """
+
+    event: Event
+    route: Route | None
+    fresh: set[str]
+
+    @property
+    def state(self) -> str:
+        """The event's state afterwards."""
+        return self.event.state if self.route is None or self.event.state == "routed" else self.route.state
+
+
+def reroute(paper: Paper, wanted: Mapping[str, Any], *, handler: str = "", dry_run: bool) -> dict[str, int]:
+    """Events go where they would go now, beside where they went; with `handler` only there."""
     events = meant(paper, wanted)
-    changes = [change for event in events if (change := _anew(paper, event)) is not None]
-    parked = sum((event.state, state) == ("dismissed", "parked") for event, state, _ in changes)
-    dismissed = sum(state == "dismissed" for _, state, _ in changes)
+    changes = [
+        change
+        for event in events
+        if not handler or wanted.get("ids") or event.dismissed_by not in {"operator", "setting"}
+        if (change := _anew(paper, event, handler)) is not None
+    ]
+    parked = sum((change.event.state, change.state) == ("dismissed", "parked") for change in changes)
+    dismissed = sum(change.state == "dismissed" for change in changes)
     _write(paper, changes, dry_run=dry_run)
     return {
         "events": len(events),
         "delivered": len(changes) - parked - dismissed,
-        "deliveries": sum(len(fresh) for _, _, fresh in changes),
+        "deliveries": sum(len(change.fresh) for change in changes),
         "parked": parked,
         "dismissed": dismissed,
         "passed_over": len(events) - len(changes),
@@ -87,30 +111,41 @@ def reroute(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[s
 
 
 def drain(paper: Paper, *, dry_run: bool) -> dict[str, int]:
-    """What is parked and wanted by now is delivered."""
-    parked = meant(paper, {"state": "parked"})
-    changes = [change for one in parked if (change := _anew(paper, one)) is not None and change[1] != "parked"]
-    _write(paper, changes, dry_run=dry_run)
-    return {
-        "delivered": sum(state == "routed" for _, state, _ in changes),
-        "dismissed": sum(state == "dismissed" for _, state, _ in changes),
-        "deliveries": sum(len(fresh) for _, _, fresh in changes),
+    """What is parked and wanted by now is delivered; why the rest is parked is brought up to date."""
+    parked = [change for event in meant(paper, {"state": "parked"}) if (change := _anew(paper, event)) is not None]
+    changes = [
+        change._replace(fresh=set()) if change.state == "parked" else change
+        for change in parked
+        if change.state != "parked" or change.route.parked_by != change.event.parked_by
+    ]
+    done = {
+        "delivered": sum(change.state == "routed" for change in changes),
+        "dismissed": sum(change.state == "dismissed" for change in changes),
+        "deliveries": sum(len(change.fresh) for change in changes),
     }
+    _write(paper, changes, dry_run=dry_run)
+    return done
 
 
-def _anew(paper: Paper, event: Event) -> tuple[Event, str, set[str]] | None:
-    """An event's state and its further handlers by now; None if nothing changes."""
-    state, handlers = paper.route(event.body, event.identity[1])
-    fresh = handlers - set(event.deliveries)
-    if event.state == "routed" or (state != "parked" and handlers | set(event.deliveries)):
-        state = "routed"
-    return (event, state, fresh) if fresh or state != event.state else None
+def _anew(paper: Paper, event: Event, handler: str = "") -> Change | None:
+    """What routing an event again changes; None if nothing."""
+    found = paper.route(event)
+    if handler and handler not in found.handlers:
+        return None
+    fresh = {one for one in found.handlers if handler in {"", one}} - set(event.deliveries)
+    if handler and HANDLERS[handler].every:
+        # It makes no event routed, parked or dismissed.
+        return Change(event, None, fresh) if fresh else None
+    change = Change(event, found, fresh)
+    parked_by = found.parked_by if change.state == "parked" else None
+    return change if fresh or (change.state, parked_by) != (event.state, event.parked_by) else None
 
 
-def _write(paper: Paper, changes: list[tuple[Event, str, set[str]]], *, dry_run: bool) -> None:
+def _write(paper: Paper, changes: list[Change], *, dry_run: bool) -> None:
     if not dry_run:
-        for event, state, fresh in changes:
-            event.state = state
+        for event, found, fresh in changes:
+            if found is not None:
+                event.become(found)
             paper.give(event, fresh)
         paper.deeds += bool(changes)
 
@@ -121,7 +156,7 @@ def dismiss(paper: Paper, wanted: Mapping[str, Any], *, dry_run: bool) -> dict[s
     parked = [one for one in events if one.state == "parked"]
     if not dry_run:
         for one in parked:
-            one.state = "dismissed"
+            one.state, one.parked_by, one.dismissed_by = "dismissed", None, "operator"
         paper.deeds += bool(parked)
     return {
         "events": len(events),
@@ -157,7 +192,7 @@ def _may_go(event: Event, states: set[str], until: int) -> bool:
 
 def pause(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:
     """No delivery of these handlers begins; which of them that changes."""
-    return _held(paper, handlers & paper.known - paper.paused, dry_run=dry_run)
+    return _held(paper, handlers & paper.known.keys() - paper.paused, dry_run=dry_run)
 
 
 def resume(paper: Paper, handlers: set[str], *, dry_run: bool) -> dict[str, Any]:

@@ -5,7 +5,10 @@ It must not know what either makes of it.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SECOND: Final = 1_000_000
 IGNORED: Final = "ignored"
@@ -27,12 +30,20 @@ UNASKED: Final = Retries(8, (5, 300, 1800, 7200, 18000, 36000, 36000))
 """What is gone by where a handler has declared nothing, and yet an attempt is to be made again."""
 
 
+class Conditions(NamedTuple):
+    """What a handler requires of an event; `when` has JSON Pointers with what is expected there."""
+
+    conclusions: tuple[str, ...] = ()
+    when: Mapping[str, Any] = {}
+
+
 class Listener(NamedTuple):
-    """A handler: what it listens to, and what it says of itself."""
+    """A handler: what it listens to, and what it says of itself. Its conditions differ from release to release."""
 
     keys: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     every: bool = False
+    least_version: int | None = None
     retry: Retries | None = None
     probes: bool = False
 
@@ -43,4 +54,34 @@ HANDLERS: Final = {
     "p:asks": Listener(keys=("trip",), probes=True),
     "q:late": Listener(keys=("late",), retry=Retries(2, (1,))),
     "q:every": Listener(every=True),
+    "r:books": Listener(keys=("loan",)),
+    "r:large": Listener(keys=("loan",), classes=("C",), retry=Retries(3, (10, 100))),
+    "r:newer": Listener(keys=("loan", "trip"), least_version=2),
+    "r:watch": Listener(every=True),
 }
+
+RELEASES: Final[tuple[Mapping[str, Conditions], ...]] = (
+    {"r:books": Conditions(("approved",)), "r:large": Conditions(when={"/amount": {"minimum": 10}})},
+    {
+        "r:books": Conditions(("rejected",)),
+        "r:large": Conditions(("approved", "Approved"), {"/amount": {"minimum": 100}}),
+        "r:newer": Conditions(),
+        "r:watch": Conditions(("approved",)),
+    },
+    {
+        "r:books": Conditions(),
+        "r:large": Conditions(when={"/amount": [20, None]}),
+        "r:watch": Conditions(when={"/amount": 20}),
+    },
+    {"r:books": Conditions(("approved", "rejected")), "r:newer": Conditions(("approved",))},
+)
+"""The handlers of each release of the plugin `r`, with their conditions. No other plugin has any."""
+
+
+def handlers_of(plugins: str, release: int) -> dict[str, Conditions]:
+    """The handlers that these plugins have, each with its conditions."""
+    return {
+        handler: RELEASES[release].get(handler, Conditions())
+        for handler in HANDLERS
+        if handler[0] in plugins and (handler[0] != "r" or handler in RELEASES[release])
+    }

@@ -14,19 +14,45 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from flowhooks.delivery import Claimed, State
 from flowhooks.errors import Conflict
-from model.paper import HANDLERS, IGNORED, Delivery, Paper
+from model.listeners import IGNORED, Conditions, handlers_of
+from model.paper import Delivery, Event, Paper
 
 if TYPE_CHECKING:
     from flowhooks.delivery import Queued
+    from flowhooks.intake import Answer
     from model.real import Real
 
 LOOK_CLOSER_EVERY = 8
 """Steps between looks that cost more than a step; there is one at the end, too."""
 PICKS = st.integers(0, 11)
 WHICH = st.integers(0, 1)
-KEYS = st.sampled_from(["leave", "trip", "late", "nobody", IGNORED])
-CALLS = st.tuples(st.sampled_from("abcd"), st.sampled_from(["", "", "C"]), KEYS, st.sampled_from([1, 2]))
-LOADED = st.sampled_from(["pq", "p", "pq", "p", "pq", "q", ""])
+KEYS = st.sampled_from(["leave", "trip", "late", "loan", "loan", "loan", "nobody", IGNORED, ""])
+DETAILS = st.sampled_from(
+    [
+        {},
+        {},
+        {"conclusion": "approved"},
+        {"conclusion": "rejected"},
+        {"conclusion": "Approved", "amount": 100},
+        {"conclusion": "approved", "amount": 20},
+        {"conclusion": "rejected", "amount": 20, "processDefinitionVersion": 2},
+        {"conclusion": "approved", "amount": 5, "processDefinitionVersion": 1},
+        {"amount": "much"},
+        {"amount": 20, "processDefinitionVersion": 3},
+    ]
+)
+IDENTITIES = st.tuples(
+    st.sampled_from("abcdef"), st.sampled_from(["", "", "C"]), st.sampled_from(["complete"] * 5 + ["cancel"])
+)
+
+
+def _body(key: str, number: int, details: dict[str, Any]) -> dict[str, Any]:
+    return {"n": number} | ({"processDefinitionKey": key} if key else {}) | details
+
+
+CALLS = st.tuples(IDENTITIES, st.builds(_body, KEYS, st.sampled_from([1, 1, 2]), DETAILS))
+LOADED = st.builds(handlers_of, st.sampled_from(["pqr", "r", "pr", "pqr", "p", "qr", "q", ""]), st.integers(0, 3))
+"""The handlers of some plugins, in one of the releases of `r`."""
 
 
 class Hand(NamedTuple):
@@ -63,20 +89,24 @@ class Machine(RuleBasedStateMachine):
             self.real.crash()
 
     @initialize(loaded=LOADED)
-    def begin_with(self, loaded: str) -> None:
+    def begin_with(self, loaded: dict[str, Conditions]) -> None:
         """Processes begin, with some plugins."""
-        handlers = [one for one in HANDLERS if one[0] in loaded]
-        self.real.open(handlers)
-        self.paper.reopen(handlers)
+        self.real.open(loaded)
+        self.paper.reopen(loaded)
 
     @invariant()
     def agree(self) -> None:
-        """What is stored is what is on paper, and whatever waits moves on by itself, unless its handler is nowhere."""
+        """What is stored is what is on paper, and each delivery that waits has a time.
+
+        Except those whose handler is not loaded, and those whose condition cannot be decided.
+        """
         if not self.real.flows:
             return
         assert self.real.stored() == self.paper.shape()
         assert all(
-            one.due is not None for one in self.paper.deliveries(State.WAITING) if one.handler in self.paper.loaded
+            one.due is not None or self.paper.decide(one) is None
+            for one in self.paper.deliveries(State.WAITING)
+            if one.handler in self.paper.loaded
         )
         self.looks += 1
         if self.looks % LOOK_CLOSER_EVERY == 0:
@@ -89,15 +119,16 @@ class Machine(RuleBasedStateMachine):
         due = {names[one.delivery_id]: (one.attempt, one.probe) for one in ledger.due(self.paper.now, lambda _: 100)}
         assert due == self.paper.due()
         assert ledger.balance().trouble == []
+        assert self.real.dismissed_wanted() == self.paper.dismissed_wanted()
 
     def _flow(self, which: int) -> Any:
         return self.real.flows[which % len(self.real.flows)]
 
     @rule(call=CALLS, free=st.booleans(), which=WHICH)
-    def call_back(self, call: tuple[str, str, str, int], free: bool, which: int) -> None:
+    def call_back(self, call: tuple[tuple[str, str, str], dict[str, Any]], free: bool, which: int) -> None:
         """An engine calls back: for the first time, again, or with other data under the same identity."""
-        instance, callback_class, key, number = call
-        self._take((instance, callback_class), {"processDefinitionKey": key, "n": number}, free=free, which=which)
+        identity, body = call
+        self._take(identity, body, free=free, which=which)
 
     @precondition(lambda self: self.paper.events or self.paper.gone)
     @rule(pick=PICKS, other=st.booleans(), failed=st.booleans(), free=st.booleans(), which=WHICH)
@@ -116,7 +147,7 @@ class Machine(RuleBasedStateMachine):
         # A number is the same however it is written.
         self._take(identity, body | {"n": float(body["n"] + other)}, free=free, which=which)
 
-    def _take(self, identity: tuple[str, str], body: dict[str, Any], *, free: bool, which: int) -> None:
+    def _take(self, identity: tuple[str, str, str], body: dict[str, Any], *, free: bool, which: int) -> None:
         flow, paper = self._flow(which), self.paper
         flow.app.runner.free = free
         by = flow.app.ledger.process if free else None
@@ -135,9 +166,18 @@ class Machine(RuleBasedStateMachine):
             self._hold(which)
             return  # it is answered as it was stored, before anything begins
         assert answer.status == paper.answer(answer.event_id)
+        if answer.status == "parked":
+            self._check_reason(answer, paper.events[answer.event_id])
         shown = {one.handler: one.state for one in answer.standings}
         event = paper.events.get(answer.event_id)
         assert shown == ({one.handler: one.state for one in event.deliveries.values()} if event else {})
+
+    def _check_reason(self, answer: Answer, event: Event) -> None:
+        """An answer says why the event is parked: by its route of now, if that parks it."""
+        found = self.paper.route(event)
+        assert answer.parked_by == found.parked_by
+        if found.parked_by == "condition":
+            assert answer.undecided in found.missing
 
     def _hold(self, which: int) -> None:
         """Take in hand what was begun by being stored."""

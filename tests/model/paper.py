@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.delivery import TRANSITIONS, State
-from model.listeners import HANDLERS, IGNORED, SECOND, UNASKED
+from model.listeners import HANDLERS, SECOND, UNASKED
+from model.routes import Callback, Route, decide, route
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+
+    from model.listeners import Conditions
 
 DAY: Final = 86_400 * SECOND
 IDENTITIES_FOR: Final = 400 * DAY
@@ -38,6 +41,7 @@ class Delivery:
 
     event: str
     handler: str
+    callback: Callback
     changed: int
     due: int | None
     state: State = State.WAITING
@@ -74,13 +78,29 @@ class Event:
     """A call-back that was taken in."""
 
     id: str
-    identity: tuple[str, str]
+    identity: tuple[str, str, str]
     body: Mapping[str, Any]
     received: int
-    state: str
+    state: str = ""
+    parked_by: str | None = None
+    dismissed_by: str | None = None
+    no_match: frozenset[str] | None = None
     repeats: int = 0
     others: list[Mapping[str, Any]] = field(default_factory=list)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
+
+    @property
+    def callback(self) -> Callback:
+        """What routing looks at."""
+        return Callback(self.identity, self.body)
+
+    def become(self, found: Route) -> None:
+        """Take the state that a route gives, with its reasons; what is routed stays so."""
+        is_routed = "routed" in {self.state, found.state}
+        self.state = "routed" if is_routed else found.state
+        self.parked_by = None if is_routed else found.parked_by
+        self.dismissed_by = None if is_routed else found.dismissed_by
+        self.no_match = found._replace(state=self.state).no_match
 
 
 @dataclass(slots=True)
@@ -90,7 +110,8 @@ class Paper:
     Attributes:
         shared: whether several processes share it.
         now: what time it is.
-        known: handlers that were ever loaded; `loaded` those that are now, `paused` those that are held.
+        known: handlers that were ever loaded, with the conditions they had then; `loaded` those that are now, `paused`
+            those that are held.
         events: by id, the oldest first.
         gone: what is left of events that were purged, by identity: id and body.
         accepted, purged, deeds: how many events were taken in and went, and how often an operator changed something.
@@ -98,11 +119,11 @@ class Paper:
 
     shared: bool
     now: int
-    known: set[str] = field(default_factory=set)
+    known: dict[str, Conditions] = field(default_factory=dict)
     loaded: set[str] = field(default_factory=set)
     paused: set[str] = field(default_factory=set)
     events: dict[str, Event] = field(default_factory=dict)
-    gone: dict[tuple[str, str], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    gone: dict[tuple[str, str, str], tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
     accepted: int = 0
     purged: int = 0
     deeds: int = 0
@@ -119,28 +140,26 @@ class Paper:
     @property
     def absent(self) -> set[str]:
         """Handlers whose deliveries wait without a time: of several processes another one might have them."""
-        return set() if self.shared else self.known - self.loaded
+        return set() if self.shared else self.known.keys() - self.loaded
 
-    def route(self, body: Mapping[str, Any], callback_class: str) -> tuple[str, set[str]]:
-        """What becomes of a call-back, and who gets it."""
-        key = body.get("processDefinitionKey")
-        wanting = {one for one in self.known if key in HANDLERS[one].keys or callback_class in HANDLERS[one].classes}
-        every = {one for one in self.known if HANDLERS[one].every}
-        if wanting:
-            return "routed", wanting | every
-        if key == IGNORED:
-            return "routed" if every else "dismissed", every
-        return "parked", every
+    def route(self, event: Event) -> Route:
+        """What becomes of an event by now."""
+        return route(event.callback, self.known)
 
-    def store(self, event_id: str, identity: tuple[str, str], body: Mapping[str, Any], by: str | None) -> str:
+    def decide(self, one: Delivery) -> bool | None:
+        """Whether the handler's present conditions hold for a delivery; None: undecidable."""
+        return decide(self.known[one.handler], one.callback)
+
+    def store(self, event_id: str, identity: tuple[str, str, str], body: Mapping[str, Any], by: str | None) -> str:
         """Take a call-back in; `by` is who begins at once what may begin. The event's id that it is answered with."""
         if identity in self.gone:
             return self.gone[identity][0]
         if (event := self.find(identity)) is None:
-            state, handlers = self.route(body, identity[1])
-            event = self.events[event_id] = Event(event_id, identity, body, self.now, state)
+            event = self.events[event_id] = Event(event_id, identity, body, self.now)
+            found = self.route(event)
+            event.become(found)
             self.accepted += 1
-            self.give(event, handlers)
+            self.give(event, found.handlers)
             for one in event.deliveries.values():
                 if by is not None and one.handler in self.loaded - self.paused:
                     one.begin(by, self.now)
@@ -150,11 +169,11 @@ class Paper:
             event.others.append(body)
         return event.id
 
-    def find(self, identity: tuple[str, str]) -> Event | None:
+    def find(self, identity: tuple[str, str, str]) -> Event | None:
         """The event of this identity that is stored."""
         return next((one for one in self.events.values() if one.identity == identity), None)
 
-    def conflicts(self, identity: tuple[str, str], body: Mapping[str, Any]) -> bool:
+    def conflicts(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> bool:
         """Whether this identity came before with other data."""
         event = self.find(identity)
         before = event.body if event else self.gone[identity][1] if identity in self.gone else body
@@ -188,6 +207,20 @@ class Paper:
     def may_begin(self, one: Delivery, number: int) -> bool:
         """Whether attempt `number` of a delivery may begin."""
         return one.state is State.WAITING and number == len(one.attempts) + 1 and one.handler not in self.paused
+
+    def check_conditions(self, one: Delivery, made: int) -> None:
+        """Before an attempt: a false condition closes the delivery, an undecidable one suspends it."""
+        if one.state is not State.WAITING or made != len(one.attempts):
+            return
+        if self.decide(one) is False:
+            one.move(State.CLOSED, self.now)
+        elif one.due is not None:
+            one.due, one.changed = None, self.now
+
+    def end_unentered(self, one: Delivery, number: int) -> None:
+        """An attempt that was begun while accepting ends, because its handler's conditions do not hold."""
+        if one.is_current(number):
+            one.end("failed", State.CLOSED if self.decide(one) is False else State.WAITING, self.now)
 
     def finish(self, one: Delivery, number: int, fate: str) -> bool:
         """An attempt has come to its end; whether that counts."""
@@ -224,10 +257,10 @@ class Paper:
             went[target] += 1
         return went
 
-    def reopen(self, loaded: Iterable[str]) -> None:
+    def reopen(self, loaded: Mapping[str, Conditions]) -> None:
         """All processes have ended, and began anew with these handlers."""
         self.loaded = set(loaded)
-        self.known |= self.loaded
+        self.known |= loaded
         for one in self.deliveries(State.WAITING, State.UNKNOWN):
             has_somebody = one.handler in self.loaded and (one.state is State.WAITING or HANDLERS[one.handler].probes)
             if has_somebody and one.due is None:
@@ -251,6 +284,17 @@ class Paper:
         one.move(State.WAITING, self.now, None if one.handler in absent else self.now)
         one.retries_from = len(one.attempts)
 
+    def dismissed_wanted(self) -> dict[str, int]:
+        """By handler how many dismissed events it would take."""
+        counts: dict[str, int] = {}
+        for event in self.events.values():
+            found = self.route(event)
+            if event.dismissed_by in {"condition", "kind"}:
+                for handler in found.handlers - set(event.deliveries):
+                    if not HANDLERS[handler].every:
+                        counts[handler] = counts.get(handler, 0) + 1
+        return counts
+
     def due(self) -> dict[tuple[str, str], tuple[int, bool]]:
         """What may run or be probed by now: how many attempts it has had, and whether it is to be probed."""
         return {
@@ -263,14 +307,15 @@ class Paper:
         """An event gets deliveries for these handlers."""
         for handler in sorted(handlers):
             due = None if handler in self.absent else self.now
-            event.deliveries[handler] = Delivery(event.id, handler, self.now, due)
+            event.deliveries[handler] = Delivery(event.id, handler, event.callback, self.now, due)
 
     def shape(self) -> dict[str, Any]:
         """All that ought to be stored, as it is compared."""
         return {
             "events": {
                 event.id: (
-                    event.state,
+                    (event.state, event.parked_by, event.dismissed_by),
+                    event.no_match,
                     event.repeats,
                     set(event.deliveries),
                     len(event.others),

@@ -21,14 +21,17 @@ from flowhooks.ledger.tables import metadata
 from flowhooks.ledger.writer import run
 from flowhooks.operations import Actor, Desk
 from flowhooks.operations.calls import perform
+from flowhooks.operations.dismissed import dismissed_by_handler
 from flowhooks.runners.embedded import Embedded
 from model.listeners import HANDLERS, IGNORED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+    from model.listeners import Conditions
 
 STALE_AFTER = 3600.0
 """Seconds of silence after which a process counts as dead: none is silent for so long unless a step says so."""
@@ -64,15 +67,15 @@ class Work:
         self.fates: dict[str, Any] = {}
         self.entered: list[tuple[str, int, str]] = []
 
-    def plugins(self, handlers: Sequence[str]) -> dict[str, object]:
+    def plugins(self, handlers: Mapping[str, Conditions]) -> dict[str, object]:
         """The plugins that have these handlers, and one that wraps them all."""
-        plugins = {"wraps": self._wrapping()}
+        plugins = {"wraps": self._wrapping(repr(handlers))}
         for name in sorted({one.split(":")[0] for one in handlers}):
-            theirs = [self._handler(one) for one in handlers if one.startswith(f"{name}:")]
+            theirs = [self._handler(one, given) for one, given in handlers.items() if one.startswith(f"{name}:")]
             plugins[name] = SimpleNamespace(handlers=hookimpl(lambda theirs=theirs: theirs))
         return plugins
 
-    def _handler(self, name: str) -> Any:
+    def _handler(self, name: str, conditions: Conditions) -> Any:
         listener = HANDLERS[name]
         retry = (
             Retry(attempts=listener.retry.attempts, delays=listener.retry.delays, jitter=0) if listener.retry else None
@@ -80,20 +83,23 @@ class Work:
         return handler(
             process_key=listener.keys,
             callback_class=listener.classes,
+            versions="" if listener.least_version is None else f">={listener.least_version}",
             every=listener.every,
+            conclusion=conditions.conclusions,
+            when=conditions.when,
             retry=retry,
             probe=(lambda event, delivery: self._probe(delivery)) if listener.probes else None,
             name=name.split(":")[1],
         )(self._function)
 
-    def _wrapping(self) -> SimpleNamespace:
+    def _wrapping(self, loaded: str) -> SimpleNamespace:
         @hookimpl(wrapper=True)
         def run_handler(handler: Any, event: Any, delivery: Any) -> Iterator[None]:
             if self.fates[delivery.id] == "never enters":
                 raise RuntimeError("a wrapper failed")
             return (yield)
 
-        return SimpleNamespace(run_handler=run_handler)
+        return SimpleNamespace(run_handler=run_handler, loaded=loaded)
 
     def _function(self, event: Any, delivery: Any) -> dict[str, int]:
         self.entered.append((delivery.id, delivery.attempt, event.id))
@@ -137,7 +143,7 @@ class Real:
         else:
             shutil.copy(new_database, self._house.file)
 
-    def open(self, handlers: Sequence[str]) -> None:
+    def open(self, handlers: Mapping[str, Conditions]) -> None:
         """Begin every process, with these handlers."""
         for _ in range(1 + self.shared):
             self.flows.append(
@@ -164,13 +170,13 @@ class Real:
         """A delivery as a runner would know it that has been told of `attempt` attempts."""
         return Queued(self.ids[event, handler], handler, attempt, probe)
 
-    def call(self, identity: tuple[str, str], body: dict[str, Any]) -> CallBack:
+    def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> CallBack:
         """A call-back."""
-        instance, callback_class = identity
-        whole = body | ({"callBackProcessClass": callback_class} if callback_class else {})
+        instance, callback_class, kind = identity
+        whole = dict(body) | ({"callBackProcessClass": callback_class} if callback_class else {})
         text = json.dumps(whole)
         return CallBack(
-            source="default", kind="complete", flow_instance_id=instance, body=schema.parse(text.encode()), text=text
+            source="default", kind=kind, flow_instance_id=instance, body=schema.parse(text.encode()), text=text
         )
 
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
@@ -207,6 +213,13 @@ class Real:
         """Wait until all that was submitted before is durable."""
         flow.app.ledger.write(lambda _transaction: None)
 
+    def dismissed_wanted(self) -> dict[str, int]:
+        """By handler how many dismissed events it would take."""
+        app = self.flows[0].app
+        with app.ledger.connection() as connection:
+            dismissed = dismissed_by_handler(connection, app.router)
+        return {handler: found.events for handler, found in dismissed.items()}
+
     def stored(self) -> dict[str, Any]:
         """All that is stored and matters, in the words of the paper."""
         with self.flows[0].app.ledger.connection() as connection:
@@ -234,8 +247,17 @@ class Real:
         counted = totals(connection)
         return {
             "events": {
-                event: (state, repeats, set(json.loads(route)), others.get(event, 0), deliveries.pop(event, {}))
-                for event, state, repeats, route in rows("SELECT id, state, repeats, route FROM events")
+                event: (
+                    (state, parked_by, dismissed_by),
+                    set(json.loads(no_match)["reasons"]) if no_match else None,
+                    repeats,
+                    set(json.loads(route)),
+                    others.get(event, 0),
+                    deliveries.pop(event, {}),
+                )
+                for event, state, parked_by, dismissed_by, no_match, repeats, route in rows(
+                    "SELECT id, state, parked_by, dismissed_by, no_match, repeats, route FROM events"
+                )
             },
             "no event": deliveries,
             "gone": {event for (event,) in rows("SELECT event_id FROM purged")},

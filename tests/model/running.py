@@ -60,6 +60,10 @@ class Running(Machine):
                 one.begin(flow.app.ledger.process, self.paper.now)
                 one.end("failed", State.WAITING, self.paper.now, None)
             return
+        if self.paper.decide(one) is not True:
+            flow.app.dispatch.execute(queued)  # which enters no function: no fate is set for it
+            self.paper.check_conditions(one, made)
+            return
         claimed = flow.app.ledger.claim(queued)
         assert isinstance(claimed, Claimed) is may
         if may:
@@ -86,11 +90,14 @@ class Running(Machine):
         self.real.work.fates[hand.queued.delivery_id] = fate
         self.real.work.entered.clear()
         flow.app.dispatch.execute(hand.queued, hand.claimed)
-        is_loaded = one.handler in self.paper.loaded
+        passes = one.handler in self.paper.loaded and self.paper.decide(one) is True
         assert self.real.work.entered == [(hand.queued.delivery_id, number, one.event)] * (
-            is_loaded and fate != "never enters"
+            passes and fate != "never enters"
         )
-        self.paper.finish(one, number, fate)
+        if one.handler in self.paper.loaded and not passes:
+            self.paper.end_unentered(one, number)
+        else:
+            self.paper.finish(one, number, fate)
         return lambda: self.real.flush(flow)
 
     @precondition(lambda self: self.paper.deliveries())
@@ -140,15 +147,15 @@ class Running(Machine):
                     self.hands.remove(hand := mine[pick % len(mine)])
                     self._finish(hand, fate)
             stored = []
-            for instance, callback_class, key, number in calls:
-                identity, body = (instance, callback_class), {"processDefinitionKey": key, "n": number}
-                new = flow.app.intake._routed(self.real.call(identity, body), flow.app.intake.rules)
+            for identity, body in calls:
+                new, _ = flow.app.intake._routed(self.real.call(identity, body), flow.app.intake.rules)
                 conflict = paper.conflicts(identity, body)
                 stored.append((flow.app.ledger.submit(new), paper.store(new.event.id, identity, body, by), conflict))
             waiting = [
                 one
                 for one in paper.deliveries(State.WAITING)
-                if one.handler in paper.loaded and (one.event, one.handler) in self.real.ids
+                if one.handler in paper.loaded and paper.decide(one) is True
+                if (one.event, one.handler) in self.real.ids
             ]
             wanted = {}
             for pick in claims if waiting else ():
@@ -170,4 +177,7 @@ class Running(Machine):
         self.real.flush(flow)
 
     def _may_finish(self, hand: Hand, which: int) -> bool:
-        return hand.flow % len(self.real.flows) == which and hand.delivery.handler in self.paper.loaded
+        """Whether it ends by being entered: every other end is recorded at once, which would wait for this commit."""
+        one = hand.delivery
+        is_mine = hand.flow % len(self.real.flows) == which and one.handler in self.paper.loaded
+        return is_mine and self.paper.decide(one) is True

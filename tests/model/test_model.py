@@ -47,7 +47,7 @@ def steps(house, new_database, clock, tmp_path, monkeypatch):
 
     def load(settings, *, objects, entry_points, environ):
         # The same plugins each time, at half the cost of a start.
-        if (names := frozenset(objects)) not in loads:
+        if (names := objects["wraps"].loaded) not in loads:
             loads[names] = really(settings, objects=objects, entry_points=entry_points, environ=environ)
         return loads[names]
 

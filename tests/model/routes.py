@@ -1,0 +1,103 @@
+"""How an event is routed, on paper: from the rules, not from the router."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from model.listeners import HANDLERS, IGNORED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from model.listeners import Conditions
+
+
+class Callback(NamedTuple):
+    """What routing looks at."""
+
+    identity: tuple[str, str, str]
+    body: Mapping[str, Any]
+
+
+class Route(NamedTuple):
+    """What becomes of an event.
+
+    Attributes:
+        state, parked_by, dismissed_by: as the ledger stores them.
+        handlers: those that take it.
+        refused: those that share its class or key and do not take it.
+        missing: the members that undecidable conditions lack.
+    """
+
+    state: str
+    parked_by: str | None
+    dismissed_by: str | None
+    handlers: frozenset[str]
+    refused: frozenset[str]
+    missing: frozenset[str]
+
+    @property
+    def no_match(self) -> frozenset[str] | None:
+        """The handlers for which it is stored why they do not take the event; None: nothing is stored."""
+        return (self.refused or None) if self.state != "routed" or self.missing else None
+
+
+def route(callback: Callback, known: Mapping[str, Conditions]) -> Route:
+    """What becomes of an event among the handlers that are known, each with its conditions."""
+    _, callback_class, _ = callback.identity
+    key = callback.body.get("processDefinitionKey")
+    sharing = {one for one in known if key in HANDLERS[one].keys or callback_class in HANDLERS[one].classes}
+    asked = {one for one in known if (one in sharing or HANDLERS[one].every) and _has_kind_and_version(one, callback)}
+    missing = {one: _undecided(known[one], callback.body) for one in asked if decide(known[one], callback) is None}
+    takes = {one for one in asked if decide(known[one], callback) is True}
+    state, parked_by, dismissed_by = "routed", None, None
+    if not sharing & takes:
+        state, parked_by, dismissed_by = "parked", None, None
+        if sharing & missing.keys():
+            parked_by = "condition"
+        elif sharing & asked:
+            state, dismissed_by = "dismissed", "condition"
+        elif key == IGNORED:
+            state, dismissed_by = "dismissed", "setting"
+        elif sharing and callback.identity[2] != "complete":
+            state, dismissed_by = "dismissed", "kind"
+        else:
+            parked_by = "handler" if key or callback_class else "name"
+    members = frozenset().union(*missing.values())
+    return Route(state, parked_by, dismissed_by, frozenset(takes), frozenset(sharing - takes), members)
+
+
+def decide(conditions: Conditions, callback: Callback) -> bool | None:
+    """Whether all conditions hold; None: undecidable."""
+    body = callback.body
+    conclusion = body.get("conclusion")
+    decisions = [_meets(expected, body.get(pointer[1:])) for pointer, expected in conditions.when.items()]
+    if conditions.conclusions:
+        decisions.append(None if conclusion is None else conclusion in conditions.conclusions)
+    if False in decisions:
+        return False
+    return None if None in decisions else True
+
+
+def _has_kind_and_version(handler: str, callback: Callback) -> bool:
+    least, version = HANDLERS[handler].least_version, callback.body.get("processDefinitionVersion")
+    return callback.identity[2] == "complete" and (least is None or (version is not None and version >= least))
+
+
+def _undecided(conditions: Conditions, body: Mapping[str, Any]) -> set[str]:
+    pointers = {
+        pointer for pointer, expected in conditions.when.items() if _meets(expected, body.get(pointer[1:])) is None
+    }
+    return pointers | ({"conclusion"} if conditions.conclusions and "conclusion" not in body else set())
+
+
+def _meets(expected: Any, value: Any) -> bool | None:
+    """Whether a value is what is expected: a number's minimum, a constant, or one of several; None is absent."""
+    if isinstance(expected, dict):
+        return value >= expected["minimum"] if isinstance(value, int) else None
+    constants = expected if isinstance(expected, list) else [expected]
+    if value is None:
+        return True if None in constants else None
+    if type(value) not in {type(one) for one in constants}:
+        return None
+    return value in constants
