@@ -26,7 +26,7 @@ MODULES: Final = {
     "conditions": ("test_conditions.py",),
     "router": ("test_router.py", "test_router_conditions.py"),
     "routing_index": ("test_router.py", "test_router_conditions.py"),
-    "selectors": ("test_handler.py", "test_router.py", "test_router_conditions.py"),
+    "selectors": ("test_selectors.py", "test_handler.py", "test_router.py", "test_router_conditions.py"),
     "schema": ("schema/test_files.py", "schema/test_own.py", "schema/test_schemas.py", "schema/test_strict.py"),
     "intake": ("test_intake_on_paper.py",),
     "dispatch": ("test_dispatch_on_paper.py",),

@@ -62,6 +62,9 @@ def decide(expected, value, pointer="/x"):
         ({"anyOf": [{"const": "a"}, {}]}, ["a", "b", 1, True, []], [], [ABSENT]),
         ({"oneOf": [{"minimum": 3}, {"maximum": 5}]}, [1, 9], [4], [ABSENT, "4"]),
         ({"allOf": [{"minimum": 3}, {"maximum": 5}]}, [4], [1, 9], [ABSENT, "4"]),
+        ({"allOf": [{"const": 4}, {}]}, [4], [5], [ABSENT, "4", True]),
+        ({"anyOf": [{"const": "a"}, {"const": "b"}]}, ["a", "b"], ["c"], [ABSENT, 1]),
+        ({"oneOf": [{"const": "a"}, {"const": 1}]}, ["a", 1], ["c", 2], [ABSENT, True]),
         ({"if": {"minimum": 3}, "then": {"maximum": 5}, "else": {"const": 0}}, [4, 0], [9, 1], [ABSENT]),
         ({}, [1, "", False, [], {}], [], [ABSENT]),
         ({"title": "Anything"}, [1, ""], [], [ABSENT]),
@@ -87,6 +90,8 @@ def test_what_a_condition_decides(expected, true, false, undecided):
         ("/a/b/00", 10),
         ("/a/b/x", None),
         ("/a/b/\u0660", None),
+        ("/a/b/0000001/", 3),
+        ("/a/b/00000001/", None),
         ("/a/b/99999999999999999999", None),
         ("/a/x", None),
         ("/n/0", None),
@@ -125,6 +130,7 @@ def test_where_a_pointer_leads(pointer, found):
         ({"/a": {"format": "date"}}, "the keyword 'format' is not supported"),
         ({"/a": {"anyOf": [{}, {"$ref": "#"}]}}, "the keyword '$ref' at /anyOf/1 is not supported"),
         ({"/a": {"properties": {"b": {"mininum": 1}}}}, "the keyword 'mininum' at /properties/b is not supported"),
+        ({"/a": {"properties": {"b": True, "c": {"mininum": 1}}}}, "the keyword 'mininum' at /properties/c is not"),
         ({"/a": {"pattern": "("}}, "it is no JSON Schema"),
         ({"/a": {"pattern": "(a+)+"}}, "the pattern '(a+)+' repeats a repetition"),
         ({"/a": {"items": {"pattern": "^(x*)*$"}}}, "repeats a repetition"),
@@ -177,6 +183,7 @@ def test_nested_repetition(pattern, nested):
         ([], True),
         ([True, True], True),
         ([True, None], None),
+        ([None, True], None),
         ([None, None], None),
         ([None, False], False),
         ([False, None], False),
@@ -195,6 +202,7 @@ def test_all_must_hold(decisions, together):
         ({"x": 5}, '/x is 5, and the condition is {"minimum": 1000}'),
         ({"x": "5"}, '/x is a string, which the condition {"minimum": 1000} cannot decide'),
         ({"x": [1]}, '/x is an array, which the condition {"minimum": 1000} cannot decide'),
+        ({"x": True}, '/x is a boolean, which the condition {"minimum": 1000} cannot decide'),
         ({"x": {}}, '/x is an object, which the condition {"minimum": 1000} cannot decide'),
     ],
 )
@@ -209,6 +217,23 @@ def test_a_reason_is_short():
     assert len(why) < 300
     assert "…" in why
     assert Condition("/x", None).why_not({"x": 1}) == "/x is 1, and the condition is null"
+
+
+@pytest.mark.parametrize(("characters", "is_cut"), [(97, False), (98, False), (99, True)])
+def test_how_much_of_a_value_a_reason_shows(characters, is_cut):
+    """100 characters, the quotes among them; letters of any language stay as they are."""
+    why = Condition("/x", "同意").why_not({"x": "拒" * characters})
+    shown = f'"{"拒" * characters}'[:100] + "…" if is_cut else f'"{"拒" * characters}"'
+    assert why == f'/x is {shown}, and the condition is "同意"'
+
+
+def test_as_many_conditions_as_are_allowed():
+    """32, with 16,384 characters in all."""
+    assert len(parse_conditions({f"/{number}": 1 for number in range(MAX_CONDITIONS)})) == MAX_CONDITIONS
+    longest = MAX_CONDITIONS_CHARS - len(json.dumps({"/a": ""}))
+    parse_conditions({"/a": "合" * longest})
+    with pytest.raises(HandlerError, match=f"has {MAX_CONDITIONS_CHARS + 1} characters"):
+        parse_conditions({"/a": "合" * (longest + 1)})
 
 
 def test_what_is_declared_is_not_shared():

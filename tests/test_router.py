@@ -253,6 +253,33 @@ def test_what_may_have_been_meant(asked, hints):
     assert list(explanation.hints) == hints
 
 
+@pytest.mark.parametrize(
+    ("known", "asked", "hint"),
+    [
+        ("absence", "absence", None),
+        ("leave request", "Leave  Request", "key 'leave request' differs only in case or white space"),
+        ("leave request", "leaverequest", "key 'leave request' differs only in case or white space"),
+        ("abcd", "abce", "key 'abcd' is similar"),
+        ("abcd", "abxy", None),
+        ("abcdefgh", "abcdexyz", None),  # 5 of 8 characters
+    ],
+)
+def test_how_similar_a_hint_is(known, asked, hint):
+    """Three quarters of the characters are the same; white space and case do not count."""
+    router = make_router(h={"process_keys": (known,), "versions": ">1"})
+    assert router.explain(process_key=asked).hints == ((hint,) if hint else ())
+
+
+def test_a_class_has_its_route_from_the_start():
+    """Where nothing but the class counts, each look-up gives the same object."""
+    router = make_router(h={"callback_classes": ("C",)}, n={"callback_classes": ("D",), "versions": ">1"})
+    event = make_event(callback_class="C")
+    assert router.route(event) is router.route(event)
+    narrowed = make_event(callback_class="D", process_definition_version=2)
+    assert router.route(narrowed) is not router.route(narrowed)
+    assert router.route(narrowed) == router.route(narrowed)
+
+
 def test_three_hints_are_enough():
     """However many names are nearly the same; of those that differ in case, and of those that are similar."""
     router = make_router(h={"callback_classes": ("leave", "Leave", "lEave", "leAve"), "process_keys": ("k",)})

@@ -159,6 +159,8 @@ def test_reasons_of_a_route():
     router = router_of(APPROVED | LARGE | {"versions": ">1"})
     event = event_of(conclusion="approved", data={"amount": 2000}, process_definition_version=3)
     assert router.route(event).handlers == {"p:0": "key k, version 3 in >1, conclusion approved, conditions on /amount"}
+    router = router_of({"when": {"/a": 1, "/b": 2}})
+    assert router.route(event_of(data={"a": 1, "b": 2})).handlers == {"p:0": "key k, conditions on /a, /b"}
 
 
 def test_why_handlers_do_not_get_an_event():
@@ -250,6 +252,10 @@ def test_class_and_key_of_one_handler():
     event = event_of(callback_class="C", conclusion="approved")
     assert router.route(event).handlers == {"p:h": "class C and key k, conclusion approved"}
     assert router.route(event_of(callback_class="C")).undecided == "conclusion"
+    beside = Router([Candidate("p:h", Selectors(callback_classes=("C",), process_keys=("k",), when={"/a": 1}))])
+    assert beside.route(event_of(callback_class="C", data={"a": 1})).handlers == {
+        "p:h": "class C and key k, conditions on /a"
+    }
     assert router.no_match(event_of(callback_class="C")).total == 1
 
 
@@ -261,10 +267,18 @@ def test_an_ignored_key_with_handlers():
     assert outcome(router.route(known))[:2] == ("parked", "condition")
 
 
+def test_an_ignored_key_with_an_undecided_handler_of_every_event():
+    """The event is dismissed by the setting, and its route names the member that the condition lacks."""
+    route = router_of(EVERY_LARGE, ignore_keys=["k"]).route(event_of())
+    assert outcome(route) == ("dismissed", "setting", "/amount", [])
+    assert outcome(router_of(EVERY, ignore_keys=["k"]).route(event_of())) == ("dismissed", "setting", "", ["0"])
+
+
 def test_a_router_that_cannot_read_a_handler_routes_nothing():
-    """It could be one that takes the event."""
-    router = Router([Candidate("p:h", Selectors(process_keys=("k",)))], unreadable=["q:new"])
-    with pytest.raises(NewerSelectorsError, match="q:new"):
+    """It could be one that takes the event; the error names the first three and says what to do."""
+    router = Router([Candidate("p:h", Selectors(process_keys=("k",)))], unreadable=["q:a", "q:b", "q:c", "q:d"])
+    why = "^a newer version of flowhooks has recorded what q:a, q:b, q:c listens to: run that version here, too$"
+    with pytest.raises(NewerSelectorsError, match=why):
         router.route(event_of())
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import accepting
 import click
+import conditions
 import contending
 import dispatching
 import isolating
@@ -70,6 +71,19 @@ ROWS = (
         title="dispatch cost, 10,000 handlers ÷ 1 handler",
         goal=Goal(least=1.2, aim=1.0, smaller=True),
         measure=dispatching.dispatch,
+    ),
+    Row(
+        name="dispatch-conclusions",
+        title="look-up, 1,000 handlers on one key with a conclusion each ÷ 1 handler",
+        goal=Goal(least=1.2, aim=1.0, smaller=True),
+        measure=conditions.conclusions,
+    ),
+    Row(
+        # Conditions on the data are asked one after the other: each should cost no more than a handler alone.
+        name="dispatch-conditions",
+        title="look-up, 1,000 handlers on one key with a condition each ÷ 1 handler",
+        goal=Goal(least=1000, aim=500, smaller=True),
+        measure=conditions.conditions,
     ),
     Row(
         name="isolation",

@@ -112,6 +112,27 @@ def test_an_unknown_row_is_a_wrong_usage():
     assert "no row typo; there are accept, outcome" in ran.stderr
 
 
+def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, tmp_path):
+    """With one handler and with a thousand, whatever their conditions; and each case has its figure."""
+    conditions, bench = part("conditions"), part("bench")
+    for case in (conditions.CONCLUSIONS, *conditions.WHEN):
+        for handlers in (1, conditions.HANDLERS):
+            router, events = conditions.router_of(case, handlers), conditions.events_of(handlers)
+            taken = [list(router.route(event).handlers) for event in events]
+            assert taken == [[f"bench:h{event.data['office']}"] for event in events]
+            assert len({handler for (handler,) in taken}) == min(handlers, conditions.EVENTS)
+    quiet = bench.Bench(seconds=1, events=1, folder=tmp_path, tell=lambda *_args: None)
+    conditions.TURNS = 1
+    (figure,), notes = conditions.conclusions(quiet)
+    assert (figure.case, notes, figure.judged > 0) == ("conclusion=, one each", [], True)
+
+
+def test_rows_about_dispatch_are_named_one_by_one(part):
+    """`--rows` takes the names of rows about conditions."""
+    names = ["dispatch-conclusions", "dispatch-conditions"]
+    assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
+
+
 @pytest.mark.long
 def test_the_stations_are_measured():
     """The profile prints a figure for every station and every size of batch."""

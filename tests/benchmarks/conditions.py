@@ -1,0 +1,113 @@
+"""The rows about what a look-up costs where a thousand handlers of one key have conditions."""
+
+from __future__ import annotations
+
+import timeit
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from figures import Figure
+
+from flowhooks.event import Event
+from flowhooks.router import Router
+from flowhooks.routing_index import Candidate
+from flowhooks.selectors import Selectors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench import Bench
+
+KEY = "contract_approval"
+HANDLERS = 1_000
+EVENTS = 200
+"""Events of one turn, spread over all handlers."""
+TURNS = 11
+"""How often each router is timed, one after the other."""
+STEP = 7
+"""Distance between the handlers of consecutive events; it has no divisor in common with `HANDLERS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Handlers of one key, each with a condition that only its own events meet.
+
+    Attributes:
+        name: what the page calls it.
+        selectors: a handler's selectors besides the key, by its number.
+    """
+
+    name: str
+    selectors: Callable[[int], dict[str, Any]]
+
+
+CONCLUSIONS = Case(name="conclusion=, one each", selectors=lambda number: {"conclusions": (f"c{number}",)})
+WHEN = (
+    Case(name="when=, one constant each", selectors=lambda number: {"when": {"/office": number}}),
+    Case(
+        name="when=, one JSON Schema each",
+        selectors=lambda number: {"when": {"/office": {"minimum": number, "exclusiveMaximum": number + 1}}},
+    ),
+)
+
+
+def conclusions(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Time for each look-up with many handlers, each for its own conclusion ÷ with one handler."""
+    return [_timed(bench, CONCLUSIONS)], []
+
+
+def conditions(bench: Bench) -> tuple[list[Figure], list[str]]:
+    """Time for each look-up with many handlers, each with its own condition on the data ÷ with one handler."""
+    return [_timed(bench, case) for case in WHEN], []
+
+
+def _timed(bench: Bench, case: Case) -> Figure:
+    alone, all_of_them = router_of(case, 1), router_of(case, HANDLERS)
+    turns = []
+    for number in range(TURNS + 1):
+        bench.tell(case.name, number, TURNS + 1)
+        turns.append((_seconds(alone, 1), _seconds(all_of_them, HANDLERS)))
+    del turns[0]  # the first touches everything for the first time
+    return Figure(
+        case=case.name,
+        measured=f"{median(many for _, many in turns) * 1e6:.2f} µs with {HANDLERS:,}",
+        yardstick=f"{median(one for one, _ in turns) * 1e6:.2f} µs with 1",
+        judged=median(many / one for one, many in turns),
+    )
+
+
+def router_of(case: Case, handlers: int) -> Router:
+    """A router of so many handlers of the key."""
+    return Router(
+        Candidate(f"bench:h{number}", Selectors(process_keys=(KEY,), **case.selectors(number)))
+        for number in range(handlers)
+    )
+
+
+def events_of(handlers: int) -> list[Event]:
+    """Events that one handler each takes."""
+    return [_event(number, number * STEP % handlers) for number in range(EVENTS)]
+
+
+def _seconds(router: Router, handlers: int) -> float:
+    """Seconds for each look-up."""
+    events = events_of(handlers)
+
+    def route() -> None:
+        for event in events:
+            router.route(event)
+
+    return timeit.Timer(route).timeit(1) / len(events)
+
+
+def _event(number: int, handler: int) -> Event:
+    return Event(
+        id=f"event-{number}",
+        flow_instance_id=f"instance-{number}",
+        process_definition_key=KEY,
+        conclusion=f"c{handler}",
+        data={"businessKey": f"HT-{number}", "office": handler},
+        received_at=datetime.now(UTC),
+    )

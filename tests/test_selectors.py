@@ -1,0 +1,145 @@
+"""Selectors by themselves: what they refuse, what they remember, and what they say of a condition."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from flowhooks.errors import HandlerError
+from flowhooks.event import Event
+from flowhooks.selectors import Selectors, satisfiable
+
+
+def selectors_of(**given):
+    """Selectors of the key k."""
+    return Selectors(process_keys=("k",), **given)
+
+
+def event_of(conclusion=None, **data):
+    """An event with this conclusion and this data."""
+    return Event(
+        id="e", flow_instance_id="i", conclusion=conclusion, data=data, received_at=datetime(2026, 1, 2, tzinfo=UTC)
+    )
+
+
+def test_selectors_that_select_nothing():
+    """The error names what may be given."""
+    with pytest.raises(
+        HandlerError, match=r"^it listens to nothing: give callback_class=, process_key= or every=True$"
+    ):
+        Selectors()
+
+
+def test_the_order_of_conditions_makes_no_difference():
+    """A handler whose conditions are written in another order has not changed."""
+    assert selectors_of(when={"/a": 1, "/b": 2}) == selectors_of(when={"/b": 2, "/a": 1})
+    assert selectors_of(when={"/a": 1, "/b": 2}) != selectors_of(when={"/a": 2, "/b": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "event", "undecided"),
+    [
+        ({"conclusions": ("a",)}, event_of(), "conclusion"),
+        ({"conclusions": ("a",), "when": {"/x": 1}}, event_of(x=1), "conclusion"),
+        ({"conclusions": ("a",), "when": {"/x": 1}}, event_of("a"), "/x"),
+        ({"when": {"/x": 1, "/y": 2, "/z": 3}}, event_of(x=1), "/y"),
+        ({"when": {"/x": 1}}, event_of(x=1), ""),
+        ({"when": {"/x": 1}}, event_of(x=2), ""),
+        ({"conclusions": ("a",)}, event_of("b"), ""),
+        ({}, event_of(), ""),
+    ],
+)
+def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
+    """The conclusion before the data, and of the data the first condition that cannot be decided."""
+    assert selectors_of(**given).undecided(event) == undecided
+
+
+@pytest.mark.parametrize(
+    ("given", "event", "why"),
+    [
+        ({"conclusions": ("a", "b")}, event_of("c"), "conclusion 'c' is not one of a, b"),
+        ({"conclusions": ("a", "b")}, event_of(), "no conclusion, and the handler needs one of a, b"),
+        ({"conclusions": ("a",)}, event_of("a"), None),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=3), "/y is 3, and the condition is 2"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(y=3), "/y is 3, and the condition is 2"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=3), "/x is 3, and the condition is 1"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1), "/y is absent, and the condition 2 needs it"),
+        ({"when": {"/x": 1, "/y": 2}}, event_of(x=1, y=2), None),
+    ],
+)
+def test_why_conditions_do_not_hold(given, event, why):
+    """A false condition is named before one that cannot be decided; none where all hold."""
+    assert selectors_of(**given).why_not(event) == why
+
+
+def test_every_selector_is_remembered():
+    """`from_json` reads back each of them."""
+    every = Selectors(
+        callback_classes=("C", "D"),
+        process_keys=("k",),
+        versions=">1",
+        sources=("hr",),
+        kind="cancel",
+        every=True,
+        conclusions=("a",),
+        when={"/x": None},
+    )
+    assert Selectors.from_json(every.to_json()) == every
+    assert Selectors.from_json(Selectors(every=True).to_json()).every is True
+
+
+def test_selectors_of_the_first_format_have_no_conditions():
+    """Formats before 2 wrote neither conclusions nor conditions, and no format."""
+    written = selectors_of().to_json()
+    old = Selectors.from_json(
+        {name: written[name] for name in written if name not in {"format", "conclusions", "when"}}
+    )
+    assert (old.conclusions, old.when, old.conditional) == ((), {}, False)
+
+
+@pytest.mark.parametrize(
+    "versions",
+    ["", " ", ">=3,<5", ">3,<5", "==3", "==3,!=4", ">=3,<=3", "<=2147483647,>=2147483647", "!=1,!=2", ">0,<3,!=1"],
+)
+def test_versions_that_can_be_satisfied(versions):
+    """They are taken as they are."""
+    assert satisfiable(versions) == versions
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        ">3,<4",
+        ">=4,<4",
+        ">4,<=4",
+        ">=5,<=4",
+        "==3,==4",
+        "==3,<3",
+        "==3,>3",
+        "==3,!=3",
+        ">=3,<=4,!=3,!=4",
+        ">2147483647",
+    ],
+)
+def test_versions_that_contradict_themselves(versions):
+    """They are refused, because their handler would never run."""
+    with pytest.raises(
+        HandlerError, match=f"^versions= '{versions}' contradicts itself: no version satisfies all of it$"
+    ):
+        satisfiable(versions)
+
+
+def test_a_version_beyond_int32():
+    """It is refused: no event can have it."""
+    why = r"^versions= names 2147483648, and a processDefinitionVersion is an int32, at most 2147483647$"
+    with pytest.raises(HandlerError, match=why):
+        satisfiable("<2147483648")
+
+
+@pytest.mark.parametrize("versions", [3, None])
+def test_versions_that_are_no_string(versions):
+    """`Selectors` refuses them, with its own error."""
+    assert satisfiable(versions) == versions
+    with pytest.raises(HandlerError, match="versions= is a string"):
+        selectors_of(versions=versions)
