@@ -90,10 +90,12 @@ class Acting(Running):
     @rule(wanted=WANTED, pick=PICKS, handler=ONLY, dry=DRY, which=WHICH)
     def reroute(self, wanted: Any, pick: int, handler: str, dry: bool, which: int) -> None:
         """Events go where they would go now, whatever their state; or to one handler only."""
-        wanted = self._wanted(wanted, pick)
-        expected = desk.reroute(self.paper, wanted, handler=handler, dry_run=dry)
-        only = {"handler": handler} if handler else {}
-        self._perform(which, "reroute", expected, wanted=wanted, dry_run=dry, **only)
+        arguments = {"wanted": self._wanted(wanted, pick), "dry_run": dry} | ({"handler": handler} if handler else {})
+        if handler and handler not in self.paper.known:
+            with pytest.raises(NotFound):
+                self._perform(which, "reroute", {}, **arguments)
+            return
+        self._perform(which, "reroute", desk.reroute(self.paper, **arguments), **arguments)
 
     @precondition(lambda self: self.paper.known)
     @rule(handlers=HELD, pause=st.booleans(), dry=DRY, which=WHICH)

@@ -87,7 +87,7 @@ class Change(NamedTuple):
         return self.event.state if self.route is None or self.event.state == "routed" else self.route.state
 
 
-def reroute(paper: Paper, wanted: Mapping[str, Any], *, handler: str = "", dry_run: bool) -> dict[str, int]:
+def reroute(paper: Paper, *, wanted: Mapping[str, Any], handler: str = "", dry_run: bool) -> dict[str, int]:
     """Events go where they would go now, beside where they went; with `handler` only there."""
     events = meant(paper, wanted)
     changes = [
