@@ -97,7 +97,7 @@ def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None
     """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
     alike = (*_ALIKE, events.c.parked_by)
     query = select(*alike, func.count()).where(events.c.state == "parked").group_by(*alike)
-    return [(ParkedGroup(*row[:-2], row[-1]), row[-2]) for row in connection.execute(query)]
+    return [(ParkedGroup._make((*row[:-2], row[-1])), row[-2]) for row in connection.execute(query)]
 
 
 def oldest_parked(connection: Connection, *, most: int) -> list[tuple[ParkedGroup, str, int]]:
