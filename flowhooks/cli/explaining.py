@@ -14,6 +14,7 @@ from flowhooks import schema
 from flowhooks.cli import output
 from flowhooks.errors import Malformed, SettingsError, Unprocessable
 from flowhooks.event import DismissedBy, Event, EventState, ParkedBy, from_body
+from flowhooks.messages import shown
 from flowhooks.operations.plain.routing import explanation_to_json
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
 
+MAX_PATH_CHARS: Final = 200
+"""Characters of a path that an error repeats."""
 MEMBERS: Final = {
     "callback_class": "callBackProcessClass",
     "process_key": "processDefinitionKey",
@@ -99,7 +102,9 @@ def _body(file: Path) -> dict[str, Any]:
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except (OSError, ValueError) as error:
-        raise SettingsError(f"the file {file} cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise SettingsError(
+            f"the file {shown(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
     try:
         return schema.parse(raw)
     except Malformed as error:

@@ -17,6 +17,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import dialects
@@ -24,6 +25,8 @@ from flowhooks.ledger import dialects
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
 RESTORE: Final = "stop the server and restore a backup; callbacks are answered 503 until then"
 PUT_BACK: Final = (
@@ -167,15 +170,26 @@ def guard(url: str) -> FileGuard | None:
         raise LedgerUnusable(str(error)) from error
 
 
-def refuse_damaged(url: str) -> None:
+def refuse_damaged(engine: Engine, url: str) -> None:
     """Refuse a database file that is damaged. A large one is checked later, by `FileGuard.check`.
+
+    Over the engine that writes: to close another connection, the last one, would have SQLite move the write-ahead log
+    into the database, for which a full disk has no room.
 
     Raises:
         LedgerUnusable: it is damaged.
     """
     file = dialects.database_file(url)
-    if file is not None and _is_small(file) and (why := dialects.check_file(url)):
+    if file is not None and _is_small(file) and (why := _damage_of(engine)):
         raise LedgerUnusable(f"it is damaged ({why}): restore a backup")
+
+
+def _damage_of(engine: Engine) -> str | None:
+    """What SQLite reports as wrong with the file; what else keeps it from being used is reported later."""
+    try:
+        return dialects.quick_check(engine)
+    except SQLAlchemyError as error:
+        return dialects.plain(error) if dialects.is_damage(error) else None
 
 
 def _is_small(file: Path) -> bool:

@@ -24,7 +24,7 @@ def bring_up(engine: Engine, url: str) -> str | None:
     Raises:
         LedgerUnusable: it is damaged, or what `upgrade` refuses.
     """
-    file_guard.refuse_damaged(url)
+    file_guard.refuse_damaged(engine, url)
     before, _ = migrating.upgrade(engine)
     if before is None:
         log.warning("ledger_created", path=dialects.shown(url), why="there was no ledger at this path")

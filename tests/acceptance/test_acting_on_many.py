@@ -95,7 +95,7 @@ def _end(transaction, state, outcome):
     run = transaction.connection.exec_driver_sql
     run(
         "INSERT INTO attempts (delivery_id, number, process, started_at, finished_at, outcome, error, traceback)"
-        f" SELECT id, 1, 'p', 1, 2, '{outcome}', '', '' FROM deliveries"
+        f" SELECT id, 1, (SELECT min(id) FROM processes), created_at, changed_at, '{outcome}', '', '' FROM deliveries"
     )
     run(f"UPDATE deliveries SET state = '{state}', attempt = 1, due_at = NULL")
 

@@ -44,8 +44,10 @@ def test_of_an_accepted_call_back(broken, kind):
     server = broken.start(runner__kind=kind, **QUICK)
     broken.proxy.lose_answer(accepts)
     first = server.post("i", ONCE, Prefer="wait=10")
-    assert broken.proxy.lost.is_set()
-    if kind == "embedded" or first.status == 503:
+    assert broken.proxy.lost.wait(60)
+    # A heartbeat may have been in the same commit: then the event is stored again at once, and recognised.
+    assert first.status in {200, 202, 503}
+    if first.status == 503:
         assert first.message_of_error(503)
         assert first.headers["Retry-After"]
     again = server.post("i", ONCE, Prefer="wait=20")

@@ -93,7 +93,7 @@ def test_the_right_file_comes_back(site, case):
     for name in (site.folder / "away").iterdir():
         name.rename(site.folder / name.name)
     server.until_logged("database_file_back")
-    assert server.ask("GET", "/readyz", admin=True).status == 200
+    until(lambda: server.ask("GET", "/readyz", admin=True).status == 200)
     taken["after"] = server.post("after", NOBODY).event_id
     server.stop()
     with site.ledger() as ledger:

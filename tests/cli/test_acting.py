@@ -132,7 +132,7 @@ def test_resolve_refuses_what_was_hardly_meant(server, run):
 
 def test_drain_finds_nobody(server, run, asked):
     """What is parked stays parked while no handler wants it."""
-    assert run("events", "drain", server=server).stdout == "No parked event is wanted by any handler just now.\n"
+    assert run("events", "drain", server=server).stdout == "No handler takes any of the parked events now.\n"
     done = asked("events", "drain", "--dry-run", server=server)
     assert (done["delivered"], done["dry_run"], done["server"]) == (0, True, True)
 

@@ -19,6 +19,8 @@ def handler(handler_id, standing="present", *, keys=(), classes=(), kind="comple
         "sources": [],
         "kind": kind,
         "every": every,
+        "conclusions": [],
+        "when": {},
     }
     return {"id": handler_id, "standing": standing, "listens": listens, "backlog": NOTHING | backlog}
 

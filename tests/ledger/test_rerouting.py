@@ -15,6 +15,8 @@ def rerouted(hands, event_id, *handlers, state="routed", before=(), seen="parked
     return Rerouted(
         event_id=event_id,
         state=state,
+        parked_by="handler" if state == "parked" else None,
+        dismissed_by="operator" if state == "dismissed" else None,
         route=dict.fromkeys([*before, *handlers], "key k"),
         deliveries=tuple((hands.clock.new_id(), handler) for handler in handlers),
         seen=seen,
