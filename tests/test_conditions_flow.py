@@ -337,7 +337,8 @@ def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
         flow.take(f"u{number}", conclusion="Approved")
         flow.take(f"r{number}", conclusion="rejected")
     assert alerts_of(flow) == [("conclusion", "conclusion 'Approved' of key leave")]
-    (message,) = flow.sql("SELECT message FROM alerts")[0]
+    message, last_error = flow.sql("SELECT message, last_error FROM alerts")[0]
+    assert last_error == ""
     assert "conclusion 'approved' differs only in case or white space" in message
     assert flow.sql("SELECT count(*) FROM conclusions") == [(2,)]
     flow.close()

@@ -49,6 +49,9 @@ LONGEST_ERROR: Final = 500
 TELL_FOR: Final = 20.0
 """Seconds of one look for telling; the next look goes on with it, so that what is new is logged meanwhile."""
 
+_FAILURES: Final = frozenset({AlertCause.HELD, AlertCause.QUARANTINED})
+"""Causes whose reason is an error: of a handler, or of a plugin."""
+
 log = structlog.get_logger(__name__)
 
 _Key: TypeAlias = tuple[AlertCause, str]
@@ -320,7 +323,7 @@ def _counted(connection: Connection, alert: OpenAlert, cause: Cause, now: int) -
         message=cause.sentence(count, alert.since),
         event_id=cause.event_id,
         last_at=latest.at if latest else now if count > alert.count else alert.last_at,
-        last_error=shown(latest.error if latest else cause.why, LONGEST_ERROR),
+        last_error=shown(latest.error if latest else cause.why if cause.cause in _FAILURES else "", LONGEST_ERROR),
     )
 
 
