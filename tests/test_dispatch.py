@@ -575,8 +575,9 @@ def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, li
     listener = listens(lambda event: None, name="h", probe=probe)
     event_id = lost(house, listener)
     flow = house.open(listener)
-    eventually(lambda: (flow.only(event_id).due_at or 0) > house.clock.now())
+    eventually(lambda: asked and flow.app.runner.running == 0)
     standing = flow.only(event_id)
+    assert (standing.due_at or 0) > house.clock.now()
     flow.app.dispatch.execute(Queued(standing.delivery_id, standing.handler, standing.attempt, probe=True))
     assert asked == [1]
 
