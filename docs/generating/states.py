@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import textwrap
 from html import escape
-from math import hypot
+from itertools import pairwise
+from math import dist
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.delivery import DONE, TRANSITIONS, State
@@ -28,7 +29,7 @@ class Point(NamedTuple):
     y: float
 
 
-SIZE: Final = Point(860, 600)
+SIZE: Final = Point(860, 640)
 BOX: Final = Point(118, 40)
 """How wide and how high a state's box is."""
 PLACES: Final[Mapping[State | None, Point]] = {
@@ -40,7 +41,11 @@ PLACES: Final[Mapping[State | None, Point]] = {
     State.DEAD: Point(110, 536),
     State.CLOSED: Point(748, 536),
 }
-"""Waiting in the middle, and what it leads to around it: so no two arrows cross."""
+"""Waiting in the middle, and what it leads to around it: so no two straight arrows cross."""
+CORNERS: Final[Mapping[tuple[State | None, State], tuple[Point, ...]]] = {
+    (State.RUNNING, State.CLOSED): (Point(24, 64), Point(24, 600), Point(748, 600)),
+}
+"""The corners of an arrow that would cross others if it were straight: it goes around them."""
 LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] = {
     (None, State.WAITING): (0.40, 0, 18),
     (State.WAITING, State.RUNNING): (0.50, 92, 0),
@@ -50,6 +55,7 @@ LABELS: Final[Mapping[tuple[State | None, State], tuple[float, float, float]]] =
     (State.UNKNOWN, State.WAITING): (0.50, 62, 28),
     (State.RUNNING, State.UNKNOWN): (0.50, 0, -20),
     (State.DEAD, State.CLOSED): (0.50, 0, 20),
+    (State.RUNNING, State.CLOSED): (0.50, 0, 18),
     (State.SUCCEEDED, State.WAITING): (0.50, 10, 0),
 }
 """Where on its arrow a label is put (0 to 1), and how far beside it; where nothing is said, on its middle."""
@@ -101,14 +107,14 @@ def drawing() -> str:
         "  </marker>",
         f'  <rect class="sheet" width="{SIZE.x:g}" height="{SIZE.y:g}" rx="8"/>',
     ]
-    arrows = [(row, *_ends(row)) for row in TRANSITIONS]
-    for row, start, end in arrows:
-        where = f'x1="{start.x:.1f}" y1="{start.y:.1f}" x2="{end.x:.1f}" y2="{end.y:.1f}"'
-        out.append(f'  <line class="arrow" data-arrow="{_named(row)}" {where} marker-end="url(#head)"/>')
+    arrows = [(row, _points(row)) for row in TRANSITIONS]
+    for row, points in arrows:
+        where = " ".join(f"{point.x:.1f},{point.y:.1f}" for point in points)
+        out.append(f'  <polyline class="arrow" data-arrow="{_named(row)}" points="{where}" marker-end="url(#head)"/>')
     for state, place in PLACES.items():
         out += _box(state, place)
-    for row, start, end in arrows:
-        out += _label(row, start, end)
+    for row, points in arrows:
+        out += _label(row, *max(pairwise(points), key=lambda ends: dist(*ends)))
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -116,18 +122,21 @@ def _named(row: Transition) -> str:
     return f"{row.source or 'start'} {row.target}"
 
 
-def _ends(row: Transition) -> tuple[Point, Point]:
-    """Where an arrow begins and ends: on the borders of its boxes, beside the arrow that leads back if there is one."""
-    start, end = PLACES[row.source], PLACES[row.target]
-    length = hypot(end.x - start.x, end.y - start.y)
-    along = Point((end.x - start.x) / length, (end.y - start.y) / length)
+def _points(row: Transition) -> tuple[Point, ...]:
+    """Where an arrow begins, turns and ends: its ends are on the borders of its boxes."""
+    corners = CORNERS.get((row.source, row.target), ())
+    centers = [PLACES[row.source], *corners, PLACES[row.target]]
     if any((other.source, other.target) == (row.target, row.source) for other in TRANSITIONS):
-        start = Point(start.x - along.y * APART, start.y + along.x * APART)
-        end = Point(end.x - along.y * APART, end.y + along.x * APART)
-    back = Point(-along.x, -along.y)
-    return _border(start, along, PLACES[row.source], start_of_all=row.source is None), _border(
-        end, back, PLACES[row.target]
-    )
+        along = _direction(centers[0], centers[1])
+        # Beside the arrow that leads back.
+        centers = [Point(center.x - along.y * APART, center.y + along.x * APART) for center in centers]
+    start = _border(centers[0], _direction(centers[0], centers[1]), PLACES[row.source], start_of_all=row.source is None)
+    return start, *corners, _border(centers[-1], _direction(centers[-1], centers[-2]), PLACES[row.target])
+
+
+def _direction(start: Point, end: Point) -> Point:
+    length = dist(start, end)
+    return Point((end.x - start.x) / length, (end.y - start.y) / length)
 
 
 def _border(point: Point, along: Point, box: Point, *, start_of_all: bool = False) -> Point:
