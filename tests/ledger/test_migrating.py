@@ -14,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, insert, select
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
 from flowhooks.delivery import State
@@ -223,7 +224,7 @@ def full(house, listens):
         flow.take("i1", other=1)
     flow.app.alerts.look()
     flow.app.refusals.note(path="/x", address="a", status=404, english="no", chinese="无")
-    flow.app.refusals.flush()
+    flow.app.refusals.stop(WAIT_TIMEOUT)
     flow.clock.advance(86_400)
     purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
     session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
 from flowhooks.errors import LedgerUnusable
@@ -68,7 +69,7 @@ class Ears:
     def until(self, wanted):
         """Wait until something that is wanted was heard."""
         with self.came:
-            assert self.came.wait_for(lambda: any(map(wanted, self.news)), 20), self.news
+            assert self.came.wait_for(lambda: any(map(wanted, self.news)), WAIT_TIMEOUT), self.news
             self.news.clear()
 
 
@@ -85,7 +86,7 @@ def ears(house, monkeypatch):
 
     yield listen
     for one in opened:
-        one.listener.stop(20)
+        one.listener.stop(WAIT_TIMEOUT)
         assert not one.listener._thread.is_alive()
 
 
@@ -112,10 +113,11 @@ def test_what_is_run_elsewhere_is_handed_over(house, listens, make_plugin, ears)
     """Only what is stored for others is said to be work: what is run where it came in, nobody need look for."""
     there = house.open(listens(nothing, name="h", process_key="there"), start=False)
     here = house.open(plugins={"q": make_plugin(listens(nothing, name="k", process_key="here"))})
+    here.take("i0", key="here")  # until its runner runs, others are told of what it stores
     heard = ears()
     event_id = here.take("i1", key="here").event_id
     with heard.came:
-        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), 20)
+        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
         assert not any(one.work for one in heard.news)
     here.take("i2", key="there", wait=0)
     heard.until(lambda one: one.work)
@@ -137,7 +139,7 @@ def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
         flow.app.ledger.write(fails)
     event_id = flow.take().event_id
     with heard.came:
-        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), 20)
+        assert heard.came.wait_for(lambda: any(event_id in one.events for one in heard.news), WAIT_TIMEOUT)
         assert not any("undone" in one.events for one in heard.news)
 
 
@@ -170,7 +172,8 @@ def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ear
 @pytest.mark.sqlite
 def test_on_sqlite_nobody_is_told(house, listens):
     """One process has the database to itself: it does not listen, and works as ever."""
+    before = set(threading.enumerate())  # a listener of an earlier test may be about to end
     flow = house.open(listens(nothing, name="h"))
     assert flow.app.neighbours is None
     assert flow.take().status == "done"
-    assert not any(thread.name == "listener" for thread in threading.enumerate())
+    assert not any(thread.name == "listener" for thread in set(threading.enumerate()) - before)

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 from sqlalchemy import select
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
@@ -83,12 +84,12 @@ class Rooms:
         def slow(event):
             self.entered.append(("slow", event.flow_instance_id))
             self.running.release()
-            self.hold.wait(20)
+            self.hold.wait(WAIT_TIMEOUT)
 
         def again(event):
             self.entered.append(("again", event.flow_instance_id))
             self.running.release()
-            self.hold.wait(20)
+            self.hold.wait(WAIT_TIMEOUT)
 
         def later(event):
             raise ValueError("not yet")
@@ -131,7 +132,7 @@ def furnished(house, rooms):
     flow.take("shelved", key="missing", wait=0)
     for key in ("slow", "again"):
         flow.take(key, key=key, wait=0)
-        assert rooms.running.acquire(timeout=20)
+        assert rooms.running.acquire(timeout=WAIT_TIMEOUT)
     house.crash(flow)
     flow.sql("UPDATE processes SET stopped_at = NULL WHERE id = ?", flow.app.ledger.process)
     for number, closed in ((1, None), (2, house.clock.now())):

@@ -536,7 +536,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
         app = AppUnderTest(grant)
         apps.append(app.app)
         event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
-        eventually(lambda app=app: app.app.runner.running == 1)
+        eventually(lambda app=app, one=event_id: app.delivery(one).state is State.RUNNING)
         with monkeypatch.context() as patched:  # not before: the ledger has as long for a write
             patched.setattr("flowhooks.testing.waiting.PATIENCE", 0.2)
             patched.setattr("flowhooks.testing.under_test.PATIENCE", 0.2)

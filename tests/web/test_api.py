@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable, SettingsError
@@ -144,6 +145,7 @@ def busy(house, serve, listens, make_plugin):
     for _ in range(2):
         replay(replace(flow.app.desk, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
         flow.settled(flow.dead, State.DEAD)
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
     for closed in ("NULL", "1"):
         flow.sql(
             "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at) "
@@ -393,7 +395,7 @@ def test_alerts(busy):
     (mine,) = [one for one in found if one["id"] == "alert NULL"]
     assert (mine["cause"], mine["subject"], mine["since"]) == ("parked", "leave", "1970-01-01T00:00:00.000Z")
     everything = busy.get("/api/alerts", all="true")["alerts"]
-    assert mine in everything  # others are raised meanwhile
+    assert mine in everything
     assert mine in busy.get("/api/alerts", all="false")["alerts"]
     (over,) = [one for one in everything if one["id"] == "alert 1"]
     assert (over["told"], over["closed_at"]) == (["p"], "1970-01-01T00:00:00.000Z")
@@ -405,7 +407,7 @@ def test_how_it_goes(busy):
     assert found["counts"] == {"waiting": 1, "shelved": 0, "running": 0, "unknown": 0, "dead": 1, "parked": 1}
     assert found["oldest"]["dead"]["event_id"] == busy.flow.dead
     assert found["performance"][0]["rate"] == pytest.approx(1 / 3)
-    assert found["alerts"] >= 1  # others are raised meanwhile
+    assert found["alerts"] >= 1  # the server may have raised its own
     assert found["trouble"] == []
 
 
@@ -589,6 +591,7 @@ def test_payloads_are_data(house, serve, listens):
     flow.sql("UPDATE attempts SET error = ?, traceback = ?", text, text)
     flow.sql("INSERT INTO refusals VALUES ('r', 1, ?, ?, 400, ?, ?)", *[text] * 4)
     flow.sql("INSERT INTO audit VALUES ('a', 1, ?, ?, ?, ?, ?)", *[text] * 4, json.dumps({text: text}))
+    flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
     flow.sql(
         "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told) "
         "VALUES ('a', 'parked', ?, ?, 1, 1, ?, 1, ?)",
@@ -609,7 +612,8 @@ def test_payloads_are_data(house, serve, listens):
     assert event["deliveries"][0]["attempts"][0]["traceback"] == text
     assert answers["/api/refused"]["refused"][0]["path"] == text
     assert answers["/api/audit"]["entries"][0]["detail"] == {text: text}
-    assert answers["/api/alerts"]["alerts"][0]["message"] == text
+    (alert,) = [one for one in answers["/api/alerts"]["alerts"] if one["id"] == "a"]  # the server may raise its own
+    assert alert["message"] == text
     assert api.get("/api/events", business_key=text)["events"][0]["id"]
 
 

@@ -519,6 +519,7 @@ def test_out_of_files(start, connect):
                 waiting.recv(1)
             assert time.process_time() - used < 0.1
             assert client.send(GOOD).answer().status == 200
+            until(lambda: logs)
         finally:
             for number in spare:
                 os.close(number)
