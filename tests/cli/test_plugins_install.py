@@ -16,12 +16,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.app import App
 from flowhooks.intake import CallBack
 from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Lock
 from flowhooks.settings import Settings
+
+pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = """
@@ -92,7 +95,7 @@ class Environment:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=300,
         )
         self.said = done.stderr
         assert done.returncode == code, done.stdout + done.stderr
@@ -399,7 +402,7 @@ def serving(there):
 
 def post(base, instance):
     """The status that a call-back for the plugin is answered with."""
-    with closing(http.client.HTTPConnection(base, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(base, timeout=WAIT_TIMEOUT)) as connection:
         headers = {"Content-Type": "application/json", "Prefer": "wait=20"}
         connection.request(
             "POST", f"/flow/{instance}/call-back/complete", '{"processDefinitionKey": "leave_request"}', headers
