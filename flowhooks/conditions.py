@@ -90,12 +90,11 @@ class Condition:
         """Why the condition does not hold for this data, in a clause; the value is cut to 100 characters."""
         value = _find(data, self._path)
         expected = _shorten(self.expected)
-        if self._check(value) is not None:
-            found = "is absent" if value is None else f"is {_shorten(value)}"
-            return f"{self.pointer} {found}, and the condition is {expected}"
         if value is None:
             return f"{self.pointer} is absent, and the condition {expected} needs it"
-        return f"{self.pointer} is {_article(_type_of(value))}, which the condition {expected} cannot decide"
+        if self._check(value) is None:
+            return f"{self.pointer} is {_article(_type_of(value))}, which the condition {expected} cannot decide"
+        return f"{self.pointer} is {_shorten(value)}, and the condition is {expected}"
 
 
 def parse_conditions(when: Any) -> tuple[Condition, ...]:
@@ -161,7 +160,7 @@ def _type_of(value: Any) -> str:
 
 
 def _article(name: str) -> str:
-    return f"an {name}" if name[0] in "ao" else f"a {name}"
+    return f"an {name}" if name.startswith(("a", "o")) else f"a {name}"
 
 
 def _shorten(value: Any) -> str:
@@ -298,24 +297,24 @@ def _types_of(schema: Any) -> frozenset[str] | None:
 _PART: Final = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|<\w+>|P<\w+>)|\(|\)|[*+?]|\{\d*,?\d*\}|.", re.DOTALL
 )
+_AT_MOST_ONCE: Final = frozenset({"{0}", "{1}", "{0,1}", "{", "{}"})
+"""Counts that repeat nothing. A brace alone, or an empty pair, is text in Python."""
 
 
 def has_nested_repetition(pattern: str) -> bool:
     """Whether a group that repeats something is itself repeated, as in `(a+)+`."""
     repeats = [False]  # for each open group, whether something in it is repeated
-    closed: bool | None = None  # what the group held that has just been closed
+    closed = False  # whether the previous part closed a group that repeats something
     for part in _PART.findall(pattern):
+        is_repetition = part in {"*", "+"} or (part.startswith("{") and part not in _AT_MOST_ONCE)
+        if is_repetition and closed:
+            return True
+        closed = False
         if part.startswith("("):
             repeats.append(False)
-            closed = None
         elif part == ")" and len(repeats) > 1:
             closed = repeats.pop()
             repeats[-1] |= closed
-        elif part in {"*", "+"} or (part.startswith("{") and len(part) > 1 and part not in {"{1}", "{0}", "{0,1}"}):
-            if closed:
-                return True
+        elif is_repetition:
             repeats[-1] = True
-            closed = None
-        elif part != "?":
-            closed = None
     return False

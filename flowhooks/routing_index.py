@@ -170,7 +170,7 @@ class Match:
         conclusion = self.event.conclusion
         for entry in bucket.any_conclusion:
             self._ask(entry, bucket.shares)
-        for entry in bucket.by_conclusion.get(conclusion, _NONE) if conclusion is not None else _NONE:
+        for entry in bucket.by_conclusion.get(conclusion, _NONE):
             self._ask(entry, bucket.shares)
         if conclusion is None:
             for entry in bucket.concluding:  # none of them is true: the first undecided one settles it

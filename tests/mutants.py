@@ -16,8 +16,6 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "mutants"
-LEAST: Final = 85
-"""Percent of a module's mutants that the tests have to find."""
 FOUND: Final = frozenset({"killed", "timeout", "segfault", "check was interrupted by user"})
 """What mutmut calls it if a test fails, never ends, is ended by a signal, or cannot even be collected."""
 MODULES: Final = {
@@ -32,6 +30,10 @@ MODULES: Final = {
     "dispatch": ("test_dispatch_on_paper.py",),
 }
 """The modules, and the tests that say what each of them promises; files of `tests/`, so that each runs for seconds."""
+MIN_PERCENT: Final = dict.fromkeys(MODULES, 85) | dict.fromkeys(
+    ("conditions", "router", "routing_index", "selectors"), 95
+)
+"""Percent of each module's mutants that the tests must kill; more for the modules that select an event's handlers."""
 
 
 def settings(module: str) -> dict[str, Any]:
@@ -46,9 +48,10 @@ def settings(module: str) -> dict[str, Any]:
             # What runs in this process, and is not built of a checkout.
             *("-k", "not postgresql and not procrastinate and not wheel"),
             *("-p", "no:cacheprovider", "--hypothesis-seed=0"),
-            "--timeout=15",  # seconds: no test of these takes nearly as long, and a mutant may wait for ever
+            # Seconds: on a busy machine the first Hypothesis test takes half of that to list Unicode's characters.
+            "--timeout=30",
         ],
-        "timeout_constant": 30.0,  # seconds, for a mutant that a test's own limit does not stop
+        "timeout_constant": 45.0,  # seconds, for a mutant that a test's own limit does not stop
         "timeout_multiplier": 2.0,
     }
 
@@ -85,10 +88,10 @@ def counted(listing: str) -> Counter[str]:
 def row(module: str, of: Counter[str]) -> tuple[str, bool]:
     """A module's line of the table, and whether enough of its mutants were found."""
     killed = sum(of[status] for status in FOUND)
-    enough = killed * 100 >= LEAST * of.total() > 0
+    enough = killed * 100 >= MIN_PERCENT[module] * of.total() > 0
     share = 100 * killed / of.total() if of.total() else 0.0
     said = f"{module:10}{of.total():>9}{killed:>9}{share:>9.1f}{of['timeout']:>10}"
-    return said if enough else f"{said}   fewer than {LEAST} in 100", enough
+    return said if enough else f"{said}   fewer than {MIN_PERCENT[module]} in 100", enough
 
 
 def main() -> int:

@@ -48,16 +48,26 @@ def test_what_is_counted():
 
 
 @pytest.mark.parametrize(
-    ("of", "said", "enough"),
+    ("module", "statuses", "figures", "complaint"),
     [
-        ({"killed": 80, "timeout": 5, "survived": 15}, ["100", "85", "85.0", "5"], True),
-        ({"killed": 84, "survived": 16}, ["100", "84", "84.0", "0"], False),
-        ({"killed": 84, "not checked": 8, "no tests": 8}, ["100", "84", "84.0", "0"], False),
-        ({}, ["0", "0", "0.0", "0"], False),
+        ("retry", {"killed": 80, "timeout": 5, "survived": 15}, ["100", "85", "85.0", "5"], ""),
+        ("retry", {"killed": 84, "survived": 16}, ["100", "84", "84.0", "0"], "fewer than 85 in 100"),
+        ("retry", {"killed": 84, "not checked": 8, "no tests": 8}, ["100", "84", "84.0", "0"], "fewer than 85 in 100"),
+        ("retry", {}, ["0", "0", "0.0", "0"], "fewer than 85 in 100"),
     ],
 )
-def test_fewer_than_85_in_100_fail(of, said, enough):
-    """A mutant that was not tested is not found; without mutants nothing is shown."""
-    line, passed = mutants.row("retry", Counter(of))
-    assert line.split()[:5] == ["retry", *said]
-    assert passed is enough
+def test_too_few_killed_mutants_fail(module, statuses, figures, complaint):
+    """A mutant that was not tested is not killed; a module without mutants fails."""
+    line, passed = mutants.row(module, Counter(statuses))
+    assert line.split()[:5] == [module, *figures]
+    assert " ".join(line.split()[5:]) == complaint
+    assert passed is (complaint == "")
+
+
+@pytest.mark.parametrize("module", ["conditions", "router", "routing_index", "selectors"])
+def test_modules_that_select_handlers_need_95_in_100(module):
+    """A wrong choice of handlers loses work without an error, so their tests must kill more."""
+    line, passed = mutants.row(module, Counter({"killed": 94, "survived": 6}))
+    assert line.endswith("fewer than 95 in 100")
+    assert not passed
+    assert mutants.row(module, Counter({"killed": 95, "survived": 5}))[1]

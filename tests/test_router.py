@@ -143,6 +143,13 @@ def test_two_candidates_of_one_id_are_refused():
         Router([Candidate("p:h", Selectors(every=True)), Candidate("p:h", Selectors(process_keys=("k",)))])
 
 
+def test_which_handlers_a_router_has():
+    """Each candidate, by its whole id."""
+    router = make_router(a={"every": True}, b={"process_keys": ("k",)})
+    assert [router.has(handler) for handler in ("p:a", "p:b", "p:c", "a")] == [True, True, False, False]
+    assert not Router([]).has("p:a")
+
+
 def test_a_router_without_handlers():
     """Without any handler everything is parked."""
     assert Router([]).route(make_event(callback_class="C")) == Route({}, EventState.PARKED, ParkedBy.HANDLER)

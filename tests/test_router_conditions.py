@@ -208,6 +208,31 @@ def test_explanations_know_conditions():
     assert explained.route.state == "routed"
 
 
+@pytest.mark.parametrize(
+    ("most", "handlers", "left_out"),
+    [
+        (None, ["p:0", "p:1", "p:2", "p:3"], 0),
+        (4, ["p:1", "p:3", "p:0", "p:2"], 0),
+        (3, ["p:1", "p:3", "p:0"], 1),
+        (1, ["p:1"], 3),
+    ],
+)
+def test_how_many_candidates_are_explained(most, handlers, left_out):
+    """The handlers that get the event come first when only some are explained, and the others are counted."""
+    router = router_of(APPROVED, REJECTED, LARGE, REJECTED, {"process_keys": ("other",)})
+    explanation = router.explain_event(event_of(conclusion="rejected"), most=most)
+    assert [verdict.handler_id for verdict in explanation.verdicts] == handlers
+    assert explanation.left_out == left_out
+
+
+def test_a_limited_explanation_has_no_hints():
+    """A hint compares an event's names with all names, which takes too long for a page of the console."""
+    router = router_of(APPROVED)
+    event = event_of(conclusion="aproved")
+    assert router.explain_event(event).hints == ("conclusion 'approved' is similar",)
+    assert router.explain_event(event, most=5).hints == ()
+
+
 def test_conclusions_are_looked_up(monkeypatch):
     """With a thousand handlers on one key, only those that name the conclusion are asked."""
     asked = []

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks.errors import HandlerError
 from flowhooks.event import Event
-from flowhooks.selectors import Selectors, satisfiable
+from flowhooks.selectors import ConditionResult, Selectors, satisfiable
 
 
 def selectors_of(**given):
@@ -71,6 +71,16 @@ def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
 def test_why_conditions_do_not_hold(given, event, why):
     """A false condition is named before one that cannot be decided; none where all hold."""
     assert selectors_of(**given).why_not(event) == why
+
+
+def test_conditions_that_hold_have_no_reason():
+    """Each is listed, so that an explanation can show it, with an empty reason."""
+    results = selectors_of(conclusions=("a",), when={"/x": 1, "/y": 2}).evaluate(event_of("a", x=1, y=3))
+    assert results == (
+        ConditionResult(member="conclusion", holds=True, why=""),
+        ConditionResult(member="/x", holds=True, why=""),
+        ConditionResult(member="/y", holds=False, why="/y is 3, and the condition is 2"),
+    )
 
 
 def test_every_selector_is_remembered():
