@@ -44,7 +44,7 @@ test-long: $(READY) ## Run the tests that take minutes each, such as long outage
 soak: $(READY) ## Send a million call-backs of all kinds to one server: memory flat, books balanced (some 20 minutes; CALL_BACKS=N for fewer)
 	@$(BIN)/python tests/benchmarks/soak.py --call-backs $(or $(CALL_BACKS),1000000)
 
-mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 20 minutes; MODULE=retry for one module)
+mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 30 minutes; MODULE=retry for one module)
 	@$(BIN)/python tests/mutants.py $(MODULE)
 
 lint: $(READY) ## Check style, types and floors
