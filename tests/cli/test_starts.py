@@ -8,6 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 SERVE = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 
@@ -39,8 +40,14 @@ def ended(tmp_path_factory, spawn, new_database, server):
         "no plugins folder": (*at("d.db"), "--plugins-dir", str(folder / "nothing")),
     }
     started = {name: spawn(*arguments, FLOWHOOKS_SAFE_MODE="yes") for name, arguments in starts.items()}
-    printed = {name: (*process.communicate(timeout=60), process.returncode) for name, process in started.items()}
-    taken.close()
+    try:
+        # All of them load at once, which takes long on a busy machine.
+        said = {name: process.communicate(timeout=4 * WAIT_TIMEOUT) for name, process in started.items()}
+        printed = {name: (*said[name], started[name].returncode) for name in started}
+    finally:
+        for process in started.values():
+            process.kill()
+        taken.close()
     return folder, port, printed
 
 
