@@ -7,13 +7,14 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
 from flowhooks.delivery import OutcomeKind, Queued, State
 from flowhooks.event import digest, from_body
 from flowhooks.ledger import NewEvent, Settlement
 
-SOON = 20.0
+SOON = WAIT_TIMEOUT
 
 
 class Hands:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.delivery import NoRoom, Queued
@@ -330,17 +331,17 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, 
 
     def slowly(transaction):
         stored.set()
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
         finish(transaction)
 
     lanes[1].ledger._writer._finish = slowly
     taking = threading.Thread(target=lanes[1].take, args=("2",))
     taking.start()
-    assert stored.wait(20)
+    assert stored.wait(WAIT_TIMEOUT)
     assert lanes[0].hands.settle(first, 1)
     lanes[1].ledger._writer._finish = finish
     go_on.set()
-    taking.join(20)
+    taking.join(WAIT_TIMEOUT)
     (second,) = eventually(lanes[0].due)
     lanes[0].end(lanes[0].queued(second))
 

@@ -9,12 +9,13 @@ from contextlib import closing
 import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from waiting import WAIT_TIMEOUT
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import dialects
 from flowhooks.ledger.writer import Writer, run
 
-SOON = 20.0
+SOON = WAIT_TIMEOUT
 
 
 class Bench:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.ledger import auditing
@@ -37,7 +38,7 @@ class Gate:
     def __call__(self, event):
         """Handle."""
         self.entered.set()
-        assert self.open.wait(60)
+        assert self.open.wait(WAIT_TIMEOUT)
         if self.fails:
             raise ValueError("not this time")
 
@@ -84,7 +85,7 @@ def test_who_waits_already_is_answered_when_it_is_paused(house, listens, togethe
     gate = Gate()
     flow = house.open(listens(gate, name="h"), runner={"threads": 2})
     flow.take("runs", wait=0)
-    assert gate.entered.wait(20)
+    assert gate.entered.wait(WAIT_TIMEOUT)
 
     def paused():
         while not flow.app.watches._watches:
@@ -103,7 +104,7 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
     handler = listens(gate, name="h", retry=Retry(attempts=5, delays=[1], jitter=0))
     flow = house.open(handler)
     event_id = flow.take(wait=0).event_id
-    assert gate.entered.wait(20)
+    assert gate.entered.wait(WAIT_TIMEOUT)
     pause(flow.app.desk, ["p:h"])
     gate.open.set()
     flow.settled(event_id, State.WAITING, attempt=1)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry
 from flowhooks.errors import Conflict, NotFound, SettingsError, Unavailable, Unprocessable
@@ -314,7 +315,7 @@ class TestRaces:
             waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             eventually(lambda: flow.sql(waits) != [(0,)])
             began.commit()
-            caller.join(20)
+            caller.join(WAIT_TIMEOUT)
         engine.dispose()
         assert [(one.status, one.event_id) for one in answers] == [("done", ids["succeeded"])]
         assert ids["succeeded"] not in flow.events()

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import handler
 from flowhooks.testing.lines import Failure, Killed, Lines, belongs_to, is_test_code
@@ -103,7 +104,7 @@ def test_the_trace_function_is_put_back(module):
     with lines.seen():
         thread = threading.Thread(target=acme.work)
         thread.start()
-        thread.join(20)
+        thread.join(WAIT_TIMEOUT)
     assert lines.places == []
 
 

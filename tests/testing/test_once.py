@@ -8,6 +8,7 @@ import threading
 
 import flowhooks_contracts
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import FlowhooksError, Retry, State, handler
 from flowhooks.testing import exactly_once
@@ -643,6 +644,6 @@ def grant(event):
         lines=2,
     )
     for thread in set(threading.enumerate()) - before:
-        thread.join(20)
+        thread.join(WAIT_TIMEOUT)
         assert not thread.is_alive(), thread.name
     assert sys.gettrace() is None or "flowhooks" not in repr(sys.gettrace())

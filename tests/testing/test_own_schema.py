@@ -7,6 +7,7 @@ import threading
 import psycopg
 import pytest
 from sqlalchemy import text
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, handler
 from flowhooks.errors import SettingsError
@@ -65,11 +66,11 @@ def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
         grant.function(event, delivery)
         if delivery.attempt == 1:
             entered.set()
-            go_on.wait(20)
+            go_on.wait(WAIT_TIMEOUT)
 
     with AppUnderTest(slow, database=postgresql_url) as app:
         answer = app.post("1", wait=0, processDefinitionKey="leave")
-        assert entered.wait(20)
+        assert entered.wait(WAIT_TIMEOUT)
         app.crash()
         go_on.set()
         app.restart()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import flowhooks_contracts
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
 from flowhooks.testing import AppUnderTest
@@ -179,11 +180,11 @@ def test_what_is_blocked_by_an_unknown_delivery_ends_the_settling(app_of):
     @handler(process_key="leave", order_by="business_key")
     def announce(event):
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
 
     app = app_of(announce)
     first = app.post("1", processDefinitionKey="leave", businessKey="B", wait=0)
-    assert entered.wait(20)
+    assert entered.wait(WAIT_TIMEOUT)
     second = app.post("2", processDefinitionKey="leave", businessKey="B", wait=0)
     app.crash()
     go_on.set()
@@ -206,11 +207,11 @@ def test_a_probe_that_cannot_tell_ends_the_settling(app_of):
     @handler(process_key="leave", probe=lambda event, delivery: asked.append(delivery.id))
     def announce(event):
         entered.set()
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
 
     app = app_of(announce)
     answer = app.post("17", processDefinitionKey="leave", wait=0)
-    assert entered.wait(20)
+    assert entered.wait(WAIT_TIMEOUT)
     app.crash()
     go_on.set()
     app.restart()
@@ -229,17 +230,17 @@ def test_a_crash_is_what_a_killed_process_leaves(app_of):
     @handler(process_key="leave", retry=Retry())
     def again(event, delivery):
         entered.release()
-        assert delivery.attempt == 2 or go_on.wait(20)
+        assert delivery.attempt == 2 or go_on.wait(WAIT_TIMEOUT)
 
     @handler(process_key="leave")
     def once(event):
         entered.release()
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
 
     app = app_of(again, once)
     answer = app.post("17", processDefinitionKey="leave", wait=0)
     for _ in range(2):
-        assert entered.acquire(timeout=20)
+        assert entered.acquire(timeout=WAIT_TIMEOUT)
     app.crash()
     with pytest.raises(AssertionError, match=r"crashed or closed: call restart\(\)"):
         app.post("18")
@@ -459,7 +460,7 @@ def test_a_wait_for_what_still_runs_ends(app_of):
 
     @handler(process_key="leave")
     def grant(event):
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
 
     app = app_of(grant)
     event_id = app.post("1", processDefinitionKey="leave", wait=0).event_id
@@ -528,7 +529,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
 
     @handler(process_key="leave")
     def grant(event):
-        assert go_on.wait(20)
+        assert go_on.wait(WAIT_TIMEOUT)
 
     said = r"1 run\(s\) of handlers did not end within 0.2 seconds \(the handlers are handlers:grant\)"
     apps = []

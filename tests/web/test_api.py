@@ -82,7 +82,7 @@ class Api:
     def ask(self, path, *, method="GET", body=None, **headers):
         """Ask for something."""
         name, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
             connection.putrequest(method, path, skip_host="Host" in headers)
             for header, value in headers.items():

@@ -9,6 +9,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import State
 from flowhooks.ledger import auditing
@@ -53,7 +54,7 @@ def ask(house):
         def request(method, path, token=None, body=None, **headers):
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             given |= {"Authorization": f"Bearer {token}"} if token else {}
-            with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
+            with closing(http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)) as connection:
                 connection.request(method, path, None if body is None else json.dumps(body), given)
                 answer = connection.getresponse()
                 text = answer.read()
@@ -64,7 +65,7 @@ def ask(house):
     yield ask
     for server, thread in running:
         server.close()
-        thread.join(20)
+        thread.join(WAIT_TIMEOUT)
 
 
 @pytest.mark.sqlite

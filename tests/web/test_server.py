@@ -473,8 +473,8 @@ def test_a_step_of_the_clock_closes_no_connection_that_is_answered(start, connec
     eventually(lambda: any(channel.total_outbufs_len > mark for channel in list(listener.active_channels.values())))
     monkeypatch.setattr(time, "time", lambda: now() + 3600)
     monkeypatch.setattr(Channel, "check", check_and_count)
-    assert checked.acquire(timeout=20)
-    assert checked.acquire(timeout=20)
+    assert checked.acquire(timeout=WAIT_TIMEOUT)
+    assert checked.acquire(timeout=WAIT_TIMEOUT)
     received = 0
     while data := client.socket.recv(1_000_000):
         received += len(data)

@@ -98,7 +98,7 @@ class Console:
     def get(self, path, *, method="GET", host=None, root="/console", body=None, **headers):
         """Ask for a page."""
         name, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, root + path, body, given | ({"Host": host} if host else {}))
@@ -110,7 +110,7 @@ class Console:
     def submit(self, address, *, language="en", **fields):
         """Send a form."""
         name, _, port = self.address.rpartition(":")
-        connection = http.client.HTTPConnection(name, int(port), timeout=20)
+        connection = http.client.HTTPConnection(name, int(port), timeout=WAIT_TIMEOUT)
         try:
             headers = {
                 "Content-Type": "application/x-www-form-urlencoded",
@@ -171,7 +171,7 @@ def serve():
     yield serve
     for server, thread in running:
         server.close()
-        thread.join(20)
+        thread.join(WAIT_TIMEOUT)
         assert not thread.is_alive()
 
 

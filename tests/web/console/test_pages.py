@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.clock import SECOND
@@ -381,7 +382,7 @@ def test_parked_events(house, serve, listens):
 
 def test_an_alert_shows_how_it_has_grown(busy):
     """The page has the count of the last look, what is new since the last notification, and the last error."""
-    busy.flow.app.alerts.stop(20)
+    busy.flow.app.alerts.stop(WAIT_TIMEOUT)
     busy.flow.app.alerts.look()
     busy.flow.sql(
         "UPDATE alerts SET count = 3220, notified_count = 20, last_error = 'ErpUnavailable <b>503</b>',"

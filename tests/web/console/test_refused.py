@@ -28,7 +28,7 @@ def called_back(flow):
 
     def send(path, body="{}", method="POST", **headers):
         host, _, port = server.address.rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_TIMEOUT)
         try:
             connection.request(method, path, body.encode(), headers)
             return connection.getresponse().status
@@ -39,7 +39,7 @@ def called_back(flow):
         yield send
     finally:
         server.close()
-        thread.join(20)
+        thread.join(WAIT_TIMEOUT)
 
 
 def kept(flow):
