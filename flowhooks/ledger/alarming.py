@@ -132,7 +132,7 @@ PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=
 def failed(connection: Connection, state: State) -> list[Troubled]:
     """The handlers with deliveries in `state`, *dead* or *unknown*."""
     found = connection.execute(_oldest(deliveries.c.changed_at, FAILED, deliveries.c.state == state.value))
-    return [Troubled(row.handler, row.event_id, row.changed_at) for row in found]
+    return sorted(Troubled(row.handler, row.event_id, row.changed_at) for row in found)
 
 
 def how_many_failed(connection: Connection, state: State, handler: str) -> int:
@@ -183,7 +183,7 @@ def late(connection: Connection, before: int) -> list[Troubled]:
         .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
     several = [Troubled(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in found]
-    return [one for one in several if one.since <= before]
+    return sorted(one for one in several if one.since <= before)
 
 
 def how_many_late(connection: Connection, before: int, handler: str) -> int:
@@ -207,7 +207,7 @@ def shelved(connection: Connection, before: int) -> list[Troubled]:
         .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
     several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
-    return [one for one in several if one.since <= before]
+    return sorted(one for one in several if one.since <= before)
 
 
 def how_many_shelved(connection: Connection, handler: str) -> int:

@@ -117,19 +117,25 @@ def through_proxy(broken, tmp_path, clock):
 
 
 @contextmanager
-def one_batch(flow, size):
-    """Keep the writer busy until `size` pieces of work are queued, so that one transaction has all of them."""
-    writer, free = flow.app.ledger._writer, threading.Event()
-    busy = threading.Thread(target=flow.app.ledger.write, args=(lambda _transaction: free.wait(20),))
+def one_batch(flow, size, monkeypatch):
+    """Keep the writer busy until `size` callbacks are queued, so that one transaction has all of them."""
+    begun, free = threading.Event(), threading.Event()
+    busy = threading.Thread(
+        target=flow.app.ledger.write, args=(lambda _transaction: begun.set() or free.wait(WAIT_TIMEOUT), WAIT_TIMEOUT)
+    )
     busy.start()
-    until(lambda: flow.app.ledger._writer.queued == 0)
+    assert begun.wait(WAIT_TIMEOUT)
+    submitted = []
+    submit = flow.app.ledger.submit
+    monkeypatch.setattr(flow.app.ledger, "submit", lambda *call: (submit(*call), submitted.append(call))[0])
     yield
-    until(lambda: writer.queued == size)
+    # The length of the queue does not say it: heartbeats wait in it, too.
+    until(lambda: len(submitted) == size)
     free.set()
-    busy.join(20)
+    busy.join(WAIT_TIMEOUT)
 
 
-def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plugin):
+def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plugin, monkeypatch):
     """They are stored, and the writer tries each again: all are answered as new, announced once, and run once."""
     accepted, runs = [], []
     plugins = {
@@ -146,7 +152,7 @@ def test_of_several_accepted_call_backs(broken, through_proxy, listens, make_plu
 
     posts = [threading.Thread(target=post, args=entry) for entry in enumerate(["one", "two", "two", "three"])]
     broken.proxy.lose_answer(accepts)
-    with one_batch(flow, len(posts)):
+    with one_batch(flow, len(posts), monkeypatch):
         for post in posts:
             post.start()
     for post in posts:
