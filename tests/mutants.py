@@ -48,10 +48,10 @@ def settings(module: str) -> dict[str, Any]:
             # What runs in this process, and is not built of a checkout.
             *("-k", "not postgresql and not procrastinate and not wheel"),
             *("-p", "no:cacheprovider", "--hypothesis-seed=0"),
-            # Seconds: on a busy machine the first Hypothesis test takes half of that to list Unicode's characters.
-            "--timeout=30",
+            # Seconds: on a busy machine the first Hypothesis test can take half of that to list Unicode's characters.
+            "--timeout=60",
         ],
-        "timeout_constant": 45.0,  # seconds, for a mutant that a test's own limit does not stop
+        "timeout_constant": 90.0,  # seconds, for a mutant that a test's own limit does not stop
         "timeout_multiplier": 2.0,
     }
 

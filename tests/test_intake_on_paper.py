@@ -11,14 +11,14 @@ import pytest
 from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
-from flowhooks.event import digest
+from flowhooks.event import NoMatch, digest
 from flowhooks.intake import CallBack, Intake, Rules, Status
 from flowhooks.ledger import Accepted, NewEvent
 from flowhooks.ledger.reading import Standing
 from flowhooks.router import Router
 from flowhooks.routing_index import Candidate
 from flowhooks.selectors import Selectors
-from flowhooks.settings import IdentitySettings, RoutingSettings, Settings
+from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Source
 from flowhooks.testing import HandClock
 from flowhooks.watches import Watches
 
@@ -218,6 +218,110 @@ def test_what_nobody_wants(paper, intake, by, state, status):
     """It is parked, or done with if the settings say that none is needed."""
     assert intake(by).take(CALL_BACK, wait=0).status == status
     assert paper.of("accept")[0][0].state == state
+
+
+NO_VERSION = "no processDefinitionVersion, and versions '>1' asks for one"
+OTHER_VALUE = "/at is 1, and the condition is 2"
+OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
+
+
+@pytest.mark.parametrize(
+    ("selectors", "body", "stored"),
+    [
+        ({}, {}, ("routed", None, None, False, None)),
+        ({}, {"processDefinitionKey": "other"}, ("parked", "handler", None, False, None)),
+        ({"versions": ">1"}, {}, ("parked", "handler", None, False, NO_VERSION)),
+        ({"when": {"/at": 2}}, {}, ("dismissed", None, "condition", False, OTHER_VALUE)),
+        ({"conclusions": ("yes",)}, {"conclusion": "no"}, ("dismissed", None, "condition", True, OTHER_CONCLUSION)),
+    ],
+    ids=["routed", "another key", "another version", "false condition", "unknown conclusion"],
+)
+def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, stored):
+    """The state with its reason, and the reason of each handler that shares the key; nothing if it is routed."""
+    by = rules(candidate("h", process_keys=("k",), **selectors))
+    intake(by).take(replace(CALL_BACK, body=BODY | body), wait=0)
+    ((new,),) = paper.of("accept")
+    *expected, reason = stored
+    assert [new.state, new.parked_by, new.dismissed_by, new.unknown_conclusion] == expected
+    assert new.no_match == (reason and NoMatch({"p:h": reason}, 1).to_json())
+
+
+@pytest.mark.parametrize(
+    ("first", "reasons"),
+    [
+        ({}, None),
+        ({"when": {"/at": 1}}, None),
+        ({"when": {"/late": 1}}, {"p:h": "/late is absent, and the condition 1 needs it"}),
+    ],
+)
+def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, intake, first, reasons):
+    """An operator must be able to see what an undecided condition lacks; a false one is an ordinary decision."""
+    by = rules(
+        candidate("h", process_keys=("k",), **first),
+        candidate("all", process_keys=("k",)),
+        candidate("new", process_keys=("k",), kind="cancel"),
+    )
+    intake(by).take(CALL_BACK, wait=0)
+    ((new,),) = paper.of("accept")
+    assert new.state == "routed"
+    assert (new.no_match is None) == (reasons is None)
+    if reasons is not None:
+        assert reasons.items() <= NoMatch.from_json(new.no_match).reasons.items()
+
+
+@pytest.mark.parametrize(
+    ("selectors", "body", "parked_by", "undecided"),
+    [
+        ({"versions": ">1"}, {}, "handler", ""),
+        ({"when": {"/late": 1}}, {}, "condition", "/late"),
+        ({"conclusions": ("yes",)}, {}, "condition", "conclusion"),
+        ({}, {"processDefinitionKey": None}, "name", ""),
+    ],
+)
+def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_by, undecided):
+    """With the member that an undecided condition lacks."""
+    by = rules(candidate("h", process_keys=("k",), **selectors))
+    answer = intake(by).take(replace(CALL_BACK, body=BODY | body), wait=0)
+    assert (answer.status, answer.parked_by, answer.undecided) == (Status.PARKED, parked_by, undecided)
+
+
+def test_conclusions_are_in_the_words_of_their_source(paper, intake):
+    """Each source has a table; a word that is not in it stays as it is, and so do the words of other sources."""
+    sources = {"hr": Source(conclusion={"agree": "approved"})}
+    taking = intake(rules(sources=sources))
+    for source, conclusion in (("hr", "agree"), ("hr", "refuse"), ("it", "agree")):
+        taking.take(replace(CALL_BACK, source=source, body=BODY | {"conclusion": conclusion}), wait=0)
+    assert [new.event.conclusion for (new,) in paper.of("accept")] == ["approved", "refuse", "agree"]
+
+
+def test_nothing_is_stored_while_a_handler_cannot_be_read(paper, intake):
+    """A newer version of flowhooks recorded it, and the event could be one that it takes."""
+    with pytest.raises(Unavailable) as refused:
+        intake(replace(rules(), router=Router([], unreadable=["p:newer"]))).take(CALL_BACK, wait=0)
+    assert refused.value.key == "newer_handlers"
+    assert paper.asked == []
+
+
+@pytest.mark.parametrize(
+    ("routing", "body", "key"),
+    [
+        ({"no_name": "reject"}, {"processDefinitionKey": None}, "no_name"),
+        ({"no_name": "reject"}, {"processDefinitionKey": "other"}, None),
+        ({"no_handler": "reject"}, {"processDefinitionKey": None}, None),
+        ({}, {"processDefinitionKey": None}, None),
+    ],
+)
+def test_events_without_a_name_have_their_own_setting(paper, intake, routing, body, key):
+    """`routing.no_name` refuses events with neither class nor key, and no others."""
+    taking = intake(rules(routing=RoutingSettings(**routing)))
+    call_back = replace(CALL_BACK, body=BODY | body)
+    if key is None:
+        assert taking.take(call_back, wait=0).status == Status.PARKED
+        return
+    with pytest.raises(Unprocessable) as refused:
+        taking.take(call_back, wait=0)
+    assert refused.value.key == key
+    assert paper.of("accept") == []
 
 
 def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
