@@ -31,8 +31,8 @@ from generating.markdown import docstring, signature, table
 
 import flowhooks
 from flowhooks import hookspecs
-from flowhooks.cli import COMMANDS, main
-from flowhooks.plugins import HOOKS
+from flowhooks.cli.main import COMMANDS, main
+from flowhooks.plugins.registration import HOOKS
 from flowhooks.settings import Settings, describe, live
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from flowhooks.alert import Alert, AlertCause
-from flowhooks.delivery import Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import FlowhooksError, Reject, RetryAfter
-from flowhooks.event import Event
-from flowhooks.handler import Handler, handler
 from flowhooks.hookspecs import hookimpl
-from flowhooks.retry import Retry
+from flowhooks.model.alert import Alert, AlertCause
+from flowhooks.model.delivery import Delivery, Outcome, OutcomeKind, State
+from flowhooks.model.event import Event
+from flowhooks.model.handler import Handler, handler
+from flowhooks.model.retry import Retry
 
 __all__ = [
     "Alert",

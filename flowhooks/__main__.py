@@ -1,5 +1,5 @@
 """`python -m flowhooks` is `flowhooks`."""
 
-from flowhooks.cli import main
+from flowhooks.cli.main import main
 
 main(prog_name="flowhooks")

@@ -13,47 +13,49 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from flowhooks import required_credentials
-from flowhooks.alerts import Alerts
-from flowhooks.alerts.routing_causes import RoutingCauses
+from flowhooks.background.alerts.monitor import Alerts
+from flowhooks.background.alerts.routing_causes import RoutingCauses
+from flowhooks.background.clock_trust import ClockTrust
+from flowhooks.background.clock_watch import ClockWatch
+from flowhooks.background.cluster import Neighbours
+from flowhooks.background.file_watch import FileWatch
+from flowhooks.background.retention import DAY, Retention
 from flowhooks.clock import Clock
-from flowhooks.clock_trust import ClockTrust
-from flowhooks.clock_watch import ClockWatch
-from flowhooks.cores import Room
-from flowhooks.dispatch import Dispatch
 from flowhooks.errors import FlowhooksError, LedgerUnusable
-from flowhooks.file_watch import FileWatch
-from flowhooks.gauges import Here, OfLedger, OfProcess
-from flowhooks.holding import Holding, releases
-from flowhooks.intake import Intake, Rules
-from flowhooks.isolation import ENDED_WITHIN, Pool
-from flowhooks.ledger import Ledger, dialects, known
+from flowhooks.execution.circuit_breaker import Holding, releases
+from flowhooks.execution.cpu_affinity import Room
+from flowhooks.execution.dispatcher import Dispatch
+from flowhooks.execution.isolation import ENDED_WITHIN, Pool
+from flowhooks.execution.run_options import terms
+from flowhooks.execution.runners.embedded import Embedded
+from flowhooks.execution.runners.required import jobs_of
+from flowhooks.intake import required_credentials
+from flowhooks.intake.accept import Intake, Rules
+from flowhooks.intake.rejected_requests import Refusals
+from flowhooks.intake.waiters import Watches
+from flowhooks.ledger import database
+from flowhooks.ledger import handlers as known
+from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.lock import Holder, locked
-from flowhooks.ledger.pausing import Pauses
-from flowhooks.metrics import Metrics
-from flowhooks.neighbours import Neighbours
-from flowhooks.notices import Notices
-from flowhooks.operations import Desk
-from flowhooks.operations.dismissed import log_dismissed
-from flowhooks.operations.drain import drain
+from flowhooks.ledger.pauses import Pauses
+from flowhooks.observability.collectors import Here, OfLedger, OfProcess
+from flowhooks.observability.metrics import Metrics
+from flowhooks.operations.context import Desk
+from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.lookup import build_router
-from flowhooks.plugins.by_settings import load
-from flowhooks.refusals import Refusals
-from flowhooks.retention import DAY, Retention
-from flowhooks.runners.embedded import Embedded
-from flowhooks.runners.needed import jobs_of
+from flowhooks.operations.reroute_parked import drain
+from flowhooks.plugins.from_settings import load
+from flowhooks.plugins.notifier import Notices
 from flowhooks.settings import Settings, database_url
-from flowhooks.terms import terms
-from flowhooks.watches import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
-    from flowhooks.delivery import Queued
-    from flowhooks.ledger.known import KnownHandler
-    from flowhooks.router import Router
-    from flowhooks.runners.procrastinate import Procrastinate
+    from flowhooks.execution.runners.procrastinate import Procrastinate
+    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.model.delivery import Queued
+    from flowhooks.routing.router import Router
 
 log = structlog.get_logger(__name__)
 
@@ -173,7 +175,7 @@ class App:
                 timeout=self._timeout,
             )
         jobs = jobs_of(self.settings)
-        from flowhooks.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
+        from flowhooks.execution.runners.procrastinate import Procrastinate  # noqa: PLC0415 (an extra, which most do without)
 
         url = database_url(self.settings)
         jobs.check(url)
@@ -423,7 +425,7 @@ class App:
         elif self.ledger.failing and not self.ledger.mended():
             found.append(f"the last write to the database failed ({self.ledger.failing})")
         # A small write may succeed where there is no room for a call-back.
-        left = dialects.room(database_url(self.settings))
+        left = database.room(database_url(self.settings))
         if left is not None and left < self.settings.http.max_body_bytes:
             found.append(f"the disk of the database has {left // 1024} KiB left; make room there")
         if self.router.unreadable:

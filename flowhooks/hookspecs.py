@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from flowhooks.alert import Alert
-    from flowhooks.delivery import Delivery, Outcome, State
-    from flowhooks.event import Event
-    from flowhooks.handler import Handler
+    from flowhooks.model.alert import Alert
+    from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
 
 PROJECT: Final = "flowhooks"
 """The name of the markers and of the entry-point group."""

@@ -19,9 +19,9 @@ from house import STANDSTILL, House, plugin
 from waiting import until
 
 from flowhooks import handler
-from flowhooks.ledger import upgrade
+from flowhooks.execution.runners import procrastinate, procrastinate_schema
+from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.tables import metadata
-from flowhooks.runners import jobs, procrastinate
 from flowhooks.testing import HandClock
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import SimpleNamespace
 
-    from flowhooks.handler import Handler
+    from flowhooks.model.handler import Handler
 
 hypothesis.settings.register_profile("flowhooks", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("flowhooks")
@@ -153,7 +153,7 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
     name = f"flowhooks_jobs_{uuid.uuid4().hex}"
     url = postgresql_server.make(name)
     upgrade(url)
-    jobs.upgrade(url)
+    procrastinate_schema.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(BY_HAND)
     yield url

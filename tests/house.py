@@ -14,9 +14,9 @@ from waiting import WAIT_TIMEOUT, until
 
 from flowhooks import State, hookimpl
 from flowhooks.app import App
-from flowhooks.intake import Answer, CallBack
-from flowhooks.ledger import Reader
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.intake.accept import Answer, CallBack
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.settings import (
     AlertsSettings,
     HttpSettings,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowhooks.handler import Handler
-    from flowhooks.ledger.reading import Standing
+    from flowhooks.ledger.queries import Standing
+    from flowhooks.model.handler import Handler
     from flowhooks.testing import HandClock
 
 PATIENCE = 20.0

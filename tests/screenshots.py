@@ -17,16 +17,17 @@ import browsers
 
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
-from flowhooks.intake import CallBack
-from flowhooks.ledger import alarming
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor, calls, dismiss
+from flowhooks.intake.accept import CallBack
+from flowhooks.ledger import alert_queries
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations import dismiss, registry
+from flowhooks.operations.context import Actor
 from flowhooks.settings import OperatorSettings, Settings
 from flowhooks.testing import HandClock
-from flowhooks.web.admin import create_admin
-from flowhooks.web.console import acting
-from flowhooks.web.passwords import hashed
-from flowhooks.web.server import Limits, Server
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.console import action_page
+from flowhooks.web.admin.passwords import hashed
+from flowhooks.web.server.server import Limits, Server
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
 DESK = {"width": 1100, "height": 760}
@@ -135,16 +136,16 @@ def operate(app):
     dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
-    calls.perform(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
-    calls.perform(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
-    calls.perform(desk, "replay", {"wanted": {"ids": dead[1:2]}})
+    registry.perform(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
+    registry.perform(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
+    registry.perform(desk, "replay", {"wanted": {"ids": dead[1:2]}})
     note = "filed by hand, says Ms Chen"
-    calls.perform(
+    registry.perform(
         replace(desk, by=Actor("chen", "command")),
         "resolve",
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )
-    calls.perform(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
+    registry.perform(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
 
 
 def _delivery(app, event_id):
@@ -153,7 +154,7 @@ def _delivery(app, event_id):
 
 def _alerts(app):
     with app.ledger.connection() as connection:
-        return [one.id for one in alarming.still_open(connection)]
+        return [one.id for one in alert_queries.still_open(connection)]
 
 
 def leads(app, page, path, address):
@@ -167,13 +168,13 @@ def leads(app, page, path, address):
         page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
         return
     # As it looks with many more of them than such a day has.
-    before = acting.WORKING, dismiss.AT_ONCE
-    acting.WORKING, dismiss.AT_ONCE = -1.0, 3
+    before = action_page.WORKING, dismiss.AT_ONCE
+    action_page.WORKING, dismiss.AT_ONCE = -1.0, 3
     page.add_init_script("window.setTimeout = () => 0")
     page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
     page.locator("main button").click()
     page.locator("progress").wait_for()
-    acting.WORKING, dismiss.AT_ONCE = before
+    action_page.WORKING, dismiss.AT_ONCE = before
 
 
 def operated(app):

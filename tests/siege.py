@@ -19,8 +19,8 @@ from callers import calling, until_more
 from ports import free_port
 from waiting import WAIT_TIMEOUT
 
-from flowhooks.ledger import auditing
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger import audit
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 import itertools, os, random, signal, time
@@ -332,7 +332,7 @@ def history(siege, deliveries):
                 f"{server.process.pid}: {line}" for server in site._servers for line in server.lines if one in line
             ]
         with ledger.connection() as connection:
-            found += ["", *map(repr, auditing.entries(connection, limit=100))]
+            found += ["", *map(repr, audit.entries(connection, limit=100))]
     for server in site._servers:
         for event in ("recovered", "taken_for_dead", "stale_attempt", "runner_fault", "ledger_write_failed"):
             found += [f"{server.process.pid}: {record}" for record in server.logged(event)]

@@ -10,14 +10,14 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import AlertCause, Retry, State
-from flowhooks.alerts import AGAIN_AFTER
-from flowhooks.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
+from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
+from flowhooks.background.alerts.monitor import AGAIN_AFTER
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import alarming, holding
-from flowhooks.operations.acknowledging import acknowledge
-from flowhooks.operations.pausing import pause, resume
+from flowhooks.ledger import alert_queries, circuit_breaker
+from flowhooks.model.delivery import Queued
+from flowhooks.operations.acknowledge import acknowledge
+from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.retire import retire
 
 pytestmark = pytest.mark.either
@@ -91,7 +91,7 @@ class Watched:
     def open(self):
         """The open alerts, as they are stored."""
         with self.flow.app.ledger.connection() as connection:
-            return alarming.still_open(connection)
+            return alert_queries.still_open(connection)
 
     def rows(self):
         """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
@@ -539,7 +539,7 @@ def test_parked_at_once(watch, listener):
 def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
     """So many alerts of a cause are open and no more; one stands for the others, until there is room."""
     monkeypatch.setattr("flowhooks.alerts.MOST_OPEN", 3)
-    monkeypatch.setattr("flowhooks.alerts.causes.MOST_GROUPS", 8)
+    monkeypatch.setattr("flowhooks.background.alerts.causes.MOST_GROUPS", 8)
     watched = watch(mail=listener, alerts={"parked_after": 0.0})
     for number in range(9, 0, -1):
         watched.flow.take(f"i{number}", key=None, callback_class=f"c{number}")
@@ -657,8 +657,10 @@ def test_a_handler_that_is_held(watch, listener):
     """Raised with its last error and how much waits; over when it is resumed."""
     watched = watch(mail=listener)
     app = watched.flow.app
-    wish = holding.Hold("p:h", "ValueError: the archive is away", "1", watched.clock.now())
-    app.ledger.write(lambda transaction: holding.hold(transaction, wish, watched.clock.now(), app.ledger.pauses))
+    wish = circuit_breaker.Hold("p:h", "ValueError: the archive is away", "1", watched.clock.now())
+    app.ledger.write(
+        lambda transaction: circuit_breaker.hold(transaction, wish, watched.clock.now(), app.ledger.pauses)
+    )
     watched.flow.take("w1", wait=0)
     watched.looks()
     assert listener.told == [(AlertCause.HELD, "p:h")]
@@ -770,7 +772,9 @@ class Hanging(Listener):
 @pytest.fixture
 def hanging(monkeypatch):
     """A listener that hangs, for which nobody waits long; let go at the end."""
-    monkeypatch.setattr("flowhooks.alerts.telling.PATIENCE", 1.0)  # which a listener that does not hang never needs
+    monkeypatch.setattr(
+        "flowhooks.background.alerts.notifier.PATIENCE", 1.0
+    )  # which a listener that does not hang never needs
     hanging = Hanging()
     yield hanging
     hanging.let_go.set()

@@ -16,11 +16,11 @@ import pytest
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
 from flowhooks.errors import Conflict, IllegalMove, LedgerUnusable, SettingsError, Unavailable
-from flowhooks.intake import CallBack, Status
-from flowhooks.ledger import Reader
+from flowhooks.intake.accept import CallBack, Status
+from flowhooks.ledger.deliveries import Move, move
 from flowhooks.ledger.lock import Lock
-from flowhooks.ledger.moves import Move, move
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
 from flowhooks.settings import IdentitySettings, IgnoreSettings, Settings
@@ -303,7 +303,7 @@ def test_there_is_no_trouble(house, listens):
 
 def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
     """A database that could not be written is trouble only until it can be again, without any call-back."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(nothing))
     with flow.locked():
         with pytest.raises(Unavailable):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from flowhooks.background.clock_trust import DAY, DOUBT_SECONDS, MIN_JUMP, ClockTrust
 from flowhooks.clock import SECOND
-from flowhooks.clock_trust import DAY, DOUBT_SECONDS, MIN_JUMP, ClockTrust
 
 NOW = 1_767_225_600 * SECOND
 

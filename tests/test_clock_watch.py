@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks import Retry, State, retention
-from flowhooks import clock_watch as module
-from flowhooks.ledger import correcting
-from flowhooks.ledger.holding import MAX_AHEAD
+from flowhooks import Retry, State
+from flowhooks.background import clock_watch as module
+from flowhooks.background import retention
+from flowhooks.ledger import due_times
+from flowhooks.ledger.circuit_breaker import MAX_AHEAD
 
 YEARS = 10 * 365 * 86_400
 
@@ -87,7 +88,7 @@ def test_a_retry_of_thirty_days_is_left_alone(house, listens):
 
 def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
     """All of them, however many there are, and nothing else."""
-    monkeypatch.setattr(correcting, "BATCH_SIZE", 2)
+    monkeypatch.setattr(due_times, "BATCH_SIZE", 2)
     flow = house.open(listens(lambda event: None), start=False)
     ids = [flow.take(f"i{number}", wait=0).event_id for number in range(6)]
     soon = flow.clock.now() + 3600 * 1_000_000
@@ -102,7 +103,7 @@ def test_many_are_corrected_a_page_at_a_time(house, listens, monkeypatch):
 def test_they_are_found_by_the_index_of_polling(house):
     """Whatever waits, and however much of it."""
     with house.open(start=False).app.ledger.connection() as connection:
-        query = "EXPLAIN QUERY PLAN " + str(correcting._FAR.compile(connection.engine))
+        query = "EXPLAIN QUERY PLAN " + str(due_times._FAR.compile(connection.engine))
         plan = [row[3] for row in connection.exec_driver_sql(query, ("h", 1, 5, 0))]
     assert plan == ["SEARCH deliveries USING INDEX deliveries_due (handler=? AND due_at>?)"]
 
@@ -138,7 +139,7 @@ def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
 
 def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeypatch, eventually, logged):
     """Until it has stayed so for an hour."""
-    from flowhooks import clock_trust
+    from flowhooks.background import clock_trust
 
     monkeypatch.setattr(retention, "FIRST_RUN", 0.01)
     flow = house.open(listens(lambda event: None))

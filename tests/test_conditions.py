@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from flowhooks.conditions import (
+from flowhooks.errors import HandlerError
+from flowhooks.model.conditions import (
     MAX_CONDITIONS,
     MAX_CONDITIONS_CHARS,
     Condition,
@@ -17,7 +18,6 @@ from flowhooks.conditions import (
     has_nested_repetition,
     parse_conditions,
 )
-from flowhooks.errors import HandlerError
 
 ABSENT = object()
 """The value of a member that is not there."""

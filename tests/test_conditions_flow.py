@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import update
 
 from flowhooks import AlertCause, Reject, Retry, State
-from flowhooks.delivery import Queued
 from flowhooks.errors import Conflict, NewerSelectorsError, NotFound, Unavailable, Unprocessable
 from flowhooks.ledger import conclusions
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
-from flowhooks.operations.drain import drain, wanted_by_now
+from flowhooks.model.delivery import Queued
 from flowhooks.operations.reroute import reroute
+from flowhooks.operations.reroute_parked import drain, wanted_by_now
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.settings import Source
 

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from flowhooks import cores
 from flowhooks.app import App
-from flowhooks.intake import CallBack
+from flowhooks.execution import cpu_affinity
+from flowhooks.intake.accept import CallBack
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")
 
@@ -29,7 +29,7 @@ def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
     before = os.sched_getaffinity(0)
 
     def gathered():
-        had = cores.gather()
+        had = cpu_affinity.gather()
         return had, os.sched_getaffinity(0), in_a_thread(lambda: os.sched_getaffinity(0))
 
     had, own, inherited = in_a_thread(gathered)
@@ -44,7 +44,7 @@ def test_several_processes_spread_over_the_cores():
     before = sorted(os.sched_getaffinity(0), reverse=True)
 
     def gathered(number):
-        room = cores.Room(cores.gather(number))
+        room = cpu_affinity.Room(cpu_affinity.gather(number))
         own = os.sched_getaffinity(0)
         return own, seen_by(room, "p:h")[1]
 
@@ -56,7 +56,7 @@ def test_a_spread_thread_has_all_its_cores_back():
     """`spread` undoes `gather` for the thread that calls it."""
 
     def spread():
-        cores.spread(cores.gather())
+        cpu_affinity.spread(cpu_affinity.gather())
         return os.sched_getaffinity(0)
 
     assert in_a_thread(spread) == os.sched_getaffinity(0)
@@ -66,8 +66,8 @@ def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
     """No cores, or cores that the machine does not have, leave a thread where it was."""
 
     def spread():
-        cores.spread(frozenset())
-        cores.spread(frozenset({100_000}))
+        cpu_affinity.spread(frozenset())
+        cpu_affinity.spread(frozenset({100_000}))
         return os.sched_getaffinity(0)
 
     assert in_a_thread(spread) == os.sched_getaffinity(0)
@@ -85,7 +85,7 @@ def in_one_room(*runs):
     """What `seen_by` found for each (handler, seconds) in turn, in one thread that keeps to one core."""
 
     def gathered():
-        room = cores.Room(cores.gather())
+        room = cpu_affinity.Room(cpu_affinity.gather())
         return [seen_by(room, handler, seconds=seconds) for handler, seconds in runs]
 
     return in_a_thread(gathered)
@@ -115,7 +115,7 @@ def test_a_handler_that_takes_longer_has_every_core_back():
 def test_without_cores_to_choose_from_nothing_is_moved():
     """A process that did not gather its threads leaves them where they are."""
     before = os.sched_getaffinity(0)
-    assert in_a_thread(lambda: seen_by(cores.Room(), "p:h", seconds=1.0)) == (before, before)
+    assert in_a_thread(lambda: seen_by(cpu_affinity.Room(), "p:h", seconds=1.0)) == (before, before)
 
 
 def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
@@ -124,7 +124,7 @@ def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
     plugin = make_plugin(listens(lambda _event: found.append(os.sched_getaffinity(0))))
 
     def serve():
-        had = cores.gather()
+        had = cpu_affinity.gather()
         app = App(house.settings(allow=("p",)), objects={"p": plugin}, cores=had)
         app.start()
         body = {"processDefinitionKey": "leave"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import flowhooks
-from flowhooks import crashpoints
+from flowhooks import failpoints
 from flowhooks.errors import SettingsError
 
 PACKAGE = Path(flowhooks.__file__).parent
@@ -20,10 +20,10 @@ PACKAGE = Path(flowhooks.__file__).parent
 
 def ran(program, at=None):
     """A Python of its own that runs this program, with the variable set to `at`."""
-    environ = {name: value for name, value in os.environ.items() if name != crashpoints.VARIABLE}
+    environ = {name: value for name, value in os.environ.items() if name != failpoints.VARIABLE}
     return subprocess.run(
-        [sys.executable, "-c", f"from flowhooks.crashpoints import reached\n{program}"],
-        env=environ | ({} if at is None else {crashpoints.VARIABLE: at}),
+        [sys.executable, "-c", f"from flowhooks.failpoints import reached\n{program}"],
+        env=environ | ({} if at is None else {failpoints.VARIABLE: at}),
         capture_output=True,
         text=True,
         check=False,
@@ -70,7 +70,7 @@ print("alive")
 def test_without_the_variable_nothing_happens():
     """A point is then a function that looks at nothing."""
     assert ran("reached('accept.begun'); reached('no such point'); print('alive')").stdout == "alive\n"
-    assert crashpoints.bound({})("accept.begun") is None
+    assert failpoints.bound({})("accept.begun") is None
 
 
 @pytest.mark.parametrize("text", ["", "accept", "accept.writen:1", "accept.written", "accept.written:"])
@@ -81,15 +81,15 @@ def test_what_could_never_kill_is_refused(text, number):
     if whole.startswith("accept.written:") and not number:
         whole = "accept.written:"
     with pytest.raises(SettingsError) as refused:
-        crashpoints.wanted(whole)
+        failpoints.wanted(whole)
     assert "FLOWHOOKS_CRASH_AT" in str(refused.value)
     if not whole.startswith("accept.written"):
-        assert all(name in str(refused.value) for name in crashpoints.POINTS)
+        assert all(name in str(refused.value) for name in failpoints.POINTS)
 
 
 def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
     """In one line and as wrong usage, before anything is opened."""
-    environ = os.environ | {crashpoints.VARIABLE: "accept.writen:1"}
+    environ = os.environ | {failpoints.VARIABLE: "accept.writen:1"}
     for words in (["serve"], ["db", "upgrade"], ["events", "list"]):
         refused = subprocess.run(
             [sys.executable, "-m", "flowhooks", *words, "--database", str(tmp_path / "flowhooks.db")],
@@ -120,4 +120,4 @@ def test_the_list_and_the_code_name_the_same_points():
         if file.name != "crashpoints.py"
         for name in re.findall(r'reached(?:\(|, )"([^"]*)"', file.read_text())
     }
-    assert named == set(crashpoints.POINTS)
+    assert named == set(failpoints.POINTS)

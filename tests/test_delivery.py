@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from flowhooks import Delivery, Outcome, OutcomeKind, State
-from flowhooks.delivery import ALLOWED, DONE, TRANSITIONS, Queued
 from flowhooks.errors import TransactionError
+from flowhooks.model.delivery import ALLOWED, DONE, TRANSITIONS, Queued
 from flowhooks.testing import make_event
 
 

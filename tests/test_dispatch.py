@@ -10,10 +10,10 @@ import pytest
 
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, hookimpl
 from flowhooks.clock import SECOND
-from flowhooks.delivery import Queued
 from flowhooks.errors import Unavailable
+from flowhooks.execution.outcomes import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
+from flowhooks.model.delivery import Queued
 from flowhooks.operations.resolve import Verdict, resolve
-from flowhooks.outcomes import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
 
 pytestmark = [pytest.mark.runners, pytest.mark.either]
 
@@ -456,7 +456,7 @@ def test_a_delivery_has_one_id_over_all_attempts(house, listens):
 
 def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, monkeypatch):
     """When the database cannot be written as a handler ends, its outcome is recorded as soon as it can be."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     entered, leave = threading.Event(), threading.Event()
     runs = []
 
@@ -482,7 +482,7 @@ def test_an_outcome_is_recorded_although_the_database_was_down(house, listens, m
 
 def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, eventually):
     """While the database cannot be written no function is entered; afterwards it runs once, by itself."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
     flow = house.open(listens(lambda event: runs.append(1)), start=False)
     event_id = flow.take(wait=0).event_id

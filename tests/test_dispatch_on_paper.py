@@ -9,12 +9,13 @@ import pytest
 
 from flowhooks import Outcome, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.delivery import Claimed, Elsewhere, NoRoom, Queued
-from flowhooks.dispatch import RECORD_AGAIN, Dispatch
 from flowhooks.errors import TransactionError, Unavailable
-from flowhooks.ledger import CommitUnanswered, Settlement
-from flowhooks.ledger.moves import Move
-from flowhooks.ledger.reading import Standing
+from flowhooks.execution.dispatcher import RECORD_AGAIN, Dispatch
+from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.deliveries import Move
+from flowhooks.ledger.handler_transaction import CommitUnanswered
+from flowhooks.ledger.queries import Standing
+from flowhooks.model.delivery import Claimed, Elsewhere, NoRoom, Queued
 from flowhooks.testing import HandClock, make_event
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
@@ -458,7 +459,7 @@ def test_where_too_much_is_queued_the_thread_waits(paper, logged):
 
 def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeypatch, logged):
     """It is tried again, less and less often, logged once, and told when it is durable."""
-    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
     paper.soon = [None]
     paper.settles = [Unavailable("ledger_down")] * 7 + [True]
     dispatch = paper.dispatch()
@@ -475,7 +476,7 @@ def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeyp
 
 def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monkeypatch):
     """Also when the database did not say a second time whether it has it."""
-    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
     paper.soon, paper.settles, paper.ends_after = [None], [None, True], 1
     dispatch = paper.dispatch()
     dispatch.execute(QUEUED)
@@ -486,7 +487,7 @@ def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monke
 
 def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
     """The thread that records looks again and again, until the process ends."""
-    monkeypatch.setattr("flowhooks.dispatch.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
     paper.soon, paper.settles = [None], [True]
     dispatch = paper.dispatch()
 
@@ -630,8 +631,8 @@ def probes(paper, monkeypatch):
         paper.dispatch(**{"probe": probe} | given).execute(QUEUED._replace(probe=True))
         return asked
 
-    monkeypatch.setattr("flowhooks.dispatch.postpone", postpone)
-    monkeypatch.setattr("flowhooks.dispatch.move", move)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.postpone", postpone)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.move", move)
     return ask
 
 

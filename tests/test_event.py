@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowhooks.event import FIELDS, Event, digest, from_body
+from flowhooks.model.event import FIELDS, Event, digest, from_body
 from flowhooks.schema import parse
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

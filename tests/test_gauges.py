@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
-from flowhooks.gauges import CONDITION_SECONDS
-from flowhooks.operations.pausing import pause, resume
+from flowhooks.observability.collectors import CONDITION_SECONDS
+from flowhooks.operations.pause import pause, resume
 
 
 def scrape(flow):
@@ -34,7 +34,7 @@ def fails(event):
 def monotonic(monkeypatch):
     """Moves the clock by which what was read is told again."""
     moved = [0.0]
-    monkeypatch.setattr("flowhooks.gauges.time.monotonic", lambda: moved[0])
+    monkeypatch.setattr("flowhooks.observability.collectors.time.monotonic", lambda: moved[0])
 
     def advance(seconds):
         moved[0] += seconds

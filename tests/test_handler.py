@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowhooks import Event, Handler, Retry, handler
 from flowhooks.errors import HandlerError
-from flowhooks.selectors import Selectors
+from flowhooks.model.selectors import Selectors
 
 
 def one(event):
@@ -162,7 +162,10 @@ def test_functions_that_could_not_run_are_refused(function, message):
         ({"every": True, "versions": ">=3,"}, "versions= cannot be read at ''"),
         ({"every": True, "versions": "~=3"}, "versions= cannot be read at '~=3'"),
         ({"every": True, "versions": ">=3.1"}, "versions= cannot be read at '>=3.1'"),
-        ({"every": True, "retry": Retry}, "retry= is a Retry, not <class 'flowhooks.retry.Retry'>: write Retry()"),
+        (
+            {"every": True, "retry": Retry},
+            "retry= is a Retry, not <class 'flowhooks.model.retry.Retry'>: write Retry()",
+        ),
         ({"every": True, "retry": 3}, "retry= is a Retry, not 3"),
         ({"every": True, "retry": True}, "retry= is a Retry, not True"),
         ({"every": True, "name": "a:b"}, "name= is 1 to 100 letters"),

@@ -8,8 +8,8 @@ import pytest
 
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import holding
-from flowhooks.operations.pausing import pause, resume
+from flowhooks.ledger import circuit_breaker
+from flowhooks.operations.pause import pause, resume
 from flowhooks.settings import HandlerSettings
 
 pytestmark = pytest.mark.runners
@@ -35,7 +35,7 @@ class Works:
 def held(flow):
     """The handlers that are held, and why."""
     with flow.app.ledger.connection() as connection:
-        return holding.held(connection)
+        return circuit_breaker.held(connection)
 
 
 def runner(**given):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flowhooks import builtin, hookspecs
-from flowhooks.plugins import HOOKS
+from flowhooks import hookspecs
+from flowhooks.plugins import default_hooks
+from flowhooks.plugins.registration import HOOKS
 
 SPECS = {name: getattr(hookspecs, name) for name in HOOKS}
 
@@ -47,14 +48,14 @@ def test_the_hooks_are_these():
 
 def test_the_built_in_takes_what_the_hook_gives():
     """The implementation that runs a handler has the specification's signature."""
-    assert list(inspect.signature(builtin.run_handler).parameters) == list(HOOKS["run_handler"])
+    assert list(inspect.signature(default_hooks.run_handler).parameters) == list(HOOKS["run_handler"])
 
 
 def test_the_manuals_example_is_a_plugin():
     """The example at the top of the manual works as it stands."""
     from types import ModuleType
 
-    from flowhooks.plugins import Plugins
+    from flowhooks.plugins.plugins import Plugins
 
     lines = inspect.cleandoc(hookspecs.__doc__).split("\n\n    from flowhooks", 1)[1].split("\n\nThis module")[0]
     module = ModuleType("example")

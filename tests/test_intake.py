@@ -507,7 +507,7 @@ def test_calling_an_unrouted_event_again_counts_as_a_repeat_once(house, listens,
 
 def test_what_cannot_be_stored_is_never_acknowledged(house, listens, monkeypatch):
     """While the database is locked the answer is Unavailable and no handler is run; afterwards all goes on."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"))
     flow.take("before")
@@ -570,7 +570,7 @@ def test_a_full_queue_is_refused_at_once(house, listens, eventually):
 
 def test_a_repeat_that_cannot_be_looked_at_is_stored_all_the_same(house, listens, monkeypatch):
     """When all connections for reading are taken, a repeat is answered with what is known of it."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(failing(ValueError("x")), name="h", retry=Retry(delays=(60,))), start=False)
     flow.take(wait=0)
     with ExitStack() as stack:

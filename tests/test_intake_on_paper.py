@@ -11,16 +11,16 @@ import pytest
 from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
-from flowhooks.event import NoMatch, digest
-from flowhooks.intake import CallBack, Intake, Rules, Status
-from flowhooks.ledger import Accepted, NewEvent
-from flowhooks.ledger.reading import Standing
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
-from flowhooks.selectors import Selectors
+from flowhooks.intake.accept import CallBack, Intake, Rules, Status
+from flowhooks.intake.waiters import Watches
+from flowhooks.ledger.events import Accepted, NewEvent
+from flowhooks.ledger.queries import Standing
+from flowhooks.model.event import NoMatch, digest
+from flowhooks.model.selectors import Selectors
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Source
 from flowhooks.testing import HandClock
-from flowhooks.watches import Watches
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = CallBack(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")

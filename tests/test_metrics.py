@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowhooks.metrics import MOST_HANDLERS, OTHERS, Metrics
+from flowhooks.observability.metrics import MOST_HANDLERS, OTHERS, Metrics
 
 
 def read(metrics):

@@ -32,11 +32,11 @@ def test_what_mutmut_is_told(tmp_path, monkeypatch):
 
 
 LISTING = """
-    flowhooks.retry.x_a__mutmut_1: killed
-    flowhooks.retry.x_a__mutmut_2: survived
-    flowhooks.retry.x_a__mutmut_3: no tests
-    flowhooks.retry.x_a__mutmut_4: timeout
-    flowhooks.retry.x_a__mutmut_5: not checked
+    flowhooks.model.retry.x_a__mutmut_1: killed
+    flowhooks.model.retry.x_a__mutmut_2: survived
+    flowhooks.model.retry.x_a__mutmut_3: no tests
+    flowhooks.model.retry.x_a__mutmut_4: timeout
+    flowhooks.model.retry.x_a__mutmut_5: not checked
 """
 
 

@@ -8,9 +8,9 @@ import psycopg
 import pytest
 
 from flowhooks import Retry, State
-from flowhooks.ledger import news
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations.pausing import pause, resume
+from flowhooks.ledger import notifications
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
@@ -150,14 +150,14 @@ def cut(flow):
 def deafness(monkeypatch, eventually, logged):
     """A function that cuts what listens, to which `over` must be called before anybody listens again."""
     may_listen = threading.Event()
-    listening = news.dialects.listening
+    listening = notifications.dialects.listening
 
     def only_then(*given):
         assert may_listen.wait(20)
         return listening(*given)
 
     def deafen(flow):
-        monkeypatch.setattr(news.dialects, "listening", only_then)
+        monkeypatch.setattr(notifications.dialects, "listening", only_then)
         assert cut(flow) == 2
         eventually(lambda: len([one for one in logged if one["event"] == "listening_failed"]) == 2)
 
@@ -192,7 +192,7 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
 
 def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
     """A connection that is dumb without being broken holds nobody up: signs of life come with a look."""
-    monkeypatch.setattr(news.News, "tell", lambda *_: None)
+    monkeypatch.setattr(notifications.News, "tell", lambda *_: None)
     having()
     taker = without()
 
@@ -251,7 +251,7 @@ def test_what_has_not_changed_is_not_made_anew(having, without):
 
 def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypatch):
     """It does not wait for its next look, which is a thousand seconds off."""
-    monkeypatch.setattr("flowhooks.runners.embedded.LOOK_EVERY", 1000.0)
+    monkeypatch.setattr("flowhooks.execution.runners.embedded.LOOK_EVERY", 1000.0)
     ran = threading.Event()
     has = having(lambda event: ran.set())
     taker = without()
@@ -317,7 +317,7 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
 
 def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
     """And until then nothing begins, whatever the process believes."""
-    monkeypatch.setattr(news.News, "tell", lambda _news, _connection: None)
+    monkeypatch.setattr(notifications.News, "tell", lambda _news, _connection: None)
     runs = house.open(listens(nothing, name="h"), ledger={"stale_after": 3.0})
     other = house.open(ledger=SLOW)
     pause(other.app.desk, ["p:h"])

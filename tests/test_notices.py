@@ -152,7 +152,7 @@ def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch
 
 def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, monkeypatch, logged):
     """So many notices wait and no more; what is dropped is counted, logged once, and changes nothing else."""
-    monkeypatch.setattr("flowhooks.notices.MOST_PENDING", 5)
+    monkeypatch.setattr("flowhooks.plugins.notifier.MOST_PENDING", 5)
     release, entered = threading.Event(), threading.Event()
 
     def event_accepted(event):

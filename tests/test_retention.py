@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from flowhooks import Reject, clock_trust
-from flowhooks import retention as module
-from flowhooks.ledger import Ledger, purging
+from flowhooks import Reject
+from flowhooks.background import clock_trust
+from flowhooks.background import retention as module
+from flowhooks.ledger import purge
+from flowhooks.ledger.ledger import Ledger
 
 DAY = 86_400
 
@@ -104,14 +106,14 @@ def test_old_entries_and_alerts_go(house, listens):
         flow.sql(
             "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
             " VALUES (?, 'dead', ?, '', 1, 1, '', ?, '[]', ?)",
-            f"{purging.id_at(start)[:-1]}{number}",
+            f"{purge.id_at(start)[:-1]}{number}",
             f"p:{number}",
             start,
             closed,
         )
     flow.sql(
         "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
-        purging.id_at(start),
+        purge.id_at(start),
     )
     flow.clock.advance(401 * DAY)
     gone = flow.app.retention.run()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowhooks import Retry
-from flowhooks.retry import DEFAULT_DELAYS
+from flowhooks.model.retry import DEFAULT_DELAYS
 
 delays = st.lists(st.floats(0, 30 * 86400), min_size=1, max_size=10)
 retries = st.builds(Retry, attempts=st.integers(1, 1000), delays=delays, jitter=st.floats(0, 1))

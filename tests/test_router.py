@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flowhooks.event import Event, EventState, ParkedBy
-from flowhooks.router import MOST_OF_A_KEY, Listener, Router
-from flowhooks.routing_index import Candidate, Route
-from flowhooks.selectors import Selectors
+from flowhooks.model.event import Event, EventState, ParkedBy
+from flowhooks.model.selectors import Selectors
+from flowhooks.routing.index import Candidate, Route
+from flowhooks.routing.router import MOST_OF_A_KEY, Listener, Router
 
 
 def make_event(**given):

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.errors import HandlerError, NewerSelectorsError
-from flowhooks.event import Event, NoMatch
-from flowhooks.router import MAX_REASONS, Router
-from flowhooks.routing_index import Candidate
-from flowhooks.selectors import FORMAT, Selectors
+from flowhooks.model.event import Event, NoMatch
+from flowhooks.model.selectors import FORMAT, Selectors
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import MAX_REASONS, Router
 
 APPROVED = {"conclusions": ("approved",)}
 REJECTED = {"conclusions": ("rejected",)}

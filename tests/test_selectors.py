@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.errors import HandlerError
-from flowhooks.event import Event
-from flowhooks.selectors import ConditionResult, Selectors, satisfiable
+from flowhooks.model.event import Event
+from flowhooks.model.selectors import ConditionResult, Selectors, satisfiable
 
 
 def selectors_of(**given):

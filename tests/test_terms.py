@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import handler
+from flowhooks.execution.run_options import terms
 from flowhooks.settings import HandlerSettings, RunnerSettings, Settings
-from flowhooks.terms import terms
 
 
 def found(declared, said, general):

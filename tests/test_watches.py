@@ -9,8 +9,8 @@ import pytest
 
 from flowhooks import State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.reading import Standing
-from flowhooks.watches import Watches
+from flowhooks.intake.waiters import Watches
+from flowhooks.ledger.queries import Standing
 
 
 def standing(delivery_id, state, due_at=None):

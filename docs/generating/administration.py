@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.schema import Schemas
-from flowhooks.web.api.openapi import openapi
+from flowhooks.web.admin.api.openapi import openapi
 
 from .contract import halves
 from .markdown import table

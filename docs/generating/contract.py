@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.schema import Schemas
-from flowhooks.web.openapi import openapi
+from flowhooks.web.callback.openapi import openapi
 
 from .markdown import table
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import Clock
-from flowhooks.delivery import State
-from flowhooks.gauges import Here, OfLedger, OfProcess
 from flowhooks.ledger.backlog import Backlog
-from flowhooks.ledger.condition import Condition, Totals
-from flowhooks.metrics import Metrics
+from flowhooks.ledger.stats import Condition, Totals
+from flowhooks.model.delivery import State
+from flowhooks.observability.collectors import Here, OfLedger, OfProcess
+from flowhooks.observability.metrics import Metrics
 from generating.markdown import table
 
 if TYPE_CHECKING:

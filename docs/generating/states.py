@@ -12,14 +12,14 @@ from itertools import pairwise
 from math import dist
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowhooks.delivery import DONE, TRANSITIONS, State
+from flowhooks.model.delivery import DONE, TRANSITIONS, State
 
 from .markdown import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from flowhooks.delivery import Transition
+    from flowhooks.model.delivery import Transition
 
 
 class Point(NamedTuple):

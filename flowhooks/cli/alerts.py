@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowhooks.cli import asking, output
+from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
-from flowhooks.ledger import Reader, alarming
-from flowhooks.operations.plain.facts import facts
+from flowhooks.ledger import alert_queries
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.json.encoding import facts
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.ledger.alarming import OpenAlert
+    from flowhooks.ledger.alert_queries import OpenAlert
     from flowhooks.settings import Settings
 
 MOST_OVER: Final = 100
@@ -52,8 +53,8 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alarming.still_open(connection)]
-        over = alarming.lately_closed(connection, most=MOST_OVER) if everything else []
+        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.still_open(connection)]
+        over = alert_queries.lately_closed(connection, most=MOST_OVER) if everything else []
     found.sort(key=lambda one: one[0].acknowledged_at is not None)
     found += over
     if as_json:
@@ -88,7 +89,9 @@ def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str,
 
     Exit codes: 0 done, 1 one of them is not open or was acknowledged before, 2 wrong usage.
     """
-    done = asking.perform(settings, "acknowledge", {"alerts": list(alerts), "note": note, "dry_run": dry_run})
+    done = operations_client.perform(
+        settings, "acknowledge", {"alerts": list(alerts), "note": note, "dry_run": dry_run}
+    )
     if as_json:
         output.emit(done)
     else:

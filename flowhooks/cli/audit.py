@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowhooks.cli import deeds, output
+from flowhooks.cli import audit_text, output
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.ledger import Reader, auditing
-from flowhooks.operations.plain.facts import facts
+from flowhooks.ledger import audit
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.json.encoding import facts
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        found = auditing.entries(connection, limit=limit + 1, before=after, subject=subject)
+        found = audit.entries(connection, limit=limit + 1, before=after, subject=subject)
     following = found[limit - 1].id if len(found) > limit else ""
     del found[limit:]
     if as_json:
@@ -55,8 +56,8 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
         [
             (
                 f"{output.moment(one.done_at)}\n  {output.flat(one.subject)}",
-                output.flat(deeds.who(one)),
-                output.flat(deeds.what(one)),
+                output.flat(audit_text.who(one)),
+                output.flat(audit_text.what(one)),
             )
             for one in found
         ],

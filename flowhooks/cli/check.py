@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowhooks.cli import logs, output
-from flowhooks.cli.asking import load
+from flowhooks.cli import output
+from flowhooks.cli.operations_client import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
-from flowhooks.isolation import tried
-from flowhooks.operations.check import Mark, check, from_settings_error
-from flowhooks.runners.needed import jobs_of
+from flowhooks.execution.isolation import tried
+from flowhooks.execution.runners.required import jobs_of
+from flowhooks.observability import logging
+from flowhooks.operations.check.finding import Mark
+from flowhooks.operations.check.run import check, from_settings_error
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import Given
-    from flowhooks.operations.check import Finding
+    from flowhooks.operations.check.finding import Finding
 
 _STYLES: Final = {Mark.OK: "green", Mark.NOTE: "yellow", Mark.TROUBLE: "red"}
 
@@ -45,10 +47,10 @@ def command(given: Given, *, as_json: bool) -> None:
 
     Exit codes: 0 no trouble (notes may be there), 1 trouble found, 2 wrong usage.
     """
-    logs.configure("critical", "text")  # what is logged of plugins is among the findings
+    logging.configure("critical", "text")  # what is logged of plugins is among the findings
     try:
         settings = given.load()
-        logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
+        logging.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
         environ = dict(os.environ)  # as it is before plugins are loaded
         found = check(
             settings,

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.asking import INTERRUPTED, holder_of
-from flowhooks.cli.keeping import backup_command, purge_command
+from flowhooks.cli.db_maintenance import backup_command, purge_command
+from flowhooks.cli.operations_client import INTERRUPTED, holder_of
 from flowhooks.cli.options import Given, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger import dialects, upgrade
+from flowhooks.execution.runners.required import jobs_of
+from flowhooks.ledger import database
 from flowhooks.ledger.lock import locked
-from flowhooks.operations import copying
-from flowhooks.runners.needed import jobs_of
-from flowhooks.settings import database_url, places
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.operations import copy
+from flowhooks.settings import addresses, database_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowhooks.operations.copying import Moved
+    from flowhooks.operations.copy import Moved
     from flowhooks.settings import Settings
 
 
@@ -54,7 +55,7 @@ def upgrade_command(settings: Settings) -> None:
     finally:
         if lock is not None:
             lock.release()
-    name = dialects.shown(url)
+    name = database.shown(url)
     if before is None:
         output.line(f"Made {name}, with its tables at version {after}.")
     elif before == after:
@@ -68,10 +69,10 @@ def upgrade_command(settings: Settings) -> None:
 def _place(_context: click.Context, _argument: click.Parameter, value: str) -> str:
     """The URL of a database that is given as an argument, which may hold a password, and so is never repeated."""
     try:
-        url = places.database_url(value)
+        url = addresses.database_url(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    if not dialects.is_readable(url):
+    if not database.is_readable(url):
         raise click.BadParameter("it is no URL; write postgresql://USER@HOST:PORT/DATABASE")
     return url
 
@@ -103,18 +104,18 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
     """
     if context.args:
         raise click.UsageError("Give two databases: SOURCE and TARGET.")
-    if dialects.is_same(source, target):
+    if database.is_same(source, target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
     settings = Given(config=config, options={"database": None}).load()
-    if (file := dialects.database_file(source)) is not None and not file.exists():
+    if (file := database.database_file(source)) is not None and not file.exists():
         raise LedgerUnusable(f"there is no database at {file}")
     try:
         with _locked(settings, source), _locked(settings, target):
-            moved = copying.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress)
+            moved = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress)
     except KeyboardInterrupt:
         output.line("Stopped; the same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    _report(moved, source=dialects.shown(source), target=dialects.shown(target), as_json=as_json)
+    _report(moved, source=database.shown(source), target=database.shown(target), as_json=as_json)
     if not moved.books.balanced:
         raise SystemExit(1)
 
@@ -126,7 +127,7 @@ def _locked(settings: Settings, url: str) -> Iterator[None]:
     if (holder := holder_of(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""
         raise LedgerUnusable(
-            f"{dialects.shown(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
+            f"{database.shown(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
         )
     lock = locked(url)
     try:

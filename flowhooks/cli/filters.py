@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli.options import utf8
-from flowhooks.delivery import State
-from flowhooks.event import DismissedBy
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations.moment import moment
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import State
+from flowhooks.model.event import DismissedBy
+from flowhooks.operations.time_parsing import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks import messages
-from flowhooks.cli import asking, output
+from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.cli.plugins import words
-from flowhooks.cli.plugins.looking import look
+from flowhooks.cli.plugins import text
+from flowhooks.cli.plugins.inspection import look
 from flowhooks.errors import NotFound
-from flowhooks.ledger import Reader
-from flowhooks.operations.plain.plugins import handler_to_json
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.json.plugins import handler_to_json
 from flowhooks.settings import database_url
-from flowhooks.settings.kinds import nearest
+from flowhooks.settings.types import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.operations.survey import Listed
+    from flowhooks.operations.plugin_status import Listed
     from flowhooks.settings import Settings
 
 _ids = click.argument("handlers", type=utf8, nargs=-1, required=True, metavar="ID...")
@@ -63,8 +63,8 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
                     one.standing,
                     _paused(one),
                     said["isolation"] or "-",
-                    words.stored(said["backlog"]).replace(", ", "\n") or "-",
-                    words.listening(said["listens"]),
+                    text.stored(said["backlog"]).replace(", ", "\n") or "-",
+                    text.listening(said["listens"]),
                 )
                 for one, said in zip(handlers, plain, strict=True)
             ],
@@ -161,10 +161,10 @@ def _change(
     _refuse_unknown(settings, arguments["handlers"])
     arguments = {**arguments, "handlers": list(arguments["handlers"])}
     if not (yes or dry_run):
-        planned = asking.perform(settings, name, {**arguments, "dry_run": True})
+        planned = operations_client.perform(settings, name, {**arguments, "dry_run": True})
         if planned["handlers"]:
             output.confirm(f"{_said(name, planned)} Go on?")
-    done = asking.perform(settings, name, {**arguments, "dry_run": dry_run})
+    done = operations_client.perform(settings, name, {**arguments, "dry_run": dry_run})
     if as_json:
         output.emit(done)
         return

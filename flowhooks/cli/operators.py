@@ -12,10 +12,10 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.errors import SettingsError
-from flowhooks.settings.kinds import NAME
-from flowhooks.web.credentials import new_token
-from flowhooks.web.operators import Role
-from flowhooks.web.passwords import LEAST, LONGEST, hashed
+from flowhooks.settings.types import NAME
+from flowhooks.web.admin.operators import Role
+from flowhooks.web.admin.passwords import LEAST, LONGEST, hashed
+from flowhooks.web.callback.credentials import new_token
 
 if TYPE_CHECKING:
     from flowhooks.settings import OperatorSettings, Settings

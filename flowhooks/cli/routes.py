@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowhooks.cli import explaining, logs, output
-from flowhooks.cli.asking import load
+from flowhooks.cli import output, routes_text
+from flowhooks.cli.operations_client import load
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.cli.plugins import words
+from flowhooks.cli.plugins import text
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import Reader, dialects
-from flowhooks.ledger.liveness import run_by
+from flowhooks.ledger import database
+from flowhooks.ledger.processes import run_by
+from flowhooks.ledger.reader import Reader
+from flowhooks.observability import logging
 from flowhooks.operations.lookup import lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.known import KnownHandler
+    from flowhooks.ledger.handlers import KnownHandler
     from flowhooks.operations.lookup import Lookup
-    from flowhooks.plugins import Plugins
+    from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
 
 
@@ -67,20 +69,20 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     2 wrong usage.
     """
     # At critical: plugins that cannot be used are in what is printed.
-    logs.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
+    logging.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
     schemas, plugins = load(settings)
     known, run = _known(settings)
     found = lookup(plugins, known, settings.ignore.process_key, run=run)
     paused = {one.id: one.paused_at for one in known}
     if any(value is not None for value in asked.values()):
-        example = explaining.read(settings, schemas, **asked)
+        example = routes_text.read(settings, schemas, **asked)
         explanation = found.router.explain_event(example.event)
-        result = explaining.verdict(settings, example, explanation.route)
-        hints = explaining.hints(settings, schemas, example, explanation)
+        result = routes_text.verdict(settings, example, explanation.route)
+        hints = routes_text.hints(settings, schemas, example, explanation)
         if as_json:
-            output.emit({**explaining.to_json(example, found, explanation), "verdict": result, "hints": hints})
+            output.emit({**routes_text.to_json(example, found, explanation), "verdict": result, "hints": hints})
         else:
-            explaining.show(example, found, explanation, result=result, hints=hints)
+            routes_text.show(example, found, explanation, result=result, hints=hints)
         if result in {"parked", "refused"}:
             raise SystemExit(1)
         return
@@ -105,8 +107,8 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         return
     if listeners:
         # Few handlers take turns or have conditions, and a table is soon too wide.
-        turns = [words.ordered(one["order_by"], one["concurrency"]) for one in listeners]
-        conditions = [words.conditions(one["conclusions"], one["when"]) for one in listeners]
+        turns = [text.ordered(one["order_by"], one["concurrency"]) for one in listeners]
+        conditions = [text.conditions(one["conclusions"], one["when"]) for one in listeners]
         optional = [(heading, cells) for heading, cells in (("conditions", conditions), ("turns", turns)) if any(cells)]
         output.table(
             ("kind", "by", "value", "versions", "sources", "handler", "state", *(heading for heading, _ in optional)),
@@ -128,7 +130,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         output.line()
     output.line(_summary(listeners))
     if found.router.unreadable:
-        output.line(explaining.unreadable(found.router.unreadable), style="red")
+        output.line(routes_text.unreadable(found.router.unreadable), style="red")
     for info in quarantined:
         output.line(f"Quarantined: {info.error}", style="red")
 
@@ -148,7 +150,7 @@ def _known(settings: Settings) -> tuple[list[KnownHandler], frozenset[str]]:
     Where it cannot be read, a word of that.
     """
     url = database_url(settings)
-    file = dialects.database_file(url)
+    file = database.database_file(url)
     if file is not None and not file.exists():
         return [], frozenset()
     try:

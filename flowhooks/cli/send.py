@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import click
 
-from flowhooks.cli import credentials, output
+from flowhooks.cli import credential_options, output
+from flowhooks.cli.http_client import post
 from flowhooks.cli.options import json_option, utf8
-from flowhooks.cli.posting import post
 from flowhooks.errors import SettingsError
 
 if TYPE_CHECKING:
-    from flowhooks.cli.posting import Answer
+    from flowhooks.cli.http_client import Answer
 
 MARGIN: Final = 15.0
 """Seconds on top of the longest wait that a server grants."""
@@ -62,13 +62,13 @@ _MEMBERS: Final = {
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Read the bearer token from FILE [default: the variable {credentials.TOKEN}, if it is set].",
+    help=f"Read the bearer token from FILE [default: the variable {credential_options.TOKEN}, if it is set].",
 )
 @click.option(
     "--secret-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Sign it with the secret in FILE [default: the variable {credentials.SECRET}, if it is set].",
+    help=f"Sign it with the secret in FILE [default: the variable {credential_options.SECRET}, if it is set].",
 )
 @json_option
 def command(
@@ -110,10 +110,10 @@ def command(
     if language:
         headers["Accept-Language"] = language
     # A file that is named is what is meant, whatever variables there are besides.
-    if (token_file or not secret_file) and (token := credentials.token(token_file)):
+    if (token_file or not secret_file) and (token := credential_options.token(token_file)):
         headers["Authorization"] = f"Bearer {token}"
     body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})
-    if (secret_file or not token_file) and (key := credentials.key(secret_file)):
+    if (secret_file or not token_file) and (key := credential_options.key(secret_file)):
         headers |= _signature(key, body)
     answer = post(
         to,
@@ -129,7 +129,7 @@ def command(
 
 def _signature(key: bytes, body: bytes) -> dict[str, str]:
     try:
-        return credentials.signature(key, body)
+        return credential_options.signature(key, body)
     except UnicodeDecodeError:
         raise click.UsageError("--data is not UTF-8, so it cannot be signed.") from None
 

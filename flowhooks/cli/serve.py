@@ -14,21 +14,22 @@ import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli import output, process, processes
+from flowhooks.cli import output
 from flowhooks.cli.options import given_options
+from flowhooks.cli.process import launcher, serving
 from flowhooks.errors import SettingsError
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
 from flowhooks.settings import check_binds, check_operators, check_sources, database_url
-from flowhooks.web import create_app
-from flowhooks.web.admin import create_admin
-from flowhooks.web.console.guard import ROOT
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.callback.app import create_app
 from flowhooks.web.negotiation import LONGEST_WAIT
 
 if TYPE_CHECKING:
-    from flowhooks.cli.around import Around
     from flowhooks.cli.options import Given
+    from flowhooks.cli.process.context import Around
     from flowhooks.settings import Settings
-    from flowhooks.web.server import Server
+    from flowhooks.web.server.server import Server
 
 ANSWERS_GET: Final = 10.0
 """Seconds in which requests that have begun to arrive are answered when the server stops."""
@@ -69,7 +70,7 @@ def command(given: Given, *, no_worker: bool) -> None:
     With several processes, SIGHUP replaces them one at a time, so that plugins and settings are loaded anew, and no
     call-back is refused meanwhile. One that dies is started again.
     """
-    processes.run(
+    launcher.run(
         given.pinned().load,
         lambda settings, around: _serve(settings, around, no_worker=no_worker),
         check=lambda settings: _check(settings, no_worker=no_worker),
@@ -81,7 +82,7 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
     check_binds(settings)
     check_operators(settings)
     check_sources(settings, os.environ)
-    if no_worker and not dialects.is_shared(database_url(settings)):
+    if no_worker and not database.is_shared(database_url(settings)):
         raise SettingsError(
             "--no-worker leaves handlers to other processes, and only one process writes a SQLite ledger: "
             "nothing would ever be run; leave it out, or use PostgreSQL"
@@ -90,18 +91,18 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
 
 def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
     broken, place = threading.Event(), around.place
-    with process.Ending() as ending:
+    with serving.Ending() as ending:
         around.obey(ending)
-        connections = process.allow_connections(settings)
+        connections = serving.allow_connections(settings)
         app = App(
             settings,
-            cores=process.settle_in(settings, place),
+            cores=serving.settle_in(settings, place),
             run=() if no_worker else ("*",),
             asks_for=("sources", "operators"),
         )
         try:
             token = secrets.token_urlsafe(32)
-            web = process.listener(
+            web = serving.listener(
                 "listen",
                 create_app(app),
                 settings,
@@ -110,11 +111,11 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
                 place=place,
                 refused=app.metrics.refused,
             )
-            admin = process.listener(
+            admin = serving.listener(
                 "admin",
                 create_admin(app, token),
                 settings,
-                threads=process.ADMIN_THREADS,
+                threads=serving.ADMIN_THREADS,
                 max_connections=connections.admin,
                 place=place,
             )
@@ -124,9 +125,9 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
         app.describe(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
-            process.keep_serving(server, ending, broken)
+            serving.keep_serving(server, ending, broken)
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
-        log.info("serving", **listeners, **process.facts(app))
+        log.info("serving", **listeners, **serving.facts(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
         _greet(**listeners)
@@ -134,7 +135,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
         if around.leaving:
             _retire(app, ending, web, admin)
         _end(app, web, admin)
-    process.leave(broken=broken.is_set())
+    serving.leave(broken=broken.is_set())
 
 
 def _greet(call_backs: str, admin: str) -> None:
@@ -149,7 +150,7 @@ def _greet(call_backs: str, admin: str) -> None:
         output.line()
 
 
-def _retire(app: App, ending: process.Ending, web: Server, admin: Server) -> None:
+def _retire(app: App, ending: serving.Ending, web: Server, admin: Server) -> None:
     """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
     log.info("retiring", running=app.runner.running)
     admin.retire()

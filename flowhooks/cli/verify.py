@@ -9,13 +9,13 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
-from flowhooks.ledger import Reader
+from flowhooks.ledger.reader import Reader
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowhooks.ledger import Books
+    from flowhooks.ledger.consistency import Books
     from flowhooks.settings import Settings
 
 

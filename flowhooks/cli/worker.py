@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 import click
 import structlog
 
-from flowhooks import open_files
 from flowhooks.app import App
-from flowhooks.cli import process, processes
 from flowhooks.cli.options import Given, given_options
+from flowhooks.cli.process import launcher, serving
 from flowhooks.errors import SettingsError
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
+from flowhooks.observability import open_files
 from flowhooks.settings import check_binds, check_operators, database_url
-from flowhooks.web.admin import create_admin
+from flowhooks.web.admin.app import create_admin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.cli.around import Around
-    from flowhooks.cli.place import Place
+    from flowhooks.cli.process.context import Around
+    from flowhooks.cli.process.inherited import Place
     from flowhooks.settings import Settings
-    from flowhooks.web.server import Server
+    from flowhooks.web.server.server import Server
 
 NOWHERE = "127.0.0.1:0"
 """What stands for an address at which a worker does not listen."""
@@ -65,7 +65,7 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
       flowhooks worker --admin 127.0.0.1:8090
     """
     admin_at = given.options["admin"]
-    processes.run(
+    launcher.run(
         replace(given.pinned(), options={**given.options, "runner.threads": concurrency}).load,
         lambda settings, around: _work(settings, around, patterns=patterns, listens=admin_at is not None),
         check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=NOWHERE)),
@@ -79,7 +79,7 @@ def _check(settings: Settings) -> None:
     Raises:
         SettingsError: not on this database, or not where it is to listen.
     """
-    if not dialects.is_shared(database_url(settings)):
+    if not database.is_shared(database_url(settings)):
         raise SettingsError(
             "a worker shares the ledger with the servers, and only one process writes a SQLite ledger: "
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
@@ -90,13 +90,13 @@ def _check(settings: Settings) -> None:
 
 def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listens: bool) -> None:
     broken, place = threading.Event(), around.place
-    with process.Ending() as ending:
+    with serving.Ending() as ending:
         around.obey(ending)
-        connections = process.allow_connections(settings) if listens else None
+        connections = serving.allow_connections(settings) if listens else None
         open_files.raise_limit()
         app = App(
             settings,
-            cores=process.settle_in(settings, place),
+            cores=serving.settle_in(settings, place),
             run=patterns or ("*",),
             kind="worker",
             asks_for=("operators",) if listens else (),
@@ -109,13 +109,13 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
             raise
         app.start()
         if admin is not None:
-            process.keep_serving(admin, ending, broken)
+            serving.keep_serving(admin, ending, broken)
         log.info(
             "working",
             admin=f"http://{admin.address}" if admin else None,
             threads=settings.runner.threads,
             runs=len(app.runs),
-            **process.facts(app),
+            **serving.facts(app),
         )
         around.work(ending, app, *([] if admin is None else [admin]))
         log.info("stopping", running=app.runner.running)
@@ -125,16 +125,16 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
         if admin is not None:
             admin.close()
         log.info("stopped", all_ended=ended)
-    process.leave(broken=broken.is_set())
+    serving.leave(broken=broken.is_set())
 
 
 def _admin(app: App, settings: Settings, place: Place | None, *, max_connections: int) -> Server:
     # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
-    return process.listener(
+    return serving.listener(
         "admin",
         create_admin(app, secrets.token_urlsafe(32)),
         settings,
-        threads=process.ADMIN_THREADS,
+        threads=serving.ADMIN_THREADS,
         max_connections=max_connections,
         place=place,
     )

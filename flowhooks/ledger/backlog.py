@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from flowhooks.delivery import State
 from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries
+from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

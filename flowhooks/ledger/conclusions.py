@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import select
 
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
 from flowhooks.ledger.tables import conclusions
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.event import Event
-    from flowhooks.ledger.writer import Transaction
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.model.event import Event
 
 MAX_RECORDED: Final = 1_000
 """Conclusions that one process records: an engine that sends a free text as its conclusion must not fill the table."""
@@ -39,7 +39,7 @@ class UnknownConclusion(NamedTuple):
     seen_at: int
 
 
-_INSERT: Final = dialects.insert(conclusions).on_conflict_do_nothing()
+_INSERT: Final = database.insert(conclusions).on_conflict_do_nothing()
 
 
 class UnknownConclusions:

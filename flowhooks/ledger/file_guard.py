@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,9 +163,9 @@ def guard(url: str) -> FileGuard | None:
     Raises:
         LedgerUnusable: the file or its log cannot be found any more.
     """
-    file = dialects.database_file(url)
+    file = database.database_file(url)
     try:
-        return None if file is None else FileGuard(file, lambda: dialects.check_file(url))
+        return None if file is None else FileGuard(file, lambda: database.check_file(url))
     except OSError as error:
         raise LedgerUnusable(str(error)) from error
 
@@ -179,7 +179,7 @@ def refuse_damaged(engine: Engine, url: str) -> None:
     Raises:
         LedgerUnusable: it is damaged.
     """
-    file = dialects.database_file(url)
+    file = database.database_file(url)
     if file is not None and _is_small(file) and (why := _damage_of(engine)):
         raise LedgerUnusable(f"it is damaged ({why}): restore a backup")
 
@@ -187,9 +187,9 @@ def refuse_damaged(engine: Engine, url: str) -> None:
 def _damage_of(engine: Engine) -> str | None:
     """What SQLite reports as wrong with the file; what else keeps it from being used is reported later."""
     try:
-        return dialects.quick_check(engine)
+        return database.quick_check(engine)
     except SQLAlchemyError as error:
-        return dialects.plain(error) if dialects.is_damage(error) else None
+        return database.plain(error) if database.is_damage(error) else None
 
 
 def _is_small(file: Path) -> bool:

@@ -27,7 +27,7 @@ from typing import Any, Final
 import structlog
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
 
 log = structlog.get_logger(__name__)
 
@@ -300,7 +300,7 @@ def locked(url: str) -> Lock | None:
     Raises:
         LedgerUnusable: its folder is missing or cannot be used, or another process has the lock.
     """
-    file = dialects.database_file(url)
+    file = database.database_file(url)
     if file is None:
         return None
     if not file.parent.is_dir():

@@ -9,26 +9,27 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import to_text
 from flowhooks.errors import LedgerUnusable, NotFound, Purged
-from flowhooks.ledger import accepting, dialects, holding, known, liveness, migrating, pausing, purging, reading
-from flowhooks.ledger.books import Books, balance
-from flowhooks.ledger.condition import Condition, Totals, condition, totals
+from flowhooks.ledger import circuit_breaker, database, events, handlers, pauses, processes, purge, queries
+from flowhooks.ledger.consistency import Books, balance
 from flowhooks.ledger.file_guard import PUT_BACK
 from flowhooks.ledger.lock import misplaced
-from flowhooks.ledger.rerouting import ParkedGroup, parked_groups, parked_reasons
+from flowhooks.ledger.migrations import runner
+from flowhooks.ledger.reroute import ParkedGroup, parked_groups, parked_reasons
+from flowhooks.ledger.stats import Condition, Totals, condition, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
-    from flowhooks.delivery import Attempt, Queued
-    from flowhooks.event import Event
     from flowhooks.ledger.file_guard import FileGuard
-    from flowhooks.ledger.known import KnownHandler
-    from flowhooks.ledger.liveness import Living
-    from flowhooks.ledger.pausing import Held
-    from flowhooks.ledger.purging import Before, Page
-    from flowhooks.ledger.reading import EventFilter, Standing, Stored
+    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.pauses import Held
+    from flowhooks.ledger.processes import Living
+    from flowhooks.ledger.purge import Before, Page
+    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.model.delivery import Attempt, Queued
+    from flowhooks.model.event import Event
 
 
 class Reader:
@@ -50,20 +51,20 @@ class Reader:
     guard: FileGuard | None = None
 
     def __init__(self, url: str, *, answers_within: float | None = None) -> None:
-        file = dialects.database_file(url)
+        file = database.database_file(url)
         if file is not None and (why := misplaced(file)):
             raise LedgerUnusable(f"cannot use the database {file}: {why}; {PUT_BACK}")
         if file is not None and not file.exists():
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
             )
-        self.shared = dialects.is_shared(url)
-        self._engine = dialects.open_engine(url, writing=False, answers_within=answers_within)
+        self.shared = database.is_shared(url)
+        self._engine = database.open_engine(url, writing=False, answers_within=answers_within)
         try:
             with naming(url), self._engine.connect() as connection:
-                migrating.check(connection)
+                runner.check(connection)
         except LedgerUnusable:
-            dialects.let_go(self._engine)
+            database.let_go(self._engine)
             raise
 
     @contextmanager
@@ -80,18 +81,18 @@ class Reader:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            if self.guard is not None and dialects.is_damage(error):
-                self.guard.damaged(dialects.plain(error))
-            raise LedgerUnusable(f"the database cannot be read: {dialects.plain(error)}") from error
+            if self.guard is not None and database.is_damage(error):
+                self.guard.damaged(database.plain(error))
+            raise LedgerUnusable(f"the database cannot be read: {database.plain(error)}") from error
 
     def close(self) -> None:
         """Let go of the database."""
-        dialects.let_go(self._engine)
+        database.let_go(self._engine)
 
     def find(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
         """The newest events that a filter means, `limit` at the most, going on after the id `after`."""
         with self.connection() as connection:
-            return reading.find(connection, wanted, limit=limit, after=after)
+            return queries.find(connection, wanted, limit=limit, after=after)
 
     def event(self, event_id: str) -> Stored:
         """One event.
@@ -101,7 +102,7 @@ class Reader:
             NotFound: there is none, and was none.
         """
         with self.connection() as connection:
-            found = reading.find(connection, reading.EventFilter(ids=(event_id,)), limit=1)
+            found = queries.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
         if found:
             return found[0]
         if (gone := self.purged(event_id)) is not None:
@@ -111,58 +112,58 @@ class Reader:
     def purged(self, event_id: str) -> int | None:
         """When an event that was purged had been received, in microseconds since 1970; None if none was."""
         with self.connection() as connection:
-            known = purging.of_event(connection, event_id)
+            known = purge.of_event(connection, event_id)
         return None if known is None else known.received_at
 
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
         """Whether there is an event of this identity, as `Event.identity` has it."""
         with self.connection() as connection:
-            return accepting.is_stored(connection, identity)
+            return events.is_stored(connection, identity)
 
     def standings(self, event_id: str) -> tuple[Standing, ...]:
         """How the deliveries of an event stand."""
         with self.connection() as connection:
-            return reading.standings(connection, [event_id]).get(event_id, ())
+            return queries.standings(connection, [event_id]).get(event_id, ())
 
     def delivery(self, delivery_id: str) -> tuple[Event, Standing] | None:
         """One delivery and its event, or None."""
         with self.connection() as connection:
-            return reading.delivery(connection, delivery_id)
+            return queries.delivery(connection, delivery_id)
 
     def due(self, now: int, most: Callable[[str], int]) -> list[Queued]:
         """What may run or be probed by `now`; `most` says how many of a handler are wanted."""
         with self.connection() as connection:
-            return reading.due(connection, now, most)
+            return queries.due(connection, now, most)
 
     def page(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
         """The oldest events that a filter means, `limit` at the most, going on after the id `after`."""
         with self.connection() as connection:
-            return reading.find(connection, wanted, limit=limit, after=after, newest_first=False)
+            return queries.find(connection, wanted, limit=limit, after=after, newest_first=False)
 
     def how_many(self, wanted: EventFilter) -> int:
         """How many events a filter means."""
         with self.connection() as connection:
-            return reading.how_many(connection, wanted)
+            return queries.how_many(connection, wanted)
 
     def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
         """Every attempt of a delivery, the first one first; or only the `last` ones."""
         with self.connection() as connection:
-            return reading.attempts_of(connection, delivery_id, last=last)
+            return queries.attempts_of(connection, delivery_id, last=last)
 
     def conflicts(self, event_id: str) -> list[tuple[int, str]]:
         """The differing bodies that came under an event's identity: when, and what."""
         with self.connection() as connection:
-            return reading.conflicts_of(connection, event_id)
+            return queries.conflicts_of(connection, event_id)
 
-    def purgeable(self, before: Before, *, wanted: reading.EventFilter, after: str, most: int) -> Page:
-        """The oldest events, `most` at the most, and which of them may go, as `flowhooks.ledger.purging` has it."""
+    def purgeable(self, before: Before, *, wanted: queries.EventFilter, after: str, most: int) -> Page:
+        """The oldest events, `most` at the most, and which of them may go, as `flowhooks.ledger.purge` has it."""
         with self.connection() as connection:
-            return purging.page(connection, before, wanted=wanted, after=after, most=most)
+            return purge.page(connection, before, wanted=wanted, after=after, most=most)
 
     def how_many_old(self, before: Before, *, since: int | None = None) -> int:
         """How many events `purgeable` looks at in all."""
         with self.connection() as connection:
-            return purging.how_many(connection, before, since=since)
+            return purge.how_many(connection, before, since=since)
 
     def parked(self) -> list[ParkedGroup]:
         """What is parked, by what a router looks at."""
@@ -187,22 +188,22 @@ class Reader:
     def tally(self) -> dict[str, int]:
         """How much is waiting, running, dead, unknown and parked."""
         with self.connection() as connection:
-            return reading.tally(connection)
+            return queries.tally(connection)
 
     def known(self) -> list[KnownHandler]:
         """Every handler that was ever loaded and not retired."""
         with self.connection() as connection:
-            return known.known(connection)
+            return handlers.known(connection)
 
     def paused(self) -> dict[str, int]:
         """Since when each handler is paused that is, by its id."""
         with self.connection() as connection:
-            return pausing.paused(connection)
+            return pauses.paused(connection)
 
     def held(self) -> dict[str, Held]:
         """The handlers that are held, and why, by their ids."""
         with self.connection() as connection:
-            return holding.held(connection)
+            return circuit_breaker.held(connection)
 
     def living(self, stale_after: float) -> list[Living]:
         """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.
@@ -212,7 +213,7 @@ class Reader:
         if not self.shared:
             return []
         with self.connection() as connection:
-            return liveness.lately(connection, stale_after=stale_after)
+            return processes.lately(connection, stale_after=stale_after)
 
     def balance(self) -> Books:
         """Whether the books balance."""
@@ -222,18 +223,18 @@ class Reader:
     def quick_check(self) -> str | None:
         """What the database says is wrong with its file, or None."""
         try:
-            return dialects.quick_check(self._engine)
+            return database.quick_check(self._engine)
         except SQLAlchemyError as error:
-            return dialects.plain(error)
+            return database.plain(error)
 
 
 @contextmanager
 def naming(url: str) -> Iterator[None]:
     """Have whatever keeps a database from being opened say which one it is."""
-    name = dialects.shown(url)
+    name = database.shown(url)
     try:
         yield
     except SQLAlchemyError as error:
-        raise LedgerUnusable(f"cannot use the database {name}: {dialects.plain(error)}") from error
+        raise LedgerUnusable(f"cannot use the database {name}: {database.plain(error)}") from error
     except LedgerUnusable as error:
         raise type(error)(f"cannot use the database {name}: {error}") from error

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, union_all
 
-from flowhooks.event import NoMatch, ParkedBy
-from flowhooks.ledger.alarming import PARKED
+from flowhooks.ledger.alert_queries import PARKED
 from flowhooks.ledger.tables import UNDECIDED, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
+from flowhooks.model.event import NoMatch, ParkedBy
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -16,11 +16,11 @@ from sqlalchemy import ColumnElement, Select, exists, select
 
 from flowhooks import schema
 from flowhooks.errors import FlowhooksError
-from flowhooks.event import EventState
-from flowhooks.ledger import checksums, dialects, purging
-from flowhooks.ledger.book_queries import DAY
-from flowhooks.ledger.streaming import batches
+from flowhooks.ledger import checksums, database, purge
+from flowhooks.ledger.consistency_queries import DAY
+from flowhooks.ledger.row_stream import batches
 from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, handlers, processes, purged
+from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _EVENTS: Final = select(events)
 _THEIRS: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.lane, deliveries.c.created_at
-).where(deliveries.c.event_id.in_(dialects.keys("ids")))
+).where(deliveries.c.event_id.in_(database.keys("ids")))
 _CONFLICTS: Final = select(conflicts)
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
@@ -87,7 +87,7 @@ def check_rows(connection: Connection) -> Iterator[Trouble]:
 
 def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Trouble]:
     identities = {(row.source, row.kind, row.flow_instance_id, row.callback_class): row.id for row in batch}
-    for identity in purging.gone(connection, identities.keys()):
+    for identity in purge.gone(connection, identities.keys()):
         yield "event {} is stored, although its identity is kept as that of a purged event", identities[identity]
 
 

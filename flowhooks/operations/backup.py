@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
-from flowhooks.ledger import Reader, dialects
-from flowhooks.ledger.reader import naming
+from flowhooks.ledger import database
+from flowhooks.ledger.reader import Reader, naming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flowhooks.operations.copying import Progress
+    from flowhooks.operations.copy import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +54,18 @@ def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
             is not whole. Nothing is left at the target.
     """
     began = time.monotonic()
-    source = dialects.database_file(url)
+    source = database.database_file(url)
     if source is None:
         raise LedgerUnusable(
-            f"{dialects.shown(url)} is no file: PostgreSQL is backed up by its own program, while servers go on: "
+            f"{database.shown(url)} is no file: PostgreSQL is backed up by its own program, while servers go on: "
             f"pg_dump --format=custom --file={target} and the name of the database"
         )
     if not source.exists():
         raise LedgerUnusable(f"there is no database at {source}")
     _refuse_foreign(url)
     with _put_at(target) as unfinished:
-        with naming(url), progress("copy", lambda: dialects.pages_of(source)) as advance:
-            dialects.copy_file(source, unfinished, advance)
+        with naming(url), progress("copy", lambda: database.pages_of(source)) as advance:
+            database.copy_file(source, unfinished, advance)
         events, trouble = _books(f"sqlite:///{unfinished}")
     return BackedUp(
         source=str(source),

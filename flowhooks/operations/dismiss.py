@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.crashpoints import reached
-from flowhooks.event import DismissedBy, EventState
-from flowhooks.ledger.rerouting import Rerouted
-from flowhooks.operations import Deed
+from flowhooks.failpoints import reached
+from flowhooks.ledger.reroute import Rerouted
+from flowhooks.model.event import DismissedBy, EventState
+from flowhooks.operations.context import Deed
 from flowhooks.operations.routing import one_of
 
 if TYPE_CHECKING:
-    from flowhooks.ledger import Transaction
-    from flowhooks.ledger.reading import EventFilter
-    from flowhooks.operations import Desk
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.queries import EventFilter
+    from flowhooks.operations.context import Desk
 
 AT_ONCE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from flowhooks.handler import Handler
-    from flowhooks.ledger.known import KnownHandler
-    from flowhooks.plugins import Plugins
+    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.model.handler import Handler
+    from flowhooks.plugins.plugins import Plugins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

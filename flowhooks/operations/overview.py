@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.clock import SECOND
-from flowhooks.delivery import OutcomeKind, State
-from flowhooks.ledger import alarming, sampling
+from flowhooks.ledger import alert_queries, recent_activity
+from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger import Reader
-    from flowhooks.ledger.alarming import Troubled
-    from flowhooks.ledger.sampling import Recent
+    from flowhooks.ledger.alert_queries import Troubled
+    from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.recent_activity import Recent
 
 MOST_ARRIVALS: Final = 10_000
 MOST_RECENT: Final = 2_000
@@ -147,32 +147,32 @@ def overview(reader: Reader, now: int) -> Overview:
         LedgerUnusable: the ledger cannot be read.
     """
     with reader.connection() as connection:
-        newest = sampling.recent(connection, most=MOST_RECENT)
+        newest = recent_activity.recent(connection, most=MOST_RECENT)
         return Overview(
             now=now,
-            counts=sampling.bounded_tally(connection),
+            counts=recent_activity.bounded_tally(connection),
             oldest=_oldest(connection, now),
-            arrivals=_arrivals(sampling.arrivals(connection, now - SPANS[0] * SECOND, most=MOST_ARRIVALS), now),
+            arrivals=_arrivals(recent_activity.arrivals(connection, now - SPANS[0] * SECOND, most=MOST_ARRIVALS), now),
             performance=_performance(newest, now),
             sampled=len(newest),
             sampled_since=newest[-1].created_at if newest else None,
-            alerts=sum(one.acknowledged_at is None for one in alarming.still_open(connection)),
+            alerts=sum(one.acknowledged_at is None for one in alert_queries.still_open(connection)),
         )
 
 
 def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
     found: dict[str, Oldest] = {}
     for name, troubled in (
-        ("waiting", alarming.late(connection, now)),
-        ("shelved", alarming.shelved(connection, now)),
+        ("waiting", alert_queries.late(connection, now)),
+        ("shelved", alert_queries.shelved(connection, now)),
     ):
         if troubled:
             found[name] = min(map(_of, troubled))
     for state in (State.RUNNING, State.DEAD, State.UNKNOWN):
-        if (oldest := sampling.oldest(connection, state)) is not None:
+        if (oldest := recent_activity.oldest(connection, state)) is not None:
             event_id, handler, since = oldest
             found[state.value] = Oldest(since, event_id, handler)
-    if (parked := sampling.oldest_parked(connection)) is not None:
+    if (parked := recent_activity.oldest_parked(connection)) is not None:
         found["parked"] = Oldest(parked[1], parked[0])
     return found
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.event import ParkedBy
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.ledger.rerouting import oldest_parked
-from flowhooks.operations.drain import like, may_be_taken
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reroute import oldest_parked
+from flowhooks.model.event import ParkedBy
+from flowhooks.operations.reroute_parked import like, may_be_taken
 
 if TYPE_CHECKING:
-    from flowhooks.ledger import Reader
-    from flowhooks.ledger.rerouting import ParkedGroup
-    from flowhooks.router import Router
-    from flowhooks.routing_index import Route
+    from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.reroute import ParkedGroup
+    from flowhooks.routing.index import Route
+    from flowhooks.routing.router import Router
 
 HINTED: Final = 10
 """Groups for which it is looked up what may have been meant, and which member the oldest event lacks."""

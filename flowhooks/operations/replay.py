@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.crashpoints import reached
-from flowhooks.delivery import State
-from flowhooks.operations import Deed
+from flowhooks.failpoints import reached
+from flowhooks.model.delivery import State
+from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger import Transaction
-    from flowhooks.ledger.reading import EventFilter, Standing, Stored
-    from flowhooks.operations import Desk
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.operations.context import Desk
 
 AT_ONCE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.crashpoints import reached
 from flowhooks.errors import NotFound
-from flowhooks.event import DismissedBy
-from flowhooks.operations import Deed
+from flowhooks.failpoints import reached
+from flowhooks.model.event import DismissedBy
+from flowhooks.operations.context import Deed
 from flowhooks.operations.routing import one_of, rerouted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger import Transaction
-    from flowhooks.ledger.reading import EventFilter
-    from flowhooks.ledger.rerouting import Rerouted
-    from flowhooks.operations import Desk
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.queries import EventFilter
+    from flowhooks.ledger.reroute import Rerouted
+    from flowhooks.operations.context import Desk
 
 AT_ONCE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.crashpoints import reached
-from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
-from flowhooks.ledger.moves import Move, move
-from flowhooks.operations import Deed
+from flowhooks.failpoints import reached
+from flowhooks.ledger.deliveries import Move, move
+from flowhooks.model.delivery import State
+from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
-    from flowhooks.ledger import Transaction
-    from flowhooks.ledger.reading import Standing
-    from flowhooks.operations import Desk
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.queries import Standing
+    from flowhooks.operations.context import Desk
 
 
 class Verdict(StrEnum):

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.ledger import known
+from flowhooks.ledger import handlers as known
 from flowhooks.ledger.backlog import Backlog, backlog
-from flowhooks.operations import Deed
+from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.operations import Desk
+    from flowhooks.operations.context import Desk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.event import EventState
-from flowhooks.ledger.rerouting import Rerouted
+from flowhooks.ledger.reroute import Rerouted
+from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from flowhooks.ledger.reading import Stored
-    from flowhooks.operations import Desk
+    from flowhooks.ledger.queries import Stored
+    from flowhooks.operations.context import Desk
 
 
 def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerouted | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flowhooks.commands import command_line
 
 if TYPE_CHECKING:
-    from flowhooks.event import Event
+    from flowhooks.model.event import Event
 
 
 def explain(event: Event) -> str:

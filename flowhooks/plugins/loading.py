@@ -7,15 +7,14 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from flowhooks import builtin
 from flowhooks.errors import PluginError
-from flowhooks.handler import NAME
 from flowhooks.hookspecs import PROJECT
-from flowhooks.plugins import fault
-from flowhooks.plugins.admission import Admitted, Terms, admit, manager
-from flowhooks.plugins.blame import Blame
-from flowhooks.plugins.matching import impossible
-from flowhooks.plugins.requirement import unmet
+from flowhooks.model.handler import NAME
+from flowhooks.plugins import default_hooks, error_text
+from flowhooks.plugins.attribution import Blame
+from flowhooks.plugins.registration import Admitted, Terms, admit, manager
+from flowhooks.plugins.selector_checks import impossible
+from flowhooks.plugins.version_check import unmet
 from flowhooks.settings.secrets import concealing
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from pluggy import HookCaller, PluginManager
 
-    from flowhooks.handler import Handler
+    from flowhooks.model.handler import Handler
     from flowhooks.plugins.discovery import Found
     from flowhooks.schema import Schemas
 
@@ -118,7 +117,7 @@ class Loader:
 
     def load(self, found: Found) -> PluginInfo:
         """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
-        whose = f"plugin {fault.printable(repr(found.name))} ({found.where}): "
+        whose = f"plugin {error_text.printable(repr(found.name))} ({found.where}): "
         if why := self.denied.why(found.name):
             return _info(found, "denied", error=whose + why)
         section = self.sections.get(found.name)
@@ -133,8 +132,8 @@ class Loader:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
             conceal = concealing(self.secrets)
-            line = whose + fault.one_line(error, home=found.home, conceal=conceal)
-            facts |= {"error": line, "traceback": conceal(fault.in_full(error))}
+            line = whose + error_text.one_line(error, home=found.home, conceal=conceal)
+            facts |= {"error": line, "traceback": conceal(error_text.in_full(error))}
             return _info(found, "quarantined", schema_folders=terms.folders, **facts)
         facts |= {"handlers": admitted.handlers, "hooks": admitted.hooks}
         return _info(found, "loaded", schema_folders=terms.folders, **facts)
@@ -149,7 +148,7 @@ class Loader:
             return info
         self.shared.unregister(name=info.name)
         del self.admitted[info.name]
-        line = f"plugin {info.name!r} ({found.where}): {fault.printable(whys[0])}"
+        line = f"plugin {info.name!r} ({found.where}): {error_text.printable(whys[0])}"
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
     def _claim(self, found: Found) -> None:
@@ -193,12 +192,12 @@ class Loader:
         handlers = [handler.function for plugin in self.admitted.values() for handler in plugin.handlers]
         return Blame(
             [(impl.function, impl.plugin_name) for impl in implementations if impl.plugin_name != PROJECT],
-            innocent=[builtin.run_handler, *handlers],
+            innocent=[default_hooks.run_handler, *handlers],
         )
 
 
 def _with_builtin(plugins: PluginManager) -> PluginManager:
-    plugins.register(builtin, PROJECT)
+    plugins.register(default_hooks, PROJECT)
     return plugins
 
 
@@ -208,12 +207,12 @@ def _documentation(plugin: object) -> str:
         text = plugin.__doc__
     else:
         text = None if type(plugin).__module__ in {"types", "builtins"} else type(plugin).__doc__
-    return fault.printable(inspect.cleandoc(text or "").partition("\n")[0])
+    return error_text.printable(inspect.cleandoc(text or "").partition("\n")[0])
 
 
 def _version(plugin: object) -> str:
     version = getattr(plugin, "__version__", "")
-    return fault.printable(version) if isinstance(version, str) else ""
+    return error_text.printable(version) if isinstance(version, str) else ""
 
 
 def _info(found: Found, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flowhooks.schema.files import shipped
-from flowhooks.schema.own import OwnSchemas, taken
+from flowhooks.schema.plugin_schemas import OwnSchemas, taken
 from flowhooks.schema.schemas import Schemas
-from flowhooks.schema.strict import parse
+from flowhooks.schema.strict_json import parse
 
 __all__ = ["OwnSchemas", "Schemas", "parse", "shipped", "taken"]

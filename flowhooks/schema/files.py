@@ -16,8 +16,8 @@ from jsonschema.exceptions import SchemaError
 
 from flowhooks.errors import SettingsError
 from flowhooks.messages import shown
+from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.keywords import IN_PLACE, subschemas, within
-from flowhooks.schema.translation import translate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

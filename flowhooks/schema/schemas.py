@@ -14,7 +14,7 @@ from referencing.jsonschema import DRAFT202012
 from flowhooks import messages
 from flowhooks.errors import SettingsError, Unprocessable
 from flowhooks.schema import files
-from flowhooks.schema.translation import translate
+from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.violations import Violation, violations
 
 if TYPE_CHECKING:

@@ -15,14 +15,10 @@ known     what sources are known by, read from where it is
 
 from __future__ import annotations
 
-from flowhooks.settings.changing import Change, change, live
-from flowhooks.settings.known import Key, Known, check_sources, known_sources
+from flowhooks.settings.addresses import host_and_port, is_loopback
+from flowhooks.settings.credentials import Key, Known, check_sources, known_sources
 from flowhooks.settings.loading import load, usual_file
-from flowhooks.settings.named import HandlerSettings, Network, OperatorSettings, Source
-from flowhooks.settings.places import host_and_port, is_loopback
-from flowhooks.settings.signing import Secret
-from flowhooks.settings.tokens import check_operators, operator_tokens
-from flowhooks.settings.tree import (
+from flowhooks.settings.model import (
     AlertsSettings,
     Described,
     HttpSettings,
@@ -41,6 +37,10 @@ from flowhooks.settings.tree import (
     database_url,
     describe,
 )
+from flowhooks.settings.reload import Change, change, live
+from flowhooks.settings.sections import HandlerSettings, Network, OperatorSettings, Source
+from flowhooks.settings.signing_keys import Secret
+from flowhooks.settings.tokens import check_operators, operator_tokens
 
 __all__ = [
     "AlertsSettings",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.kinds import NAME, Kind, nearest, shown
-from flowhooks.settings.named import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.model import Settings, leaves, variable
 from flowhooks.settings.secrets import variables
-from flowhooks.settings.tree import Settings, leaves, variable
+from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
+from flowhooks.settings.types import NAME, Kind, nearest, shown
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping

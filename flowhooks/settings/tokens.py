@@ -16,7 +16,7 @@ from flowhooks.errors import SettingsError
 from flowhooks.settings.secrets import from_file
 
 if TYPE_CHECKING:
-    from flowhooks.settings.tree import Settings
+    from flowhooks.settings.model import Settings
 
 LEAST: Final = 20
 """Characters of a token in a file: nobody is to write a password into it that can be guessed."""

@@ -17,23 +17,23 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from flowhooks.testing.app import AppUnderTest
     from flowhooks.testing.clock import HandClock
     from flowhooks.testing.events import make_event
-    from flowhooks.testing.once import exactly_once
-    from flowhooks.testing.report import Finding, Report
-    from flowhooks.testing.seen import Answer, DeliverySeen
-    from flowhooks.testing.under_test import AppUnderTest
+    from flowhooks.testing.fault_injection.exactly_once import exactly_once
+    from flowhooks.testing.fault_injection.report import Finding, Report
+    from flowhooks.testing.views import Answer, DeliverySeen
 
 __all__ = ["Answer", "AppUnderTest", "DeliverySeen", "Finding", "HandClock", "Report", "exactly_once", "make_event"]
 
 _HOMES: Final = {
-    "Answer": "seen",
-    "AppUnderTest": "under_test",
-    "DeliverySeen": "seen",
-    "Finding": "report",
+    "Answer": "views",
+    "AppUnderTest": "app",
+    "DeliverySeen": "views",
+    "Finding": "fault_injection.report",
     "HandClock": "clock",
-    "Report": "report",
-    "exactly_once": "once",
+    "Report": "fault_injection.report",
+    "exactly_once": "fault_injection.exactly_once",
     "make_event": "events",
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks import schema
 from flowhooks.clock import Clock, to_datetime
-from flowhooks.event import Event, from_body
+from flowhooks.model.event import Event, from_body
 from flowhooks.testing.clock import STARTS_AT
 
 if TYPE_CHECKING:

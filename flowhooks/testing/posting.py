@@ -9,17 +9,17 @@ from urllib.parse import quote
 
 from falcon.testing import Result, simulate_post
 
-from flowhooks.delivery import State
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.testing.seen import Answer
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import State
+from flowhooks.testing.views import Answer
 from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.app import App
-    from flowhooks.ledger.reading import Standing
+    from flowhooks.ledger.queries import Standing
 
 
 def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> Answer:

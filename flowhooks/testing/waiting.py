@@ -6,18 +6,18 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.delivery import State
 from flowhooks.errors import FlowhooksError
-from flowhooks.ledger import Reader
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.model.delivery import State
 from flowhooks.settings import Settings, database_url
-from flowhooks.testing import words
+from flowhooks.testing import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowhooks.app import App
-    from flowhooks.ledger.reading import Standing
+    from flowhooks.ledger.queries import Standing
     from flowhooks.testing.clock import HandClock
 
 PATIENCE: Final = 20.0
@@ -113,7 +113,7 @@ def wait_until_idle(app: App) -> None:
     try:
         until(lambda: app.runner.running == 0, "all handlers have ended")
     except AssertionError:
-        raise AssertionError(words.still_running(app, PATIENCE)) from None
+        raise AssertionError(text.still_running(app, PATIENCE)) from None
 
 
 def check_books(settings: Settings) -> None:

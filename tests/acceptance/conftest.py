@@ -33,8 +33,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from waiting import WAIT_TIMEOUT
 
-from flowhooks.ledger import Reader, upgrade
-from flowhooks.runners import jobs
+from flowhooks.execution.runners import procrastinate_schema
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.reader import Reader
 
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 PHRASES = {
@@ -479,7 +480,7 @@ def breakable_server():
     with postgresql.breakable() as server:
         url = server.make("ledger")
         upgrade(url)
-        jobs.upgrade(url)
+        procrastinate_schema.upgrade(url)
         yield server
 
 

@@ -15,8 +15,10 @@ import forking
 import pytest
 
 from flowhooks.clock import Clock, to_datetime
-from flowhooks.event import digest, from_body
-from flowhooks.ledger import Ledger, NewEvent, upgrade
+from flowhooks.ledger.events import NewEvent
+from flowhooks.ledger.ledger import Ledger
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.model.event import digest, from_body
 
 PLUGIN = '''
 import os

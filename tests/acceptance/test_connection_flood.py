@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flowhooks.open_files import MAX_OPEN_FILES
+from flowhooks.observability.open_files import MAX_OPEN_FILES
 
 CONNECTIONS = 1000
 PLUGIN = """

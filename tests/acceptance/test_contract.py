@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from waiting import WAIT_TIMEOUT, until
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 import os, time

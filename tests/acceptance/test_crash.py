@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import pytest
 from callers import SEED, calling, until_more
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 import os, random, time

@@ -25,9 +25,11 @@ from callers import calling, until_more
 from sqlalchemy import MetaData, create_engine, make_url
 from waiting import WAIT_TIMEOUT, until
 
-from flowhooks.crashpoints import POINTS
-from flowhooks.ledger import Reader, auditing, upgrade
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.failpoints import POINTS
+from flowhooks.ledger import audit
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 
 PLUGIN = '''
 import itertools, os, random, signal, time
@@ -557,7 +559,7 @@ def test_dismiss(place, name, at, times):
     here.check()
     assert {one.state for one in here.events().values()} == {"dismissed"}
     with here.site.ledger() as ledger, ledger.connection() as connection:
-        deeds = [one for one in auditing.entries(connection, limit=100) if one.detail.get("note") == key]
+        deeds = [one for one in audit.entries(connection, limit=100) if one.detail.get("note") == key]
     assert [one.detail["events"] for one in deeds] == [3]
 
 

@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 from siege import Shared, Siege, besieged
 
-from flowhooks.crashpoints import POINTS
+from flowhooks.failpoints import POINTS
 
 SHORT = (
     *(("migrate.applied", 2), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 import os, time

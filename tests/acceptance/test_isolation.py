@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = """
 import ctypes, os, re, subprocess, time

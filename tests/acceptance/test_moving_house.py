@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from waiting import until
 
-from flowhooks.ledger import Reader, streaming, upgrade
+from flowhooks.ledger import row_stream
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
 
 PLUGIN = """
@@ -38,7 +40,7 @@ def again(event, delivery):
 def handlers():
     return [once, again]
 """
-EVENTS = streaming.MOST_ROWS * 3
+EVENTS = row_stream.MOST_ROWS * 3
 MADE_AT = 0x019AB2C40000 * 1000
 """When the ids of its events were made, in microseconds since 1970."""
 
@@ -130,18 +132,18 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
         blocking.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
             "route_size, repeats, received_at) VALUES (%s, 'x', 'x', 'x', 'x', '', '', 'x', '{}', 0, 0, 0)",
-            (ids[streaming.MOST_ROWS * 2 + 7],),
+            (ids[row_stream.MOST_ROWS * 2 + 7],),
         )
         killed(site, site.database, other, lambda: is_waiting(watching))
         blocking.rollback()
     # Its transaction ends when the server notices that it has gone.
     assert counted(other) | {"processes": 0, "counters": 0} == dict.fromkeys(counted(other), 0) | {
-        "events": streaming.MOST_ROWS * 2
+        "events": row_stream.MOST_ROWS * 2
     }
     summary = copied(site, site.database, other)
     assert summary["tables"]["events"] | {"digest": ""} == {
         "rows": EVENTS,
-        "kept": streaming.MOST_ROWS * 2,
+        "kept": row_stream.MOST_ROWS * 2,
         "digest": "",
     }
     assert summary["balanced"]

@@ -18,8 +18,8 @@ from ports import free_port
 from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.settings import Settings
+from flowhooks.web.admin.passwords import hashed
 from flowhooks.web.negotiation import LONGEST_WAIT
-from flowhooks.web.passwords import hashed
 
 FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
 ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from flowhooks.web.passwords import hashed
+from flowhooks.web.admin.passwords import hashed
 
 PASSWORD = "correct horse battery staple"
 TOKEN = "robot-token-0123456789abcdefghij"

@@ -53,7 +53,7 @@ def test_it_is_installed_by_itself(package, environment, built, tmp_path):
 
 def test_every_hook_is_used():
     """There is no hook without a plugin that uses it."""
-    from flowhooks.plugins import HOOKS
+    from flowhooks.plugins.registration import HOOKS
 
     assert {package.name.removeprefix("flowhooks-") for package in PACKAGES} == USES.keys()
     assert set().union(*USES.values()) | {"configure"} == set(HOOKS)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl

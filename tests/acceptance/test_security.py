@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = """
 from flowhooks import handler, hookimpl

@@ -8,7 +8,7 @@ from collections import Counter
 import psycopg
 import pytest
 
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 
 PLUGIN = '''
 import os, pathlib, time

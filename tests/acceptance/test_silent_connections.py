@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from waiting import WAIT_TIMEOUT
 
-from flowhooks.ledger import lines
+from flowhooks.ledger.database import postgresql_timeouts
 
 
 async def given_up(line):
@@ -22,7 +22,7 @@ async def given_up(line):
 def test_those_that_go_the_same_way_are_given_up_soon(broken):
     """One has to be waited for; another one that was made before it was given up is not, and a new one works."""
 
-    class Company(lines.company()):
+    class Company(postgresql_timeouts.company()):
         answers_within = WAIT_TIMEOUT
 
     async def ask():
@@ -38,13 +38,13 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
         await new.close()
 
     asyncio.run(ask())
-    assert lines.company().silent_at < Company.silent_at  # other companies have heard nothing of it
+    assert postgresql_timeouts.company().silent_at < Company.silent_at  # other companies have heard nothing of it
 
 
 def test_who_only_listens_is_not_given_up(broken):
     """Nothing was asked, so that no answer is late."""
 
-    class Company(lines.company()):
+    class Company(postgresql_timeouts.company()):
         answers_within = WAIT_TIMEOUT
 
     async def listen():

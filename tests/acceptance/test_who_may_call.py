@@ -16,7 +16,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 from waiting import until
 
-from flowhooks.ledger.refusing import latest
+from flowhooks.ledger.rejected_requests import latest
 
 PLUGIN = '''
 from flowhooks import handler, hookimpl

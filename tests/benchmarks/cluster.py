@@ -16,8 +16,8 @@ sys.path.append(str(Path(__file__).parents[1]))  # this is a folder of scripts, 
 
 import postgresql
 
-from flowhooks.ledger import upgrade
-from flowhooks.runners import jobs
+from flowhooks.execution.runners import procrastinate_schema
+from flowhooks.ledger.migrations.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +128,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         server.drop(TEMPLATE)
         url = server.make(TEMPLATE)
         upgrade(url)
-        jobs.upgrade(url)
+        procrastinate_schema.upgrade(url)
         try:
             yield Cluster(server=server, folder=folder)
         finally:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from figures import Figure
 
-from flowhooks.event import Event
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
-from flowhooks.selectors import Selectors
+from flowhooks.model.event import Event
+from flowhooks.model.selectors import Selectors
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable

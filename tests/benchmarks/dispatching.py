@@ -13,11 +13,11 @@ import load
 from bench import CONNECTIONS, LATER, compare, rate
 from figures import Figure
 
-from flowhooks.delivery import Delivery
-from flowhooks.event import Event
-from flowhooks.plugins import Plugins
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
+from flowhooks.model.delivery import Delivery
+from flowhooks.model.event import Event
+from flowhooks.plugins.plugins import Plugins
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
 
 if TYPE_CHECKING:
     from pathlib import Path

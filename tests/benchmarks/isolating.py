@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import load
 from figures import Figure
 
-from flowhooks.delivery import Delivery
-from flowhooks.event import Event
-from flowhooks.isolation import Pool
-from flowhooks.plugins import Plugins
+from flowhooks.execution.isolation import Pool
+from flowhooks.model.delivery import Delivery
+from flowhooks.model.event import Event
+from flowhooks.plugins.plugins import Plugins
 from flowhooks.settings import RunnerSettings, Settings
 
 if TYPE_CHECKING:
     from bench import Bench
 
-    from flowhooks.delivery import Elsewhere
-    from flowhooks.handler import Handler
+    from flowhooks.model.delivery import Elsewhere
+    from flowhooks.model.handler import Handler
 
 TURNS = 3_000
 """Deliveries of one case: each is run in a thread and in a process, one after the other."""

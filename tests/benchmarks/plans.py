@@ -14,11 +14,11 @@ import stations
 from sqlalchemy import event
 
 from flowhooks.clock import Clock
-from flowhooks.delivery import Queued
-from flowhooks.ledger import dialects, reading
-from flowhooks.ledger.accepting import Accepting
-from flowhooks.ledger.running import Claim, Hands, Settling, claim
-from flowhooks.ledger.writer import Transaction
+from flowhooks.ledger import database, queries
+from flowhooks.ledger.attempts import Claim, Hands, Settling, claim
+from flowhooks.ledger.events import Accepting
+from flowhooks.ledger.group_commit import Transaction
+from flowhooks.model.delivery import Queued
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def of(url: str) -> str:
     """The plans, as Markdown: a heading for each step, and a block for each of its statements."""
     clock, text = Clock(), "{}"
     runner: Any = _Leaves()
-    engine = dialects.open_engine(url, writing=True)
+    engine = database.open_engine(url, writing=True)
     taken: list[tuple[str, Any]] = []
     steps: list[tuple[str, list[tuple[str, Any]]]] = []
     try:
@@ -63,7 +63,7 @@ def of(url: str) -> str:
             step("Accept")
             accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
             step("The same again: a duplicate")
-            reading.due(connection, clock.now(), lambda _handler: 1000)
+            queries.due(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")
             queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
             claim(transaction, [Claim(one, clock.now()) for one in queued], hands, process="plans")

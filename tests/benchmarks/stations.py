@@ -18,20 +18,21 @@ import click
 
 from flowhooks import Delivery, OutcomeKind, State, handler, hookimpl, schema
 from flowhooks.clock import Clock
-from flowhooks.event import digest, from_body
-from flowhooks.ledger import NewEvent, Settlement, dialects, migrating
-from flowhooks.ledger.accepting import Accepting
-from flowhooks.ledger.running import Hands, Settling
+from flowhooks.ledger import database
+from flowhooks.ledger.attempts import Hands, Settlement, Settling
+from flowhooks.ledger.events import Accepting, NewEvent
+from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import processes
-from flowhooks.ledger.writer import Transaction
-from flowhooks.plugins import Plugins
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
+from flowhooks.model.event import digest, from_body
+from flowhooks.plugins.plugins import Plugins
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowhooks.delivery import Queued
+    from flowhooks.model.delivery import Queued
 
 BODY = {
     "businessKey": "HT-2026-0042",
@@ -106,8 +107,8 @@ def _settlement(new: NewEvent) -> Settlement:
 
 def _batches(file: Path, size: int, events: int) -> _Batches:
     clock, text = Clock(), json.dumps(BODY)
-    engine = dialects.open_engine(f"sqlite:///{file}", writing=True)
-    migrating.upgrade(engine)
+    engine = database.open_engine(f"sqlite:///{file}", writing=True)
+    runner.upgrade(engine)
     process = clock.new_id()
     accepting, settling = (
         Accepting(runner=_Takes(), process=process, hands=Hands()),
@@ -116,7 +117,7 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
     spent = [0.0, 0.0, 0.0]
     with engine.connect() as connection:
         with connection.begin():
-            connection.execute(dialects.insert(processes).values(id=process, host="", pid=1, started_at=1))
+            connection.execute(database.insert(processes).values(id=process, host="", pid=1, started_at=1))
         before: list[NewEvent] = []
         for _ in range(events // size):
             batch = [_new(clock, text) for _ in range(size)]

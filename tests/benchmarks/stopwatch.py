@@ -43,38 +43,47 @@ BARE = BOTH | {
     "JSON": ("falcon.request:Request.get_media",),
 }
 FLOWHOOKS = BOTH | {
-    "parser": ("flowhooks.web.parser:Parser.received",),
+    "parser": ("flowhooks.web.server.parser:Parser.received",),
     "counting": (
-        "flowhooks.web.counting:Counting.process_request",
-        "flowhooks.web.counting:Counting.process_response",
+        "flowhooks.web.callback.metrics_middleware:Counting.process_request",
+        "flowhooks.web.callback.metrics_middleware:Counting.process_response",
     ),
-    "resource": ("flowhooks.web.callback:CallBackResource.on_post",),
+    "resource": ("flowhooks.web.callback.resource:CallBackResource.on_post",),
     "JSON": ("flowhooks.schema:parse",),
     "JSON Schema": (
         "flowhooks.schema.schemas:Schemas.check_body",
         "flowhooks.schema.schemas:Schemas.check_flow_instance_id",
     ),
-    "event and digest": ("flowhooks.intake:Intake._routed",),
-    "route": ("flowhooks.router:Router.route",),
-    "intake": ("flowhooks.intake:Intake.take",),
-    "to the writer and back": ("flowhooks.ledger.writer:Writer.submit", "flowhooks.ledger.writer:Ticket.result"),
-    "batch": ("flowhooks.ledger.writer:Writer._commit",),
-    "telling who waits": (
-        "flowhooks.ledger.writer:Ticket.settle",
-        "flowhooks.ledger.writer:Transaction.ended",
+    "event and digest": ("flowhooks.intake.accept:Intake._routed",),
+    "route": ("flowhooks.routing.router:Router.route",),
+    "intake": ("flowhooks.intake.accept:Intake.take",),
+    "to the writer and back": (
+        "flowhooks.ledger.group_commit:Writer.submit",
+        "flowhooks.ledger.group_commit:Ticket.result",
     ),
-    "rows of accepting": ("flowhooks.ledger.accepting:Accepting.__call__",),
-    "rows of settling": ("flowhooks.ledger.running:Settling.__call__",),
-    "rows of claiming": ("flowhooks.ledger.running:claim",),
+    "batch": ("flowhooks.ledger.group_commit:Writer._commit",),
+    "telling who waits": (
+        "flowhooks.ledger.group_commit:Ticket.settle",
+        "flowhooks.ledger.group_commit:Transaction.ended",
+    ),
+    "rows of accepting": ("flowhooks.ledger.events:Accepting.__call__",),
+    "rows of settling": ("flowhooks.ledger.attempts:Settling.__call__",),
+    "rows of claiming": ("flowhooks.ledger.attempts:claim",),
     "SQLAlchemy": ("sqlalchemy.engine.base:Connection.execute", "sqlalchemy.engine.base:Connection.begin"),
     "SQLite": (
         "sqlalchemy.engine.default:DefaultDialect.do_execute",
         "sqlalchemy.engine.default:DefaultDialect.do_execute_no_params",
     ),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
-    "runner": ("flowhooks.runners.embedded:Embedded._take", "flowhooks.runners.embedded:Embedded._give_back"),
-    "dispatch": ("flowhooks.dispatch:Dispatch.execute", "flowhooks.dispatch:Dispatch._recorded"),
-    "event anew": ("flowhooks.ledger.accepting:NewEvent.fresh",),
+    "runner": (
+        "flowhooks.execution.runners.embedded:Embedded._take",
+        "flowhooks.execution.runners.embedded:Embedded._give_back",
+    ),
+    "dispatch": (
+        "flowhooks.execution.dispatcher:Dispatch.execute",
+        "flowhooks.execution.dispatcher:Dispatch._recorded",
+    ),
+    "event anew": ("flowhooks.ledger.events:NewEvent.fresh",),
     "hook and handler": ("flowhooks.plugins:Plugins.run_handler",),
 }
 """The functions of each station, as `module:path`. A test imports them all: none goes missing unseen."""

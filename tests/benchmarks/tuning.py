@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WARM_UP = 1.0
-SWITCH = "flowhooks.cli.process:SWITCH_INTERVAL"
-BATCH = "flowhooks.ledger.writer:MOST_IN_A_BATCH"
-LINGER = "flowhooks.ledger.writer:LINGER_TIMES"
+SWITCH = "flowhooks.cli.process.serving:SWITCH_INTERVAL"
+BATCH = "flowhooks.ledger.group_commit:MOST_IN_A_BATCH"
+LINGER = "flowhooks.ledger.group_commit:LINGER_TIMES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,8 +24,9 @@ from click.testing import CliRunner
 from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.app import App
-from flowhooks.cli import logs, main
-from flowhooks.intake import CallBack
+from flowhooks.cli.main import main
+from flowhooks.intake.accept import CallBack
+from flowhooks.observability import logging as logs
 from flowhooks.settings import Settings
 
 PLUGIN = """

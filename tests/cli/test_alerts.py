@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.operations.calls import CALLS
+from flowhooks.operations.registry import CALLS
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowhooks.ledger import Reader
 from flowhooks.ledger.lock import Holder, Lock
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.operations import replay
 
 

@@ -11,8 +11,8 @@ import pytest
 from waiting import until
 
 from flowhooks.app import App
-from flowhooks.intake import CallBack
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.intake.accept import CallBack
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.settings import Settings
 
 PLUGIN = """

@@ -10,8 +10,10 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger import Reader, dialects, migrating
+from flowhooks.ledger import database
 from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.migrations import runner
+from flowhooks.ledger.reader import Reader
 
 PASSWORD = "sesame"
 
@@ -135,9 +137,9 @@ def test_a_backup_of_an_older_version(run, tmp_path):
     from alembic import command
 
     old = tmp_path / "old.db"
-    engine = dialects.open_engine(f"sqlite:///{old}", writing=True)
+    engine = database.open_engine(f"sqlite:///{old}", writing=True)
     with engine.begin() as connection:
-        command.upgrade(migrating._config(connection), "0003")
+        command.upgrade(runner._config(connection), "0003")
     engine.dispose()
     result = run("db", "backup", str(tmp_path / "copy.db"), "--database", str(old))
     assert result.exit_code == 0, result.output

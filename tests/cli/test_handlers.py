@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.ledger import Reader
+from flowhooks.ledger.reader import Reader
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from flowhooks.cli import COMMANDS, main
+from flowhooks.cli.main import COMMANDS, main
 
 
 def commands():

@@ -8,7 +8,7 @@ import subprocess
 import click
 import pytest
 
-from flowhooks.cli import main
+from flowhooks.cli.main import main
 
 from .test_help import LEAVES
 from .test_output import CONTROLS

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from flowhooks.cli import logs
+from flowhooks.observability import logging as logs
 from flowhooks.settings.secrets import concealing
 
 LIBRARY = """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from flowhooks.cli import logs
+from flowhooks.observability import logging as logs
 
 
 class Word(enum.StrEnum):

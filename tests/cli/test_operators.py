@@ -9,9 +9,9 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 
-from flowhooks.cli import main
+from flowhooks.cli.main import main
 from flowhooks.settings import load
-from flowhooks.web.passwords import Passwords
+from flowhooks.web.admin.passwords import Passwords
 
 PASSWORD = "correct horse battery staple"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowhooks.cli.plugins.installing import changes
+from flowhooks.cli.plugins.install import changes
 
 HANDLER = {"id": "leave:grant", "standing": "present", "listens": {"versions": ""}, "retry": None, "probe": False}
 

@@ -19,9 +19,9 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.app import App
-from flowhooks.intake import CallBack
-from flowhooks.ledger import Reader
+from flowhooks.intake.accept import CallBack
 from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)  # a test runs up to a dozen commands, some of which run pip

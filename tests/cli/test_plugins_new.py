@@ -54,7 +54,7 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
     run("plugins", "new", "out", "--package", "acme-leave", *KEY, "--no-input")
     (source,) = (tmp_path / "out/acme-leave/src").iterdir()
     code = (
-        "import sys, flowhooks.cli.asking\n"
+        "import sys, flowhooks.cli.operations_client\n"
         "from flowhooks.plugins import Plugins\n"
         "import acme_leave\n"
         "loaded = Plugins.load(dirs=[], allow=['acme-leave'], deny=[], safe_mode=False, sections={}, entry_points=[],"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from flowhooks.cli.slot import FIRST_DELAY, LIVED_LONG, LONGEST_DELAY, delay_after
+from flowhooks.cli.process.slot import FIRST_DELAY, LIVED_LONG, LONGEST_DELAY, delay_after
 
 
 def test_the_delay_doubles_up_to_a_bound():

@@ -17,9 +17,9 @@ from standardwebhooks.webhooks import Webhook
 
 from flowhooks import settings
 from flowhooks.app import App
-from flowhooks.cli import main
-from flowhooks.web import create_app
-from flowhooks.web.server import Limits, Server
+from flowhooks.cli.main import main
+from flowhooks.web.callback.app import create_app
+from flowhooks.web.server.server import Limits, Server
 
 TOKEN = "token-of-the-crm-which-is-long"
 DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()

@@ -28,14 +28,15 @@ import pytest
 from fences import DOCS, PAGES, ROOT, blocks, name_of, prose
 
 from flowhooks import OutcomeKind, State, hookspecs
-from flowhooks.cli import COMMANDS, main
-from flowhooks.delivery import TRANSITIONS
+from flowhooks.cli.main import COMMANDS, main
 from flowhooks.errors import Unprocessable
-from flowhooks.ledger import Reader, upgrade
-from flowhooks.plugins import HOOKS
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.reader import Reader
+from flowhooks.model.delivery import TRANSITIONS
+from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema import Schemas
 from flowhooks.settings import describe, load
-from flowhooks.web.openapi import openapi
+from flowhooks.web.callback.openapi import openapi
 
 EXAMPLES = {
     *("leave.py", "rooms.py", "archive.py", "handlers/leave.py", "src/acme_leave/__init__.py"),

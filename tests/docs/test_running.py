@@ -15,13 +15,13 @@ import yaml
 from fences import DOCS
 
 from flowhooks.app import NOTICES_GET
-from flowhooks.cli import main
-from flowhooks.cli.process import LEAVING_GETS
+from flowhooks.cli.main import main
+from flowhooks.cli.process.serving import LEAVING_GETS
+from flowhooks.cli.process.supervisor import STARTS_WITHIN
 from flowhooks.cli.serve import ANSWERS_GET
-from flowhooks.cli.supervisor import STARTS_WITHIN
 from flowhooks.settings import Settings, load
-from flowhooks.settings.places import host_and_port
-from flowhooks.settings.tree import leaves, variable
+from flowhooks.settings.addresses import host_and_port
+from flowhooks.settings.model import leaves, variable
 
 RUNNING = DOCS / "running"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]

@@ -134,7 +134,11 @@ def hook():
 @pytest.mark.parametrize(
     ("page", "before", "after"),
     [
-        ("docs/explanation/states.md", "[a](../../flowhooks/delivery.py)", "[a](../project/flowhooks/delivery.py.md)"),
+        (
+            "docs/explanation/states.md",
+            "[a](../../flowhooks/model/delivery.py)",
+            "[a](../project/flowhooks/model/delivery.py.md)",
+        ),
         ("docs/README.md", "[a](how-to/operate.md#back-up)", "[a](how-to/operate.md#back-up)"),
         ("README.md", "[a](docs/README.md)", "[a](../README.md)"),
         ("README.md", "[a](README.zh-CN.md#x)", "[a](README.zh-CN.md#x)"),

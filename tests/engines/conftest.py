@@ -21,8 +21,8 @@ import forking
 import pytest
 from ports import free_port
 
-from flowhooks.ledger import Reader
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 
 HERE = Path(__file__).parent
 PATIENCE = 60.0

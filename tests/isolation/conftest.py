@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flowhooks import Event
-from flowhooks.delivery import Delivery
-from flowhooks.isolation import Pool
+from flowhooks.execution.isolation import Pool
+from flowhooks.model.delivery import Delivery
 from flowhooks.settings import RunnerSettings, Settings
 
 FOLDER = Path(__file__).parent / "plugins"
@@ -31,7 +31,7 @@ class Running:
         self.name = name
         self.reasons: list[str] = []
         environ = {**os.environ, "UNRULY_PASSWORD": PASSWORD}
-        from flowhooks.plugins.by_settings import load
+        from flowhooks.plugins.from_settings import load
 
         _, self.plugins = load(self.settings, environ=environ)
         self.pool = Pool.of(self.settings, self.plugins, environ, ended=self.reasons.append)

@@ -11,9 +11,9 @@ import pytest
 from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
-from flowhooks.isolation import pool as pool_module
-from flowhooks.isolation.output import Output
-from flowhooks.isolation.process import HandlerProcess
+from flowhooks.execution.isolation import pool as pool_module
+from flowhooks.execution.isolation.output_capture import Output
+from flowhooks.execution.isolation.process import HandlerProcess
 
 DEATHS = {
     "os_exits": r"its process ended with exit code 3, and no answer",

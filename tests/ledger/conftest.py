@@ -10,9 +10,10 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
-from flowhooks.delivery import OutcomeKind, Queued, State
-from flowhooks.event import digest, from_body
-from flowhooks.ledger import NewEvent, Settlement
+from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.events import NewEvent
+from flowhooks.model.delivery import OutcomeKind, Queued, State
+from flowhooks.model.event import digest, from_body
 
 SOON = WAIT_TIMEOUT
 

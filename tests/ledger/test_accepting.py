@@ -9,8 +9,8 @@ import pytest
 from flowhooks import State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations.purging import purge
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.purge import purge
 
 ODD = [
     "a'b",

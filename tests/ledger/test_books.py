@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine
 
 from flowhooks import OutcomeKind, State
-from flowhooks.ledger.books import MOST_SHOWN, balance
+from flowhooks.ledger.consistency import MOST_SHOWN, balance
 
 ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 

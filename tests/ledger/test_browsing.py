@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks import State
-from flowhooks.ledger import browsing
-from flowhooks.ledger.browsing import browse, first_id
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger import search
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.search import browse, first_id
 
 ALL_FILTERS = [
     {},
@@ -62,7 +62,7 @@ def many(hands):
     return hands
 
 
-@pytest.mark.parametrize("window", [browsing.WINDOW, 2])
+@pytest.mark.parametrize("window", [search.WINDOW, 2])
 def test_pages_hold_what_the_filter_means(many, window):
     """Going to the older ones page by page, and back again, finds each event of a filter once, in order."""
     for wanted in ALL_FILTERS:
@@ -107,8 +107,8 @@ def test_a_search_that_no_index_answers_stops_in_time(many):
 
 def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
     """Whether the open ones are gone through one by one or looked for in windows makes no difference."""
-    for few in (0, 1, browsing.FEW):
-        monkeypatch.setattr(browsing, "FEW", few)
+    for few in (0, 1, search.FEW):
+        monkeypatch.setattr(search, "FEW", few)
         for state in ("waiting", "running", "dead", "unknown", "parked"):
             found = page(many, {"state": state}, limit=100)
             assert ids(found) == [one.event.id for one in many.ledger.find(EventFilter(state=state), limit=100)]

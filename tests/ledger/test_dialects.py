@@ -9,7 +9,7 @@ from sqlalchemy import Integer, Text, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
-from flowhooks.ledger import dialects
+from flowhooks.ledger import database
 from flowhooks.ledger.tables import attempts
 
 
@@ -17,8 +17,8 @@ from flowhooks.ledger.tables import attempts
 def engines(tmp_path):
     """An engine that writes and one that reads."""
     url = f"sqlite:///{tmp_path}/a b%.db".replace("%", "%25").replace(" ", "%20")
-    writing, reading = dialects.open_engine(url, writing=True), dialects.open_engine(url, writing=False)
-    dialects.write_ahead(writing)
+    writing, reading = database.open_engine(url, writing=True), database.open_engine(url, writing=False)
+    database.write_ahead(writing)
     with writing.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE words (word TEXT)")
     yield writing, reading
@@ -43,7 +43,7 @@ def test_what_is_written_is_durable(engines):
 def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
     """Each COMMIT waits until the log is on the disk, also where the URL asks for less."""
     asks = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-csynchronous_commit%3Doff"
-    writing = dialects.open_engine(asks, writing=True, lent=lent)
+    writing = database.open_engine(asks, writing=True, lent=lent)
     with writing.connect() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
     writing.dispose()
@@ -92,7 +92,7 @@ def test_a_failed_transaction_leaves_nothing(engines):
 
 def test_a_batch_of_rows_is_a_table(engines):
     """Rows handed over as JSON come out with their types, their nulls and their order."""
-    rows = dialects.rows("given", number=Integer, text=Text)
+    rows = database.rows("given", number=Integer, text=Text)
     values = [[1, "a'b"], [2, None], [None, ""], [-(2**62), '\U0001f40d \n\\" 日本'], [0, "1"]]
     with engines[1].connect() as connection:
         found = connection.execute(select(rows.c.number, rows.c.text), {"given": json.dumps(values)}).all()
@@ -106,14 +106,14 @@ def test_a_batch_of_keys_is_a_list(engines):
         connection.exec_driver_sql("INSERT INTO words VALUES ('a'), ('b'), ('1')")
     with engines[1].connect() as connection:
         keys = json.dumps(["a", "1", *map(str, range(100_000, 200_000))])
-        query = select(dialects.keys("given").subquery().c.value)
+        query = select(database.keys("given").subquery().c.value)
         assert len(connection.execute(query, {"given": keys}).all()) == 100_002
 
 
 def test_the_file_of_an_url(tmp_path):
     """The file's name is read out of an URL as SQLAlchemy opens it; a database that is no file has none."""
-    assert dialects.database_file(f"sqlite:///{tmp_path}/f.db") == tmp_path / "f.db"
-    assert dialects.database_file("sqlite://") is None
+    assert database.database_file(f"sqlite:///{tmp_path}/f.db") == tmp_path / "f.db"
+    assert database.database_file("sqlite://") is None
 
 
 def test_a_sound_file_and_a_broken_one(engines, tmp_path):
@@ -122,16 +122,16 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
     with writing.begin() as connection:
         for number in range(300):
             connection.exec_driver_sql("INSERT INTO words VALUES (?)", (f"{number}" * 50,))
-    assert dialects.quick_check(reading) is None
+    assert database.quick_check(reading) is None
     reading.dispose()
     writing.dispose()
     file = tmp_path / "a b%.db"
     content = bytearray(file.read_bytes())
     content[4096 * 2 + 8 : 4096 * 2 + 200] = b"\xff" * 192
     file.write_bytes(content)
-    broken = dialects.open_engine(f"sqlite:///{tmp_path}/a b%25.db".replace(" ", "%20"), writing=False)
+    broken = database.open_engine(f"sqlite:///{tmp_path}/a b%25.db".replace(" ", "%20"), writing=False)
     try:
-        answer = dialects.quick_check(broken)
+        answer = database.quick_check(broken)
         assert answer
         assert "\n" not in answer
     finally:
@@ -140,7 +140,7 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
 
 def test_keys_are_ordered_by_their_bytes_everywhere():
     """PostgreSQL is told to, whatever the language of its database; numbers are ordered as they are."""
-    table = select(attempts).order_by(*map(dialects.by_bytes, attempts.primary_key))
+    table = select(attempts).order_by(*map(database.by_bytes, attempts.primary_key))
     said = str(table.compile(dialect=postgresql.dialect()))
     assert said.endswith('ORDER BY attempts.delivery_id COLLATE "C", attempts.number')
     assert str(table.compile(dialect=sqlite.dialect())).endswith("ORDER BY attempts.delivery_id, attempts.number")
@@ -161,11 +161,11 @@ def test_keys_are_ordered_by_their_bytes_everywhere():
 )
 def test_which_urls_name_the_same_database(one, other, same):
     """Whoever it is opened as."""
-    assert dialects.is_same(one, other) is same
+    assert database.is_same(one, other) is same
 
 
 def test_an_url_that_cannot_be_read_is_told_from_one_that_can():
     """Before anything says why, for that could repeat a password."""
-    assert dialects.is_readable("postgresql://u:secret@h:5432/a")
-    assert not dialects.is_readable("postgresql://u:secret@h:port/a")
-    assert not dialects.is_readable("postgresql:")
+    assert database.is_readable("postgresql://u:secret@h:5432/a")
+    assert not database.is_readable("postgresql://u:secret@h:port/a")
+    assert not database.is_readable("postgresql:")

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.known import retry_from_json
+from flowhooks.ledger.handlers import retry_from_json
 
 LATER = 10**9 * SECOND
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flowhooks.ledger.dialects import open_engine
+from flowhooks.ledger.database import open_engine
 
 
 def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, monkeypatch, caplog):

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import event, select
 
 from flowhooks import Retry, State
-from flowhooks.delivery import OutcomeKind
-from flowhooks.ledger import dialects, liveness
-from flowhooks.ledger.running import Claim, claim, take_back
+from flowhooks.ledger import database, processes
+from flowhooks.ledger.attempts import Claim, claim, take_back
+from flowhooks.model.delivery import OutcomeKind
 
 pytestmark = pytest.mark.postgresql
 
@@ -130,7 +130,7 @@ def test_signs_of_life_are_in_the_databases_time(two):
 def test_it_is_the_same_time_everywhere(two):
     """The database's clock goes in microseconds since 1970."""
     with two[0].app.ledger.connection() as connection:
-        told = connection.execute(select(dialects.Now())).scalar_one()
+        told = connection.execute(select(database.Now())).scalar_one()
     ((seconds,),) = two[0].sql("SELECT extract(epoch FROM now())")
     assert abs(told / 1_000_000 - float(seconds)) < 600
 
@@ -225,7 +225,7 @@ def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
 def lately(flow):
     """Kind and handlers of those that live, the eldest first."""
     with flow.app.ledger.connection() as connection:
-        return [(one.kind, set(one.handlers)) for one in liveness.lately(connection, stale_after=STALE_AFTER)]
+        return [(one.kind, set(one.handlers)) for one in processes.lately(connection, stale_after=STALE_AFTER)]
 
 
 def test_it_is_known_what_those_that_live_run(two, house):

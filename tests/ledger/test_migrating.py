@@ -17,13 +17,16 @@ from sqlalchemy import MetaData, insert, select
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
-from flowhooks.delivery import State
 from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
-from flowhooks.ledger import Reader, dialects, migrating, upgrade
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger import database
+from flowhooks.ledger.migrations import runner
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
-from flowhooks.operations import Actor
-from flowhooks.operations.purging import purge
+from flowhooks.model.delivery import State
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
 
 
 def url(file):
@@ -43,19 +46,19 @@ def make(file, *statements):
 @pytest.fixture
 def writing(tmp_path):
     """An engine that writes a new database."""
-    engine = dialects.open_engine(url(tmp_path / "new.db"), writing=True)
+    engine = database.open_engine(url(tmp_path / "new.db"), writing=True)
     yield engine
     engine.dispose()
 
 
 def test_the_newest_migration_is_the_one_we_know():
     """HEAD, which spares a start from loading Alembic, is what Alembic says; and there is one line of migrations."""
-    assert ScriptDirectory.from_config(migrating._config()).get_heads() == [migrating.HEAD]
+    assert ScriptDirectory.from_config(runner._config()).get_heads() == [runner.HEAD]
 
 
 def test_migrations_make_what_the_tables_say(writing):
     """After all migrations nothing differs from what `tables.py` says, as Alembic sees it."""
-    migrating.upgrade(writing)
+    runner.upgrade(writing)
     with writing.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
 
@@ -70,8 +73,8 @@ def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_p
             ).fetchall()
         return {name: "".join(sql.split()) for name, sql in found}
 
-    migrating.upgrade(writing)
-    direct = dialects.open_engine(url(tmp_path / "direct.db"), writing=True)
+    runner.upgrade(writing)
+    direct = database.open_engine(url(tmp_path / "direct.db"), writing=True)
     with direct.begin() as connection:
         metadata.create_all(connection)
     direct.dispose()
@@ -80,8 +83,8 @@ def test_migrations_make_the_very_statements_that_the_tables_make(writing, tmp_p
 
 def test_a_new_database_is_made_and_then_left_alone(writing):
     """The first time every migration is applied, the second time none."""
-    assert migrating.upgrade(writing) == (None, migrating.HEAD)
-    assert migrating.upgrade(writing) == (migrating.HEAD, migrating.HEAD)
+    assert runner.upgrade(writing) == (None, runner.HEAD)
+    assert runner.upgrade(writing) == (runner.HEAD, runner.HEAD)
 
 
 def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
@@ -96,11 +99,11 @@ def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
 
     monkeypatch.setattr(command, "upgrade", broken)
     with pytest.raises(LedgerUnusable):
-        migrating.upgrade(writing)
+        runner.upgrade(writing)
     with writing.begin() as connection:
-        assert migrating.revision(connection) is None
+        assert runner.revision(connection) is None
     monkeypatch.undo()
-    assert migrating.upgrade(writing) == (None, migrating.HEAD)
+    assert runner.upgrade(writing) == (None, runner.HEAD)
 
 
 def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
@@ -119,7 +122,7 @@ FOREIGN = {
     ],
     "of something else that is at a migration of our name": [
         "CREATE TABLE alembic_version (version_num TEXT)",
-        f"INSERT INTO alembic_version VALUES ('{migrating.HEAD}')",
+        f"INSERT INTO alembic_version VALUES ('{runner.HEAD}')",
         "CREATE TABLE users (id)",
     ],
     "with an empty version": ["CREATE TABLE alembic_version (version_num TEXT)", "CREATE TABLE users (id)"],
@@ -143,7 +146,7 @@ def test_a_newer_database_is_refused(tmp_path, new_database):
     file.write_bytes(new_database.read_bytes())
     make(file, "UPDATE alembic_version SET version_num = '9999'")
     for opening in (Reader, upgrade):
-        with pytest.raises(LedgerUnusable, match=r"newer\.db.*newer flowhooks.*9999.*" + migrating.HEAD):
+        with pytest.raises(LedgerUnusable, match=r"newer\.db.*newer flowhooks.*9999.*" + runner.HEAD):
             opening(url(file))
 
 
@@ -164,7 +167,7 @@ def test_a_folder_is_no_database(tmp_path):
         upgrade(url(tmp_path))
 
 
-REVISIONS = [f"{number:04}" for number in range(1, int(migrating.HEAD))]
+REVISIONS = [f"{number:04}" for number in range(1, int(runner.HEAD))]
 """Every migration before the newest: no version has been released yet, so each stands for one that was."""
 
 
@@ -179,11 +182,11 @@ def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump):
     file = tmp_path / "released.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(script)
-    engine = dialects.open_engine(url(file), writing=True)
+    engine = database.open_engine(url(file), writing=True)
     tables = tables_of(engine)
     held = rows(engine, tables)
     assert held["events"]
-    assert upgrade(url(file))[1] == migrating.HEAD
+    assert upgrade(url(file))[1] == runner.HEAD
     assert rows(engine, tables) == held
     engine.dispose()
     with closing(Reader(url(file))) as reader:
@@ -194,9 +197,9 @@ def dumped(file):
     """A ledger of the first migration with an event in it, as SQLite dumps it."""
     from alembic import command
 
-    engine = dialects.open_engine(url(file), writing=True)
+    engine = database.open_engine(url(file), writing=True)
     with engine.begin() as connection:
-        command.upgrade(migrating._config(connection), "0001")
+        command.upgrade(runner._config(connection), "0001")
     engine.dispose()
     make(
         file,
@@ -276,9 +279,9 @@ def test_a_ledger_of_every_older_version_is_upgraded(house, full, other, before)
     from alembic import command
 
     handlers, dead, parked = full
-    newest, old = (dialects.open_engine(one, writing=True) for one in (house.address, other))
+    newest, old = (database.open_engine(one, writing=True) for one in (house.address, other))
     with old.begin() as connection:
-        command.upgrade(migrating._config(connection), before)
+        command.upgrade(runner._config(connection), before)
     tables = tables_of(old)
     with newest.connect() as source, old.begin() as target:
         for name, table in tables.items():
@@ -289,7 +292,7 @@ def test_a_ledger_of_every_older_version_is_upgraded(house, full, other, before)
     with pytest.raises(LedgerOutdated, match=f"at version {before}"):
         Reader(other)
     held = rows(old, tables)
-    assert upgrade(other) == (before, migrating.HEAD)
+    assert upgrade(other) == (before, runner.HEAD)
     assert rows(old, tables) == held
     assert set(tables_of(old)) == set(metadata.tables)
     for one in (newest, old):

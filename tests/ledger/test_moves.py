@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from flowhooks.delivery import TRANSITIONS, OutcomeKind, State
 from flowhooks.errors import IllegalMove
-from flowhooks.ledger.moves import Move, move, postpone
+from flowhooks.ledger.deliveries import Move, move, postpone
+from flowhooks.model.delivery import TRANSITIONS, OutcomeKind, State
 
 IN_TABLE = {(row.source, row.target) for row in TRANSITIONS}
 

@@ -9,8 +9,8 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger import news
-from flowhooks.ledger.news import Listener, News
+from flowhooks.ledger import notifications
+from flowhooks.ledger.notifications import Listener, News
 
 
 def nothing(event):
@@ -76,7 +76,7 @@ class Ears:
 @pytest.fixture
 def ears(house, monkeypatch):
     """A function that starts to listen on the house's ledger."""
-    monkeypatch.setattr(news, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(notifications, "AGAIN_SECONDS", 0.01)
     opened = []
 
     def listen():

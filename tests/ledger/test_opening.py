@@ -10,8 +10,9 @@ import threading
 import pytest
 
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
-from flowhooks.ledger import Reader, upgrade
 from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.reader import Reader
 
 
 @pytest.fixture

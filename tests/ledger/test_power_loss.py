@@ -25,11 +25,11 @@ from waiting import until
 from flowhooks import Retry, State, handler
 from flowhooks.clock import Clock
 from flowhooks.errors import Conflict
-from flowhooks.ledger import Ledger
-from flowhooks.ledger.dialects import engines
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.database import engines
+from flowhooks.ledger.ledger import Ledger
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.purging import purge
+from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
 from flowhooks.testing import HandClock
 

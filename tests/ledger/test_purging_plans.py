@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event
 
-from flowhooks.ledger import dialects, purging
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.ledger.writer import Transaction
+from flowhooks.ledger import database, purge
+from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.queries import EventFilter
 
 MANY = 20_000
 OLD = 100
@@ -86,25 +86,25 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
     house.check_books = False
     flow = house.open(start=False)
     time = flow.clock.now()
-    common = purging.id_at(time)[:-6]
+    common = purge.id_at(time)[:-6]
     for statement in FILL:
         flow.sql(statement.replace("ID", common), MANY)
     if analyzed:
         flow.sql("ANALYZE")
     before = {"succeeded": time + 1}
     identity = ("default", "complete", "i77", "")
-    engine = dialects.open_engine(flow.address, writing=True)
+    engine = database.open_engine(flow.address, writing=True)
     with engine.connect() as connection:
         began = connection.begin()
         transaction = Transaction(connection)
-        page = purging.page(connection, before, wanted=EventFilter(), after="", most=OLD)
+        page = purge.page(connection, before, wanted=EventFilter(), after="", most=OLD)
         assert (page.looked, len(page.ids)) == (OLD, OLD)
         steps = {
-            "look": lambda: purging.page(connection, before, wanted=EventFilter(), after=page.next, most=OLD),
-            "purge": lambda: purging.purge(transaction, page.ids, before, kept_from=0, process="x"),
-            "known": lambda: purging.gone(connection, [identity]),
-            "of event": lambda: purging.of_event(connection, flow.clock.new_id()),
-            "forget": lambda: purging.forget(
+            "look": lambda: purge.page(connection, before, wanted=EventFilter(), after=page.next, most=OLD),
+            "purge": lambda: purge.purge(transaction, page.ids, before, kept_from=0, process="x"),
+            "known": lambda: purge.gone(connection, [identity]),
+            "of event": lambda: purge.of_event(connection, flow.clock.new_id()),
+            "forget": lambda: purge.forget(
                 transaction, identities=50, audits=time, closed_alerts=time, signatures=time, most=OLD
             ),
         }

@@ -7,8 +7,8 @@ from sqlalchemy import event
 
 from flowhooks import OutcomeKind, State
 from flowhooks.errors import LedgerUnusable, NotFound, SettingsError
-from flowhooks.ledger import Reader
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 
 PARTIAL = (
     "deliveries_open",

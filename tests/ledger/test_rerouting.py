@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import State
-from flowhooks.ledger.rerouting import ParkedGroup, Rerouted
+from flowhooks.ledger.reroute import ParkedGroup, Rerouted
 
 
 def rerouted(hands, event_id, *handlers, state="routed", before=(), seen="parked"):

@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.running import Claim, Hands, claim
+from flowhooks.ledger.attempts import Claim, Hands, claim
 
 RESULTS = ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}']
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import signing
+from flowhooks.ledger import webhook_ids
 
 HOUR = 3600 * SECOND
 
@@ -104,6 +104,6 @@ def test_forgotten_when_old(hands):
     hands.clock.advance(hours=2)
     hands.ledger.accept(signed(hands, "m4", "i4"))
     before = hands.clock.now() - HOUR
-    gone = [hands.ledger.write(lambda transaction: signing.forget(transaction, before, most=3)) for _ in range(3)]
+    gone = [hands.ledger.write(lambda transaction: webhook_ids.forget(transaction, before, most=3)) for _ in range(3)]
     assert gone == [3, 1, 0]
     assert ids(hands) == [("default", "m4")]

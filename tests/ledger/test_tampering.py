@@ -12,11 +12,12 @@ from sqlalchemy import text
 
 from flowhooks import OutcomeKind, Retry, State, handler
 from flowhooks.errors import Conflict
-from flowhooks.ledger import dialects, upgrade
-from flowhooks.ledger.books import balance
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor
-from flowhooks.operations.purging import purge
+from flowhooks.ledger import database
+from flowhooks.ledger.consistency import balance
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
 from flowhooks.testing import HandClock
 
 YEARS = 30 * 365 * 86_400 * 1_000_000
@@ -83,7 +84,7 @@ def rich(request, tmp_path_factory, hands_of):
         upgrade(url)
     house = House(folder, HandClock(), url)
     fill(house, hands_of)
-    engine = dialects.open_engine(house.address, writing=True)
+    engine = database.open_engine(house.address, writing=True)
     yield engine
     engine.dispose()
     if url:

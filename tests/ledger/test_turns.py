@@ -8,10 +8,10 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import OutcomeKind, Retry, State
-from flowhooks.delivery import NoRoom, Queued
 from flowhooks.ledger.backlog import backlog
-from flowhooks.ledger.books import balance
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.consistency import balance
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import NoRoom, Queued
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks import Retry
-from flowhooks.delivery import Queued
-from flowhooks.ledger import dialects
-from flowhooks.ledger.moves import Lane
-from flowhooks.ledger.reading import due
-from flowhooks.ledger.running import Claim
-from flowhooks.ledger.turns import Turns, admitted
-from flowhooks.ledger.writer import Transaction
+from flowhooks.ledger import database
+from flowhooks.ledger.attempts import Claim
+from flowhooks.ledger.deliveries import Lane
+from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.ordering import Turns, admitted
+from flowhooks.ledger.queries import due
+from flowhooks.model.delivery import Queued
 
 BEHIND_ONE = 100_000
 KEYS = 10_000
@@ -103,7 +103,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
     if analyzed:
         flow.sql("ANALYZE")
     now = flow.clock.now()
-    engine = dialects.open_engine(flow.address, writing=True)
+    engine = database.open_engine(flow.address, writing=True)
     turns = Turns(runner=_Leaves(), clock=flow.clock, due=None, shared=False, write=None)
     statements = {}
     with engine.connect() as connection:

@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.errors import Unavailable
-from flowhooks.ledger import dialects
-from flowhooks.ledger.writer import Writer, run
+from flowhooks.ledger import database
+from flowhooks.ledger.group_commit import Writer, run
 
 SOON = WAIT_TIMEOUT
 
@@ -25,8 +25,8 @@ class Bench:
         self.path = path
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE words (word TEXT PRIMARY KEY, of TEXT REFERENCES words DEFERRABLE)")
-        self.engine = dialects.open_engine(f"sqlite:///{path}", writing=True)
-        dialects.write_ahead(self.engine)
+        self.engine = database.open_engine(f"sqlite:///{path}", writing=True)
+        database.write_ahead(self.engine)
         self.commits = 0
         event.listen(self.engine, "commit", self._count)
         self.writer = Writer(self.engine, limit=limit)
@@ -80,7 +80,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     bench = Bench(tmp_path / "words.db")
     yield bench
     bench.close()

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from flowhooks.delivery import State
 from flowhooks.errors import IllegalMove, NotFound
+from flowhooks.model.delivery import State
 from model import desk
 from model.listeners import HANDLERS, SECOND, Conditions
 from model.machine import LOADED, PICKS, WHICH
 from model.running import Running
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.reading import Standing
+    from flowhooks.ledger.queries import Standing
     from model.paper import Delivery
 
 DRY = st.sampled_from([False, False, False, True])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowhooks.delivery import State
+from flowhooks.model.delivery import State
 from model.listeners import HANDLERS
 from model.paper import AT_REST, IDENTITIES_FOR, Delivery, Event, Paper
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from flowhooks.delivery import Claimed, State
 from flowhooks.errors import Conflict
+from flowhooks.model.delivery import Claimed, State
 from model.listeners import IGNORED, Conditions, handlers_of
 from model.paper import Delivery, Event, Paper
 
 if TYPE_CHECKING:
-    from flowhooks.delivery import Queued
-    from flowhooks.intake import Answer
+    from flowhooks.intake.accept import Answer
+    from flowhooks.model.delivery import Queued
     from model.real import Real
 
 LOOK_CLOSER_EVERY = 8

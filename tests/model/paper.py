@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.delivery import TRANSITIONS, State
+from flowhooks.model.delivery import TRANSITIONS, State
 from model.listeners import HANDLERS, SECOND, UNASKED
 from model.routes import Callback, Route, decide, route
 

@@ -13,16 +13,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
-from flowhooks.delivery import Queued
-from flowhooks.intake import CallBack
-from flowhooks.ledger.condition import totals
-from flowhooks.ledger.running import Claim
+from flowhooks.execution.runners.embedded import Embedded
+from flowhooks.intake.accept import CallBack
+from flowhooks.ledger.attempts import Claim
+from flowhooks.ledger.group_commit import run
+from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
-from flowhooks.ledger.writer import run
-from flowhooks.operations import Actor, Desk
-from flowhooks.operations.calls import perform
-from flowhooks.operations.dismissed import dismissed_by_handler
-from flowhooks.runners.embedded import Embedded
+from flowhooks.model.delivery import Queued
+from flowhooks.operations.context import Actor, Desk
+from flowhooks.operations.deliverable_events import dismissed_by_handler
+from flowhooks.operations.registry import perform
 from model.listeners import HANDLERS, IGNORED
 
 if TYPE_CHECKING:

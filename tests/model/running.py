@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from flowhooks.delivery import Claimed, OutcomeKind, State
-from flowhooks.ledger import Settlement
+from flowhooks.ledger.attempts import Settlement
+from flowhooks.model.delivery import Claimed, OutcomeKind, State
 from model.listeners import HANDLERS
 from model.machine import CALLS, PICKS, WHICH, Hand, Machine
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from flowhooks.ledger import auditing
-from flowhooks.operations import Actor
+from flowhooks.ledger import audit
+from flowhooks.operations.context import Actor
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def deeds():
 
     def read(flow, **narrowing):
         with flow.app.ledger.connection() as connection:
-            return auditing.entries(connection, limit=100, **narrowing)
+            return audit.entries(connection, limit=100, **narrowing)
 
     return read

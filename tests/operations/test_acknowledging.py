@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.ledger import alarming
-from flowhooks.operations.acknowledging import acknowledge
+from flowhooks.ledger import alert_queries
+from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.overview import overview
 
 
@@ -17,7 +17,7 @@ def fails(event):
 def still_open(flow):
     """The open alerts."""
     with flow.app.ledger.connection() as connection:
-        return alarming.still_open(connection)
+        return alert_queries.still_open(connection)
 
 
 def unacknowledged(flow):

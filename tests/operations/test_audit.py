@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.errors import IllegalMove
-from flowhooks.ledger import auditing
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor, Deed
+from flowhooks.ledger import audit
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.context import Actor, Deed
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 from flowhooks.operations.retire import retire
@@ -25,7 +25,7 @@ def fails(event, delivery):
 def entries(flow, **narrowing):
     """All that is written down, the newest first."""
     with flow.app.ledger.connection() as connection:
-        return auditing.entries(connection, limit=100, **narrowing)
+        return audit.entries(connection, limit=100, **narrowing)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import NotFound, SettingsError
-from flowhooks.operations.calls import CALLS, filter_from_json, perform
+from flowhooks.operations.registry import CALLS, filter_from_json, perform
 
 REFUSED = [
     ("destroy", {}),

@@ -9,8 +9,8 @@ import pytest
 
 from flowhooks.clock import to_text
 from flowhooks.errors import LedgerOutdated, SettingsError
-from flowhooks.operations.check import check
-from flowhooks.operations.pausing import pause
+from flowhooks.operations.check.run import check
+from flowhooks.operations.pause import pause
 from flowhooks.settings import HandlerSettings
 
 pytestmark = pytest.mark.postgresql

@@ -15,13 +15,15 @@ from waiting import WAIT_TIMEOUT
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
-from flowhooks.intake import Status
-from flowhooks.ledger import Reader, dialects, streaming, upgrade
-from flowhooks.ledger.copying import Side
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.intake.accept import Status
+from flowhooks.ledger import database, row_stream
+from flowhooks.ledger.copy import Side
+from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import events, metadata
-from flowhooks.operations.copying import copy
-from flowhooks.operations.pausing import pause
+from flowhooks.operations.copy import copy
+from flowhooks.operations.pause import pause
 
 CHINESE = "合同 C-2026-17 已签署 归档 𠮷"
 LARGE = CHINESE * 40_000
@@ -367,9 +369,9 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
 
 def test_never_much_at_once(house, postgresql_url):
     """Batches are of so many rows, and of fewer where these are large, on either database."""
-    small, large = streaming.MOST_ROWS * 2 + 1, 6
+    small, large = row_stream.MOST_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
-    text = json.dumps({"text": "x" * (streaming.MOST_CHARACTERS // 2)})
+    text = json.dumps({"text": "x" * (row_stream.MOST_CHARACTERS // 2)})
     with closing(sqlite3.connect(house.file)) as connection, connection:
         connection.executemany(
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
@@ -386,9 +388,9 @@ def test_never_much_at_once(house, postgresql_url):
     move(house.address, postgresql_url)
     for url in (house.address, postgresql_url):
         with closing(Reader(url)) as reader, reader.connection() as connection:
-            query = select(events).order_by(dialects.by_bytes(events.c.id))
+            query = select(events).order_by(database.by_bytes(events.c.id))
             sizes = [len(batch) for batch in Side(url, connection).batches(query)]
-        assert sizes == [streaming.MOST_ROWS] * 2 + [3, 2, 2], url
+        assert sizes == [row_stream.MOST_ROWS] * 2 + [3, 2, 2], url
 
 
 def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):

@@ -6,10 +6,10 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss as module
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.drain import drain, wanted_by_now
+from flowhooks.operations.reroute_parked import drain, wanted_by_now
 
 ALL = EventFilter()
 
@@ -112,7 +112,7 @@ def test_at_the_same_moment_as_a_drain(house, listens, together):
 
 def test_a_dismissal_that_cannot_be_written_changes_nothing(flow, by, deeds, monkeypatch):
     """While the database is locked it is refused, and can be made again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     with flow.locked(timeout=1), pytest.raises(Unavailable):
         dismiss(by(flow), ALL)
     assert list(states(flow).values()).count("parked") == 3

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor, dismissed
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations import deliverable_events
+from flowhooks.operations.context import Actor
+from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler, reroute_command
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.dismissed import DismissedEvents, dismissed_by_handler, reroute_command
 from flowhooks.operations.reroute import reroute
 
 DAY = 86_400
@@ -68,13 +69,13 @@ def test_a_bounded_look(house, listens, counted, monkeypatch):
     for number in range(6):
         flow.take(f"r{number}", conclusion="rejected", amount=number)
     flow.close()
-    monkeypatch.setattr(dismissed, "MAX_BODIES", 2)
-    monkeypatch.setattr(dismissed, "_BODIES_AT_ONCE", 1)
+    monkeypatch.setattr(deliverable_events, "MAX_BODIES", 2)
+    monkeypatch.setattr(deliverable_events, "_BODIES_AT_ONCE", 1)
     large = {"conclusion": "rejected", "when": {"/amount": {"minimum": 0}}}
     flow, found = counted(large=large)
     assert found["p:large"].events == 2
     flow.close()
-    monkeypatch.setattr(dismissed, "_NEWEST", dismissed._NEWEST.limit(4))
+    monkeypatch.setattr(deliverable_events, "_NEWEST", deliverable_events._NEWEST.limit(4))
     flow, found = counted(b={"conclusion": "rejected"})
     assert found["p:b"].events == 4
 

@@ -6,8 +6,8 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import Unavailable
-from flowhooks.operations import drain as module
-from flowhooks.operations.drain import drain, wanted_by_now
+from flowhooks.operations import reroute_parked as module
+from flowhooks.operations.reroute_parked import drain, wanted_by_now
 
 pytestmark = pytest.mark.runners
 
@@ -133,7 +133,7 @@ def test_nothing_to_drain(house, listens):
 
 def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypatch):
     """While the database is locked it is refused, and can be made again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     with flow.locked(), pytest.raises(Unavailable):

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flowhooks.operations.moment import NoSuchTime, ZoneNeeded, is_ambiguous, moment
+from flowhooks.operations.time_parsing import NoSuchTime, ZoneNeeded, is_ambiguous, moment
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -10,12 +10,12 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
-from flowhooks.ledger import auditing
-from flowhooks.operations import Actor
-from flowhooks.operations.calls import perform
-from flowhooks.operations.pausing import pause, resume
+from flowhooks.execution.runners import procrastinate
+from flowhooks.ledger import audit
+from flowhooks.operations.context import Actor
+from flowhooks.operations.pause import pause, resume
+from flowhooks.operations.registry import perform
 from flowhooks.operations.retire import retire
-from flowhooks.runners import procrastinate
 
 pytestmark = pytest.mark.runners
 
@@ -267,7 +267,7 @@ def test_it_is_called_by_name_and_written_down(house, listens):
     perform(desk, "pause", {"handlers": ["p:h"]})
     perform(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
     with flow.app.ledger.connection() as connection:
-        entries = auditing.entries(connection, limit=10)
+        entries = audit.entries(connection, limit=10)
     assert [(one.action, one.subject, dict(one.detail)) for one in entries] == [
         ("resume", "p:h", {"handlers": ["p:h"]}),
         ("pause", "p:h", {"handlers": ["p:h"], "note": "the archive moves"}),

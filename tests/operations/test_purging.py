@@ -13,12 +13,13 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry
 from flowhooks.errors import Conflict, NotFound, SettingsError, Unavailable, Unprocessable
-from flowhooks.ledger import dialects, purging
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor
-from flowhooks.operations import purging as module
-from flowhooks.operations.calls import perform
-from flowhooks.operations.purging import purge
+from flowhooks.ledger import database
+from flowhooks.ledger import purge as purging
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations import purge as module
+from flowhooks.operations.context import Actor
+from flowhooks.operations.purge import purge
+from flowhooks.operations.registry import perform
 from flowhooks.operations.resolve import Verdict, resolve
 
 DAY = 86_400
@@ -302,7 +303,7 @@ class TestRaces:
     def test_a_call_back_that_waits_for_a_purge_is_no_new_event(self, full, eventually):
         """It sees the event being deleted, waits for that, and is answered as what was purged."""
         flow, ids = full
-        engine = dialects.open_engine(flow.address, writing=True)
+        engine = database.open_engine(flow.address, writing=True)
         answers = []
         with engine.connect() as connection:
             began = connection.begin()
@@ -324,7 +325,7 @@ class TestRaces:
     def test_one_that_purges_passes_over_what_somebody_holds(self, full):
         """It waits for nobody: what is being called back just now stays for the next time."""
         flow, ids = full
-        engine = dialects.open_engine(flow.address, writing=True)
+        engine = database.open_engine(flow.address, writing=True)
         with engine.connect() as connection, connection.begin():
             connection.execute(
                 text("SELECT id FROM events WHERE id = :id FOR KEY SHARE"), {"id": ids["succeeded"]}

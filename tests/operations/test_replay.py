@@ -7,7 +7,7 @@ import pytest
 from flowhooks import Reject, Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import replay as module
 from flowhooks.operations.replay import replay
 
@@ -224,7 +224,7 @@ def test_nothing_is_routed_anew(house, listens, works):
 
 def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, monkeypatch):
     """While the database is locked it is refused, and can be made again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(), pytest.raises(Unavailable):
@@ -237,7 +237,7 @@ def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, 
 
 def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, works, monkeypatch):
     """What was refused because it took too long is not done after all, when the database can be written again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.5)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.5)
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(timeout=0.1), pytest.raises(Unavailable):

@@ -6,9 +6,9 @@ import pytest
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import App
-from flowhooks.delivery import State
-from flowhooks.intake import CallBack
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.intake.accept import CallBack
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import State
 from flowhooks.operations.replay import replay
 from flowhooks.settings import Settings
 

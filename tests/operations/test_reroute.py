@@ -8,11 +8,11 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import reroute as module
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.reroute import reroute
-from flowhooks.router import Router
+from flowhooks.routing.router import Router
 
 ALL = EventFilter()
 
@@ -214,7 +214,7 @@ def test_two_look_ups_at_once(house, noted, together):
 
 
 def _candidates(flow):
-    from flowhooks.routing_index import Candidate
+    from flowhooks.routing.index import Candidate
 
     return [Candidate(one.id, one.selectors, one.order_by) for one in flow.app.plugins.handlers.values()]
 
@@ -238,7 +238,7 @@ def test_a_page_at_a_time(house, noted, monkeypatch):
 
 def test_a_reroute_that_cannot_be_written_changes_nothing(house, noted, by, deeds, monkeypatch):
     """While the database is locked it is refused, and can be made again."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.05)
     flow = house.open(start=False)
     event_id = flow.take("i1", wait=0).event_id
     flow.close()

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.errors import IllegalMove, NotFound
-from flowhooks.ledger import Settlement
+from flowhooks.ledger.attempts import Settlement
 from flowhooks.operations.resolve import Verdict, resolve
 
 MAY = {

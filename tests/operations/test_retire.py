@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flowhooks import Retry, State
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations.calls import perform
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.operations.registry import perform
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
 

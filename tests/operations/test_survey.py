@@ -6,10 +6,10 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger import Reader
 from flowhooks.ledger.backlog import Backlog
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.plugin_status import survey
 from flowhooks.operations.retire import retire
-from flowhooks.operations.survey import survey
 
 
 def nothing(event):

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flowhooks import Delivery, Event
-from flowhooks.plugins import PluginInfo, Plugins
+from flowhooks.plugins.plugins import Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from flowhooks.plugins.loading import PluginInfo
 
 GOOD = """
     from flowhooks import handler, hookimpl

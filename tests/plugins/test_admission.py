@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import Event, Retry, handler, hookimpl
-from flowhooks.plugins import HOOKS
+from flowhooks.plugins.registration import HOOKS
 
 PREFIX = "from flowhooks import Retry, handler, hookimpl\n"
 WRAPPER = """

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flowhooks import __version__
-from flowhooks.plugins.requirement import unmet
+from flowhooks.plugins.version_check import unmet
 
 HEAD = "from flowhooks import handler, hookimpl\n"
 TAIL = "\ndef h(event): pass\n@hookimpl\ndef handlers(): return [h]\n"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, handler, hookimpl
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.replay import replay
-from flowhooks.web.openapi import openapi
+from flowhooks.web.callback.openapi import openapi
 
 pytestmark = pytest.mark.either
 

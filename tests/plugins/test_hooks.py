@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from flowhooks import Alert, AlertCause, Outcome, OutcomeKind, State, handler, hookimpl
-from flowhooks.plugins import Plugins
+from flowhooks.plugins.plugins import Plugins
 
 
 @handler(process_key="leave")

@@ -12,7 +12,7 @@ import pytest
 
 from flowhooks import hookimpl
 from flowhooks.errors import SettingsError
-from flowhooks.plugins import Plugins
+from flowhooks.plugins.plugins import Plugins
 
 BROKEN = {
     "a module that is not there": (

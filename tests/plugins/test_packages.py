@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flowhooks.plugins.packages import package
+from flowhooks.plugins.metadata import package
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import load as load_app
-from flowhooks.operations.check import check
-from flowhooks.plugins import Plugins
+from flowhooks.operations.check.run import check
+from flowhooks.plugins.plugins import Plugins
 from flowhooks.settings import Settings
 
 SECRET = "hunter2-värde"

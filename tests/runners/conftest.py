@@ -8,8 +8,8 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
-from flowhooks.event import digest, from_body
-from flowhooks.ledger import NewEvent
+from flowhooks.ledger.events import NewEvent
+from flowhooks.model.event import digest, from_body
 
 
 class Gate:

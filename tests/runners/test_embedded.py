@@ -12,8 +12,8 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.delivery import Queued
-from flowhooks.runners import embedded
+from flowhooks.execution.runners import embedded
+from flowhooks.model.delivery import Queued
 from flowhooks.settings import HandlerSettings
 
 
@@ -101,7 +101,7 @@ def test_a_retry_that_has_become_due_is_found(house, listens, eventually):
 
 def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
     """While the ledger cannot be read the runner says so, and goes on by itself afterwards."""
-    monkeypatch.setattr("flowhooks.ledger.dialects.engines.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr("flowhooks.ledger.database.engines.BUSY_SECONDS", 0.02)
     flow = house.open(listens(lambda event: 1, name="h"))
     with ExitStack() as stack:
         held = []

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from procrastinate.schema import SchemaManager
 
 from flowhooks import State
-from flowhooks.cli import main
+from flowhooks.cli.main import main
 from flowhooks.clock import Clock
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
-from flowhooks.ledger import upgrade
-from flowhooks.runners import jobs
-from flowhooks.runners.procrastinate import Procrastinate
+from flowhooks.execution.runners import procrastinate_schema
+from flowhooks.execution.runners.procrastinate import Procrastinate
+from flowhooks.ledger.migrations.upgrade import upgrade
 
 MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
 """Those of the Procrastinate that is installed, which go back to the first version there was."""
@@ -73,18 +73,18 @@ def test_they_are_made_and_recorded(new_ledger):
     """By `db upgrade` only, and once; tables of an older or a newer version are told from those that fit."""
     url = new_ledger()
     with pytest.raises(LedgerOutdated, match="missing: run `flowhooks db upgrade`"):
-        jobs.check(url)
-    assert jobs.upgrade(url) == 1
-    jobs.check(url)
-    assert jobs.upgrade(url) == 0
+        procrastinate_schema.check(url)
+    assert procrastinate_schema.upgrade(url) == 1
+    procrastinate_schema.check(url)
+    assert procrastinate_schema.upgrade(url) == 0
     upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM job_migrations WHERE name = (SELECT max(name) FROM job_migrations)")
     with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
-        jobs.check(url)
+        procrastinate_schema.check(url)
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
-    for function in (jobs.check, jobs.upgrade):
+    for function in (procrastinate_schema.check, procrastinate_schema.upgrade):
         with pytest.raises(LedgerUnusable, match="newer Procrastinate"):
             function(url)
 
@@ -118,7 +118,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
     assert run(house.url, JOBS) == before
     assert {name for (name,) in run(house.url, "SELECT name FROM job_migrations")} == MIGRATIONS.keys()
     new = new_ledger()
-    jobs.upgrade(new)
+    procrastinate_schema.upgrade(new)
     assert sorted(run(house.url, SHAPE)) == sorted(run(new, SHAPE))
 
     # So that nothing is run by a job that was made anew.
@@ -136,12 +136,12 @@ def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
     as_it_was(url, "03.00.00_50_post")
     third = next(name for name in MIGRATIONS if name.startswith("03.02.00_01"))
     broken = MIGRATIONS | {third: b"CREATE TABLE half (x int); SELECT nothing_of_that_name()"}
-    monkeypatch.setattr(jobs, "_known", lambda: broken)
+    monkeypatch.setattr(procrastinate_schema, "_known", lambda: broken)
     with pytest.raises(LedgerUnusable, match=f"nothing_of_that_name.*[(]migration {third}[)]"):
-        jobs.upgrade(url)
+        procrastinate_schema.upgrade(url)
     assert run(url, "SELECT to_regclass('half')") == [(None,)]
     monkeypatch.undo()
     with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
-        jobs.check(url)
-    assert jobs.upgrade(url) == sum(name > "03.01.99" for name in MIGRATIONS)
-    jobs.check(url)
+        procrastinate_schema.check(url)
+    assert procrastinate_schema.upgrade(url) == sum(name > "03.01.99" for name in MIGRATIONS)
+    procrastinate_schema.check(url)

@@ -13,9 +13,9 @@ from flowhooks import Retry, State
 from flowhooks.app import App
 from flowhooks.clock import SECOND, Clock
 from flowhooks.errors import LedgerUnusable, SettingsError, Unavailable
-from flowhooks.ledger import Reader
-from flowhooks.ledger.dialects.engines import IDLE_SECONDS
-from flowhooks.runners import jobs, procrastinate
+from flowhooks.execution.runners import procrastinate, procrastinate_schema
+from flowhooks.ledger.database.engines import IDLE_SECONDS
+from flowhooks.ledger.reader import Reader
 from flowhooks.settings import RunnerSettings, Settings
 
 pytestmark = pytest.mark.postgresql
@@ -32,7 +32,7 @@ def clock():
 @pytest.fixture(autouse=True)
 def no_jobs(postgresql_url):
     """The tables of jobs, with nothing in them."""
-    jobs.upgrade(postgresql_url)
+    procrastinate_schema.upgrade(postgresql_url)
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
         connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers CASCADE")
 

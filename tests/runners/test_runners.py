@@ -10,8 +10,8 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import to_datetime
-from flowhooks.event import from_body
-from flowhooks.ledger import NewEvent
+from flowhooks.ledger.events import NewEvent
+from flowhooks.model.event import from_body
 
 pytestmark = pytest.mark.runners
 

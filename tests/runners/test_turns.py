@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, RetryAfter, State
 from flowhooks.clock import Clock
-from flowhooks.runners import embedded, jobs, procrastinate
+from flowhooks.execution.runners import embedded, procrastinate, procrastinate_schema
 
 
 class Seen:
@@ -60,7 +60,7 @@ def runner(request, house):
     if request.param == "procrastinate":
         if not house.url:
             pytest.skip("it does not run on SQLite")
-        jobs.upgrade(house.url)
+        procrastinate_schema.upgrade(house.url)
     return {"kind": request.param, "threads": 8}
 
 

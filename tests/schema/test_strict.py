@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import Malformed
 from flowhooks.schema import parse
-from flowhooks.schema.strict import MAX_DEPTH
+from flowhooks.schema.strict_json import MAX_DEPTH
 
 API_PAGE = b"""{
    "businessKey": "1",

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from flowhooks.settings import HttpSettings, Settings, Source, change, live
-from flowhooks.settings.tree import leaves
+from flowhooks.settings.model import leaves
 
 BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Source(token_sha256=("b" * 64,))})
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from flowhooks.cli import main
+from flowhooks.cli.main import main
 
 CHECKOUT = Path(__file__).parents[2]
 TEMPLATE = CHECKOUT / "plugins/cookiecutter-flowhooks-plugin"

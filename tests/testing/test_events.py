@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flowhooks.event import from_body
+from flowhooks.model.event import from_body
 from flowhooks.testing import HandClock, make_event
 
 

@@ -9,7 +9,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import handler
-from flowhooks.testing.lines import Failure, Killed, Lines, belongs_to, is_test_code
+from flowhooks.testing.fault_injection.line_tracer import Failure, Killed, Lines, belongs_to, is_test_code
 
 CODE = """
     import json

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flowhooks.testing.memory import Memory, modules_of
+from flowhooks.testing.fault_injection.module_state import Memory, modules_of
 
 CODE = """
     import functools

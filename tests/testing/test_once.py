@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import FlowhooksError, Retry, State, handler
 from flowhooks.testing import exactly_once
-from flowhooks.testing.trial import Trial
+from flowhooks.testing.fault_injection.runner import Trial
 
 LEAVE = {"processDefinitionKey": "leave"}
 

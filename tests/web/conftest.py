@@ -12,7 +12,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.web import errors
-from flowhooks.web.server import Limits, Server
+from flowhooks.web.server.server import Limits, Server
 
 
 class Answer(NamedTuple):

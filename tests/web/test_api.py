@@ -19,19 +19,19 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable, SettingsError
-from flowhooks.ledger import refusing
-from flowhooks.ledger.browsing import browse
-from flowhooks.ledger.reading import EventFilter
-from flowhooks.operations import Actor
-from flowhooks.operations.calls import CALLS, filter_from_json
-from flowhooks.operations.plain.events import event_to_json, whole_event_to_json
-from flowhooks.operations.purging import before_of
+from flowhooks.ledger import rejected_requests
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.search import browse
+from flowhooks.operations.context import Actor
+from flowhooks.operations.json.events import event_to_json, whole_event_to_json
+from flowhooks.operations.purge import before_of
+from flowhooks.operations.registry import CALLS, filter_from_json
 from flowhooks.operations.replay import replay
 from flowhooks.schema import Schemas
-from flowhooks.web.admin import create_admin
-from flowhooks.web.api import resources
-from flowhooks.web.api.openapi import openapi
-from flowhooks.web.api.resources import RESOURCES
+from flowhooks.web.admin.api import resources
+from flowhooks.web.admin.api.openapi import openapi
+from flowhooks.web.admin.api.resources import RESOURCES
+from flowhooks.web.admin.app import create_admin
 
 pytestmark = pytest.mark.either
 
@@ -153,7 +153,7 @@ def busy(house, serve, listens, make_plugin):
             *(f"alert {closed}", "leave", flow.dead),
         )
     for number in range(3):
-        refusal = refusing.Refused(
+        refusal = rejected_requests.Refused(
             id=flow.clock.new_id(),
             refused_at=flow.clock.now(),
             path=f"/flow/{number}/call-back/complete",
@@ -162,7 +162,7 @@ def busy(house, serve, listens, make_plugin):
             reason_en="no",
             reason_zh="否",
         )
-        flow.app.ledger.write(lambda transaction, one=refusal: refusing.keep(transaction, [one]))
+        flow.app.ledger.write(lambda transaction, one=refusal: rejected_requests.keep(transaction, [one]))
     return serve(flow)
 
 

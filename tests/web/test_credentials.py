@@ -9,7 +9,7 @@ import pytest
 
 from flowhooks.errors import Forbidden, Unauthorized
 from flowhooks.settings import Key, Known, Settings, Source
-from flowhooks.web.credentials import Credentials, Latest, new_token
+from flowhooks.web.callback.credentials import Credentials, Latest, new_token
 
 ERP = "erp-token-_~+/.0123456789=="
 OLD = "erp-token-that-is-being-replaced"

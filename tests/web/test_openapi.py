@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from flowhooks import __version__
 from flowhooks.errors import Unprocessable
 from flowhooks.schema import Schemas, parse
+from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.errors import envelope
-from flowhooks.web.openapi import openapi
 
 COMPLETE = "/flow/{flowInstanceId}/call-back/complete"
 SHIPPED = [f"/flow/{{flowInstanceId}}/call-back/{kind}" for kind in ("cancel", "complete", "error", "terminate")]

@@ -12,12 +12,12 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import State
-from flowhooks.ledger import auditing
+from flowhooks.ledger import audit
 from flowhooks.settings import OperatorSettings
 from flowhooks.testing import HandClock
-from flowhooks.web.admin import create_admin
-from flowhooks.web.attempts import FREE_ADDRESS, MOST_KNOWN, Attempts
-from flowhooks.web.server import Limits, Server
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.login_throttle import FREE_ADDRESS, MOST_KNOWN, Attempts
+from flowhooks.web.server.server import Limits, Server
 
 pytestmark = pytest.mark.either
 
@@ -109,12 +109,12 @@ def test_who_is_written_down(house, ask, listens):
     status, error = request("POST", "/api/operations/replay", TOKENS["li"], replay | {"by": "wang"})
     assert (status, error["message"].split(",")[0]) == (422, "leave out by")
     with flow.app.ledger.connection() as connection:
-        assert auditing.entries(connection, limit=9) == []
+        assert audit.entries(connection, limit=9) == []
     assert request("POST", "/api/operations/replay", TOKENS["li"], replay)[0] == 200
     flow.settled(flow.events()[0], State.DEAD)
     assert request("POST", "/api/operations/replay", LOCK, replay | {"by": "zhao"})[0] == 200
     with flow.app.ledger.connection() as connection:
-        done = [(one.who, one.face) for one in auditing.entries(connection, limit=9)]
+        done = [(one.who, one.face) for one in audit.entries(connection, limit=9)]
     assert done == [("zhao", "command"), ("li", "api")]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
 from flowhooks.web.errors import HTTPRefusal
-from flowhooks.web.parser import Parser
+from flowhooks.web.server.parser import Parser
 
 ADJUSTMENTS = Adjustments(max_request_header_size=300, max_request_body_size=50, inbuf_overflow=20)
 PIECES = [

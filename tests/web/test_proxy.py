@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.proxy import CLAIMS, Behind, client
+from flowhooks.web.server.trusted_proxy import CLAIMS, Behind, client
 
 
 def seen(trusted, peer, **claims):

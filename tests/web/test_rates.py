@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowhooks.clock import SECOND
 from flowhooks.testing import HandClock
-from flowhooks.web.rates import Rates
+from flowhooks.web.callback.rate_limit import Rates
 
 
 def test_a_bucket():

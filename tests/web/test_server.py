@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.errors import SettingsError
-from flowhooks.web.binding import bind
-from flowhooks.web.channel import Channel
-from flowhooks.web.server import Limits, Server
+from flowhooks.web.server.channel import Channel
+from flowhooks.web.server.server import Limits, Server
+from flowhooks.web.server.sockets import bind
 
 GOOD = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: h\r\n"
@@ -261,7 +261,7 @@ def test_client_that_sends_on_reads_its_answer(server, connect, head):
 
 def test_client_that_never_stops_sending(server, connect, monkeypatch):
     """A refused client is not listened to for ever."""
-    monkeypatch.setattr("flowhooks.web.channel.LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr("flowhooks.web.server.channel.LINGER_BYTES", 1_000_000)
     client = connect(server).send(POST + b"Content-Length: 10000000\r\n\r\n")
 
     def send_on():
@@ -274,7 +274,7 @@ def test_client_that_never_stops_sending(server, connect, monkeypatch):
 
 def test_client_that_stays_after_a_refusal(start, connect, monkeypatch):
     """A refused client that neither sends nor closes is let go of."""
-    monkeypatch.setattr("flowhooks.web.channel.LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("flowhooks.web.server.channel.LINGER_SECONDS", 0.1)
     server = start(read_timeout=0.3)
     connect(server).send(b"x\r\n\r\n").answer()
     assert server.drain(WAIT_TIMEOUT)
@@ -672,7 +672,7 @@ def test_retire_leaves_new_connections_to_others(start, connect):
 
 def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     """A connection is closed after the answer that says so, and an idle one only after a while."""
-    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", WAIT_TIMEOUT)
+    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_SECONDS", WAIT_TIMEOUT)
     server = start()
     idle, active, busy = connect(server), connect(server), connect(server)
     for client in (idle, active):
@@ -690,7 +690,7 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     with pytest.raises(BlockingIOError):  # it is still open
         idle.closed()
     idle.socket.settimeout(WAIT_TIMEOUT)
-    monkeypatch.setattr("flowhooks.web.server.RETIRING_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_SECONDS", 0.1)
     assert idle.closed()
     assert not server.gone(0)
     resource.go.set()
@@ -703,7 +703,7 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
 
 def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):
     """A request that never ends does not keep the server from closing; its client sees the connection end."""
-    monkeypatch.setattr("flowhooks.web.server.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("flowhooks.web.server.server.STOP_SECONDS", 0.1)
     server = start()
     client = connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)

@@ -1,44 +1,7 @@
-"""`flowhooks events`: what came, what became of it, and what operators do about it; each command in a file of its own.
-
-It must not know what those do.
-"""
+"""`flowhooks events`: each of its commands is in a file of its own."""
 
 from __future__ import annotations
 
-import click
+from flowhooks.cli.events.group import command
 
-from flowhooks.cli.events.acting import replay_command, resolve_command
-from flowhooks.cli.events.listing import list_command
-from flowhooks.cli.events.routing import dismiss_command, drain_command, reroute_command
-from flowhooks.cli.events.showing import show_command
-
-
-@click.group(
-    "events",
-    commands=[
-        list_command,
-        show_command,
-        replay_command,
-        resolve_command,
-        drain_command,
-        reroute_command,
-        dismiss_command,
-    ],
-    short_help="What came, what became of it, and what to do about it.",
-)
-def command() -> None:
-    r"""Look at events and their deliveries, and say what is to become of those that are stuck.
-
-    An event is a call-back that was stored; a delivery is that event for one handler. Reading needs no server.
-    What changes something is done by the running server, or here where none runs.
-
-    \b
-    A delivery that is            look with                      then
-      dead (failed for good)      events list --state dead       events replay ...
-      unknown (killed mid-run)    events list --state unknown    events resolve ...
-    An event that is
-      parked (no handler)         events list --state parked     install a handler, or events dismiss
-      parked, a handler is there  events drain --dry-run         events drain
-      routed, a handler is new    events reroute --dry-run ...   events reroute --handler ...
-      dismissed by mistake        events list --state dismissed  events reroute ...
-    """
+__all__ = ["command"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flowhooks.cli.plugins import words
+from flowhooks.cli.plugins import text
 from flowhooks.errors import SettingsError
-from flowhooks.settings.kinds import nearest
+from flowhooks.settings.types import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,12 +48,12 @@ class Plan:
         else:
             yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
         for one in self.handlers:
-            stored = words.stored(one["backlog"])
+            stored = text.stored(one["backlog"])
             word = "Retired before:" if one["standing"] == "retired" else "Retires"
-            yield f"{word} {one['id']}: {words.listening(one['listens'])}{f'; stored: {stored}' if stored else ''}"
+            yield f"{word} {one['id']}: {text.listening(one['listens'])}{f'; stored: {stored}' if stored else ''}"
         if not self.handlers:
             yield "It has no handlers."
-        if any(words.stored(one["backlog"]) for one in self.handlers):
+        if any(text.stored(one["backlog"]) for one in self.handlers):
             yield "What is stored for them stays stored, and goes on if they are installed again."
         if unwanted := self.unwanted():
             so = "parked" if unrouted == "park" else "refused with 422"

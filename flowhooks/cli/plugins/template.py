@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.selectors import MAX_CONCLUSION_CHARS
+from flowhooks.model.selectors import MAX_CONCLUSION_CHARS
 
 MOST_DOMAIN: Final = 40
 MOST_AUTHOR: Final = 80

@@ -1,26 +1,7 @@
-"""`flowhooks sources`: which engines may call back, and by what they are known; each command in a file of its own.
-
-It must not know what those do.
-"""
+"""`flowhooks sources`: each of its commands is in a file of its own."""
 
 from __future__ import annotations
 
-import click
+from flowhooks.cli.sources.group import command
 
-from flowhooks.cli.sources.listing import list_command
-from flowhooks.cli.sources.making import new_command
-from flowhooks.cli.sources.rotating import rotate_command
-from flowhooks.cli.sources.trying import test_command
-
-
-@click.group(
-    "sources",
-    commands=[list_command, new_command, rotate_command, test_command],
-    short_help="Name the engines that may call back.",
-)
-def command() -> None:
-    """Name the engines that may call back: by a secret with which they sign, or by a bearer token.
-
-    Sources stand in flowhooks.toml, and nowhere else. As soon as there is one, every call-back needs a credential.
-    None of these commands writes settings: they print what is to stand there.
-    """
+__all__ = ["command"]

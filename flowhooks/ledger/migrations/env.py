@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from flowhooks.crashpoints import reached
+from flowhooks.failpoints import reached
 from flowhooks.ledger.tables import metadata
 
 context.configure(

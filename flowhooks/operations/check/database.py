@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerOutdated
-from flowhooks.ledger import Reader, dialects, requirements
+from flowhooks.ledger import database, required_credentials
 from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.file_guard import PUT_BACK
-from flowhooks.ledger.liveness import run_by
 from flowhooks.ledger.lock import Lock, misplaced, refuse_network
+from flowhooks.ledger.processes import run_by
+from flowhooks.ledger.reader import Reader
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from flowhooks.ledger.known import KnownHandler
-    from flowhooks.ledger.liveness import Living
+    from flowhooks.ledger.handlers import KnownHandler
     from flowhooks.ledger.lock import Holder
+    from flowhooks.ledger.processes import Living
 
 _FIXED: Final = (3, 51, 3)
 _FIXED_EARLIER: Final = ((3, 44, 6), (3, 50, 7))
@@ -61,11 +62,11 @@ class Database:
 
     def findings(self) -> Iterator[Finding]:
         """Everything, the file first."""
-        file = dialects.database_file(self._url)
+        file = database.database_file(self._url)
         if file is None:
-            yield from self._contents(dialects.shown(self._url))
+            yield from self._contents(database.shown(self._url))
             return
-        if is_affected(version := dialects.library_version()):
+        if is_affected(version := database.library_version()):
             yield note(
                 "database",
                 f"SQLite {version} has the WAL-reset bug, which 3.51.3 mended",
@@ -89,7 +90,7 @@ class Database:
         try:
             reader = Reader(self._url)
         except LedgerOutdated as error:
-            if dialects.is_shared(self._url):
+            if database.is_shared(self._url):
                 yield trouble("database", str(error), "a start does not: other processes may be using it")
             else:
                 yield note("database", str(error), "the next start upgrades it")
@@ -103,7 +104,7 @@ class Database:
                 return
             self.known = reader.known()
             with reader.connection() as connection:
-                self.required = requirements.required(connection)
+                self.required = required_credentials.required(connection)
                 self.waiting = {handler: one.waiting for handler, one in backlog(connection).items()}
             self._share(reader)
             self.counts = list(_counts(reader, idle=self._idle() if reader.shared else idle))

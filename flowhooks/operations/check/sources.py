@@ -11,7 +11,7 @@ from flowhooks.commands import command_line
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check.finding import note, ok, trouble
 from flowhooks.settings import check_sources, host_and_port, is_loopback
-from flowhooks.settings.known import ends
+from flowhooks.settings.credentials import ends
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import pytest
 
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
 from flowhooks.errors import Unprocessable
-from flowhooks.plugins import Plugins
+from flowhooks.plugins.plugins import Plugins
 from flowhooks.schema import Schemas, taken
 
 if TYPE_CHECKING:

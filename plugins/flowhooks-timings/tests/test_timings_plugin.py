@@ -16,7 +16,8 @@ import pluggy
 import pytest
 from flowhooks_timings import Timings
 
-from flowhooks import Delivery, Event, Handler, Outcome, OutcomeKind, Reject, State, builtin, handler, hookspecs
+from flowhooks import Delivery, Event, Handler, Outcome, OutcomeKind, Reject, State, handler, hookspecs
+from flowhooks.plugins import default_hooks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ def manager(timings: Timings) -> pluggy.PluginManager:
     """What flowhooks runs handlers with: the hooks, the built-in implementation, and this plugin."""
     made = pluggy.PluginManager("flowhooks")
     made.add_hookspecs(hookspecs)
-    made.register(builtin)
+    made.register(default_hooks)
     made.register(timings, "timings")
     made.check_pending()
     return made

@@ -13,8 +13,8 @@ import browsers
 import pytest
 from waiting import WAIT_TIMEOUT
 
-from flowhooks.web.admin import create_admin
-from flowhooks.web.server import Limits, Server
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.server.server import Limits, Server
 
 EXPECTED = "status of (401|404|409|422|429)|^The Cross-Origin-Opener-Policy header has been ignored"
 """What Chromium logs of pages that are not there, not for everybody, or without TLS."""

@@ -13,13 +13,13 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import AlertCause, Reject, Retry, State
-from flowhooks.operations import calls
-from flowhooks.operations.moment import moment
-from flowhooks.router import Router
-from flowhooks.routing_index import Candidate
-from flowhooks.web.console import acting
-from flowhooks.web.console.actions import ACTIONS
-from flowhooks.web.operators import Operator, Role
+from flowhooks.operations import registry
+from flowhooks.operations.time_parsing import moment
+from flowhooks.routing.index import Candidate
+from flowhooks.routing.router import Router
+from flowhooks.web.admin.console import action_page
+from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.operators import Operator, Role
 
 pytestmark = pytest.mark.either
 
@@ -376,7 +376,7 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
     for number in range(7):
         flow.take(f"p{number}", key="nobody")
     monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 2)
-    monkeypatch.setattr(acting, "WORKING", -1.0)
+    monkeypatch.setattr(action_page, "WORKING", -1.0)
     console = serve(flow)
     answer, asking = console.act("/console/do/dismiss?key=nobody&back=/console/parked", note="over <all>")
     assert "nobody need take care: 7" in asking.text
@@ -401,7 +401,7 @@ def paid(house, serve, listens, monkeypatch):
     for number in range(7):
         flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
     monkeypatch.setattr("flowhooks.operations.replay.AT_ONCE", 2)
-    monkeypatch.setattr(acting, "WORKING", -1.0)
+    monkeypatch.setattr(action_page, "WORKING", -1.0)
     console = serve(flow)
     console.runs = runs
     return console
@@ -454,14 +454,14 @@ def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
     assert times.keys() == TIMES
     wanted = {"state": "succeeded", "process_key": "leave"} | {name: moment(value) for name, value in times.items()}
     paid.flow.app.runner.wake()
-    calls.perform(paid.flow.app.desk, "replay", {"wanted": wanted, "again": True, "after": after})
+    registry.perform(paid.flow.app.desk, "replay", {"wanted": wanted, "again": True, "after": after})
     eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
 
 
 def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     """Of what is done once only the rest is left, and the page on which one lands says so."""
     monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(acting, "WORKING", -1.0)
+    monkeypatch.setattr(action_page, "WORKING", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
     (stop,) = [one for one in answer.page.links() if "after=" in one]
     landed = busy.get(stop, root="").page
@@ -469,7 +469,7 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     assert "Starting it again does the rest" in landed.text
     assert "flowhooks events dismiss --state=parked" in landed.text
     to, hidden = landed.form()
-    monkeypatch.setattr(acting, "WORKING", 3.0)
+    monkeypatch.setattr(action_page, "WORKING", 3.0)
     assert busy.submit(to, **hidden).status == 303
     assert not busy.flow.events(state="parked")
 
@@ -480,7 +480,7 @@ TIMES = {"since", "until"}
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
     """Where counting takes longer the page says how many there are at least, and still does all of them."""
     monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(acting, "COUNTING", -1.0)
+    monkeypatch.setattr(action_page, "COUNTING", -1.0)
     answer, asking = busy.act("/console/do/dismiss?state=parked")
     assert "at least 1" in asking.text
     assert "There are more than were counted" in asking.text
@@ -490,11 +490,11 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     """A closed browser leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
     monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(acting, "WORKING", -1.0)
+    monkeypatch.setattr(action_page, "WORKING", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked")
     assert len(busy.flow.events(state="parked")) == 1
     to, hidden = answer.page.form()
-    monkeypatch.setattr(acting, "WORKING", 3.0)
+    monkeypatch.setattr(action_page, "WORKING", 3.0)
     other, asking = busy.act("/console/do/dismiss?state=parked")
     assert "nobody need take care: 1" in asking.text
     assert other.status == 303
@@ -601,7 +601,7 @@ def test_what_is_not_there(busy):
 
 def test_who_may_only_look_has_no_buttons(busy, monkeypatch):
     """With the role view no page has a button, and the page that asks has no form."""
-    monkeypatch.setattr("flowhooks.web.console.doorkeeper.LOCAL", Operator(name="visitor", role=Role.VIEW))
+    monkeypatch.setattr("flowhooks.web.admin.auth.LOCAL", Operator(name="visitor", role=Role.VIEW))
     for path in ("/events?key=contract", f"/events/{event_of(busy, '4711')}", "/parked", "/handlers", "/alerts"):
         assert not [one for one in busy.page(path).links() if one.startswith("/console/do/")]
     asking = busy.page("/do/dismiss?state=parked")
@@ -613,7 +613,7 @@ def test_every_action_is_an_operation():
     """Each action names an operation that is there, and only arguments that it takes."""
     of = {"events": {"wanted"}, "delivery": {"delivery_id"}, "handler": {"handlers"}, "alert": {"alerts"}, "": set()}
     for action in ACTIONS.values():
-        _, takes = calls.CALLS[action.operation]
+        _, takes = registry.CALLS[action.operation]
         given = of[action.of] | set(action.arguments) | ({"note"} if action.note else set())
         assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
 
@@ -654,7 +654,7 @@ def test_a_cookie_of_somebody_elses_making(busy, given):
 
 def test_a_figure_that_no_text_is_about():
     """What an operation counts, and the console has no words for, is left out rather than an error."""
-    from flowhooks.web.console.done import figures
+    from flowhooks.web.admin.console.flash import figures
 
     assert figures({"events": 2, "novel": 3, "dry_run": True, "handlers": ("a", "b"), "next": ""}) == {
         "events": 2,

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from flowhooks import Reject
 from flowhooks.settings import OperatorSettings
-from flowhooks.web.passwords import hashed
+from flowhooks.web.admin.passwords import hashed
 
 pytestmark = [
     pytest.mark.browser,

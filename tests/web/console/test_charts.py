@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowhooks.web.console import charts
+from flowhooks.web.admin.console import charts
 
 
 def test_bars_stand_side_by_side():

@@ -11,10 +11,10 @@ import pytest
 from waiting import until
 
 from flowhooks import State
-from flowhooks.event import DismissedBy
-from flowhooks.ledger.reading import EventFilter
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.event import DismissedBy
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.web.console import event as event_page
+from flowhooks.web.admin.console import event as event_page
 
 pytestmark = pytest.mark.either
 

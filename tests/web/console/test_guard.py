@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.console.guard import is_page
+from flowhooks.web.admin.origin_check import is_page
 
 pytestmark = pytest.mark.either
 

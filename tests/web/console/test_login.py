@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import sessions
 from flowhooks.settings import OperatorSettings
-from flowhooks.web.admin import create_admin
-from flowhooks.web.console.login import _safe
-from flowhooks.web.passwords import Busy, Passwords, hashed
+from flowhooks.web.admin.app import create_admin
+from flowhooks.web.admin.console.login import _safe
+from flowhooks.web.admin.passwords import Busy, Passwords, hashed
 
 pytestmark = pytest.mark.either
 
@@ -438,7 +438,7 @@ def test_passwords():
 
 def test_what_the_ledger_keeps_of_a_session():
     """It is no hash of the secret alone: with another password it is another's."""
-    from flowhooks.web.console.sessions import _digest
+    from flowhooks.web.admin.sessions import _digest
 
     assert _digest("s", "p") != _digest("s", "q")
     assert _digest("s", "p") != hashlib.sha256(b"s").hexdigest()

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 from waiting import WAIT_TIMEOUT
 
-from flowhooks import refusals
 from flowhooks.errors import Unavailable
-from flowhooks.ledger.refusing import latest
-from flowhooks.web import create_app
-from flowhooks.web.server import Limits, Server
+from flowhooks.intake import rejected_requests
+from flowhooks.ledger.rejected_requests import latest
+from flowhooks.web.callback.app import create_app
+from flowhooks.web.server.server import Limits, Server
 
 pytestmark = pytest.mark.either
 
@@ -90,14 +90,14 @@ def test_many_are_bounded(house, monkeypatch):
     flow.app.refusals.flush()
     assert [one.path for one in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
     for _ in range(10):
-        for _number in range(refusals.MOST_PENDING):
+        for _number in range(rejected_requests.MOST_PENDING):
             flow.app.refusals.note(
                 path="/flow/x\x00\u202e" * 999, address="\x1b", status=400, english="a\n", chinese="b"
             )
         flow.app.refusals.flush()
     found = kept(flow)
     assert len(found) == 1_000
-    assert all(len(one.path) <= refusals.LONGEST_PATH and one.path.isprintable() for one in found)
+    assert all(len(one.path) <= rejected_requests.LONGEST_PATH and one.path.isprintable() for one in found)
 
 
 def test_what_cannot_be_written_stays(house, monkeypatch):

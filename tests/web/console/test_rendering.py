@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from flowhooks.web.console import rendering
-from flowhooks.web.console.inert import brief, visible
-from flowhooks.web.console.rendering import Templates, duration, number, percent
+from flowhooks.web.admin.console import rendering
+from flowhooks.web.admin.console.escaping import brief, visible
+from flowhooks.web.admin.console.rendering import Templates, duration, number, percent
 
 
 @pytest.mark.parametrize(

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from flowhooks.alert import AlertCause
-from flowhooks.delivery import OutcomeKind
-from flowhooks.event import DismissedBy, ParkedBy
-from flowhooks.ledger.reading import STATES
+from flowhooks.ledger.queries import STATES
 from flowhooks.messages import LANGUAGES
-from flowhooks.web import console
-from flowhooks.web.console.actions import ACTIONS
-from flowhooks.web.console.audit import NAMED
-from flowhooks.web.console.events import LATELY
-from flowhooks.web.console.overview import TILES
-from flowhooks.web.console.texts import TEXTS, text
+from flowhooks.model.alert import AlertCause
+from flowhooks.model.delivery import OutcomeKind
+from flowhooks.model.event import DismissedBy, ParkedBy
+from flowhooks.web.admin.console import app
+from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.audit import NAMED
+from flowhooks.web.admin.console.events import LATELY
+from flowhooks.web.admin.console.overview import TILES
+from flowhooks.web.admin.console.texts import TEXTS, text
 
-HERE = Path(console.__file__).parent
+HERE = Path(app.__file__).parent
 TEMPLATES = sorted((HERE / "templates").glob("*.html"))
 SAID = re.compile(r"""\bt\("([a-z_.]+)"( ~ [a-z.]+)?((?:, \w+=)?)""")
 MADE = {

@@ -12,10 +12,10 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from flowhooks.ledger.dialects import engines
-from flowhooks.operations.calls import CALLS
-from flowhooks.web.api.resources import RESOURCES
-from flowhooks.web.console.actions import ACTIONS
+from flowhooks.ledger.database import engines
+from flowhooks.operations.registry import CALLS
+from flowhooks.web.admin.api.resources import RESOURCES
+from flowhooks.web.admin.console.actions import ACTIONS
 
 READERS = 8
 """Connections that may read at once."""
@@ -137,12 +137,12 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
     """Whoever changes the tables by hand locks them; nobody waits for that for ever."""
     import psycopg
 
-    from flowhooks.ledger import lines
+    from flowhooks.ledger.database import postgresql_timeouts
 
-    bounded = lines._bounded
+    bounded = postgresql_timeouts._bounded
     # Only from here on: on a busy machine the database may take longer to answer while the console is opened.
     monkeypatch.setattr(
-        lines, "_bounded", lambda steps, line, _seconds, *more: bounded(steps, line, lambda: 0.3, *more)
+        postgresql_timeouts, "_bounded", lambda steps, line, _seconds, *more: bounded(steps, line, lambda: 0.3, *more)
     )
     with psycopg.connect(postgresql_url) as outside:
         outside.execute("LOCK TABLE events, deliveries, alerts, audit, refusals, handlers IN ACCESS EXCLUSIVE MODE")

@@ -1,0 +1,1 @@
+"""Alerts: what a person must look at, found in the ledger and sent to plugins."""

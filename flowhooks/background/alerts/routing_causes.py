@@ -1,0 +1,173 @@
+"""Causes that routing has: undecided conditions, unknown conclusions, conflicting callbacks, events without a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.background.alerts.cause import Cause
+from flowhooks.clock import SECOND, to_datetime
+from flowhooks.ledger import alert_queries, routing_issues
+from flowhooks.ledger.conclusions import unknown_conclusions
+from flowhooks.model.alert import AlertCause
+from flowhooks.model.event import Event
+from flowhooks.plugins.error_text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.alert_queries import Troubled
+    from flowhooks.ledger.conclusions import UnknownConclusion
+    from flowhooks.ledger.routing_issues import Conflicts, Undecided
+    from flowhooks.routing.router import Router
+
+RECENT: Final = 24 * 3600 * SECOND
+"""For how long an event that was routed in spite of an undecided condition, or a conflict, keeps its alert open."""
+
+_UNDECIDED_EVENTS: Final = (
+    "{many} for {subject} {have} an undecided condition, the first since {since}: {why}. Have the engine send the "
+    "member, then decide on the events that are parked: `flowhooks events list --state parked`."
+)
+_UNDECIDED_DELIVERIES: Final = (
+    "{many} of handler {subject} {have} not run because its condition cannot be decided, the first since {since}: "
+    "{why}. Correct the handler, then start the server again; or close them: `flowhooks events resolve`."
+)
+_CONCLUSION: Final = (
+    "No handler takes {subject}, which was first received at {since}; such events are dismissed{why}. Add the "
+    "conclusion to a handler, map the engine's word in [sources.NAME.conclusion], or name it in "
+    "routing.ignore_conclusions."
+)
+_CONFLICT: Final = (
+    "{many} of source {subject} {have} the identity of an earlier event, but other data, the first since {since}: each "
+    "was answered 409 and kept. `flowhooks events show {why}` compares them. Find out whether the engine reuses "
+    "instance ids or has changed a decision."
+)
+_NO_NAME: Final = (
+    "{many} {have} neither callBackProcessClass nor processDefinitionKey, the first since {since}, so that no handler "
+    "can be found: have the engine send one of them, then run `flowhooks events dismiss` for those that are parked."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingCauses:
+    """Finds them.
+
+    Args:
+        router: gives the present look-up.
+        ignored: gives the conclusions for which no alert is raised.
+        loaded: ids of the handlers that are loaded.
+    """
+
+    router: Callable[[], Router]
+    ignored: Callable[[], Collection[str]]
+    loaded: Collection[str]
+
+    def find(self, connection: Connection, now: int) -> Iterator[Cause]:
+        """Every cause that routing has just now.
+
+        Args:
+            connection: reads one moment's state.
+            now: microseconds since 1970.
+        """
+        since = now - RECENT
+        for undecided in routing_issues.undecided(connection, since=since):
+            yield _undecided_events(undecided)
+        for delivery in alert_queries.shelved(connection, now):
+            if delivery.handler in self.loaded:
+                yield _undecided_deliveries(delivery)
+        for unknown in unknown_conclusions(connection):
+            if (cause := self._conclusion(unknown)) is not None:
+                yield cause
+        for conflicts in routing_issues.conflicts(connection, since=since):
+            yield _conflict(conflicts)
+        if (nameless := alert_queries.oldest_without_name(connection)) is not None:
+            yield _no_name(nameless.event_id, nameless.since, now)
+
+    def _conclusion(self, unknown: UnknownConclusion) -> Cause | None:
+        event = _event_of(unknown)
+        if unknown.conclusion in self.ignored() or not self.router().is_unknown_conclusion(event):
+            return None
+        hints = self.router().similar_conclusions(event)
+        return Cause(
+            cause=AlertCause.CONCLUSION,
+            subject=f"conclusion {printable(unknown.conclusion)!r} of "
+            f"{names_of(unknown.callback_class, unknown.process_key or None)}",
+            since=unknown.seen_at,
+            count=lambda _: 1,
+            event_id=unknown.event_id,
+            text=_CONCLUSION,
+            why=f" ({printable('; '.join(hints))})" if hints else "",
+        )
+
+
+def names_of(callback_class: str, process_key: str | None) -> str:
+    """An event's class and key, on one line; what cannot be printed is replaced."""
+    names = [f"class {printable(callback_class)}"] if callback_class else []
+    names += [f"key {printable(process_key)}"] if process_key else []
+    return " and ".join(names) or "neither class nor key"
+
+
+def _event_of(unknown: UnknownConclusion) -> Event:
+    return Event(
+        id=unknown.event_id,
+        flow_instance_id="",
+        callback_class=unknown.callback_class or None,
+        process_definition_key=unknown.process_key or None,
+        conclusion=unknown.conclusion,
+        data={},
+        received_at=to_datetime(unknown.seen_at),
+    )
+
+
+def _undecided_events(undecided: Undecided) -> Cause:
+    return Cause(
+        cause=AlertCause.CONDITION,
+        subject=names_of(undecided.callback_class, undecided.process_key),
+        since=undecided.since,
+        count=lambda _: undecided.events,
+        event_id=undecided.event_id,
+        nouns=("event", "events"),
+        text=_UNDECIDED_EVENTS,
+        why=printable(undecided.why),
+    )
+
+
+def _undecided_deliveries(delivery: Troubled) -> Cause:
+    return Cause(
+        cause=AlertCause.CONDITION,
+        subject=delivery.handler,
+        since=delivery.since,
+        count=partial(alert_queries.how_many_shelved, handler=delivery.handler),
+        event_id=delivery.event_id,
+        text=_UNDECIDED_DELIVERIES,
+        why=f"`flowhooks events show {delivery.event_id}` shows why",
+    )
+
+
+def _conflict(conflicts: Conflicts) -> Cause:
+    return Cause(
+        cause=AlertCause.CONFLICT,
+        subject=printable(conflicts.source),
+        since=conflicts.since,
+        count=lambda _: conflicts.callbacks,
+        event_id=conflicts.event_id,
+        nouns=("callback", "callbacks"),
+        text=_CONFLICT,
+        why=conflicts.event_id,
+    )
+
+
+def _no_name(event_id: str, since: int, now: int) -> Cause:
+    return Cause(
+        cause=AlertCause.PARKED,
+        subject=names_of("", None),
+        since=since,
+        count=partial(alert_queries.how_many_wanting, before=now, callback_class="", process_key=None),
+        latest=partial(alert_queries.latest_wanting, before=now, callback_class="", process_key=None),
+        event_id=event_id,
+        nouns=("event", "events"),
+        text=_NO_NAME,
+    )

@@ -1,0 +1,92 @@
+"""Notices that the clock has jumped, and brings back what was put off for years; it must not know who put it off."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import FlowhooksError
+
+if TYPE_CHECKING:
+    from flowhooks.background.clock_trust import ClockTrust
+    from flowhooks.ledger.ledger import Ledger
+
+LOOK_INTERVAL: Final = 10.0
+"""Seconds between two looks at the clock."""
+SWEEP_INTERVAL: Final = 3600.0
+"""Seconds between two searches for due times that no schedule has, where the clock has not jumped meanwhile."""
+
+log = structlog.get_logger(__name__)
+
+
+class ClockWatch:
+    """Compares the clock with the monotonic one, and corrects due times.
+
+    Args:
+        ledger: where the due times are.
+        trust: compares the clocks.
+    """
+
+    def __init__(self, ledger: Ledger, trust: ClockTrust) -> None:
+        self._ledger = ledger
+        self._trust = trust
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="clock-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start: due times are corrected at once, and then each hour, or after a jump."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; a correction under way gets `timeout` seconds."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _loop(self) -> None:
+        swept, trouble = float("-inf"), ""
+        while True:
+            try:
+                jumped = self._look()
+                if jumped or time.monotonic() - swept >= SWEEP_INTERVAL:
+                    self._sweep()
+                    swept = time.monotonic()
+                trouble = ""
+            except FlowhooksError as error:
+                if str(error) != trouble:
+                    log.error("cannot_correct_due_times", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
+                trouble, swept = str(error), float("-inf")
+            except Exception:
+                # A fault of ours must not end the watch.
+                log.exception("clock_watch_fault")
+            if self._over.wait(LOOK_INTERVAL):
+                return
+
+    def _look(self) -> bool:
+        jump = self._trust.look()
+        if jump:
+            log.warning(
+                "clock_jumped",
+                seconds=round(jump / SECOND),
+                next="see why this machine's clock was set; nothing is purged for an hour after more than a day",
+            )
+        return bool(jump)
+
+    def _sweep(self) -> None:
+        """One of those that share the ledger corrects them for all."""
+        corrected = 0
+        while self._ledger.leads() and not self._over.is_set():
+            done = self._ledger.write(self._ledger.correct_due_times)
+            corrected += done
+            if not done:
+                break
+        if corrected:
+            log.warning(
+                "due_times_corrected",
+                deliveries=corrected,
+                why="they were due later than any schedule has it, as after a clock was ahead; they are due now",
+            )

@@ -1,0 +1,160 @@
+"""The other processes on one ledger: signs of life to them, news from them; it must not know how either travels."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import handlers, pauses, processes
+from flowhooks.ledger.notifications import Listener, News
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from flowhooks.intake.waiters import Watches
+    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.ledger import Ledger
+
+LOOKS_AFTER_NEW_ROUTES: Final = 2
+"""How often what is parked is looked through once the routes have changed: at once, and at the next sign of life, for
+what was still being stored by the old ones."""
+
+log = structlog.get_logger(__name__)
+
+
+class Neighbours:
+    """Keeps a process in touch with the others that share its ledger.
+
+    Args:
+        url: the database.
+        ledger: gives the signs of life.
+        watches: who waits here for what another process may settle.
+        loaded: ids of the handlers that are loaded here.
+        missing: handlers that the ledger remembers and that are not loaded, as far as this process has heard.
+        retired: ids of the handlers that were retired, likewise.
+        rerouted: called with those two whenever they have changed.
+        drain: called some time after that, to deliver what was parked and is wanted by now.
+        wake: called when there may be something to run.
+
+    Attributes:
+        run: ids of the handlers whose deliveries processes that live run, this one's among them, as far as it has
+            heard.
+
+    Raises:
+        LedgerUnusable: the database cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        ledger: Ledger,
+        watches: Watches,
+        loaded: Collection[str],
+        missing: Sequence[KnownHandler],
+        retired: Collection[str],
+        rerouted: Callable[[Sequence[KnownHandler], frozenset[str]], None],
+        drain: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._watches = watches
+        self._loaded = frozenset(loaded)
+        self._rerouted = rerouted
+        self._drain = drain
+        self._wake = wake
+        self._over = threading.Event()
+        self._routing = threading.Lock()
+        self._routes = _routes(missing, frozenset(retired))
+        self._retired = frozenset(retired)
+        self._looks = 0
+        self.run = processes.run_by(ledger.living(ledger.stale_after))
+        self._listener = Listener(url, heard=self._heard)
+        self._life = threading.Thread(target=self._live, name="life", daemon=True)
+
+    def start(self) -> None:
+        """Give signs of life and listen, until `stop`."""
+        self._life.start()
+        self._listener.start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; what is being looked after gets `timeout` seconds."""
+        self._over.set()
+        self._listener.stop(timeout)
+        if self._life.is_alive():
+            self._life.join(timeout)
+
+    def _live(self) -> None:
+        """Say every few seconds that this process lives, and see to what dead ones have left.
+
+        Also look for all that should have been heard: a connection may be dumb without being broken.
+        """
+        while not self._over.wait(self._ledger.beat_every):
+            try:
+                self._ledger.beat()
+                self._see(self._ledger.recover(absent=self._retired))
+                self.look()
+            except FlowhooksError as error:
+                log.warning("cannot_give_sign_of_life", why=str(error))
+            except Exception:
+                # A fault of ours must not end this: the others would take this process for dead, and it them for alive.
+                log.exception("sign_of_life_fault")
+
+    @staticmethod
+    def _see(recovered: dict[object, int]) -> None:
+        if any(recovered.values()):
+            log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
+
+    def look(self) -> None:
+        """Look at all that others may have changed.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        self._read(self._watches.waited_for())
+        self._route_anew()
+        if self._looks:
+            self._looks -= 1
+            self._drain()
+
+    def _heard(self, news: News) -> None:
+        if news.missed:
+            self._wake()
+            self.look()
+            return
+        self._read(self._watches.waited_for(news.events) if news.events else ())
+        if news.work:
+            self._wake()
+        if news.handlers:
+            self.look()
+
+    def _read(self, event_ids: Iterable[str]) -> None:
+        """Tell those who wait how these events' deliveries stand."""
+        for event_id in event_ids:
+            self._watches.tell_read(event_id, self._ledger.standings(event_id))
+
+    def _route_anew(self) -> None:
+        """Take over what the ledger says of handlers that are not loaded here, and of who runs or has paused which."""
+        with self._routing:
+            with self._ledger.connection() as connection:
+                missing = [one for one in handlers.known(connection) if one.id not in self._loaded]
+                # One that is loaded here goes on here, whoever has retired it.
+                retired = handlers.retired(connection) - self._loaded
+                self.run = processes.run_by(processes.lately(connection, stale_after=self._ledger.stale_after))
+                paused = pauses.paused(connection)
+            self._ledger.pauses.hear(paused)
+            routes = _routes(missing, retired)
+            if routes == self._routes:
+                return
+            self._routes, self._retired = routes, retired
+            self._rerouted(missing, retired)
+            self._looks = LOOKS_AFTER_NEW_ROUTES
+        log.info("routes_changed", others=len(missing), retired=len(retired))
+
+
+def _routes(missing: Iterable[KnownHandler], retired: frozenset[str]) -> object:
+    """What routing depends on: not when a handler was last seen."""
+    return [(one.id, one.selectors, one.order_by) for one in missing], retired

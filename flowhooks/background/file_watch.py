@@ -1,0 +1,81 @@
+"""Looks after the files of a SQLite ledger, whether callbacks come or not; it must not know what is in them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.errors import FlowhooksError
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.lock import Lock
+
+WATCH_INTERVAL: Final = 1.0
+"""Seconds between two looks at the database file and the lock file of a server that nobody calls."""
+
+log = structlog.get_logger(__name__)
+
+
+class FileWatch:
+    """Sees every second that the database file and the lock file are in their places.
+
+    Args:
+        ledger: the open ledger.
+        lock: its lock.
+    """
+
+    def __init__(self, ledger: Ledger, lock: Lock) -> None:
+        self._ledger = ledger
+        self._lock = lock
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="file-watch", daemon=True)
+
+    def start(self) -> None:
+        """Start. A large database file is checked for damage meanwhile, in a thread that nobody waits for."""
+        self._thread.start()
+        if self._ledger.guard is not None and self._ledger.guard.unchecked:
+            threading.Thread(target=self._check, name="file-check", daemon=True).start()
+
+    def stop(self, timeout: float) -> None:
+        """End it; a look under way gets `timeout` seconds."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _loop(self) -> None:
+        trouble = ""
+        while not self._over.wait(WATCH_INTERVAL):
+            try:
+                self._lock.renew()
+                self._look()
+                trouble = ""
+            except FlowhooksError as error:
+                if str(error) != trouble:
+                    log.error("cannot_look_after_files", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
+                trouble = str(error)
+            except Exception:
+                # A fault of ours must not end the watch: nobody would learn that a file is gone.
+                log.exception("watch_fault")
+
+    def _look(self) -> None:
+        """Once the file is back, let run what was marked as running in a transaction of which nobody was told."""
+        guard = self._ledger.guard
+        if guard is None or guard.look() or not guard.unconfirmed:
+            return
+        guard.unconfirmed = False
+        try:
+            self._ledger.write(self._ledger.take_back)
+        except FlowhooksError:
+            guard.unconfirmed = True
+            raise
+
+    def _check(self) -> None:
+        guard = self._ledger.guard
+        if guard is not None:
+            began = time.monotonic()
+            guard.check()
+            log.info("database_checked", seconds=round(time.monotonic() - began, 1), trouble=guard.look())

@@ -1,0 +1,64 @@
+"""What commands that call back show of themselves: a token, a signature; it must not know what is called back.
+
+Both are read from files or variables, and never from an option, where others on the machine could read them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.clock import Clock
+from flowhooks.errors import SettingsError
+from flowhooks.settings.secrets import from_file
+from flowhooks.settings.signing_keys import key_of
+from flowhooks.web.callback import signatures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOKEN: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
+SECRET: Final = "FLOWHOOKS_SECRET"  # noqa: S105 (the variable's name)
+
+
+def token(file: Path | None) -> str:
+    """The token in a file, or in the variable; `""` if there is none.
+
+    Raises:
+        SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
+    """
+    where = f"the file {file}" if file else f"the variable {TOKEN}"
+    try:
+        found = (file.read_text(errors="replace") if file else os.environ.get(TOKEN, "")).strip()
+    except OSError as error:
+        raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
+    if file and not found:
+        raise SettingsError(f"{where} is empty")
+    if not found.isascii() or not found.isprintable() or set(found) & set(" ,"):
+        raise SettingsError(f"{where} does not hold one token: printable ASCII without blanks or commas")
+    return found
+
+
+def key(file: Path | None) -> bytes | None:
+    """The secret in a file, or in the variable; None if there is none.
+
+    Raises:
+        SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
+    """
+    where = f"the file {file}" if file else f"the variable {SECRET}"
+    try:
+        text = from_file(str(file)) if file else os.environ.get(SECRET, "")
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if not text:
+        return None
+    try:
+        return key_of(text)
+    except ValueError as error:
+        raise SettingsError(f"{where} {error}") from None
+
+
+def signature(key: bytes, body: bytes) -> dict[str, str]:
+    """The headers that sign a body, now, as a message of its own."""
+    clock = Clock()
+    return signatures.headers([key], body, message=clock.new_id(), at=clock.now())

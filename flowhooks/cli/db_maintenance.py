@@ -1,0 +1,150 @@
+"""`flowhooks db purge` and `backup`: what is kept of the ledger, and where; it must not know how either is done."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import operations_client, output
+from flowhooks.cli.filters import time
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.ledger.purge import DONE, ON_DEMAND
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.operations.backup import backup
+from flowhooks.operations.purge import before_of
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.settings import Settings
+
+_STATES: Final = (*DONE, *ON_DEMAND)
+
+
+@click.command("purge", short_help="Delete old events.")
+@click.option(
+    "--older-than",
+    type=time,
+    required=True,
+    metavar="TIME",
+    help="To which nothing has happened since TIME, such as 90d or 2026-01-01.",
+)
+@click.option(
+    "--state",
+    type=click.Choice(_STATES),
+    metavar="STATE",
+    help=f"Only those that are {', '.join(_STATES[:-1])} or {_STATES[-1]} [default: the first three].",
+)
+@click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="Only those with a delivery for this handler.")
+@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Only those with this process definition key.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@json_option
+@settings_options
+def purge_command(
+    settings: Settings,
+    *,
+    older_than: int,
+    state: str | None,
+    handler: str | None,
+    process_key: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    r"""Delete old events with their deliveries and attempts, while the server goes on. It asks first.
+
+    Events go whose deliveries have all succeeded or were closed, and dismissed ones. What is dead or parked goes only
+    with --state dead or parked, which says that nothing more is needed; what waits, runs or is unknown never goes.
+    Who they were is kept for a while, so that the same call-back again is answered as done, and runs nothing.
+
+    \b
+    Examples:
+      flowhooks db purge --older-than 90d --dry-run
+      flowhooks db purge --older-than 90d --yes
+      flowhooks db purge --older-than 2026-01-01 --state dead --handler contracts:archive_contract
+
+    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+    wanted = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
+    if not (yes and not dry_run):
+        planned = _performed(settings, wanted, dry_run=True)
+        if dry_run or not planned["purged"]:
+            _report(planned | {"dry_run": dry_run}, as_json=as_json)
+            return
+        output.confirm(f"{_in_words(planned)} They cannot be got back. Go on?")
+    _report(_performed(settings, wanted, dry_run=False), as_json=as_json)
+
+
+def _performed(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
+    def total() -> int:
+        with closing(Reader(database_url(settings))) as reader:
+            return reader.how_many_old(before_of(wanted))
+
+    arguments = {"wanted": wanted.to_json(), "dry_run": dry_run}
+    try:
+        return operations_client.perform(settings, "purge", arguments, progress=("look" if dry_run else "purge", total))
+    except operations_client.Stopped as stopped:
+        so_far = f" Until then: {_in_words(stopped.done)}" if stopped.done else ""
+        output.line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
+        raise SystemExit(operations_client.INTERRUPTED if stopped.interrupted else 1) from None
+
+
+def _in_words(done: Mapping[str, Any]) -> str:
+    deliveries = output.several(done["deliveries"], "delivery", "deliveries")
+    went = "would be purged" if done["dry_run"] else "purged"
+    kept = done["events"] - done["purged"]
+    text = f"{output.several(done['purged'], 'event')} with {deliveries} {went}"
+    return f"{text}, {kept:,} of that age kept." if kept else f"{text}."
+
+
+def _report(done: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.emit(done)
+    else:
+        output.line(_in_words(done))
+
+
+@click.command("backup", short_help="Copy the file while the server goes on.")
+@click.argument("target", type=click.Path(path_type=Path))
+@json_option
+@settings_options
+def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
+    r"""Copy a ledger on SQLite, as it is at one moment, into the new file TARGET, and check the copy.
+
+    It only reads, and may run beside the server: whatever was answered 2xx before it began is in it. TARGET appears
+    once all of it is there, has been checked, and is on the disk. On PostgreSQL use pg_dump.
+
+    \b
+    Examples:
+      flowhooks db backup /backup/flowhooks-2026-11-24.db
+      flowhooks db backup "/backup/$(date +%F).db" --json
+
+    Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
+    """
+    made = backup(database_url(settings), target, progress=output.progress)
+    if as_json:
+        output.emit({**asdict(made), "balanced": not made.trouble})
+    else:
+        size = f"{made.bytes / 1_000_000:,.1f} MB"
+        events = "" if made.events is None else f", {output.several(made.events, 'event')}"
+        output.line(f"Copied {made.source} to {made.target}: {size}{events}, in {output.duration(made.microseconds)}.")
+        for one in made.trouble:
+            output.line(f"trouble: {one}", style="red")
+        if made.events is None:
+            output.line("Its tables are of an older version, so its books were not looked at.")
+        else:
+            output.line(
+                "The books balance." if not made.trouble else "The books do not balance, nor do the original's."
+            )
+    if made.trouble:
+        raise SystemExit(1)

@@ -1,0 +1,190 @@
+"""What commands that act on many events have in common: which are meant, asking first, going page by page.
+
+It must not know what is done to them.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import operations_client, output
+from flowhooks.cli.events import text
+from flowhooks.cli.filters import filter_options
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.errors import NotFound
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.settings import Settings
+
+MOST_IDS: Final = 1000
+"""Ids given one by one; who means more has a filter for them."""
+
+dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+yes_option: Final = click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+note_option: Final = click.option(
+    "--note", type=utf8, default="", metavar="TEXT", help="Why, for those who look later."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meant:
+    """Which events a command is to act on, and how.
+
+    Attributes:
+        settings: whose ledger.
+        wanted: the events.
+        after: the event after which to go on; `""`: from the oldest.
+        dry_run: whether only to say what would be done.
+        yes: whether to do it without asking.
+        as_json: whether to print JSON.
+    """
+
+    settings: Settings
+    wanted: EventFilter
+    after: str
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What is done to events.
+
+    Attributes:
+        operation: a name of `operations.calls.CALLS`.
+        arguments: what it takes besides the events.
+        in_words: what it did, or would do.
+        question: what is asked, given what it would do; `""` where that is nothing.
+        going_on: how one that was stopped is gone on with.
+        goes_through: which events it goes through, where it is fewer than are meant.
+    """
+
+    operation: str
+    arguments: Mapping[str, Any]
+    in_words: Callable[[Mapping[str, Any]], str]
+    question: Callable[[Mapping[str, Any]], str]
+    going_on: str = "; the same command goes on"
+    goes_through: EventFilter | None = None
+
+
+def mass_options(function: Callable[..., Any], *, of_deliveries: bool = True) -> Callable[..., Any]:
+    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `Meant`.
+
+    Args:
+        function: the command.
+        of_deliveries: whether the filter has `--handler`.
+    """
+
+    @click.argument("event_ids", type=utf8, nargs=-1, metavar="[ID]...")
+    @partial(filter_options, of_deliveries=of_deliveries)
+    @click.option("--all", "everything", is_flag=True, help="Mean every event that there is.")
+    @click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, where it was stopped.")
+    @dry_run_option
+    @yes_option
+    @json_option
+    @settings_options
+    @wraps(function)
+    def wrapped(
+        settings: Settings, *, event_ids: tuple[str, ...], wanted: EventFilter, everything: bool, **kwargs: Any
+    ) -> Any:
+        given = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
+        wanted = replace(wanted, ids=tuple(dict.fromkeys((*event_ids, *wanted.ids))))
+        if wanted.narrows == everything:
+            raise click.UsageError(
+                "--all means every event; leave out the IDs and filters, or --all."
+                if everything
+                else "Which events? Give IDs or a filter, or --all for every event."
+            )
+        if len(wanted.ids) > MOST_IDS:
+            raise click.UsageError(f"Give {MOST_IDS:,} IDs at the most, or a filter.")
+        refuse_without_terminal(given["yes"] or given["dry_run"])
+        with closing(Reader(database_url(settings))) as reader:
+            _refuse_unknown(reader, wanted.ids)
+        return function(Meant(settings=settings, wanted=wanted, **given), **kwargs)
+
+    return wrapped
+
+
+def act(meant: Meant, what: Act) -> None:
+    """Do something to the events that are meant: ask first, with the count, unless that was answered beforehand."""
+
+    def perform(*, dry_run: bool) -> dict[str, Any]:
+        return plan(meant, what, **what.arguments, dry_run=dry_run)
+
+    if not (meant.yes and not meant.dry_run):
+        planned = perform(dry_run=True)
+        question = "" if meant.dry_run else what.question(planned)
+        if not question:
+            report(planned | {"dry_run": meant.dry_run}, what.in_words, as_json=meant.as_json)
+            return
+        output.confirm(question)
+    report(perform(dry_run=False), what.in_words, as_json=meant.as_json)
+
+
+def plan(meant: Meant, what: Act, **arguments: Any) -> dict[str, Any]:
+    """What an operation does, or would do, with these arguments."""
+    # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
+    whole = {"wanted": meant.wanted.to_json(), **({"after": meant.after} if meant.after else {}), **arguments}
+    return performed(meant.settings, replace(what, arguments=whole), wanted=what.goes_through or meant.wanted)
+
+
+def performed(settings: Settings, what: Act, *, wanted: EventFilter) -> dict[str, Any]:
+    """Do a paged operation; one that stops half-way says how far it has come and how to go on."""
+
+    def total() -> int:
+        with closing(Reader(database_url(settings))) as reader:
+            return reader.how_many(wanted)
+
+    try:
+        return operations_client.perform(settings, what.operation, what.arguments, progress=(what.operation, total))
+    except operations_client.Stopped as stopped:
+        so_far = f" Until then: {what.in_words(stopped.done)}" if stopped.done else ""
+        how = what.going_on.format(after=stopped.after)
+        raise _Ended(f"{stopped}{how}.{so_far}", operations_client.INTERRUPTED if stopped.interrupted else 1) from None
+
+
+def report(done: Mapping[str, Any], in_words: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
+    """Print what an operation did."""
+    if as_json:
+        output.emit(done)
+        return
+    output.line(in_words(done))
+    if waits := text.waiting_for_a_server(done):
+        output.line(waits)
+
+
+def refuse_without_terminal(needs_none: bool) -> None:
+    """Refuse to ask where nobody can answer.
+
+    Raises:
+        click.UsageError: there is no terminal, and one is needed.
+    """
+    if not needs_none and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+
+
+def _refuse_unknown(reader: Reader, ids: tuple[str, ...]) -> None:
+    if ids:
+        known = {one.event.id for one in reader.page(EventFilter(ids=ids), limit=len(ids))}
+        if unknown := [one for one in ids if one not in known]:
+            raise NotFound(f"there is no event {', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}")  # noqa: PLR2004 (enough to see it)
+
+
+class _Ended(click.ClickException):
+    """An operation did not come to its end."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class, and reads it of the instance

@@ -1,0 +1,101 @@
+"""`flowhooks events list`: events as a table or as JSON; it must not know how they are found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.events import text
+from flowhooks.cli.filters import filter_options
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.ledger.reader import Reader
+from flowhooks.model.delivery import DONE
+from flowhooks.operations.json.events import event_to_json
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.settings import Settings
+
+MOST_NAMED: Final = 3
+"""Deliveries of one event that the table names; of more it says how many."""
+
+
+@click.command("list", short_help="Events with their deliveries, the newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, metavar="N", help="How many at the most."
+)
+@click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, towards the older ones.")
+@filter_options
+@json_option
+@settings_options
+def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: str, as_json: bool) -> None:
+    r"""List events with their deliveries, the newest first.
+
+    Times are UTC. --json has every field but the body, and in "next" what to give --after; "" at the end.
+
+    \b
+    Examples:
+      flowhooks events list --state dead --since 2h
+      flowhooks events list --handler contracts:archive_contract --state waiting
+      flowhooks events list --state dismissed --dismissed-by condition --conclusion rejected
+      flowhooks events list --state parked --json
+    """
+    with closing(Reader(database_url(settings))) as reader:
+        found = reader.find(wanted, limit=limit + 1, after=after)
+    following = found[limit - 1].event.id if len(found) > limit else ""
+    del found[limit:]
+    if as_json:
+        output.emit({"events": [event_to_json(one) for one in found], "next": following})
+        return
+    if not found:
+        output.line("No event is like that." if wanted.narrows or after else "No event has come yet.")
+        return
+    event_table(found)
+    if following:
+        output.line()
+        output.line(f"There are more: add --after {following}")
+
+
+def event_table(found: Sequence[Stored]) -> None:
+    """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
+    output.table(
+        ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
+        [(_event(one), _flow(one), _deliveries(one)) for one in found],
+        unbroken=("event, received (UTC)",),
+    )
+
+
+def _event(stored: Stored) -> str:
+    return f"{stored.event.id}\n  {stored.event.received_at:%Y-%m-%d %H:%M:%S}"
+
+
+def _flow(stored: Stored) -> str:
+    event = stored.event
+    names = [name for name in (event.process_definition_key, event.callback_class) if name]
+    lines = [output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"]
+    if event.conclusion:
+        lines.append(f"  {output.flat(event.conclusion)}")
+    return "\n".join(lines)
+
+
+def _line(standing: Standing) -> str:
+    line = f"{standing.state} {standing.handler}"
+    return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
+
+
+def _deliveries(stored: Stored) -> str:
+    lines = [] if stored.state == "routed" else [text.event_state(stored)]
+    if len(stored.standings) > MOST_NAMED:
+        states = Counter(one.state for one in stored.standings)
+        lines += [f"{count} {state}" for state, count in states.items()]
+    else:
+        # What needs somebody's look comes first.
+        lines += [_line(one) for one in sorted(stored.standings, key=lambda one: one.state in DONE)]
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""`flowhooks events replay` and `resolve`: what operators do about deliveries; it must not know how it is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks.cli import operations_client, output
+from flowhooks.cli.events import text
+from flowhooks.cli.events.bulk import (
+    Act,
+    Meant,
+    act,
+    dry_run_option,
+    mass_options,
+    note_option,
+    plan,
+    refuse_without_terminal,
+    report,
+    yes_option,
+)
+from flowhooks.cli.options import json_option, settings_options, utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.settings import Settings
+
+
+@click.command("replay", short_help="Run dead deliveries again.")
+@click.option("--again", is_flag=True, help="Also run deliveries that succeeded: their work is done a second time.")
+@mass_options
+def replay_command(meant: Meant, *, again: bool) -> None:
+    r"""Run dead deliveries again, each with a fresh retry schedule; their history is kept.
+
+    Which ones: those of the events with these IDs, or that the filter means; --handler and --state narrow
+    deliveries too. Nothing is routed anew. It asks before it does anything, unless --yes is given: what a handler
+    does cannot be undone.
+
+    \b
+    Examples:
+      flowhooks events replay 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11
+      flowhooks events replay --handler contracts:archive_contract --since 2d --dry-run
+      flowhooks events replay --all --yes
+      flowhooks events replay --state succeeded --flow 4711 --again
+
+    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+
+    def question(planned: Mapping[str, Any]) -> str:
+        if not planned["deliveries"]:
+            return ""
+        dead = plan(meant, what, again=False, dry_run=True)["deliveries"] if again else planned["deliveries"]
+        return text.replay_question(dead, planned["deliveries"] - dead)
+
+    what = Act(
+        operation="replay",
+        arguments={"again": again},
+        in_words=text.replayed,
+        question=question,
+        going_on="; to go on where it stopped, add --after {after}" if again else "; the same command goes on",
+    )
+    act(meant, what)
+
+
+@click.command("resolve", short_help="Say what became of one delivery.")
+@click.argument("delivery_id", type=utf8, metavar="DELIVERY_ID")
+@click.option("--did", "verdict", flag_value="did", help="It did its work: it has succeeded.")
+@click.option("--did-not", "verdict", flag_value="did-not", help="It did not: it is run again.")
+@click.option("--close", "verdict", flag_value="close", help="Nothing more is needed, whatever it did.")
+@note_option
+@dry_run_option
+@yes_option
+@json_option
+@settings_options
+def resolve_command(
+    settings: Settings, *, delivery_id: str, verdict: str | None, note: str, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    r"""Say of one delivery what the machine cannot know: whether its work was done, or that none is needed.
+
+    --did and --did-not are for unknown deliveries; --close is for unknown, dead and waiting ones.
+    The ids of deliveries are in `flowhooks events show`. It asks first, unless --yes is given, and says whether it
+    can be undone.
+
+    \b
+    Examples:
+      flowhooks events resolve 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4 --did --note "found in the archive"
+      flowhooks events resolve 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4 --did-not
+      flowhooks events resolve 019ab2c4-5d1f-7000-8000-aa30b1c2d3e4 --close --yes
+
+    Exit codes: 0 done, 1 it cannot be said of this delivery, 2 wrong usage.
+    """
+    if verdict is None:
+        raise click.UsageError("Say what became of it: --did, --did-not or --close.")
+    refuse_without_terminal(yes or dry_run)
+    arguments = {"delivery_id": delivery_id, "verdict": verdict, "note": note}
+    if not (dry_run or yes):
+        planned = operations_client.perform(settings, "resolve", {**arguments, "dry_run": True})
+        output.confirm(f"{text.resolved(planned)} {text.RESOLVING[verdict]} Go on?")
+    report(
+        operations_client.perform(settings, "resolve", {**arguments, "dry_run": dry_run}),
+        text.resolved,
+        as_json=as_json,
+    )

@@ -1,0 +1,216 @@
+"""`flowhooks events show`: all that is known of an event, for people or as JSON; it must not know how it is found."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import audit_text, output
+from flowhooks.cli.events import text
+from flowhooks.cli.events.list import event_table
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.clock import to_text
+from flowhooks.commands import command_line
+from flowhooks.errors import NotFound, Purged
+from flowhooks.execution.condition_check import UNDECIDED
+from flowhooks.ledger import audit
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
+from flowhooks.model.delivery import State
+from flowhooks.operations import suggestions
+from flowhooks.operations.json.events import whole_event_to_json
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.ledger.audit import Entry
+    from flowhooks.ledger.pauses import Held
+    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.model.delivery import Attempt
+    from flowhooks.settings import Settings
+
+MOST_EVENTS: Final = 100
+"""Events of one flow instance that are looked for: one for each kind, class and source."""
+MOST_DEEDS: Final = 100
+"""What operators did about one event, the latest; `flowhooks audit` has all of it."""
+MOST_ATTEMPTS: Final = 20
+"""Attempts of one delivery that people are shown, the latest."""
+
+
+@click.command("show", short_help="All that is known of one event.")
+@click.argument("name", type=utf8, metavar="ID_OR_FLOW")
+@click.option("--traceback", is_flag=True, help="Print the tracebacks of failed attempts too.")
+@json_option
+@settings_options
+def show_command(settings: Settings, *, name: str, traceback: bool, as_json: bool) -> None:
+    r"""Show all that is known of an event: fields, body, route, deliveries, their attempts, and what operators did.
+
+    For a parked or dismissed event it shows why, and for each handler of its class or key why that does not get it.
+
+    ID_OR_FLOW is the id of an event, as the answer's header Flowhooks-Event has it; or of a delivery; or of a
+    process instance. If that instance has several events they are listed; --json always has all of them in full.
+
+    \b
+    Examples:
+      flowhooks events show 4711
+      flowhooks events show 019ab2c4-5d1e-7a00-8000-3f6f1e0c9a11 --traceback
+      flowhooks events show 4711 --json | jq -r '.events[].body'
+
+    Exit codes: 0 done, 1 there is no such event, 2 wrong usage.
+    """
+    with closing(Reader(database_url(settings))) as reader:
+        found = _found(reader, name)
+        if as_json:
+            output.emit({"events": [whole_event_to_json(reader, one) for one in found]})
+        elif len(found) == 1:
+            _show(reader, found[0], traceback=traceback)
+        else:
+            event_table(found)
+            output.line()
+            output.line(f"{output.several(len(found), 'event')} of this flow instance: show one of them by its id.")
+
+
+def _found(reader: Reader, name: str) -> list[Stored]:
+    """The event of this id, or that of the delivery of this id, or those of the flow instance."""
+    if found := reader.find(EventFilter(ids=(name,)), limit=1):
+        return found
+    if delivery := reader.delivery(name):
+        return [reader.event(delivery[0].id)]
+    if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
+        return found
+    if gone := reader.purged(name):
+        raise Purged(name, to_text(gone))
+    raise NotFound(f"there is no event, delivery or flow instance {name}")
+
+
+def _deeds(reader: Reader, event_id: str) -> list[Entry]:
+    """What operators did about an event, the newest first."""
+    with reader.connection() as connection:
+        return audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
+
+
+def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
+    event = stored.event
+    version = event.process_definition_version
+    output.line(f"event {event.id}: {text.event_state(stored)}")
+    for word, value in (
+        ("received", f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}"),
+        ("flow instance", event.flow_instance_id),
+        ("business key", event.business_key),
+        ("class", event.callback_class),
+        ("key", event.process_definition_key),
+        ("version", None if version is None else str(version)),
+        ("definition", event.process_definition_id),
+        ("conclusion", event.conclusion),
+        ("came again", output.several(stored.repeats, "time") if stored.repeats else None),
+    ):
+        if value is not None:
+            output.line(f"  {word:<14} {value}")
+    _state(stored)
+    output.line("  body")
+    output.lines(output.pretty(stored.body), indent="    ")
+    for received, body in reader.conflicts(event.id):
+        output.line(f"  another body, refused with 409, came at {output.moment(received)}")
+        output.lines(output.pretty(body), indent="    ")
+    paused, held = reader.paused(), reader.held()
+    for standing in stored.standings:
+        output.line()
+        attempts = reader.attempts(standing.delivery_id)
+        _delivery(
+            stored,
+            standing,
+            attempts,
+            paused=paused.get(standing.handler),
+            held=held.get(standing.handler),
+            traceback=traceback,
+        )
+    if done := _deeds(reader, event.id):
+        output.line()
+        output.line("what operators did")
+        for one in reversed(done):
+            output.line(f"  {output.moment(one.done_at)} UTC, {audit_text.who(one)}: {audit_text.what(one)}")
+
+
+def _state(stored: Stored) -> None:
+    """Why an event is parked or dismissed, handler by handler, and what to do."""
+    event, no_match = stored.event, stored.no_match
+    if stored.state == "routed":
+        return
+    if no_match is not None:
+        output.line("  handlers that do not get it")
+        for handler, why in no_match.reasons.items():
+            output.line(f"    {handler}: {why}")
+        if more := no_match.total - len(no_match.reasons):
+            output.line(f"    and {more:,} more")
+    if stored.state == "dismissed":
+        output.line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
+        return
+    if explain := suggestions.explain(event):
+        output.line(f"  No class or key handler takes it; `{explain}` explains.")
+    else:
+        output.line("  It names neither class nor key, so only a handler for every event can get it.")
+    output.line(f"  If no handler is to get it: {command_line('events', 'dismiss', event.id)}")
+
+
+def _delivery(
+    stored: Stored,
+    standing: Standing,
+    attempts: Sequence[Attempt],
+    *,
+    paused: int | None,
+    held: Held | None,
+    traceback: bool,
+) -> None:
+    output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
+    output.line(f"  {'handler':<14} {standing.handler}")
+    output.line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
+    if standing.note:
+        output.line(f"  {'note':<14} {standing.note}")
+    if standing.state is State.WAITING:
+        output.line(f"  {'runs':<14} {_when(standing, paused, held)}")
+    if len(attempts) > MOST_ATTEMPTS:
+        output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
+    for one in attempts[-MOST_ATTEMPTS:]:
+        ended = "" if one.finished_at is None else f" after {output.duration(one.finished_at - one.started_at)}"
+        output.line(
+            f"  {f'attempt {one.number}':<14} {output.moment(one.started_at)} UTC: {one.outcome or 'running'}{ended}"
+        )
+        if one.error:
+            output.line(f"    {one.error}")
+        if one.result is not None:
+            output.line(f"    returned {one.result}")
+        if traceback and one.traceback:
+            output.lines(one.traceback.rstrip("\n"), indent="      ")
+    if standing.state is State.UNKNOWN:
+        command = suggestions.resolve(standing.delivery_id)
+        output.line(f"  Say what it did: {command}, with --did, --did-not or --close")
+    elif standing.state is State.DEAD:
+        output.line(f"  Run it again: {suggestions.replay(stored.event.id, standing.handler)}")
+
+
+def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
+    if held is not None:
+        return (
+            f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "
+            f"and again ({held.why}); tried next at {output.moment(held.trial_at)} UTC, or: "
+            f"{suggestions.resume(standing.handler)}"
+        )
+    if paused is not None:
+        return (
+            f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
+            f"{suggestions.resume(standing.handler)}"
+        )
+    if standing.due_at is None and standing.note.startswith(UNDECIDED):
+        close = command_line("events", "resolve", standing.delivery_id, "--close")
+        return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
+    if standing.due_at is None:
+        return "when its handler is loaded"
+    if standing.behind is not None:
+        return f"in its turn: held back by event {standing.behind}"
+    return f"at {output.moment(standing.due_at)} UTC"
+
+
+_STYLES: Final = {State.SUCCEEDED: "green", State.DEAD: "red", State.UNKNOWN: "red", State.WAITING: "yellow"}

@@ -1,0 +1,96 @@
+"""The command line: each command in a file of its own, loaded when it is asked for; it must not hold rules or SQL."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.messages import inert
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMANDS: Final = (
+    *("serve", "worker", "check", "plugins", "routes"),
+    *("events", "handlers", "alerts", "audit", "verify", "db", "sources", "operators", "send"),
+)
+"""In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
+
+TROUBLE: Final = 1
+WRONG_USAGE: Final = 2
+
+
+class _Trouble(click.ClickException):
+    exit_code = TROUBLE
+
+
+class _WrongUsage(click.ClickException):
+    exit_code = WRONG_USAGE
+
+
+class _Group(click.Group):
+    """Loads a command's file only when it is asked for, and turns our errors into one line and an exit code."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return _with_blocks(import_module(f"flowhooks.cli.{name}").command)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _errors_shown_inertly():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, context: click.Context) -> Any:
+        with _errors_shown_inertly():
+            return super().invoke(context)
+
+
+@contextmanager
+def _errors_shown_inertly() -> Iterator[None]:
+    """Escape what a terminal would obey in the message of an error: it may repeat an argument, or what is stored."""
+    try:
+        yield
+    except SettingsError as error:  # one problem a line
+        raise _WrongUsage("\n".join(inert(line) for line in str(error).split("\n"))) from error
+    except FlowhooksError as error:
+        raise _Trouble(inert(str(error))) from error
+    except click.ClickException as error:
+        error.message = inert(error.message)  # type: ignore[misc]  # click shows what the instance has
+        raise
+
+
+def _with_blocks(command: click.Command) -> click.Command:
+    r"""The command, its help's blocks marked as click wants them: in a docstring, which is raw, `\b` is two letters."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_blocks(inner)
+    return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="flowhooks", message="flowhooks %(version)s")
+def main() -> None:
+    r"""Run Python business code when a workflow engine's process has completed.
+
+    An engine posts to /flow/{flowInstanceId}/call-back/complete. flowhooks stores the call-back, runs the
+    handlers of the installed plugins that want it, and shows what became of each.
+
+    \b
+    Start here:
+      flowhooks serve                  take call-backs on 127.0.0.1:8080
+      flowhooks send 4711 --key leave  post one, to try things out
+      flowhooks events list            what came, and what became of it
+
+    Settings come from flowhooks.toml, then from FLOWHOOKS_... variables, then from options.
+    Exit codes: 0 done, 1 trouble found, 2 wrong usage.
+    """
+
+
+_with_blocks(main)

@@ -1,0 +1,274 @@
+"""Operations as commands ask for them: of the server that holds the ledger, or done here where none runs.
+
+It must not know what an operation does.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import sys
+import threading
+from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
+
+from flowhooks import app
+from flowhooks.cli import output
+from flowhooks.cli.http_client import post
+from flowhooks.clock import Clock
+from flowhooks.errors import FlowhooksError, LedgerError, LedgerUnusable, ServerUnreachable, Unavailable
+from flowhooks.ledger import database
+from flowhooks.ledger.lock import Lock
+from flowhooks.ledger.reader import Reader
+from flowhooks.observability import logging
+from flowhooks.operations import registry
+from flowhooks.operations.context import Actor, Desk
+from flowhooks.operations.lookup import lookup
+from flowhooks.plugins import from_settings
+from flowhooks.settings import database_url
+from flowhooks.settings.secrets import masking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.lock import Holder
+    from flowhooks.plugins.plugins import Plugins
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import Settings
+
+Ask: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
+
+TIMEOUT: Final = 60.0
+"""Seconds that the server may take for one page of an operation; it gives up on its database long before."""
+INTERRUPTED: Final = 130
+"""The exit code of a command that Ctrl-C has ended."""
+
+
+class Stopped(FlowhooksError):
+    """An operation stopped after some of its pages.
+
+    Args:
+        why: what stopped it.
+        done: the sums of the pages that were done.
+        after: where it would have gone on.
+        interrupted: whether it was Ctrl-C.
+    """
+
+    def __init__(self, why: str, *, done: Mapping[str, Any], after: str, interrupted: bool) -> None:
+        super().__init__(why)
+        self.done = done
+        self.after = after
+        self.interrupted = interrupted
+
+
+def holder_of(settings: Settings) -> Holder | None:
+    """Who holds the ledger's lock just now, or None.
+
+    Raises:
+        LedgerUnusable: somebody does, but it cannot be read who.
+    """
+    file = database.database_file(database_url(settings))
+    return Lock(file).holder() if file is not None else None
+
+
+def anybody_serves(settings: Settings) -> bool:
+    """Whether a server or worker goes on with the plugins that it has loaded.
+
+    Raises:
+        LedgerUnusable: that cannot be read.
+    """
+    url = database_url(settings)
+    if not database.is_shared(url):
+        holder = holder_of(settings)
+        return bool(holder and holder.admin)
+    with closing(Reader(url)) as reader:
+        return any(one.kind != "command" for one in reader.living(settings.ledger.stale_after))
+
+
+def load(settings: Settings) -> tuple[Schemas, Plugins]:
+    """Load schema files and plugins for a command: what plugins print while they load is not the command's answer.
+
+    Raises:
+        SettingsError: a folder or schema file that the settings name cannot be used.
+    """
+    with redirect_stdout(sys.stderr):
+        return from_settings.load(settings)
+
+
+def perform(
+    settings: Settings,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    progress: tuple[str, Callable[[], int]] | None = None,
+    level: str = "warning",
+) -> dict[str, Any]:
+    """Do an operation, page by page until all is done, and add up what each page did.
+
+    Args:
+        settings: whose ledger.
+        name: the operation, a name of `operations.calls.CALLS`.
+        arguments: as JSON has them.
+        progress: what to call the work in a progress bar, and what counts the events that it will go through.
+        level: the least severe level of what is logged meanwhile, where it is done here.
+
+    Returns:
+        What the operation answered, numbers added up; and `server`, whether a server did it, or others that share
+        the ledger run deliveries: otherwise what now waits is run when one starts.
+
+    Raises:
+        Stopped: Ctrl-C, or an error after some pages were done.
+        ServerUnreachable: the server that holds the ledger did not do it.
+        FlowhooksError: whatever keeps it from being done.
+    """
+    dry_run = bool(arguments.get("dry_run"))
+    with _asked(settings, dry_run=dry_run, level=level) as (ask, by_server), _Interruptible() as interruptible:
+        what, total = progress or (name, lambda: 0)
+        with output.progress(what, total) as advance:
+            return _pages(ask, name, arguments, interruptible, advance) | {"server": by_server}
+
+
+def _pages(
+    ask: Ask, name: str, arguments: Mapping[str, Any], interruptible: _Interruptible, advance: Callable[[int], None]
+) -> dict[str, Any]:
+    done: dict[str, Any] = {}
+    after = str(arguments.get("after", ""))
+    while True:
+        try:
+            page = ask(name, {**arguments, "after": after} if after else arguments)
+        except (FlowhooksError, KeyboardInterrupt) as error:
+            if not done and not isinstance(error, KeyboardInterrupt):
+                raise
+            interrupted = isinstance(error, KeyboardInterrupt)
+            why = "interrupted; the step that was under way may be done too" if interrupted else str(error)
+            raise Stopped(why, done=done, after=after, interrupted=interrupted) from None
+        done = {key: _sum(done.get(key), value) for key, value in page.items()}
+        after = str(page.get("next", ""))
+        advance(int(page.get("events", 0)))
+        if not after:
+            return done
+        if interruptible.asked:
+            raise Stopped("interrupted", done=done, after=after, interrupted=True)
+
+
+def _sum(before: Any, value: Any) -> Any:
+    return before + value if type(value) is int and type(before) is int else value
+
+
+@contextmanager
+def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[Ask, bool]]:
+    """Whom to ask: the running server; without one, what is opened here. Also whether somebody runs deliveries."""
+    holder = holder_of(settings)
+    if holder is not None:
+        if not holder.admin:
+            raise LedgerUnusable(
+                f"process {holder.pid} has the database to itself just now: "
+                "a command at work, or a server that is starting; try again in a moment"
+            )
+        yield (lambda name, arguments: _of_server(holder, name, arguments)), True
+        return
+    # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
+    reader = Reader(database_url(settings))
+    try:
+        logging.configure(level, "text", conceal=masking(settings.plugins, os.environ))
+        others = any(one.handlers for one in reader.living(settings.ledger.stale_after))
+        if dry_run:
+            desk = _looking_desk(settings, reader)
+            yield (lambda name, arguments: registry.perform(desk, name, arguments)), others
+            return
+        with redirect_stdout(sys.stderr):
+            opened = app.App(settings, run=(), kind="command")
+        try:
+            yield (lambda name, arguments: _done_here(opened.desk, name, arguments)), others
+        finally:
+            opened.close()
+    finally:
+        reader.close()
+
+
+def _looking_desk(settings: Settings, reader: Reader) -> Desk:
+    """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
+    _, plugins = load(settings)
+    found = lookup(plugins, reader.known(), settings.ignore.process_key)
+    ledger = cast("Ledger", reader)  # a dry run only reads
+    return Desk(ledger=ledger, router=found.router, absent=frozenset(found.absent), clock=Clock())
+
+
+def _done_here(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return registry.perform(replace(desk, by=Actor(_who(), "command")), name, arguments)
+    except Unavailable:  # its own sentence is meant for engines
+        raise LedgerError(_NOT_WRITTEN) from None
+
+
+_NOT_WRITTEN: Final = "the database could not be written just now; this step changed nothing and can be made again"
+
+
+def _who() -> str:
+    """Who gives the command, as this machine knows them."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user here, as in many containers
+        return f"user {os.getuid()}"
+
+
+def _of_server(holder: Holder, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    server = f"the server (process {holder.pid}) at {holder.admin}"
+    headers = {"Authorization": f"Bearer {holder.token}", "Content-Type": "application/json", "Accept-Language": "en"}
+    try:
+        answer = post(
+            holder.admin,
+            f"/api/operations/{name}",
+            body=json.dumps({**arguments, "by": _who()}).encode(),
+            headers=headers,
+            timeout=TIMEOUT,
+        )
+    except ServerUnreachable as error:
+        raise ServerUnreachable(
+            f"{server} holds the database, but did not take this: {error}. "
+            "If it was just stopped or started again, try again; if it hangs, stop it and try again"
+        ) from None
+    try:
+        value = json.loads(answer.body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ServerUnreachable(f"what answers at {holder.admin} is not the server (process {holder.pid}): try again")
+    if answer.status == 200:  # noqa: PLR2004 (HTTP's)
+        return value
+    message = str(value.get("message", f"HTTP status {answer.status}"))
+    match answer.status:
+        case 404 | 409 | 422:
+            raise LedgerError(message)
+        case 401:
+            raise ServerUnreachable(f"{server} was started anew just now; try again")
+        case 503:
+            raise ServerUnreachable(f"{server} is stopping, or busy: {_NOT_WRITTEN}")
+    raise ServerUnreachable(f"{server} answered {answer.status}: {message}")
+
+
+class _Interruptible:
+    """The first Ctrl-C lets the page under way be done, so that what is reported is true; the second one does not."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, _number: int, _frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        output.line("Stopping after this step; Ctrl-C again stops at once.", err=True)

@@ -1,0 +1,183 @@
+"""`flowhooks plugins install`: pip, then what a start would now find; it must not know how plugins are loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.operations_client import anybody_serves
+from flowhooks.cli.options import given_options, json_option, utf8
+from flowhooks.cli.plugins import pip, text
+from flowhooks.cli.plugins.inspection import ask_anew, look_anew
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from flowhooks.cli.options import Given
+
+_COMPARED = ("version", "package", "origin", "state", "error", "hooks")
+
+
+@click.command("install", short_help="Install plugins with pip, and see what they will do.")
+@click.argument("requirements", type=utf8, nargs=-1, metavar="[REQUIREMENT]...")
+@click.option(
+    "-e",
+    "--editable",
+    "editables",
+    type=utf8,
+    multiple=True,
+    metavar="PATH",
+    help="Install this folder so that changes to it count at once; may be given several times.",
+)
+@click.option("--upgrade", is_flag=True, help="Install the newest version of what is installed already.")
+@json_option
+@given_options
+def install_command(
+    given: Given, *, requirements: tuple[str, ...], editables: tuple[str, ...], upgrade: bool, as_json: bool
+) -> None:
+    r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
+
+    A REQUIREMENT is whatever pip takes: a name, a name with a version, a folder, a wheel, an address. What follows
+    after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything
+    is checked as a start would find it: which plugins are new or changed, which parked events their handlers want,
+    and what waits for them. Nothing of that is done yet: a running server takes new plugins at its next start.
+
+    \b
+    Examples:
+      flowhooks plugins install acme-leave
+      flowhooks plugins install --upgrade 'acme-leave>=2'
+      flowhooks plugins install -e ./acme-leave
+
+    Exit codes: 0 done, and the check found no trouble; 1 pip failed, or the check found trouble; 2 wrong usage.
+    """
+    if not (requirements or editables):
+        raise click.UsageError("What is to be installed? Give a requirement, or --editable with a folder.")
+    settings = given.load()
+    pip.check(requirements)
+    before = look_anew(given)["plugins"]
+    options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
+    if not as_json:
+        # What is installed is not repeated: an address may have a password in it.
+        output.line("Installing with pip; -- --verbose at the end has it say all that it does.")
+    code = pip.run("install", "--quiet", *options, *requirements, apart=as_json)
+    if code:
+        raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
+    looked = look_anew(given)
+    done = changes(before, looked["plugins"])
+    checked = ask_anew("check", given=given)
+    done["trouble"] = [one for one in checked["findings"] if one["mark"] == "trouble"]
+    done["server"] = anybody_serves(settings)
+    done["ledger"] = looked["ledger"]
+    if as_json:
+        output.emit(done)
+    else:
+        _show(done)
+    if done["trouble"]:
+        raise SystemExit(1)
+
+
+def changes(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Which plugins are `new`, `changed` (each with what it was `before`) and `gone`.
+
+    Args:
+        before: the plugins as `flowhooks plugins list --json` had them.
+        after: as it has them now. One that only the ledger knew is new when it comes.
+    """
+    were = {_key(one): one for one in before if one["origin"]}
+    are = {_key(one): one for one in after if one["origin"]}
+    return {
+        "new": [one for key, one in are.items() if key not in were],
+        "changed": [one | {"before": were[key]} for key, one in are.items() if key in were and _differ(were[key], one)],
+        "gone": [one for key, one in were.items() if key not in are],
+    }
+
+
+def _key(plugin: dict[str, Any]) -> tuple[str, str]:
+    """Two packages may have plugins of one name; of one package, or file, they are the same plugin."""
+    return plugin["name"], plugin["package"] or plugin["origin"]
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return any(one[name] != other[name] for name in _COMPARED) or _declared(one) != _declared(other)
+
+
+def _declared(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a plugin's handlers say of themselves, without what is stored for them, which changes as the server runs."""
+    names = ("id", "standing", "listens", "retry", "probe")
+    return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
+
+
+def _show(done: dict[str, Any]) -> None:
+    output.line()
+    changed = any(done[word] for word in ("new", "changed", "gone"))
+    if changed:
+        _changes(done)
+    else:
+        output.line("No plugin is new or changed.")
+    if why := done["ledger"]["why"]:
+        output.line(f"What waits cannot be said: {why}", err=True)
+    for finding in done["trouble"]:
+        _trouble(finding)
+    if not changed:
+        return
+    output.line()
+    if done["server"]:
+        output.line("The running server goes on with the plugins that it has: start it again to have it take this.")
+    else:
+        output.line("No server runs just now: the next one to start takes this.")
+
+
+def _changes(done: dict[str, Any]) -> None:
+    for word in ("new", "changed"):
+        for one in done[word]:
+            _plugin(word, one)
+    for one in done["gone"]:
+        output.line(f"gone: {text.called(one)}", style="yellow")
+    wanted = list(_at_start([*done["new"], *done["changed"]]))
+    if wanted:
+        output.line()
+        output.line("At the next start:")
+    for line in wanted:
+        output.line(f"  {line}")
+
+
+def _trouble(finding: dict[str, str]) -> None:
+    output.line()
+    output.line(f"trouble: {finding['what']}", style="red")
+    for word in ("why", "next"):
+        if finding[word]:
+            output.line(f"  {word}: {finding[word]}")
+
+
+def _plugin(word: str, one: dict[str, Any]) -> None:
+    present = [handler for handler in one["handlers"] if handler["standing"] == "present"]
+    came_from = ""
+    if word == "changed" and one["before"]["version"] != one["version"]:
+        came_from = f", before {one['before']['version']}"
+    output.line(f"{word}: {text.called(one)}{came_from}: {one['state']}", style=text.STYLES[one["state"]])
+    if one["state"] == "denied":
+        output.line(f"  {one['error']}")
+    for handler in present:
+        output.line(f"  {handler['id']} listens to {text.listening(handler['listens'])}")
+    if one["state"] == "loaded" and not present:
+        output.line("  It has no handlers.")
+
+
+def _at_start(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for handler in (handler for one in plugins for handler in one["handlers"]):
+        backlog = handler["backlog"]
+        if handler["standing"] != "present":
+            continue
+        if count := backlog["parked"]:
+            yield f"{output.several(count, 'parked event')} will be delivered to {handler['id']}"
+        if count := handler["dismissed_events"]:
+            events = output.several(count, "dismissed event")
+            yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['deliver_dismissed']}"
+        if count := backlog["waiting"]:
+            yield f"{output.several(count, 'delivery', 'deliveries')} for {handler['id']} that {_wait(count)} will run"
+
+
+def _wait(count: int) -> str:
+    return "waits" if count == 1 else "wait"

@@ -1,0 +1,83 @@
+"""`flowhooks plugins list`: every plugin as a table or as JSON; it must not know how one is found or loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, settings_options
+from flowhooks.cli.plugins.inspection import look
+from flowhooks.operations.json.plugins import plugin_to_json
+
+if TYPE_CHECKING:
+    from flowhooks.operations.json.plugins import PluginJson
+    from flowhooks.settings import Settings
+
+
+@click.command("list", short_help="Every plugin, and what is the matter with it.")
+@json_option
+@settings_options
+def list_command(settings: Settings, *, as_json: bool) -> None:
+    r"""List the plugins as a server that starts now would have them, and those that only the ledger remembers.
+
+    It loads them, so what they do when they are imported and configured is done. A broken plugin is in the list and
+    does not change the exit code: `flowhooks check` is what fails then. --json has each handler, with how many
+    deliveries wait for it or need somebody's look.
+
+    \b
+    Examples:
+      flowhooks plugins list
+      flowhooks plugins list --plugins-dir handlers
+      flowhooks plugins list --json | jq -r '.plugins[] | select(.state != "loaded") | .error'
+
+    Exit codes: 0 done, 2 wrong usage.
+    """
+    looked = look(settings)
+    plugins = [plugin_to_json(one) for one in looked.surveyed]
+    if as_json:
+        output.emit({"plugins": plugins, "warnings": list(looked.plugins.warnings), "ledger": looked.ledger})
+        return
+    if plugins:
+        output.table(
+            ("plugin, version", "package", "state", "handlers", "hooks"),
+            [_row(one) for one in plugins],
+            unbroken=("state",),
+        )
+        output.line()
+    output.line(_summary(plugins))
+    for one in plugins:
+        if one["state"] == "quarantined":
+            output.line(f"Quarantined: {one['error']}", style="red")
+    missing = [one["name"] for one in plugins if one["state"] == "missing"]
+    if missing:
+        output.line(
+            f"Missing: {', '.join(missing)}. What comes for their handlers is kept for them; "
+            "`flowhooks plugins uninstall NAME` ends that.",
+            style="red",
+        )
+    for warning in looked.plugins.warnings:
+        output.line(f"Note: {warning}", style="yellow")
+    if why := looked.ledger["why"]:
+        output.line(f"Without what the ledger remembers: {why}", err=True)
+
+
+def _row(one: PluginJson) -> tuple[str, str, str, str, str]:
+    away = sum(handler["standing"] != "present" for handler in one["handlers"])
+    handlers = str(len(one["handlers"]))
+    if away and one["state"] == "loaded":
+        handlers += f"\n{away} not loaded"
+    name = f"{one['name']}\n  {one['version']}" if one["version"] else one["name"]
+    return name, one["package"] or "-", one["state"], handlers, "\n".join(one["hooks"]) or "-"
+
+
+def _summary(plugins: list[PluginJson]) -> str:
+    if not plugins:
+        return (
+            "No plugin is installed. `flowhooks plugins new` makes one; --plugins-dir names a folder of single files."
+        )
+    states = [one["state"] for one in plugins]
+    counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
+    handlers = sum(handler["standing"] == "present" for one in plugins for handler in one["handlers"])
+    return f"{output.several(len(plugins), 'plugin')}: {counts}; {output.several(handlers, 'handler')} loaded."

@@ -1,0 +1,154 @@
+"""`flowhooks plugins show`: all that is known of one plugin; it must not know any setting's value."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, settings_options, utf8
+from flowhooks.cli.plugins import settings_schema, text
+from flowhooks.cli.plugins.inspection import look, named, unknown
+from flowhooks.operations.json.plugins import plugin_to_json
+from flowhooks.plugins.metadata import package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.operations.plugin_status import Surveyed
+    from flowhooks.settings import Settings
+
+
+@click.command("show", short_help="All that is known of one plugin.")
+@click.argument("name", type=utf8, metavar="NAME")
+@json_option
+@settings_options
+def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
+    r"""Show a plugin's handlers and what they listen to, its hooks, its settings, and what is wrong with it.
+
+    NAME is the plugin's name, or that of the package it comes in. Of settings it says what there is and which are
+    set, never what to. Plugins are loaded for it, as a server loads them.
+
+    \b
+    Examples:
+      flowhooks plugins show contracts
+      flowhooks plugins show flowhooks-contracts
+      flowhooks plugins show contracts --json | jq -r '.plugins[].traceback'
+
+    Exit codes: 0 done, also of a broken plugin; 2 there is no such plugin, or other wrong usage.
+    """
+    looked = look(settings)
+    plain = [plugin_to_json(one) for one in looked.surveyed]
+    chosen = [one for one, itself in zip(looked.surveyed, plain, strict=True) if itself in named(name, plain)]
+    if not chosen:
+        raise unknown(name, dict.fromkeys(one.name for one in looked.surveyed))
+    found = [_in_full(one, settings) for one in chosen]
+    if as_json:
+        output.emit({"plugins": found, "ledger": looked.ledger})
+        return
+    for number, one in enumerate(found):
+        if number:
+            output.line()
+        _show(one)
+    if why := looked.ledger["why"]:
+        output.line(f"Without what the ledger remembers: {why}", err=True)
+
+
+def _in_full(one: Surveyed, settings: Settings) -> dict[str, Any]:
+    info = one.info
+    folders = info.schema_folders if info else ()
+    section = settings.plugins.get(one.name, {})
+    installed = package(info.distribution) if info and info.distribution else None
+    return plugin_to_json(one) | {
+        "documentation": info.documentation if info else "",
+        "summary": installed.summary if installed else "",
+        "home_page": installed.home_page if installed else "",
+        "settings": settings_schema.settings(folders, section),
+        "kinds": settings_schema.kinds(folders),
+        "data": settings_schema.data(folders),
+        "traceback": info.traceback if info else "",
+    }
+
+
+def _show(one: dict[str, Any]) -> None:
+    output.line(f"plugin {text.called(one)}: {one['state']}", style=text.STYLES[one["state"]])
+    for word, value in (
+        # A docstring is for who reads the code; the package's own sentence is for who uses it.
+        ("", one["summary"] or one["documentation"]),
+        ("home page", one["home_page"]),
+        ("from", one["origin"]),
+        ("hooks", ", ".join(one["hooks"])),
+    ):
+        if value:
+            output.line(f"  {word:<10} {value}" if word else f"  {value}")
+    if one["state"] in _WHY:
+        output.line(f"  {_WHY[one['state']]}", style="yellow")
+    if one["error"]:
+        output.line(f"  {one['error']}", style="red")
+    if one["traceback"]:
+        output.lines(one["traceback"].rstrip("\n"), indent="    ")
+    for handler in one["handlers"]:
+        output.line()
+        _handler(handler)
+    if one["state"] == "loaded" and not one["handlers"]:
+        output.line("  It has no handlers.")
+    _settings(one)
+    for kind in one["kinds"]:
+        output.line()
+        output.line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
+        output.line(f"  {'schema':<10} {kind['file']}")
+    for schema in one["data"]:
+        output.line()
+        output.line(f"data of {schema['by']} {schema['value']}, for its own handlers")
+        output.line(f"  {'schema':<10} {schema['file']}")
+
+
+_WHY = {
+    "missing": "The ledger remembers its handlers, and it is not here: what comes for them is kept, and waits.",
+    "elsewhere": "It is not here; other processes that share the ledger run its handlers.",
+    "retired": "The ledger has forgotten its handlers; what is stored for them stays.",
+}
+
+
+def _handler(one: dict[str, Any]) -> None:
+    standing = "" if one["standing"] == "present" else f": {one['standing']}"
+    output.line(f"handler {one['id']}{standing}", style=None if one["standing"] == "present" else "yellow")
+    if one["summary"]:
+        output.line(f"  {one['summary']}")
+    if one["paused_since"]:
+        output.line(f"  {'paused':<10} since {one['paused_since']}: what comes for it waits", style="yellow")
+    if one["held_why"]:
+        output.line(f"  {'held':<10} for it failed again and again: {one['held_why']}", style="yellow")
+    output.line(f"  {'listens to':<10} {text.listening(one['listens'])}")
+    if one["standing"] == "present":
+        output.line(f"  {'retry':<10} {text.retrying(one['retry'])}")
+        output.line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
+        output.line(f"  {'runs in':<10} {text.runs_in(one)}")
+        if ordered := text.ordered(one["order_by"], one["concurrency"]):
+            output.line(f"  {'runs':<10} {ordered}")
+        output.line(f"  {'where':<10} {one['where']}")
+    if stored := text.stored(one["backlog"]):
+        output.line(f"  {'stored':<10} {stored}")
+
+
+def _settings(one: dict[str, Any]) -> None:
+    found: Sequence[dict[str, Any]] = one["settings"]
+    if not found:
+        return
+    output.line()
+    output.line(f"settings, in [plugins.{one['name']}]")
+    for setting in found:
+        if not setting["described"]:
+            output.line(f"  {setting['name']}: set; the plugin does not say what it is")
+            continue
+        facts = [setting["type"]]
+        if setting["required"]:
+            facts.append("required")
+        if setting["default"] is not None:
+            facts.append(f"default {json.dumps(setting['default'], ensure_ascii=False)}")
+        facts.append("set" if setting["set"] else "not set")
+        output.line(f"  {setting['name']}: {', '.join(facts)}")
+        if setting["description"]:
+            output.line(f"    {setting['description']}")

@@ -1,0 +1,135 @@
+"""`flowhooks plugins uninstall`: pip, and the ledger's memory of a plugin; it must not know how either forgets."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks.cli import operations_client, output
+from flowhooks.cli.options import given_options, json_option, utf8
+from flowhooks.cli.plugins import pip, text
+from flowhooks.cli.plugins.inspection import look_anew, named, unknown
+from flowhooks.cli.plugins.plans import Plan, of_handlers, of_plugin
+from flowhooks.commands import command_line
+from flowhooks.errors import FlowhooksError, LedgerUnusable
+from flowhooks.plugins.metadata import package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flowhooks.cli.options import Given
+    from flowhooks.settings import Settings
+
+
+@click.command("uninstall", short_help="Uninstall a plugin, and have the ledger forget its handlers.")
+@click.argument("name", type=utf8, metavar="NAME")
+@click.option(
+    "--handler",
+    "handlers",
+    type=utf8,
+    multiple=True,
+    metavar="HANDLER",
+    help="Only forget this handler, which the plugin does not have any more; may be given several times.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@json_option
+@given_options
+def uninstall_command(
+    given: Given, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    r"""Uninstall a plugin's package with pip, and retire its handlers: the ledger forgets them.
+
+    NAME is the plugin's name, or that of its package. Also for a plugin that is gone already, and with --handler for
+    a handler that was renamed or removed. What is retired gets no more deliveries: what only it wanted is parked from
+    then on. What is stored for it stays, and runs if it is installed again. A running server goes on as it was
+    started, with the plugin, until it is started again. It asks first, unless --yes is given.
+
+    \b
+    Examples:
+      flowhooks plugins uninstall leave --dry-run
+      flowhooks plugins uninstall acme-leave
+      flowhooks plugins uninstall leave --handler grant_leave
+
+    Exit codes: 0 done, 1 trouble, 2 wrong usage.
+    """
+    settings = given.load()
+    looked = look_anew(given)
+    if why := looked["ledger"]["why"]:
+        raise LedgerUnusable(f"the ledger cannot be asked, and nothing was changed: {why}")
+    plan = _plan(name, handlers, looked["plugins"])
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+    if not as_json:
+        for line in plan.lines(settings.routing.no_handler):
+            output.line(line)
+    if not (dry_run or yes):
+        click.confirm("Go on?", abort=True, err=True)
+    if plan.package and not dry_run:
+        _uninstall(plan.package)
+    # Where there is no ledger yet, nothing remembers anything.
+    done: dict[str, Any] = {**_NOTHING, "dry_run": dry_run}
+    if looked["ledger"]["read"] and plan.known:
+        done = _retired(settings, plan, dry_run=dry_run)
+    if as_json:
+        output.emit({"package": plan.package, "plugins": list(plan.plugins), **done})
+    elif not dry_run:
+        _report(plan, done)
+
+
+_NOTHING: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
+"""What the operation answers where there is nothing to retire."""
+
+
+def _plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> Plan:
+    found = named(name, plugins)
+    if not found:
+        raise unknown(name, dict.fromkeys(one["name"] for one in plugins))
+    if handlers:
+        return of_handlers(found, handlers, plugins)
+    plan = of_plugin(name, found, plugins)
+    if plan.package:
+        pip.check(())
+    return plan
+
+
+def _uninstall(name: str) -> None:
+    code, said = pip.uninstall(name)
+    if code or package(name) is not None:
+        # pip says "not uninstalling" with exit code 0 where a package is outside its environment.
+        for line in said.splitlines():
+            output.line(line, err=True)
+        raise click.ClickException(
+            f"pip did not uninstall {name} (its exit code is {code}; what it says is above); "
+            "its handlers were not retired"
+        )
+
+
+def _retired(settings: Settings, plan: Plan, *, dry_run: bool) -> dict[str, Any]:
+    arguments = {"handlers": plan.known, "dry_run": dry_run}
+    try:
+        # Of handlers that are missing, which is what is being seen to, nothing is logged.
+        return operations_client.perform(settings, "retire", arguments, level="error")
+    except FlowhooksError as error:
+        if dry_run or not plan.package:
+            raise
+        again = command_line("plugins", "uninstall", plan.plugins[0])
+        raise click.ClickException(
+            f"{plan.package} is uninstalled, but its handlers were not retired: {error}; `{again}` does it later"
+        ) from None
+
+
+def _report(plan: Plan, done: Mapping[str, Any]) -> None:
+    output.line()
+    if plan.package:
+        output.line(f"Uninstalled {plan.package}.", style="green")
+    if done["handlers"]:
+        output.line(f"Retired {', '.join(done['handlers'])}.", style="green")
+    elif not plan.package:
+        output.line("There was nothing to retire.")
+    if stored := text.stored(text.together([one for one in plan.handlers if one["id"] in done["handlers"]])):
+        output.line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` shows which.")
+    if done["server"]:
+        output.line("The running server goes on as it was started: start it again.")

@@ -1,0 +1,1 @@
+"""Processes that serve or work: their start, signals, supervisor and end."""

@@ -1,0 +1,134 @@
+"""One process that a supervisor has started, as the supervisor sees it; it must not know when one is to be started."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.cli.process.inherited import END, LEAVE, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LONGEST: Final = 65536
+"""Bytes that are kept of what a process says."""
+
+
+class Child:
+    """A process of our own, executed anew rather than only forked: it has loaded nothing that has changed since.
+
+    It is in a process group of its own, so that Ctrl-C reaches the supervisor only.
+
+    Args:
+        number: which of the supervisor's processes it is, from 0.
+        generation: how often the supervisor had been told to replace its processes when it was started.
+        sockets: what it inherits, by name.
+        counts: the folder in which it counts what it does, with the others.
+        within: seconds in which it must be ready.
+
+    Attributes:
+        pid: its process id.
+        control: where it speaks and is spoken to.
+        ready_at: since when it does its work, by `time.monotonic`; None if it does not yet.
+        failed: why it cannot start, as it has said; `""` if it has said nothing.
+        code: with what exit code that would end a command.
+        told: whether it has been told to leave or to end.
+        over_at: when it is killed if it is still there, by `time.monotonic`.
+    """
+
+    def __init__(
+        self, number: int, generation: int, sockets: Mapping[str, socket.socket], *, counts: str, within: float
+    ) -> None:
+        self.number = number
+        self.generation = generation
+        self.control, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (the very command that this process was started with)
+                [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
+                env=environment(number, sockets, theirs, counts),
+                pass_fds=[one.fileno() for one in (*sockets.values(), theirs)],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        except BaseException:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
+        self.control.setblocking(False)
+        self.pid = self._process.pid
+        self.ready_at: float | None = None
+        self.failed, self.code = "", 1
+        self.told = self.killed = False
+        self.over_at = time.monotonic() + within
+        self._heard = b""
+
+    def hear(self) -> bool:
+        """Take what it has said; returns whether it may say more."""
+        try:
+            part = self.control.recv(LONGEST)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        *lines, self._heard = (self._heard + part)[-LONGEST:].split(b"\n")
+        for line in lines:
+            with suppress(ValueError):
+                said = json.loads(line)
+                if "ready" in said:
+                    self.ready_at = time.monotonic()
+                else:
+                    self.failed, self.code = said["failed"], said["code"]
+        return bool(part)
+
+    def leave(self, *, within: float) -> None:
+        """Tell it that another has taken over."""
+        self._tell(LEAVE, within)
+
+    def end(self, *, within: float) -> None:
+        """Tell it that all are to end."""
+        if self.ready_at is None:
+            self._process.terminate()  # it does not listen yet
+        self._tell(END, within)
+
+    def _tell(self, what: bytes, within: float) -> None:
+        self.told = True
+        self.over_at = time.monotonic() + within
+        with suppress(OSError):  # it has just ended
+            self.control.sendall(what)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.killed = True
+        self._process.kill()
+
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended with 0."""
+        return self._process.returncode == 0
+
+    def why(self) -> str:
+        """Why it has ended."""
+        if self.failed:
+            return self.failed
+        code = self._process.returncode
+        if code >= 0:
+            return f"it ended with exit code {code}"
+        try:
+            return f"it was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"it was ended by signal {-code}"
+
+    def close(self) -> None:
+        """Give back what it took here."""
+        self.control.close()

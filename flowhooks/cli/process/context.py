@@ -1,0 +1,89 @@
+"""What a process has around it: who started it and wants to know how it does, and where its settings come from.
+
+It must not know what the process does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.cli.process import serving
+from flowhooks.errors import FlowhooksError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.app import App
+    from flowhooks.cli.process.inherited import Place
+    from flowhooks.cli.process.sd_notify import Manager
+    from flowhooks.cli.process.serving import Ending
+    from flowhooks.settings import Change, Settings
+    from flowhooks.web.server.server import Server
+
+NEXT: Final = "the process goes on with the settings that it had; mend them, then send SIGHUP again"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What is around a process that goes on until it is told to end.
+
+    Attributes:
+        place: its place under a supervisor, who is told instead of the service manager; None: there is none.
+        manager: who wants to know how it does.
+        reread: what has changed in the settings since those that it is given, after a look at all of them.
+    """
+
+    place: Place | None
+    manager: Manager
+    reread: Callable[[Settings], Change]
+
+    def obey(self, ending: Ending) -> None:
+        """From now on ask for the end when the supervisor says so, if there is one."""
+        if self.place is not None:
+            self.place.obey(ending)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether another process has taken over, so that this one is to leave without anybody noticing."""
+        return self.place is not None and self.place.leaving
+
+    def work(self, ending: Ending, app: App, *servers: Server) -> None:
+        """Say that this process does its work now, and wait until it is to end.
+
+        Meanwhile SIGHUP has the settings read again. One of several processes is replaced by a new one instead.
+
+        Args:
+            ending: hears the signals.
+            app: what goes by the settings.
+            servers: its listeners.
+        """
+        if self.place is not None:
+            self.place.ready()
+            ending.wait()
+            return
+        self.manager.ready()
+        ending.wait(hung_up=partial(self._reload, app, *servers))
+        self.manager.stopping()
+
+    def _reload(self, app: App, *servers: Server) -> None:
+        self.manager.reloading()
+        try:
+            found = self.reread(app.settings)
+            serving.go_by(found.settings, app, *servers)
+        except FlowhooksError as error:
+            log.error("settings_not_reloaded", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
+        except Exception:
+            # Whatever fault of ours it was, call-backs are taken all the same.
+            log.exception("settings_not_reloaded", why="a fault of flowhooks", next=NEXT)
+        else:
+            log.info("settings_reloaded", changed=found.changed)
+            if found.needs_restart:
+                why = "they have changed, and are read at the start only"
+                log.warning("restart_needed", settings=found.needs_restart, why=why)
+        self.manager.ready()

@@ -1,0 +1,126 @@
+"""A process's place under a supervisor: what it inherits, says and hears; it must not know what it serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.web.server.sockets import address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, MutableMapping
+
+    from flowhooks.cli.process.serving import Ending
+    from flowhooks.settings import Settings
+
+VARIABLE: Final = "FLOWHOOKS_PLACE"
+"""The environment variable by which a supervisor tells a process that it starts which files it has inherited."""
+COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable by which prometheus-client is told where several processes count together."""
+LEAVE: Final = b"leave\n"
+"""Said by the supervisor when another process has taken over."""
+END: Final = b"end\n"
+"""Said by the supervisor when all are to end."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Place:
+    """What a supervisor has given to this process.
+
+    Attributes:
+        number: which of its processes this is, from 0; one that takes over from another has its number.
+        sockets: the listening sockets, by the name of their setting, which the other processes have too.
+        control: where the two speak to each other. It ends when the supervisor does, however that was.
+        leaving: whether another process has taken over, so that this one is to leave without anybody noticing.
+    """
+
+    number: int
+    sockets: Mapping[str, socket.socket]
+    control: socket.socket
+    leaving: bool = field(default=False, init=False)
+
+    @classmethod
+    def inherited(cls, environ: MutableMapping[str, str]) -> Self | None:
+        """The place that a supervisor has started this process for, or None; handlers do not see the variable.
+
+        Raises:
+            SettingsError: somebody else has set the variable.
+        """
+        text = environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        try:
+            told = json.loads(text)
+            files = {name: socket.socket(fileno=number) for name, number in told["sockets"].items()}
+            control = files.pop("control")
+            for one in (control, *files.values()):
+                one.set_inheritable(False)
+            return cls(told["number"], files, control)
+        except (ValueError, LookupError, TypeError, OSError):
+            raise SettingsError(f"{VARIABLE} is what processes tell those that they start: take it away") from None
+
+    def settle(self, settings: Settings) -> Settings:
+        """The settings, with the addresses that were inherited for those that the settings say by now."""
+        here: dict[str, Any] = {name: address(one) for name, one in self.sockets.items()}
+        return replace(settings, **here)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Tell the supervisor why this process cannot start, if it cannot; it then ends, and prints nothing itself."""
+        try:
+            yield
+        except FlowhooksError as error:
+            code = 2 if isinstance(error, SettingsError) else 1
+            self._tell({"failed": str(error), "code": code})
+            raise SystemExit(code) from None
+
+    def ready(self) -> None:
+        """Tell the supervisor that this process does its work now."""
+        self._tell({"ready": True})
+
+    def obey(self, ending: Ending) -> None:
+        """From now on ask for the end when the supervisor says so, or has ended itself."""
+        signal.signal(signal.SIGHUP, _ignore)  # not SIG_IGN, which programs that handlers start would inherit
+        threading.Thread(target=self._obey, args=(ending,), name="supervisor", daemon=True).start()
+
+    def _tell(self, what: Mapping[str, object]) -> None:
+        with suppress(OSError):  # there is no supervisor any more, which `_obey` hears
+            self.control.sendall(json.dumps(what).encode() + b"\n")
+
+    def _obey(self, ending: Ending) -> None:
+        heard = b""
+        while True:
+            try:
+                part = self.control.recv(1024)
+            except OSError:
+                part = b""
+            heard += part
+            if not part:
+                log.warning("supervisor_gone", why="it has ended without a word", next="this process ends in order")
+            self.leaving = bool(part) and END not in heard
+            ending.ask()
+            if not part:
+                return
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Do nothing: it is the supervisor who is to be told by SIGHUP."""
+
+
+def environment(
+    number: int, sockets: Mapping[str, socket.socket], control: socket.socket, counts: str
+) -> dict[str, str]:
+    """The environment of a process that is to find its place, and to count in the folder `counts` with the others."""
+    files = {name: one.fileno() for name, one in {**sockets, "control": control}.items()}
+    return {**os.environ, COUNTS: counts, VARIABLE: json.dumps({"number": number, "sockets": files})}

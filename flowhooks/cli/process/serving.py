@@ -1,0 +1,243 @@
+"""What all commands have in common that go on until they are told to end: signals, listeners, a last word.
+
+It must not know what such a process does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+import structlog
+
+from flowhooks.cli.process import malloc
+from flowhooks.cli.process.signals import ENDS
+from flowhooks.errors import SettingsError
+from flowhooks.execution.cpu_affinity import gather
+from flowhooks.ledger import database
+from flowhooks.observability import open_files
+from flowhooks.settings import database_url
+from flowhooks.web.server.server import Limits, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from wsgiref.types import WSGIApplication
+
+    from flowhooks.app import App
+    from flowhooks.cli.process.inherited import Place
+    from flowhooks.settings import Settings
+
+SWITCH_INTERVAL: Final = 0.0002
+"""Seconds between two threads' turns at the interpreter. Python's own 0.005 halves the rate at 32 connections,
+for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
+ADMIN_THREADS: Final = 4
+"""Threads of the listener for administration."""
+LEAVING_GETS: Final = 3.0
+"""Seconds that the interpreter gets to end, and what plugins have it do then."""
+
+log = structlog.get_logger(__name__)
+
+
+def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
+    """Have threads take turns quickly and share free memory, and all that this one starts keep to one core.
+
+    Several processes spread over the cores that there are.
+
+    Returns:
+        The cores that handlers may use.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    malloc.share()
+    try:
+        return gather(0 if place is None else place.number) if settings.one_core else frozenset()
+    except OSError as error:
+        log.warning("not_on_one_core", why=str(error))
+        return frozenset()
+
+
+def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
+    """Raise the limit of open files, and divide it; log if it leaves fewer connections than the settings say."""
+    wanted, files = settings.http.max_connections, open_files.raise_limit()
+    found = open_files.connection_limits(wanted, files)
+    if min(found) < wanted:
+        log.warning(
+            "connections_limited",
+            **found._asdict(),
+            max_connections=wanted,
+            max_open_files=files,
+            why="handlers, the database and logs need files too, so connections may not use up the limit of open files",
+            next="raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
+            "http.max_connections",
+        )
+    return found
+
+
+def listener(
+    name: str,
+    application: WSGIApplication,
+    settings: Settings,
+    *,
+    threads: int,
+    max_connections: int,
+    place: Place | None = None,
+    refused: Callable[[int], None] = lambda _status: None,
+) -> Server:
+    """The server of one listener, bound to its address, or on the socket that was inherited.
+
+    Raises:
+        SettingsError: the address cannot be listened on; says which option named it.
+    """
+    try:
+        return Server(
+            application,
+            listen=getattr(settings, name),
+            threads=threads,
+            limits=replace(limits(settings), max_connections=max_connections),
+            name=name,
+            refused=refused,
+            inherited=None if place is None else place.sockets[name],
+        )
+    except SettingsError as error:
+        raise SettingsError(f"--{name}: {error}") from None
+
+
+def limits(settings: Settings) -> Limits:
+    """What a client of either listener may take."""
+    http = settings.http
+    return Limits(
+        max_body_bytes=http.max_body_bytes,
+        max_header_bytes=http.max_header_bytes,
+        read_timeout=http.read_timeout,
+        idle_timeout=http.idle_timeout,
+        max_connections=http.max_connections,
+        trusted_proxy=http.trusted_proxy,
+    )
+
+
+def go_by(settings: Settings, app: App, *servers: Server) -> None:
+    """Have a process and its listeners go by settings of which only live ones have changed."""
+    for server in servers:
+        server.go_by(limits(settings))
+    app.reload(settings)
+
+
+def keep_serving(server: Server, ending: Ending, broken: threading.Event) -> None:
+    """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `broken` is set."""
+    threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
+
+
+def _serve(server: Server, ending: Ending, broken: threading.Event) -> None:
+    try:
+        server.serve()
+    except Exception:
+        # Whatever it was, a process that no longer listens must end, so that whoever watches it starts it anew.
+        log.exception("listener_failed", address=server.address)
+        broken.set()
+    finally:
+        ending.ask()
+
+
+def leave(*, broken: bool) -> NoReturn:
+    """End the process: with 1 if it had to, else with 0."""
+    code = 1 if broken else 0
+    threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
+    raise SystemExit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
+    time.sleep(LEAVING_GETS)
+    log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
+    os._exit(code)
+
+
+def facts(app: App) -> dict[str, Any]:
+    """What a process says of itself when it is ready."""
+    return {
+        "pid": os.getpid(),
+        "database": database.shown(database_url(app.settings)),
+        "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
+        "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
+        "handlers": len(app.plugins.handlers),
+    }
+
+
+class Ending:
+    """Waits until the end is asked for: by SIGTERM or SIGINT, or by `ask`. A second signal ends the process at once.
+
+    SIGHUP is heard too, and is no end, unless it comes because the terminal has gone at which the process was started.
+
+    What Python does about a signal it does between two steps of the main thread, so a main thread that waits for a
+    lock may never hear of one that another thread was given, or that came just before it began to wait. Here it
+    waits for a pipe, into which the interpreter writes each signal's number as it comes.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: dict[int, Any] = {}
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def __enter__(self) -> Self:
+        self._pipe_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in ENDS:
+            self._before[number] = signal.signal(number, self._signalled)
+        before = self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _heard)
+        self._had_terminal = before is not signal.SIG_IGN and _has_terminal()  # `nohup` ignores it
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        signal.set_wakeup_fd(self._pipe_before)
+
+    def ask(self) -> None:
+        """Ask for the end; from any thread, and as often as one likes."""
+        with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
+            os.write(self._writer, bytes([signal.SIGTERM]))
+
+    def wait(self, timeout: float | None = None, *, hung_up: Callable[[], None] | None = None) -> bool:
+        """Wait until the end is asked for; other signals, of which plugins may make use, do not count.
+
+        Args:
+            timeout: seconds to wait at most, from the last signal on; default: for ever.
+            hung_up: called at each SIGHUP, in this thread, as any other function is; default: it does not count.
+
+        Returns:
+            Whether it has been asked for. It may be asked for again, and waited for again.
+        """
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        while poll.poll(None if timeout is None else timeout * 1000):
+            number = os.read(self._reader, 1)[0]
+            if number in ENDS:
+                return True
+            if number == signal.SIGHUP and hung_up is not None:
+                if self._had_terminal and not _has_terminal():
+                    return True
+                hung_up()
+        return False
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True
+
+
+def _heard(_number: int, _frame: object) -> None:
+    """Do nothing: that it came is in the pipe. Not SIG_IGN, which programs that handlers start would inherit."""
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

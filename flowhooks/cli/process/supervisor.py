@@ -1,0 +1,279 @@
+"""The supervisor of several processes that do the same: starts, replaces and ends them; it must not know what they do.
+
+It loads no plugin, opens no database and starts no thread. Everything happens in one loop, which waits for signals,
+for what the processes say, and for the time when one is to be started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from flowhooks.cli.process.child import Child
+from flowhooks.cli.process.signals import ENDS, Signals
+from flowhooks.cli.process.slot import Slot, delay_after
+from flowhooks.errors import FlowhooksError, SettingsError
+from flowhooks.settings import check_removed
+from flowhooks.web.server.sockets import address
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
+
+    from flowhooks.cli.process.sd_notify import Manager
+    from flowhooks.settings import Settings
+
+STARTS_WITHIN: Final = 120.0
+"""Seconds in which a process must be ready; else it is killed, and counts as one that died."""
+LEAVING_GETS: Final = 120.0
+"""Seconds beyond `shutdown.timeout` and `http.read_timeout` after which one that leaves is killed. By then the longest
+wait for an answer (60 s) and all of an orderly end are over."""
+RESTART_ONLY: Final = ("processes", "listen", "admin")
+"""Settings that the supervisor itself has gone by."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Supervisor:
+    """Keeps `settings.processes` processes of this very command running, until SIGTERM or SIGINT.
+
+    Args:
+        settings: as they were at the start.
+        sockets: what the processes are to inherit, by the name of the setting.
+        load: reads the settings again, and sees that they can be used.
+        configured: told the settings that are gone by from now on.
+        manager: wants to know when all of them are ready, are replaced, or end.
+    """
+
+    settings: Settings
+    sockets: Mapping[str, socket.socket]
+    load: Callable[[], Settings]
+    configured: Callable[[Settings], None]
+    manager: Manager
+    _slots: list[Slot] = field(init=False, default_factory=list)
+    _current: Settings | None = field(init=False, default=None)
+    _generation: int = field(init=False, default=0)
+    _replacing: bool = field(init=False, default=False)
+    _awaited: bool = field(init=False, default=True)
+    _ending: bool = field(init=False, default=False)
+    _was_ready: bool = field(init=False, default=False)
+    _cannot: tuple[str, int] | None = field(init=False, default=None)
+    _code: int = field(init=False, default=0)
+    _counts: str = field(init=False, default="")
+
+    def run(self) -> int:
+        """Do so; returns the exit code.
+
+        Raises:
+            FlowhooksError: none of them could be started. One of SettingsError if it is a matter of settings.
+        """
+        self._slots = [Slot(number) for number in range(self.settings.processes)]
+        # Who is asked for its numbers tells those of all, for whoever asks cannot choose.
+        with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._counts:
+            self._supervise()
+        if self._cannot is not None:
+            why, code = self._cannot
+            raise SettingsError(why) if code == 2 else FlowhooksError(why)  # noqa: PLR2004 (the exit code of usage)
+        log.info("supervisor_ends", code=self._code)
+        return self._code
+
+    def _supervise(self) -> None:
+        with Signals() as signals, selectors.DefaultSelector() as selector:
+            selector.register(signals.reader, selectors.EVENT_READ)
+            log.info("supervising", processes=len(self._slots), **self._addresses())
+            while not self._ending or any(self._children()):
+                self._start_what_is_due(selector)
+                ready = selector.select(self._pause())
+                for number in signals.come():
+                    self._signalled(signal.Signals(number))
+                for key, _ in ready:
+                    if isinstance(key.data, Child):
+                        self._hear(key.data, selector)
+                for slot in self._slots:
+                    for child in slot.children():
+                        if child.ended():
+                            self._forget(child, selector)
+                            self._ended(slot, child)
+                self._go_on(selector)
+                self._say_when_ready()
+
+    def _addresses(self) -> dict[str, Any]:
+        where = {name: f"http://{address(one)}" for name, one in self.sockets.items()}
+        return {"call_backs": where.get("listen"), "admin": where.get("admin")}
+
+    def _children(self) -> Iterator[Child]:
+        return (child for slot in self._slots for child in slot.children())
+
+    def _pause(self) -> float | None:
+        """Seconds until something is to be done though nothing has happened; None: for ever."""
+        times = [child.over_at for child in self._children() if child.over_at and not child.killed]
+        times += [slot.due for slot in self._slots if slot.current is None and not self._ending]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _patience(self) -> float:
+        return LEAVING_GETS + self.settings.shutdown.timeout + self.settings.http.read_timeout
+
+    # what happens
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if number in ENDS:
+            if self._ending and self._cannot is None:
+                for child in self._children():
+                    child.kill()
+                os._exit(128 + number)
+            log.info("ending_all", processes=sum(1 for _ in self._children()))
+            self._end()
+        elif number == signal.SIGHUP and not self._ending:
+            self._reload()
+
+    def _end(self) -> None:
+        self._ending = True
+        self.manager.stopping()
+        for one in self.sockets.values():
+            one.close()  # the last of the processes to let go of it has callers refused
+        for child in self._children():
+            child.end(within=self._patience())
+
+    def _reload(self) -> None:
+        """Replace all processes, one at a time, with such as go by what is installed and set now."""
+        self.manager.reloading()
+        self._awaited = True
+        try:
+            settings = self.load()
+            check_removed(self._current or self.settings, settings)
+        except FlowhooksError as error:
+            log.error("not_replaced", why=str(error), next="the processes that there are go on; SIGHUP tries again")  # noqa: TRY400 (one line says it)
+            return
+        kept = [name for name in RESTART_ONLY if getattr(settings, name) != getattr(self.settings, name)]
+        self._current = settings
+        self.configured(settings)
+        if kept:
+            log.warning("restart_needed", settings=kept, why="they have changed, and are read at the start only")
+        self._generation += 1
+        self._replacing = True
+        for slot in self._slots:
+            slot.delay = slot.due = 0.0
+        log.info("replacing", processes=len(self._slots))
+
+    def _hear(self, child: Child, selector: selectors.BaseSelector) -> None:
+        was_ready = child.ready_at is not None
+        if not child.hear():
+            with contextlib.suppress(KeyError):
+                selector.unregister(child.control)
+        if child.ready_at is None or was_ready or child.told:
+            return
+        child.over_at = 0.0
+        self._was_ready = True
+        slot = self._slots[child.number]
+        if child is slot.successor:
+            slot.leaving, slot.current, slot.successor = slot.current, child, None
+            if slot.leaving is not None:
+                slot.leaving.leave(within=self._patience())
+
+    def _forget(self, child: Child, selector: selectors.BaseSelector) -> None:
+        """Hear its last words, and give back what it took."""
+        child.hear()
+        with contextlib.suppress(KeyError):
+            selector.unregister(child.control)
+        child.close()
+
+    def _ended(self, slot: Slot, child: Child) -> None:
+        if child.told or self._ending:
+            if child.ready_at is not None and not child.succeeded:
+                log.warning("process_ended", process=child.pid, number=slot.number, why=child.why())
+                self._code = 1 if self._ending else self._code
+            for name in ("current", "successor", "leaving"):
+                if getattr(slot, name) is child:
+                    setattr(slot, name, None)
+        elif child is slot.successor:
+            slot.successor = None
+            self._replacing = False
+            old = sum(one.generation < self._generation for one in self._children())
+            log.error(
+                "not_replaced",
+                why=child.why(),
+                old=old,
+                next="the processes that there are go on; mend it, then send SIGHUP again",
+            )
+        elif not self._was_ready:
+            slot.current = None
+            self._cannot = (child.why() if child.failed else f"a process could not start: {child.why()}", child.code)
+            self._end()
+        else:
+            slot.current = None
+            lived = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
+            slot.delay = delay_after(slot.delay, lived)
+            slot.due = time.monotonic() + slot.delay
+            log.error(
+                "process_died",
+                process=child.pid,
+                number=slot.number,
+                why=child.why(),
+                lived=round(lived, 1),
+                again_in=slot.delay,
+            )
+
+    # what is to be done
+
+    def _start_what_is_due(self, selector: selectors.BaseSelector) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if self._ending:
+                return
+            if slot.current is None and slot.successor is None and slot.due <= now:
+                slot.current = self._start(slot, selector)
+
+    def _start(self, slot: Slot, selector: selectors.BaseSelector) -> Child | None:
+        try:
+            child = Child(slot.number, self._generation, self.sockets, counts=self._counts, within=STARTS_WITHIN)
+        except OSError as error:
+            if not self._was_ready:
+                self._cannot = (f"a process could not be started: {error.strerror or error}", 1)
+                self._end()
+                return None
+            slot.delay = delay_after(slot.delay, 0.0)
+            slot.due = time.monotonic() + slot.delay
+            why = error.strerror or str(error)
+            log.error("process_not_started", number=slot.number, why=why, again_in=slot.delay)  # noqa: TRY400 (one line says it)
+            return None
+        selector.register(child.control, selectors.EVENT_READ, child)
+        log.info("process_started", process=child.pid, number=slot.number)
+        return child
+
+    def _go_on(self, selector: selectors.BaseSelector) -> None:
+        """Kill what takes too long, and start the next successor."""
+        now = time.monotonic()
+        for child in self._children():
+            if child.over_at and child.over_at <= now and not child.killed:
+                log.error(
+                    "process_killed", process=child.pid, why="it does not end" if child.told else "it does not start"
+                )
+                child.kill()
+        if not self._replacing or self._ending:
+            return
+        if any(slot.successor is not None or slot.leaving is not None for slot in self._slots):
+            return
+        if any(slot.current is None or slot.current.ready_at is None for slot in self._slots):
+            return  # one has died meanwhile, and is started again first
+        for slot in self._slots:
+            if slot.current is not None and slot.current.generation < self._generation:
+                slot.successor = self._start(slot, selector)
+                self._replacing = slot.successor is not None
+                return
+        self._replacing = False
+        log.info("replaced", processes=len(self._slots))
+
+    def _say_when_ready(self) -> None:
+        ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)
+        if self._awaited and ready and not self._replacing and not self._ending:
+            self._awaited = False
+            self.manager.ready()

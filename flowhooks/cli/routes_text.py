@@ -1,0 +1,245 @@
+"""One look-up explained by `flowhooks routes`: which handlers an event would go to, and why."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowhooks import schema
+from flowhooks.cli import output
+from flowhooks.errors import Malformed, SettingsError, Unprocessable
+from flowhooks.messages import shown
+from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy, from_body
+from flowhooks.operations.json.routing import explanation_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from flowhooks.operations.lookup import Lookup
+    from flowhooks.routing.index import Route
+    from flowhooks.routing.router import Explanation, Verdict
+    from flowhooks.schema import Schemas
+    from flowhooks.settings import Settings
+
+MAX_PATH_CHARS: Final = 200
+"""Characters of a path that an error repeats."""
+MEMBERS: Final = {
+    "callback_class": "callBackProcessClass",
+    "process_key": "processDefinitionKey",
+    "version": "processDefinitionVersion",
+    "conclusion": "conclusion",
+}
+"""What options say, by the member of the body that it overrides."""
+_PARKED: Final = {
+    ParkedBy.HANDLER: "No class or key handler takes it: it is parked until one is installed",
+    ParkedBy.CONDITION: "A handler's condition cannot be decided, because of {member}: it is parked for an operator",
+    ParkedBy.NAME: "It has neither class nor key, so no handler can be found for it: it is parked",
+}
+_DISMISSED: Final = {
+    DismissedBy.CONDITION: "Handlers have its class or key, and the conditions of each are false: it is dismissed and "
+    "answered 200",
+    DismissedBy.KIND: "Handlers have its class or key, but none of them listens to this kind: it is dismissed and "
+    "answered 200",
+    DismissedBy.SETTING: "No class or key handler takes it, and none is needed, as the setting ignore.process_key "
+    "says: it is dismissed and answered 200",
+}
+_SETTINGS: Final = {ParkedBy.HANDLER: "routing.no_handler", ParkedBy.NAME: "routing.no_name"}
+_VALUES: Final = {True: "true", False: "false", None: "undecidable"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """An event that is explained.
+
+    Attributes:
+        event: the event, as a callback would be made one.
+        sent: its conclusion as the engine sends it; None: it sends none.
+        refusal: why the schema refuses its body, so that the callback is answered 422; `""` if it does not.
+    """
+
+    event: Event
+    sent: str | None
+    refusal: str
+
+
+def read(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: Any) -> Example:
+    """Make an event of what the options say, as a callback would be made one.
+
+    Args:
+        settings: its sources, each with its words for conclusions.
+        schemas: check the body of a file.
+        file: the body of a callback; `-` is the standard input; None: there is only what the options say.
+        **asked: source, kind and the names of `MEMBERS`, each a value or None.
+
+    Raises:
+        SettingsError: the file cannot be read.
+        click.UsageError: it is not the JSON of a callback.
+    """
+    source, kind = asked["source"] or "default", asked["kind"] or "complete"
+    body = _body(file) if file else {}
+    body |= {member: asked[name] for name, member in MEMBERS.items() if asked[name] is not None}
+    refusal = _refusal(schemas, kind, body) if file else ""
+    known = settings.sources.get(source)
+    event = from_body(
+        {} if refusal else body,
+        id="",
+        source=source,
+        kind=kind,
+        flow_instance_id="",
+        received_at=datetime.fromtimestamp(0, UTC),
+        conclusions=known.conclusion if known else MappingProxyType({}),
+    )
+    return Example(event=event, sent=(not refusal and body.get("conclusion")) or None, refusal=refusal)
+
+
+def _body(file: Path) -> dict[str, Any]:
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"the file {shown(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
+    try:
+        return schema.parse(raw)
+    except Malformed as error:
+        raise click.UsageError(f"--data is not the body of a callback. {error}") from None
+
+
+def _refusal(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
+    if kind not in schemas.kinds:
+        return ""
+    try:
+        schemas.check_body(kind, body)
+    except Unprocessable as error:
+        return str(error)
+    return ""
+
+
+def verdict(settings: Settings, example: Example, route: Route) -> str:
+    """`"delivered"`, `"parked"`, `"refused"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
+    if example.refusal:
+        return "refused"
+    if route.state is EventState.ROUTED:
+        return "delivered"
+    if route.state is EventState.DISMISSED:
+        return "ignored" if route.dismissed_by is DismissedBy.SETTING else "dismissed"
+    refusing = {ParkedBy.HANDLER: settings.routing.no_handler, ParkedBy.NAME: settings.routing.no_name}
+    return "refused" if route.parked_by and refusing.get(route.parked_by) == "reject" else "parked"
+
+
+def hints(settings: Settings, schemas: Schemas, example: Example, explanation: Explanation) -> list[str]:
+    """What may have been meant, and which sources and kinds there are, which the router cannot know."""
+    event, found = example.event, []
+    if event.kind not in schemas.kinds:
+        found.append(
+            f"there is no kind of callback {event.kind!r}: its path is answered 404; {', '.join(schemas.kinds)} are"
+        )
+    if settings.sources and event.source not in settings.sources:
+        found.append(f"no source is called {event.source!r}; the settings have {', '.join(settings.sources)}")
+    if explanation.route.unknown_conclusion:
+        found.append(f"no handler of its class or key names the conclusion {event.conclusion!r}")
+    return [*found, *explanation.hints]
+
+
+def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[str, Any]:
+    """The explanation as JSON, without its verdict and hints."""
+    event = example.event
+    explained: dict[str, Any] = {**explanation_to_json(explanation, found.standing)}
+    if example.refusal:  # nothing is routed
+        explained |= {"state": None, "parked_by": None}
+    return {
+        "asked": {
+            "callback_class": event.callback_class,
+            "process_key": event.process_definition_key,
+            "version": event.process_definition_version,
+            "source": event.source,
+            "kind": event.kind,
+            "conclusion": event.conclusion,
+            "conclusion_sent": example.sent,
+        },
+        "refusal": example.refusal or None,
+        **explained,
+    }
+
+
+def show(example: Example, found: Lookup, explanation: Explanation, *, result: str, hints: Sequence[str]) -> None:
+    """Print the explanation for people."""
+    output.line(f"A callback of kind {example.event.kind} from {example.event.source}, with {_named(example)}:")
+    output.line()
+    if explanation.verdicts:
+        output.table(
+            ("gets it", "handler", "state", "shares", "why"),
+            [
+                (_gets(one), one.handler_id, found.standing(one.handler_id), one.shares, _why(one))
+                for one in explanation.verdicts
+            ],
+            unbroken=("gets it", "state"),
+        )
+        output.line()
+    output.line(_sentence(example, explanation.route, result), style="green" if result == "delivered" else "yellow")
+    if member := explanation.route.undecided if result == "delivered" else "":
+        output.line(
+            f"A condition on {member} cannot be decided: that handler does not get it, and an alert is raised.",
+            style="yellow",
+        )
+    if any(found.standing(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
+        output.line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
+    for hint in hints:
+        output.line(f"Hint: {hint}.")
+
+
+def unreadable(handlers: Sequence[str]) -> str:
+    """That nothing can be routed because of handlers that a newer version has recorded."""
+    return (
+        f"Unreadable: a newer version of flowhooks has recorded what {', '.join(handlers[:3])}"
+        f"{', …' if handlers[3:] else ''} listens to. This version routes nothing until it is upgraded, too."
+    )
+
+
+def _named(example: Example) -> str:
+    event = example.event
+    values = {
+        "class": event.callback_class,
+        "key": event.process_definition_key,
+        "version": event.process_definition_version,
+        "conclusion": event.conclusion,
+    }
+    named = [f"{word} {value}" for word, value in values.items() if value not in {None, ""}]
+    if event.conclusion != example.sent:
+        named[-1] += f" (sent as {example.sent})"
+    if event.callback_class or event.process_definition_key:
+        return ", ".join(named)
+    return ", ".join(["neither class nor key", *named])
+
+
+def _gets(one: Verdict) -> str:
+    return "yes" if one.won else "undecidable" if one.undecidable else "no"
+
+
+def _why(one: Verdict) -> str:
+    """The reason, then the value of each condition where there are several."""
+    if len(one.conditions) <= 1:
+        return one.why
+    return "\n".join([one.why, *(f"  {each.member}: {_VALUES[each.holds]}" for each in one.conditions)])
+
+
+def _sentence(example: Example, route: Route, result: str) -> str:
+    if example.refusal:
+        return f"The schema refuses this body, so the callback is answered 422. {example.refusal}"
+    handlers = ", ".join(route.handlers)
+    if result == "delivered":
+        return f"It goes to {handlers}."
+    too = f"; {handlers} gets it all the same." if handlers else "."
+    if route.dismissed_by:
+        return _DISMISSED[route.dismissed_by] + too
+    parked = route.parked_by or ParkedBy.HANDLER
+    if result == "refused":
+        why = _PARKED[parked].partition(": ")[0]
+        return f"{why}: it is refused with 422, as the setting {_SETTINGS[parked]} says."
+    return _PARKED[parked].format(member=route.undecided) + too

@@ -1,0 +1,83 @@
+"""`flowhooks sources list`: the engines that the settings name; it must not show a secret, or a hash of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import json_option, settings_options
+from flowhooks.cli.sources.toml import has_ended
+from flowhooks.clock import to_text
+from flowhooks.settings.credentials import ends
+
+if TYPE_CHECKING:
+    from flowhooks.settings import Settings, Source
+
+
+@click.command("list", short_help="List the engines that may call back.")
+@json_option
+@settings_options
+def list_command(settings: Settings, *, as_json: bool) -> None:
+    r"""List the engines that the settings name: by what they are known, until when, from where, and how much they may.
+
+    No secret is read or shown, nor a hash of one. `flowhooks check` says whether they can be had.
+
+    \b
+    Examples:
+      flowhooks sources list
+      flowhooks sources list --json | jq '.sources[].secrets[] | select(.not_after != null)'
+
+    Exit codes: 0 listed, 2 wrong usage.
+    """
+    found = sorted(settings.sources.items())
+    if as_json:
+        output.emit({"sources": [_plain(name, one, settings) for name, one in found]})
+    elif found:
+        rows = [
+            (name, "\n".join(_known_by(one)), "\n".join(map(str, one.allow)) or "anywhere", _limits(one, settings))
+            for name, one in found
+        ]
+        output.table(("name", "known by", "from", "limits"), rows)
+    else:
+        output.line("The settings name no source: whoever reaches the server may call back, as the source default.")
+
+
+def _plain(name: str, one: Source, settings: Settings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "tokens": len(one.token_sha256),
+        "token_file": one.token_file or None,
+        "secrets": [
+            {
+                "file": secret.file or None,
+                "env": secret.env or None,
+                "not_after": to_text(ends(secret)),
+                "ended": has_ended(secret),
+            }
+            for secret in one.secrets
+        ],
+        "allow": [str(network) for network in one.allow],
+        "rate": one.rate or None,
+        "burst": one.burst or None,
+        "max_body_bytes": settings.http.max_body_bytes if one.max_body_bytes is None else one.max_body_bytes,
+    }
+
+
+def _known_by(one: Source) -> list[str]:
+    words = [output.several(len(one.token_sha256), "token")] if one.token_sha256 else []
+    if one.token_file:
+        words.append(f"token in {one.token_file}")
+    for secret in one.secrets:
+        until = "" if secret.not_after is None else f", until {output.moment(ends(secret))}"
+        words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if has_ended(secret) else ''}")
+    return words
+
+
+def _limits(one: Source, settings: Settings) -> str:
+    limit = settings.http.max_body_bytes if one.max_body_bytes is None else one.max_body_bytes
+    words = [f"{limit:,} bytes"]
+    if one.rate:
+        words.append(f"{one.rate:g} a second" + (f", {one.burst} at once" if one.burst else ""))
+    return "\n".join(words)

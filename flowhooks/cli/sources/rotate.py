@@ -1,0 +1,117 @@
+"""`flowhooks sources rotate`: a new credential beside the old one; it must not change what a server goes by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import output
+from flowhooks.cli.options import settings_options
+from flowhooks.cli.sources.toml import new_secret, section, source_name, write_private
+from flowhooks.errors import SettingsError
+from flowhooks.settings import Secret
+from flowhooks.settings.signing_keys import MOST_SECRETS
+from flowhooks.settings.tokens import token_in_file
+from flowhooks.web.callback.credentials import new_token
+
+if TYPE_CHECKING:
+    from flowhooks.settings import Settings, Source
+
+DAYS: Final = 7.0
+"""Days for which the old secret holds on, unless somebody says otherwise."""
+_ORDER: Final = (
+    "1. Put this in the place of the section that there is: the server then knows both.",
+    "2. Send the server SIGHUP, and see that its log says settings_reloaded.",
+    "3. Give the engine the new {what}, and see it accepted: flowhooks sources test {name}",
+    "4. Take the old {what} out of the section, send SIGHUP again, and delete what holds it.",
+)
+
+
+def _days(context: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which is in every range, as click compares
+        raise click.BadParameter("nan is no number of days", context, param)
+    return value
+
+
+@click.command("rotate", short_help="Make a new credential beside the old one.")
+@click.argument("name", callback=source_name)
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write it into FILE [default: beside the file of the old one].",
+)
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 3650),
+    callback=_days,
+    default=DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="For how long the old secret holds on; an old token does until it is taken out.",
+)
+@settings_options
+def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: float) -> None:
+    r"""Make a new secret, or a new token, for an engine, and print its section with both, so that neither is refused.
+
+    It is written into a file for its owner only; no setting is changed. What is to be done then, and in which order,
+    is said on the standard error: the server first, then the engine.
+
+    \b
+    Examples:
+      flowhooks sources rotate erp
+      flowhooks sources rotate erp --file /etc/flowhooks/erp-2027 --keep 1
+
+    Exit codes: 0 made and printed, 2 wrong usage, or no such source.
+    """
+    source = settings.sources.get(name)
+    if source is None:
+        raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
+    if len(source.secrets) >= MOST_SECRETS:
+        raise SettingsError(
+            f"{name} has {len(source.secrets)} secrets, and cannot have more; take those that have ended, or that the "
+            "engine does not sign with any more, out of its section first"
+        )
+    now = datetime.now(UTC).replace(microsecond=0)
+    signs = bool(source.secrets)
+    old = next((one.file for one in source.secrets if one.file), "") if signs else source.token_file
+    if file is None and not old:
+        raise SettingsError("there is no file beside which it could be written; name one with --file")
+    file = (file or Path(old).with_name(f"{name}-{now:%Y%m%dT%H%M%S}")).absolute()
+    if signs:
+        credential, what = new_secret(), "secret"
+        changed = _with_secret(source, file, now + timedelta(days=keep))
+    else:
+        (credential, _), what = new_token(), "token"
+        changed = _with_token(source, file)
+    write_private(file, credential)
+    for line in section(name, changed):
+        output.line(line)
+    output.line(f"The new {what} of {name} is in {file}.", err=True)
+    for line in _ORDER:
+        output.line(line.format(what=what, name=name), err=True)
+
+
+def _with_secret(source: Source, file: Path, until: datetime) -> Source:
+    """The new one first; those that there are hold for so long, and no longer than they would have."""
+    old = [
+        one if one.not_after is not None and one.not_after <= until else replace(one, not_after=until)
+        for one in source.secrets
+    ]
+    return replace(source, secrets=(Secret(file=str(file)), *old))
+
+
+def _with_token(source: Source, file: Path) -> Source:
+    """The old file's token by its hash, for there is but one file; so the file can go."""
+    known = list(source.token_sha256)
+    if source.token_file:
+        try:
+            known.append(token_in_file(source.token_file))
+        except ValueError as error:
+            raise SettingsError(f"the old token cannot be had: {error}") from None
+    return replace(source, token_file=str(file), token_sha256=tuple(dict.fromkeys(known)))

@@ -1,0 +1,124 @@
+"""`flowhooks sources test`: whether a server takes a source's credentials; it must not make an event."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.cli import credential_options, output
+from flowhooks.cli.http_client import post
+from flowhooks.cli.options import settings_options, utf8
+from flowhooks.cli.sources.toml import has_ended, source_name
+from flowhooks.errors import SettingsError
+from flowhooks.settings import host_and_port
+from flowhooks.settings.credentials import secret_text
+from flowhooks.settings.signing_keys import key_of
+from flowhooks.settings.tokens import token_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flowhooks.settings import Settings, Source
+
+PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
+"""No process instance has blanks in its id, so whoever is let in is answered 422, and nothing is stored."""
+BODY: Final = b'["flowhooks sources test"]'
+"""And no call-back is a list."""
+_LET_IN: Final = frozenset({400, 422})
+_PATIENCE: Final = 15.0
+_ANY: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
+
+
+@click.command("test", short_help="See whether a server takes an engine's credentials.")
+@click.argument("name", callback=source_name)
+@click.option(
+    "--to", type=utf8, metavar="URL", help="The server's address [default: where the settings have it listen]."
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help=f"Read the bearer token from FILE [default: token_file, or the variable {credential_options.TOKEN}].",
+)
+@settings_options
+def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
+    r"""Call a server with every credential of an engine that can be had here, and say which of them it takes.
+
+    A secret that has ended is not tried. What is sent is no call-back, and makes no event: the server refuses it, but
+    only after it has let it in. Each is among the call-backs that were refused last. One is sent without a credential,
+    too: it must not be let in.
+
+    \b
+    Examples:
+      flowhooks sources test erp
+      flowhooks sources test erp --to https://flowhooks.example.com
+      flowhooks sources test crm --token-file /etc/flowhooks/crm
+
+    Exit codes: 0 all of them are taken, 1 one is not or nobody answers, 2 wrong usage, or no such source.
+    """
+    source = settings.sources.get(name)
+    if source is None:
+        raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
+    base = to or _listens(settings)
+    several = list(_credentials(name, source, token_file))
+    if not several:
+        raise SettingsError(
+            f"no credential of {name} can be had here: give --token-file, "
+            f"or set the variable {credential_options.TOKEN}"
+        )
+    good = _tell(base, "without a credential", {}, name=None)
+    for what, headers in several:
+        good &= _tell(base, what, headers, name=name)
+    if not good:
+        raise SystemExit(1)
+
+
+def _tell(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
+    """Call, and say what came of it; whether that is as it should be."""
+    sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
+    status = post(base, PATH, body=BODY, headers=sent, timeout=_PATIENCE).status
+    if status in _LET_IN:
+        good, said = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
+    elif name is None and status == 401:  # noqa: PLR2004 (HTTP's "who are you?")
+        good, said = True, "refused: 401, as it should be"
+    else:
+        words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}
+        good, said = False, f"refused: {status}" + (f", {words[status]}" if status in words else "")
+    output.line(f"{said} ({what})", style="green" if good else "red")
+    return good
+
+
+def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """What the source could show, in words, and the headers that show it."""
+    for one in source.secrets:
+        if has_ended(one):
+            output.line(f"not tried, for it has ended (the secret in {one.place})")
+            continue
+        try:
+            key = key_of(secret_text(one, os.environ))
+        except ValueError as error:
+            raise SettingsError(f"sources.{name}.secrets: {error}") from None
+        yield f"signed with the secret in {one.place}", credential_options.signature(key, BODY)
+    if token_file is None and source.token_file:
+        try:
+            found = token_text(source.token_file)
+        except ValueError as error:
+            raise SettingsError(f"sources.{name}.token_file: {error}") from None
+        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {found}"}
+    elif found := credential_options.token(token_file):
+        where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN}"
+        if source.token_sha256 and hashlib.sha256(found.encode("ascii")).hexdigest() not in source.token_sha256:
+            raise SettingsError(f"{where} holds no token of {name}: none of its token_sha256 is of it")
+        yield f"with the token in {where}", {"Authorization": f"Bearer {found}"}
+
+
+def _listens(settings: Settings) -> str:
+    """Where a server with these settings is reached from its own machine."""
+    host, port = host_and_port(settings.listen)
+    if host in _ANY:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

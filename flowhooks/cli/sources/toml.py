@@ -1,0 +1,100 @@
+"""A source as a section of the settings, and new credentials for it; it must not know which command asks for them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings.credentials import ends
+from flowhooks.settings.signing_keys import PREFIX
+from flowhooks.settings.types import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flowhooks.settings import Secret, Source
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_BYTES: Final = 32
+"""How long a new secret is, decoded: as much as the hash is that it goes into."""
+
+
+def source_name(_context: click.Context, _param: click.Parameter, value: str) -> str:
+    """A name, as an argument of a command."""
+    if not NAME.fullmatch(value):
+        raise click.BadParameter("a name is 1 to 100 letters, digits, '.', '_' or '-'")
+    return value
+
+
+def new_secret() -> str:
+    """A secret as Standard Webhooks has them, of 32 random bytes."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode("ascii")
+
+
+def variable_of(name: str) -> str:
+    """The name of an environment variable for a source's secret."""
+    return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
+
+
+def has_ended(one: Secret) -> bool:
+    """Whether nothing that is signed with a secret is taken any more."""
+    end = ends(one)
+    return end is not None and end < time.time_ns() // 1000
+
+
+def section(name: str, source: Source) -> Iterator[str]:
+    """The lines of a source's section, as TOML has them; without what is as it would be anyhow."""
+    yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
+    if source.token_sha256:
+        yield f"token_sha256 = {json.dumps(source.token_sha256)}"
+    if source.token_file:
+        yield f"token_file = {_text(source.token_file)}"
+    if source.secrets:
+        yield "secrets = ["
+        yield from (f"  {_secret(one)}," for one in source.secrets)
+        yield "]"
+    if source.allow:
+        yield f"allow = {json.dumps([str(one) for one in source.allow])}"
+    if source.rate:
+        yield f"rate = {source.rate:.15g}"  # every digit that somebody may have written
+    if source.burst:
+        yield f"burst = {source.burst}"
+    if source.max_body_bytes is not None:
+        yield f"max_body_bytes = {source.max_body_bytes}"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, and that is not there yet.
+
+    Raises:
+        SettingsError: it is there, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="ascii") as opened:  # noqa: PTH123 (it is open already)
+            opened.write(f"{text}\n")
+            opened.flush()
+            os.fsync(descriptor)
+    except FileExistsError:
+        raise SettingsError(f"the file {path} is there already, and is left as it is; name another") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"the file {path} cannot be written: {why}") from None
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)  # which TOML reads alike, for printable text
+
+
+def _secret(one: Secret) -> str:
+    place = f"file = {_text(one.file)}" if one.file else f"env = {_text(one.env)}"
+    return "{" + place + (f", not_after = {one.not_after.isoformat()}" if one.not_after else "") + "}"

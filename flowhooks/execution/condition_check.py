@@ -1,0 +1,128 @@
+"""Conditions are checked again before an attempt is marked: the handler may have others than when its event was routed.
+
+A false condition closes the delivery. An undecided one leaves it waiting without a time, shown with its reason, until a
+process starts that has the handler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from flowhooks.errors import LedgerUnusable, Unavailable
+from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.deliveries import Move, move, suspend
+from flowhooks.model.delivery import OutcomeKind, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.queries import Standing
+    from flowhooks.model.delivery import Claimed, Queued
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
+
+FALSE: Final = "not run: the handler's condition is false"
+UNDECIDED: Final = "not run: the handler's condition cannot be decided"
+
+log = structlog.get_logger(__name__)
+
+
+class ConditionCheck:
+    """Decides whether a delivery may still run, and settles it if it may not.
+
+    Args:
+        ledger: where deliveries are read and changed.
+        clock: the time.
+        on_settled: called, after it is durable, with the event's id and how the delivery stands.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Clock, *, on_settled: Callable[[str, Standing], None]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._on_settled = on_settled
+
+    def passes(self, handler: Handler, queued: Queued, claimed: Claimed | None) -> bool:
+        """Whether the handler's conditions hold for a delivery's event; if not, it is closed or suspended.
+
+        Args:
+            handler: the delivery's handler, as it is loaded.
+            queued: the delivery.
+            claimed: its attempt, if its runner has begun it already.
+
+        Raises:
+            Unavailable: the ledger could not be read or written; nothing is changed.
+        """
+        if not handler.selectors.conditional:
+            return True
+        if claimed is not None:
+            if handler.selectors.decide(claimed.event):
+                return True
+            self._end_attempt(handler, queued, claimed)
+            return False
+        try:
+            found = self._ledger.delivery(queued.delivery_id)
+        except LedgerUnusable as error:
+            raise Unavailable("ledger_down") from error
+        if found is None or handler.selectors.decide(found[0]):
+            return True
+        self._settle(handler, *found, queued.attempt)
+        return False
+
+    def _settle(self, handler: Handler, event: Event, standing: Standing, attempt: int) -> None:
+        """Close or suspend a delivery that waits, unless it has changed since its runner has seen it."""
+        target, note = _result(handler, event)
+        now = self._clock.now()
+        if target is State.CLOSED:
+            closed = Move(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
+            changed = bool(self._ledger.write(lambda transaction: move(transaction, [closed])))
+        else:
+            changed = self._ledger.write(
+                lambda transaction: suspend(transaction, standing.delivery_id, attempt, note=note, now=now)
+            )
+        if changed:
+            self._report(standing.delivery_id, event, target, note)
+            self._on_settled(event.id, replace(standing, state=target, due_at=None, note=note))
+
+    def _end_attempt(self, handler: Handler, queued: Queued, claimed: Claimed) -> None:
+        """End an attempt whose function was not entered."""
+        target, note = _result(handler, claimed.event)
+        settlement = Settlement(
+            queued.delivery_id,
+            queued.handler,
+            claimed.attempt,
+            OutcomeKind.FAILED,
+            note,
+            "",
+            None,
+            target,
+            None,
+            self._clock.now(),
+        )
+        if self._ledger.settle(settlement):
+            self._report(queued.delivery_id, claimed.event, target, note)
+            if found := self._ledger.delivery(queued.delivery_id):
+                self._on_settled(claimed.event.id, found[1])
+
+    @staticmethod
+    def _report(delivery_id: str, event: Event, target: State, note: str) -> None:
+        log.warning(
+            "condition_not_met",
+            delivery=delivery_id,
+            event_id=event.id,
+            state=target.value,
+            why=note,
+            next=f"`flowhooks events show {delivery_id}` shows the event and the delivery",
+        )
+
+
+def _result(handler: Handler, event: Event) -> tuple[State, str]:
+    """The state that a delivery goes to, and why."""
+    why = handler.selectors.why_not(event)
+    if handler.selectors.decide(event) is False:
+        return State.CLOSED, f"{FALSE}: {why}"
+    return State.WAITING, f"{UNDECIDED}: {why}"

@@ -1,0 +1,163 @@
+"""How deliveries, answers and exceptions look between the server and a handler's process.
+
+Frames of JSON, each after its length. What comes out of a handler's process is never unpickled: it may be anything.
+It must not know who sends what when.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import HandlerRaised, Reject, RetryAfter
+from flowhooks.execution.outcomes import MOST_ERROR, MOST_TRACEBACK, kept, one_line
+from flowhooks.model.event import Event
+from flowhooks.plugins.error_text import in_full
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.model.delivery import Delivery
+
+MOST_ANSWER: Final = 4 * 1024**2
+"""Bytes of the largest frame that is taken out of a handler's process."""
+MOST_VALUE: Final = 1024**2
+"""Characters of the largest result that crosses, as JSON. Of one of that size the ledger keeps nothing, but wrappers
+see it."""
+_LENGTH: Final = struct.Struct("!I")
+_FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in {"data", "received_at"})
+
+
+class Gone(Exception):
+    """The other end is closed."""
+
+
+class Nonsense(Exception):
+    """What came is no frame, or says nothing that was asked for."""
+
+
+def frame(message: Mapping[str, Any]) -> bytes:
+    """A message as it travels."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Reads messages off a socket.
+
+    Args:
+        stream: the socket.
+        most: bytes of the largest that is taken; None: any.
+    """
+
+    def __init__(self, stream: socket.socket, *, most: int | None = None) -> None:
+        self._stream = stream
+        self._most = most
+        self._read = bytearray()
+
+    def next(self, until: float | None = None) -> dict[str, Any]:
+        """The next message.
+
+        Args:
+            until: by `time.monotonic`; None: waits for ever.
+
+        Raises:
+            TimeoutError: it is not there in time.
+            Gone: there will be none.
+            Nonsense: what comes is none.
+        """
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, until))
+        if self._most is not None and length > self._most:
+            raise Nonsense(f"a message of {length} bytes")
+        try:
+            found = json.loads(self._exactly(length, until))
+        except (ValueError, RecursionError):
+            raise Nonsense("a message that is no JSON") from None
+        if not isinstance(found, dict):
+            raise Nonsense("a message that is no object")
+        return found
+
+    def _exactly(self, count: int, until: float | None) -> bytes:
+        while len(self._read) < count:
+            if until is not None:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._stream.settimeout(left)
+            try:
+                part = self._stream.recv(max(65536, min(count - len(self._read), 1024**2)))
+            except TimeoutError:
+                raise
+            except OSError:
+                part = b""
+            if not part:
+                raise Gone
+            self._read += part
+        found = bytes(self._read[:count])
+        del self._read[:count]
+        return found
+
+
+def from_event(event: Event) -> dict[str, Any]:
+    """An event on its way to a handler's process."""
+    found = {name: getattr(event, name) for name in _FIELDS}
+    return {**found, "data": dict(event.data), "received_at": event.received_at.isoformat()}
+
+
+def to_event(found: Mapping[str, Any]) -> Event:
+    """The same event, there."""
+    return Event(**{**found, "received_at": datetime.fromisoformat(found["received_at"])})
+
+
+def from_delivery(delivery: Delivery) -> dict[str, Any]:
+    """A delivery on its way to a handler's process."""
+    return {
+        "id": delivery.id,
+        "event_id": delivery.event_id,
+        "handler": delivery.handler,
+        "attempt": delivery.attempt,
+    }
+
+
+def from_error(error: BaseException, conceal: Callable[[str], str]) -> dict[str, Any]:
+    """What a handler raised, as far as it crosses: its name, its texts and its traceback, without secrets."""
+    line = kept(conceal(one_line(error)), MOST_ERROR)
+    if isinstance(error, Reject):
+        return {"as": "reject", "text": line}
+    traceback = ""
+    with suppress(BaseException):  # a plugin's exception may do anything when it is looked at
+        traceback = kept(conceal(in_full(error)), MOST_TRACEBACK)
+    name = type(error).__qualname__
+    if isinstance(error, RetryAfter):
+        return {"as": "retry", "seconds": error.seconds, "name": name, "text": line, "traceback": traceback}
+    return {"as": "error", "name": name, "text": line, "traceback": traceback}
+
+
+def to_error(found: Mapping[str, Any]) -> BaseException:
+    """What is raised in the server for that.
+
+    Raises:
+        Nonsense: it says nothing that could be raised.
+    """
+    try:
+        if found["as"] == "reject":
+            return Reject(_text(found["text"]))
+        raised = HandlerRaised(_text(found["name"]), _text(found["text"]), _text(found["traceback"]))
+        if found["as"] == "retry":
+            again = RetryAfter(found["seconds"], raised.text)
+            again.__cause__ = raised
+            return again
+    except (LookupError, TypeError, ValueError):
+        raise Nonsense("an exception that makes no sense") from None
+    return raised
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

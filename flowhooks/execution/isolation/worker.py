@@ -1,0 +1,166 @@
+"""Within a handler's process: takes one delivery at a time, calls the function, answers; it must not know who asks.
+
+The only thread of the nursery is the only one here at first. Whatever ends this process ends one attempt.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from flowhooks.errors import TransactionError
+from flowhooks.execution.isolation import log_forwarding, protocol
+from flowhooks.execution.outcomes import one_line
+from flowhooks.model.delivery import Delivery
+from flowhooks.plugins.default_hooks import called
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from flowhooks.plugins.plugins import Plugins
+
+MEBIBYTE: Final = 1024**2
+_DATA: Final = 5
+"""Which number of /proc/self/statm is what is private to the process and can be written, in pages."""
+
+
+def serve(stream: socket.socket, plugins: Plugins, level: int) -> NoReturn:
+    """Serve until the server closes its end, or this process is ended.
+
+    Args:
+        stream: where deliveries come from, and answers go.
+        plugins: what was loaded.
+        level: the least severe level that is logged.
+    """
+    os.setsid()  # whatever it starts can be ended with it
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for one in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):
+            one.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # plugins may have replaced it
+    faulthandler.enable(file=2, all_threads=True)  # on which line it crashed goes to whoever reads what it prints
+    try:
+        _Child(stream, plugins, level).serve()
+    except (protocol.Gone, OSError):
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 (nothing of the nursery, whose stack this still is, may run here)
+        os._exit(70)
+
+
+class _Child:
+    def __init__(self, stream: socket.socket, plugins: Plugins, level: int) -> None:
+        self._stream = stream
+        self._plugins = plugins
+        self._sending = threading.Lock()
+        self._pid = os.getpid()
+        self._memory = _Memory()
+        log_forwarding.install(lambda record: self._send({"log": record}), level, plugins.conceal)
+
+    def serve(self) -> NoReturn:
+        frames = protocol.Frames(self._stream)
+        while True:
+            asked = frames.next()
+            answer = self._answer(asked)
+            if os.getpid() != self._pid:
+                os._exit(0)  # the handler has forked, and its copy came back from it, too
+            for one in (sys.stdout, sys.stderr):
+                with suppress(Exception):  # closed by the handler
+                    one.flush()
+            self._send({"run": asked["run"], "grown": self._memory.grown(), **answer})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._sending:
+            self._stream.sendall(protocol.frame(message))
+
+    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Call what was asked for; everything that it raises is an answer."""
+        event = protocol.to_event(asked["event"])
+        delivery = Delivery(**asked["delivery"], _block=_refused)
+        handler = self._plugins.handlers[delivery.handler]
+        logging.getLogger().setLevel(asked["level"])
+        self._memory.limit(asked["memory_mib"])
+        try:
+            if asked["probe"]:
+                # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
+                value = handler.probe(event, delivery) if handler.probe else None
+                return {"verdict": value if isinstance(value, bool) else None}
+            return _told(called(handler, event, delivery))
+        except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)
+            self._memory.free()
+            return {"raised": protocol.from_error(error, self._plugins.conceal)}
+        finally:
+            self._memory.free()
+
+
+def _told(value: Any) -> dict[str, Any]:
+    """What a function returned, or why it does not cross."""
+    if value is None:
+        return {}
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
+        return {"dropped": one_line(error) or type(error).__name__}
+    if len(text) > protocol.MOST_VALUE:
+        return {"dropped": f"over {protocol.MOST_VALUE} characters"}
+    return {"value": json.loads(text)}
+
+
+def _refused() -> NoReturn:
+    raise TransactionError(
+        "delivery.transaction() is for handlers that run in the server's own process: this one runs in a process of "
+        'its own, and the server alone writes to its ledger; have it run in a thread (isolation="thread")'
+    )
+
+
+class _Memory:
+    """How much this process may take beyond what it began with: what is loaded is shared with all the others.
+
+    A soft limit, so that what follows an attempt has room again. It guards against accidents, not against a plugin
+    that raises it: plugins may do all that the server may.
+    """
+
+    def __init__(self) -> None:
+        _, self._hard = resource.getrlimit(resource.RLIMIT_DATA)
+        try:
+            self._file: int | None = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # not Linux
+            self._file = None
+        self._page = resource.getpagesize()
+        self._start = self._taken()
+
+    def limit(self, mebibytes: int) -> None:
+        """Take more from now on, and it fails."""
+        if self._file is not None:
+            self._set(self._start + mebibytes * MEBIBYTE)
+
+    def free(self) -> None:
+        """Whatever was said, from now on it may take what there is."""
+        if self._file is not None:
+            self._set(self._hard)
+
+    def grown(self) -> int:
+        """How many bytes more there are than at the beginning."""
+        return max(0, self._taken() - self._start)
+
+    def _set(self, soft: int) -> None:
+        if self._hard != resource.RLIM_INFINITY:
+            soft = min(soft, self._hard)
+        with suppress(ValueError, OSError):  # a handler has lowered the hard one
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, self._hard))
+
+    def _taken(self) -> int:
+        if self._file is None:
+            return 0
+        try:
+            return int(os.pread(self._file, 200, 0).split()[_DATA]) * self._page
+        except (OSError, ValueError, LookupError):  # a handler has closed it
+            return 0

@@ -1,0 +1,127 @@
+"""What of a handler's exception or result is kept, and how it is put; it must not know what follows from it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
+from flowhooks.model.delivery import Outcome, OutcomeKind
+from flowhooks.plugins.error_text import in_full
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.model.delivery import Delivery
+    from flowhooks.plugins.plugins import Plugins
+
+MOST_ERROR: Final = 2_000
+MOST_TRACEBACK: Final = 20_000
+MOST_RESULT: Final = 65_536
+"""Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
+_DEEPEST: Final = 20
+"""Exceptions behind one another that are looked at."""
+
+log = structlog.get_logger(__name__)
+
+
+class Outcomes:
+    """Makes outcomes.
+
+    Args:
+        plugins: know which of them is to blame, and what is to be concealed.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+
+    def failure(self, error: BaseException, *, entered: bool) -> Outcome:
+        """The outcome of an attempt that raised, before or after its handler was entered."""
+        if isinstance(error, Reject):
+            return Outcome(kind=OutcomeKind.REJECTED, error=one_line(error), entered=entered)
+        if (lost := _loss(error)) is not None:
+            return Outcome(kind=OutcomeKind.LOST, error=lost.why, traceback=lost.tail, entered=entered)
+        if isinstance(error, ProcessUnavailable) and not entered:
+            return Outcome(kind=OutcomeKind.FAILED, error=one_line(error), entered=False)
+        if isinstance(error, HandlerRaised):
+            # Word for word what it would be in a thread: there its class and its text stand in it, too.
+            line = f"{error.name}: {error.text}" if error.text else error.name
+            return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
+        line = one_line(error)
+        if not isinstance(error, RetryAfter):
+            line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
+        if not entered:
+            plugin = self._plugins.guilty(error)
+            line = f"the run_handler wrapper of plugin {plugin} raised before the handler was entered: {line}"
+        elif plugin := self._plugins.guilty(error):
+            line = f"{line} (raised by the run_handler wrapper of plugin {plugin})"
+        return Outcome(
+            kind=OutcomeKind.FAILED,
+            error=line,
+            traceback=in_full(error),
+            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+            entered=entered,
+        )
+
+    def result(self, outcome: Outcome, delivery: Delivery) -> str | None:
+        """What the handler returned, as JSON text; None where that is nothing, or cannot be kept, which is logged."""
+        if outcome.value is None:
+            return None
+        try:
+            text = json.dumps(outcome.value, allow_nan=False)
+        except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
+            log.warning(
+                "result_dropped",
+                handler=delivery.handler,
+                delivery=delivery.id,
+                why=self._plugins.conceal(one_line(error)),
+            )
+            return None
+        if len(text) > MOST_RESULT:
+            log.warning(
+                "result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters"
+            )
+            return None
+        if (conceal := self._plugins.conceal)(text) != text:
+            text = json.dumps(_masked(json.loads(text), conceal))
+        return text
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    try:
+        text = str(error)
+    except BaseException as worse:  # noqa: BLE001 (a plugin's own __str__ may do anything)
+        text = f"(its text cannot be had: {type(worse).__name__})"
+    return " ".join(text.split())
+
+
+def _loss(error: BaseException) -> HandlerLost | None:
+    """That the handler's own process ended, also where a wrapper has made another exception of it."""
+    at: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if at is None or isinstance(at, HandlerLost):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def _masked(value: Any, conceal: Callable[[str], str]) -> Any:
+    """`value`, which is out of JSON, with every string masked; numbers are none, whatever their digits."""
+    match value:
+        case str():
+            return conceal(value)
+        case list():
+            return [_masked(one, conceal) for one in value]
+        case dict():
+            return {conceal(name): _masked(one, conceal) for name, one in value.items()}
+    return value
+
+
+def kept(text: str, most: int) -> str:
+    """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} … {text[-(most // 2) :]}"
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

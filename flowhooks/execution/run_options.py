@@ -1,0 +1,39 @@
+"""On what terms a handler runs, by its own word and by the operator's; it must not know who goes by them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowhooks.settings import HandlerSettings
+
+if TYPE_CHECKING:
+    from flowhooks.model.handler import Handler
+    from flowhooks.settings import Settings
+
+
+class RunTerms(NamedTuple):
+    """How a handler is run.
+
+    Attributes:
+        isolation: `"thread"`, or `"process"`: its function runs in a process of its own.
+        timeout: seconds after which an attempt is overdue.
+        memory_mib: mebibytes that its process may take, where it has one of its own.
+        hold_after: attempts that fail in a row after which it is held; 0: never.
+    """
+
+    isolation: str
+    timeout: float
+    memory_mib: int
+    hold_after: int
+
+
+def terms(handler: Handler, settings: Settings) -> RunTerms:
+    """What the operator says of this handler, else what it declares, else what the operator says of all."""
+    said = settings.handlers.get(handler.id, HandlerSettings())
+    runner = settings.runner
+    return RunTerms(
+        isolation=said.isolation or handler.isolation or runner.isolation,
+        timeout=said.timeout or handler.timeout or runner.timeout,
+        memory_mib=said.memory_mib or handler.memory_mib or runner.memory_mib,
+        hold_after=runner.hold_after if said.hold_after is None else said.hold_after,
+    )

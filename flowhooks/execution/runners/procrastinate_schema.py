@@ -1,0 +1,103 @@
+"""The tables of Procrastinate, which does not record its migrations: so we do; it must not know what jobs are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from procrastinate.schema import SchemaManager
+
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.failpoints import reached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCK: Final = 7_021_845_551
+"""Held while tables change, so that two who bring them up do not do so at once."""
+_RECORD: Final = "CREATE TABLE IF NOT EXISTS job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)"
+_INDEX: Final = (
+    "CREATE INDEX IF NOT EXISTS procrastinate_jobs_delivery ON procrastinate_jobs ((args ->> 'delivery_id'))"
+)
+
+
+def upgrade(url: str) -> int:
+    """Bring the tables of jobs up to the version that is installed.
+
+    Args:
+        url: the ledger's database.
+
+    Returns:
+        How many migrations were applied; a database without any counts as one. Those that have been applied before
+        one fails stay, and the next call goes on after them.
+
+    Raises:
+        LedgerUnusable: the database cannot be reached or changed, or a newer version has changed it.
+    """
+    at = ""
+    try:
+        with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # until the connection is closed
+            connection.execute(_RECORD)
+            steps = _steps(_applied(connection))
+            # Each by itself: some need what those before them have committed, such as new values of a type.
+            for names, statements in steps:
+                at = f" (migration {names[0]})" if len(names) == 1 else ""
+                with connection.transaction():
+                    connection.execute(statements)
+                    connection.execute(_INDEX)
+                    for name in names:
+                        connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
+                    reached("migrate.jobs")
+    except psycopg.Error as error:
+        raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}{at}") from None
+    return len(steps)
+
+
+def _steps(applied: set[str]) -> list[tuple[list[str], bytes]]:
+    """The migrations that are missing, each with its statements; where there is none, all of them at once."""
+    known = _known()
+    if not applied:
+        return [(sorted(known), SchemaManager.get_schema().encode())]
+    _refuse_newer(applied, set(known))
+    return [([name], known[name]) for name in sorted(known.keys() - applied)]
+
+
+def check(url: str) -> None:
+    """Refuse a database whose tables of jobs are not those of the version that is installed.
+
+    Raises:
+        LedgerOutdated: they are missing or older.
+        LedgerUnusable: the database cannot be reached, or they are newer.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            applied = _applied(connection)
+    except psycopg.errors.UndefinedTable:
+        applied = set()
+    except psycopg.Error as error:
+        raise LedgerUnusable(f"the tables of jobs cannot be read: {' '.join(str(error).split())}") from None
+    known = set(_known())
+    _refuse_newer(applied, known)
+    if known - applied:
+        what = "older than the Procrastinate that is installed" if applied else "missing"
+        raise LedgerOutdated(f"the tables of jobs are {what}: run `flowhooks db upgrade`")
+
+
+def _applied(connection: psycopg.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM job_migrations")}
+
+
+def _known() -> dict[str, bytes]:
+    return dict(_migrations())
+
+
+def _migrations() -> Iterator[tuple[str, bytes]]:
+    for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql")):
+        yield file.stem, file.read_bytes()
+
+
+def _refuse_newer(applied: set[str], known: set[str]) -> None:
+    if newer := sorted(applied - known):
+        raise LedgerUnusable(f"its tables of jobs were made by a newer Procrastinate (migration {newer[-1]})")

@@ -1,0 +1,30 @@
+"""What the runner that the settings name needs, and whether it is there; it must not know how it runs anything."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import database
+from flowhooks.settings import database_url
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from flowhooks.settings import Settings
+
+
+def jobs_of(settings: Settings) -> ModuleType:
+    """What looks after the tables of the runner `procrastinate`.
+
+    Raises:
+        SettingsError: it does not run on the settings' database, or is not installed.
+    """
+    if not database.is_shared(database_url(settings)):
+        raise SettingsError('runner.kind = "procrastinate" needs PostgreSQL: on SQLite it is "embedded"')
+    if find_spec("procrastinate") is None:
+        raise SettingsError("runner.kind = \"procrastinate\" needs a package: pip install 'flowhooks[postgresql]'")
+    from flowhooks.execution.runners import procrastinate_schema  # noqa: PLC0415 (an extra, which most do without)
+
+    return procrastinate_schema

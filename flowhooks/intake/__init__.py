@@ -1,0 +1,1 @@
+"""From a checked callback to a stored event, and the engine's answer."""

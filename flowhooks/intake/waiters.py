@@ -1,0 +1,155 @@
+"""Lets an HTTP thread wait until the deliveries of its event have settled; it must not know how they do."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flowhooks.clock import SECOND
+from flowhooks.model.delivery import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger.queries import Standing
+
+
+class Watch:
+    """One waiter for one event.
+
+    Attributes:
+        standings: the latest known standing of each delivery, by its id.
+    """
+
+    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "standings")
+
+    def __init__(
+        self, deadline: int, delivery_ids: Iterable[str], *, paused: Callable[[], Collection[str]] = frozenset
+    ) -> None:
+        self._deadline = deadline
+        self._paused = paused
+        self._pending = set(delivery_ids)
+        # A `threading.Event` would cost 2 µs more per callback. The lock only wakes the one thread that waits;
+        # `_is_over` is the state, because `release` may be called again while `wait` returns.
+        self._is_over = False
+        self._done = threading.Lock()
+        self._done.acquire()
+        self.standings: dict[str, Standing] = {}
+
+    def tell(self, standing: Standing) -> None:
+        """Learn how a delivery stands now."""
+        self.standings[standing.delivery_id] = standing
+        if not self._may_settle(standing):
+            self.pass_over(standing.delivery_id)
+
+    def pass_over(self, delivery_id: str) -> None:
+        """Do not wait for a delivery any more."""
+        self._pending.discard(delivery_id)
+        if not self._pending:
+            self.release()
+
+    def tell_before(self, standings: Iterable[Standing]) -> None:
+        """Learn how deliveries stood when they were read, which may be older than what `tell` has told."""
+        for standing in standings:
+            if standing.delivery_id in self._pending or standing.delivery_id not in self.standings:
+                self.tell(standing)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something that it waits for."""
+        return bool(self._pending)
+
+    def release(self) -> None:
+        """Stop waiting, whatever has settled."""
+        self._is_over = True
+        with suppress(RuntimeError):  # it was let go before
+            self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until nothing more can settle in time, `seconds` at the most; whether that is so."""
+        return self._is_over or self._done.acquire(timeout=seconds)
+
+    def _may_settle(self, standing: Standing) -> bool:
+        """Whether a delivery may still settle before this waiter's deadline."""
+        if standing.state is State.RUNNING:
+            return True
+        if standing.state is not State.WAITING or standing.handler in self._paused():
+            return False
+        return standing.due_at is not None and standing.due_at < self._deadline
+
+
+class Watches:
+    """Who waits for what, and who is told.
+
+    Args:
+        clock: tells deadlines.
+        most: how many may wait at once; more are not let in, so that accepting goes on.
+        paused: the ids of the handlers that are paused: what waits for them settles in nobody's time.
+    """
+
+    def __init__(self, *, clock: Clock, most: int, paused: Callable[[], Collection[str]] = frozenset) -> None:
+        self._clock = clock
+        self._paused = paused
+        self._places = most
+        self._lock = threading.Lock()
+        self._watches: dict[str, list[Watch]] = {}
+        self._closed = False
+
+    def open(self, event_id: str, delivery_ids: Iterable[str], seconds: float) -> Watch | None:
+        """A watch on deliveries of an event; None if too many wait already or the server is stopping.
+
+        Everything told of the event from now on reaches the watch. `close` gives its place back.
+        """
+        watch = Watch(self._clock.now() + int(seconds * SECOND), delivery_ids, paused=self._paused)
+        with self._lock:
+            if self._closed or self._places <= 0:
+                return None
+            self._places -= 1
+            self._watches.setdefault(event_id, []).append(watch)
+        return watch
+
+    def close(self, event_id: str, watch: Watch) -> None:
+        """Stop watching."""
+        with self._lock:
+            several = self._watches[event_id]
+            several.remove(watch)
+            if not several:
+                del self._watches[event_id]
+            self._places += 1
+
+    def tell(self, event_id: str, standing: Standing) -> None:
+        """A delivery of this event has changed; called after that is durable."""
+        if event_id in self._watches:
+            with self._lock:
+                for watch in self._watches.get(event_id, ()):
+                    watch.tell(standing)
+
+    def pass_over(self, event_id: str, delivery_ids: Iterable[str]) -> None:
+        """Deliveries of this event settle in nobody's time."""
+        with self._lock:
+            for watch in self._watches.get(event_id, ()):
+                for one in delivery_ids:
+                    watch.pass_over(one)
+
+    def waited_for(self, event_ids: Iterable[str] | None = None) -> list[str]:
+        """Those of these events, or of all, for which somebody waits who has not been told all."""
+        with self._lock:
+            asked = self._watches if event_ids is None else self._watches.keys() & set(event_ids)
+            return [one for one in asked if any(watch.waits for watch in self._watches[one])]
+
+    def tell_read(self, event_id: str, standings: Iterable[Standing]) -> None:
+        """How an event's deliveries stood when they were read; what `tell` has told meanwhile is newer, and stays."""
+        standings = tuple(standings)
+        with self._lock:
+            for watch in self._watches.get(event_id, ()):
+                watch.tell_before(standings)
+
+    def release(self) -> None:
+        """Let everybody go, now and from now on: the server is stopping."""
+        with self._lock:
+            self._closed = True
+            everybody = [watch for several in self._watches.values() for watch in several]
+        for watch in everybody:
+            watch.release()

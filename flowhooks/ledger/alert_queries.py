@@ -1,0 +1,407 @@
+"""What a person should look at, and the alerts that were raised for it; it must not know their words or who is told.
+
+What is looked for again and again is found by steps down an index, one for each handler or class, however many
+deliveries or events share it. Those of open alerts are counted at each look, from an index alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
+
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import (
+    FAILED,
+    HAS_TIME,
+    NOT_AT_REST,
+    alerts,
+    attempts,
+    deliveries,
+    events,
+    handlers,
+    processes,
+)
+from flowhooks.model.alert import AlertCause
+from flowhooks.model.delivery import State
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy import Connection, RowMapping, Select
+
+    from flowhooks.ledger.group_commit import Transaction
+
+
+class Troubled(NamedTuple):
+    """A handler with deliveries that somebody should look at.
+
+    Attributes:
+        handler: its id.
+        event_id: the event of the delivery for which that has been so longest.
+        since: from when, in microseconds since 1970.
+    """
+
+    handler: str
+    event_id: str
+    since: int
+
+
+class Wanting(NamedTuple):
+    """Parked events of one class and key.
+
+    Attributes:
+        callback_class: their class; `""` where they named none.
+        process_key: their process definition key, or None.
+        event_id: the oldest of them.
+        since: when that was received, in microseconds since 1970.
+    """
+
+    callback_class: str
+    process_key: str | None
+    event_id: str
+    since: int
+
+
+class Latest(NamedTuple):
+    """The newest delivery or event that shares a cause.
+
+    Attributes:
+        at: when it joined, in microseconds since 1970.
+        error: how its last attempt failed; `""` where none did.
+    """
+
+    at: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAlert:
+    """An alert whose cause goes on, as the last look found it.
+
+    Attributes:
+        id: its id.
+        cause: why.
+        subject: what it is about.
+        message: one sentence.
+        since: from when it has been so, in microseconds since 1970.
+        count: how many deliveries or events share it.
+        event_id: one of those events, or `""`.
+        told: the plugins that have taken its last notification.
+        acknowledged_at: when somebody said that they see to it, in microseconds since 1970; None: nobody has.
+        acknowledged_by: who has; `""` where nobody has.
+        last_at: when the newest of them joined, in microseconds since 1970.
+        last_error: how the newest of them failed, on one line; `""` where nothing failed.
+        notifications: how many notifications there were: 1, and 1 more each time that it had grown.
+        notified_at: when the last notification was made, in microseconds since 1970.
+        notified_count: the lowest count since then, or since it was acknowledged: growth is measured from it.
+        grown_from: the count with which the last notification compares; 0 for the first.
+    """
+
+    id: str
+    cause: AlertCause
+    subject: str
+    message: str
+    since: int
+    count: int
+    event_id: str
+    told: tuple[str, ...] = ()
+    acknowledged_at: int | None = None
+    acknowledged_by: str = ""
+    last_at: int = 0
+    last_error: str = ""
+    notifications: int = 1
+    notified_at: int = 0
+    notified_count: int = 0
+    grown_from: int = 0
+
+    @property
+    def about(self) -> str:
+        """Its cause and its subject, as those name it who speak of it later."""
+        return f"{self.cause.value} {self.subject}"
+
+
+# Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
+_WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
+PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+"""Events that are parked, said as the indexes of them do."""
+
+
+def failed(connection: Connection, state: State) -> list[Troubled]:
+    """The handlers with deliveries in `state`, *dead* or *unknown*."""
+    found = connection.execute(_oldest(deliveries.c.changed_at, FAILED, deliveries.c.state == state.value))
+    return sorted(Troubled(row.handler, row.event_id, row.changed_at) for row in found)
+
+
+def how_many_failed(connection: Connection, state: State, handler: str) -> int:
+    """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
+    return _count(connection, FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+
+
+def latest_failed(connection: Connection, state: State, handler: str) -> Latest | None:
+    """The delivery of a handler that came into `state`, *dead* or *unknown*, last."""
+    newest = (
+        select(deliveries.c.changed_at, attempts.c.error)
+        .outerjoin(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .where(FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+        .order_by(deliveries.c.changed_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).one_or_none()
+    return Latest(row.changed_at, row.error or "") if row else None
+
+
+def how_many_wait(connection: Connection, handler: str) -> int:
+    """How many deliveries of a handler wait, and could run but for their handler."""
+    return _count(connection, deliveries.c.handler == handler, HAS_TIME, _WAITING)
+
+
+def running(connection: Connection) -> list[Troubled]:
+    """Every delivery that runs just now: its handler, its event, and since when."""
+    found = connection.execute(
+        select(deliveries.c.handler, deliveries.c.event_id, attempts.c.started_at)
+        .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
+        .order_by(attempts.c.started_at)
+    )
+    return [Troubled(row.handler, row.event_id, row.started_at) for row in found]
+
+
+def late(connection: Connection, before: int) -> list[Troubled]:
+    """The handlers with deliveries that have been able to run since before `before`, and still wait.
+
+    Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
+    does what waits for a handler that is paused, or was: it could not run before that was resumed.
+    """
+    each = _oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)).subquery("oldest")
+    found = connection.execute(
+        select(each.c.handler, each.c.event_id, each.c.due_at, func.coalesce(handlers.c.resumed_at, 0).label("resumed"))
+        .select_from(each)
+        .outerjoin(handlers, handlers.c.id == each.c.handler)
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
+    )
+    several = [Troubled(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in found]
+    return sorted(one for one in several if one.since <= before)
+
+
+def how_many_late(connection: Connection, before: int, handler: str) -> int:
+    """How many deliveries of a handler have been able to run since before `before`, and still wait."""
+    return _count(connection, deliveries.c.handler == handler, HAS_TIME, deliveries.c.due_at <= before, _WAITING)
+
+
+def shelved(connection: Connection, before: int) -> list[Troubled]:
+    """The handlers that are missing, and have deliveries that have waited for them since before `before`.
+
+    Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
+    """
+    each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
+    # A handler has been missing since the first start without it.
+    missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
+    missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
+    found = connection.execute(
+        select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
+        .select_from(each)
+        .outerjoin(handlers, handlers.c.id == each.c.handler)
+        .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
+    )
+    several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
+    return sorted(one for one in several if one.since <= before)
+
+
+def how_many_shelved(connection: Connection, handler: str) -> int:
+    """How many deliveries wait for a handler that is missing."""
+    return _count(connection, _WAITING, deliveries.c.due_at.is_(None), deliveries.c.handler == handler)
+
+
+def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
+    """Of each handler with deliveries of `where`, the one that comes first by `order` and is among `only`.
+
+    `where` is what an index is made for that has the handler, then `order`, after what `where` fixes.
+    """
+    first = select(func.min(deliveries.c.handler).label("handler")).where(*where).cte("each", recursive=True)
+    following = select(func.min(deliveries.c.handler)).where(*where, deliveries.c.handler > first.c.handler)
+    each = first.union_all(select(following.scalar_subquery()).where(first.c.handler.is_not(None)))
+    oldest = (
+        select(deliveries.c.id)
+        .where(*where, *only, deliveries.c.handler == each.c.handler)
+        .order_by(order)
+        .limit(1)
+        .correlate(each)
+        .scalar_subquery()
+    )
+    found = select(each.c.handler, oldest.label("id")).where(each.c.handler.is_not(None)).subquery("found")
+    return _with_facts(found)
+
+
+def _with_facts(found: Subquery) -> Select[Any]:
+    facts = deliveries.alias("facts")
+    return select(
+        found.c.handler, facts.c.id, facts.c.event_id, facts.c.due_at, facts.c.created_at, facts.c.changed_at
+    ).join(facts, facts.c.id == found.c.id)
+
+
+def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
+    return int(connection.execute(select(func.count()).select_from(deliveries).where(*where)).scalar_one())
+
+
+_GROUP: Final = (events.c.callback_class, events.c.process_definition_key)
+_NEXT_GROUP: Final = (
+    select(*_GROUP, events.c.id, events.c.received_at)
+    .order_by(_GROUP[0], _GROUP[1].nulls_first(), events.c.received_at)
+    .limit(1)
+)
+
+
+def wanting(connection: Connection, before: int, *, most: int) -> tuple[list[Wanting], bool]:
+    """What has been parked since before `before`, by class and key.
+
+    Args:
+        connection: any connection.
+        before: microseconds since 1970.
+        most: how many classes and keys are looked at, in their order.
+
+    Returns:
+        Those with such events; and whether no class or key was left out.
+    """
+    found: list[Wanting] = []
+    row = connection.execute(_NEXT_GROUP.where(PARKED)).one_or_none()
+    for _ in range(most):
+        if row is None:
+            return found, True
+        if row.received_at <= before:
+            found.append(Wanting(row.callback_class, row.process_definition_key, row.id, row.received_at))
+        row = _group_after(connection, row.callback_class, row.process_definition_key)
+    return found, row is None
+
+
+def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
+    # No key sorts before any key.
+    key = events.c.process_definition_key
+    more = key.is_not(None) if process_key is None else key > process_key
+    same_class = _NEXT_GROUP.where(PARKED, events.c.callback_class == callback_class, more)
+    return (
+        connection.execute(same_class).one_or_none()
+        or connection.execute(_NEXT_GROUP.where(PARKED, events.c.callback_class > callback_class)).one_or_none()
+    )
+
+
+def oldest_without_name(connection: Connection) -> Wanting | None:
+    """The parked event that has neither a class nor a key and was received first; None if there is none."""
+    nameless = (events.c.callback_class == "", events.c.process_definition_key.is_(None))
+    row = connection.execute(_NEXT_GROUP.where(PARKED, *nameless)).one_or_none()
+    return None if row is None else Wanting("", None, row.id, row.received_at)
+
+
+def how_many_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
+    """How many events of a class and key have been parked since before `before`."""
+    of_group = _of_group(before, callback_class, process_key)
+    return int(connection.execute(select(func.count()).select_from(events).where(of_group)).scalar_one())
+
+
+def latest_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> Latest | None:
+    """The newest event of a class and key that has been parked since before `before`."""
+    of_group = _of_group(before, callback_class, process_key)
+    received_at = connection.execute(select(func.max(events.c.received_at)).where(of_group)).scalar_one()
+    return None if received_at is None else Latest(received_at)
+
+
+def _of_group(before: int, callback_class: str, process_key: str | None) -> ColumnElement[bool]:
+    key = events.c.process_definition_key
+    same_key = key.is_(None) if process_key is None else key == process_key
+    return and_(PARKED, events.c.callback_class == callback_class, same_key, events.c.received_at <= before)
+
+
+def still_open(connection: Connection) -> list[OpenAlert]:
+    """The alerts that were raised and whose causes have not gone, the oldest first."""
+    found = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
+    return [_alert(row) for row in found]
+
+
+def lately_closed(connection: Connection, *, most: int) -> list[tuple[OpenAlert, int]]:
+    """The newest alerts whose causes have gone, each with when they had (microseconds since 1970), the newest first."""
+    closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(most)
+    return [(_alert(row), row["closed_at"]) for row in connection.execute(closed).mappings()]
+
+
+def _alert(row: RowMapping) -> OpenAlert:
+    return OpenAlert(
+        id=row["id"],
+        cause=AlertCause(row["cause"]),
+        subject=row["subject"],
+        message=row["message"],
+        since=row["since"],
+        count=row["count"],
+        event_id=row["event_id"],
+        told=tuple(json.loads(row["told"])),
+        acknowledged_at=row["acknowledged_at"],
+        acknowledged_by=row["acknowledged_by"],
+        last_at=row["last_at"],
+        last_error=row["last_error"],
+        notifications=row["notifications"],
+        notified_at=row["notified_at"],
+        notified_count=row["notified_count"],
+        grown_from=row["grown_from"],
+    )
+
+
+def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) -> set[str]:
+    """Write down new alerts; the ids of those of which there was none open for the same cause and subject."""
+    opened = set()
+    for one in new:
+        row = asdict(one) | {"cause": one.cause.value, "told": json.dumps(one.told), "opened_at": now}
+        made = (
+            database.insert(alerts)
+            .values(row)
+            .on_conflict_do_nothing(index_elements=["cause", "subject"], index_where=alerts.c.closed_at.is_(None))
+            .returning(alerts.c.id)
+        )
+        opened.update(transaction.connection.execute(made).scalars())
+    return opened
+
+
+def acknowledge(transaction: Transaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
+    """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to.
+
+    From now on growth is measured from the counts of this moment.
+    """
+    meant = (alerts.c.id.in_(database.keys("ids")), alerts.c.closed_at.is_(None), alerts.c.acknowledged_at.is_(None))
+    seen = {"acknowledged_at": now, "acknowledged_by": who, "notified_count": alerts.c.count}
+    changed = update(alerts).where(*meant).values(seen).returning(*alerts.columns)
+    found = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
+    return {one.id: one.about for one in map(_alert, found)}
+
+
+def note_told(transaction: Transaction, alert: OpenAlert) -> None:
+    """Write down who has taken an alert's last notification; nothing, if there has been another one since."""
+    transaction.connection.execute(
+        update(alerts)
+        .where(alerts.c.id == alert.id, alerts.c.notifications == alert.notifications)
+        .values(told=json.dumps(alert.told))
+    )
+
+
+def update_alert(transaction: Transaction, alert: OpenAlert) -> None:
+    """Write down how an alert is now, and whether there is another notification of it."""
+    names = ("count", "message", "event_id", "last_at", "last_error", "notifications", "notified_at", "grown_from")
+    # Between the look and this an operator may have acknowledged it: keep what that wrote, if it is lower.
+    notified_count = case(
+        (alerts.c.notifications < alert.notifications, alert.notified_count),
+        (alerts.c.notified_count > alert.notified_count, alert.notified_count),
+        else_=alerts.c.notified_count,
+    )
+    values = {name: getattr(alert, name) for name in names}
+    transaction.connection.execute(
+        update(alerts)
+        .where(alerts.c.id == alert.id)
+        .values(**values, told=json.dumps(alert.told), notified_count=notified_count)
+    )
+
+
+def close_alerts(transaction: Transaction, ids: Collection[str], now: int) -> None:
+    """Write down that the causes of these alerts have gone."""
+    gone = alerts.c.id.in_(database.keys("ids"))
+    transaction.connection.execute(
+        update(alerts).where(gone, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}
+    )

@@ -1,0 +1,224 @@
+"""A ledger's rows copied into another database, and compared; it must not know what the rows mean.
+
+Every table is gone through in the order of its key's bytes, which is the same in every database. What is in memory at
+once is bounded, however much is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, case, func, select
+
+from flowhooks.errors import LedgerUnusable
+from flowhooks.failpoints import reached
+from flowhooks.ledger import database
+from flowhooks.ledger.reader import naming
+from flowhooks.ledger.row_stream import batches
+from flowhooks.ledger.tables import metadata, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table
+
+    Advance = Callable[[int], None]
+
+TABLES: Final = tuple(metadata.sorted_tables)
+"""Each after those that it refers to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a table holds.
+
+    Attributes:
+        rows: how many.
+        digest: SHA-256 over all of them as JSON, one a line, in the order of the key's bytes.
+    """
+
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two databases, as one moment's state of it is read.
+
+    Attributes:
+        url: which one it is.
+        connection: how it is read.
+    """
+
+    url: str
+    connection: Connection
+
+    def batches(self, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
+        """The rows of a query, never many at once.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        # What the caller does with a batch is not done in here, so that only this database's errors are named after it.
+        found = batches(self.connection, query)
+        while batch := self._next(found):
+            yield batch
+
+    def _next(self, found: Iterator[Sequence[Row[Any]]]) -> Sequence[Row[Any]]:
+        with naming(self.url):
+            return next(found, ())
+
+    def rows(self, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """The few rows of a query.
+
+        Raises:
+            LedgerUnusable: the database cannot be read.
+        """
+        with naming(self.url):
+            return self.connection.execute(query, parameters).all()
+
+
+def how_many(connection: Connection) -> int:
+    """How many rows a ledger holds, of all tables."""
+    return sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in TABLES)
+
+
+def compare(source: Side, target: Side, advance: Advance) -> dict[str, int]:
+    """See that the target holds nothing but rows of the source.
+
+    Args:
+        source: what is to be copied.
+        target: where to; as far as it has been copied before.
+        advance: is told how many rows more have been seen.
+
+    Returns:
+        How many rows of each table are there already.
+
+    Raises:
+        LedgerUnusable: the target holds something else, or one of them cannot be read.
+    """
+    there = dict.fromkeys((table.name for table in TABLES), 0)
+    for table in TABLES:
+        wanted = _by_key(table)
+        for batch in target.batches(select(table)):
+            keys = json.dumps([_key(table, row) for row in batch])
+            ours = {tuple(_key(table, row)): row for row in source.rows(wanted, {"wanted": keys})}
+            for row in batch:
+                _refuse_other(table, row, ours.get(tuple(_key(table, row))), target.url)
+            there[table.name] += len(batch)
+            advance(len(batch))
+    return there
+
+
+def copy(source: Side, url: str, target: Engine, advance: Advance) -> dict[str, Content]:
+    """Put every row of the source into the target, unless a row with its key is there.
+
+    Args:
+        source: what is copied.
+        url: where to.
+        target: the same, opened for writing. It is at this version.
+        advance: is told how many rows more are there, durably.
+
+    Returns:
+        What the source holds, by table.
+
+    Raises:
+        LedgerUnusable: one of them cannot be read or written.
+    """
+    contents = {}
+    for table in TABLES:
+        add = database.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
+        summing = _Summing(table)
+        for batch in source.batches(_in_order(table, _copied(table))):
+            with naming(url), target.begin() as connection:
+                connection.execute(add, [dict(row._mapping) for row in batch])  # noqa: SLF001 (public, by SQLAlchemy's naming)
+                reached("copy.written")
+            reached("copy.committed")
+            summing.add(batch)
+            advance(len(batch))
+        contents[table.name] = summing.content()
+    return contents
+
+
+def contents(side: Side, advance: Advance) -> dict[str, Content]:
+    """What a ledger holds, by table.
+
+    Raises:
+        LedgerUnusable: it cannot be read.
+    """
+    found = {}
+    for table in TABLES:
+        summing = _Summing(table)
+        for batch in side.batches(_in_order(table, list(table.c))):
+            summing.add(batch)
+            advance(len(batch))
+        found[table.name] = summing.content()
+    return found
+
+
+class _Summing:
+    """Makes the digest of a table, batch by batch."""
+
+    def __init__(self, table: Table) -> None:
+        self._rows = 0
+        self._digest = hashlib.sha256()
+        self._line([column.name for column in table.c])
+
+    def add(self, batch: Sequence[Row[Any]]) -> None:
+        self._rows += len(batch)
+        for row in batch:
+            self._line(list(row))
+
+    def content(self) -> Content:
+        return Content(rows=self._rows, digest=self._digest.hexdigest())
+
+    def _line(self, values: list[Any]) -> None:
+        self._digest.update(json.dumps(values).encode() + b"\n")
+
+
+def _copied(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of a table as they are copied: as they are, but no process of the source lives in the target.
+
+    One that was killed has no end written down; it then ended at its last sign of life, and what it left running is
+    found at the target's first start. The same however often it is asked, so that a copy can be gone on with.
+    """
+    if table is not processes:
+        return list(table.c)
+    last = case((processes.c.beat_at > processes.c.started_at, processes.c.beat_at), else_=processes.c.started_at)
+    ended = func.coalesce(processes.c.stopped_at, last).label("stopped_at")
+    return [ended if column is processes.c.stopped_at else column for column in processes.c]
+
+
+def _in_order(table: Table, columns: list[ColumnElement[Any]]) -> Select[Any]:
+    return select(*columns).order_by(*map(database.by_bytes, table.primary_key))
+
+
+@cache
+def _by_key(table: Table) -> Select[Any]:
+    """The rows of a table with the keys of a batch, the parameter `wanted`."""
+    wanted = database.rows("wanted", **{column.name: column.type for column in table.primary_key})
+    same = and_(*(column == wanted.c[column.name] for column in table.primary_key))
+    return select(*_copied(table)).join_from(wanted, table, same)
+
+
+def _key(table: Table, row: Row[Any]) -> list[Any]:
+    return [row._mapping[column.name] for column in table.primary_key]  # noqa: SLF001 (as above)
+
+
+def _refuse_other(table: Table, row: Row[Any], ours: Row[Any] | None, url: str) -> None:
+    if ours is not None and tuple(ours) == tuple(row):
+        return
+    called = f"a row of {table.name} ({', '.join(map(str, _key(table, row)))})"
+    if ours is None:
+        what = f"it holds {called} that the source does not hold"
+    else:
+        columns = [column.name for column, mine, its in zip(table.c, ours, row, strict=True) if mine != its]
+        what = f"it holds {called} that differs from the source's ({', '.join(columns)})"
+    raise LedgerUnusable(
+        f"cannot copy into {database.shown(url)}: {what}. Nothing was copied. Copy into an empty database; what is "
+        "there is kept only if it is what an earlier copy of the same source left, and neither has been used since"
+    )

@@ -1,0 +1,181 @@
+"""Sessions of PostgreSQL that are lent to handlers: opened, guarded, and tidied up; it must not know what is stored.
+
+Whoever is lent one writes what they like, but does not end its transaction: statements and calls that would are refused
+before they reach the database. Afterwards nothing of what they set stays behind for the next one.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from flowhooks.errors import TransactionError
+from flowhooks.ledger import database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.pool import PoolResetState
+
+_MARK: Final = "flowhooks.lent"
+"""A setting that lasts as long as the transaction, and tells whether it is still the same one."""
+_ENDS: Final = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
+    r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What begins or ends a transaction; to go back to a savepoint does not."""
+_SETTLE_DOWN: Final = (
+    f"SELECT current_setting('{_MARK}', true); SET CONSTRAINTS ALL IMMEDIATE;"
+    " RESET ROLE; RESET SESSION AUTHORIZATION; RESET ALL"
+)
+"""What follows is the ledger's own: by its own schema and rights. Constraints that were put off are checked before."""
+_TIDY: Final = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();"
+    " DISCARD TEMP; DISCARD SEQUENCES"
+)
+"""DISCARD ALL without the prepared statements, which the driver keeps count of."""
+_IDLE_MILLISECONDS: Final = 4_000
+"""How long a transaction with which an attempt is being settled may stay open while nothing comes: whoever waits for
+the delivery's row meanwhile gives up after five seconds."""
+
+
+def open_lending(url: str, most: int) -> Engine:
+    """Where sessions are lent from, `most` at a time; the database must be a shared one. Nothing is opened yet."""
+    engine = database.open_engine(url, writing=True, lent=most)
+    event.listen(engine.pool, "reset", _tidied)
+    return engine
+
+
+def _tidied(driver: Any, _record: Any, state: PoolResetState) -> None:
+    if state.terminate_only:
+        return
+    driver.rollback()
+    driver.autocommit = True
+    driver.execute(_TIDY)
+    driver.autocommit = False
+
+
+def _begun(engine: Engine) -> Connection:
+    """A connection in a transaction; a new one where that of the pool was lost while nobody used it."""
+    for again in (True, False):
+        connection = engine.connect()
+        try:
+            connection.begin()
+            connection.exec_driver_sql(f"SELECT set_config('{_MARK}', 'yes', true)")
+        except DBAPIError as error:
+            connection.close()
+            if not (again and error.connection_invalidated):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise AssertionError  # the second try returns or raises
+
+
+class Lent:
+    """A session in one transaction, for the thread that opens it.
+
+    Args:
+        engine: where it comes from, as `open_lending` makes it.
+
+    Raises:
+        SQLAlchemyError: there is none, or not in time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._thread = threading.get_ident()
+        self._open = True
+        self._ours = False
+        self._spoilt = ""
+        self.connection = _begun(engine)
+        for name, guard in (
+            ("before_cursor_execute", self._before),
+            ("commit", self._ended),
+            ("rollback", self._ended),
+        ):
+            event.listen(self.connection, name, guard)
+
+    def take_back(self) -> None:
+        """Let whoever had it write nothing more; what comes now is the ledger's own.
+
+        Raises:
+            TransactionError: it is not in a state in which it can be committed; says why.
+        """
+        self._open = False
+        if self._spoilt:
+            raise TransactionError(f"{self._spoilt}; nothing was written")
+        connection = self.connection
+        if connection.closed or connection.invalidated or not connection.in_transaction():
+            raise TransactionError("its connection was closed or lost within the block; nothing was written")
+        status = connection.connection.driver_connection.info.transaction_status.name  # type: ignore[union-attr]  # psycopg's
+        if status == "INERROR":
+            raise TransactionError(
+                "a statement failed within the block and was passed over, so PostgreSQL commits none of them; "
+                "what may fail belongs into `with connection.begin_nested():`"
+            )
+        try:
+            with self.ours():
+                mark = connection.exec_driver_sql(_SETTLE_DOWN).scalar()
+        except SQLAlchemyError as error:
+            raise TransactionError(f"what the block wrote cannot be committed: {database.plain(error)}") from error
+        if mark != "yes":
+            raise TransactionError(
+                "the block ended its transaction by itself, so what it wrote may or may not be there, and is not "
+                "committed together with the outcome; leave the end to flowhooks"
+            )
+
+    def hurry(self) -> None:
+        """From now on nothing but the ledger's own statements come, one right after the other."""
+        self.connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Let statements through, and the end, as those of the ledger."""
+        self._ours = True
+        try:
+            yield
+        finally:
+            self._ours = False
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Undo what is not committed, and give the session back, or end it if nobody wants it. Raises nothing."""
+        self._open = False
+        with self.ours():
+            try:
+                if for_good:
+                    self.connection.invalidate()
+                self.connection.close()
+            except SQLAlchemyError:
+                # It is lost, and what it wrote with it: PostgreSQL sees to that.
+                self.connection.invalidate()
+                self.connection.close()
+
+    def _before(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if self._ours:
+            return
+        if not self._open:
+            raise TransactionError("the block of delivery.transaction() is over, and its connection with it")
+        if threading.get_ident() != self._thread:
+            raise TransactionError("the connection of delivery.transaction() is for the thread that opened it")
+        if _ENDS.match(statement):
+            self._refuse(f"the block executed {' '.join(statement.split())[:40]!r}")
+
+    def _ended(self, _connection: Any) -> None:
+        if not self._ours:
+            self._refuse("the block called commit(), rollback() or close() of its connection")
+
+    def _refuse(self, what: str) -> None:
+        self._spoilt = (
+            f"{what}, but its transaction is flowhooks' to end: it commits when the handler has returned, "
+            "and rolls back when an exception leaves the block"
+        )
+        raise TransactionError(f"{self._spoilt}. Parts of it can be undone by `with connection.begin_nested():`")

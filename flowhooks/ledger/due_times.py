@@ -1,0 +1,75 @@
+"""Due times later than any schedule has them, as a clock that was ahead leaves them; it must not know why they are."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import BigInteger, bindparam, func, select, update
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger import database
+from flowhooks.ledger.queries import WITH_WORK
+from flowhooks.ledger.tables import HAS_TIME, audit, deliveries, events, processes
+from flowhooks.model.delivery import MOST_SECONDS, Queued, State
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.model.delivery import Runner
+
+MAX_DELAY: Final = 2 * MOST_SECONDS * SECOND
+"""The longest delay that there is, in microseconds: a retry of 30 days with the largest jitter."""
+BATCH_SIZE: Final = 500
+"""Deliveries that one transaction corrects of each handler."""
+
+# The index that polling uses: its far end, which is empty but for such times.
+_FAR: Final = (
+    select(deliveries.c.id)
+    .where(HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at > bindparam("latest"))
+    .limit(bindparam("most"))
+)
+_CORRECT: Final = (
+    update(deliveries)
+    .where(deliveries.c.id.in_(database.keys("ids")), HAS_TIME, deliveries.c.due_at > bindparam("latest"))
+    .values(due_at=bindparam("now", type_=BigInteger))
+    .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
+)
+
+
+def correct_due_times(transaction: Transaction, now: int, *, runner: Runner) -> int:
+    """Let be due now what is due later than any schedule has it, some of each handler; how many there were.
+
+    Args:
+        transaction: the open transaction.
+        now: microseconds since 1970.
+        runner: is told, within the transaction, what may run.
+    """
+    connection, latest, corrected = transaction.connection, now + MAX_DELAY, 0
+    for handler in connection.execute(WITH_WORK).scalars().all():
+        ids = connection.execute(_FAR, {"handler": handler, "latest": latest, "most": BATCH_SIZE}).scalars().all()
+        if not ids:
+            continue
+        rows = connection.execute(_CORRECT, {"ids": json.dumps(list(ids)), "latest": latest, "now": now}).all()
+        queued = [
+            Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows
+        ]
+        if queued:
+            runner.enqueue(transaction, queued, now)
+        corrected += len(rows)
+    return corrected
+
+
+def newest(connection: Connection) -> int | None:
+    """The newest time that is stored, in microseconds since 1970, found by indexes; None if nothing is."""
+    found = [
+        connection.execute(query).scalar()
+        for query in (
+            select(events.c.received_at).order_by(events.c.id.desc()).limit(1),
+            select(audit.c.done_at).order_by(audit.c.id.desc()).limit(1),
+            select(func.max(processes.c.started_at)),
+            select(func.max(processes.c.stopped_at)),
+        )
+    ]
+    return max((time for time in found if time is not None), default=None)

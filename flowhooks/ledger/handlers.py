@@ -1,0 +1,194 @@
+"""The handlers that the ledger has known, so that one whose plugin is missing still gets its deliveries.
+
+It must not know how plugins are found.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select, update
+
+from flowhooks.errors import NewerSelectorsError
+from flowhooks.ledger import database
+from flowhooks.ledger.pauses import Held
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
+from flowhooks.model.delivery import State
+from flowhooks.model.retry import Retry
+from flowhooks.model.selectors import Selectors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.model.handler import Handler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHandler:
+    """A handler as the ledger remembers it.
+
+    Attributes:
+        id: `plugin:name`.
+        selectors: what it listened to when it was last loaded; None: a newer flowhooks recorded it in a format that
+            this one cannot read.
+        last_seen_at: when that was, in microseconds since 1970.
+        order_by: what its deliveries were ordered by, then; or None.
+        concurrency: how many of them could run at once, then; None: any number.
+        paused_at: since when it is paused, in microseconds since 1970; None: it is not.
+        held: why it is, if flowhooks has paused it for having failed again and again.
+    """
+
+    id: str
+    selectors: Selectors | None
+    last_seen_at: int
+    order_by: str | None = None
+    concurrency: int | None = None
+    paused_at: int | None = None
+    held: Held | None = None
+
+
+_REMEMBER: Final = database.insert(handlers)
+_REMEMBERED: Final = _REMEMBER.on_conflict_do_update(
+    index_elements=["id"],
+    set_={
+        "selectors": _REMEMBER.excluded.selectors,
+        "retry": _REMEMBER.excluded.retry,
+        "probes": _REMEMBER.excluded.probes,
+        "last_seen_at": _REMEMBER.excluded.last_seen_at,
+        "retired_at": None,
+        "order_by": _REMEMBER.excluded.order_by,
+        "concurrency": _REMEMBER.excluded.concurrency,
+    },
+)
+
+_UNKNOWN: Final = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
+_TELLS: Final = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(database.keys("here")))
+"""Loaded handlers that can tell whether a lost attempt did its work."""
+
+
+def retry_from_json(text: str | None) -> Retry | None:
+    """The retry that a handler declared when it was last loaded."""
+    return Retry(**json.loads(text)) if text else None
+
+
+def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> None:
+    """Write down the handlers that are loaded now; those that are not stay as they were, and what is paused, paused."""
+    rows: list[dict[str, Any]] = [
+        {
+            "id": handler.id,
+            "selectors": json.dumps(handler.selectors.to_json(), ensure_ascii=False),
+            "retry": json.dumps(asdict(handler.retry)) if handler.retry else None,
+            "probes": int(handler.probe is not None),
+            "first_seen_at": now,
+            "last_seen_at": now,
+            "retired_at": None,
+            "order_by": handler.order_by,
+            "concurrency": handler.concurrency,
+        }
+        for handler in loaded
+    ]
+    if rows:
+        transaction.connection.execute(_REMEMBERED, rows)
+        transaction.news.handlers = True
+
+
+def known(connection: Connection) -> list[KnownHandler]:
+    """Every handler that was ever loaded and not retired, by id."""
+    found = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
+    return [
+        KnownHandler(
+            id=row.id,
+            selectors=_selectors(row.selectors),
+            last_seen_at=row.last_seen_at,
+            order_by=row.order_by,
+            concurrency=row.concurrency,
+            paused_at=row.paused_at,
+            held=None if row.held_at is None else Held(row.held_at, row.held_why, row.trial_at or 0),
+        )
+        for row in found
+    ]
+
+
+def _selectors(text: str) -> Selectors | None:
+    try:
+        return Selectors.from_json(json.loads(text))
+    except NewerSelectorsError:
+        return None
+
+
+def retired(connection: Connection) -> frozenset[str]:
+    """The ids of the handlers that were retired and have not been loaded since."""
+    return frozenset(connection.execute(select(handlers.c.id).where(handlers.c.retired_at.is_not(None))).scalars())
+
+
+def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:
+    """Forget handlers until they are loaded again; the ids of those that were known. What is stored for them stays."""
+    known_ones = handlers.c.id.in_(database.keys("ids")) & handlers.c.retired_at.is_(None)
+    forgotten = update(handlers).where(known_ones).values(retired_at=now).returning(handlers.c.id)
+    done = frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
+    transaction.news.handlers |= bool(done)
+    return done
+
+
+def wake(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+    """Let what waits for a loaded handler run, and ask one that can tell of what is *unknown*.
+
+    Perhaps it can since its plugin was mended, or is there again.
+    """
+    here = json.dumps(list(loaded))
+    shelved = (deliveries.c.state == State.WAITING.value) & deliveries.c.due_at.is_(None)
+    is_here = deliveries.c.handler.in_(database.keys("here"))
+    transaction.connection.execute(update(deliveries).where(shelved, is_here).values(due_at=now), {"here": here})
+    transaction.connection.execute(
+        update(deliveries)
+        .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_TELLS))
+        .values(due_at=now),
+        {"here": here},
+    )
+
+
+def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+    """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
+
+    A delivery without a time is passed over by the runner, so that a million that wait for a missing plugin
+    cost nothing. The same goes for an *unknown* one that nobody can be asked about.
+    """
+    loaded = list(loaded)
+    wake(transaction, loaded, now)
+    connection = transaction.connection
+    here = json.dumps(loaded)
+    waiting = deliveries.c.state == State.WAITING.value
+    for has_time in (HAS_TIME, HELD):
+        connection.execute(
+            update(deliveries)
+            .where(has_time, waiting, deliveries.c.handler.not_in(database.keys("here")))
+            .values(due_at=None),
+            {"here": here},
+        )
+    connection.execute(
+        update(deliveries)
+        .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_TELLS))
+        .values(due_at=None),
+        {"here": here},
+    )
+
+
+def meet(transaction: Transaction, loaded: Collection[Handler], now: int, *, shelving: bool) -> list[KnownHandler]:
+    """Write down which handlers are loaded, and let run what waits for them; those that are known but missing.
+
+    Args:
+        transaction: the open transaction.
+        loaded: those that are loaded.
+        now: microseconds since 1970.
+        shelving: whether what waits for any other is kept from being looked at.
+    """
+    remember(transaction, loaded, now)
+    here = {handler.id for handler in loaded}
+    with database.unhurried(transaction.connection):
+        (shelve if shelving else wake)(transaction, here, now)
+    return [one for one in known(transaction.connection) if one.id not in here]

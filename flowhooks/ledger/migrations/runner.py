@@ -1,0 +1,101 @@
+"""Bringing the database's tables up to this version, by Alembic; it must not know what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import inspect, select, text
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.failpoints import reached
+from flowhooks.ledger import database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+
+HEAD: Final = "0012"
+"""The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
+_VERSION_TABLE: Final = "alembic_version"
+_OURS: Final = frozenset({"events", "deliveries", "attempts"})
+"""Tables that every version has; others number their migrations too."""
+
+
+def revision(connection: Connection) -> str | None:
+    """The migration that a database stands at; None for an empty one.
+
+    Raises:
+        LedgerUnusable: it holds tables of something else.
+    """
+    tables = set(inspect(connection).get_table_names())
+    if _VERSION_TABLE in tables and tables >= _OURS:
+        found = connection.execute(select(text("version_num")).select_from(text(_VERSION_TABLE))).scalars().all()
+        if len(found) == 1:
+            return str(found[0])
+    if tables:
+        raise LedgerUnusable(f"it is not a flowhooks ledger: it holds other tables ({', '.join(sorted(tables)[:5])})")
+    return None
+
+
+def upgrade(engine: Engine) -> tuple[str | None, str]:
+    """Apply the migrations that are missing.
+
+    Returns:
+        The migrations before and after.
+
+    Raises:
+        LedgerUnusable: the database cannot be opened or written, is not a ledger, or is of a newer version.
+    """
+    try:
+        with engine.begin() as connection:
+            before = revision(connection)
+            if before != HEAD:
+                _alembic(connection, before)
+        if before != HEAD:
+            reached("migrate.committed")
+        database.write_ahead(engine)
+    except (OperationalError, DatabaseError) as error:
+        raise LedgerUnusable(str(error.orig)) from None
+    return before, HEAD
+
+
+def check(connection: Connection) -> None:
+    """Refuse a database that is not at this version.
+
+    Raises:
+        LedgerOutdated: it is empty or older.
+        LedgerUnusable: it is newer, or no ledger.
+    """
+    found = revision(connection)
+    if found is None:
+        raise LedgerOutdated("it is empty: run `flowhooks db upgrade`")
+    if found != HEAD:
+        _refuse_newer(found)
+        raise LedgerOutdated(f"its tables are at version {found} of {HEAD}: run `flowhooks db upgrade`")
+
+
+def _config(connection: Connection | None = None) -> Config:
+    from alembic.config import Config  # noqa: PLC0415 (a fifth of a second that most starts do not need)
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    attributes: dict[str, Any] = config.attributes
+    attributes["connection"] = connection
+    return config
+
+
+def _alembic(connection: Connection, before: str | None) -> None:
+    if before is not None:
+        _refuse_newer(before)
+    from alembic import command  # noqa: PLC0415 (as above)
+
+    command.upgrade(_config(connection), HEAD)
+
+
+def _refuse_newer(found: str) -> None:
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 (as above)
+
+    if found not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
+        raise LedgerUnusable(f"it was written by a newer flowhooks (tables at version {found}, this one knows {HEAD})")

@@ -1,0 +1,146 @@
+"""Which handlers are paused: written down, read where an attempt begins, and known here; it must not know who asks.
+
+What counts is in the database, and is read in the same transaction in which an attempt begins. What a process knows
+is a hint: so that what may not begin is not looked at, and nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import func, select, update
+
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import deliveries, handlers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from flowhooks.ledger.group_commit import Transaction
+
+IS_PAUSED: Final = handlers.c.paused_at.is_not(None)
+"""Said exactly so for the index of those: there may be ten thousand handlers, and hardly one of them is paused."""
+NOT_PAUSED: Final = (
+    # One look by the key for each row, however many handlers there are.
+    select(handlers.c.paused_at)
+    .where(handlers.c.id == deliveries.c.handler)
+    .correlate(deliveries)
+    .scalar_subquery()
+    .is_(None)
+)
+"""Of a delivery: its handler is not paused, or not known."""
+ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).where(IS_PAUSED).scalar_subquery()
+"""Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
+
+_NOT_HELD: Final[dict[str, int | str | None]] = {"held_at": None, "held_why": "", "held_release": "", "trial_at": None}
+
+
+class Held(NamedTuple):
+    """Why a handler is held.
+
+    Attributes:
+        since: from when on, in microseconds since 1970.
+        why: the error of its last failure by then.
+        trial_at: from when on one of its deliveries is tried, in microseconds since 1970.
+    """
+
+    since: int
+    why: str
+    trial_at: int
+
+
+class Pauses:
+    """Which handlers are paused, as far as this process has heard.
+
+    Attributes:
+        handlers: their ids.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: frozenset[str] = frozenset()
+        self._changing = threading.Lock()
+        self._changed: Callable[[], None] = lambda: None
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """From now on have `changed` called whenever others are paused than before; it must be quick."""
+        self._changed = changed
+
+    def get(self) -> frozenset[str]:
+        """The ids of those that are paused."""
+        return self.handlers
+
+    def hear(self, handlers: Collection[str]) -> None:
+        """Exactly these are paused."""
+        self._hear(lambda _before: frozenset(handlers))
+
+    def add(self, handlers: Collection[str]) -> None:
+        """These are paused, besides others."""
+        self._hear(lambda before: before.union(handlers))
+
+    def remove(self, handlers: Collection[str]) -> None:
+        """These are not paused any more."""
+        self._hear(lambda before: before.difference(handlers))
+
+    def _hear(self, after: Callable[[frozenset[str]], frozenset[str]]) -> None:
+        with self._changing:
+            before, self.handlers = self.handlers, after(self.handlers)
+            if before == self.handlers:
+                return
+        self._changed()
+
+
+def paused(connection: Connection) -> dict[str, int]:
+    """Since when each handler is paused that is, in microseconds since 1970, by its id."""
+    found = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
+    return {row.id: row.paused_at for row in found}
+
+
+def pause(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
+    """Have no delivery of these handlers begin once the transaction is durable, in no process.
+
+    Args:
+        transaction: the open transaction.
+        ids: their ids.
+        now: microseconds since 1970.
+        pauses: learns of it once it is durable.
+
+    Returns:
+        The ids of those that were known and not paused.
+    """
+    # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
+    database.quiet(transaction.connection, handlers)
+    # One that is held becomes one that is paused: it is not tried any more.
+    others = (handlers.c.paused_at.is_(None) | handlers.c.held_at.is_not(None)) & handlers.c.retired_at.is_(None)
+    changed = _set(transaction, others, ids, {"paused_at": now, **_NOT_HELD})
+    transaction.after_commit(partial(pauses.add, changed))
+    return changed
+
+
+def resume(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
+    """Have deliveries of these handlers run again; the arguments and the answer are as those of `pause`."""
+    return lift(transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, now, pauses)
+
+
+def lift(
+    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], now: int, pauses: Pauses
+) -> frozenset[str]:
+    """Let run again those of some handlers of which `which` is true, whoever has paused them; their ids."""
+    changed = _set(transaction, which, ids, {"paused_at": None, "resumed_at": now, **_NOT_HELD})
+    transaction.news.work |= bool(changed)
+    transaction.after_commit(partial(pauses.remove, changed))
+    return changed
+
+
+def _set(
+    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], values: dict[str, int | str | None]
+) -> frozenset[str]:
+    change = update(handlers).where(which, handlers.c.id.in_(database.keys("ids"))).values(values)
+    found = transaction.connection.execute(change.returning(handlers.c.id), {"ids": json.dumps(sorted(ids))})
+    changed = frozenset(found.scalars())
+    transaction.news.handlers |= bool(changed)
+    return changed

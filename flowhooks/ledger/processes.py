@@ -1,0 +1,181 @@
+"""Which processes live, by the database's own clock, what they run, and the end of those that do not.
+
+It must not know what they did.
+
+Where many processes share a ledger, each says every few seconds that it lives. One that has said nothing for long is
+taken for dead by the others. It may come back, having been stopped or cut off: then it goes on under a new id, and
+whatever it still wants to record of the old one's attempts comes too late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from sqlalchemy import func, select, update
+
+from flowhooks.clock import SECOND
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import processes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy import Connection
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger.group_commit import Transaction
+
+log = structlog.get_logger(__name__)
+
+BEATS: Final = 6
+"""Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Living:
+    """A process that lives.
+
+    Attributes:
+        host: the machine that it is on.
+        pid: its process id there.
+        kind: `"server"`, `"worker"`, or `"command"`, which is at work for a moment; `""` for one of an older version.
+        since: from when, in microseconds since 1970.
+        handlers: the ids of the handlers whose deliveries it runs.
+    """
+
+    host: str
+    pid: int
+    kind: str
+    since: int
+    handlers: frozenset[str]
+
+
+def sign_on(transaction: Transaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
+    """Write down that this process begins, and what it runs."""
+    transaction.connection.execute(
+        database.insert(processes).values(
+            id=process,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            kind=kind,
+            handlers=json.dumps(sorted(handlers), ensure_ascii=False),
+            started_at=now,
+            beat_at=database.Now(),
+        )
+    )
+    transaction.news.handlers |= bool(handlers)
+
+
+def sign_off(transaction: Transaction, process: str, now: int) -> None:
+    """Write down that a process has ended; what it left running is found by the next sweep."""
+    ended = update(processes).where(processes.c.id == process).values(stopped_at=now)
+    transaction.connection.execute(ended)
+    transaction.news.handlers = True
+
+
+def beat(transaction: Transaction, process: str) -> bool:
+    """Say that a process lives; False if the others have taken it for dead meanwhile."""
+    lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
+    return bool(transaction.connection.execute(lives.values(beat_at=database.Now())).rowcount)
+
+
+def bury(transaction: Transaction, now: int, *, stale_after: float) -> list[str]:
+    """Write down the end of every process that has given no sign of life for `stale_after` seconds; their ids."""
+    silent = processes.c.beat_at < database.Now() - int(stale_after * SECOND)
+    ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
+    buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
+    transaction.news.handlers |= bool(buried)
+    return buried
+
+
+def eldest(connection: Connection) -> str | None:
+    """The id of the process that has lived longest: it does what one of them is to do for all."""
+    return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
+
+
+def lately(connection: Connection, *, stale_after: float) -> list[Living]:
+    """Those who have given a sign of life in the last `stale_after` seconds and have not ended, the eldest first."""
+    heard = processes.c.beat_at >= database.Now() - int(stale_after * SECOND)
+    found = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
+    return [
+        Living(
+            host=row.host,
+            pid=row.pid,
+            kind=row.kind,
+            since=row.started_at,
+            handlers=frozenset(json.loads(row.handlers)),
+        )
+        for row in connection.execute(found)
+    ]
+
+
+def run_by(living: Iterable[Living]) -> frozenset[str]:
+    """The ids of the handlers whose deliveries some of these processes run."""
+    return frozenset().union(*(one.handlers for one in living))
+
+
+def follow(connection: Connection, clock: Clock, *, before: int) -> int:
+    """Have a clock follow the database's, and log when it begins or ceases to differ from its machine's.
+
+    Args:
+        connection: any connection.
+        clock: follows.
+        before: microseconds by which they differed before.
+
+    Returns:
+        Microseconds by which they differ.
+    """
+    off = clock.follow(lambda: database.time_of(connection))
+    if off and not before:
+        why = "the database's time is used instead; set this machine's clock"
+        log.warning("clock_off", seconds=round(off / SECOND, 3), next=why)
+    elif before and not off:
+        log.info("clock_right", seconds=0)
+    return off
+
+
+class Pulse:
+    """When this process last gave a sign of life, and since when it has done so without a gap.
+
+    Args:
+        stale_after: seconds without a sign of life after which the others take a process for dead.
+    """
+
+    def __init__(self, stale_after: float) -> None:
+        self._stale_after = stale_after
+        self.begin()
+
+    def begin(self) -> None:
+        """The first sign of life."""
+        self._beaten = self._in_touch_since = time.monotonic()
+
+    def beaten(self) -> None:
+        """One more; after a long time without, the database must have been away."""
+        now = time.monotonic()
+        if now - self._beaten > self._gap:
+            self._in_touch_since = now
+        self._beaten = now
+
+    def is_late(self) -> bool:
+        """Whether the others may be about to take this process for dead."""
+        return time.monotonic() - self._beaten > self._stale_after - self._stale_after / BEATS
+
+    def has_heard_all(self) -> bool:
+        """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
+
+        While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
+        must one that has just begun, which cannot know how it was before.
+        """
+        now = time.monotonic()
+        return now - self._beaten < self._gap and now - self._in_touch_since >= self._stale_after
+
+    @property
+    def _gap(self) -> float:
+        """Seconds between two signs of life of one process after which the database must have been away."""
+        return self._stale_after / 2

@@ -1,0 +1,366 @@
+"""Everything that is read of events and their deliveries; it must not change anything."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
+
+from flowhooks import schema
+from flowhooks.clock import to_datetime
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import database
+from flowhooks.ledger.ordering import BEHIND, FIRST
+from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, conflicts, deliveries, events
+from flowhooks.model.delivery import Attempt, OutcomeKind, Queued, State
+from flowhooks.model.event import DismissedBy, Event, NoMatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a delivery stands: all that an answer or a listing needs of it.
+
+    Attributes:
+        delivery_id: the delivery.
+        handler: its handler's id.
+        state: its state.
+        attempt: how many attempts have begun.
+        due_at: from when it may run or be probed, in microseconds since 1970; or None.
+        outcome: how its last attempt ended; None if there was none, or while it runs.
+        error: its last attempt's error, one line.
+        finished_at: when its last attempt ended, in microseconds since 1970; or None.
+        note: what an operator said of it.
+        ordered: whether it is its turn that it waits for.
+        behind: the event whose delivery holds it back while it waits; None if none does.
+    """
+
+    delivery_id: str
+    handler: str
+    state: State
+    attempt: int
+    due_at: int | None
+    outcome: OutcomeKind | None = None
+    error: str = ""
+    finished_at: int | None = None
+    note: str = ""
+    ordered: bool = False
+    behind: str | None = None
+
+
+STATES: Final = (*(state.value for state in State), "parked", "dismissed")
+"""What a filter's `state` may be: the states of deliveries, then those of events that go nowhere."""
+_LATEST: Final = 2**63 - 1
+"""What a database's 64 bits hold."""
+MORE: Final = "more"
+"""Under this a field's metadata has what its type leaves open, as JSON Schema says it to those who ask over HTTP."""
+_TIME: Final = {MORE: {"minimum": -_LATEST, "maximum": _LATEST}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are meant; what is left out does not narrow. The one filter of every listing and every mass action.
+
+    Attributes:
+        ids: these events.
+        flow_instance_id: the engine's process instance id.
+        business_key: exactly this business key.
+        callback_class: exactly this call-back class.
+        process_key: exactly this process definition key.
+        conclusion: exactly this conclusion.
+        dismissed_by: dismissed for this reason.
+        handler: events with a delivery for this handler.
+        state: a delivery's state, or `"parked"` or `"dismissed"`.
+        since: received at or after, in microseconds since 1970.
+        until: received before, in microseconds since 1970.
+
+    Raises:
+        SettingsError: there is no such state or time; what is misspelt must not come to mean every event.
+    """
+
+    ids: tuple[str, ...] = field(default=(), metadata={MORE: {"minItems": 1}})
+    flow_instance_id: str | None = None
+    business_key: str | None = None
+    callback_class: str | None = None
+    process_key: str | None = None
+    conclusion: str | None = None
+    dismissed_by: str | None = field(default=None, metadata={MORE: {"enum": tuple(DismissedBy)}})
+    handler: str | None = None
+    state: str | None = field(default=None, metadata={MORE: {"enum": STATES}})
+    since: int | None = field(default=None, metadata=_TIME)
+    until: int | None = field(default=None, metadata=_TIME)
+
+    def __post_init__(self) -> None:
+        if self.state is not None and self.state not in STATES:
+            raise SettingsError(f"state is one of {', '.join(STATES)}, not {self.state!r}")
+        if self.dismissed_by is not None and self.dismissed_by not in set(DismissedBy):
+            raise SettingsError(f"dismissed_by is one of {', '.join(DismissedBy)}, not {self.dismissed_by!r}")
+        if any(time is not None and abs(time) > _LATEST for time in (self.since, self.until)):
+            raise SettingsError("since and until are microseconds since 1970 that fit into 64 bits")
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything at all is asked for."""
+        return self != EventFilter()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is asked for, as JSON has it: without what is not."""
+        asked = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: list(value) if name == "ids" else value for name, value in asked.items() if value not in (None, ())
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An event as it is stored, with what the ledger knows about it.
+
+    Attributes:
+        event: the event.
+        body: its body as received.
+        state: routed, parked or dismissed.
+        parked_by: why it is parked; None if it is not.
+        dismissed_by: why it is dismissed; None if it is not.
+        no_match: why handlers that share its class or key do not get it; None where that was not kept.
+        route: handler id to the reason why.
+        repeats: how often the same call-back came again.
+        standings: its deliveries, in the order in which they were made.
+    """
+
+    event: Event
+    body: str
+    state: str
+    parked_by: str | None = None
+    dismissed_by: str | None = None
+    no_match: NoMatch | None = None
+    route: dict[str, str]
+    repeats: int
+    standings: tuple[Standing, ...]
+
+
+def to_event(row: Any) -> Event:
+    """The event that a row of `events` holds, as it was routed; its data is parsed again, so that nobody shares it."""
+    return Event(
+        id=row.id,
+        source=row.source,
+        kind=row.kind,
+        flow_instance_id=row.flow_instance_id,
+        business_key=row.business_key,
+        callback_class=row.callback_class or None,
+        process_definition_id=row.process_definition_id,
+        process_definition_key=row.process_definition_key,
+        process_definition_version=row.process_definition_version,
+        conclusion=row.conclusion,
+        data=schema.parse(row.body.encode()),
+        received_at=to_datetime(row.received_at),
+    )
+
+
+_STANDING: Final = select(
+    deliveries.c.event_id,
+    deliveries.c.id,
+    deliveries.c.handler,
+    deliveries.c.state,
+    deliveries.c.attempt,
+    deliveries.c.due_at,
+    deliveries.c.note,
+    attempts.c.outcome,
+    attempts.c.error,
+    attempts.c.finished_at,
+    deliveries.c.lane,
+    BEHIND.label("behind"),
+).outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
+_STANDINGS: Final = _STANDING.where(deliveries.c.event_id.in_(database.keys("event_ids"))).order_by(deliveries.c.id)
+_DUE: Final = (
+    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
+    .where(HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), FIRST)
+    .order_by(deliveries.c.due_at)
+    .limit(bindparam("most"))
+)
+_FIRST: Final = select(func.min(deliveries.c.handler).label("handler")).where(HAS_TIME).cte("with_work", recursive=True)
+_NEXT: Final = (
+    select(func.min(deliveries.c.handler)).where(HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+)
+# One step down the index for each handler that has work, however many deliveries each of them has.
+_WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
+WITH_WORK: Final = select(_WITH_WORK.c.handler)
+"""The ids of the handlers that have work, one row of null at the end."""
+
+
+def standings(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[Standing, ...]]:
+    """How the deliveries of these events stand, by event id."""
+    found: dict[str, list[Standing]] = defaultdict(list)
+    for row in connection.execute(_STANDINGS, {"event_ids": json.dumps(event_ids)}):
+        found[row.event_id].append(_standing(row))
+    return {event_id: tuple(several) for event_id, several in found.items()}
+
+
+def delivery(connection: Connection, delivery_id: str) -> tuple[Event, Standing] | None:
+    """One delivery and its event; None if there is none with this id."""
+    found = connection.execute(_STANDING.where(deliveries.c.id == delivery_id)).one_or_none()
+    if found is None:
+        return None
+    return to_event(connection.execute(select(events).where(events.c.id == found.event_id)).one()), _standing(found)
+
+
+def _standing(row: Any) -> Standing:
+    return Standing(
+        delivery_id=row.id,
+        handler=row.handler,
+        state=State(row.state),
+        attempt=row.attempt,
+        due_at=row.due_at,
+        outcome=OutcomeKind(row.outcome) if row.outcome else None,
+        error=row.error or "",
+        finished_at=row.finished_at,
+        note=row.note,
+        ordered=row.lane is not None,
+        behind=row.behind,
+    )
+
+
+def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Queued]:
+    """What may run or be probed by `now`, the longest due first within each handler.
+
+    Args:
+        connection: any connection.
+        now: microseconds since 1970.
+        most: how many of a handler are wanted at the most; 0 passes it over.
+    """
+    found: list[Queued] = []
+    for handler in connection.execute(WITH_WORK).scalars().all():
+        if handler is not None and (wanted := most(handler)) > 0:
+            found.extend(due_of(connection, now, handler, wanted))
+    return found
+
+
+def due_of(connection: Connection, now: int, handler: str, most: int) -> list[Queued]:
+    """What may run or be probed of one handler by `now`, the longest due first; `most` at the most."""
+    rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": most})
+    return [Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows]
+
+
+def find(
+    connection: Connection, wanted: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
+) -> list[Stored]:
+    """The events that a filter means.
+
+    Args:
+        connection: any connection.
+        wanted: the filter.
+        limit: how many at the most.
+        after: the id after which to go on, in the direction of the listing.
+        newest_first: else the oldest come first.
+    """
+    query = narrowed(select(events), wanted).limit(limit)
+    if after:
+        query = query.where(events.c.id < after if newest_first else events.c.id > after)
+    found = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
+    standing = standings(connection, [row.id for row in found])
+    return [
+        Stored(
+            event=to_event(row),
+            body=row.body,
+            state=row.state,
+            parked_by=row.parked_by,
+            dismissed_by=row.dismissed_by,
+            no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
+            route=json.loads(row.route),
+            repeats=row.repeats,
+            standings=standing.get(row.id, ()),
+        )
+        for row in found
+    ]
+
+
+def how_many(connection: Connection, wanted: EventFilter) -> int:
+    """How many events a filter means."""
+    return int(connection.execute(narrowed(select(func.count()).select_from(events), wanted)).scalar_one())
+
+
+def narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
+    """A query for events with all that a filter asks for."""
+    exact = {
+        events.c.flow_instance_id: wanted.flow_instance_id,
+        events.c.business_key: wanted.business_key,
+        events.c.callback_class: wanted.callback_class,
+        events.c.process_definition_key: wanted.process_key,
+        events.c.conclusion: wanted.conclusion,
+        events.c.dismissed_by: wanted.dismissed_by,
+    }
+    for column, value in exact.items():
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.ids:
+        query = query.where(events.c.id.in_(database.keys("ids"))).params(ids=json.dumps(wanted.ids))
+    if wanted.since is not None:
+        query = query.where(events.c.received_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(events.c.received_at < wanted.until)
+    if wanted.state in {"parked", "dismissed"}:
+        query = query.where(events.c.state == wanted.state)
+    if of_delivery := _of_delivery(wanted):
+        query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
+    return query
+
+
+def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    """What a filter asks of one and the same delivery of an event."""
+    asked: list[ColumnElement[bool]] = []
+    if wanted.state in set(State):
+        asked.append(deliveries.c.state == wanted.state)
+    if wanted.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
+        asked.append(NOT_AT_REST)
+    if wanted.handler is not None:
+        asked.append(deliveries.c.handler == wanted.handler)
+    return asked
+
+
+def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
+    """Every attempt of a delivery, the first one first; or only the `last` ones."""
+    query = select(attempts).where(attempts.c.delivery_id == delivery_id)
+    found = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
+    return tuple(
+        Attempt(
+            number=row.number,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            outcome=OutcomeKind(row.outcome) if row.outcome else None,
+            error=row.error,
+            traceback=row.traceback,
+            result=row.result,
+            process=row.process,
+        )
+        for row in reversed(found)
+    )
+
+
+def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
+    """The differing bodies that came under this event's identity: when, and what."""
+    found = connection.execute(
+        select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
+    )
+    return [(row.received_at, row.body) for row in found]
+
+
+def tally(connection: Connection) -> dict[str, int]:
+    """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read."""
+    at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
+    found = connection.execute(select(deliveries.c.state, func.count()).where(NOT_AT_REST).group_by(deliveries.c.state))
+    waiting = deliveries.c.state == State.WAITING.value
+    counts = {
+        State.WAITING.value: select(func.count()).where(waiting, HAS_TIME),
+        "held": select(func.count()).where(waiting, HELD),
+        "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
+        "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
+    }
+    counted = {name: connection.execute(query).scalar_one() for name, query in counts.items()}
+    counted[State.WAITING.value] += counted.pop("held")
+    return dict.fromkeys(at_work, 0) | dict(found.all()) | counted

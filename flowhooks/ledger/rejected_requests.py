@@ -1,0 +1,58 @@
+"""The call-backs that were refused last, and why; it must not know what refuses one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import delete, insert, select
+
+from flowhooks.ledger.tables import refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.group_commit import Transaction
+
+MOST_KEPT: Final = 1_000
+"""Refusals that a ledger keeps, whoever shares it: the newest ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A call-back that was not taken. Its body is not kept.
+
+    Attributes:
+        id: of this refusal.
+        refused_at: when, in microseconds since 1970.
+        path: what was asked for, without what cannot be seen.
+        address: who asked, as far as the server knows; `""` if it does not.
+        status: the HTTP status that it was answered.
+        reason_en: the answer's sentence in English.
+        reason_zh: the same in Chinese.
+    """
+
+    id: str
+    refused_at: int
+    path: str
+    address: str
+    status: int
+    reason_en: str
+    reason_zh: str
+
+
+def keep(transaction: Transaction, several: Sequence[Refused], *, most: int = MOST_KEPT) -> None:
+    """Write refusals down, and forget those that are too many by now, the oldest ones."""
+    transaction.connection.execute(insert(refusals), [asdict(one) for one in several])
+    newest = select(refusals.c.id).order_by(refusals.c.id.desc()).limit(1).offset(most - 1)
+    transaction.connection.execute(delete(refusals).where(refusals.c.id < newest.scalar_subquery()))
+
+
+def latest(connection: Connection, *, limit: int, before: str = "") -> list[Refused]:
+    """The newest refusals, the newest first, going on after the id `before`."""
+    query = select(refusals).order_by(refusals.c.id.desc()).limit(limit)
+    if before:
+        query = query.where(refusals.c.id < before)
+    return [Refused(**row) for row in connection.execute(query).mappings()]

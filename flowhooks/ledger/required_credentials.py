@@ -1,0 +1,35 @@
+"""Which kinds of credentials processes on this ledger must ask for; it must not know settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import delete, select
+
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import required_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.group_commit import Transaction
+
+_REQUIRE: Final = database.Insertion(required_credentials, ignore=True)
+
+
+def required(connection: Connection) -> dict[str, int]:
+    """Since when each kind is required, in microseconds since 1970."""
+    columns = required_credentials.c
+    return {row.kind: row.since for row in connection.execute(select(columns.kind, columns.since))}
+
+
+def require(transaction: Transaction, kinds: Collection[str], now: int) -> None:
+    """Require these kinds from now on."""
+    _REQUIRE(transaction.connection, [{"kind": kind, "since": now} for kind in sorted(kinds)])
+
+
+def release(transaction: Transaction, kinds: Collection[str]) -> None:
+    """Require these kinds no longer."""
+    transaction.connection.execute(delete(required_credentials).where(required_credentials.c.kind.in_(sorted(kinds))))

@@ -1,0 +1,73 @@
+"""Ids of signed call-backs: one is used for one path and the same data; it must not know how signatures are checked.
+
+Standard Webhooks signs an id, a time and a body, and not the path, which here says what has completed. So whoever has
+got hold of a signed call-back could have it taken for another flow, were its id not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import delete, select, tuple_
+
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import signed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flowhooks.ledger.events import NewEvent
+    from flowhooks.ledger.group_commit import Transaction
+
+_REMEMBER: Final = database.Insertion(signed, refreshing=("seen_at",))
+
+
+def digest_of(new: NewEvent) -> str:
+    """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the data.
+
+    The data as two call-backs are compared by it, and not the bytes: to call again with the same is always safe, also
+    for an engine that makes its JSON anew, and be it with a time in it that `identity.ignore` names.
+    """
+    used_for = json.dumps([new.event.kind, new.event.flow_instance_id, new.digest])
+    return hashlib.sha256(used_for.encode()).hexdigest()
+
+
+def remember(transaction: Transaction, items: Sequence[NewEvent]) -> list[bool]:
+    """Keep the ids of those items that are signed; whether each was used before for something else.
+
+    Of several that come at once with the same id the first one counts, also among processes: whoever comes second
+    waits until the first has ended.
+    """
+    first: dict[tuple[str, str], dict[str, object]] = {}
+    digests: list[str | None] = []
+    for item in items:
+        digests.append(None if item.message is None else digest_of(item))
+        if item.message is not None:
+            row: dict[str, object] = {
+                "source": item.event.source,
+                "webhook_id": item.message,
+                "digest": digests[-1],
+                "seen_at": item.now,
+            }
+            first.setdefault((item.event.source, item.message), row)
+    # Sorted, so that no two processes wait for each other; and before any event, for the same reason.
+    found = _REMEMBER.rows(transaction.connection, [first[key] for key in sorted(first)])
+    kept = {(row.source, row.webhook_id): row.digest for row in found}
+    return [
+        digest is not None and kept[item.event.source, item.message or ""] != digest
+        for item, digest in zip(items, digests, strict=True)
+    ]
+
+
+def forget(transaction: Transaction, before: int, *, most: int) -> int:
+    """Delete ids that were last used before a moment, `most` of them at the most; how many went."""
+    old = (
+        select(signed.c.source, signed.c.webhook_id)
+        .where(signed.c.seen_at < before)
+        .order_by(signed.c.seen_at)
+        .limit(most)
+    )
+    key = tuple_(signed.c.source, signed.c.webhook_id)
+    return int(transaction.connection.execute(delete(signed).where(key.in_(old))).rowcount)

@@ -1,0 +1,1 @@
+"""The data that everything else is about: events, deliveries, handlers, selectors. No input or output."""

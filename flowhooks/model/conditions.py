@@ -1,0 +1,320 @@
+"""Conditions on an event's data: a JSON Pointer and what its value must be.
+
+A condition is decided with three values: True, False, or None where it cannot be decided, because the pointer finds
+nothing or a value of another type. An undecided condition parks its event instead of dropping it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import HandlerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MAX_CONDITIONS: Final = 32
+"""Conditions of one handler."""
+MAX_CONDITIONS_CHARS: Final = 16_384
+"""Characters of one handler's conditions as JSON: the ledger remembers them with the handler."""
+MAX_INDEX_DIGITS: Final = 7
+"""Digits of an array's index in a pointer: a body of 1 MiB has fewer values than that."""
+MAX_SHOWN_CHARS: Final = 100
+"""Characters of a value or a condition that a reason repeats."""
+
+_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
+_NOT_CHECKED: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
+"""Annotations of JSON Schema: allowed, because they are known to check nothing."""
+_BRANCHES: Final = frozenset({"if", "then", "else"})
+"""Keywords that jsonschema checks together under `if`."""
+_TYPES_OF_KEYWORDS: Final[Mapping[str, str]] = (
+    dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number")
+    | dict.fromkeys(("minLength", "maxLength", "pattern"), "string")
+    | dict.fromkeys(
+        ("items", "prefixItems", "contains", "minItems", "maxItems", "uniqueItems", "minContains", "maxContains"),
+        "array",
+    )
+    | dict.fromkeys(
+        (
+            "properties",
+            "patternProperties",
+            "additionalProperties",
+            "propertyNames",
+            "required",
+            "minProperties",
+            "maxProperties",
+            "dependentRequired",
+            "dependentSchemas",
+        ),
+        "object",
+    )
+)
+"""The type that a keyword speaks of. JSON Schema passes values of other types: here they leave it undecided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one value of an event's data must be.
+
+    Attributes:
+        pointer: where the value is: a JSON Pointer (RFC 6901), such as `/amount`.
+        expected: a JSON Schema (a dict), a constant, or a list of constants. None stands for an absent value.
+
+    Raises:
+        HandlerError: the pointer or what is expected cannot be used.
+    """
+
+    pointer: str
+    expected: Any
+    _path: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _check: Callable[[Any], bool | None] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_path", _parse_pointer(self.pointer))
+        check = _schema_check if isinstance(self.expected, dict) else _constants_check
+        try:
+            object.__setattr__(self, "_check", check(self.expected))
+        except HandlerError as error:
+            raise HandlerError(f"when= at {self.pointer!r}: {error}") from None
+
+    def decide(self, data: Mapping[str, Any]) -> bool | None:
+        """Whether the condition holds for this data; None: it cannot be decided."""
+        return self._check(_find(data, self._path))
+
+    def why_not(self, data: Mapping[str, Any]) -> str:
+        """Why the condition does not hold for this data, in a clause; the value is cut to 100 characters."""
+        value = _find(data, self._path)
+        expected = _shorten(self.expected)
+        if value is None:
+            return f"{self.pointer} is absent, and the condition {expected} needs it"
+        if self._check(value) is None:
+            return f"{self.pointer} is {_article(_type_of(value))}, which the condition {expected} cannot decide"
+        return f"{self.pointer} is {_shorten(value)}, and the condition is {expected}"
+
+
+def parse_conditions(when: Any) -> tuple[Condition, ...]:
+    """Read what a handler declares with `when=`.
+
+    Args:
+        when: a mapping of JSON Pointers to what is expected there.
+
+    Raises:
+        HandlerError: it cannot be used.
+    """
+    if not isinstance(when, dict) or not all(isinstance(pointer, str) for pointer in when):
+        raise HandlerError(
+            f'when= is a dict of JSON Pointers, such as {{"/amount": {{"minimum": 1000}}}}, not {when!r}'
+        )
+    if len(when) > MAX_CONDITIONS:
+        raise HandlerError(f"when= has {len(when)} conditions; {MAX_CONDITIONS} are allowed")
+    conditions = tuple(
+        Condition(pointer, list(expected) if isinstance(expected, tuple) else copy.deepcopy(expected))
+        for pointer, expected in when.items()
+    )
+    if (length := len(json.dumps(when, ensure_ascii=False))) > MAX_CONDITIONS_CHARS:
+        raise HandlerError(f"when= has {length} characters as JSON; {MAX_CONDITIONS_CHARS} are allowed")
+    return conditions
+
+
+def decide_all(decisions: Iterable[bool | None]) -> bool | None:
+    """Whether all of several hold: False as soon as one is false, else None if one is undecided."""
+    undecided = False
+    for decision in decisions:
+        if decision is False:
+            return False
+        undecided |= decision is None
+    return None if undecided else True
+
+
+def _parse_pointer(pointer: str) -> tuple[str, ...]:
+    if not pointer.startswith("/") or not _ESCAPES.fullmatch(pointer):
+        raise HandlerError(f'when= at {pointer!r}: a JSON Pointer starts with "/", and writes "~" as "~0"')
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
+
+
+def _find(data: Any, path: tuple[str, ...]) -> Any:
+    """The value at a path; None where there is none, or null."""
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isascii() and part.isdecimal() and len(part) <= MAX_INDEX_DIGITS:
+            data = data[int(part)] if int(part) < len(data) else None
+        else:
+            return None
+    return data
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name.startswith(("a", "o")) else f"a {name}"
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
+
+
+def _constants_check(expected: Any) -> Callable[[Any], bool | None]:
+    constants = expected if isinstance(expected, list) else [expected]
+    if not constants:
+        raise HandlerError("an empty list of constants is never met")
+    for constant in constants:
+        _check_json(constant)
+    takes_absent = None in constants
+    present = [constant for constant in constants if constant is not None]
+    types = {_type_of(constant) for constant in present}
+
+    def check(value: Any) -> bool | None:
+        if value is None:
+            return True if takes_absent else None
+        if types and _type_of(value) not in types:
+            return None
+        return any(_equal(value, constant) for constant in present)
+
+    return check
+
+
+def _check_json(value: Any) -> None:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise HandlerError(f"{value!r} is no JSON value") from None
+    if json.loads(text) != value:
+        raise HandlerError(f"{value!r} is no JSON value: JSON reads it back as something else")
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Whether two JSON values are equal: `true` is not 1, and 1 is 1.0."""
+    if _type_of(left) != _type_of(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_equal(value, right[name]) for name, value in left.items())
+    return bool(left == right)
+
+
+def _schema_check(schema: dict[str, Any]) -> Callable[[Any], bool | None]:
+    # Imported here: most handlers have no schema in a condition, and pay nothing for those that have.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    from flowhooks.schema.ecma_regex import translate  # noqa: PLC0415
+
+    _check_json(schema)
+    _check_schema(schema)
+    try:
+        as_declared = Draft202012Validator(translate(schema))
+    except ValueError as error:
+        raise HandlerError(str(error)) from None
+    typed = Draft202012Validator(translate(_with_types(schema)))
+    types = _types_of(schema)
+
+    def check(value: Any) -> bool | None:
+        if value is None or (types is not None and _type_of(value) not in types):
+            return None
+        try:
+            if not as_declared.is_valid(value):
+                return False
+            # Valid only because a keyword takes no notice of another type: somewhere in the value the type is wrong.
+            return True if typed.is_valid(value) else None
+        except Exception:  # noqa: BLE001 (limits of jsonschema, such as a huge number in multipleOf: not decided, so parked and shown)
+            return None
+
+    return check
+
+
+def _check_schema(schema: dict[str, Any]) -> None:
+    """Refuse schemas that are invalid, lead elsewhere, or say something that is not checked."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 (as above)
+    from jsonschema.exceptions import SchemaError  # noqa: PLC0415 (as above)
+
+    from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise HandlerError(f"it is no JSON Schema: {error.message}") from None
+    known = {*Draft202012Validator.VALIDATORS, *_NOT_CHECKED, *_BRANCHES} - {"$ref", "$dynamicRef", "format"}
+    for pointer, part in subschemas(schema):
+        if not isinstance(part, dict):
+            continue
+        if unknown := next((keyword for keyword in part if keyword not in known), None):
+            raise HandlerError(
+                f"the keyword {unknown!r}{f' at {pointer}' if pointer else ''} is not supported in a condition"
+            )
+        for pattern in (*([part["pattern"]] if "pattern" in part else []), *part.get("patternProperties", ())):
+            if has_nested_repetition(pattern):
+                raise HandlerError(
+                    f"the pattern {pattern!r} repeats a repetition, which can take exponential time; write it without"
+                )
+
+
+def _with_types(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, in which each keyword refuses values of types that it does not speak of."""
+    from flowhooks.schema.keywords import subschemas  # noqa: PLC0415 (as above)
+
+    schema = copy.deepcopy(schema)
+    for _, part in list(subschemas(schema)):
+        if isinstance(part, dict) and "type" not in part and (types := _types_of(part)) is not None:
+            part["type"] = sorted(types)
+    return schema
+
+
+def _types_of(schema: Any) -> frozenset[str] | None:
+    """The types of value that a schema speaks of; None: it takes no notice of the type."""
+    if not isinstance(schema, dict):
+        return None
+    if "type" in schema:
+        names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        return frozenset("number" if name == "integer" else name for name in names)
+    found = [frozenset({kind}) for keyword, kind in _TYPES_OF_KEYWORDS.items() if keyword in schema]
+    found += [frozenset({_type_of(schema["const"])})] if "const" in schema else []
+    found += [frozenset(map(_type_of, schema["enum"]))] if "enum" in schema else []
+    found += [types for part in schema.get("allOf", ()) if (types := _types_of(part)) is not None]
+    found += [types] if "not" in schema and (types := _types_of(schema["not"])) is not None else []
+    for keyword in ("anyOf", "oneOf"):
+        branches = [_types_of(part) for part in schema.get(keyword, ())]
+        known = [types for types in branches if types is not None]
+        if known and len(known) == len(branches):
+            found.append(frozenset[str]().union(*known))
+    return reduce(frozenset.union, found) if found else None
+
+
+_PART: Final = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|<\w+>|P<\w+>)|\(|\)|[*+?]|\{\d*,?\d*\}|.", re.DOTALL
+)
+_AT_MOST_ONCE: Final = frozenset({"{0}", "{1}", "{0,1}", "{", "{}"})
+"""Counts that repeat nothing. A brace alone, or an empty pair, is text in Python."""
+
+
+def has_nested_repetition(pattern: str) -> bool:
+    """Whether a group that repeats something is itself repeated, as in `(a+)+`."""
+    repeats = [False]  # for each open group, whether something in it is repeated
+    closed = False  # whether the previous part closed a group that repeats something
+    for part in _PART.findall(pattern):
+        is_repetition = part in {"*", "+"} or (part.startswith("{") and part not in _AT_MOST_ONCE)
+        if is_repetition and closed:
+            return True
+        closed = False
+        if part.startswith("("):
+            repeats.append(False)
+        elif part == ")" and len(repeats) > 1:
+            closed = repeats.pop()
+            repeats[-1] |= closed
+        elif is_repetition:
+            repeats[-1] = True
+    return False

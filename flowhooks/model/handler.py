@@ -1,0 +1,251 @@
+"""Handlers: a plugin's function plus what it listens to; it must not know stored events or runs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import HandlerError
+from flowhooks.model.callables import checked_probe, takes_delivery
+from flowhooks.model.retry import Retry
+from flowhooks.model.selectors import Selectors, satisfiable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.model.delivery import Delivery
+    from flowhooks.model.event import Event
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""What names of plugins, handlers and sources look like."""
+ORDERS: Final = ("business_key", "process_key")
+"""What a handler's deliveries may be ordered by."""
+MOST_AT_ONCE: Final = 1_000
+"""The largest `concurrency=`: what is more than all machines have threads for is no limit."""
+ISOLATIONS: Final = ("thread", "process")
+"""Where a handler's function may run."""
+MOST_TIMEOUT: Final = 86_400.0
+"""Seconds; the longest `timeout=`: a day."""
+LEAST_MEMORY: Final = 64
+MOST_MEMORY: Final = 1_048_576
+"""Mebibytes; what `memory_mib=` may be: an interpreter with little more than nothing, up to a tebibyte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """A function and what it listens to. Made by `@handler`; calling it calls the function.
+
+    Attributes:
+        function: called as `(event)` or `(event, delivery)`.
+        name: unique within its plugin; the function's name unless given.
+        selectors: what it listens to.
+        retry: says that running twice is safe, and when; None: a failure is final.
+        probe: called as `(event, delivery)` when it is unknown whether an attempt did its work;
+            answers True (it did), False (it did not) or None (cannot tell).
+        order_by: `"business_key"` or `"process_key"`: its deliveries of one such key run one at a time, in the order in
+            which their call-backs were taken; None: in any order.
+        concurrency: how many of its deliveries run at once at the most, over all machines; None: no matter.
+        isolation: `"process"`: its function runs in a process of its own; `"thread"`: in one of the server's threads;
+            None: as the settings say.
+        timeout: seconds after which an attempt is overdue; None: as the settings say. In a process of its own it is
+            killed then; a thread cannot be, so that there somebody is told.
+        memory_mib: mebibytes that its process may take, in a process of its own; None: as the settings say.
+        plugin: the plugin's name, filled in when the plugin is loaded.
+        takes_delivery: whether `function` wants the delivery too.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    selectors: Selectors
+    retry: Retry | None = None
+    probe: Callable[[Event, Delivery], bool | None] | None = None
+    order_by: str | None = None
+    concurrency: int | None = None
+    isolation: str | None = None
+    timeout: float | None = None
+    memory_mib: int | None = None
+    plugin: str = ""
+    takes_delivery: bool = False
+
+    @property
+    def id(self) -> str:
+        """`plugin:name`, under which the ledger knows it."""
+        return f"{self.plugin}:{self.name}"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring, or `""`."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def where(self) -> str:
+        """`file:line` of the function, or its name where there is no source file."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(self.function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as a unit test does."""
+        return self.function(*args, **kwargs)
+
+
+def handler(
+    *,
+    callback_class: str | tuple[str, ...] | list[str] = (),
+    process_key: str | tuple[str, ...] | list[str] = (),
+    versions: str = "",
+    source: str | tuple[str, ...] | list[str] = (),
+    kind: str = "complete",
+    conclusion: str | tuple[str, ...] | list[str] = (),
+    when: Mapping[str, Any] | None = None,
+    every: bool = False,
+    retry: Retry | None = None,
+    probe: Callable[[Event, Delivery], bool | None] | None = None,
+    order_by: str | None = None,
+    concurrency: int | None = None,
+    isolation: str | None = None,
+    timeout: float | None = None,
+    memory_mib: int | None = None,
+    name: str | None = None,
+) -> Callable[[Callable[..., Any]], Handler]:
+    """Declare what a function listens to.
+
+    Args:
+        callback_class: one or several values of `callBackProcessClass`.
+        process_key: one or several values of `processDefinitionKey`.
+        versions: such as `">=3,<5"`, on `processDefinitionVersion`.
+        source: one or several names of engines; default every one.
+        kind: the kind of call-back; default `"complete"`.
+        conclusion: one or several values of `Event.conclusion`: the handler runs only for processes that ended so;
+            default: however the process ended, because a rejected approval completes as normally as an approved one.
+        when: what the event's data must be: a dict of JSON Pointers (RFC 6901), each with a JSON Schema (a dict;
+            without `$ref`), a constant, or a list of constants; None stands for an absent value. Values are compared
+            as JSON has them: `True` is not 1, and 1 is 1.0. All must hold. Default: whatever the data is.
+        every: listen to every event of that kind.
+        retry: say, with `Retry(...)`, that running twice is safe; default: a failure is final.
+        probe: tells whether a lost attempt did its work.
+        order_by: `"business_key"` or `"process_key"`: have the deliveries of one key run one at a time, in the order in
+            which their call-backs were taken; default: in any order.
+        concurrency: how many of its deliveries may run at once, over all machines, 1 to 1000; default: any number.
+        isolation: `"process"` has its function run in a process of its own, so that a crash, a leak or an endless loop
+            is that attempt's outcome and nothing else's; `"thread"` has it run in a thread of the server, as one needs
+            that uses `delivery.transaction()`; default: as the settings say, which is a thread if they say nothing.
+        timeout: seconds after which an attempt is overdue, more than 0 and at most a day; default: as the settings say.
+        memory_mib: mebibytes that its process may take, 64 to 1048576; only with `isolation="process"`; default: as
+            the settings say.
+        name: the handler's name in its plugin; default the function's.
+
+    Returns:
+        A decorator that turns the function into a `Handler`, to be returned from the `handlers` hook.
+
+    Raises:
+        HandlerError: it could never run: no selector, versions that contradict one another, a condition that cannot
+            be used, a wrong type, `async def`, wrong arguments.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Handler:
+        called = getattr(function, "__name__", "") if name is None else name
+        try:
+            return Handler(
+                function=function,
+                name=_checked_name(called),
+                selectors=Selectors(
+                    callback_classes=_several("callback_class", callback_class),
+                    process_keys=_several("process_key", process_key),
+                    versions=satisfiable(versions),
+                    sources=_sources(source),
+                    kind=kind,
+                    every=_a("every", every, bool),
+                    conclusions=_several("conclusion", conclusion),
+                    when={} if when is None else when,
+                ),
+                retry=_a("retry", retry, Retry, None),
+                probe=checked_probe(probe),
+                order_by=_order(order_by),
+                concurrency=_at_once(concurrency),
+                isolation=_isolation(isolation, memory_mib),
+                timeout=_timeout(timeout),
+                memory_mib=_memory(memory_mib),
+                takes_delivery=_takes_delivery(function),
+            )
+        except HandlerError as error:
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+            raise HandlerError(f"handler {called!r}{where}: {error}") from None
+
+    return decorate
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise HandlerError(f"name= is 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
+    return name
+
+
+def _several(what: str, given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
+        raise HandlerError(f"{what}= is a string or several, not {given!r}")
+    return tuple(dict.fromkeys(given))
+
+
+def _sources(given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    sources = _several("source", given)
+    for one in sources:
+        if one and not NAME.fullmatch(one):
+            raise HandlerError(f"source= {one!r} is the name of no engine: 1 to 100 letters, digits, '.', '_' or '-'")
+    return sources
+
+
+def _order(order_by: str | None) -> str | None:
+    if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDERS):
+        raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDERS))}, not {order_by!r}")
+    return order_by
+
+
+def _at_once(concurrency: int | None) -> int | None:
+    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if concurrency is not None and not (whole and 1 <= concurrency <= MOST_AT_ONCE):
+        raise HandlerError(f"concurrency= is a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}")
+    return concurrency
+
+
+def _isolation(isolation: str | None, memory_mib: int | None) -> str | None:
+    if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATIONS):
+        raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATIONS))}, not {isolation!r}")
+    if isolation != "process" and memory_mib is not None:
+        raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
+    return isolation
+
+
+def _timeout(timeout: float | None) -> float | None:
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and 0 < timeout <= MOST_TIMEOUT):
+        raise HandlerError(
+            f"timeout= is a number of seconds, more than 0 and at most {MOST_TIMEOUT:g}, not {timeout!r}"
+        )
+    return timeout if timeout is None else float(timeout)
+
+
+def _memory(memory_mib: int | None) -> int | None:
+    whole = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
+    if memory_mib is not None and not (whole and LEAST_MEMORY <= memory_mib <= MOST_MEMORY):
+        raise HandlerError(
+            f"memory_mib= is a whole number of mebibytes from {LEAST_MEMORY} to {MOST_MEMORY}, not {memory_mib!r}"
+        )
+    return memory_mib
+
+
+def _takes_delivery(function: Any) -> bool:
+    if isinstance(function, Handler):
+        raise HandlerError(f"@handler goes on a function, not on {function!r}")
+    return takes_delivery(function)
+
+
+def _a(what: str, given: Any, kind: type, *others: Any) -> Any:
+    if not isinstance(given, kind) and given not in others:
+        hint = ": write Retry()" if kind is Retry else ""
+        raise HandlerError(f"{what}= is a {kind.__name__}, not {given!r}{hint}")
+    return given

@@ -1,0 +1,228 @@
+"""What a handler listens to: classes, keys, versions, sources, kind, and conditions on the event."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import HandlerError, NewerSelectorsError
+from flowhooks.model.conditions import Condition, decide_all, parse_conditions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.model.event import Event
+
+_VERSION_TERM: Final = re.compile(r"(==|!=|>=|<=|>|<)\s*(\d{1,10})")
+_TERM_SPACES: Final = re.compile(r"\s*,\s*")
+_COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
+    "==": int.__eq__,
+    "!=": int.__ne__,
+    ">=": int.__ge__,
+    "<=": int.__le__,
+    ">": int.__gt__,
+    "<": int.__lt__,
+}
+MAX_CONCLUSION_CHARS: Final = 128
+"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+FORMAT: Final = 2
+"""The format of `Selectors.to_json`. 1, which is not written, had neither conclusions nor conditions."""
+_LEAST_VERSION: Final = -(2**31)
+_MOST_VERSION: Final = 2**31 - 1
+"""`processDefinitionVersion` is an int32, in every kind of call-back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionResult:
+    """One condition of a handler, evaluated for an event.
+
+    Attributes:
+        member: what the condition reads: `"conclusion"` or a JSON Pointer into the event's data.
+        holds: whether it holds; None: it cannot be decided.
+        why: why it does not hold, in a clause; `""` if it holds.
+    """
+
+    member: str
+    holds: bool | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectors:
+    """What a handler listens to.
+
+    A handler matches if its class or its key matches (or `every` is set), if versions, source and kind do, and if its
+    conditions hold: its conclusions and `when`.
+
+    Attributes:
+        callback_classes: values of `callBackProcessClass`.
+        process_keys: values of `processDefinitionKey`.
+        versions: such as `">=3,<5"`, on `processDefinitionVersion`; `""` takes every version
+            and also none. An absent version does not match anything else.
+        sources: names of engines; empty takes every one.
+        kind: the kind of call-back; default `"complete"`.
+        every: listen to every event of that kind, whatever its class or key.
+        conclusions: values of `Event.conclusion`, of which the event must have one; empty takes every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there: a JSON Schema (a dict), a constant,
+            or a list of constants.
+
+    Raises:
+        HandlerError: `versions`, `conclusions` or `when` cannot be used, or nothing is selected.
+    """
+
+    callback_classes: tuple[str, ...] = ()
+    process_keys: tuple[str, ...] = ()
+    versions: str = ""
+    sources: tuple[str, ...] = ()
+    kind: str = "complete"
+    every: bool = False
+    conclusions: tuple[str, ...] = ()
+    when: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    _conditions: tuple[Condition, ...] = field(default=(), init=False, repr=False, compare=False)
+    _when_json: str = field(default="", init=False, repr=False)  # compared instead of `when`: 1 == True in Python
+    _terms: tuple[tuple[str, int], ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not (self.callback_classes or self.process_keys or self.every):
+            raise HandlerError("it listens to nothing: give callback_class=, process_key= or every=True")
+        for name in (*self.callback_classes, *self.process_keys, *self.sources, self.kind):
+            if not isinstance(name, str) or not name:
+                raise HandlerError(f"selectors are strings that are not empty, not {name!r}")
+        if not isinstance(self.versions, str):
+            raise HandlerError(f'versions= is a string such as ">=3,<5", not {self.versions!r}')
+        if self.versions.strip():
+            object.__setattr__(self, "_terms", tuple(map(_term, _TERM_SPACES.split(self.versions.strip()))))
+        for conclusion in self.conclusions:
+            if not isinstance(conclusion, str) or not 0 < len(conclusion) <= MAX_CONCLUSION_CHARS:
+                raise HandlerError(
+                    f"conclusion= is a string of 1 to {MAX_CONCLUSION_CHARS} characters, or several, not {conclusion!r}"
+                )
+        if self.when:
+            conditions = parse_conditions(self.when)
+            when = {condition.pointer: condition.expected for condition in conditions}
+            object.__setattr__(self, "when", when)
+            object.__setattr__(self, "_when_json", json.dumps(when, sort_keys=True))
+            object.__setattr__(self, "_conditions", conditions)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the handler has conditions: conclusions or `when`."""
+        return bool(self.conclusions or self._conditions)
+
+    def decide(self, event: Event) -> bool | None:
+        """Whether the handler's conditions hold for an event; None: it cannot be decided."""
+        conclusion = None if event.conclusion is None else event.conclusion in self.conclusions
+        return decide_all(
+            (
+                conclusion if self.conclusions else True,
+                *(condition.decide(event.data) for condition in self._conditions),
+            )
+        )
+
+    def undecided(self, event: Event) -> str:
+        """The first member that an undecided condition lacks: `"conclusion"` or a JSON Pointer; `""` if none."""
+        if self.conclusions and event.conclusion is None:
+            return "conclusion"
+        pointers = (one.pointer for one in self._conditions if one.decide(event.data) is None)
+        return next(pointers, "")
+
+    def evaluate(self, event: Event) -> tuple[ConditionResult, ...]:
+        """Each condition of the handler, evaluated for an event."""
+        results = []
+        if self.conclusions:
+            named = ", ".join(self.conclusions)
+            holds = None if event.conclusion is None else event.conclusion in self.conclusions
+            why = f"conclusion {event.conclusion!r} is not one of {named}"
+            if holds is None:
+                why = f"no conclusion, and the handler needs one of {named}"
+            results.append(ConditionResult(member="conclusion", holds=holds, why="" if holds else why))
+        for condition in self._conditions:
+            holds = condition.decide(event.data)
+            why = "" if holds else condition.why_not(event.data)
+            results.append(ConditionResult(member=condition.pointer, holds=holds, why=why))
+        return tuple(results)
+
+    def why_not(self, event: Event) -> str | None:
+        """Why the handler's conditions do not hold for an event, in a clause; None if they hold."""
+        wrong = [result for result in self.evaluate(event) if not result.holds]
+        # A false condition decides, so it comes before an undecided one.
+        wrong.sort(key=lambda result: result.holds is None)
+        return wrong[0].why if wrong else None
+
+    def refusal(self, event: Event) -> str | None:
+        """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""
+        if event.kind != self.kind:
+            return f"kind is {event.kind!r}, not {self.kind!r}"
+        if self.sources and event.source not in self.sources:
+            return f"source {event.source!r} is not one of {', '.join(self.sources)}"
+        if self._terms:
+            version = event.process_definition_version
+            if version is None:
+                return f"no processDefinitionVersion, and versions {self.versions!r} asks for one"
+            for operator, number in self._terms:
+                if not _COMPARE[operator](version, number):
+                    return f"version {version} is not {operator}{number}"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the ledger keeps it; `Selectors.from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            "callback_classes": list(self.callback_classes),
+            "process_keys": list(self.process_keys),
+            "versions": self.versions,
+            "sources": list(self.sources),
+            "kind": self.kind,
+            "every": self.every,
+            "conclusions": list(self.conclusions),
+            "when": dict(self.when),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Selectors:
+        """What `to_json` gave.
+
+        Raises:
+            NewerSelectorsError: a newer flowhooks wrote it.
+        """
+        if (written := value.get("format", 1)) > FORMAT:
+            raise NewerSelectorsError(f"its selectors have format {written}, and this version reads up to {FORMAT}")
+        return cls(
+            callback_classes=tuple(value["callback_classes"]),
+            process_keys=tuple(value["process_keys"]),
+            versions=value["versions"],
+            sources=tuple(value["sources"]),
+            kind=value["kind"],
+            every=value["every"],
+            conclusions=tuple(value.get("conclusions", ())),
+            when=value.get("when", {}),
+        )
+
+
+def _term(text: str) -> tuple[str, int]:
+    if not (match := _VERSION_TERM.fullmatch(text)):
+        raise HandlerError(f'versions= cannot be read at {text!r}: write whole numbers, such as ">=3,<5"')
+    return match.group(1), int(match.group(2))
+
+
+def satisfiable(versions: str) -> str:
+    """`versions` as it is, unless it can be read and no version satisfies it."""
+    if not isinstance(versions, str) or not versions.strip():
+        return versions  # refused, or taken, by `Selectors`
+    low, high, excluded = _LEAST_VERSION, _MOST_VERSION, set[int]()
+    for operator, number in map(_term, _TERM_SPACES.split(versions.strip())):
+        if number > _MOST_VERSION:
+            raise HandlerError(
+                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MOST_VERSION}"
+            )
+        if operator in {"==", ">=", ">"}:
+            low = max(low, number + (operator == ">"))
+        if operator in {"==", "<=", "<"}:
+            high = min(high, number - (operator == "<"))
+        if operator == "!=":
+            excluded.add(number)
+    if high - low < len([number for number in excluded if low <= number <= high]):
+        raise HandlerError(f"versions= {versions!r} contradicts itself: no version satisfies all of it")
+    return versions

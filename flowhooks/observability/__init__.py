@@ -1,0 +1,1 @@
+"""What a process shows of itself: metrics, logs, open files."""

@@ -1,0 +1,241 @@
+"""What is looked up when Prometheus asks: how the ledger fares, and what this process is about; it must not know HTTP.
+
+What is read out of the ledger is the same whichever process is asked: take the maximum over processes, not the sum.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import LedgerUnusable
+from flowhooks.ledger import database
+from flowhooks.model.delivery import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger.reader import Reader
+    from flowhooks.ledger.stats import Condition, Totals
+    from flowhooks.plugins.loading import PluginInfo
+
+CONDITION_SECONDS: Final = 5.0
+TOTALS_SECONDS: Final = 60.0
+"""For how long what was read is told again, whoever asks how often: what is open is found along indexes, but for the
+totals every event is counted (0.03 s for 1,000,000 on SQLite)."""
+OPEN: Final = (State.WAITING, State.RUNNING, State.UNKNOWN, State.DEAD)
+"""The states of deliveries that are counted: of what is at rest there may be millions."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class Here(NamedTuple):
+    """What this process can tell of itself at any time.
+
+    Attributes:
+        version: of flowhooks.
+        plugins: all that were found.
+        running: how many deliveries run just now.
+        processes: how many processes there are for handlers that run in one of their own.
+        queued: how many pieces of work wait for the ledger's writer.
+        notices_dropped: how many notices no plugin was given.
+        alone: whether it speaks for itself only; what it does just now is not told where it speaks for others, too.
+    """
+
+    version: str
+    plugins: Sequence[PluginInfo]
+    running: Callable[[], int]
+    processes: Callable[[], int]
+    queued: Callable[[], int]
+    notices_dropped: Callable[[], int]
+    alone: bool = True
+
+
+class OfProcess(Collector):
+    """What this process is about.
+
+    Args:
+        here: what it can tell.
+    """
+
+    def __init__(self, here: Here) -> None:
+        self._here = here
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers."""
+        here = self._here
+        build = GaugeMetricFamily(
+            "flowhooks_build", "1; which flowhooks, on which Python.", labels=["version", "python"]
+        )
+        build.add_metric([here.version, platform.python_version()], 1)
+        yield build
+        plugins = GaugeMetricFamily(
+            "flowhooks_plugin", "1 for each plugin found, in its state.", labels=["plugin", "state"]
+        )
+        for (name, state), many in sorted(Counter((info.name, info.state) for info in here.plugins).items()):
+            plugins.add_metric([name, state], many)
+        yield plugins
+        if not here.alone:
+            return
+        yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", here.running())
+        yield GaugeMetricFamily(
+            "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", here.processes()
+        )
+        yield GaugeMetricFamily(
+            "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", here.queued()
+        )
+        yield CounterMetricFamily(
+            "flowhooks_notices_dropped",
+            "Notices that plugins were not given, for they were too slow.",
+            here.notices_dropped(),
+        )
+
+
+class OfLedger(Collector):
+    """How the ledger fares.
+
+    Args:
+        ledger: is read.
+        url: its database.
+        clock: tells the time.
+        label: what a handler is called.
+    """
+
+    def __init__(self, ledger: Reader, *, url: str, clock: Clock, label: Callable[[str], str]) -> None:
+        self._clock = clock
+        self._label = label
+        self._file = database.database_file(url)
+        self._condition = _Kept(lambda: ledger.condition(clock.now()), CONDITION_SECONDS)
+        self._totals = _Kept(ledger.totals, TOTALS_SECONDS)
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: to be registered must not read the ledger."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers; only `flowhooks_ledger_up` if it cannot be read."""
+        try:
+            condition, totals = self._condition.read(), self._totals.read()
+        except LedgerUnusable as error:
+            log.warning("ledger_not_measured", why=str(error))
+            yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
+            return
+        yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 1)
+        yield from self._open(condition)
+        yield from self._parked(condition)
+        yield from _counted(totals)
+        alerts = GaugeMetricFamily("flowhooks_alerts", "Alerts that are open, by cause.", labels=["cause"])
+        for cause, many in sorted(condition.alerts.items()):
+            alerts.add_metric([cause], many)
+        yield alerts
+        alerted = GaugeMetricFamily(
+            "flowhooks_alert_items", "Deliveries and events that share open alerts, by cause.", labels=["cause"]
+        )
+        for cause, many in sorted(condition.alerted.items()):
+            alerted.add_metric([cause], many)
+        yield alerted
+        yield GaugeMetricFamily(
+            "flowhooks_processes", "Processes that use the ledger and give signs of life.", condition.processes
+        )
+        if self._file is not None:
+            yield GaugeMetricFamily(
+                "flowhooks_wal_bytes", "Bytes of SQLite's write-ahead log.", _size(self._file, "-wal")
+            )
+            yield GaugeMetricFamily("flowhooks_database_bytes", "Bytes of the database's file.", _size(self._file))
+
+    def _open(self, condition: Condition) -> Iterator[Metric]:
+        deliveries = GaugeMetricFamily(
+            "flowhooks_deliveries",
+            "Deliveries that something may still become of, by handler and state.",
+            labels=["handler", "state"],
+        )
+        counted: Counter[tuple[str, State]] = Counter()
+        for handler, backlog in condition.backlog.items():
+            for state in OPEN:
+                counted[self._label(handler), state] += getattr(backlog, state.value)
+        for (handler, state), many in sorted(counted.items()):
+            deliveries.add_metric([handler, state.value], many)
+        yield deliveries
+        ages = GaugeMetricFamily(
+            "flowhooks_oldest_seconds",
+            "How long the oldest delivery has been in its state; a waiting one, since it could have run.",
+            labels=["handler", "state"],
+        )
+        since: dict[tuple[str, State], int] = {}
+        for (handler, state), moment in (
+            *(((handler, State.WAITING), moment) for handler, moment in condition.oldest_due.items()),
+            *condition.oldest_failed.items(),
+        ):
+            key = self._label(handler), state
+            since[key] = min(moment, since.get(key, moment))
+        for (handler, state), moment in sorted(since.items()):
+            ages.add_metric([handler, state.value], self._age(moment))
+        yield ages
+        yield self._each("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
+        yield self._each("flowhooks_handler_held", "that is paused for having failed again and again", condition.held)
+
+    def _each(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
+        gauge = GaugeMetricFamily(name, f"1 for each handler {what}.", labels=["handler"])
+        for handler in sorted({self._label(one) for one in handlers}):
+            gauge.add_metric([handler], 1)
+        return gauge
+
+    def _parked(self, condition: Condition) -> Iterator[Metric]:
+        yield GaugeMetricFamily("flowhooks_parked", "Events that are parked: no handler wants them.", condition.parked)
+        yield GaugeMetricFamily(
+            "flowhooks_oldest_parked_seconds",
+            "How long the oldest of them has been parked; 0 where there is none.",
+            0.0 if condition.oldest_parked is None else self._age(condition.oldest_parked),
+        )
+
+    def _age(self, moment: int) -> float:
+        return max(0.0, (self._clock.now() - moment) / SECOND)
+
+
+def _counted(totals: Totals) -> Iterator[Metric]:
+    yield CounterMetricFamily("flowhooks_accepted", "Events accepted, ever.", totals.accepted)
+    yield CounterMetricFamily("flowhooks_purged", "Events purged, ever.", totals.purged)
+    yield GaugeMetricFamily("flowhooks_events", "Events that are stored.", totals.stored)
+    yield GaugeMetricFamily(
+        "flowhooks_difference",
+        "Events accepted that are neither stored nor purged. Anything but 0 is an emergency.",
+        totals.difference,
+    )
+
+
+def _size(file: Path, suffix: str = "") -> int:
+    try:
+        return file.with_name(file.name + suffix).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+class _Kept(Generic[T]):
+    """What was read, for as long as it is told again; of many who ask at once one reads."""
+
+    def __init__(self, read: Callable[[], T], seconds: float) -> None:
+        self._read = read
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._kept: tuple[float, T] | None = None
+
+    def read(self) -> T:
+        with self._lock:
+            now = time.monotonic()
+            if self._kept is None or now - self._kept[0] >= self._seconds:
+                self._kept = now, self._read()
+            return self._kept[1]

@@ -1,0 +1,90 @@
+"""What operators do, one use case a file, whatever face asks for it; it must not hold SQL or HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from flowhooks.ledger import audit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from flowhooks.clock import Clock
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.ledger import Ledger
+    from flowhooks.routing.router import Router
+
+T = TypeVar("T")
+
+
+class Actor(NamedTuple):
+    """Who does something.
+
+    Attributes:
+        name: the operator's name.
+        face: by which they do it: `"console"`, `"api"` or `"command"`.
+    """
+
+    name: str
+    face: str
+
+
+class Deed(NamedTuple):
+    """What somebody has done, for those who look later.
+
+    Attributes:
+        action: the operation's name.
+        subject: the id of the event, handler or alert that it is about; `""` if it is about several.
+        detail: what was asked for, and what that changed, as JSON has it.
+    """
+
+    action: str
+    subject: str
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What every operation works with.
+
+    Attributes:
+        ledger: the ledger, for writing.
+        router: the present look-up.
+        absent: ids of handlers that are known, or were, but are not loaded.
+        clock: time and ids.
+        by: who asks; None: nobody does, flowhooks does it by itself, and no deed is written down.
+    """
+
+    ledger: Ledger
+    router: Router
+    absent: Collection[str]
+    clock: Clock
+    by: Actor | None = None
+
+    def change(self, function: Callable[[Transaction], T], deed: Callable[[T], Deed]) -> T:
+        """Change something in one transaction, and write down in the same one who has done it.
+
+        Args:
+            function: changes it, and returns what it has changed; nothing is written down of what is false.
+            deed: what to write down of what was changed.
+
+        Raises:
+            Unavailable: the ledger could not be written; nothing was changed.
+            FlowhooksError: whatever `function` raised; nothing was changed.
+        """
+
+        def changed(transaction: Transaction) -> T:
+            done = function(transaction)
+            if done and self.by is not None:
+                entry = audit.Entry(
+                    id=self.clock.new_id(),
+                    done_at=self.clock.now(),
+                    who=self.by.name,
+                    face=self.by.face,
+                    **deed(done)._asdict(),
+                )
+                audit.record(transaction, entry)
+            return done
+
+        return self.ledger.write(changed)

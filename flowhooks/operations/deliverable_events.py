@@ -1,0 +1,127 @@
+"""Dismissed events that handlers would take now: counted, with the command that delivers them.
+
+An installation delivers no dismissed event: the operator decides, because such an event may be years old.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+from sqlalchemy import select
+
+from flowhooks import schema
+from flowhooks.clock import to_datetime
+from flowhooks.commands import command_line
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import database
+from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
+from flowhooks.model.event import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+    from typing import Any
+
+    from sqlalchemy import Connection
+
+    from flowhooks.ledger.reader import Reader
+    from flowhooks.routing.router import Router
+
+MAX_EVENTS: Final = 10_000
+"""Dismissed events that are gone through, the newest ones."""
+MAX_BODIES: Final = 1_000
+"""Bodies that are read, of the newest events, where a condition needs the data."""
+_BODIES_AT_ONCE: Final = 20
+"""Bodies in memory at a time: each may have a mebibyte."""
+
+log = structlog.get_logger(__name__)
+
+
+class DismissedEvents(NamedTuple):
+    """Dismissed events that one handler would take now.
+
+    Attributes:
+        events: how many there are among those that were gone through.
+        since: when the oldest of them was received, in microseconds since 1970.
+    """
+
+    events: int
+    since: int
+
+
+_COLUMNS: Final = tuple(column for column in events.c if column.name not in {"body", "no_match"})
+_NEWEST: Final = select(*_COLUMNS).where(DISMISSED_BY_ROUTING).order_by(events.c.id.desc()).limit(MAX_EVENTS)
+_BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(database.keys("ids")))
+
+
+def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, DismissedEvents]:
+    """The dismissed events that handlers would take now, by the handler's id; what operators dismissed is left out.
+
+    Args:
+        connection: any connection.
+        router: the present look-up.
+
+    Raises:
+        NewerSelectorsError: handlers are known that this version cannot route for.
+    """
+    rows = connection.execute(_NEWEST).all()
+    candidates = [(row, _event(row, {})) for row in rows]
+    by_data = [row.id for row, event in candidates if router.reads_data(event)][:MAX_BODIES]
+    data = dict(_data_of(connection, by_data))
+    found: dict[str, DismissedEvents] = {}
+    for row, event in candidates:
+        route = router.route(_event(row, data[row.id]) if row.id in data else event)
+        had = json.loads(row.route)
+        for handler, why in route.handlers.items():
+            # An `every` handler had its delivery when the event came, or was not there then.
+            if handler not in had and not why.startswith("every"):
+                before = found.get(handler, DismissedEvents(0, row.received_at))
+                found[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
+    return found
+
+
+def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> None:
+    """Log how many dismissed events each of these handlers would take, with the command that delivers them."""
+    try:
+        with reader.connection() as connection:
+            dismissed = dismissed_by_handler(connection, router)
+    except FlowhooksError as error:
+        log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
+        return
+    for handler in handlers:
+        if found := dismissed.get(handler):
+            command = reroute_command(handler, found)
+            log.warning(
+                "dismissed_not_delivered", handler=handler, events=found.events, next=f"`{command}` delivers them"
+            )
+
+
+def reroute_command(handler: str, dismissed: DismissedEvents) -> str:
+    """The command that delivers these events to the handler, quoted for a shell."""
+    since = to_datetime(dismissed.since).strftime("%Y-%m-%d")
+    return command_line("events", "reroute", f"--handler={handler}", "--state=dismissed", f"--since={since}")
+
+
+def _data_of(connection: Connection, ids: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for start in range(0, len(ids), _BODIES_AT_ONCE):
+        page = json.dumps(ids[start : start + _BODIES_AT_ONCE])
+        for row in connection.execute(_BODIES, {"ids": page}):
+            yield row.id, schema.parse(row.body.encode())
+
+
+def _event(row: Any, data: Mapping[str, Any]) -> Event:
+    return Event(
+        id=row.id,
+        source=row.source,
+        kind=row.kind,
+        flow_instance_id=row.flow_instance_id,
+        business_key=row.business_key,
+        callback_class=row.callback_class or None,
+        process_definition_id=row.process_definition_id,
+        process_definition_key=row.process_definition_key,
+        process_definition_version=row.process_definition_version,
+        conclusion=row.conclusion,
+        data=data,
+        received_at=to_datetime(row.received_at),
+    )

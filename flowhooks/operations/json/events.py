@@ -1,0 +1,315 @@
+"""Events and deliveries as JSON has them, with the same names in every command; it must not know who prints them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
+
+from flowhooks.clock import to_text
+from flowhooks.ledger import audit, circuit_breaker, pauses
+from flowhooks.ledger.search import Glimpse, glimpse
+from flowhooks.model.delivery import DONE
+from flowhooks.operations.json.encoding import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from flowhooks.ledger.audit import Entry
+    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.ledger.reader import Reader
+    from flowhooks.model.delivery import Attempt, OutcomeKind, State
+    from flowhooks.model.event import NoMatch
+    from flowhooks.operations.json.encoding import Moment
+
+MOST_DEEDS: Final = 100
+"""Deeds of operators about one event that are given, the newest ones."""
+
+
+class _Standing(TypedDict):
+    """How a delivery stands.
+
+    Attributes:
+        id: its id, which stays the same over all attempts.
+        handler: its handler's id.
+        state: its state.
+        due_at: from when it may run; null if it waits for its handler, or is done.
+        outcome: how its last attempt ended; null if there was none, or while it runs.
+        error: that attempt's error, one line.
+        finished_at: when that attempt ended.
+        note: what an operator said of it.
+        ordered: whether it is its turn that it waits for.
+        behind: the event whose delivery holds it back while it waits.
+    """
+
+    id: str
+    handler: str
+    state: State
+    due_at: Moment | None
+    outcome: OutcomeKind | None
+    error: str
+    finished_at: Moment | None
+    note: str
+    ordered: bool
+    behind: str | None
+
+
+class DeliveryJson(_Standing):
+    """One event for one handler, as listings have it.
+
+    Attributes:
+        attempts: how many attempts have begun.
+    """
+
+    attempts: int
+
+
+class AttemptJson(TypedDict):
+    """One run of a delivery.
+
+    Attributes:
+        number: from 1.
+        started_at: when it began.
+        finished_at: when it ended; null while it runs.
+        seconds: how long it took; null while it runs.
+        outcome: how it ended; null while it runs.
+        error: one line; empty if it succeeded.
+        traceback: the handler's traceback; empty if there is none.
+        result: what the handler returned; null if nothing was kept.
+        process: the id of the process that ran it.
+    """
+
+    number: int
+    started_at: Moment
+    finished_at: Moment | None
+    seconds: float | None
+    outcome: OutcomeKind | None
+    error: str
+    traceback: str
+    result: Any
+    process: str
+
+
+class WholeDeliveryJson(_Standing):
+    """One event for one handler, with its attempts.
+
+    Attributes:
+        handler_paused_since: since when its handler is paused; null: it is not.
+        handler_held_why: the error for which it was paused by flowhooks itself; null: it is not held.
+        attempts: its attempts, the first one first.
+    """
+
+    handler_paused_since: Moment | None
+    handler_held_why: str | None
+    attempts: list[AttemptJson]
+
+
+class _Event(TypedDict):
+    """A call-back that was taken.
+
+    Attributes:
+        id: its id.
+        received_at: when it was taken.
+        source: the engine that sent it.
+        kind: the kind of call-back.
+        flow_instance_id: the engine's process instance id.
+        business_key: its business key.
+        callback_class: its call-back class.
+        process_definition_id: the engine's id of the process definition.
+        process_definition_key: its process definition key.
+        process_definition_version: its process definition version.
+        conclusion: how the process ended in business terms; null: the engine sent none.
+        state: whether it is routed, parked or dismissed.
+        parked_by: why it is parked: `handler`, `condition` or `name`; null: it is not parked.
+        dismissed_by: why it is dismissed: `condition`, `kind`, `setting` or `operator`; null: it is not dismissed.
+        route: why it goes to each handler, by the handler's id.
+        repeats: how often the same call-back came again.
+    """
+
+    id: str
+    received_at: Moment
+    source: str
+    kind: str
+    flow_instance_id: str
+    business_key: str | None
+    callback_class: str | None
+    process_definition_id: str | None
+    process_definition_key: str | None
+    process_definition_version: int | None
+    conclusion: str | None
+    state: str
+    parked_by: str | None
+    dismissed_by: str | None
+    route: dict[str, str]
+    repeats: int
+
+
+class EventJson(_Event):
+    """An event without its body, as listings have it.
+
+    Attributes:
+        deliveries: its deliveries, in the order in which they were made.
+    """
+
+    deliveries: list[DeliveryJson]
+
+
+class ConflictJson(TypedDict):
+    """Another body that came under an event's identity, and was refused with 409.
+
+    Attributes:
+        received_at: when it came.
+        body: as it was received.
+    """
+
+    received_at: Moment
+    body: str
+
+
+class NoMatchJson(TypedDict):
+    """Why handlers that share an event's class or key do not get it.
+
+    Attributes:
+        reasons: up to 20 handlers' ids, each with its reason.
+        total: how many handlers there are.
+    """
+
+    reasons: dict[str, str]
+    total: int
+
+
+class WholeEventJson(_Event):
+    """All that is known of an event.
+
+    Attributes:
+        no_match: why handlers that share its class or key do not get it; null: it is routed, or there are none.
+        body: its body as it was received.
+        data: the body without its nulls, as handlers are given it.
+        conflicts: the other bodies that came under its identity.
+        deliveries: its deliveries with their attempts, in the order in which they were made.
+        deliveries_left_out: how many more deliveries it has, all of which are done unless there are very many.
+        deeds: what operators have done about it by its own id, the newest first.
+    """
+
+    no_match: NoMatchJson | None
+    body: str
+    data: dict[str, Any]
+    conflicts: list[ConflictJson]
+    deliveries: list[WholeDeliveryJson]
+    deliveries_left_out: int
+    deeds: list[Annotated[dict[str, Any], Entry]]
+
+
+def event_to_json(one: Stored | Glimpse) -> EventJson:
+    """An event without its body."""
+    seen = one if isinstance(one, Glimpse) else glimpse(one)
+    return {**_event(seen), "deliveries": [standing_to_json(each) for each in seen.standings]}
+
+
+def whole_event_to_json(
+    reader: Reader, stored: Stored, *, most_deliveries: int | None = None, most_attempts: int | None = None
+) -> WholeEventJson:
+    """All that is known of an event.
+
+    Args:
+        reader: the ledger, which is asked for the rest.
+        stored: the event.
+        most_deliveries: deliveries at the most, first of all those that are not done; None: all of them.
+        most_attempts: attempts of each at the most, the last ones; None: all of them.
+
+    Raises:
+        LedgerUnusable: the ledger cannot be read.
+    """
+    event_id = stored.event.id
+    chosen = _chosen(stored.standings, most_deliveries)
+    with reader.connection() as connection:
+        paused, held = pauses.paused(connection), circuit_breaker.held(connection)
+        deeds = audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
+    return {
+        **_event(glimpse(stored)),
+        "no_match": _no_match(stored.no_match),
+        "body": stored.body,
+        "data": dict(stored.event.data),
+        "conflicts": [
+            {"received_at": to_text(received), "body": body} for received, body in reader.conflicts(event_id)
+        ],
+        "deliveries": [
+            {
+                **_standing(each),
+                "handler_paused_since": to_text(paused.get(each.handler)),
+                "handler_held_why": held[each.handler].why if each.handler in held else None,
+                "attempts": attempts_to_json(reader.attempts(each.delivery_id, last=most_attempts)),
+            }
+            for each in chosen
+        ],
+        "deliveries_left_out": len(stored.standings) - len(chosen),
+        "deeds": [facts(deed) for deed in deeds],
+    }
+
+
+def standing_to_json(standing: Standing) -> DeliveryJson:
+    """How a delivery stands."""
+    return {**_standing(standing), "attempts": standing.attempt}
+
+
+def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
+    """Every attempt of a delivery, with what it returned as JSON rather than as text of it."""
+    return [
+        {
+            "number": one.number,
+            "started_at": to_text(one.started_at),
+            "finished_at": to_text(one.finished_at),
+            "seconds": None if one.finished_at is None else (one.finished_at - one.started_at) / 1_000_000,
+            "outcome": one.outcome,
+            "error": one.error,
+            "traceback": one.traceback,
+            "result": None if one.result is None else json.loads(one.result),
+            "process": one.process,
+        }
+        for one in attempts
+    ]
+
+
+def _chosen(standings: Sequence[Standing], most: int | None) -> list[Standing]:
+    """Those that are to be given: of too many first those that are not done."""
+    urgent_first = sorted(standings, key=lambda one: one.state in DONE)[:most]
+    return sorted(urgent_first, key=lambda one: one.delivery_id)
+
+
+def _event(one: Glimpse) -> _Event:
+    return {
+        "id": one.id,
+        "received_at": to_text(one.received_at),
+        "source": one.source,
+        "kind": one.kind,
+        "flow_instance_id": one.flow_instance_id,
+        "business_key": one.business_key,
+        "callback_class": one.callback_class,
+        "process_definition_id": one.process_definition_id,
+        "process_definition_key": one.process_key,
+        "process_definition_version": one.process_version,
+        "conclusion": one.conclusion,
+        "state": one.state,
+        "parked_by": one.parked_by,
+        "dismissed_by": one.dismissed_by,
+        "route": dict(one.route),
+        "repeats": one.repeats,
+    }
+
+
+def _no_match(found: NoMatch | None) -> NoMatchJson | None:
+    return None if found is None else {"reasons": dict(found.reasons), "total": found.total}
+
+
+def _standing(one: Standing) -> _Standing:
+    return {
+        "id": one.delivery_id,
+        "handler": one.handler,
+        "state": one.state,
+        "due_at": to_text(one.due_at),
+        "outcome": one.outcome,
+        "error": one.error,
+        "finished_at": to_text(one.finished_at),
+        "note": one.note,
+        "ordered": one.ordered,
+        "behind": one.behind,
+    }

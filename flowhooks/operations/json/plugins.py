@@ -1,0 +1,155 @@
+"""Plugins and their handlers as JSON has them; it must not know where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from flowhooks.clock import to_text
+from flowhooks.operations.deliverable_events import reroute_command
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.backlog import Backlog
+    from flowhooks.model.retry import Retry
+    from flowhooks.model.selectors import Selectors
+    from flowhooks.operations.json.encoding import Moment
+    from flowhooks.operations.plugin_status import Listed, Surveyed
+
+
+class ListensJson(TypedDict):
+    """What a handler listens to.
+
+    Attributes:
+        callback_classes: call-back classes.
+        process_keys: process definition keys.
+        versions: of the process definition, such as `>=3,<5`; empty: every one.
+        sources: engines; empty: every one.
+        kind: the kind of call-back.
+        every: whether it listens to every event of that kind.
+        conclusions: values of the event's conclusion; empty: every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there.
+    """
+
+    callback_classes: list[str]
+    process_keys: list[str]
+    versions: str
+    sources: list[str]
+    kind: str
+    every: bool
+    conclusions: list[str]
+    when: dict[str, Any]
+
+
+class HandlerJson(TypedDict):
+    """A handler, with what is stored for it.
+
+    Attributes:
+        id: `plugin:name`.
+        standing: present; elsewhere if only other processes run it; or why it is not there: quarantined, denied,
+            missing or retired.
+        listens: what it listens to, or did when it was last loaded; null where that was forgotten.
+        retry: when a failed attempt is made again; null: a failure is final, or it is not loaded.
+        probe: whether it can tell if a lost attempt did its work.
+        order_by: what its deliveries are ordered by; null: nothing.
+        concurrency: how many of them run at once at the most; null: any number.
+        isolation: `process` if it runs in a process of its own, else `thread`; null where it is not loaded.
+        timeout: seconds after which one of its attempts is overdue; null where it is not loaded.
+        memory_mib: mebibytes that its process may take; null where it has none of its own.
+        summary: what its author says of it.
+        where: file and line of its function; empty where it is not loaded.
+        backlog: what is stored for it and not done with.
+        dismissed_events: dismissed events, of the newest 10,000, that it would take now: no installation delivers them.
+        deliver_dismissed: the command that delivers those; empty: there are none.
+        paused_since: since when it is paused; null: it is not.
+        held_why: the error for which it was paused by flowhooks itself, having failed again and again; null: it is not
+            held.
+        tried_at: from when one of its deliveries is tried, while it is held; else null.
+    """
+
+    id: str
+    standing: str
+    listens: Annotated[dict[str, Any], ListensJson] | None
+    retry: Annotated[dict[str, Any], Retry] | None
+    probe: bool
+    order_by: str | None
+    concurrency: int | None
+    isolation: str | None
+    timeout: float | None
+    memory_mib: int | None
+    summary: str
+    where: str
+    backlog: Annotated[dict[str, Any], Backlog]
+    dismissed_events: int
+    deliver_dismissed: str
+    paused_since: Moment | None
+    held_why: str | None
+    tried_at: Moment | None
+
+
+class PluginJson(TypedDict):
+    """A plugin that was found, or that only the ledger remembers.
+
+    Attributes:
+        name: its name.
+        version: its version; empty where it has none.
+        package: the installed package that it comes from; empty where it comes from none.
+        origin: from where it was loaded.
+        state: loaded, quarantined, denied, missing, elsewhere or retired.
+        error: why it is not loaded, one line.
+        hooks: the hooks that it implements.
+        handlers: its handlers.
+    """
+
+    name: str
+    version: str
+    package: str
+    origin: str
+    state: str
+    error: str
+    hooks: list[str]
+    handlers: list[HandlerJson]
+
+
+def plugin_to_json(one: Surveyed) -> PluginJson:
+    """One plugin, with everything but what is for its author alone."""
+    info = one.info
+    return {
+        "name": one.name,
+        "version": info.version if info else "",
+        "package": info.distribution if info else "",
+        "origin": info.origin if info else "",
+        "state": one.state,
+        "error": info.error if info else "",
+        "hooks": list(info.hooks) if info else [],
+        "handlers": [handler_to_json(handler) for handler in one.handlers],
+    }
+
+
+def handler_to_json(one: Listed) -> HandlerJson:
+    """One handler, with what is stored for it."""
+    handler, terms = one.handler, one.terms
+    return {
+        "id": one.id,
+        "standing": one.standing,
+        "listens": _listens(one.selectors) if one.selectors else None,
+        "retry": asdict(handler.retry) if handler and handler.retry else None,
+        "probe": bool(handler and handler.probe),
+        "order_by": handler.order_by if handler else None,
+        "concurrency": handler.concurrency if handler else None,
+        "isolation": terms.isolation if terms else None,
+        "timeout": terms.timeout if terms else None,
+        "memory_mib": terms.memory_mib if terms and terms.isolation == "process" else None,
+        "summary": handler.summary if handler else "",
+        "where": handler.where if handler else "",
+        "backlog": asdict(one.backlog),
+        "dismissed_events": one.dismissed.events if one.dismissed else 0,
+        "deliver_dismissed": reroute_command(one.id, one.dismissed) if one.dismissed else "",
+        "paused_since": to_text(one.paused_at),
+        "held_why": one.held.why if one.held else None,
+        "tried_at": to_text(one.held.trial_at if one.held else None),
+    }
+
+
+def _listens(selectors: Selectors) -> dict[str, Any]:
+    """Selectors without the number of their format, which is the ledger's own."""
+    return {name: value for name, value in selectors.to_json().items() if name != "format"}

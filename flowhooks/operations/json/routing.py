@@ -1,0 +1,103 @@
+"""One look-up explained, as JSON has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.routing.router import Explanation
+
+
+class ConditionJson(TypedDict):
+    """One condition of a handler, evaluated for an event.
+
+    Attributes:
+        member: what it reads: `conclusion`, or a JSON Pointer into the event's data.
+        holds: whether it holds; null: it cannot be decided.
+        why: why it does not hold; empty if it holds.
+    """
+
+    member: str
+    holds: bool | None
+    why: str
+
+
+class CandidateJson(TypedDict):
+    """A handler that shares the event's class or key, or takes every event.
+
+    Attributes:
+        handler_id: its id.
+        state: `present`; `elsewhere` if only other processes may run it; or why it is not there, such as `missing`.
+        shares: what it has in common with the event.
+        won: whether the event goes to it.
+        undecidable: whether none of its conditions is false, and at least one cannot be decided.
+        why: the reason why the event goes to it, or why not.
+        conditions: its conditions; empty if it has none, or if kind, versions or source differ.
+    """
+
+    handler_id: str
+    state: str
+    shares: str
+    won: bool
+    undecidable: bool
+    why: str
+    conditions: list[ConditionJson]
+
+
+class ExplanationJson(TypedDict):
+    """Where an event would go now, and why.
+
+    Attributes:
+        state: what the event would be: routed, parked or dismissed.
+        parked_by: why it would be parked: `handler`, `condition` or `name`; null: it would not.
+        dismissed_by: why it would be dismissed: `condition`, `kind` or `setting`; null: it would not.
+        undecided: the member that an undecidable condition needs: `conclusion` or a JSON Pointer; null: there is none.
+        unknown_conclusion: whether handlers have the event's class or key, and none of them names its conclusion.
+        handlers: why the event goes to each handler, by the handler's id.
+        candidates: the handlers that share its class or key, or take every event.
+        left_out: how many further candidates there are.
+    """
+
+    state: str
+    parked_by: str | None
+    dismissed_by: str | None
+    undecided: str | None
+    unknown_conclusion: bool
+    handlers: dict[str, str]
+    candidates: list[CandidateJson]
+    left_out: int
+
+
+def explanation_to_json(explanation: Explanation, standing: Callable[[str], str]) -> ExplanationJson:
+    """An explanation as JSON.
+
+    Args:
+        explanation: of the router.
+        standing: whether a handler of this id is there, or what is the matter with it.
+    """
+    route = explanation.route
+    return {
+        "state": route.state,
+        "parked_by": route.parked_by,
+        "dismissed_by": route.dismissed_by,
+        "undecided": route.undecided or None,
+        "unknown_conclusion": route.unknown_conclusion,
+        "handlers": dict(route.handlers),
+        "candidates": [
+            {
+                "handler_id": one.handler_id,
+                "state": standing(one.handler_id),
+                "shares": one.shares,
+                "won": one.won,
+                "undecidable": one.undecidable,
+                "why": one.why,
+                "conditions": [
+                    {"member": each.member, "holds": each.holds, "why": each.why} for each in one.conditions
+                ],
+            }
+            for one in explanation.verdicts
+        ],
+        "left_out": explanation.left_out,
+    }

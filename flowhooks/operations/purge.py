@@ -1,0 +1,94 @@
+"""Purge: old events go, with all that is theirs, and only who they were is kept; it must not know who asks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from flowhooks.errors import SettingsError
+from flowhooks.failpoints import reached
+from flowhooks.ledger.purge import DONE, ON_DEMAND
+from flowhooks.operations.context import Deed
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.purge import Before
+    from flowhooks.ledger.queries import EventFilter
+    from flowhooks.operations.context import Desk
+
+AT_ONCE: Final = 100
+"""Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
+NOT_MORE_THAN: Final = 0.2
+"""The part of the time that a purge may take: the rest is for call-backs."""
+
+OLD_ENOUGH: Final[dict[str, Any]] = {
+    "properties": {"until": {"type": "integer"}, "state": {"enum": [*DONE, *ON_DEMAND, None]}},
+    "required": ["until"],
+}
+"""What a purge asks of a filter besides, as JSON Schema says it to those who ask over HTTP."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purged:
+    """What one call of a purge did, or would do.
+
+    Attributes:
+        events: how many events it went through.
+        purged: how many of them went.
+        deliveries: how many deliveries went with them.
+        next: where to go on, as the next call's `after`; `""` when all is done.
+        dry_run: whether nothing was changed.
+    """
+
+    events: int
+    purged: int
+    deliveries: int
+    next: str
+    dry_run: bool
+
+
+def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bool = False, after: str = "") -> Purged:
+    """Delete old events, a page for each call.
+
+    Those that are done go: all of their deliveries succeeded or were closed, or they were dismissed. With a state only
+    those in it, which may also be *dead* or *parked*: to purge such a one is to say that nothing more is needed.
+
+    Args:
+        desk: what operations work with.
+        wanted: which events; `until` must be given, and nothing may have happened to them since.
+        dry_run: only count.
+        after: where the last call left off.
+
+    Raises:
+        SettingsError: there is no `until`, or the state is one in which no event goes.
+        Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
+    """
+    before, began = before_of(wanted), time.monotonic()
+    page = desk.ledger.purgeable(before, wanted=wanted, after=after, most=AT_ONCE)
+    purged, deliveries = len(page.ids), page.deliveries
+    if page.ids and not dry_run:
+        purged, deliveries = desk.change(
+            lambda transaction: desk.ledger.purge(transaction, page.ids, before),
+            lambda done: Deed("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
+        )
+        reached("purge.committed")
+        if page.next:
+            time.sleep((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
+    return Purged(events=page.looked, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
+
+
+def before_of(wanted: EventFilter) -> Before:
+    """In which states events are meant to go, and how old.
+
+    Raises:
+        SettingsError: as `purge` has it.
+    """
+    if wanted.until is None:
+        raise SettingsError("a purge needs a time before which events are old enough: wanted.until")
+    if wanted.state is None:
+        return dict.fromkeys(DONE, wanted.until)
+    if wanted.state not in {*DONE, *ON_DEMAND}:
+        raise SettingsError(
+            f"events that are {wanted.state} are never purged; there are {', '.join((*DONE, *ON_DEMAND))}"
+        )
+    return {wanted.state: wanted.until}

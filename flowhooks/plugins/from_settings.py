@@ -1,0 +1,57 @@
+"""Loads the schema files and the plugins that the settings name; it must not know who wants them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flowhooks.plugins.plugins import Plugins
+from flowhooks.schema import Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from importlib.metadata import EntryPoint
+
+    from flowhooks.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def load(
+    settings: Settings,
+    *,
+    objects: Mapping[str, object] | None = None,
+    entry_points: Iterable[EntryPoint] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Schemas, Plugins]:
+    """Load the schema files and the plugins; log which plugins cannot be used.
+
+    Args:
+        settings: the settings.
+        objects: plugins given directly, by name.
+        entry_points: the entry points to load plugins from; default: the installed ones of the group `flowhooks`.
+        environ: the environment that plugins' secrets are taken from; default: this process's.
+
+    Raises:
+        SettingsError: a folder or schema file that the settings name cannot be used.
+    """
+    plugins = Plugins.load(
+        dirs=[Path(folder) for folder in settings.plugins_dirs],
+        allow=settings.plugins_allow,
+        deny=settings.plugins_deny,
+        safe_mode=settings.safe_mode,
+        sections=settings.plugins,
+        entry_points=entry_points,
+        objects=objects or {},
+        schemas=Schemas.load([Path(settings.schemas_dir)] if settings.schemas_dir else []),
+        environ=os.environ if environ is None else environ,
+    )
+    for info in plugins.infos:
+        if info.state == "quarantined":
+            log.error("plugin_quarantined", plugin=info.name, origin=info.origin, why=info.error)
+    for warning in plugins.warnings:
+        log.warning("plugin_warning", why=warning)
+    return plugins.schemas, plugins

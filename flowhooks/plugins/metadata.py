@@ -1,0 +1,66 @@
+"""What an installed package says of itself; it must not know what its plugins do, and imports none of it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.hookspecs import PROJECT
+from flowhooks.plugins.error_text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_HOME: Final = ("homepage", "home", "home page", "documentation", "repository", "source")
+"""Labels of `Project-URL` that lead to a home page, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """An installed package.
+
+    Attributes:
+        name: as its author writes it.
+        version: its version.
+        summary: its one line; `""` if it has none.
+        home_page: where it says it is at home; `""` if it does not say.
+        plugins: the names of its plugins.
+    """
+
+    name: str
+    version: str
+    summary: str
+    home_page: str
+    plugins: tuple[str, ...]
+
+
+def package(name: str) -> Package | None:
+    """The installed package of this name, however it is written; None if there is none, or its metadata is spoilt."""
+    importlib.invalidate_caches()
+    try:
+        found = metadata.distribution(name)
+        fields = found.metadata
+        return Package(
+            name=printable(str(fields["Name"] or name)),
+            version=printable(str(fields["Version"] or "")),
+            summary=printable(str(fields["Summary"] or "")),
+            home_page=printable(_home_page(str(fields["Home-page"] or ""), fields.get_all("Project-URL") or ())),
+            plugins=tuple(sorted({one.name for one in found.entry_points.select(group=PROJECT)})),
+        )
+    except Exception:  # noqa: BLE001 (none of this name, or a spoilt file of it; which errors depends on how)
+        return None
+
+
+def _home_page(field: str, urls: Sequence[str]) -> str:
+    if field and field != "UNKNOWN":
+        return field
+    by_label = dict(_labelled(urls))
+    return next((by_label[label] for label in _HOME if label in by_label), next(iter(by_label.values()), ""))
+
+
+def _labelled(urls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for one in urls:
+        label, _, url = one.partition(",")
+        yield label.strip().lower(), url.strip()

@@ -1,0 +1,85 @@
+"""Tells plugins what has happened, from a thread of its own so that nobody waits for them; it must not do work."""
+
+from __future__ import annotations
+
+import threading
+from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.model.event import Event
+    from flowhooks.plugins.plugins import Plugins
+
+MOST_PENDING: Final = 10_000
+"""Notices that wait to be given at the most; further ones are dropped and counted."""
+
+log = structlog.get_logger(__name__)
+
+
+class Notices:
+    """The hooks `event_accepted` and `delivery_settled`, given one after another.
+
+    Args:
+        plugins: who listens.
+
+    Attributes:
+        dropped: how many notices were dropped because the listeners were too slow.
+    """
+
+    def __init__(self, plugins: Plugins) -> None:
+        self._plugins = plugins
+        self._queue: Queue[Callable[[], None]] = Queue(MOST_PENDING)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
+        self.wanted = plugins.has_notices
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Start the thread, if anybody listens."""
+        if self.wanted:
+            self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Give what is pending, for `timeout` seconds at the most, then end the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        if not self._queue.empty():
+            log.warning("notices_dropped", pending=self._queue.qsize())
+
+    def accepted(self, event: Event, handlers: Sequence[str]) -> None:
+        """An event was stored."""
+        if self.wanted:
+            self._put(lambda: self._plugins.event_accepted(event, handlers))
+
+    def settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+        """An attempt has ended."""
+        if self.wanted:
+            self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, state))
+
+    def _put(self, notice: Callable[[], None]) -> None:
+        try:
+            self._queue.put_nowait(notice)
+        except Full:
+            self.dropped += 1
+            if self.dropped == 1 or self.dropped % 1000 == 0:
+                log.warning("notices_dropped", total=self.dropped, why="a plugin's listener is too slow")
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                notice = self._queue.get(timeout=0.2)
+            except Empty:
+                if self._stop.is_set():
+                    return
+                continue
+            try:
+                notice()
+            except BaseException:
+                # Even an interrupt that a plugin raised: in this thread it is no operator's.
+                log.exception("notice_failed")

@@ -1,0 +1,197 @@
+"""Plugins: loaded one by one, each guarded, then called through a typed method per hook.
+
+It must not know events that were stored, states, or who calls these methods.
+
+What cannot be guarded: a plugin that never comes back from its import or from a hook at start, and one that ends
+the process from C (`os._exit`, a crash). Everything else, `SystemExit` too, quarantines that plugin alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from flowhooks import __version__
+from flowhooks.plugins.discovery import find
+from flowhooks.plugins.error_text import in_full
+from flowhooks.plugins.loading import Denied, Loader, PluginInfo, PluginState
+from flowhooks.plugins.registration import HOOKS
+from flowhooks.schema import Schemas
+from flowhooks.settings.secrets import concealing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
+    from pathlib import Path
+
+    from pluggy import HookCaller
+
+    from flowhooks.model.alert import Alert
+    from flowhooks.model.delivery import Delivery, Outcome, State
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
+    from flowhooks.plugins.attribution import Blame
+    from flowhooks.schema import OwnSchemas
+
+__all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugins:
+    """Every plugin that was found, and the ways to call those that were loaded. Made by `load`.
+
+    Attributes:
+        infos: what is known of each plugin, in the order of registration; a later one wraps the earlier ones' runs.
+        warnings: sentences for the operator: settings and functions that have no effect.
+        handlers: every handler, by its id; cannot be changed.
+        schema_folders: folders of schema files, each with its plugin's name.
+        schemas: the schemas in force: those that were given, and what plugins add to them.
+    """
+
+    infos: tuple[PluginInfo, ...]
+    warnings: tuple[str, ...]
+    handlers: Mapping[str, Handler]
+    schema_folders: tuple[tuple[str, Path], ...]
+    schemas: Schemas = field(repr=False)
+    _run: HookCaller = field(repr=False)
+    _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _alerted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
+    _blame: Blame = field(repr=False)
+    _data: Mapping[str, OwnSchemas] = field(repr=False)
+    _conceal: Callable[[str], str] = field(repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        dirs: Sequence[Path],
+        allow: Sequence[str],
+        deny: Sequence[str],
+        safe_mode: bool,
+        sections: Mapping[str, Mapping[str, Any]],
+        entry_points: Iterable[EntryPoint] | None = None,
+        objects: Mapping[str, object] = MappingProxyType({}),
+        schemas: Schemas | None = None,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Plugins:
+        """Find, import, check and configure plugins, one by one; one that fails is quarantined, the rest run.
+
+        Args:
+            dirs: folders of single-file plugins: every `*.py` that does not begin with `_` or `.`.
+            allow: names of the only plugins to take; empty: all.
+            deny: names of plugins to leave out. Neither they nor those not allowed are imported.
+            safe_mode: take no plugins at all.
+            sections: the settings' `[plugins.NAME]`, by name. Each plugin sees its own only.
+            entry_points: those to take; default: the installed ones of the group `flowhooks`.
+            objects: plugins given directly, by name.
+            schemas: the schemas in force, to which those of plugins are added; default: those that are shipped.
+            environ: the environment that secrets in `sections` are taken from, such as `os.environ`; default: empty.
+
+        Raises:
+            SettingsError: a folder of `dirs` does not exist or cannot be read.
+            KeyboardInterrupt: an operator's, even during a plugin's import.
+        """
+        found, warnings = find(objects=objects, entry_points=entry_points, dirs=dirs)
+        loader = Loader(
+            denied=Denied(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
+            sections=sections,
+            environ=environ,
+            schemas=schemas or Schemas.load(),
+            running=__version__,
+            warnings=warnings,
+        )
+        infos = loader.load_all(found)
+        names = tuple(dict.fromkeys(one.name for one in found))
+        for what, mentioned in (("plugins_allow", allow), ("plugins_deny", deny), ("[plugins.NAME]", sections)):
+            warnings += [_absent(what, name, names) for name in mentioned if name not in names]
+        return cls(
+            infos=infos,
+            warnings=tuple(warnings),
+            handlers=MappingProxyType({handler.id: handler for info in infos for handler in info.handlers}),
+            schema_folders=tuple(
+                (name, folder) for name, plugin in loader.admitted.items() for folder in plugin.schema_folders
+            ),
+            schemas=loader.schemas,
+            _run=loader.shared.hook.run_handler,
+            _accepted=loader.calls("event_accepted"),
+            _settled=loader.calls("delivery_settled"),
+            _alerted=loader.calls("alert_raised"),
+            _blame=loader.blame(),
+            _data={name: plugin.schemas for name, plugin in loader.admitted.items() if plugin.schemas.of_data},
+            _conceal=concealing(loader.secrets),
+        )
+
+    def refusal(self, handler: Handler, event: Event) -> str | None:
+        """Why the data of `event` is not what the plugin of `handler` asks for by its own schemas; None if it is."""
+        own = self._data.get(handler.plugin)
+        if own is None:
+            return None
+        return own.refused_data(
+            event.data, callback_class=event.callback_class, process_key=event.process_definition_key
+        )
+
+    def conceal(self, text: str) -> str:
+        """`text` with `…` for each secret out of the plugins' settings."""
+        return self._conceal(text)
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether any plugin wants to be told of events and deliveries."""
+        return bool(self._accepted or self._settled)
+
+    def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> object:
+        """Run one attempt through the wrappers of all plugins.
+
+        Returns:
+            What came back: the built-in's `Outcome`, unless a wrapper made something else of it.
+
+        Raises:
+            BaseException: whatever the handler or a wrapper raised.
+        """
+        return self._run(handler=handler, event=event, delivery=delivery)
+
+    def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
+        """Tell each plugin that an event was stored. One that raises is logged, and the others are told."""
+        for name, call in self._accepted:
+            self._notify(name, call, event=event, handlers=handlers)
+
+    def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+        """Tell each plugin how an attempt ended. One that raises is logged, and the others are told."""
+        for name, call in self._settled:
+            self._notify(name, call, event=event, delivery=delivery, outcome=outcome, state=state)
+
+    @property
+    def alert_listeners(self) -> tuple[str, ...]:
+        """The names of the plugins that want to be told of alerts."""
+        return tuple(name for name, _ in self._alerted)
+
+    def alert_raised(self, alert: Alert, names: Collection[str]) -> list[str]:
+        """Tell those plugins of `names` that listen; the names of those that have taken it. Who raises is logged."""
+        return [name for name, call in self._alerted if name in names and self._notify(name, call, alert=alert)]
+
+    def guilty(self, exception: BaseException) -> str | None:
+        """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
+        return self._blame.guilty(exception)
+
+    def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
+        """Tell one plugin; whether it took it."""
+        try:
+            call(**arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
+            _log.error("notice_failed", plugin=name, hook=call.name, traceback=self.conceal(in_full(error)))
+            return False
+        return True
+
+
+def _absent(what: str, name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{what} names {name!r}, and there is no such plugin" + (f"; did you mean {near[0]!r}?" if near else "")

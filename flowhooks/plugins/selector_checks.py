@@ -1,0 +1,55 @@
+"""Whether what handlers listen to can come, and schemas are for what they listen to; it must not know of loading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flowhooks.messages import shown
+from flowhooks.schema.files import CLASSES, KEYS, SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from flowhooks.model.handler import Handler
+    from flowhooks.schema import OwnSchemas, Schemas
+
+
+def impossible(handler: Handler, schemas: Schemas) -> str | None:
+    """Why a handler can never be called, in a sentence that names it and its place; None if it can.
+
+    Args:
+        handler: what listens.
+        schemas: all that are in force, every plugin's too.
+    """
+    kind = handler.selectors.kind
+    if kind not in schemas.kinds:
+        why = f"kind={kind!r} is no kind of call-back: no schema file opens it; there are {', '.join(schemas.kinds)}"
+    else:
+        why = next(_impossible_values(handler, schemas), "")
+    return f"handler {handler.name!r} ({handler.where}): {why}" if why else None
+
+
+def _impossible_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
+    selectors = handler.selectors
+    for value in selectors.callback_classes:
+        if refused := schemas.refused_member(selectors.kind, "callBackProcessClass", value):
+            yield f"no call-back can have the callback_class= {shown(value, 60)}, which {refused}"
+    for value in selectors.process_keys:
+        refused = schemas.refused_member(selectors.kind, "processDefinitionKey", value)
+        # An engine may send it as the first part of a processDefinitionId only.
+        if refused and (":" in value or schemas.refused_member(selectors.kind, "processDefinitionId", f"{value}:1:1")):
+            yield f"no call-back can have the process_key= {shown(value, 60)}, which {refused}"
+
+
+def unheard(schemas: OwnSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:
+    """Each schema of data that no handler of the plugin listens for: its file, and what the matter is."""
+    selectors = [handler.selectors for handler in handlers]
+    if any(one.every for one in selectors):
+        return
+    for folder, values, heard, what in (
+        (CLASSES, schemas.classes, {value for one in selectors for value in one.callback_classes}, "callback_class="),
+        (KEYS, schemas.keys, {value for one in selectors for value in one.process_keys}, "process_key="),
+    ):
+        for value in values:
+            if value not in heard:
+                yield f"{folder}{value}{SUFFIX}", f"none of its handlers has that {what}"

@@ -1,0 +1,379 @@
+"""Which handlers an event goes to, and why: a look-up frozen at start; it must not know functions or the ledger."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import NewerSelectorsError
+from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, ParkedBy
+from flowhooks.routing.index import Bucket, Candidate, Entry, Index, Match, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flowhooks.model.selectors import ConditionResult, Selectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One way into the look-up: a value for which one handler listens.
+
+    Attributes:
+        kind: the kind of call-back.
+        by: `"class"`, `"key"` or `"every"`.
+        value: the class or the key; `""` for `every`.
+        versions: such as `">=3,<5"`; `""` takes every version.
+        sources: names of engines; empty takes every one.
+        conclusions: values of the event's conclusion; empty takes every one and none.
+        when: JSON Pointers into the event's data, each with what is expected there.
+        handler_id: who listens.
+    """
+
+    kind: str
+    by: str
+    value: str
+    versions: str
+    sources: tuple[str, ...]
+    conclusions: tuple[str, ...]
+    when: Mapping[str, Any]
+    handler_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why one candidate gets an event or does not.
+
+    Attributes:
+        handler_id: the candidate.
+        shares: what it has in common with the event: `"class …"`, `"key …"`, both, or `"every"`.
+        won: whether the event goes to it.
+        why: the route's reason if it won, else the condition that failed.
+        conditions: its conditions, each with its value; empty if it has none, or if kind, versions or source differ.
+    """
+
+    handler_id: str
+    shares: str
+    won: bool
+    why: str
+    conditions: tuple[ConditionResult, ...] = ()
+
+    @property
+    def undecidable(self) -> bool:
+        """Whether no condition is false, and at least one cannot be decided."""
+        values = [one.holds for one in self.conditions]
+        return None in values and False not in values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """One look-up, explained.
+
+    Attributes:
+        route: the look-up's answer.
+        verdicts: every candidate that shares the class or the key, or takes every event; or the first of them.
+        hints: what may have been meant, when no class or key handler wants the event.
+        left_out: how many further candidates there are.
+    """
+
+    route: Route
+    verdicts: tuple[Verdict, ...]
+    hints: tuple[str, ...]
+    left_out: int = 0
+
+
+_NO_KEYS: Final = MappingProxyType(dict[str, str]())
+MAX_REASONS: Final = 20
+"""Handlers for which it is stored why they do not get an event."""
+MOST_OF_A_KEY: Final = 512
+"""Characters of an order key that are kept as they are: what is longer does not fit into an index."""
+
+
+def order_key(event: Event, by: str) -> str:
+    """What an event is ordered by; `""` if it has none, and then comes in any order."""
+    key = (event.business_key if by == "business_key" else event.process_definition_key) or ""
+    return key if len(key) <= MOST_OF_A_KEY else hashlib.sha256(key.encode()).hexdigest()
+
+
+class Router:
+    """Answers which handlers an event goes to. Frozen; a look-up costs the same with one handler or ten thousand.
+
+    Args:
+        candidates: every handler, present or known. The order given is the order of every answer.
+        ignore_keys: values of `processDefinitionKey` whose events need no handler.
+        unreadable: ids of known handlers whose selectors a newer flowhooks has recorded.
+
+    Attributes:
+        unreadable: as given. Unless it is empty, nothing is routed: an event could miss one of them.
+
+    Raises:
+        ValueError: two candidates have one id.
+    """
+
+    def __init__(
+        self,
+        candidates: Iterable[Candidate],
+        *,
+        ignore_keys: Iterable[str] = (),
+        unreadable: Iterable[str] = (),
+    ) -> None:
+        candidates = tuple(candidates)
+        self.unreadable = tuple(unreadable)
+        self._entries = tuple(Entry(order, candidate) for order, candidate in enumerate(candidates))
+        self._order_by = {one.handler_id: one.order_by for one in candidates if one.order_by is not None}
+        self._ignore_keys = frozenset(ignore_keys)
+        self._kinds: dict[str, Index] = {}
+        seen: set[str] = set()
+        for entry in self._entries:
+            if entry.handler_id in seen:
+                raise ValueError(f"two candidates are called {entry.handler_id!r}")
+            seen.add(entry.handler_id)
+            self._kinds.setdefault(entry.selectors.kind, Index()).add(entry)
+        for index in self._kinds.values():
+            index.settle()
+
+    def route(self, event: Event) -> Route:
+        """Look up where `event` goes, each handler once.
+
+        Raises:
+            NewerSelectorsError: a newer flowhooks has recorded handlers that this one cannot read.
+        """
+        if self.unreadable:
+            raise NewerSelectorsError(
+                f"a newer version of flowhooks has recorded what {', '.join(self.unreadable[:3])} listens to: "
+                "run that version here, too"
+            )
+        index = self._kinds.get(event.kind)
+        if index is not None and event.process_definition_key not in index.keys:
+            plain = index.plain.get(event.callback_class)
+            if plain is not None:
+                return plain
+        return self._ask_candidates(event, index)
+
+    def _ask_candidates(self, event: Event, index: Index | None) -> Route:
+        """Ask each handler that shares the class or the key, or takes every event."""
+        match = Match(event)
+        buckets = [] if index is None else index.buckets(event)
+        for bucket in buckets:
+            match.ask_bucket(bucket)
+        # What `every` handlers come to makes no difference to the event's state.
+        is_taken, undecided, were_asked = bool(match.taken), match.undecided, match.were_asked
+        if index is not None and index.every:
+            match.ask_every(index.every)
+        handlers = match.handlers()
+        if is_taken:
+            return Route(handlers, undecided=match.undecided)
+        if undecided:
+            return Route(handlers, EventState.PARKED, ParkedBy.CONDITION, undecided=undecided)
+        if were_asked:
+            return Route(
+                handlers,
+                EventState.DISMISSED,
+                dismissed_by=DismissedBy.CONDITION,
+                undecided=match.undecided,
+                unknown_conclusion=_is_unknown(event.conclusion, buckets),
+            )
+        if event.process_definition_key in self._ignore_keys:
+            return Route(handlers, EventState.DISMISSED, dismissed_by=DismissedBy.SETTING, undecided=match.undecided)
+        if not buckets and self._is_known(event):
+            return Route(handlers, EventState.DISMISSED, dismissed_by=DismissedBy.KIND, undecided=match.undecided)
+        named = event.callback_class is not None or event.process_definition_key is not None
+        return Route(
+            handlers, EventState.PARKED, ParkedBy.HANDLER if named else ParkedBy.NAME, undecided=match.undecided
+        )
+
+    def _is_known(self, event: Event) -> bool:
+        """Whether a handler of any kind of callback has the event's class or key."""
+        return any(index.buckets(event) for index in self._kinds.values())
+
+    def reads_data(self, event: Event) -> bool:
+        """Whether a candidate for such an event has a condition on its data: each event is then routed by its own."""
+        index = self._kinds.get(event.kind)
+        return index is not None and any(
+            entry.pointers for bucket in index.buckets(event) for entry in bucket.entries()
+        )
+
+    def no_match(self, event: Event) -> NoMatch:
+        """Why the handlers that share the event's class or key do not get it; those that get it are left out."""
+        sharing = {
+            entry.order: entry
+            for index in self._kinds.values()
+            for bucket in index.buckets(event)
+            for entry in bucket.entries()
+        }
+        refused: dict[str, str] = {}
+        total = 0
+        for _, entry in sorted(sharing.items()):
+            if len(refused) == MAX_REASONS:
+                total += 1
+            elif why := entry.selectors.refusal(event) or entry.selectors.why_not(event):
+                refused[entry.handler_id] = why
+                total += 1
+        return NoMatch(refused, total)
+
+    def order_keys(self, event: Event, handlers: Iterable[str]) -> Mapping[str, str]:
+        """The order key of `event` for each of these handlers that is ordered and for which the event has one."""
+        if not self._order_by:
+            return _NO_KEYS
+        ordered = [(handler, self._order_by[handler]) for handler in handlers if handler in self._order_by]
+        return {handler: key for handler, by in ordered if (key := order_key(event, by))}
+
+    def has(self, handler_id: str) -> bool:
+        """Whether there is a candidate of this id."""
+        return any(entry.handler_id == handler_id for entry in self._entries)
+
+    def order_by(self, handler_id: str) -> str | None:
+        """What a handler's deliveries are ordered by, or None."""
+        return self._order_by.get(handler_id)
+
+    def all(self) -> tuple[Listener, ...]:
+        """Every way into the look-up, handler by handler."""
+        return tuple(
+            Listener(
+                kind=entry.selectors.kind,
+                by=by,
+                value=value,
+                versions=entry.versions,
+                sources=entry.selectors.sources,
+                conclusions=entry.selectors.conclusions,
+                when=entry.selectors.when,
+                handler_id=entry.handler_id,
+            )
+            for entry in self._entries
+            for by, values in (
+                ("class", entry.selectors.callback_classes),
+                ("key", entry.selectors.process_keys),
+                ("every", ("",) if entry.selectors.every else ()),
+            )
+            for value in values
+        )
+
+    def explain(
+        self,
+        *,
+        callback_class: str | None = None,
+        process_key: str | None = None,
+        version: int | None = None,
+        source: str = "default",
+        kind: str = "complete",
+        conclusion: str | None = None,
+        data: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Explanation:
+        """Say of each candidate for such an event why it would get it or not.
+
+        Args:
+            callback_class: its `callBackProcessClass`, if any.
+            process_key: its `processDefinitionKey`, if any.
+            version: its `processDefinitionVersion`, if any.
+            source: the engine that would send it.
+            kind: the kind of call-back.
+            conclusion: its conclusion, in the words of handlers, if any.
+            data: its data, for conditions on it.
+
+        Returns:
+            The route, the verdicts, and hints when no class or key handler wants the event.
+        """
+        return self.explain_event(
+            Event(
+                id="",
+                source=source,
+                kind=kind,
+                flow_instance_id="",
+                callback_class=callback_class or None,
+                process_definition_key=process_key or None,
+                process_definition_version=version,
+                conclusion=conclusion or None,
+                data=data,
+                received_at=datetime.fromtimestamp(0, UTC),
+            )
+        )
+
+    def explain_event(self, event: Event, *, most: int | None = None) -> Explanation:
+        """Say of each candidate for an event why it gets it or not, as `explain` does.
+
+        Args:
+            event: the event.
+            most: explain at most this many candidates, those that get the event first, and give no hints, because each
+                hint compares all names; None: all candidates, with hints.
+        """
+        route = self.route(event)
+        sharing = [(entry, shares) for entry in self._entries if (shares := _shared(entry.selectors, event))]
+        shown = sharing
+        if most is not None:
+            shown = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:most]
+        verdicts = []
+        for entry, shares in shown:
+            refused = entry.selectors.refusal(event)
+            verdicts.append(
+                Verdict(
+                    handler_id=entry.handler_id,
+                    shares=shares,
+                    won=entry.handler_id in route.handlers,
+                    why=route.handlers.get(entry.handler_id) or refused or entry.selectors.why_not(event) or "",
+                    conditions=entry.selectors.evaluate(event) if refused is None else (),
+                )
+            )
+        hints = () if most is not None or route.state is EventState.ROUTED else self._hints(event)
+        return Explanation(route=route, verdicts=tuple(verdicts), hints=hints, left_out=len(sharing) - len(verdicts))
+
+    def is_unknown_conclusion(self, event: Event) -> bool:
+        """Whether handlers of the event's class or key require conclusions, and none of them names the event's."""
+        return _is_unknown(event.conclusion, [one for index in self._kinds.values() for one in index.buckets(event)])
+
+    def similar_conclusions(self, event: Event) -> tuple[str, ...]:
+        """Hints at conclusions that may have been meant, where no handler of the event's class or key names its own."""
+        named = dict.fromkeys(
+            conclusion
+            for index in self._kinds.values()
+            for bucket in index.buckets(event)
+            for conclusion in bucket.by_conclusion
+            if conclusion is not None
+        )
+        if event.conclusion is None or event.conclusion in named:
+            return ()
+        return tuple(f"conclusion {name!r} {how}" for name, how in _near(event.conclusion, named))
+
+    def _hints(self, event: Event) -> tuple[str, ...]:
+        classes = dict.fromkeys(name for entry in self._entries for name in entry.selectors.callback_classes)
+        keys = dict.fromkeys(name for entry in self._entries for name in entry.selectors.process_keys)
+        hints: list[str] = []
+        for what, given, known, others in (
+            ("class", event.callback_class, classes, keys),
+            ("key", event.process_definition_key, keys, classes),
+        ):
+            if given is None or given in known:
+                continue
+            if given in others:
+                hints.append(f"{given!r} is known, but not as a {what}")
+            hints += [f"{what} {name!r} {how}" for name, how in _near(given, known)]
+        return (*hints, *self.similar_conclusions(event))
+
+
+def _is_unknown(conclusion: str | None, buckets: Iterable[Bucket]) -> bool:
+    """Whether handlers of these buckets require conclusions, and none of them this one."""
+    required = [bucket.by_conclusion for bucket in buckets if bucket.concluding]
+    return conclusion is not None and bool(required) and not any(conclusion in named for named in required)
+
+
+def _shared(selectors: Selectors, event: Event) -> str:
+    shares = [f"class {event.callback_class}"] if event.callback_class in selectors.callback_classes else []
+    if event.process_definition_key in selectors.process_keys:
+        shares.append(f"key {event.process_definition_key}")
+    return " and ".join(shares) or ("every" if selectors.every else "")
+
+
+def _near(given: str, known: Iterable[str]) -> list[tuple[str, str]]:
+    """Known names that may have been meant, at most three, with how they differ."""
+    folded = _folded(given)
+    same = [name for name in known if _folded(name) == folded]
+    if same:
+        return [(name, "differs only in case or white space") for name in same[:3]]
+    return [(name, "is similar") for name in difflib.get_close_matches(given, list(known), n=3, cutoff=0.75)]
+
+
+def _folded(name: str) -> str:
+    return "".join(name.split()).casefold()

@@ -1,0 +1,125 @@
+"""What sources are known by, from the places that the settings name; it must not know who shows it, or how it is used.
+
+Files are read at the start of a server and whenever its settings are read again, so that a secret can be replaced
+without writing anything of it into the settings. Whoever only reads the settings does not need to be able to read them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.errors import SettingsError
+from flowhooks.settings.secrets import from_environ, from_file
+from flowhooks.settings.signing_keys import key_of
+from flowhooks.settings.tokens import token_in_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flowhooks.settings.model import Settings
+    from flowhooks.settings.sections import Source
+    from flowhooks.settings.signing_keys import Secret
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A secret that has been read.
+
+    Attributes:
+        key: its bytes.
+        not_after: when it ends, in microseconds since 1970; None: when it is taken out.
+    """
+
+    key: bytes = field(repr=False)
+    not_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What one source is known by.
+
+    Attributes:
+        tokens: the SHA-256 of each of its tokens, in hexadecimal.
+        keys: its secrets.
+    """
+
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    keys: tuple[Key, ...] = ()
+
+
+def known_sources(settings: Settings, environ: Mapping[str, str]) -> dict[str, Known]:
+    """What each source is known by, by its name.
+
+    Args:
+        settings: the settings.
+        environ: the environment, such as `os.environ`.
+
+    Raises:
+        SettingsError: a token or a secret cannot be had, or names two; a line for each, and never what it is.
+    """
+    problems: list[str] = []
+    found = {name: _known(name, source, environ, problems) for name, source in settings.sources.items()}
+    problems += _shared(settings, found)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return found
+
+
+def check_sources(settings: Settings, environ: Mapping[str, str]) -> None:
+    """See that everything that sources are known by can be had.
+
+    Raises:
+        SettingsError: it cannot; one line for each problem.
+    """
+    known_sources(settings, environ)
+
+
+def secret_text(one: Secret, environ: Mapping[str, str]) -> str:
+    """A secret as it stands in its place.
+
+    Raises:
+        ValueError: it cannot be had, or is none; nothing of it is repeated.
+    """
+    text = from_file(one.file, private=True) if one.file else from_environ(one.env, environ)
+    try:
+        key_of(text)
+    except ValueError as error:
+        raise ValueError(f"{one.place} {error}") from None
+    return text
+
+
+def ends(one: Secret) -> int | None:
+    """When a secret ends, in microseconds since 1970; None: never."""
+    return None if one.not_after is None else (one.not_after - _EPOCH) // timedelta(microseconds=1)
+
+
+def _known(name: str, source: Source, environ: Mapping[str, str], problems: list[str]) -> Known:
+    tokens, keys = list(source.token_sha256), []
+    if source.token_file:
+        try:
+            tokens.append(token_in_file(source.token_file))
+        except ValueError as error:
+            problems.append(f"sources.{name}.token_file: {error}")
+    for one in source.secrets:
+        try:
+            keys.append(Key(key=key_of(secret_text(one, environ)), not_after=ends(one)))
+        except ValueError as error:
+            problems.append(f"sources.{name}.secrets: {error}")
+    return Known(tokens=tuple(dict.fromkeys(tokens)), keys=tuple(keys))
+
+
+def _shared(settings: Settings, found: Mapping[str, Known]) -> Iterator[str]:
+    """What is wrong where a credential names two."""
+    owners: dict[str | bytes, str] = {
+        token: f"operators.{name}" for name, one in settings.operators.items() for token in one.token_sha256
+    }
+    for name, known in found.items():
+        credentials: list[str | bytes] = [*known.tokens, *(one.key for one in known.keys)]
+        for credential in dict.fromkeys(credentials):
+            if (owner := owners.setdefault(credential, f"sources.{name}")) != f"sources.{name}":
+                what = "secret" if isinstance(credential, bytes) else "token"
+                yield f"{owner} and sources.{name} have the same {what}; a {what} names one of them"

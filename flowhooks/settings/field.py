@@ -1,0 +1,14 @@
+"""How one setting is declared in its section; it must not know which settings there are."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowhooks.settings.types import Kind
+
+
+def setting(default: Any, kind: Kind, doc: str, *, live: bool = False) -> Any:
+    """A setting; with `live`, one that a process goes by anew when it is told to read its settings again."""
+    return field(default=default, metadata={"doc": doc, "kind": kind, "live": live})

@@ -1,0 +1,106 @@
+"""Where a secret is with which an engine signs, and until when it holds; it must not know what is signed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from flowhooks.settings.types import Kind
+
+PREFIX: Final = "whsec_"
+"""What a secret of Standard Webhooks begins with."""
+LEAST_BYTES: Final = 24
+MOST_BYTES: Final = 64
+"""How long a secret is, decoded, as Standard Webhooks has it."""
+MOST_SECRETS: Final = 8
+"""Secrets that one source may have: a signature that is nobody's is compared with all of them."""
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_ALLOWED: Final = 'a table such as {file = "PATH"} or {env = "NAME"}, with not_after if it is to end'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """Where a secret is; never the secret itself.
+
+    Attributes:
+        file: the path of a file that holds it; `""` where `env` says.
+        env: the environment variable that holds it; `""` where `file` says.
+        not_after: the moment after which nothing that is signed with it is taken; None: it holds until it is taken out.
+    """
+
+    file: str = ""
+    env: str = ""
+    not_after: datetime | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return f"the file {self.file}" if self.file else f"the variable {self.env}"
+
+
+def secret() -> Kind:
+    """Where a secret is. What stands in its place is never repeated: it may be the secret itself."""
+
+    def check(value: Any) -> Secret:
+        if not isinstance(value, dict):
+            raise ValueError(f"must be {_ALLOWED}, and never the secret itself")  # noqa: TRY004 (as every check does)
+        if not set(value) <= {"file", "env", "not_after"} or len({"file", "env"} & set(value)) != 1:
+            raise ValueError(f"must be {_ALLOWED}, and nothing else")
+        return Secret(
+            file=_file(value["file"]) if "file" in value else "",
+            env=_variable(value["env"]) if "env" in value else "",
+            not_after=_moment(value["not_after"]) if "not_after" in value else None,
+        )
+
+    return Kind(_ALLOWED, check)
+
+
+def key_of(text: str) -> bytes:
+    """The key that a secret is, as a file or a variable holds it.
+
+    Raises:
+        ValueError: it is none; nothing of it is repeated.
+    """
+    encoded = text.removeprefix(PREFIX)
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True) if text.isascii() else b""
+    except binascii.Error:
+        key = b""
+    if encoded == text or not LEAST_BYTES <= len(key) <= MOST_BYTES:
+        raise ValueError(
+            f"holds no secret of Standard Webhooks: {PREFIX} and {LEAST_BYTES} to {MOST_BYTES} bytes in base64, "
+            "in one line"
+        )
+    return key
+
+
+def _file(value: Any) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable() or value.startswith(PREFIX):
+        raise ValueError("must have the path of a file in file, and never the secret itself")
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError:
+        raise ValueError("has no home folder to stand for '~' in file") from None
+
+
+def _variable(value: Any) -> str:
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or value.startswith(PREFIX):
+        raise ValueError("must have the name of an environment variable in env, and never the secret itself")
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    found = value
+    if isinstance(value, str):
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            found = None
+    if not isinstance(found, datetime) or found.utcoffset() is None:
+        raise ValueError("must have a moment with its zone in not_after, such as 2026-12-31T00:00:00Z")
+    return found

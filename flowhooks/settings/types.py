@@ -1,0 +1,373 @@
+"""What one setting may be and how its text is read; it must not know which settings there are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from flowhooks.settings.addresses import database_url, host_and_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""What names of plugins and sources look like."""
+MAX_CONCLUSION_CHARS: Final = 128
+"""Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,30}")
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_TOKEN_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_ARGON2ID: Final = re.compile(
+    r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
+)
+_MOST_KIB: Final = 262_144
+"""What one log-in may take of memory; a hash that asks for more would be a way to bring the server down."""
+_MOST_PASSES: Final = 20
+_MOST_LANES: Final = 16
+_ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
+_PORTED: Final = re.compile(r":[0-9]+\Z")
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a setting may be.
+
+    Attributes:
+        allowed: in words, as in "must be …"; `""` when `check` says it all.
+        check: takes what TOML held, gives what the program uses, raises ValueError ("must be …, not …").
+        parse: makes of an environment variable's text what TOML would have held; what it cannot
+            read it returns as it is, for `check` to refuse.
+    """
+
+    allowed: str
+    check: Callable[[Any], Any]
+    parse: Callable[[str], Any] = str
+
+
+def shown(value: Any) -> str:
+    """A value as an error message repeats it: one line, printable, short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+    if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):  # noqa: PLR2004 (as in TOML)
+        return str(value)
+    names = {int: "so large a number", list: "a list", tuple: "a list", dict: "a section"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question that ends an error message about an unknown `name`, or `""`: did you mean `prefix` and a known one?"""
+    name = name[:_SHOWN].lower()
+    names = {candidate.lower(): candidate for candidate in known}
+    ends = tuple(mark + name.rpartition(".")[2] for mark in "._")
+    found = (
+        difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        or [candidate for candidate in names if candidate.endswith(ends)]
+        or difflib.get_close_matches(name, names, n=1)
+    )
+    return f"; did you mean {' or '.join(prefix + names[candidate] for candidate in found)}?" if found else ""
+
+
+def _wrong(allowed: str, value: Any, hint: str = "") -> ValueError:
+    return ValueError(f"must be {allowed}, not {shown(value)}{hint and ': ' + hint}")
+
+
+def whole(least: int, most: int) -> Kind:
+    """A whole number, both ends included; true is none, nor is "16"."""
+    allowed = f"a whole number, {least} to {most}"
+
+    def check(value: Any) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise _wrong(allowed, value, _unquote(value, _WHOLE))
+        return value
+
+    return Kind(allowed, check, lambda text: int(text) if _WHOLE.fullmatch(text) else text)
+
+
+def seconds(least: float, most: float, *, zero: bool = False) -> Kind:
+    """A number of seconds up to `most`, from `least`, or more than `least` unless `zero`."""
+    allowed = (
+        f"a number of seconds, {least:g} to {most:g}"
+        if zero
+        else f"a number of seconds, more than {least:g} and at most {most:g}"
+    )
+
+    def check(value: Any) -> float:
+        if type(value) not in {int, float} or not (least <= value if zero else least < value) or not value <= most:
+            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        return float(value)
+
+    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+
+
+def number(least: float, most: float, unit: str) -> Kind:
+    """A number of something, both ends included."""
+    allowed = f"a number of {unit}, {least:g} to {most:g}"
+
+    def check(value: Any) -> float:
+        if type(value) not in {int, float} or not least <= value <= most:
+            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        return float(value)
+
+    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+
+
+def _unquote(value: Any, pattern: re.Pattern[str]) -> str:
+    return "write it without quotes" if isinstance(value, str) and pattern.fullmatch(value) else ""
+
+
+def truth() -> Kind:
+    """True or false."""
+
+    def check(value: Any) -> bool:
+        if type(value) is not bool:
+            raise _wrong("true or false", value)
+        return value
+
+    return Kind("true or false", check, lambda text: _TRUTHS.get(text.lower(), text))
+
+
+def one_of(*words: str) -> Kind:
+    """One of a few words."""
+    *first, last = (f'"{word}"' for word in words)
+    allowed = f"{', '.join(first)} or {last}"
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"{_wrong(allowed, value)}{nearest(value, words) if isinstance(value, str) else ''}")
+        return value
+
+    return Kind(allowed, check)
+
+
+def _text(allowed: str, convert: Callable[[str], Any]) -> Kind:
+    """A string that `convert` takes; what its ValueError says goes after the value, as a hint."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise _wrong(allowed, value)
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise _wrong(allowed, value, str(error)) from None
+
+    return Kind(allowed, check)
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError
+        return text
+
+    return convert
+
+
+def address() -> Kind:
+    """A place to listen, host:port."""
+    return _text("host:port", lambda text: (host_and_port(text), text)[1])
+
+
+def name() -> Kind:
+    """The name of a plugin."""
+    return _text("a name of 1 to 100 letters, digits, '.', '_' or '-'", _matching(NAME))
+
+
+def key() -> Kind:
+    """A processDefinitionKey."""
+    return _text("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
+
+
+def conclusion() -> Kind:
+    """A conclusion, as handlers name it."""
+    allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters"
+    return _text(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
+
+
+def table(value: Kind) -> Kind:
+    """A section of any names, each with one value."""
+    allowed = f"a section in which each value is {value.allowed}"
+
+    def check(section: Any) -> Mapping[str, Any]:
+        if not isinstance(section, dict):
+            raise _wrong(allowed, section)
+        found = {}
+        for name, one in section.items():
+            try:
+                found[name] = value.check(one)
+            except ValueError as error:
+                raise ValueError(f"at {shown(name)} {error}") from None
+        return MappingProxyType(found)
+
+    return Kind(allowed, check)
+
+
+def pointer() -> Kind:
+    """A JSON Pointer (RFC 6901) to a member; the empty one, which names the whole body, is refused."""
+    return _text('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
+
+
+def folder(*, optional: bool = False) -> Kind:
+    """A folder's path, `~` made into the home folder."""
+    return _path("a folder's path", optional=optional)
+
+
+def file() -> Kind:
+    """A file's path, `~` made into the home folder."""
+    return _path("a file's path")
+
+
+def _path(allowed: str, *, optional: bool = False) -> Kind:
+    def convert(text: str) -> str:
+        if not text and optional:
+            return text
+        if not text or not text.isprintable():
+            raise ValueError("a path is not empty and has only printable characters")
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError:
+            raise ValueError("there is no home folder to stand for '~'") from None
+
+    return _text(allowed, convert)
+
+
+def database() -> Kind:
+    """A file of SQLite or a database of PostgreSQL; its value is never repeated, because a URL may hold a password."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _wrong("a file's path", value)
+        try:
+            database_url(value)
+        except ValueError as error:
+            raise ValueError(f"must be a file's path: {error}") from None
+        return value
+
+    return Kind("a file's path, sqlite:///path, or postgresql://user@host/name", check)
+
+
+def network() -> Kind:
+    """An address or a network; IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) becomes IPv4."""
+
+    def convert(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        try:
+            found = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError from None  # its own message only repeats the value
+        if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
+            mapped = found.network_address.ipv4_mapped
+            return ipaddress.IPv4Network((int(mapped or 0), found.prefixlen - 96))
+        return found
+
+    return _text('a network such as "10.0.0.0/8"', convert)
+
+
+def client() -> Kind:
+    """One IP address, exactly, or none; as a listener shows who has connected."""
+
+    def convert(text: str) -> str:
+        if not text:
+            return text
+        try:
+            found = ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("write one address, and neither a name nor a network") from None
+        return str(getattr(found, "ipv4_mapped", None) or found)
+
+    return _text('one IP address such as "10.0.0.1"', convert)
+
+
+def token_sha256() -> Kind:
+    """The SHA-256 of a bearer token; never repeated, not even when it is wrong: it may be the token itself."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not _TOKEN_SHA256.fullmatch(value):
+            raise ValueError("must be the SHA-256 of a token in 64 hexadecimal digits, not the token itself")
+        return value.lower()
+
+    return Kind("the SHA-256 of a token in 64 hexadecimal digits", check)
+
+
+def password() -> Kind:
+    """An Argon2id hash of a password; never repeated, not even when it is wrong: it may be the password itself."""
+    allowed = "an Argon2id hash, as flowhooks operators new prints it"
+
+    def check(value: Any) -> str:
+        match = _ARGON2ID.fullmatch(value) if isinstance(value, str) else None
+        if not match or not all(_is_base64(part) for part in match.group(4, 5)):
+            raise ValueError(f"must be {allowed}, not the password itself")
+        memory, passes, lanes = map(int, match.group(1, 2, 3))
+        if not (8 * lanes <= memory <= _MOST_KIB and 0 < passes <= _MOST_PASSES and 0 < lanes <= _MOST_LANES):
+            raise ValueError(
+                f"must be {allowed}: m is at most {_MOST_KIB} and at least 8 times p, t at most {_MOST_PASSES}, "
+                f"p at most {_MOST_LANES}"
+            )
+        return match.group()
+
+    return Kind(allowed, check)
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error:
+        return False
+    return base64.b64encode(decoded).decode().rstrip("=") == text  # or Argon2 itself refuses what is left over
+
+
+def origin() -> Kind:
+    """What an address begins with, as browsers send it in `Origin`: scheme, host, and the port where it is unusual."""
+
+    def convert(text: str) -> str:
+        if not text:
+            return text
+        match = _ORIGIN.fullmatch(text)
+        if not match or not match.group().isascii():
+            raise ValueError("write scheme and host, and a port if it is unusual; no path comes before the console's")
+        scheme = match.group(1).lower()
+        port = urlsplit(text).port  # ValueError if it is none
+        usual = {"http": 80, "https": 443}[scheme]
+        host, _ = host_and_port(match.group(2) if _PORTED.search(match.group(2)) else f"{match.group(2)}:{usual}")
+        shown_host = f"[{host}]" if ":" in host else host.lower()
+        return f"{scheme}://{shown_host}" + (f":{port}" if port not in {None, usual} else "")
+
+    return _text('an address such as "https://ops.example.com"', convert)
+
+
+def several(item: Kind, *, least: int = 0, most: int | None = None) -> Kind:
+    """A list, or comma-separated text; what occurs twice is kept once."""
+    allowed = f"a list, each {item.allowed}"
+
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            one = "string" if isinstance(value, str) else "single value"
+            raise ValueError(f"must be {allowed}, not a {one}")  # noqa: TRY004 (as every check does)
+        if len(value) < least:
+            raise ValueError(f"must be {allowed}: the list is empty")
+        if most is not None and len(value) > most:
+            raise ValueError(f"must be {allowed}: at most {most}")
+        found: dict[Any, None] = {}
+        for number, one in enumerate(value, start=1):
+            try:
+                found[item.check(one)] = None
+            except ValueError as error:
+                raise ValueError(f"item {number} {error}") from None
+        return tuple(found)
+
+    return Kind(
+        allowed, check, lambda text: [item.parse(part.strip()) for part in text.split(",")] if text.strip() else []
+    )

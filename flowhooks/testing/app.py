@@ -1,0 +1,395 @@
+"""A real flowhooks with the plugins that a test gives, on a ledger of its own, asked through its real WSGI app.
+
+It must not know what is tested.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from flowhooks.app import App
+from flowhooks.errors import SettingsError
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.model.delivery import DONE, State
+from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
+from flowhooks.testing import plugin_names, text
+from flowhooks.testing.clock import HandClock
+from flowhooks.testing.postgres_schema import OwnSchema
+from flowhooks.testing.posting import post
+from flowhooks.testing.views import Answer, DeliverySeen, seen
+from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS, PATIENCE, check_books, settle, wait_until_idle
+from flowhooks.web.callback.app import create_app
+from flowhooks.web.callback.credentials import new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import falcon
+
+    from flowhooks.ledger.queries import Stored
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+_SETTLED: Final = DONE | {State.DEAD}
+"""States in which a delivery blocks no other one."""
+
+
+class AppUnderTest:
+    """flowhooks as it serves, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
+
+    Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`. No
+    handler is held, however often a test has it fail.
+
+    Args:
+        *plugins: modules or objects with hooks, or handlers made by `@handler`. An installed plugin has the
+            name of its entry point, another module the last part of its own; handlers make up the plugin `handlers`.
+        names: further plugins, by the name that each is to have.
+        settings: the sections `[plugins.NAME]`, by name.
+        clock: default a new one.
+        folder: where the ledger lies; default a temporary folder, which `close` removes.
+        sources: names of engines, each of which gets a credential; the first one calls unless `post` says.
+        database: a PostgreSQL, as an URL, for handlers that use `delivery.transaction()`: the ledger then lies there,
+            in a schema of its own, which `close` removes. Default: a SQLite file in `folder`.
+
+    Attributes:
+        clock: the clock.
+        folder: where the ledger lies.
+
+    Raises:
+        FlowhooksError: a plugin is quarantined: the reason, and the traceback where there is one.
+    """
+
+    def __init__(
+        self,
+        *plugins: object,
+        names: Mapping[str, object] = _NONE,
+        settings: Mapping[str, Mapping[str, Any]] = _NONE,
+        clock: HandClock | None = None,
+        folder: Path | None = None,
+        sources: Sequence[str] = (),
+        database: str = "",
+    ) -> None:
+        self._objects = plugin_names.named(plugins, names)
+        for name in settings:
+            if name not in self._objects:
+                raise SettingsError(f"settings: no plugin is called {name!r}; there are {', '.join(self._objects)}")
+        self._schema = OwnSchema(database) if database else None
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
+        self.folder = folder or Path(self._temporary.name if self._temporary else ".")
+        self.clock = clock or HandClock()
+        tokens = {name: new_token() for name in sources}
+        self._tokens = {name: token for name, (token, _) in tokens.items()}
+        self._settings = Settings(
+            database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
+            plugins={name: dict(section) for name, section in settings.items()},
+            sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
+            ledger=LedgerSettings(timeout=PATIENCE),
+            runner=RunnerSettings(hold_after=0),
+        )
+        self._open: tuple[App, falcon.App[Any, Any]] | None = None
+        self._crashed: list[App] = []
+        self._closed = False
+        try:
+            self._start()
+        except BaseException:
+            self._clean_up()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._let_go()  # what failed first is what there is to say
+
+    @property
+    def app(self) -> App:
+        """The real `App`, for what this class does not offer; a new one after each `restart`."""
+        if self._open is None:
+            raise AssertionError("this app was crashed or closed: call restart() first")
+        return self._open[0]
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers that were loaded, by their ids."""
+        return self.app.plugins.handlers
+
+    def post(
+        self,
+        flow_instance_id: str,
+        /,
+        *,
+        kind: str = "complete",
+        wait: float = PATIENCE,
+        headers: Mapping[str, str] | None = None,
+        source: str | None = None,
+        also: Mapping[str, Any] | None = None,
+        **body: Any,
+    ) -> Answer:
+        """Send a call-back, and wait for its answer.
+
+        Args:
+            flow_instance_id: the engine's process instance id.
+            kind: the kind of call-back.
+            wait: whole seconds that the answer waits for the handlers; 0: it comes as soon as the event is stored.
+                It comes earlier when nothing more can happen because the clock stands still.
+            headers: further headers, such as `{"Accept-Language": "zh"}`.
+            source: the engine that calls, one of `sources`; default the first one.
+            also: members of the body whose names are those of arguments here.
+            **body: members of the body, such as `conclusion="approved"`.
+
+        Raises:
+            TypeError: the body is nothing that JSON can hold.
+            KeyError: there is no such source.
+        """
+        app = self.app
+        web = self._open[1] if self._open else None
+        sent = {"Content-Type": "application/json", "Prefer": f"wait={int(wait)}"} | dict(headers or {})
+        if self._tokens:
+            sent["Authorization"] = f"Bearer {self._tokens[source or next(iter(self._tokens))]}"
+        elif source is not None:
+            raise KeyError(f"there is no source {source!r}: give sources=({source!r},) where the app is made")
+        return post(app, web, path=(flow_instance_id, kind), text=json.dumps({**(also or {}), **body}), headers=sent)
+
+    def event(self, event_id: str) -> Event:
+        """A stored event.
+
+        Raises:
+            FlowhooksError: there is none with this id.
+        """
+        return self.app.ledger.event(event_id).event
+
+    def events(self) -> tuple[Event, ...]:
+        """All stored events, the oldest first."""
+        return tuple(stored.event for stored in self._stored())
+
+    def parked(self) -> tuple[Event, ...]:
+        """The events that no handler wants, the oldest first."""
+        return tuple(stored.event for stored in self._stored(state="parked"))
+
+    def dismissed(self) -> tuple[Event, ...]:
+        """The events that no handler is meant for, such as those of another conclusion, the oldest first."""
+        return tuple(stored.event for stored in self._stored(state="dismissed"))
+
+    def why_not(self, event_id: str) -> str:
+        """Why an event is parked or dismissed, and why each handler of its class or key does not get it.
+
+        Args:
+            event_id: the event, as `Answer.event_id` has it.
+
+        Returns:
+            One reason a line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
+            `""` if the event is routed.
+
+        Raises:
+            FlowhooksError: there is no such event.
+        """
+        return "\n".join(text.reasons(self.app.ledger.event(event_id)))
+
+    def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliverySeen, ...]:
+        """How the deliveries of an event stand.
+
+        Args:
+            event_id: the event, as `Answer.event_id` has it.
+            handler: only this handler's: its name or its id; default all.
+
+        Raises:
+            FlowhooksError: there is no such event.
+        """
+        ledger = self.app.ledger
+        return tuple(
+            seen(event_id, one, ledger.attempts(one.delivery_id))
+            for one in ledger.event(event_id).standings
+            if handler is None or handler in {one.handler, one.handler.partition(":")[2]}
+        )
+
+    def delivery(self, event_id: str, handler: str | None = None) -> DeliverySeen:
+        """The one delivery of an event, or that of one handler.
+
+        Args:
+            event_id: the event.
+            handler: the handler's name or id; needed where the event has several deliveries.
+
+        Raises:
+            AssertionError: there is none, or there are several.
+        """
+        __tracebackhide__ = True
+        found = self.deliveries(event_id, handler)
+        if len(found) == 1:
+            return found[0]
+        every = self.deliveries(event_id)
+        if not every:
+            raise AssertionError(text.no_delivery(self.app, self.app.ledger.event(event_id)))
+        of = ", ".join(one.handler for one in every)
+        raise AssertionError(
+            f"event {event_id} has deliveries of {of}: say which one with handler="
+            if handler is None
+            else f"event {event_id} has no delivery of {handler!r}, only of {of}"
+        )
+
+    def wait_for(
+        self,
+        event_id: str,
+        state: str,
+        handler: str | None = None,
+        *,
+        attempt: int | None = None,
+        timeout: float = PATIENCE,
+    ) -> DeliverySeen:
+        """Wait until a delivery is in a state. Fails at once when nothing moves any more, and says why.
+
+        Args:
+            event_id: the event.
+            state: such as `"succeeded"`, `"waiting"`, `"dead"` or `"unknown"`.
+            handler: the handler's name or id; needed where the event has several deliveries.
+            attempt: only after this attempt has begun.
+            timeout: real seconds at the most.
+
+        Returns:
+            The delivery as it then stands.
+
+        Raises:
+            AssertionError: it is not, and will not be without something else: what was waited for, what is instead.
+            ValueError: there is no such state.
+        """
+        __tracebackhide__ = True
+        wanted = State(state)
+        deadline = time.monotonic() + timeout
+        while True:
+            found = self.delivery(event_id, handler)
+            if found.state is wanted and (attempt is None or found.attempt == attempt):
+                return found
+            why = self._at_rest(found)
+            if why is None and time.monotonic() > deadline:
+                why = f"{timeout:g} seconds have passed"
+            if why is not None:
+                raise AssertionError(text.not_what_was_waited_for(found, wanted, attempt, why))
+            time.sleep(LOOK_EVERY)
+
+    def _at_rest(self, found: DeliverySeen) -> str | None:
+        """Why a delivery does not move by itself; None if it does move."""
+        now = self.clock.now()
+        if found.blocked_by is None:
+            return text.at_rest(found, now)
+        in_front = self.delivery(found.blocked_by, found.handler)
+        if in_front.state in _SETTLED:
+            return None  # it has ended since `found` was read
+        return text.blocked(in_front, text.at_rest(in_front, now))
+
+    def advance(self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Move the clock, and have the runner look for what has become due; `wait_for` waits until it has run.
+
+        Args:
+            seconds: how far; added to what the others say.
+            minutes: as above.
+            hours: as above.
+            days: as above.
+        """
+        self.clock.advance(seconds, minutes=minutes, hours=hours, days=days)
+        self.app.runner.wake()
+
+    def settle(self, *event_ids: str) -> None:
+        """Let everything run that runs by itself: the clock is moved from one due time to the next.
+
+        Afterwards each delivery has succeeded, is dead or closed, or is *unknown* and waits for an operator. A delivery
+        to an ordered handler may also wait behind an *unknown* one.
+
+        Args:
+            *event_ids: only until these events are settled; default all.
+
+        Raises:
+            AssertionError: something runs for longer than 20 real seconds.
+        """
+        __tracebackhide__ = True
+        settle(self.app, self.clock, event_ids)
+
+    def crash(self) -> None:
+        """Leave everything as a process does that is killed: what runs goes on running, but nobody records how it ends.
+
+        Raises:
+            AssertionError: it was crashed already.
+        """
+        app = self.app
+        self._open = None
+        self._crashed.append(app)
+        app.close(0)
+
+    def restart(self) -> None:
+        """Start again on the same ledger, after `crash`, or after an orderly stop.
+
+        Raises:
+            AssertionError: a handler did not end within 20 seconds.
+            FlowhooksError: a plugin is quarantined now.
+        """
+        __tracebackhide__ = True
+        if self._closed:
+            raise AssertionError("this app was closed")
+        if self._open is not None:
+            self._stop()
+        self._start()
+
+    def close(self) -> None:
+        """Stop, and see that the ledger's books balance. Closing twice does nothing.
+
+        Raises:
+            AssertionError: a handler does not end, or the books do not balance.
+        """
+        __tracebackhide__ = True
+        if self._closed:
+            return
+        try:
+            if self._open is not None:
+                self._stop()
+            for app in self._crashed:
+                wait_until_idle(app)
+            check_books(self._settings)
+        finally:
+            self._let_go()
+
+    def _start(self) -> None:
+        # No entry points: an installed copy of a plugin under test would be quarantined, and that raise an alert.
+        app = App(self._settings, clock=self.clock, objects=self._objects, entry_points=())
+        try:
+            plugin_names.refuse_quarantined(app.plugins)
+            web = create_app(app)
+            for text in plugin_names.advice(app.plugins, self._objects):
+                warnings.warn(text, stacklevel=4)
+        except BaseException:
+            app.close()
+            raise
+        self._open = app, web
+        app.start()
+
+    def _stop(self) -> None:
+        __tracebackhide__ = True
+        app = self.app
+        self._open = None
+        if not app.close(PATIENCE):
+            self._crashed.append(app)
+            raise AssertionError(text.still_running(app, PATIENCE))
+
+    def _let_go(self) -> None:
+        """Close without a word."""
+        self._closed = True
+        if self._open is not None:
+            app, self._open = self._open[0], None
+            app.close(0)
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._schema is not None:
+            self._schema.drop()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _stored(self, **wanted: Any) -> list[Stored]:
+        return self.app.ledger.page(EventFilter(**wanted), limit=MOST_EVENTS)

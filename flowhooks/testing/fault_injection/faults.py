@@ -1,0 +1,145 @@
+"""A plugin that decides what befalls a handler's attempt: a kill, a failure, a wait; it must not know what follows.
+
+A killed attempt is held until its app has been closed, so that nobody records how it ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from flowhooks.hookspecs import hookimpl
+from flowhooks.testing.fault_injection.line_tracer import Killed, Lines
+from flowhooks.testing.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from flowhooks.model.delivery import Delivery, Outcome
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
+
+    Run = Generator[None, Outcome, Outcome]
+
+
+class Fate:
+    """What befalls one attempt. This one: nothing, but its lines are counted.
+
+    Args:
+        lines: which lines are counted.
+
+    Attributes:
+        reached: set once it has come to what befalls it, and is held there.
+        go_on: what it then waits for.
+    """
+
+    def __init__(self, lines: Lines | None = None) -> None:
+        self.lines = lines
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+
+    def run(self) -> Run:
+        """The attempt, from within a `run_handler` wrapper."""
+        if self.lines is None:
+            return (yield)
+        with self.lines.seen():
+            return (yield)
+
+    def hold(self) -> None:
+        """Wait until whoever planned this lets it go on."""
+        self.reached.set()
+        if not self.go_on.wait(3 * PATIENCE):
+            raise TimeoutError("flowhooks.testing forgot an attempt that it held")
+
+
+class Held(Fate):
+    """It is held before the function is entered, and then runs."""
+
+    def run(self) -> Run:
+        """The attempt."""
+        self.hold()
+        return (yield)
+
+
+class KilledBefore(Fate):
+    """The process is killed before the function is entered."""
+
+    def run(self) -> Run:
+        """The attempt."""
+        self.hold()
+        raise Killed
+        yield  # makes it a generator, as a wrapper has to be
+
+
+class KilledAfter(Fate):
+    """The process is killed when the function has returned, or raised, and before that is recorded."""
+
+    def run(self) -> Run:
+        """The attempt."""
+        try:
+            yield
+        finally:
+            self.hold()
+        raise Killed
+
+
+class KilledAt(Fate):
+    """The process is killed before one of the lines that the handler runs; nothing befalls one that has fewer.
+
+    Attributes:
+        caught: whether the handler went on all the same, for it catches even what a kill is played with.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__(lines)
+        self.seen_lines = lines
+        self.caught = False
+
+    def run(self) -> Run:
+        """The attempt."""
+        outcome: Outcome | None = None
+        failed: BaseException | None = None
+        try:
+            with self.seen_lines.seen():
+                outcome = yield
+        except BaseException as error:
+            if not self.seen_lines.reached:
+                raise
+            # What the killed function held must go with it: else its transactions stay open.
+            self.caught = not isinstance(error, Killed)
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            failed = error
+        else:
+            self.caught = self.seen_lines.reached
+        if not self.seen_lines.reached and outcome is not None:
+            return outcome
+        del failed
+        self.hold()
+        raise Killed
+
+
+class Fates:
+    """The plugin: wraps all others' wrappers, and looks up what befalls the first attempt for an event.
+
+    Attributes:
+        handler: the id of the handler that it befalls; `""`: all.
+        planned: what befalls it, by the event's flow instance id; each is used once.
+    """
+
+    NAME = "flowhooks-testing"
+
+    def __init__(self) -> None:
+        self.handler = ""
+        self.planned: dict[str, Fate] = {}
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> Run:
+        """Let happen what is planned."""
+        fate = None
+        if self.handler in {"", handler.id} and delivery.attempt == 1:
+            fate = self.planned.pop(event.flow_instance_id, None)
+        if fate is None:
+            return (yield)
+        return (yield from fate.run())

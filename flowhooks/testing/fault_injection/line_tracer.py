@@ -1,0 +1,136 @@
+"""Which lines of a handler's code run, and stopping it before one of them; it must not know why it is stopped.
+
+Lines are seen through `sys.settrace`, in the handler's own thread and only while it runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import sys
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
+
+    from flowhooks.model.handler import Handler
+
+_NOT_KILLED: Final = frozenset({"__exit__", "__del__"})
+"""Functions that put things in order: stopped in one of them, a lock would stay held, which a kill lets go of."""
+
+
+class Killed(BaseException):
+    """The process is killed here, as far as that can be played."""
+
+
+class Failure(Exception):
+    """Something fails here in a way that the handler cannot know."""
+
+
+def is_test_code(module: str) -> bool:
+    """Whether a module is a test, by its name: it then stands for the world outside of the plugin."""
+    parts = module.split(".")
+    return module == "__main__" or any(
+        part in {"test", "tests", "conftest"} or part.startswith("test_") or part.endswith("_test") for part in parts
+    )
+
+
+def belongs_to(handler: Handler) -> Callable[[str], bool]:
+    """Whether a module's code is the handler's own: of its top-level package, or of its module if that is a test."""
+    home = str(getattr(inspect.unwrap(handler.function), "__module__", ""))
+    if is_test_code(home):
+        return home.__eq__
+    package = home.partition(".")[0]
+    return lambda module: module.partition(".")[0] == package and not is_test_code(module)
+
+
+class Lines:
+    """Counts lines, and raises before one of them.
+
+    Args:
+        ours: whether a module's lines count.
+        at: the number of the line before which it raises, from 1; 0: none.
+        error: what it then raises.
+
+    Attributes:
+        places: `file.py:line` of each line that has run, in order.
+        reached: whether it has raised.
+    """
+
+    def __init__(self, ours: Callable[[str], bool], *, at: int = 0, error: type[BaseException] = Killed) -> None:
+        self._ours = ours
+        self._at = at
+        self._error = error
+        self.places: list[str] = []
+        self.reached = False
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """See the lines that this thread runs meanwhile, in functions that are called meanwhile."""
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _call(self, frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any] | None:
+        code = frame.f_code
+        if self.reached or code.co_name in _NOT_KILLED or not self._ours(str(frame.f_globals.get("__name__"))):
+            return None
+        return _InFrame(self, *_left_out(code)).line
+
+    def count(self, frame: FrameType) -> None:
+        """One more line is about to run."""
+        self.places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        if len(self.places) == self._at:
+            self.reached = True
+            raise self._error("simulated by flowhooks.testing")
+
+
+class _InFrame:
+    """One call of a function; knows which of its lines are not counted."""
+
+    __slots__ = ("_headers", "_lines", "_met", "_nowhere")
+
+    def __init__(self, lines: Lines, headers: frozenset[int], nowhere: frozenset[int]) -> None:
+        self._lines = lines
+        self._headers = headers
+        self._nowhere = nowhere
+        self._met: set[int] = set()
+
+    def line(self, frame: FrameType, event: str, _argument: Any) -> Callable[..., Any]:
+        """What `sys.settrace` calls for each line."""
+        if event == "line":
+            number = frame.f_lineno
+            # A `with` is met again on its way out, before `__exit__`, which an exception from here would skip.
+            again = number in self._headers and number in self._met
+            self._met.add(number)
+            if not again and number not in self._nowhere:
+                self._lines.count(frame)
+        return self.line
+
+
+@cache
+def _left_out(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
+    """The lines of `with` headers, and those where nothing is raised, of the file that a function is in."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
+    except (SyntaxError, ValueError):
+        return frozenset(), frozenset()
+    headers: set[int] = set()
+    nowhere: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With):
+            last = max(item.context_expr.end_lineno or node.lineno for item in node.items)
+            headers.update(range(node.lineno, last + 1))
+        elif isinstance(node, ast.Try | ast.TryStar):
+            nowhere.add(node.lineno)  # nothing runs there, and it is not yet within
+            for statement in node.finalbody:
+                nowhere.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    return frozenset(headers), frozenset(nowhere)

@@ -1,0 +1,180 @@
+"""What a plugin's modules keep in memory, put back to how it was: a process that was killed remembers nothing.
+
+It must not touch anything outside of the modules that it is given. Module-level variables, class attributes,
+closures and defaults are put back, as are the contents of lists, dicts, sets and objects of the package's own
+classes that are reached from there. What Python cannot look into (open files, locks, counters) is left alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import Counter, OrderedDict, defaultdict, deque
+from types import CellType, FunctionType, MemberDescriptorType, ModuleType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from flowhooks.model.handler import Handler
+from flowhooks.testing.fault_injection.line_tracer import is_test_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_SEQUENCES: Final = (list, deque)
+_MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
+_CACHED: Final = type(functools.cache(len))
+_CODE: Final = (FunctionType, type, _CACHED)
+"""What says itself to which module it belongs; of anything else its class says so."""
+_EMPTY: Final = object()
+T = TypeVar("T")
+
+
+def modules_of(packages: Iterable[str]) -> list[ModuleType]:
+    """The modules of these top-level packages that have been imported, without their tests."""
+    wanted = {name for name in packages if name not in {"", "flowhooks", "builtins"}}
+    return [
+        module
+        for name, module in sorted(sys.modules.items())
+        if name.partition(".")[0] in wanted and not is_test_code(name) and isinstance(module, ModuleType)
+    ]
+
+
+class Memory:
+    """What modules kept in memory when this was made.
+
+    Args:
+        modules: whose memory.
+    """
+
+    def __init__(self, modules: Iterable[ModuleType]) -> None:
+        several = list(modules)
+        self._packages = {module.__name__.partition(".")[0] for module in several}
+        self._met: dict[int, Any] = {}
+        self._put_back: list[Callable[[], object]] = []
+        self._todo: list[Any] = []
+        for module in several:
+            self._namespace(vars(module))
+        while self._todo:
+            self._take(self._todo.pop())
+
+    def restore(self) -> None:
+        """Put it back."""
+        for put_back in self._put_back:
+            put_back()
+
+    def _ours(self, module: object) -> bool:
+        return isinstance(module, str) and module.partition(".")[0] in self._packages
+
+    def _namespace(self, names: dict[str, Any]) -> None:
+        """A module's variables; what has come since goes, but modules that were imported stay."""
+        before = {name: value for name, value in names.items() if not name.startswith("__")}
+
+        def put_back() -> None:
+            for name in [name for name in names if not name.startswith("__") and name not in before]:
+                if not isinstance(names[name], ModuleType):
+                    del names[name]
+            names.update(before)
+
+        self._put_back.append(put_back)
+        self._todo.extend(before.values())
+
+    def _take(self, value: Any) -> None:
+        """Keep what is in a value, and have what is in it kept too."""
+        if id(value) in self._met:
+            return
+        kind = type(value)
+        inside: Iterable[Any] = ()
+        if kind in _SEQUENCES:
+            inside = self._contents(value, list(value), value.extend)
+        elif kind in _MAPPINGS:
+            inside = self._contents(value, dict(value), value.update).values()
+        elif kind is set:
+            inside = self._contents(value, set(value), value.update)
+        elif kind in {tuple, frozenset}:
+            inside = value
+        elif kind is Handler:
+            inside = (value.function, value.probe)
+        elif self._ours(getattr(value if isinstance(value, _CODE) else kind, "__module__", None)):
+            inside = self._own(value)
+        self._met[id(value)] = value
+        self._todo.extend(inside)
+
+    def _contents(self, value: Any, before: T, fill: Callable[[T], object]) -> T:
+        """Keep what is in a container."""
+
+        def put_back() -> None:
+            value.clear()
+            fill(before)
+
+        self._put_back.append(put_back)
+        return before
+
+    def _own(self, value: Any) -> Iterable[Any]:
+        """Keep what the package's own functions, classes and objects hold."""
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, _CACHED):
+            self._put_back.append(value.cache_clear)
+            return (value.__wrapped__,)
+        return self._object(value)
+
+    def _function(self, function: FunctionType) -> Iterable[Any]:
+        cells = function.__closure__ or ()
+        for cell in cells:
+            self._put_back.append(_cell(cell))
+        contents = [_content(cell) for cell in cells]
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        return [*contents, *defaults, function.__dict__]
+
+    def _class(self, kind: type) -> Iterable[Any]:
+        before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+
+        def put_back() -> None:
+            for name in [name for name in vars(kind) if not name.startswith("__") and name not in before]:
+                delattr(kind, name)
+            for name, value in before.items():
+                if vars(kind).get(name, _EMPTY) is not value:
+                    setattr(kind, name, value)
+
+        self._put_back.append(put_back)
+        return before.values()
+
+    def _object(self, value: Any) -> Iterable[Any]:
+        slots = [
+            name
+            for one in type(value).__mro__
+            for name, member in vars(one).items()
+            if isinstance(member, MemberDescriptorType)
+        ]
+        before = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+
+        def put_back() -> None:
+            for name in slots:
+                if name in before:
+                    object.__setattr__(value, name, before[name])  # frozen dataclasses have their own
+                elif hasattr(value, name):
+                    object.__delattr__(value, name)
+
+        self._put_back.append(put_back)
+        attributes = getattr(value, "__dict__", None)
+        return [*before.values(), *([attributes] if type(attributes) is dict else [])]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _cell(cell: CellType) -> Callable[[], object]:
+    before = _content(cell)
+
+    def put_back() -> None:
+        if before is not _EMPTY:
+            cell.cell_contents = before
+        elif _content(cell) is not _EMPTY:
+            del cell.cell_contents
+
+    return put_back

@@ -1,0 +1,253 @@
+"""The scenarios in which a handler is tried, one after the other; it must not judge what comes of them."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.model.delivery import DONE, State
+from flowhooks.testing import text
+from flowhooks.testing.events import event_of
+from flowhooks.testing.fault_injection.faults import Fate, Fates, Held, KilledAfter, KilledAt, KilledBefore
+from flowhooks.testing.fault_injection.line_tracer import Failure, Lines, belongs_to
+from flowhooks.testing.fault_injection.report import Report
+from flowhooks.testing.fault_injection.verdicts import judge
+from flowhooks.testing.waiting import until, wait_until_idle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from flowhooks.ledger.queries import Standing
+    from flowhooks.model.event import Event
+    from flowhooks.model.handler import Handler
+    from flowhooks.testing.app import AppUnderTest
+    from flowhooks.testing.fault_injection.report import Finding, Scenario
+    from flowhooks.testing.views import Answer
+
+_SETTLED: Final = DONE | {State.DEAD, State.UNKNOWN}
+
+
+class Trial:
+    """Tries one handler of an app.
+
+    Args:
+        app: the app.
+        fates: its plugin that decides what befalls attempts.
+        done: how many times the work of an event was done.
+        make: the body, or a function that makes the body of the event with this number.
+        kind: the kind of call-back.
+        forget: called after each kill.
+    """
+
+    def __init__(
+        self,
+        app: AppUnderTest,
+        fates: Fates,
+        *,
+        done: Callable[[Event], int],
+        make: Mapping[str, Any] | Callable[[int], Mapping[str, Any]],
+        kind: str,
+        forget: Callable[[], object],
+    ) -> None:
+        self._app = app
+        self._fates = fates
+        self._done = done
+        self._make = make
+        self._kind = kind
+        self._forget = forget
+        self._run = uuid.uuid4().hex[:8]
+        self._made = 0
+        self._handler: Handler
+        self._notes: list[str] = []
+
+    def report(self, name: str | None, *, lines: int, duplicates: int) -> Report:
+        """Try everything.
+
+        Args:
+            name: the handler's name, or its id; None: the only one that wants the event.
+            lines: at how many lines it is killed, and fails, at the most.
+            duplicates: how many call-backs come at once.
+        """
+        first = self._first(name)
+        findings = [first]
+        if first.verdict == "once":
+            findings += [
+                *self._failing(lines),
+                self._repeated(),
+                self._at_once(duplicates),
+                *self._reordered(),
+                *self._killed(lines),
+            ]
+        return Report(handler=self._handler.id, findings=tuple(findings), notes=tuple(dict.fromkeys(self._notes)))
+
+    def _first(self, name: str | None) -> Finding:
+        """Run it once, and find out which handler it is."""
+        answer = self._post(*self._fresh())
+        self._app.settle(answer.event_id)
+        self._handler = self._chosen(answer.event_id, name)
+        self._fates.handler = self._handler.id
+        return self._finding("baseline", answer.event_id)
+
+    def _chosen(self, event_id: str, name: str | None) -> Handler:
+        handlers = self._app.handlers
+        ids = [one.handler for one in self._app.deliveries(event_id, name)]
+        if len(ids) == 1:
+            return handlers[ids[0]]
+        if ids:
+            raise ValueError(
+                f"several handlers want this event: say which one is tried, handler= one of {', '.join(ids)}"
+            )
+        said = text.no_delivery(self._app.app, self._app.app.ledger.event(event_id))
+        raise ValueError(f"handler {name!r} does not want this event. {said}" if name else said)
+
+    def _failing(self, most: int) -> Iterator[Finding]:
+        """An exception at each line."""
+        for at, place in self._places(most):
+            flow, body = self._fresh()
+            lines = Lines(belongs_to(self._handler), at=at, error=Failure)
+            self._fates.planned[flow] = Fate(lines)
+            answer = self._post(flow, body)
+            self._settle(f"an exception was raised at {place}", answer.event_id)
+            if lines.reached:
+                yield self._finding("failure", answer.event_id, place)
+
+    def _places(self, most: int) -> list[tuple[int, str]]:
+        """Lines that the handler runs now, each with its number; `most` of them, evenly chosen."""
+        flow, body = self._fresh()
+        lines = Lines(belongs_to(self._handler))
+        self._fates.planned[flow] = Fate(lines)
+        self._app.settle(self._post(flow, body).event_id)
+        if not lines.places:
+            self._notes.append("kills and exceptions at lines of the handler, for it runs no Python code of its own")
+        every = list(enumerate(lines.places, 1))
+        if len(every) <= most:
+            return every
+        step = (len(every) - 1) / max(1, most - 1)
+        return [every[round(number * step)] for number in range(most)]
+
+    def _repeated(self) -> Finding:
+        """The same call-back, once more at once and once more later."""
+        flow, body = self._fresh()
+        answers = [self._post(flow, body), self._post(flow, body)]
+        self._app.settle(answers[0].event_id)
+        self._app.advance(minutes=2)
+        answers.append(self._post(flow, body))
+        self._app.settle(answers[0].event_id)
+        return self._finding("duplicate", answers[0].event_id)
+
+    def _at_once(self, duplicates: int) -> Finding:
+        """The same call-back, several times at the same moment."""
+        flow, body = self._fresh()
+        with ThreadPoolExecutor(duplicates) as pool:
+            answers = list(pool.map(lambda _: self._post(flow, body), range(duplicates)))
+        self._app.settle(answers[0].event_id)
+        return self._finding("concurrent", answers[0].event_id, f"{duplicates} times")
+
+    def _reordered(self) -> Iterator[Finding]:
+        """Two events: the earlier one is held until the later one has been delivered."""
+        flow, body = self._fresh()
+        held = self._fates.planned[flow] = Held()
+        earlier = self._post(flow, body, wait=0)
+        until(held.reached.is_set, "the handler's attempt begins")
+        try:
+            self._app.advance(1)
+            # An ordered handler may well keep it waiting for the earlier one, which is held.
+            later = self._post(*self._fresh(), wait=0 if self._handler.order_by else 20)
+            in_turn = self._handler.order_by is not None and self._held_back(later.event_id)
+        finally:
+            held.go_on.set()
+        self._app.settle(earlier.event_id, later.event_id)
+        places = ("the one that ran last", "the one that ran first")
+        if in_turn:
+            places = ("the earlier one, which ran first all the same, in its turn", "the later one, which had to wait")
+        yield self._finding("reordered", earlier.event_id, places[0])
+        yield self._finding("reordered", later.event_id, places[1])
+
+    def _held_back(self, event_id: str) -> bool:
+        """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
+
+        def standing() -> Standing:
+            found = self._app.app.ledger.standings(event_id)
+            return next(one for one in found if one.handler == self._handler.id)
+
+        def known() -> bool:
+            one = standing()
+            return one.behind is not None or (one.attempt > 0 and one.state is not State.RUNNING)
+
+        until(known, "the later event is delivered, or waits for its turn")
+        return standing().behind is not None
+
+    def _killed(self, most: int) -> Iterator[Finding]:
+        """Kills, each in a process that has just started."""
+        self._start_anew()
+        places = self._places(most)
+        self._start_anew()
+        yield from self._kill("crash-before", KilledBefore())
+        for at, place in places:
+            yield from self._kill("crash-during", KilledAt(Lines(belongs_to(self._handler), at=at)), place)
+        yield from self._kill("crash-after", KilledAfter())
+
+    def _kill(self, scenario: Scenario, fate: Fate, place: str = "") -> Iterator[Finding]:
+        flow, body = self._fresh()
+        self._fates.planned[flow] = fate
+        event_id = self._post(flow, body, wait=0).event_id
+        until(
+            lambda: fate.reached.is_set() or self._app.delivery(event_id, self._handler.id).state in _SETTLED,
+            "the handler is killed, or ends",
+        )
+        if not fate.reached.is_set():
+            self._notes.append(f"a kill at {place}, which the handler does not run every time")
+            return
+        self._start_anew(fate)
+        self._settle(f"a kill {f'at {place}' if place else scenario}", event_id)
+        yield self._finding(scenario, event_id, place, caught=isinstance(fate, KilledAt) and fate.caught)
+
+    def _settle(self, after: str, event_id: str) -> None:
+        try:
+            self._app.settle(event_id)
+        except AssertionError as error:
+            raise AssertionError(
+                f"after {after}: {error}. A lock may still be held that was taken there: take locks with `with`"
+            ) from None
+
+    def _start_anew(self, fate: Fate | None = None) -> None:
+        """Another process on the same ledger; the old one is killed, and forgets what it had in memory."""
+        killed = self._app.app
+        self._app.crash()
+        if fate is not None:
+            fate.go_on.set()
+        wait_until_idle(killed)
+        self._forget()
+        self._app.restart()
+
+    def _fresh(self) -> tuple[str, dict[str, Any]]:
+        """A flow instance id that was never used, and a body for it."""
+        self._made += 1
+        flow = f"exactly-once-{self._run}-{self._made}"
+        body = dict(self._make(self._made) if callable(self._make) else self._make)
+        body.setdefault("businessKey", flow)
+        if times := self._counted(event_of(body, flow_instance_id=flow, kind=self._kind)):
+            raise ValueError(
+                f"done() says that the work of an event that was not sent yet has been done {times} times: it must "
+                "count the work of its event alone, by event.flow_instance_id or by a businessKey of its own, which "
+                "each event gets unless make= says otherwise"
+            )
+        return flow, body
+
+    def _post(self, flow: str, body: Mapping[str, Any], *, wait: float = 20) -> Answer:
+        answer = self._app.post(flow, kind=self._kind, wait=wait, also=body)
+        if not answer.event_id:
+            raise ValueError(f"the call-back was not taken: {answer.status} {answer.message}")
+        return answer
+
+    def _counted(self, event: Event) -> int:
+        times = self._done(event)
+        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+            raise ValueError(f"done() says how many times the work was done, so not {times!r}")
+        return times
+
+    def _finding(self, scenario: Scenario, event_id: str, place: str = "", *, caught: bool = False) -> Finding:
+        seen = self._app.delivery(event_id, self._handler.id)
+        times = self._counted(self._app.event(event_id))
+        return judge(scenario, place, times=times, seen=seen, handler=self._handler, caught=caught)

@@ -1,0 +1,88 @@
+"""What a test gives, as plugins by name; it must not know an app."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import entry_points
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.errors import PluginError
+from flowhooks.hookspecs import PROJECT, hookimpl
+from flowhooks.model.handler import Handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from flowhooks.plugins.plugins import Plugins
+
+LOOSE: Final = "handlers"
+"""The plugin that handlers which were given by themselves make up."""
+
+
+def named(given: Sequence[object], names: Mapping[str, object]) -> dict[str, object]:
+    """Plugins by name.
+
+    Args:
+        given: modules and objects, which get names, and handlers, which make up a plugin of their own.
+        names: further plugins, by name.
+
+    Raises:
+        PluginError: something is no plugin, or two have one name.
+    """
+    plugins: dict[str, object] = {}
+    loose = [one for one in given if isinstance(one, Handler)]
+    for plugin in given:
+        if isinstance(plugin, Handler):
+            continue
+        if plugin is None or isinstance(plugin, str | type) or (callable(plugin) and hasattr(plugin, "__code__")):
+            raise PluginError(f"give modules, objects with hooks, or handlers made by @handler, not {plugin!r}")
+        _add(plugins, _name(plugin, plugins), plugin)
+    if loose:
+        _add(plugins, LOOSE, plugin_of(loose))
+    for name, plugin in names.items():
+        _add(plugins, name, plugin_of([plugin]) if isinstance(plugin, Handler) else plugin)
+    return plugins
+
+
+def plugin_of(handlers: Iterable[Handler]) -> SimpleNamespace:
+    """A plugin that has these handlers and nothing else."""
+    several = list(handlers)
+    return SimpleNamespace(handlers=hookimpl(lambda: several))
+
+
+def _add(plugins: dict[str, object], name: str, plugin: object) -> None:
+    if name in plugins:
+        raise PluginError(f"two plugins would be called {name!r}: give them names, names={{'NAME': plugin, …}}")
+    plugins[name] = plugin
+
+
+def _name(plugin: object, taken: Mapping[str, object]) -> str:
+    """An installed plugin's own name; else a module's, or a number."""
+    for entry_point in entry_points(group=PROJECT):
+        module, _, attribute = entry_point.value.partition(":")
+        loaded: Any = sys.modules.get(module.strip())
+        if loaded is not None and plugin is (getattr(loaded, attribute.strip(), None) if attribute else loaded):
+            return entry_point.name
+    if isinstance(plugin, ModuleType):
+        return re.sub(r"[^A-Za-z0-9._-]", "-", plugin.__name__.rpartition(".")[2])
+    number = sum(name.startswith("plugin") for name in taken) + 1
+    return "plugin" if number == 1 else f"plugin{number}"
+
+
+def refuse_quarantined(plugins: Plugins) -> None:
+    """See that every plugin was loaded.
+
+    Raises:
+        PluginError: one was not; with the reason, and with its traceback where there is one.
+    """
+    broken = [one for one in plugins.infos if one.state == "quarantined" and one.origin == "object"]
+    if broken:
+        raise PluginError("\n\n".join(f"{one.error}\n{one.traceback}".rstrip() for one in broken))
+
+
+def advice(plugins: Plugins, names: Iterable[str]) -> list[str]:
+    """What the authors of these plugins should know, though they run: functions and settings without effect."""
+    ours = tuple(f"plugin {name!r} " for name in names)
+    return [text for text in plugins.warnings if any(mark in text for mark in ours)]

@@ -1,0 +1,62 @@
+"""A ledger on PostgreSQL for one app under test: in a schema of its own, which goes with it.
+
+It must not know what is tested.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+from sqlalchemy import make_url
+
+from flowhooks.errors import SettingsError
+from flowhooks.ledger import database as dialects
+from flowhooks.ledger.migrations.upgrade import upgrade
+
+_PREFIX: Final = "flowhooks_test_"
+
+
+class OwnSchema:
+    """A new schema with the ledger's tables. Names that it lacks are looked up in the schema `public`.
+
+    Args:
+        database: a database on PostgreSQL whose user may make schemas in it.
+
+    Attributes:
+        url: the database, with this schema.
+
+    Raises:
+        SettingsError: it is no database on PostgreSQL.
+        LedgerUnusable: it cannot be used.
+    """
+
+    def __init__(self, database: str) -> None:
+        if not dialects.is_readable(database) or not dialects.is_shared(database):
+            raise SettingsError("database= names a PostgreSQL, as postgresql://USER@HOST/NAME; SQLite needs none")
+        self._database = database
+        self._name = f"{_PREFIX}{uuid.uuid4().hex}"
+        self._run(f"CREATE SCHEMA {self._name}")
+        self.url = self._by(f"{self._name},public")
+        try:
+            upgrade(self._by(self._name))  # without `public`, where there may be another ledger
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Remove it, and all that is in it."""
+        self._run(f"DROP SCHEMA IF EXISTS {self._name} CASCADE")
+
+    def _by(self, path: str) -> str:
+        """The database, with names looked up by this path."""
+        url = make_url(self._database).update_query_dict({"options": f"-csearch_path={path}"})
+        return url.render_as_string(hide_password=False)
+
+    def _run(self, statement: str) -> None:
+        engine = dialects.open_engine(self._database, writing=True)
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(statement)
+        finally:
+            engine.dispose()

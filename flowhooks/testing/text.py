@@ -1,0 +1,127 @@
+"""What a failed test is told: what was expected, what is instead, what to do next; it must not wait or change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.clock import to_datetime
+from flowhooks.execution.condition_check import UNDECIDED
+from flowhooks.model.delivery import DONE, State
+from flowhooks.model.event import DismissedBy, ParkedBy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.app import App
+    from flowhooks.ledger.queries import Stored
+    from flowhooks.model.handler import Handler
+    from flowhooks.testing.views import DeliverySeen
+
+
+_WHY: Final[Mapping[str, str]] = {
+    ParkedBy.HANDLER: "no handler has its class or key, or none of those takes its version or source",
+    ParkedBy.NAME: "it has neither callBackProcessClass nor processDefinitionKey",
+    DismissedBy.KIND: "handlers have its class or key, and none of them listens to its kind",
+    DismissedBy.SETTING: "the setting ignore.process_key names its key",
+    DismissedBy.OPERATOR: "an operator dismissed it",
+}
+"""Why an event is parked or dismissed, unless because of a condition."""
+_CONDITION: Final = {
+    "parked": "a handler's condition cannot be decided",
+    "dismissed": "the conditions of each handler of its class or key are false",
+}
+
+
+def at_rest(found: DeliverySeen, now: int) -> str | None:
+    """Why a delivery does not move by itself, and what would move it; None if it does move.
+
+    Args:
+        found: the delivery.
+        now: microseconds since 1970.
+    """
+    if found.state is State.RUNNING:
+        return None
+    if found.state in DONE or found.state is State.DEAD:
+        return f"it is {found.state}, and stays so by itself"
+    if found.due_at is None:
+        if found.state is State.UNKNOWN:
+            return "its handler has neither retry= nor probe=, so it waits for an operator"
+        return found.note if found.note.startswith(UNDECIDED) else "no plugin that is loaded has its handler"
+    left = (found.due_at - to_datetime(now)) / timedelta(seconds=1)
+    if left <= 0:
+        return None
+    again = "its probe could not tell, and is asked again" if found.state is State.UNKNOWN else "it is due again"
+    return f"{again} in {left:g} seconds, and the clock stands still: call advance({left:g})"
+
+
+def blocked(in_front: DeliverySeen, why: str | None) -> str | None:
+    """What blocks a delivery, and what would move that; None if it moves by itself.
+
+    Args:
+        in_front: the delivery that must end first.
+        why: why that one does not move by itself; None if it does.
+    """
+    return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
+
+
+def not_what_was_waited_for(found: DeliverySeen, wanted: State, attempt: int | None, why: str) -> str:
+    """What was waited for, what is instead, why, and the delivery's error and traceback."""
+    after = "" if attempt is None else f" in attempt {attempt}"
+    lines = [f"waited for the delivery of {found.handler} to be {str(wanted)!r}{after}"]
+    lines[0] += f", but it is {str(found.state)!r} in attempt {found.attempt}: {why}"
+    if found.error:
+        lines.append(f"its error: {found.error}")
+    if found.note:
+        lines.append(f"what was said of it: {found.note}")
+    if found.traceback:
+        lines.append(found.traceback)
+    return "\n".join(lines)
+
+
+def no_delivery(app: App, stored: Stored) -> str:
+    """That no handler wants an event, with the reason, and what each handler listens to."""
+    event = stored.event
+    sent = {
+        "callBackProcessClass": event.callback_class,
+        "processDefinitionKey": event.process_definition_key,
+        "processDefinitionVersion": event.process_definition_version,
+        "conclusion": event.conclusion,
+        "source": event.source,
+        "kind": event.kind,
+    }
+    lines = [
+        f"event {event.id} is {stored.state}, for no handler wants it: "
+        + ", ".join(f"{name} {value!r}" for name, value in sent.items())
+    ]
+    lines += [f"{name} listens to {listens_to(one)}" for name, one in app.plugins.handlers.items()]
+    if len(lines) == 1:
+        lines.append("there is no handler at all")
+    return "\n".join([*lines, *reasons(stored)])
+
+
+def reasons(stored: Stored) -> list[str]:
+    """Why an event is parked or dismissed, then why each handler of its class or key does not get it."""
+    by = stored.parked_by or stored.dismissed_by
+    why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
+    lines = [f"it is {stored.state} because {why}"] if why else []
+    if stored.no_match is not None:
+        lines += [f"{handler} does not get it: {reason}" for handler, reason in stored.no_match.reasons.items()]
+        if more := stored.no_match.total - len(stored.no_match.reasons):
+            lines.append(f"and {more} more")
+    return lines
+
+
+def listens_to(handler: Handler) -> str:
+    """A handler's selectors, those that select."""
+    given = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def still_running(app: App, seconds: float) -> str:
+    """That handlers go on although all should have ended."""
+    return (
+        f"{app.runner.running} run(s) of handlers did not end within {seconds:g} seconds (the handlers are "
+        f"{', '.join(app.plugins.handlers)}). Nothing interrupts a handler: give whatever it waits for a time limit, "
+        "and let it go on at the end of the test"
+    )

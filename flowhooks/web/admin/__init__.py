@@ -1,0 +1,1 @@
+"""The administration listener: who may enter, the API and the console."""

@@ -1,0 +1,1 @@
+"""The administration API: what the console and the commands show, as JSON."""

@@ -1,0 +1,59 @@
+"""The administration API: what console and commands show, as JSON; it must not hold rules or SQL, or change anything.
+
+What changes something is asked for with `POST /api/operations/{name}`, which `flowhooks.web.admin.app` takes.
+Who may ask, `flowhooks.web.admin.auth` has found out before.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.web import errors
+from flowhooks.web.admin.api.openapi import openapi
+from flowhooks.web.admin.api.resources import RESOURCES
+
+if TYPE_CHECKING:
+    import falcon
+
+    from flowhooks.app import App
+
+__all__ = ["install"]
+
+ROOT: Final = "/api/"
+
+
+class OpenApi:
+    """`GET /openapi.json`: everything that can be asked of the administration listener, made when somebody asks."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    @cached_property
+    def _text(self) -> bytes:
+        return json.dumps(openapi(self._app.schemas), ensure_ascii=False).encode()
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Give it."""
+        response.data = self._text
+        response.content_type = "application/json; charset=utf-8"
+
+    on_head = on_get
+
+
+def install(admin: falcon.App[Any, Any], app: App) -> None:
+    """Have an administration listener serve the API.
+
+    Args:
+        admin: its WSGI app.
+        app: a started `App`.
+    """
+    for resource in RESOURCES:
+        admin.add_route(resource.path, resource(app))
+    admin.add_route("/openapi.json", OpenApi(app))
+    admin.add_sink(_nothing, ROOT)
+
+
+def _nothing(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001 (Falcon's names)
+    raise errors.HTTPRefusal(404, "no_such_path")

@@ -1,0 +1,74 @@
+"""What every path of the administration API has in common; it must not know any of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import structlog
+
+from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
+from flowhooks.web import errors
+from flowhooks.web.admin.api.query import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.app import App
+    from flowhooks.web.admin.api.query import Parameter
+
+_log = structlog.get_logger(__name__)
+
+
+class Resource:
+    """Something that can be asked for with GET; each kind says what it gives.
+
+    Attributes:
+        path: where it is.
+        means: what it is, in English and Chinese.
+        takes: what its query may say.
+        gives: the shape of its answer.
+        named: what the variable part of its path means, in English and Chinese; `""` where there is none.
+    """
+
+    path: ClassVar[str]
+    means: ClassVar[str]
+    takes: ClassVar[tuple[Parameter, ...]] = ()
+    gives: ClassVar[type]
+    named: ClassVar[str] = ""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def give(self, given: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """What is answered.
+
+        Args:
+            given: what the query says.
+            path: the variable parts of the path.
+
+        Raises:
+            HTTPRefusal: a value makes no sense.
+            NotFound: there is nothing of that name.
+            LedgerUnusable: the ledger cannot be read.
+        """
+        raise NotImplementedError
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        """Answer with it, or say why not."""
+        given = read(request, self.takes)
+        try:
+            body = self.give(given, path)
+        except NotFound:
+            raise errors.HTTPRefusal(404, "no_such_event") from None
+        except NewerSelectorsError as error:
+            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            raise Unavailable("newer_handlers") from None
+        except LedgerUnusable as error:
+            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            raise Unavailable("ledger_unread") from None
+        response.data = errors.encode(body)
+        response.set_headers(errors.HEADERS)
+
+    on_head = on_get

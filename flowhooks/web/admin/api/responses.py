@@ -1,0 +1,262 @@
+"""What the administration API answers, as JSON has it; it must not know how it is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from flowhooks.ledger.alert_queries import OpenAlert
+    from flowhooks.ledger.audit import Entry
+    from flowhooks.ledger.rejected_requests import Refused
+    from flowhooks.operations.json.encoding import Moment
+    from flowhooks.operations.json.events import EventJson
+    from flowhooks.operations.json.plugins import PluginJson
+
+
+class EventsJson(TypedDict):
+    """Events, the newest first.
+
+    Attributes:
+        events: the events.
+        next: what to give as `after` for the next older ones; empty where there are none.
+        looked_until: null if these are the first of all that there are; else the search has no index to go by, its
+            time was over, and it has come back to events of this moment: `next` goes on from there.
+    """
+
+    events: list[EventJson]
+    next: str
+    looked_until: Moment | None
+
+
+class CalledJson(TypedDict):
+    """How often a handler was called lately.
+
+    Attributes:
+        deliveries: how many of the newest deliveries are for it.
+        last_at: when the last of them was made.
+    """
+
+    deliveries: int
+    last_at: Moment
+
+
+class PluginsJson(TypedDict):
+    """Plugins with their handlers.
+
+    Attributes:
+        plugins: the plugins, those first that somebody should look at, with the handlers of this page.
+        called: by the handler's id, how often it was called lately; handlers that were not are left out.
+        called_since: from when the deliveries are that were looked at for that; null if they are all there are.
+        warnings: what was noticed while the plugins were loaded.
+        backlog_cut: whether there may be more in the backlogs than was counted.
+        next: what to give as `after` for the handlers that follow; empty where there are none.
+    """
+
+    plugins: list[PluginJson]
+    called: dict[str, CalledJson]
+    called_since: Moment | None
+    warnings: list[str]
+    backlog_cut: bool
+    next: str
+
+
+class ParkedGroupJson(TypedDict):
+    """Parked events that any look-up would treat alike.
+
+    Attributes:
+        kind: their kind of call-back.
+        source: the engine that sent them.
+        callback_class: their call-back class.
+        process_definition_key: their process definition key.
+        process_definition_version: their process definition version.
+        conclusion: their conclusion; null: they have none.
+        undecided: the member that a handler's condition needs and that they lack: `conclusion` or a JSON Pointer; null:
+            there is none, or it was not looked up.
+        by_data: whether a condition reads their data, so that each of them is routed by its own body.
+        events: how many there are.
+        oldest: the id of the oldest one.
+        since: when that came.
+        wanted: whether a loaded or known handler wants them by now, so that a drain would deliver them.
+        hints: what may have been meant instead.
+    """
+
+    kind: str
+    source: str
+    callback_class: str | None
+    process_definition_key: str | None
+    process_definition_version: int | None
+    conclusion: str | None
+    undecided: str | None
+    by_data: bool
+    events: int
+    oldest: str
+    since: Moment
+    wanted: bool
+    hints: list[str]
+
+
+class ParkedJson(TypedDict):
+    """What is parked, by what it waits for.
+
+    Attributes:
+        groups: the groups, the largest first.
+        left_out: how many more groups there are.
+        counted: how many events were counted, the oldest ones.
+        more: whether there may be more than that.
+    """
+
+    groups: list[ParkedGroupJson]
+    left_out: int
+    counted: int
+    more: bool
+
+
+class ClosedJson(TypedDict):
+    """What is known of an alert besides what was told.
+
+    Attributes:
+        closed_at: when its cause had gone; null while it goes on.
+    """
+
+    closed_at: Moment | None
+
+
+AlertJson: TypeAlias = "Annotated[dict[str, Any], OpenAlert, ClosedJson]"
+
+
+class AlertsJson(TypedDict):
+    """What somebody should look at.
+
+    Attributes:
+        alerts: those that are open, the oldest first; where all are asked for, the last ones whose causes have gone
+            after them, the newest first.
+    """
+
+    alerts: list[AlertJson]
+
+
+class RefusalsJson(TypedDict):
+    """The call-backs that were refused last.
+
+    Attributes:
+        refused: the refusals, the newest first.
+        next: what to give as `after` for the next older ones; empty where there are none.
+    """
+
+    refused: list[Annotated[dict[str, Any], Refused]]
+    next: str
+
+
+class AuditJson(TypedDict):
+    """What operators have done.
+
+    Attributes:
+        entries: what was done, the newest first.
+        next: what to give as `after` for the next older ones; empty where there are none.
+    """
+
+    entries: list[Annotated[dict[str, Any], Entry]]
+    next: str
+
+
+class OldestJson(TypedDict):
+    """What has been so longest.
+
+    Attributes:
+        since: from when.
+        event_id: its event.
+        handler: its handler's id; empty for a parked event.
+    """
+
+    since: Moment
+    event_id: str
+    handler: str
+
+
+class ArrivalsJson(TypedDict):
+    """How many events came lately.
+
+    Attributes:
+        span: seconds that were looked at, up to now.
+        total: how many came in them.
+        per_minute: how many that is a minute.
+        bars: how many came in each part of it, the oldest first.
+    """
+
+    span: int
+    total: int
+    per_minute: float
+    bars: list[int]
+
+
+class PointJson(TypedDict):
+    """One part of the time that was looked at.
+
+    Attributes:
+        succeeded: attempts that succeeded.
+        failed: attempts that did not.
+        slowest: seconds that the longest of them took.
+    """
+
+    succeeded: int
+    failed: int
+    slowest: float
+
+
+class PerformanceJson(TypedDict):
+    """How a handler has done lately: the last attempts of its newest deliveries.
+
+    Attributes:
+        handler: its id.
+        deliveries: how many of them were looked at.
+        succeeded: how many of their last attempts succeeded.
+        failed: how many did not.
+        rate: the share that succeeded, from 0 to 1; null where none has ended.
+        median: seconds that half of them did not exceed; null where none has ended.
+        most: seconds that nineteen of twenty did not exceed; null where none has ended.
+        points: the same over time, the oldest first.
+    """
+
+    handler: str
+    deliveries: int
+    succeeded: int
+    failed: int
+    rate: float | None
+    median: float | None
+    most: float | None
+    points: list[PointJson]
+
+
+class OverviewJson(TypedDict):
+    """How it goes.
+
+    Attributes:
+        now: when this was found out.
+        version: of flowhooks.
+        database: SQLite or PostgreSQL.
+        counts: how many deliveries are waiting, running, unknown, dead and shelved (waiting for a missing handler), and
+            how many events are parked; where there are more than `most_counted`, one more than that.
+        most_counted: how far is counted.
+        oldest: of each of these, what has been so longest; those left out of which there is nothing.
+        arrivals: how many events came.
+        performance: how handlers have done, those with failures first, then the busiest.
+        sampled: of how many deliveries that is, the newest ones.
+        sampled_since: from when the oldest of those is.
+        alerts: how many alerts are open.
+        answers: how many call-backs this process has answered since its start, by HTTP status.
+        trouble: why call-backs should go elsewhere just now; empty when all is well.
+    """
+
+    now: Moment
+    version: str
+    database: str
+    counts: dict[str, int]
+    most_counted: int
+    oldest: dict[str, OldestJson]
+    arrivals: ArrivalsJson
+    performance: list[PerformanceJson]
+    sampled: int
+    sampled_since: Moment | None
+    alerts: int
+    answers: dict[str, int]
+    trouble: list[str]

@@ -1,0 +1,137 @@
+"""The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own.
+
+Who may ask for what, the doorkeeper has found out before any of these is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import falcon
+import structlog
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from flowhooks import schema
+from flowhooks.errors import Forbidden, IllegalMove, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
+from flowhooks.operations.context import Actor
+from flowhooks.operations.registry import perform
+from flowhooks.web import errors
+from flowhooks.web.admin.api import app as api
+from flowhooks.web.admin.console import app as console
+from flowhooks.web.admin.operators import operator_of
+
+if TYPE_CHECKING:
+    from flowhooks.app import App
+    from flowhooks.web.admin.operators import Operator
+
+LONGEST_NAME: Final = 100
+
+_log = structlog.get_logger(__name__)
+
+
+class Health:
+    """`GET /healthz`: the process answers."""
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Say so."""
+        response.media = {"alive": True}
+
+    on_head = on_get
+
+
+class Readiness:
+    """`GET /readyz`: 200 while call-backs can be taken and run, else 503 with the reasons."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Say whether, and why not."""
+        trouble = self._app.trouble()
+        response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
+        response.media = {"ready": not trouble, "trouble": trouble}
+        if self._app.ledger.guard is not None and self._app.ledger.guard.unchecked:
+            response.media["checking"] = "the database file is being checked for damage"
+
+    on_head = on_get
+
+
+class Numbers:
+    """`GET /metrics`: for Prometheus."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Give them."""
+        response.data = self._app.metrics.text()
+        response.content_type = CONTENT_TYPE_PLAIN_0_0_4
+
+    on_head = on_get
+
+
+class Operation:
+    """`POST /api/operations/{name}`: what operators do, asked for by their programs, or by commands of this machine.
+
+    Commands can read the token in the lock file, and say whose they are; an operator's token says who asks. A token
+    keeps web pages out too: a browser that is made to post here does not know it.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, name: str) -> None:
+        """Do it and answer what it did."""
+        operator = operator_of(request)
+        if not operator.may_operate:
+            raise Forbidden("operator_role")
+        arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
+        try:
+            by = _asking(request, operator, arguments)
+            response.media = perform(replace(self._app.desk, by=by), name, arguments)
+        except LedgerUnusable as error:
+            _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
+            raise Unavailable("ledger_unread") from None
+        except (LedgerError, SettingsError) as error:
+            status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
+            errors.answer(request, response, status=status, message=str(error))
+        else:
+            self._app.runner.wake()
+
+
+def _asking(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
+    """Who asks: an operator, or a command of this machine, which can read the lock file, and says whose it is.
+
+    Raises:
+        SettingsError: that is no name, or not for this one to say.
+    """
+    if not request.context.by_command:
+        if "by" in arguments:
+            raise SettingsError("leave out by, which only commands of this machine send: your token says who asks")
+        return Actor(operator.name, "api")
+    name = arguments.pop("by", "")
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        raise SettingsError(f"by is the name of whoever asks: up to {LONGEST_NAME} characters that can be seen")
+    return Actor(name or "somebody", "command")
+
+
+def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
+    """The WSGI app of the administration listener.
+
+    Args:
+        app: a started `App`.
+        token: what commands of this machine send, which can read it in the lock file.
+
+    Raises:
+        SettingsError: an operator's credential cannot be used.
+    """
+    admin = falcon.App()
+    errors.install(admin)
+    admin.add_route("/healthz", Health())
+    admin.add_route("/readyz", Readiness(app))
+    admin.add_route("/metrics", Numbers(app))
+    admin.add_route("/api/operations/{name}", Operation(app))
+    api.install(admin, app)
+    console.install(admin, app, token)
+    return admin

@@ -1,0 +1,1 @@
+"""The operators' console: HTML pages on the administration listener."""

@@ -1,0 +1,54 @@
+"""Alerts: what somebody should look at, and what is over; it must not know how a cause is found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from flowhooks.background.alerts.causes import OTHERS
+from flowhooks.ledger import alert_queries
+from flowhooks.model.alert import AlertCause
+from flowhooks.web.admin.console.page import Page
+from flowhooks.web.admin.origin_check import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.ledger.alert_queries import OpenAlert
+
+MOST_OVER: Final = 50
+_STATES: Final = {AlertCause.HELD: "waiting", AlertCause.OVERDUE: "running"}
+"""The state of the deliveries that share a cause, where it has another name."""
+
+
+class AlertsPage(Page):
+    """`GET /console/alerts`."""
+
+    template = "alerts.html"
+    place = "alerts"
+
+    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """Those that are open, first those that nobody sees to; and the last that are over."""
+        with self.app.ledger.connection() as connection:
+            still_open = sorted(alert_queries.still_open(connection), key=lambda one: one.acknowledged_at is not None)
+            over = alert_queries.lately_closed(connection, most=MOST_OVER)
+        return {
+            "open": [{"facts": one, "address": _address(one)} for one in still_open],
+            "over": over,
+        }
+
+
+def _address(alert: OpenAlert) -> str:
+    """The page on which to go on."""
+    if alert.cause is AlertCause.PARKED:
+        return f"{ROOT}/parked"
+    if alert.cause in {AlertCause.CONDITION, AlertCause.CONCLUSION, AlertCause.CONFLICT}:
+        return f"{ROOT}/events/{quote(alert.event_id, safe='')}"
+    if alert.cause is AlertCause.QUARANTINED:
+        return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
+    query = {"state": _STATES.get(alert.cause, alert.cause.value)}
+    if alert.subject != OTHERS:
+        query["handler"] = alert.subject
+    return f"{ROOT}/events?{urlencode(query)}"

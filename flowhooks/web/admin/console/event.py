@@ -1,0 +1,126 @@
+"""One event: where it went and why, its body, its deliveries and every attempt; it must not know how they are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.execution import condition_check
+from flowhooks.ledger import circuit_breaker, pauses
+from flowhooks.model.delivery import DONE, State
+from flowhooks.operations import suggestions
+from flowhooks.operations.find_event import event_named
+from flowhooks.web.admin.console import audit
+from flowhooks.web.admin.console.escaping import LONGEST
+from flowhooks.web.admin.console.filters import text
+from flowhooks.web.admin.console.page import Page, chosen_language
+from flowhooks.web.admin.console.rendering import HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.routing.router import Explanation
+
+MOST_DELIVERIES: Final = 100
+MOST_ATTEMPTS: Final = 50
+"""Attempts of one delivery that a page shows, the last ones."""
+MAX_EXPLAINED: Final = 100
+"""Handlers for which a page explains why they get an event or not."""
+_NOT_RUN: Final = {State.WAITING: f"{condition_check.UNDECIDED}: ", State.CLOSED: f"{condition_check.FALSE}: "}
+"""How the note of a delivery starts that its handler's conditions kept from running, by its state."""
+
+
+class EventPage(Page):
+    """`GET /console/events/{event_id}`, where the id may be a delivery's too."""
+
+    template = "event.html"
+    place = "events"
+
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """All that is known of it."""
+        stored = event_named(self.app.ledger, path["event_id"])
+        conflicts = self.app.ledger.conflicts(stored.event.id)
+        urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
+        with self.app.ledger.connection() as connection:
+            acts = audit.of(connection, stored.event.id)
+            paused, held = pauses.paused(connection), circuit_breaker.held(connection)
+        return {
+            "rows": acts,
+            "stored": stored,
+            "event": stored.event,
+            "received_at": round(stored.event.received_at.timestamp() * 1_000_000),
+            "body": stored.body,
+            "pretty": _pretty(stored.body),
+            "too_long": len(stored.body) > LONGEST,
+            "conflicts": conflicts,
+            "deliveries": [
+                self._delivery(stored, one) | {"paused_at": paused.get(one.handler), "held": held.get(one.handler)}
+                for one in urgent_first[:MOST_DELIVERIES]
+            ],
+            "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
+            "explain": suggestions.explain(stored.event),
+            "explanation": self._explanation(stored, request),
+        }
+
+    def _explanation(self, stored: Stored, request: falcon.Request) -> Explanation | None:
+        """Why each present handler gets the event or not, if the address asks for it."""
+        if not text(request, "explain"):
+            return None
+        return self.app.router.explain_event(stored.event, most=MAX_EXPLAINED)
+
+    def _delivery(self, stored: Stored, one: Standing) -> dict[str, Any]:
+        attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)
+        return {
+            "facts": one,
+            "why": stored.route.get(one.handler, ""),
+            "attempts": attempts,
+            "earlier": max(0, one.attempt - len(attempts)),
+            "command": _command(stored, one),
+            "not_run": _not_run(one),
+        }
+
+
+class BodyFile(Page):
+    """`GET /console/events/{event_id}/body`: the body as it was received, as a file and never as a page."""
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        """Give it, or a page that says why not."""
+
+        def give() -> None:
+            stored = event_named(self.app.ledger, path["event_id"])
+            response.data = stored.body.encode()
+            response.set_headers(HEADERS)
+            response.content_type = "application/octet-stream"
+            response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
+
+        self.safely(request, response, chosen_language(request, response), give)
+
+    on_head = on_get
+
+
+def _pretty(body: str) -> str:
+    if len(body) > LONGEST:
+        return ""
+    return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
+
+
+def _not_run(delivery: Standing) -> str:
+    """Why the conditions of a delivery's handler kept it from running; `""` if they did not."""
+    start = _NOT_RUN.get(delivery.state)
+    if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
+        return ""
+    # The reason is the note of a delivery that waited, or the error of an attempt whose function was not entered.
+    reasons = (note.removeprefix(start) for note in (delivery.note, delivery.error) if note.startswith(start))
+    return next(reasons, "")
+
+
+def _command(stored: Stored, one: Standing) -> str:
+    """What an operator may do about a delivery, on the command line."""
+    if one.state is State.DEAD:
+        return suggestions.replay(stored.event.id, one.handler)
+    if one.state is State.UNKNOWN:
+        return suggestions.resolve(one.delivery_id)
+    return ""

@@ -1,0 +1,135 @@
+"""The query string of whatever lists events, as a filter and back; it must not know what is done with the filter."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from flowhooks.clock import to_datetime
+from flowhooks.ledger.queries import STATES, EventFilter
+from flowhooks.model.event import DismissedBy
+from flowhooks.operations.time_parsing import NoSuchTime, ZoneNeeded, is_ambiguous, is_relative, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import tzinfo
+
+    import falcon
+
+NAMES: Final[Mapping[str, str]] = {
+    "flow": "flow_instance_id",
+    "business_key": "business_key",
+    "class": "callback_class",
+    "key": "process_key",
+    "conclusion": "conclusion",
+    "handler": "handler",
+}
+"""What the options of `flowhooks events list` are called, which are the names in the address too."""
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"state": STATES, "dismissed_by": tuple(DismissedBy)}
+"""The names that take one of a few values."""
+_UNKNOWN: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
+"""The text about a value that a name does not take."""
+LONGEST: Final = 4_000
+_TIMES: Final = ("since", "until")
+
+
+_ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What somebody looks for.
+
+    Attributes:
+        given: what was filled in, by its name in the address; times that were read in a zone as moments in UTC.
+        wanted: the filter; None where it makes no sense.
+        problems: of those that make none, the text that says why, by name.
+        twice: the names of times that come twice in their zone.
+    """
+
+    given: Mapping[str, str]
+    wanted: EventFilter | None
+    problems: Mapping[str, str]
+    twice: frozenset[str]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The names of those that make no sense."""
+        return tuple(self.problems)
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """What was filled in with its times as moments: `2h` means the same a minute later."""
+        times = {name: getattr(self.wanted, name, None) for name in _TIMES}
+        return {**self.given, **{name: _utc(time) for name, time in times.items() if time is not None}}
+
+    def address(self, path: str, **more: str) -> str:
+        """`path` with this filter and with `more` in its query."""
+        query = {name: value for name, value in {**self.given, **more}.items() if value}
+        return f"{path}?{urlencode(query)}" if query else path
+
+
+def asked(request: falcon.Request) -> Asked:
+    """What a request looks for; times without an offset are those of the zone that it names."""
+    given = {name: value for name in (*NAMES, *CHOICES, *_TIMES) if (value := text(request, name))}
+    return understood(given, zone=text(request, "zone"))
+
+
+def understood(given: Mapping[str, str], *, zone: str = "") -> Asked:
+    """What somebody looks for who says this, by its names in the address; pages and the administration API alike.
+
+    Args:
+        given: what they say.
+        zone: the name of the time zone of times without an offset; `""` for UTC.
+    """
+    problems: dict[str, str] = {}
+    times: dict[str, int] = {}
+    where = _zone(zone)
+    for name in _TIMES:
+        if name not in given:
+            continue
+        try:
+            times[name] = moment(given[name], where, later=name == "until")
+        except NoSuchTime:
+            problems[name] = "events.no_such_time"
+        except ZoneNeeded:
+            problems[name] = "events.no_zone"
+        except ValueError:
+            problems[name] = "events.no_time"
+    problems |= {name: _UNKNOWN[name] for name, choices in CHOICES.items() if given.get(name) not in {None, *choices}}
+    wanted = None
+    if not problems:
+        texts: dict[str, Any] = {field: given.get(name) for name, field in NAMES.items()}
+        texts |= {name: given.get(name) for name in CHOICES}
+        wanted = EventFilter(since=times.get("since"), until=times.get("until"), **texts)
+    in_zone = {name for name in times if zone and not is_relative(given[name])}
+    return Asked(
+        given={**given, **{name: _utc(times[name]) for name in in_zone}},
+        wanted=wanted,
+        problems=problems,
+        twice=frozenset(name for name in times if where and is_ambiguous(given[name], where)),
+    )
+
+
+def _zone(name: str) -> tzinfo | None:
+    """The zone of this name; None where this machine knows none."""
+    if name in {"", "UTC"}:
+        return UTC
+    try:
+        return ZoneInfo(name) if _ZONE.fullmatch(name) else None
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None
+
+
+def _utc(microseconds: int) -> str:
+    return to_datetime(microseconds).isoformat()
+
+
+def text(request: falcon.Request, name: str) -> str:
+    """What the query says under a name, fit to be looked for: no database holds NUL, nor half a character."""
+    given = request.get_param(name, default="") or ""
+    return given.strip()[:LONGEST].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

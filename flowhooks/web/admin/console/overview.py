@@ -1,0 +1,59 @@
+"""The overview: how it goes, refreshed every few seconds; it must not know how any of it is found out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from flowhooks.ledger.recent_activity import MOST_COUNTED
+from flowhooks.operations.overview import overview
+from flowhooks.web.admin.console import charts
+from flowhooks.web.admin.console.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.operations.overview import Performance
+
+TILES: Final = ("waiting", "running", "dead", "unknown", "shelved", "parked")
+"""What is counted, in the order in which it is shown."""
+MOST_HANDLERS: Final = 50
+
+
+class OverviewPage(Page):
+    """`GET /console/`."""
+
+    template = "overview.html"
+    place = "overview"
+
+    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """How it goes."""
+        found = overview(self.app.ledger, self.app.clock.now())
+        return {
+            "found": found,
+            "tiles": TILES,
+            "most_counted": MOST_COUNTED,
+            "arrivals": charts.bars([(one,) for one in found.arrivals.bars], ("came",), width=600, height=96),
+            "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
+            "left_out": max(0, len(found.performance) - MOST_HANDLERS),
+            "answers": self.app.metrics.answers(),
+            "trouble": self.app.trouble(),
+        }
+
+
+class LivePart(OverviewPage):
+    """`GET /console/live`: the part of the overview that changes, by itself."""
+
+    template = "_live.html"
+    whole = False
+
+
+def _with_charts(one: Performance) -> dict[str, Any]:
+    return {
+        "facts": one,
+        "outcomes": charts.bars(
+            [(point.succeeded, point.failed) for point in one.points], ("good", "bad"), width=120, height=24
+        ),
+        "lengths": charts.bars([(point.slowest,) for point in one.points], ("slow",), width=120, height=24),
+    }

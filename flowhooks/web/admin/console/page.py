@@ -1,0 +1,194 @@
+"""What every page has in common: language, headers, and an answer whatever goes wrong; it must not know any page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote, urlencode
+
+import falcon
+import structlog
+
+from flowhooks import __version__
+from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Purged, Unavailable
+from flowhooks.messages import LANGUAGES
+from flowhooks.operations.registry import CALLS
+from flowhooks.web import errors, negotiation
+from flowhooks.web.admin.console.actions import ACTIONS
+from flowhooks.web.admin.console.flash import recall
+from flowhooks.web.admin.console.rendering import HEADERS
+from flowhooks.web.admin.console.urls import DO, here, query_of
+from flowhooks.web.admin.origin_check import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flowhooks.app import App
+    from flowhooks.web.admin.console.rendering import Templates
+    from flowhooks.web.admin.operators import Operator
+
+COOKIE: Final = "flowhooks_language"
+"""Which language somebody has chosen; besides it only the session of whoever has logged in is kept in a browser."""
+REMEMBERED: Final = 365 * 86400
+RETRY_AFTER: Final = 5
+"""Seconds after which to ask again for a page for which the ledger could not be read."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What pages are made of.
+
+    Attributes:
+        app: a started `App`.
+        templates: makes pages.
+    """
+
+    app: App
+    templates: Templates
+
+
+class Page:
+    """A page that is asked for with GET; each kind says what it shows in `show`."""
+
+    template: ClassVar[str]
+    place: ClassVar[str] = ""
+    """Which entry of the navigation it belongs to."""
+    whole: ClassVar[bool] = True
+    """Whether it is a page of its own, which says what was done just now."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.app = desk.app
+        self.templates = desk.templates
+
+    def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """What the template is given.
+
+        Args:
+            request: what was asked.
+            path: the variable parts of its path.
+
+        Raises:
+            NotFound: there is nothing of that name.
+            LedgerUnusable: the ledger cannot be read.
+        """
+        raise NotImplementedError
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
+        """Answer with the page, or with one that says why not."""
+        language = chosen_language(request, response)
+        self.safely(
+            request,
+            response,
+            language,
+            lambda: self.answer(request, response, language, self.show(request, path)),
+        )
+
+    def safely(
+        self, request: falcon.Request, response: falcon.Response, language: str, work: Callable[[], None]
+    ) -> None:
+        """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
+        try:
+            work()
+        except Purged:
+            self.problem(request, response, status=404, key="problem.purged", language=language)
+        except NotFound:
+            self.problem(request, response, status=404, key="problem.nothing", language=language)
+        except NewerSelectorsError as error:
+            _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
+            self.problem(request, response, status=503, key="problem.newer", language=language)
+        except (LedgerUnusable, Unavailable) as error:
+            _log.warning("page_failed", path=errors.raw_path(request.env), why=str(error))
+            self.problem(request, response, status=503, key="problem.ledger", language=language)
+        except Exception as error:  # noqa: BLE001 (logged with its traceback; whoever looks still gets a page)
+            _log.error("request_failed", method=request.method, path=errors.raw_path(request.env), exc_info=error)
+            self.problem(request, response, status=500, key="problem.ours", language=language)
+
+    on_head = on_get
+
+    def answer(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        language: str,
+        shown: Mapping[str, Any],
+        *,
+        template: str = "",
+    ) -> None:
+        """Answer with this page's template, or with another of its own."""
+        values = {**common(self.app, request, self.place), **shown}
+        if self.whole:
+            values["just_done"] = recall(request, response)
+        put(response, self.templates.render(template or self.template, language, **values))
+
+    def problem(
+        self, request: falcon.Request, response: falcon.Response, *, status: int, key: str, language: str
+    ) -> None:
+        """Answer with a page that says what is wrong and what to do."""
+        response.status = falcon.code_to_http_status(status)
+        if status == 503:  # noqa: PLR2004 (Service Unavailable)
+            response.set_header("Retry-After", str(RETRY_AFTER))
+        shown = {"status": status, "what": f"{key}.what", "then": f"{key}.then"}
+        put(response, self.templates.render("problem.html", language, **common(self.app, request, ""), **shown))
+
+
+class NoPage(Page):
+    """Every path under the console that is none of its pages."""
+
+    def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
+        """Nothing is there."""
+        raise NotFound("there is no such page")
+
+
+def put(response: falcon.Response, body: bytes) -> None:
+    """Make `response` a page."""
+    response.data = body
+    response.content_type = "text/html; charset=utf-8"
+    response.set_headers(HEADERS)
+
+
+def chosen_language(request: falcon.Request, response: falcon.Response) -> str:
+    """The language of a page: what its address asks for, which is remembered; else what was; else the browser's."""
+    if (asked := request.get_param("lang")) in LANGUAGES:
+        # Not `secure`: it tells nothing, and pages may come without TLS.
+        response.set_cookie(
+            COOKIE, asked, max_age=REMEMBERED, path=ROOT, http_only=True, same_site="Strict", secure=False
+        )
+        return str(asked)
+    for remembered in request.get_cookie_values(COOKIE) or ():
+        if remembered in LANGUAGES:
+            return str(remembered)
+    return negotiation.language(request.get_header("Accept-Language"))
+
+
+def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
+    """What every template is given."""
+    operator: Operator | None = request.context.operator  # nobody yet, where somebody is asked to log in
+    return {
+        "operator": operator,
+        "may_operate": operator is not None and operator.may_operate,
+        "logged_in": request.context.logged_in,
+        "place": place,
+        "version": __version__,
+        "database": "PostgreSQL" if app.ledger.shared else "SQLite",
+        "now": app.clock.now(),
+        "in_language": lambda language: _with(request, language),
+        "just_done": None,
+        "acts": _acts(request),
+        "do": lambda name, **to: f"{DO}/{name}?{urlencode({**to, 'back': here(request)}, errors='replace')}",
+    }
+
+
+def _acts(request: falcon.Request) -> frozenset[str]:
+    """The actions that whoever looks may do; none where nobody was let in."""
+    operator = getattr(request.context, "operator", None)
+    if operator is None or not operator.may_operate:
+        return frozenset()
+    return frozenset(name for name, one in ACTIONS.items() if one.operation in CALLS)
+
+
+def _with(request: falcon.Request, language: str) -> str:
+    """The same page in another language."""
+    path = request.path if request.path.startswith(ROOT) else ROOT
+    return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language})}"

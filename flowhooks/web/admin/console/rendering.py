@@ -1,0 +1,157 @@
+"""Templates made into pages, with everything in them inert; it must not know what a page is about."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from flowhooks.clock import to_datetime, to_text
+from flowhooks.web.admin.console.escaping import LONGEST, brief, visible
+from flowhooks.web.admin.console.texts import text
+from flowhooks.web.admin.origin_check import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ALLOWED: Final = (
+    ("default-src", "'none'"),
+    ("style-src", "'self'"),
+    ("script-src", "'self'"),
+    ("img-src", "'self'"),
+    ("connect-src", "'self'"),
+    ("form-action", "'self'"),
+    ("frame-ancestors", "'none'"),
+    ("base-uri", "'none'"),
+)
+HEADERS: Final = (
+    ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _ALLOWED)),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+    ("Referrer-Policy", "same-origin"),  # with "no-referrer" browsers would send our forms with "Origin: null"
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+"""What every page is sent with: nothing from elsewhere, nothing inline, nothing kept, nothing told to others."""
+STATICS: Final[Mapping[str, str]] = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+"""The files that pages ask for, with their types; no others are served."""
+
+_HERE: Final = Path(__file__).parent
+_TEMPLATES: Final = _HERE / "templates"
+_UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
+
+
+def static(name: str) -> bytes:
+    """One of `STATICS`."""
+    return (_HERE / "static" / name).read_bytes()
+
+
+def duration(microseconds: int | None) -> str:
+    """A length of time in its two largest units, such as `2 h 5 min`, `1.24 s` or `3 ms`; a dash for None."""
+    if microseconds is None:
+        return "–"  # noqa: RUF001 (a dash between words is what is meant)
+    if microseconds < 1_000:  # noqa: PLR2004 (a millisecond)
+        return f"{microseconds} µs"
+    if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)
+        unit, size = ("s", 1_000_000) if microseconds >= 1_000_000 else ("ms", 1_000)  # noqa: PLR2004 (a second)
+        return f"{microseconds / size:.3g} {unit}"
+    place = next(number for number, (_, size) in enumerate(_UNITS) if microseconds >= size)
+    (unit, size), (lesser, its) = _UNITS[place], _UNITS[place + 1]
+    rest = microseconds % size // its
+    return f"{microseconds // size} {unit} {rest} {lesser}" if rest else f"{microseconds // size} {unit}"
+
+
+def moment(microseconds: int) -> Markup:
+    """A moment as HTML: in UTC, which the page's script puts into the viewer's own time."""
+    there = to_datetime(microseconds)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        to_text(microseconds), f"{there:%Y-%m-%d} {there:%H:%M:%S}"
+    )
+
+
+def number(value: float) -> str:
+    """A number with its thousands apart."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 (three digits are enough)
+
+
+def percent(share: float | None) -> str:
+    """A share as people read it; less than all is never shown as all."""
+    if share is None:
+        return "–"  # noqa: RUF001 (as above)
+    shown = f"{100 * share:.1f}"
+    return f"{'99.9' if shown == '100.0' and share < 1 else shown.removesuffix('.0')} %"
+
+
+def long(value: str) -> str:
+    """A text of many lines, cut where it is longer than a page shows."""
+    return value if len(value) <= LONGEST else value[:LONGEST] + "…"
+
+
+class Templates:
+    """The templates of `templates/`, all read when this is made, and each compiled when it is first needed.
+
+    So a page that nobody has asked for before can be made when the process may open no more files; and it is of this
+    version, even if another one has been installed meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._read = {file.name: (file.read_text("utf-8"), str(file), None) for file in _TEMPLATES.glob("*.html")}
+        self._versions = {name: hashlib.sha256(static(name)).hexdigest()[:12] for name in STATICS}
+
+    @cached_property
+    def _environment(self) -> Environment:
+        # A start does not wait for what takes long: two threads that come first may both do it.
+        environment = Environment(
+            loader=FunctionLoader(self._read.get),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_finalized,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        environment.filters |= {
+            "brief": brief,
+            "duration": duration,
+            "long": long,
+            "moment": moment,
+            "number": number,
+            "percent": percent,
+            "segment": lambda value: quote(value, safe=""),
+        }
+        environment.globals |= {
+            "root": ROOT,
+            "static": lambda name: f"{ROOT}/static/{name}?v={self._versions[name]}",
+        }
+        return environment
+
+    def render(self, name: str, language: str, **values: Any) -> bytes:
+        """One page.
+
+        Args:
+            name: the template's file.
+            language: `"zh"` or `"en"`.
+            **values: what it shows.
+        """
+
+        def say(key: str, /, **params: Any) -> str:
+            return text(key, language, **params)
+
+        page = self._environment.get_template(name).render(t=say, language=language, **values)
+        return page.encode("utf-8", "replace")
+
+
+def _finalized(value: Any) -> Any:
+    """What a template puts into a page: text as it can be seen, which is then escaped; and never a forgotten None."""
+    if value is None:
+        return ""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)

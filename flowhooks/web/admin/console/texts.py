@@ -1,0 +1,423 @@
+"""Every text of the console, in English and Chinese; it must not know on which page each stands."""
+
+# ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flowhooks.web.admin.console import action_texts, routing_texts
+
+TEXTS: Final[dict[str, dict[str, str]]] = {
+    **action_texts.TEXTS,
+    **routing_texts.TEXTS,
+    # Every page.
+    "skip": {"en": "Skip to the content", "zh": "跳到正文"},
+    "nav": {"en": "Pages", "zh": "页面"},
+    "nav.overview": {"en": "Overview", "zh": "总览"},
+    "nav.events": {"en": "Events", "zh": "事件"},
+    "nav.handlers": {"en": "Handlers", "zh": "处理器"},
+    "nav.parked": {"en": "Parked", "zh": "暂存"},
+    "nav.refused": {"en": "Refused", "zh": "拒收"},
+    "nav.alerts": {"en": "Alerts", "zh": "告警"},
+    "role.view": {"en": "may look", "zh": "只读"},
+    "role.operate": {"en": "may operate", "zh": "可操作"},
+    "logout": {"en": "Log out", "zh": "退出登录"},
+    "login.title": {"en": "Log in", "zh": "登录"},
+    "login.name": {"en": "Name", "zh": "用户名"},
+    "login.password": {"en": "Password", "zh": "密码"},
+    "login.wrong": {"en": "Name or password is wrong.", "zh": "用户名或密码错误。"},
+    "login.wait": {
+        "en": "Too many attempts. Try again in {seconds} s.",
+        "zh": "尝试次数过多，请在 {seconds} 秒后重试。",
+    },
+    "times.utc": {"en": "Times are UTC", "zh": "时间均为 UTC"},
+    "times.local": {"en": "Times are those of", "zh": "时间按所在时区显示："},
+    # Words that several pages use.
+    "handler": {"en": "Handler", "zh": "处理器"},
+    "deliveries": {"en": "Deliveries", "zh": "投递"},
+    "received": {"en": "Received", "zh": "接收时间"},
+    "flow": {"en": "Flow instance id", "zh": "流程实例 Id"},
+    "business_key": {"en": "Business key", "zh": "业务主键"},
+    "class": {"en": "Call-back class", "zh": "回调处理类"},
+    "key": {"en": "Process definition key", "zh": "流程定义 Key"},
+    "version": {"en": "Version", "zh": "流程版本"},
+    "source": {"en": "Source", "zh": "来源"},
+    "kind": {"en": "Kind", "zh": "回调类型"},
+    "state": {"en": "State", "zh": "状态"},
+    "since": {"en": "Received since", "zh": "接收时间从"},
+    "until": {"en": "Received before", "zh": "接收时间至"},
+    "why": {"en": "Why", "zh": "原因"},
+    "traceback": {"en": "Traceback", "zh": "异常堆栈"},
+    "search": {"en": "Search", "zh": "查询"},
+    "reset": {"en": "Reset", "zh": "重置"},
+    "newest": {"en": "Newest", "zh": "最新"},
+    "newer": {"en": "Newer", "zh": "较新"},
+    "older": {"en": "Older", "zh": "较早"},
+    "more_than": {"en": "> {count}", "zh": "超过 {count}"},
+    # States: of deliveries, of events, of attempts, of plugins and handlers.
+    "state.any": {"en": "Any", "zh": "全部"},
+    "state.waiting": {"en": "waiting", "zh": "等待中"},
+    "state.running": {"en": "running", "zh": "执行中"},
+    "state.succeeded": {"en": "succeeded", "zh": "成功"},
+    "state.dead": {"en": "dead", "zh": "失败"},
+    "state.unknown": {"en": "unknown", "zh": "结果未知"},
+    "state.closed": {"en": "closed", "zh": "已关闭"},
+    "state.parked": {"en": "parked", "zh": "暂存"},
+    "state.dismissed": {"en": "dismissed", "zh": "免处理"},
+    "state.shelved": {"en": "waiting for a plugin", "zh": "等待插件"},
+    "state.failed": {"en": "failed", "zh": "出错"},
+    "state.rejected": {"en": "rejected", "zh": "拒绝"},
+    "state.lost": {"en": "lost", "zh": "丢失"},
+    "state.loaded": {"en": "loaded", "zh": "已加载"},
+    "state.quarantined": {"en": "quarantined", "zh": "隔离"},
+    "state.condition": {"en": "condition undecided", "zh": "条件无法判断"},
+    "state.conclusion": {"en": "unknown conclusion", "zh": "未知审批结论"},
+    "state.conflict": {"en": "conflict", "zh": "回调冲突"},
+    "state.denied": {"en": "denied by the settings", "zh": "被配置禁用"},
+    "state.missing": {"en": "missing", "zh": "缺失"},
+    "state.elsewhere": {"en": "in another process", "zh": "在其他进程"},
+    "state.paused": {"en": "paused", "zh": "已暂停"},
+    "state.held": {"en": "held", "zh": "已搁置"},
+    "state.overdue": {"en": "overdue", "zh": "超时未结束"},
+    "state.retired": {"en": "retired", "zh": "停用"},
+    # The overview.
+    "overview.title": {"en": "Overview", "zh": "总览"},
+    "overview.as_of": {"en": "As of", "zh": "截至"},
+    "overview.trouble": {"en": "Trouble:", "zh": "故障："},
+    "overview.alerts": {"en": "Alerts that nobody sees to yet: {count}", "zh": "尚无人处理的告警：{count}"},
+    "overview.states": {"en": "What is open", "zh": "未完成"},
+    "overview.oldest": {"en": "oldest: {age}", "zh": "最早：{age}前"},
+    "tile.waiting": {"en": "nothing is late", "zh": "没有逾期"},
+    "tile.running": {"en": "nothing runs", "zh": "没有执行中的投递"},
+    "tile.dead": {"en": "none", "zh": "没有"},
+    "tile.unknown": {"en": "none", "zh": "没有"},
+    "tile.shelved": {"en": "none", "zh": "没有"},
+    "tile.parked": {"en": "none", "zh": "没有"},
+    "overview.arrivals": {"en": "Events received", "zh": "接收的事件"},
+    "overview.per_minute": {"en": "a minute: {count} in {span}", "zh": "个/分钟：{span}内 {count} 个"},
+    "overview.arrivals_says": {
+        "en": "{count} events in {span}, {most} at the most in one sixtieth of it",
+        "zh": "{span}内 {count} 个事件，六十分之一时段内最多 {most} 个",
+    },
+    "overview.answers": {
+        "en": "Answered by this process since it started:",
+        "zh": "本进程启动以来的响应：",
+    },
+    "overview.ago": {"en": "{span} ago", "zh": "{span}前"},
+    "overview.now": {"en": "now", "zh": "现在"},
+    "overview.performance": {"en": "Handlers lately", "zh": "处理器近况"},
+    "overview.sampled": {
+        "en": "The last attempts of the newest deliveries: {count}, since",
+        "zh": "按最新的 {count} 个投递的最后一次尝试统计，起始时间",
+    },
+    "overview.attempts": {"en": "Attempts", "zh": "尝试"},
+    "overview.attempts_says": {
+        "en": "over time: {succeeded} succeeded, {failed} did not",
+        "zh": "随时间变化：成功 {succeeded}，未成功 {failed}",
+    },
+    "overview.rate": {"en": "Succeeded", "zh": "成功率"},
+    "overview.slowest": {"en": "Latency", "zh": "耗时"},
+    "overview.lengths_says": {"en": "slowest over time, up to {most}", "zh": "各时段最慢耗时，最多 {most}"},
+    "overview.median": {"en": "Median", "zh": "中位数"},
+    "overview.most": {"en": "95 %", "zh": "95 分位"},
+    "overview.left_out": {
+        "en": "Handlers that are not shown: {count}",
+        "zh": "未显示的处理器：{count}",
+    },
+    "overview.nothing_yet": {
+        "en": "Nothing has been delivered yet.",
+        "zh": "还没有任何投递。",
+    },
+    "live.pause": {"en": "Pause", "zh": "暂停刷新"},
+    "live.go_on": {"en": "Go on", "zh": "继续刷新"},
+    "live.reload": {"en": "Reload", "zh": "刷新"},
+    "live.lost": {"en": "The server does not answer.", "zh": "服务器没有响应。"},
+    # Events.
+    "events.title": {"en": "Events", "zh": "事件"},
+    "events.what": {"en": "Key and class", "zh": "流程与处理类"},
+    "events.pages": {"en": "Pages of events ({number})", "zh": "事件翻页（{number}）"},
+    "events.repeats": {"en": "came again: {count}", "zh": "重复回调 {count} 次"},
+    "events.more": {"en": "and {count} more", "zh": "另有 {count} 个"},
+    "events.none": {"en": "No event is like that.", "zh": "没有符合条件的事件。"},
+    "events.none_yet": {"en": "No event has come yet.", "zh": "还没有收到事件。"},
+    "events.looked_until": {
+        "en": "No index answers this search: so far it has gone through what came since",
+        "zh": "此查询没有索引可用，目前查到的接收时间为",
+    },
+    "events.look_on": {"en": "Look on", "zh": "继续查找"},
+    "events.no_state": {
+        "en": "There is no such state; choose one of the list.",
+        "zh": "没有这种状态，请从列表中选择。",
+    },
+    "events.no_time": {
+        "en": "This is no date with a time. Write 2026-11-24T09:30 (in the zone of the times that are shown), "
+        "2026-11-24T09:30+08:00, 2026-11-24, 2h or 3d.",
+        "zh": "日期时间无法识别，请写成 2026-11-24T09:30（按页面显示时间的时区）、2026-11-24T09:30+08:00、"
+        "2026-11-24、2h 或 3d。",
+    },
+    "events.no_such_time": {
+        "en": "There is no such time in this zone: clocks were set forward over it. Take a time before or after it.",
+        "zh": "该时区没有这个时间（夏令时跳过）。请选择之前或之后的时间。",
+    },
+    "events.no_zone": {
+        "en": "This server does not know the time zone. Write the time with its offset, such as "
+        "2026-11-24T09:30+08:00, or install time zone data (package tzdata) where the server runs.",
+        "zh": "服务器不认识该时区。请写明时差，例如 2026-11-24T09:30+08:00，或在服务器上安装时区数据（tzdata）。",
+    },
+    "events.understood": {"en": "Understood as", "zh": "理解为"},
+    "events.twice.earlier": {
+        "en": "This time comes twice: the earlier one is meant.",
+        "zh": "该时间出现两次，取较早的一次。",
+    },
+    "events.twice.later": {
+        "en": "This time comes twice: the later one is meant.",
+        "zh": "该时间出现两次，取较晚的一次。",
+    },
+    "events.lately": {"en": "Last", "zh": "最近"},
+    "events.lately.15m": {"en": "15 minutes", "zh": "15 分钟"},
+    "events.lately.1h": {"en": "hour", "zh": "1 小时"},
+    "events.lately.24h": {"en": "24 hours", "zh": "24 小时"},
+    "events.lately.7d": {"en": "7 days", "zh": "7 天"},
+    # One event.
+    "event.title": {"en": "Event", "zh": "事件"},
+    "event.id": {"en": "Event id", "zh": "事件 Id"},
+    "event.definition": {"en": "Process definition id", "zh": "流程定义 Id"},
+    "event.repeats": {"en": "Identical call-backs after it", "zh": "其后相同的回调次数"},
+    "event.same_flow": {"en": "All of this flow instance", "zh": "该流程实例的全部事件"},
+    "event.same_business_key": {"en": "All of this business key", "zh": "该业务主键的全部事件"},
+    "event.route": {"en": "Route", "zh": "路由"},
+    "face.console": {"en": "at the console", "zh": "控制台"},
+    "face.api": {"en": "by the API", "zh": "通过 API"},
+    "face.command": {"en": "by a command", "zh": "命令行"},
+    "event.due": {"en": "It runs when its turn comes, not before", "zh": "轮到时执行，不早于"},
+    "event.behind": {
+        "en": "It runs in its turn. It is held back by an event of the same order key:",
+        "zh": "按顺序执行，须等待同一排序键的前一事件：",
+    },
+    "event.for_plugin": {
+        "en": "It waits for its handler, whose plugin is not loaded.",
+        "zh": "等待其处理器：对应的插件没有加载。",
+    },
+    "event.held": {
+        "en": "It waits until its handler works again, which failed again and again and is held since",
+        "zh": "等待处理器恢复正常。该处理器连续失败，搁置时间：",
+    },
+    "event.paused": {
+        "en": "It waits until its handler is resumed, which is paused since",
+        "zh": "处理器已暂停，恢复后才会执行。暂停时间：",
+    },
+    "event.note": {"en": "Note:", "zh": "备注："},
+    "event.then.dead": {
+        "en": "When the cause is mended, run it again:",
+        "zh": "排除原因后重新执行：",
+    },
+    "event.then.unknown": {
+        "en": "It was cut off. Find out whether it did its work, and say so:",
+        "zh": "执行被中断。请核实是否已完成，再裁定：",
+    },
+    "event.verdicts": {
+        "en": "with --did, --did-not or --close",
+        "zh": "加 --did、--did-not 或 --close",
+    },
+    "event.earlier": {"en": "Earlier attempts that are not shown: {count}", "zh": "未显示的更早尝试：{count}"},
+    "event.attempt": {"en": "Attempt {number}", "zh": "第 {number} 次尝试"},
+    "event.returned": {"en": "Returned", "zh": "返回值"},
+    "event.no_attempt": {"en": "No attempt has begun.", "zh": "尚未开始尝试。"},
+    "event.no_delivery": {"en": "It has no delivery.", "zh": "没有投递。"},
+    "event.left_out": {"en": "Deliveries that are not shown: {count}", "zh": "未显示的投递：{count}"},
+    "event.body": {"en": "Body", "zh": "请求体"},
+    "event.pretty": {"en": "Body, indented", "zh": "请求体（缩进显示）"},
+    "event.raw": {"en": "As received", "zh": "原文"},
+    "event.too_long": {
+        "en": "The body is long; only its beginning is shown. The file has all of it.",
+        "zh": "请求体较长，仅显示开头部分；完整内容请下载。",
+    },
+    "event.download": {"en": "Download as a file", "zh": "下载为文件"},
+    "event.conflicts": {"en": "Conflicting bodies", "zh": "冲突的请求体"},
+    "event.conflicts_says": {
+        "en": "The same identity came again with other data, and was refused with 409. The first call-back stands.",
+        "zh": "同一标识又以不同数据回调，已返回 409 拒绝；以第一次回调为准。",
+    },
+    # Handlers and plugins.
+    "handlers.title": {"en": "Handlers and plugins", "zh": "处理器与插件"},
+    "handlers.name": {"en": "Part of the name", "zh": "名称包含"},
+    "handlers.since": {
+        "en": "Calls are counted among the newest deliveries: {count}, since",
+        "zh": "调用次数按最新的 {count} 个投递统计，起始时间",
+    },
+    "handlers.cut": {
+        "en": "More is open than is counted here: of each kind, {count} are gone through at the most.",
+        "zh": "未完成的数量多于此处统计：每类最多统计 {count} 个。",
+    },
+    "handlers.hooks": {"en": "Hooks:", "zh": "钩子："},
+    "handlers.of": {"en": "Handlers of {name}", "zh": "{name} 的处理器"},
+    "handlers.listens": {"en": "Listens to", "zh": "选择条件"},
+    "handlers.open": {"en": "Open", "zh": "未完成"},
+    "handlers.called": {"en": "Last called", "zh": "最近调用"},
+    "handlers.times": {"en": "{count} of the newest deliveries", "zh": "最新投递中的 {count} 个"},
+    "handlers.never": {"en": "nobody calls it", "zh": "没有调用"},
+    "handlers.retry": {"en": "retries: up to {count} attempts", "zh": "可重试：最多 {count} 次尝试"},
+    "handlers.process": {
+        "en": "in a process of its own: {seconds} s and {mebibytes} MiB at the most",
+        "zh": "在独立进程中运行：最多 {seconds} 秒、{mebibytes} MiB",
+    },
+    "handlers.thread": {"en": "in a thread: overdue after {seconds} s", "zh": "在线程中运行：{seconds} 秒后视为超时"},
+    "handlers.missing": {
+        "en": "It was loaded before and is not now; what its handlers would do waits for it.",
+        "zh": "以前加载过，现在没有；其处理器的投递都在等待。",
+    },
+    "handlers.elsewhere": {
+        "en": "It is not loaded here; other processes run its handlers.",
+        "zh": "此处未加载；其处理器由其他进程运行。",
+    },
+    "handlers.retired": {
+        "en": "It was uninstalled; what is stored for it stays.",
+        "zh": "已卸载；为它存储的投递仍然保留。",
+    },
+    "handlers.held": {"en": "It failed again and again, and is held since", "zh": "连续失败，搁置时间："},
+    "held.tried": {"en": "One delivery is tried from", "zh": "下次试运行时间："},
+    "handlers.paused": {
+        "en": "What comes for it is stored and waits. Paused since",
+        "zh": "新的投递照常保存，恢复前不执行。暂停时间：",
+    },
+    "handlers.none_of_it": {"en": "It has no handlers.", "zh": "没有处理器。"},
+    "handlers.none": {"en": "No plugin is like that.", "zh": "没有符合条件的插件。"},
+    "handlers.pages": {"en": "Pages of handlers", "zh": "处理器翻页"},
+    "handlers.first": {"en": "First", "zh": "首页"},
+    "handlers.next": {"en": "Next", "zh": "下一页"},
+    "listens.class": {"en": "class", "zh": "处理类"},
+    "listens.key": {"en": "key", "zh": "流程 Key"},
+    "listens.every": {"en": "every event", "zh": "所有事件"},
+    "listens.versions": {"en": "versions", "zh": "版本"},
+    "listens.source": {"en": "source", "zh": "来源"},
+    "listens.kind": {"en": "kind", "zh": "类型"},
+    # Parked events.
+    "parked.title": {"en": "Parked events", "zh": "暂存的事件"},
+    "parked.more": {
+        "en": "There are more: the oldest {count} are counted.",
+        "zh": "数量更多，仅统计最早的 {count} 个。",
+    },
+    "parked.waits_for": {"en": "Waits for", "zh": "等待"},
+    "parked.oldest": {"en": "Oldest", "zh": "最早"},
+    "parked.then": {"en": "What to do", "zh": "处理办法"},
+    "parked.wanted": {"en": "A handler takes these now. Deliver them:", "zh": "现在已有处理器，可补投："},
+    "parked.install": {
+        "en": "Install a plugin that listens to the class or key, or name the key in ignore.process_key.",
+        "zh": "安装对应的插件，或把流程 Key 写入 ignore.process_key。",
+    },
+    "parked.neither": {
+        "en": "neither a class nor a key",
+        "zh": "既没有处理类，也没有流程 Key",
+    },
+    "parked.left_out": {"en": "Groups that are not shown: {count}", "zh": "未显示的分组：{count}"},
+    "parked.none": {"en": "Nothing is parked.", "zh": "没有暂存的事件。"},
+    # Refused call-backs.
+    "refused.title": {"en": "Refused call-backs", "zh": "被拒绝的回调"},
+    "refused.says": {
+        "en": "Answered with an error, and not stored: the engine has to correct them, or to call again. "
+        "The last 1,000 are kept.",
+        "zh": "已返回错误且未存储，需由流程引擎更正或重发。保留最近 1000 条。",
+    },
+    "refused.at": {"en": "When", "zh": "时间"},
+    "refused.status": {"en": "Status", "zh": "状态码"},
+    "refused.path": {"en": "Path", "zh": "路径"},
+    "refused.from": {"en": "From", "zh": "来源地址"},
+    "refused.why": {"en": "Why", "zh": "原因"},
+    "refused.pages": {"en": "Pages of refused call-backs", "zh": "拒收记录翻页"},
+    "refused.none": {"en": "No call-back has been refused.", "zh": "没有被拒绝的回调。"},
+    # Alerts.
+    "alerts.title": {"en": "Alerts", "zh": "告警"},
+    "alerts.says": {
+        "en": "One alert for each cause; it is over when its cause has gone. Listeners are notified again when it has "
+        "grown. To acknowledge an alert says that somebody sees to it.",
+        "zh": "每个原因一条告警；原因消除后告警结束，数量明显增加时再次通知。确认告警表示已有人处理。",
+    },
+    "alerts.open": {"en": "Open", "zh": "未消除"},
+    "alerts.over": {"en": "Over", "zh": "已结束"},
+    "alerts.about": {"en": "About", "zh": "对象"},
+    "alerts.since": {"en": "Since", "zh": "开始"},
+    "alerts.until": {"en": "Until", "zh": "结束"},
+    "alerts.count": {"en": "Count", "zh": "数量"},
+    "alerts.new": {"en": "(+{count} since the last notification)", "zh": "（上次通知后新增 {count}）"},
+    "alerts.last": {"en": "Latest:", "zh": "最近一次："},
+    "alerts.last_error": {"en": "Last error:", "zh": "最近的错误："},
+    "alerts.notifications": {"en": "{count} times, last", "zh": "共 {count} 次，最近："},
+    "alerts.message": {"en": "Message", "zh": "内容"},
+    "alerts.told": {"en": "Told", "zh": "已通知"},
+    "alerts.nobody": {"en": "nobody yet", "zh": "尚未通知"},
+    "alerts.acknowledged": {"en": "Acknowledged", "zh": "已确认"},
+    "alerts.unseen": {"en": "by nobody yet", "zh": "尚未确认"},
+    "alerts.event": {"en": "One of the events", "zh": "其中一个事件"},
+    "alerts.none": {"en": "No alert is open.", "zh": "没有未消除的告警。"},
+    # What goes wrong.
+    "problem.purged.what": {"en": "This event was purged", "zh": "该事件已被清理"},
+    "problem.purged.then": {
+        "en": "It had been kept for as long as was wanted. The same call-back is still known, and runs nothing.",
+        "zh": "其保存期限已过。相同的回调仍能识别，不会再次执行。",
+    },
+    "problem.nothing.what": {"en": "There is nothing here", "zh": "页面不存在"},
+    "problem.nothing.then": {
+        "en": "Look for it under Events: it may have been purged, or the address may be incomplete.",
+        "zh": "请到“事件”页查找：它可能已被清除，或者地址不完整。",
+    },
+    "problem.ledger.what": {"en": "The ledger cannot be read just now", "zh": "暂时无法读取台账"},
+    "problem.ledger.then": {
+        "en": "The server's log has the reason. Reload this page when the database answers again.",
+        "zh": "原因见服务器日志。数据库恢复后请刷新本页。",
+    },
+    "problem.newer.what": {
+        "en": "A newer version of flowhooks has recorded handlers",
+        "zh": "处理器已由更新版本的 flowhooks 登记",
+    },
+    "problem.newer.then": {
+        "en": "This version cannot read what they listen to, and routes nothing. Run the newer version here, too.",
+        "zh": "本版本无法读取其选择条件，因此不分发任何事件。请在此处也运行该更新版本。",
+    },
+    "problem.ours.what": {"en": "The server failed because of an error of its own", "zh": "服务器内部错误"},
+    "problem.ours.then": {
+        "en": "The server's log has the details. The other pages may work.",
+        "zh": "详情见服务器日志。其他页面可能仍可使用。",
+    },
+    "refused.bound.what": {"en": "The console is not shown here", "zh": "此处不能打开控制台"},
+    "refused.bound.then": {
+        "en": "This listener can be reached by other machines, and the settings name nobody who may log in. "
+        "Add an operator to them (flowhooks operators new), or set admin to 127.0.0.1 and a port, and open the console "
+        "through a tunnel: ssh -L 8081:127.0.0.1:8081 with the server's name.",
+        "zh": "其他机器可以访问该监听地址，而配置中没有可以登录的运维人员。请在配置中添加（flowhooks operators new），"
+        "或者把配置项 admin 设为 127.0.0.1 加端口，再通过隧道访问：ssh -L 8081:127.0.0.1:8081 加服务器名。",
+    },
+    "refused.host.what": {"en": "The console is not shown under this name", "zh": "不能用此主机名打开控制台"},
+    "refused.host.then": {
+        "en": "Open it as http://127.0.0.1 or http://localhost with the port. "
+        "Any other name could be a web site that wants to read it through your browser.",
+        "zh": "请用 http://127.0.0.1 或 http://localhost 加端口打开。其他名称可能是想借浏览器读取本页的网站。",
+    },
+    "refused.name.what": {"en": "The console has another address", "zh": "控制台的地址不是这个"},
+    "refused.name.then": {
+        "en": "Open it under the address that is public_url in the settings.",
+        "zh": "请用配置项 public_url 中的地址打开。",
+    },
+    "refused.origin.what": {"en": "Nothing was changed", "zh": "未做任何修改"},
+    "refused.origin.then": {
+        "en": "This did not come from a page of the console, but from another site, or without saying where from. "
+        "If it was you, open the console again and repeat it there. Behind a proxy, the Host header has to reach this "
+        "server as the browser sent it, and public_url in the settings has to be the console's address.",
+        "zh": "该请求不是从控制台页面发出的：它来自其他网站，或者没有说明来源。"
+        "如果是您本人的操作，请重新打开控制台后再试。"
+        "使用反向代理时，Host 请求头须原样转发，配置项 public_url 须为控制台的地址。",
+    },
+    "refused.role.what": {"en": "You may look, and not change anything", "zh": "您只能查看，不能修改"},
+    "refused.role.then": {
+        "en": "Nothing was changed. Ask somebody whose role in the settings is operate.",
+        "zh": "未做任何修改。请联系配置中角色为 operate 的运维人员。",
+    },
+}
+
+
+def text(key: str, language: str, /, **params: Any) -> str:
+    """The text `key` in `language`, with `params` filled in.
+
+    Raises:
+        KeyError: there is no such text, language or param.
+    """
+    return TEXTS[key][language].format_map(params)

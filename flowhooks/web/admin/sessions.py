@@ -1,0 +1,122 @@
+"""Sessions: what a browser is given when somebody logs in, and who that was; it must not know passwords.
+
+A browser has 32 random bytes, the ledger only a SHA-256 of them and of the hash of the operator's password: with
+another password in the settings all that this operator had begun is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.clock import SECOND
+from flowhooks.errors import FlowhooksError
+from flowhooks.ledger import sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import falcon
+
+    from flowhooks.app import App
+    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.web.admin.operators import Operator, Operators
+
+WRITTEN_EVERY: Final = 60 * SECOND
+"""Microseconds between two notes that somebody is still here: to look is not to write each time."""
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class Sessions:
+    """Who is logged in, in whichever process that shares the ledger.
+
+    Args:
+        app: a started `App`.
+        operators: those that there are.
+    """
+
+    def __init__(self, app: App, operators: Operators) -> None:
+        self._app = app
+        self._operators = operators
+
+    def begin(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
+        """Log somebody in, under a secret that nobody has had before; what this browser had is over.
+
+        Raises:
+            Unavailable: the ledger could not be written.
+        """
+        secret = secrets.token_urlsafe(32)
+        digest = _digest(secret, self._operators.passwords()[operator.name])
+        now = self._app.clock.now()
+        session = sessions.Session(digest=digest, operator=operator.name, begun_at=now, used_at=now)
+        before = list(self._digests(self._secret(request)))
+
+        def begun(transaction: Transaction) -> None:
+            sessions.end(transaction, before)
+            sessions.begin(transaction, session)
+
+        self._app.ledger.write(begun)
+        self._put(response, secret)
+
+    def operator(self, request: falcon.Request) -> Operator | None:
+        """Who has logged in with this browser, and is still an operator; None if nobody.
+
+        Raises:
+            LedgerUnusable: the ledger cannot be read.
+        """
+        digests = self._digests(self._secret(request))
+        if not digests:
+            return None
+        now = self._app.clock.now()
+        with self._app.ledger.connection() as connection:
+            found = sessions.find(connection, list(digests), now)
+        if found is None or digests[found.digest] != found.operator:
+            return None
+        if now - found.used_at >= WRITTEN_EVERY:
+            with suppress(FlowhooksError):  # whoever only looks is not to be kept from it
+                self._app.ledger.write(lambda transaction: sessions.used(transaction, found.digest, now), certain=False)
+        return self._operators.named(found.operator)
+
+    def end(self, request: falcon.Request, response: falcon.Response) -> None:
+        """Log out for good.
+
+        Raises:
+            Unavailable: the ledger could not be written; the session is still there.
+        """
+        if digests := list(self._digests(self._secret(request))):
+            self._app.ledger.write(lambda transaction: sessions.end(transaction, digests))
+        self._put(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
+
+    @property
+    def _cookie(self) -> str:
+        """Its name. With `__Host-` browsers take it by TLS only, and from no other host of the same domain."""
+        return "__Host-flowhooks_session" if self._secure else "flowhooks_session"
+
+    @property
+    def _secure(self) -> bool:
+        return self._app.settings.public_url.startswith("https://")
+
+    def _put(self, response: falcon.Response, value: str, expires: datetime | None = None) -> None:
+        """Give the browser its cookie, which ends with the browser, or sooner."""
+        response.set_cookie(
+            self._cookie, value, expires=expires, path="/", http_only=True, same_site="Strict", secure=self._secure
+        )
+
+    def _secret(self, request: falcon.Request) -> str:
+        """What the browser was given; `""` if that is nothing, or cannot be ours, or is more than one."""
+        given = request.get_cookie_values(self._cookie) or []
+        return given[0] if len(given) == 1 and _SECRET.fullmatch(given[0]) else ""
+
+    def _digests(self, secret: str) -> Mapping[str, str]:
+        """What the ledger has of it, if it is this or that operator's: their names by the digests."""
+        if not secret:
+            return {}
+        return {_digest(secret, password): name for name, password in self._operators.passwords().items()}
+
+
+def _digest(secret: str, password: str) -> str:
+    return hashlib.sha256(f"{secret}.{password}".encode("ascii")).hexdigest()

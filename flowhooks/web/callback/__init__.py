@@ -1,0 +1,1 @@
+"""The callback listener: `POST /flow/{flowInstanceId}/call-back/complete`."""

@@ -1,0 +1,76 @@
+"""flowhooks over HTTP: WSGI apps that any server can run, and the hardened server that `flowhooks serve` runs.
+
+It must not hold rules of its own: what is asked is passed down, what comes back is put into HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import falcon
+
+from flowhooks.web import errors
+from flowhooks.web.callback.authentication import Gate
+from flowhooks.web.callback.credentials import Latest
+from flowhooks.web.callback.metrics_middleware import Counting
+from flowhooks.web.callback.openapi import openapi
+from flowhooks.web.callback.resource import CallBackResource, RawPath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flowhooks.app import App
+
+__all__ = ["create_app"]
+
+_CALL_BACKS: Final = "/flow/"
+
+
+class OpenApi:
+    """`GET /openapi.json`: the contract, made from the schema files in force."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._text = json.dumps(document, ensure_ascii=False).encode()
+
+    def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
+        """Give it."""
+        response.data = self._text
+        response.content_type = "application/json; charset=utf-8"
+
+    on_head = on_get
+
+
+def create_app(app: App) -> falcon.App[Any, Any]:
+    """The WSGI app that engines call.
+
+    Args:
+        app: a started `App`.
+
+    Returns:
+        A Falcon app, for `flowhooks serve` or for any other WSGI server. Run it in one process.
+
+    Raises:
+        SettingsError: a token or a secret of a source cannot be had.
+    """
+    web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
+    errors.install(web, _noted(app))
+    credentials = Latest(app.settings, app.environ)
+    app.follow(credentials.read)
+    gate = Gate(credentials, app.clock)
+    for kind in app.schemas.kinds:
+        resource = CallBackResource(kind=kind, schemas=app.schemas, gate=gate, intake=app.intake)
+        web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
+    web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
+    return web
+
+
+def _noted(app: App) -> errors.Noted:
+    """What has refused call-backs written down. What nobody can have meant for a call-back is none."""
+
+    def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
+        if (path := errors.raw_path(request.env)).startswith(_CALL_BACKS):
+            address = request.env.get("REMOTE_ADDR") or ""
+            app.refusals.note(path=path, address=address, status=status, english=text("en"), chinese=text("zh"))
+
+    return noted

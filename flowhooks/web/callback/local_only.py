@@ -1,0 +1,45 @@
+"""Which callbacks are taken while no source is configured: those of programs on this machine.
+
+Without a credential nothing else tells an engine from a client of a proxy, or from a web page in a browser on this
+machine. It must not know what a callback says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flowhooks.errors import Forbidden
+from flowhooks.settings import host_and_port
+from flowhooks.web.request_origin import host_of, is_loopback_name, is_same_origin, name_of
+from flowhooks.web.server.trusted_proxy import is_forwarded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowhooks.settings import Settings
+
+
+def check(environ: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a callback that a proxy has passed on, or that a web page has sent.
+
+    With `insecure`, other machines may call, also through a proxy; pages may not.
+
+    Raises:
+        Forbidden: it is refused.
+    """
+    host = host_of(environ)
+    local = _is_local(host, settings)
+    if not settings.insecure:
+        if is_forwarded(environ) or settings.http.trusted_proxy or settings.public_url:
+            raise Forbidden("no_source_proxy")
+        if not local:
+            raise Forbidden("no_source_host")
+    same = is_same_origin(environ, f"http://{host}")
+    # A site whose name was pointed at this machine has the origin of the listener, under a name that is not local.
+    if same is False or (same and not local):
+        raise Forbidden("no_source_page")
+
+
+def _is_local(host: str, settings: Settings) -> bool:
+    """Whether `Host` is a name of loopback or of the listening address, or missing as HTTP/1.0 allows."""
+    return not host or is_loopback_name(host) or name_of(host) == host_and_port(settings.listen)[0].lower()

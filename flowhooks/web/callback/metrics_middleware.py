@@ -1,0 +1,43 @@
+"""Counts requests and answers of the call-back listener; it must not know what is counted with."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from flowhooks.observability.metrics import NONE
+from flowhooks.web.callback.resource import CallBackResource
+
+if TYPE_CHECKING:
+    import falcon
+
+    from flowhooks.observability.metrics import Metrics
+
+_BEGAN: Final = "flowhooks.began"
+
+
+class Counting:
+    """Falcon middleware, the outermost one.
+
+    Args:
+        metrics: where it is counted.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
+        """Note when it came."""
+        request.env[_BEGAN] = time.perf_counter()
+
+    def process_response(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        resource: object,
+        _succeeded: bool,
+    ) -> None:
+        """Count it, and its answer."""
+        kind = resource.kind if isinstance(resource, CallBackResource) else NONE
+        self._metrics.received(kind)
+        self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_BEGAN])

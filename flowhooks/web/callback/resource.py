@@ -1,0 +1,133 @@
+"""The resource that engines call: bytes to a call-back, an answer to bytes; it must not know storing or running."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+import falcon
+
+from flowhooks import messages, schema
+from flowhooks.errors import Unprocessable
+from flowhooks.failpoints import reached
+from flowhooks.intake.accept import CallBack, Status
+from flowhooks.model.delivery import State
+from flowhooks.model.event import ParkedBy
+from flowhooks.web import errors, negotiation
+from flowhooks.web.callback.authentication import read_body
+
+if TYPE_CHECKING:
+    from flowhooks.intake.accept import Answer, Intake
+    from flowhooks.schema import Schemas
+    from flowhooks.web.callback.authentication import Gate
+
+_SUCCESS: Final = errors.encode({"success": True})
+_PARKED_MESSAGES: Final[dict[ParkedBy | None, str]] = {
+    ParkedBy.NAME: "parked_name",
+    ParkedBy.CONDITION: "parked_condition",
+}
+LONGEST_WHY: Final = 500
+"""Characters of a handler's own error that an answer repeats."""
+
+
+class RawPath:
+    """Falcon middleware: routes by the path as it was sent, so that `%2F` in an id is part of the id."""
+
+    def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
+        """Put the undecoded path in place of the decoded one."""
+        request.path = errors.raw_path(request.env)
+
+
+class CallBackResource:
+    """One kind of call-back.
+
+    Args:
+        kind: the last part of its path.
+        schemas: check it.
+        gate: says which engine sent it, and lets it in.
+        intake: takes it, and knows by which settings. The server refuses too large a body earlier, where it is ours.
+
+    Attributes:
+        kind: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        schemas: Schemas,
+        gate: Gate,
+        intake: Intake,
+    ) -> None:
+        self.kind = kind
+        self._schemas = schemas
+        self._gate = gate
+        self._intake = intake
+
+    def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
+        """Take a call-back."""
+        headers = request.env
+        rules = self._intake.rules  # once: the settings may change at any moment
+        settings = rules.settings
+        admitted = self._gate.let_in(request, settings)
+        instance = _decoded(flow_instance_id)
+        self._schemas.check_flow_instance_id(instance)
+        negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
+        raw = read_body(request, admitted.limit) if admitted.body is None else admitted.body
+        body = schema.parse(raw)
+        self._schemas.check_body(self.kind, body)
+        seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), settings.wait)
+        if applied is not None:
+            response.set_header("Preference-Applied", applied)
+        answer = self._intake.take(
+            CallBack(
+                source=admitted.source,
+                kind=self.kind,
+                flow_instance_id=instance,
+                body=body,
+                text=raw.decode(),
+                message=admitted.message,
+            ),
+            wait=seconds,
+            rules=rules,
+        )
+        reached("answer.made")
+        response.set_header("Flowhooks-Event", answer.event_id)
+        _say(request, response, answer)
+
+
+def _decoded(segment: str) -> str:
+    """A path segment, percent-decoded once as strict UTF-8."""
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise Unprocessable("path_id_encoding") from None
+
+
+def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
+    response.set_headers(errors.HEADERS)
+    if answer.status is Status.DONE:
+        response.data = _SUCCESS
+        return
+    language = negotiation.language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
+    if answer.status is Status.DEAD:
+        dead = [one for one in answer.standings if one.state is State.DEAD]
+        params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.shown(dead[0].error, LONGEST_WHY)}
+        key = "dead" if len(dead) == 1 else "dead_several"
+        message = messages.text(key, language, count=len(dead), **params)
+        errors.answer(request, response, status=500, message=message)
+        return
+    if answer.status is Status.PARKED:
+        message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
+    else:
+        states = Counter(one.state for one in answer.standings)
+        message = messages.text(
+            "pending",
+            language,
+            waiting=states[State.WAITING],
+            running=states[State.RUNNING],
+            unknown=states[State.UNKNOWN],
+        )
+    response.status = falcon.HTTP_202
+    response.data = errors.encode({"success": True, "message": message})

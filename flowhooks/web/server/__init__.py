@@ -1,0 +1,1 @@
+"""waitress, hardened: sockets, connections, and a strict HTTP parser."""
