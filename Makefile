@@ -47,7 +47,7 @@ soak: $(READY) ## Send a million call-backs of all kinds to one server: memory f
 mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 30 minutes; MODULE=retry for one module)
 	@$(BIN)/python tests/mutants.py $(MODULE)
 
-lint: $(READY) ## Check style, types and floors
+lint: $(READY) ## Check style, types and layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy

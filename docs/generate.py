@@ -141,17 +141,16 @@ def names() -> str:
     return "\n".join(out)
 
 
-def floors() -> str:
-    """The floors as import-linter holds them, the highest first, with what each file or folder says of itself."""
+def layers() -> str:
+    """The layers as import-linter checks them, the highest first, with the first sentence of each file or package."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
-    layers = next(one["layers"] for one in contracts if one["type"] == "layers")
+    names = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
     rows = (
-        (str(len(layers) - place), f"`{name}`", _summary(f"flowhooks.{name}"))
-        for place, layer in enumerate(layers)
-        for name in layer.replace("(", "").replace(")", "").split(" | ")
-        if "(" not in layer or find_spec(f"flowhooks.{name}")  # one in brackets need not be there
+        (str(len(names) - place), f"`{name}`", _summary(f"flowhooks.{name}"))
+        for place, layer in enumerate(names)
+        for name in layer.split(" | ")
     )
-    return "\n".join(table(("floor", "file or folder", "what it says of itself"), rows))
+    return "\n".join(table(("layer", "file or package", "what it is"), rows))
 
 
 def live_settings() -> str:
@@ -166,7 +165,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "hooks": hooks,
     "names": names,
     "transitions": states.transitions,
-    "floors": floors,
+    "layers": layers,
     "metrics": numbers.numbers,
     "administration-paths": administration.paths,
     "administration-parameters": administration.parameters,

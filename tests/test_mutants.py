@@ -27,7 +27,7 @@ def test_what_mutmut_is_told(tmp_path, monkeypatch):
     told = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]
     assert told["mutmut"] == mutants.settings("retry")
     assert told["pytest"]["ini_options"]["filterwarnings"] == ["error"]
-    assert (folder / "flowhooks" / "retry.py").is_file()
+    assert (folder / "flowhooks" / "model" / "retry.py").is_file()
     assert mutants.prepare("retry") == folder
 
 
@@ -64,7 +64,7 @@ def test_too_few_killed_mutants_fail(module, statuses, figures, complaint):
     assert passed is (complaint == "")
 
 
-@pytest.mark.parametrize("module", ["conditions", "router", "routing_index", "selectors"])
+@pytest.mark.parametrize("module", ["conditions", "router", "index", "selectors"])
 def test_modules_that_select_handlers_need_95_in_100(module):
     """A wrong choice of handlers loses work without an error, so their tests must kill more."""
     line, passed = mutants.row(module, Counter({"killed": 94, "survived": 6}))

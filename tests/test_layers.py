@@ -20,7 +20,7 @@ MAX_LINES = 500
 
 
 def test_no_file_imports_from_above():
-    """The contracts of import-linter are kept; a module without a floor breaks them too."""
+    """The contracts of import-linter are kept; a module without a layer breaks them too."""
     program = Path(sysconfig.get_path("scripts")) / "lint-imports"
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     done = subprocess.run(
