@@ -150,14 +150,14 @@ def cut(flow):
 def deafness(monkeypatch, eventually, logged):
     """A function that cuts what listens, to which `over` must be called before anybody listens again."""
     may_listen = threading.Event()
-    listening = notifications.dialects.listening
+    listening = notifications.database.listening
 
     def only_then(*given):
         assert may_listen.wait(20)
         return listening(*given)
 
     def deafen(flow):
-        monkeypatch.setattr(notifications.dialects, "listening", only_then)
+        monkeypatch.setattr(notifications.database, "listening", only_then)
         assert cut(flow) == 2
         eventually(lambda: len([one for one in logged if one["event"] == "listening_failed"]) == 2)
 

@@ -131,7 +131,7 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     server.check_log()
     timings(site, ids)
     audit(site, ids)
-    assert "flowhooks.model.delivery.attempts" in measures(outside)
+    assert "flowhooks.delivery.attempts" in measures(outside)
 
 
 def contracts(site, good, ids):

@@ -122,7 +122,7 @@ def install(engine: Engine, *, answers_within: float | None, ping_within: float)
         finally:
             line.answers_within = answers_within
 
-    # Said by the dialect, for listeners cost time at every statement (see `dialects`).
+    # Said by the dialect, for listeners cost time at every statement (see `database/engines.py`).
     engine.dialect.connect = connect  # type: ignore[method-assign]  # as above
     engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
 

@@ -81,7 +81,7 @@ class Recorded:
                 point.attributes["flowhooks.outcome"],
                 point.attributes.get("error.type"),
             ): point.value
-            for point in self.points("flowhooks.model.delivery.attempts")
+            for point in self.points("flowhooks.delivery.attempts")
         }
 
     def close(self) -> None:
@@ -177,9 +177,9 @@ def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recor
         "flowhooks.model.handler": "leave:fine",
         "flowhooks.plugin": "leave",
         "flowhooks.attempt": 1,
-        "flowhooks.model.event.id": event_id,
-        "flowhooks.model.event.kind": "complete",
-        "flowhooks.model.event.source": "default",
+        "flowhooks.event.id": event_id,
+        "flowhooks.event.kind": "complete",
+        "flowhooks.event.source": "default",
         "flowhooks.flow_instance.id": "4711",
         "flowhooks.process_definition.key": "fine",
         "flowhooks.callback_class": "com.example.Leave",
@@ -395,7 +395,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
     measures = ExportMetricsServiceRequest.FromString(received["/v1/metrics"])
     (measured,) = measures.resource_metrics
     assert {one.name for scope in measured.scope_metrics for one in scope.metrics} == {
-        "flowhooks.model.delivery.attempts",
+        "flowhooks.delivery.attempts",
         "messaging.process.duration",
     }
 

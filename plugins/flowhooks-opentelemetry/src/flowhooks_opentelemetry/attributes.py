@@ -43,9 +43,9 @@ def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str
         "flowhooks.model.handler": handler.id,
         "flowhooks.plugin": handler.plugin,
         "flowhooks.attempt": delivery.attempt,
-        "flowhooks.model.event.id": event.id,
-        "flowhooks.model.event.kind": event.kind,
-        "flowhooks.model.event.source": event.source,
+        "flowhooks.event.id": event.id,
+        "flowhooks.event.kind": event.kind,
+        "flowhooks.event.source": event.source,
         "flowhooks.flow_instance.id": event.flow_instance_id,
         **{name: value for name, value in known.items() if value is not None},
     }
