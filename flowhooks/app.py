@@ -36,8 +36,8 @@ from flowhooks.intake.waiters import Watches
 from flowhooks.ledger import database
 from flowhooks.ledger import handlers as known
 from flowhooks.ledger.ledger import Ledger
-from flowhooks.ledger.lock import Holder, locked
-from flowhooks.ledger.pauses import Pauses
+from flowhooks.ledger.lock import LockOwner, acquire_lock
+from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.observability.collectors import Here, OfLedger, OfProcess
 from flowhooks.observability.metrics import Metrics
 from flowhooks.operations.context import Desk
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from flowhooks.execution.runners.procrastinate import Procrastinate
-    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.model.delivery import Queued
     from flowhooks.routing.router import Router
 
@@ -114,7 +114,7 @@ class App:
         self._over, self._stop = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._spawning, self._changing = threading.Lock(), threading.Lock()
-        self._lock = locked(database_url(settings))
+        self._lock = acquire_lock(database_url(settings))
         try:
             self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
             loaded = self.plugins.handlers
@@ -128,21 +128,21 @@ class App:
     def _open(self) -> None:
         settings = self.settings
         self.metrics = Metrics()
-        self._pauses = Pauses()
+        self._pauses = PausedHandlers()
         self.runner = self._runner()
         self.ledger = Ledger(
             database_url(settings),
             runner=self.runner,
             clock=self.clock,
-            queue=settings.ledger.queue,
+            max_queued=settings.ledger.queue,
             timeout=settings.ledger.timeout,
             stale_after=settings.ledger.stale_after,
             kind=self._kind,
-            runs=self.runs,
-            committed=self.metrics.committed,
-            joint=settings.runner.threads,
+            handler_ids=self.runs,
+            on_commit=self.metrics.committed,
+            max_handler_transactions=settings.runner.threads,
             pauses=self._pauses,
-            identities_for=settings.retention.identities * DAY or None,
+            identity_retention=settings.retention.identities * DAY or None,
         )
         try:
             required_credentials.check(self.ledger, settings, self._asks_for)
@@ -161,7 +161,7 @@ class App:
         """
 
         def due(now: int, most: Callable[[str], int]) -> list[Queued]:
-            return self.ledger.due(now, most)  # which is made after its runner
+            return self.ledger.due_deliveries(now, most)  # which is made after its runner
 
         threads, clock = self.settings.runner.threads, self.clock
         if self.settings.runner.kind == "embedded":
@@ -207,10 +207,10 @@ class App:
         self.terms = {one: terms(handler, settings) for one, handler in handlers.items()}
         versions = {info.name: info.version for info in reversed(self.plugins.infos)}
         of_release = releases(handlers, lambda plugin: versions.get(plugin, ""))
-        remembered = {one.id: one.selectors for one in self.ledger.known()}
+        remembered = {one.id: one.selectors for one in self.ledger.registered_handlers()}
         self._changed_handlers = [one.id for one in handlers.values() if remembered.get(one.id) != one.selectors]
-        missing = self.ledger.meet(list(handlers.values()), of_release)
-        self._missing: Sequence[KnownHandler] = missing
+        missing = self.ledger.register_handlers(list(handlers.values()), of_release)
+        self._missing: Sequence[RegisteredHandler] = missing
         with self.ledger.connection() as connection:
             forgotten = known.retired(connection)
         # A retired handler gets nothing more, but what is stored for it must wait for it, too.
@@ -221,12 +221,12 @@ class App:
             log.warning(
                 "handler_missing", handler=one.id, why="it was loaded before and is not now; its deliveries wait for it"
             )
-        recovered = self.ledger.recover(absent=self.absent)
+        recovered = self.ledger.recover(missing_handlers=self.absent)
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
         self.router = self._routing(settings, missing)
         self.watches = Watches(clock=self.clock, most=max(1, settings.http.threads // 2), paused=self._pauses.get)
-        self._pauses.follow(self._pauses_changed)
+        self._pauses.subscribe(self._pauses_changed)
         if self._pauses.handlers:
             self._log_pauses()
         self.notices = Notices(self.plugins)
@@ -301,7 +301,7 @@ class App:
             plugins=self.plugins.infos,
             running=lambda: self.runner.running,
             processes=lambda: self.isolation.alive,
-            queued=lambda: self.ledger.queued,
+            queued=lambda: self.ledger.queue_size,
             notices_dropped=lambda: self.notices.dropped,
             alone=not self.metrics.together,
         )
@@ -309,7 +309,7 @@ class App:
         url = database_url(self.settings)
         self.metrics.add(OfLedger(self.ledger, url=url, clock=self.clock, label=self.metrics.label))
 
-    def _route_by(self, missing: Sequence[KnownHandler], absent: frozenset[str]) -> None:
+    def _route_by(self, missing: Sequence[RegisteredHandler], absent: frozenset[str]) -> None:
         """Go on with another look-up, since other processes have made handlers known."""
         with self._changing:
             self._missing, self.absent = missing, absent
@@ -341,7 +341,7 @@ class App:
         """Have `told` called each time that the settings are read again, before anything goes by them."""
         self._told.append(told)
 
-    def _routing(self, settings: Settings, missing: Sequence[KnownHandler]) -> Router:
+    def _routing(self, settings: Settings, missing: Sequence[RegisteredHandler]) -> Router:
         """The look-up of the handlers that are loaded, and of those that are only remembered."""
         return build_router(self.plugins.handlers.values(), missing, settings.ignore.process_key)
 
@@ -368,7 +368,7 @@ class App:
     def _tell_waiting(self) -> None:
         with suppress(LedgerUnusable):  # then they wait for as long as they meant to
             for event_id in self.watches.waited_for():
-                self.watches.tell_read(event_id, self.ledger.standings(event_id))
+                self.watches.tell_read(event_id, self.ledger.delivery_statuses(event_id))
 
     def start(self) -> None:
         """Run what waits, and deliver what was parked and is wanted by now."""
@@ -413,19 +413,19 @@ class App:
     def describe(self, admin: str, token: str) -> None:
         """Write into the lock file where the administration API is, and the token that it asks for."""
         if self._lock is not None:
-            self._lock.describe(Holder(pid=os.getpid(), admin=admin, token=token))
+            self._lock.write_owner(LockOwner(pid=os.getpid(), admin=admin, token=token))
 
     def trouble(self) -> list[str]:
         """Why call-backs should go elsewhere just now; empty when all is well."""
         found = []
         if self.draining:
             found.append("the server is stopping")
-        if self.ledger.guard is not None and (why := self.ledger.guard.look()):
+        if self.ledger.guard is not None and (why := self.ledger.guard.find_problem()):
             found.append(why)
-        elif self.ledger.failing and not self.ledger.mended():
-            found.append(f"the last write to the database failed ({self.ledger.failing})")
+        elif self.ledger.write_error and not self.ledger.probe_writable():
+            found.append(f"the last write to the database failed ({self.ledger.write_error})")
         # A small write may succeed where there is no room for a call-back.
-        left = database.room(database_url(self.settings))
+        left = database.free_disk_bytes(database_url(self.settings))
         if left is not None and left < self.settings.http.max_body_bytes:
             found.append(f"the disk of the database has {left // 1024} KiB left; make room there")
         if self.router.unreadable:

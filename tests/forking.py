@@ -196,7 +196,10 @@ def main(control):
     """Load all of flowhooks, and fork a process at each request until nobody asks any more."""
     flowhooks = import_module("flowhooks")
     for one in pkgutil.walk_packages(flowhooks.__path__, "flowhooks."):
-        if one.name not in {"flowhooks.__main__", "flowhooks.ledger.migrations.env"}:  # which run when they are imported
+        if one.name not in {
+            "flowhooks.__main__",
+            "flowhooks.ledger.migrations.env",
+        }:  # which run when they are imported
             import_module(one.name)
     gc.collect()
     gc.freeze()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.handler import Handler
     from flowhooks.testing import HandClock
 
@@ -115,22 +115,22 @@ class Flow:
             )
         self.app.runner.wake()
 
-    def standings(self, event_id: str) -> tuple[Standing, ...]:
+    def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
         """How the deliveries of an event stand in the ledger."""
-        return self.app.ledger.standings(event_id)
+        return self.app.ledger.delivery_statuses(event_id)
 
-    def only(self, event_id: str) -> Standing:
+    def only(self, event_id: str) -> DeliveryStatus:
         """How the one delivery of an event stands."""
-        (standing,) = self.standings(event_id)
+        (standing,) = self.delivery_statuses(event_id)
         return standing
 
-    def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> Standing:
+    def settled(self, event_id: str, state: State, *, attempt: int | None = None) -> DeliveryStatus:
         """The one delivery of an event, once it is in `state` (after attempt number `attempt`)."""
         return until(
             lambda: next(
                 (
                     one
-                    for one in self.standings(event_id)
+                    for one in self.delivery_statuses(event_id)
                     if one.state is state and (attempt is None or one.attempt == attempt)
                 ),
                 None,
@@ -139,7 +139,7 @@ class Flow:
 
     def at_rest(self) -> bool:
         """Whether nothing waits or runs any more."""
-        tally = self.app.ledger.tally()
+        tally = self.app.ledger.count_by_state()
         return tally["waiting"] + tally["running"] == 0
 
     def events(self, **wanted: Any) -> list[str]:
@@ -177,9 +177,11 @@ class Flow:
                 connection.execute("ROLLBACK")
                 self.app.ledger.timeout = before
 
-    def noted_as_undecided(self, event_id: str) -> Standing:
+    def noted_as_undecided(self, event_id: str) -> DeliveryStatus:
         """The one delivery of an event, once it waits because its handler's condition cannot be decided."""
-        return until(lambda: next((one for one in self.standings(event_id) if one.note and one.due_at is None), None))
+        return until(
+            lambda: next((one for one in self.delivery_statuses(event_id) if one.note and one.due_at is None), None)
+        )
 
     def close(self, timeout: float = WAIT_TIMEOUT) -> bool:
         """Stop it as the server does."""
@@ -258,7 +260,7 @@ class House:
         if self.check_books and (self.url or self.file.exists()):
             reader = Reader(self.address)
             try:
-                trouble = reader.balance().trouble
+                trouble = reader.verify().trouble
                 if any(flow.changed for flow in self._flows):
                     # What a test has changed by hand need not fit in every way; but it has to add up.
                     trouble = [line for line in trouble if SUMS.search(line)]

@@ -149,12 +149,12 @@ def operate(app):
 
 
 def _delivery(app, event_id):
-    return next(one.delivery_id for one in app.ledger.standings(event_id) if one.state == "dead")
+    return next(one.delivery_id for one in app.ledger.delivery_statuses(event_id) if one.state == "dead")
 
 
 def _alerts(app):
     with app.ledger.connection() as connection:
-        return [one.id for one in alert_queries.still_open(connection)]
+        return [one.id for one in alert_queries.open_alerts(connection)]
 
 
 def leads(app, page, path, address):

@@ -200,7 +200,7 @@ class Siege:
                 asked = {"wanted": {"ids": list(done), "until": time.time_ns() // 1000}}
             case "resolve":
                 (unknown,) = self.site.until(lambda ledger: ledger.page(EventFilter(state="unknown"), limit=1))
-                one = next(it.delivery_id for it in unknown.standings if it.state == "unknown")
+                one = next(it.delivery_id for it in unknown.delivery_statuses if it.state == "unknown")
                 self.resolved.add(one)
                 asked = {"delivery_id": one, "verdict": "did", "note": "looked"}
         if kind == "reroute":
@@ -222,7 +222,7 @@ class Siege:
     def settled(self, ids):
         """Those events all of whose deliveries have succeeded."""
         with self.site.ledger() as ledger:
-            return {one for one in ids if {it.state for it in ledger.standings(one)} <= {"succeeded"}}
+            return {one for one in ids if {it.state for it in ledger.delivery_statuses(one)} <= {"succeeded"}}
 
     def kill_at(self, at, times, number, following):
         """Start a server, kill it at a point, and prepare what the next one needs while it lives."""
@@ -300,12 +300,14 @@ class Shared(Siege):
 
 def running(ledger, event_id, *, waiting=False):
     """How many deliveries of an event run, or wait."""
-    return sum(one.state == "running" or (waiting and one.state == "waiting") for one in ledger.standings(event_id))
+    return sum(
+        one.state == "running" or (waiting and one.state == "waiting") for one in ledger.delivery_statuses(event_id)
+    )
 
 
 def unfinished(ledger):
     """How many deliveries wait or run."""
-    tally = ledger.tally()
+    tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["shelved"]
 
 
@@ -356,7 +358,7 @@ def check(siege, taken):
             events |= {one.event.flow_instance_id: one for one in page}
             after = page[-1].event.id
         for one in events.values():
-            for standing in one.standings:
+            for standing in one.delivery_statuses:
                 numbers = {it.number: it.outcome.value for it in ledger.attempts(standing.delivery_id)}
                 assert list(numbers) == list(range(1, standing.attempt + 1))
                 attempts |= {(standing.delivery_id, number): outcome for number, outcome in numbers.items()}
@@ -368,11 +370,11 @@ def check(siege, taken):
     # I2: each delivery has come to its end, or is shown to an operator.
     assert not [one for one in events.values() if one.state == "parked"]
     assert {one.event.id for one in events.values() if one.state == "dismissed"} == siege.dismissed
-    assert {len(one.standings) for one in events.values() if one.event.id in siege.rerouted} <= {3}
+    assert {len(one.delivery_statuses) for one in events.values() if one.event.id in siege.rerouted} <= {3}
     states = {
         one.delivery_id: (one.handler.partition(":")[2], one.state.value)
         for it in events.values()
-        for one in it.standings
+        for one in it.delivery_statuses
     }
     assert set(states.values()) <= {
         *((name, "succeeded") for name in ("plain", "again", "moody", "late")),

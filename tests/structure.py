@@ -145,7 +145,9 @@ def main() -> int:
         if len(found) > most and "--details" in sys.argv[1:]:
             print(*(f"    {detail}" for detail in found), sep="\n")
     lengths = [len(text.splitlines()) for text in texts.values()]
-    docs, comments = map(sum, zip(*(docstring_and_comment_lines(texts[path], trees[path]) for path in texts), strict=True))
+    docs, comments = map(
+        sum, zip(*(docstring_and_comment_lines(texts[path], trees[path]) for path in texts), strict=True)
+    )
     classes = sum(isinstance(node, ast.ClassDef) for tree in trees.values() for node in ast.walk(tree))
     print(f"{'files':45} {len(texts):6,}")
     print(f"{'lines':45} {sum(lengths):6,}")

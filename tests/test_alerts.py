@@ -62,7 +62,7 @@ class Watched:
         """A call-back whose delivery fails for good."""
         event_id = self.flow.take(instance, wait=0, **named).event_id
         self.run(event_id)
-        self.eventually(lambda: {one.state for one in self.flow.standings(event_id)} == {State.DEAD})
+        self.eventually(lambda: {one.state for one in self.flow.delivery_statuses(event_id)} == {State.DEAD})
         return event_id
 
     def put_dead(self, until):
@@ -76,7 +76,7 @@ class Watched:
 
     def run(self, event_id):
         """Make an attempt of each delivery of an event that waits."""
-        for one in self.flow.standings(event_id):
+        for one in self.flow.delivery_statuses(event_id):
             self.flow.app.dispatch.execute(Queued(one.delivery_id, one.handler, one.attempt))
 
     def close_dead(self):
@@ -91,7 +91,7 @@ class Watched:
     def open(self):
         """The open alerts, as they are stored."""
         with self.flow.app.ledger.connection() as connection:
-            return alert_queries.still_open(connection)
+            return alert_queries.open_alerts(connection)
 
     def rows(self):
         """Every alert that was ever raised: cause, subject, count, told, and whether its cause has gone."""
@@ -494,7 +494,7 @@ def test_unknown_deliveries(watch, listener, house, listens):
     """What a killed process left running without `retry=` is raised by the next one; with `retry=` nothing is."""
     watched = watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())])
     event_id = watched.flow.take("i1", wait=0).event_id
-    for one in watched.flow.standings(event_id):
+    for one in watched.flow.delivery_statuses(event_id):
         watched.flow.app.ledger.claim(Queued(one.delivery_id, one.handler, 0))
     house.crash(watched.flow)
     watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())], mail=listener).looks()
@@ -657,9 +657,9 @@ def test_a_handler_that_is_held(watch, listener):
     """Raised with its last error and how much waits; over when it is resumed."""
     watched = watch(mail=listener)
     app = watched.flow.app
-    wish = circuit_breaker.Hold("p:h", "ValueError: the archive is away", "1", watched.clock.now())
+    wish = circuit_breaker.OpenCircuit("p:h", "ValueError: the archive is away", "1", watched.clock.now())
     app.ledger.write(
-        lambda transaction: circuit_breaker.hold(transaction, wish, watched.clock.now(), app.ledger.pauses)
+        lambda transaction: circuit_breaker.open_circuit(transaction, wish, watched.clock.now(), app.ledger.pauses)
     )
     watched.flow.take("w1", wait=0)
     watched.looks()
@@ -677,7 +677,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     event_id = watched.flow.take("w1", wait=0).event_id
     claimed = [
         (one, watched.flow.app.ledger.claim(Queued(one.delivery_id, one.handler, 0)))
-        for one in watched.flow.standings(event_id)
+        for one in watched.flow.delivery_statuses(event_id)
         if one.handler == "p:h"
     ]
     watched.clock.advance(300)
@@ -689,7 +689,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for too long")
     for standing, made in claimed:
         watched.flow.app.dispatch.execute(Queued(standing.delivery_id, "p:h", 0), made)
-    watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.standings(event_id)))
+    watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.delivery_statuses(event_id)))
     watched.looks()
     assert ("overdue", "p:h", 1, '["mail"]', 1) in watched.rows()
 

@@ -17,7 +17,7 @@ from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
 from flowhooks.errors import Conflict, IllegalMove, LedgerUnusable, SettingsError, Unavailable
 from flowhooks.intake.accept import CallBack, Status
-from flowhooks.ledger.deliveries import Move, move
+from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -67,7 +67,7 @@ def test_a_quarantined_plugins_handlers_still_get_their_deliveries(house, listen
     flow = house.open(plugins={"p": bad, "other": make_plugin(listens(nothing, process_key="k"))})
     assert {"plugin_quarantined", "handler_missing"} <= set(names(logged))
     answer = flow.take()
-    assert (answer.status, answer.standings[0].handler) == ("pending", "p:h")
+    assert (answer.status, answer.delivery_statuses[0].handler) == ("pending", "p:h")
     assert flow.take("i2", key="k").status == "done"
     flow.close()
     mended = house.open(plugins={"p": good})
@@ -145,7 +145,7 @@ def test_the_lock_file_is_the_owners_alone(house):
     flow.app.describe("http://127.0.0.1:1", "token")
     lock = Lock(house.file)
     assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
-    assert lock.holder().admin == "http://127.0.0.1:1"
+    assert lock.owner().admin == "http://127.0.0.1:1"
 
 
 @pytest.mark.sqlite
@@ -326,10 +326,12 @@ def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
     """An operation that is refused says nothing about the database."""
     flow = house.open(listens(nothing))
     answer = flow.take()
-    delivery_id = answer.standings[0].delivery_id
+    delivery_id = answer.delivery_statuses[0].delivery_id
     with pytest.raises(IllegalMove):
         flow.app.ledger.write(
-            lambda transaction: move(transaction, [Move(delivery_id, State.CLOSED, State.RUNNING, 1, 1)])
+            lambda transaction: apply_changes(
+                transaction, [StateChange(delivery_id, State.CLOSED, State.RUNNING, 1, 1)]
+            )
         )
     assert flow.app.trouble() == []
 
@@ -353,7 +355,7 @@ def test_a_reader_may_look_beside_a_server(house, listens):
     flow.take()
     reader = Reader(house.address)
     try:
-        assert reader.balance().balanced
+        assert reader.verify().is_consistent
     finally:
         reader.close()
 
@@ -366,7 +368,7 @@ def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, l
     early = taking.take(wait=0)
     assert early.status is Status.PARKED
     working = house.open(listens(nothing, name="h"), start=False, **quick)
-    eventually(lambda: taking.standings(early.event_id))
+    eventually(lambda: taking.delivery_statuses(early.event_id))
     assert taking.take("i2", wait=0).status is Status.PENDING
     working.app.start()
     taking.settled(early.event_id, State.SUCCEEDED)
@@ -403,7 +405,7 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
         event_id = apps[0].intake.take(call_back, wait=0).event_id
         eventually(
             lambda: (
-                {one.handler: one.state for one in apps[0].ledger.standings(event_id)}
+                {one.handler: one.state for one in apps[0].ledger.delivery_statuses(event_id)}
                 == {"p:one": State.WAITING, "p:other": State.SUCCEEDED}
             )
         )

@@ -8,7 +8,7 @@ from flowhooks import Retry, State
 from flowhooks.background import clock_watch as module
 from flowhooks.background import retention
 from flowhooks.ledger import due_times
-from flowhooks.ledger.circuit_breaker import MAX_AHEAD
+from flowhooks.ledger.circuit_breaker import MAX_TRIAL_AHEAD
 
 YEARS = 10 * 365 * 86_400
 
@@ -120,21 +120,21 @@ def test_a_trial_that_was_put_off_for_years_is_made(house, listens, eventually):
     flow = house.open(listens(moody), runner={"hold_after": 1, "try_every": 60})
     set_clock(flow, YEARS)
     flow.take("i1", wait=0)
-    eventually(flow.app.ledger.held)
+    eventually(flow.app.ledger.open_circuits)
     flow.take("i2", wait=0)
     set_clock(flow, -YEARS)
     # The second one waits since a time to come; both are corrected.
     eventually(lambda: ran == ["i1", "i2"])
-    eventually(lambda: not flow.app.ledger.held())
+    eventually(lambda: not flow.app.ledger.open_circuits())
 
 
 def test_a_trial_that_is_due_soon_is_not_made_before(house, listens):
     """A day is allowed for other processes' clocks."""
     flow = house.open(listens(lambda event: None), runner={"hold_after": 1, "try_every": 60}, start=False)
     now = flow.clock.now()
-    flow.sql("UPDATE handlers SET paused_at = 1, held_at = 1, trial_at = ?", now + 60_000_000 + MAX_AHEAD - 1)
+    flow.sql("UPDATE handlers SET paused_at = 1, held_at = 1, trial_at = ?", now + 60_000_000 + MAX_TRIAL_AHEAD - 1)
     flow.take("i1", wait=0)
-    assert flow.app.ledger.try_out("p:lambda", now + 60_000_000) is None
+    assert flow.app.ledger.claim_trial_delivery("p:lambda", now + 60_000_000) is None
 
 
 def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeypatch, eventually, logged):

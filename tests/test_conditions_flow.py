@@ -439,13 +439,13 @@ def test_a_newer_version_joins_a_cluster(house, noted, eventually):
     eventually(lambda: flow.app.router.explain(process_key="leave", conclusion="approved").route.handlers)
     readable = newest.sql("SELECT selectors FROM handlers")[0][0]
     newer(newest)
-    newest.app.ledger.write(lambda transaction: setattr(transaction.news, "handlers", True))
+    newest.app.ledger.write(lambda transaction: setattr(transaction.notice, "handlers", True))
     eventually(lambda: flow.app.router.unreadable)
     with pytest.raises(Unavailable):
         flow.take("i", conclusion="approved", wait=0)
     assert flow.app.trouble()
     newest.sql("UPDATE handlers SET selectors = ?", readable)
-    newest.app.ledger.write(lambda transaction: setattr(transaction.news, "handlers", True))
+    newest.app.ledger.write(lambda transaction: setattr(transaction.notice, "handlers", True))
     eventually(lambda: not flow.app.router.unreadable)
     assert flow.take("i", conclusion="approved").status == "done"
 

@@ -154,7 +154,7 @@ def test_a_retry_goes_by_its_schedule_and_then_is_dead(house, listens, eventuall
         standing = flow.settled(event_id, State.WAITING, attempt=number)
         assert (standing.due_at, standing.error) == (flow.clock.now() + delay * SECOND, f"OSError: attempt {number}")
         flow.advance(delay - 0.001)
-        assert flow.app.ledger.due(flow.clock.now(), lambda _handler: 9) == []
+        assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []
         flow.advance(0.001)
     standing = flow.settled(event_id, State.DEAD)
     assert (standing.attempt, standing.error, standing.due_at) == (8, "OSError: attempt 8", None)
@@ -414,7 +414,9 @@ def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventual
     handlers = [listens(spoiling, name=f"h{n}") for n in range(3)]
     flow = house.open(*handlers)
     answer = flow.take(order={"lines": [1, 2]}, wait=0)
-    eventually(lambda: [one.due_at for one in flow.standings(answer.event_id)] == [flow.clock.now() + SECOND] * 3)
+    eventually(
+        lambda: [one.due_at for one in flow.delivery_statuses(answer.event_id)] == [flow.clock.now() + SECOND] * 3
+    )
     assert seen == [[1, 2]] * 3
     flow.advance(1)
     eventually(lambda: len(seen) == 6)
@@ -488,7 +490,7 @@ def test_nothing_is_run_that_could_not_be_marked(house, listens, monkeypatch, ev
     event_id = flow.take(wait=0).event_id
     with flow.locked(timeout=0.2):
         flow.app.start()
-        eventually(lambda: flow.app.ledger.failing)
+        eventually(lambda: flow.app.ledger.write_error)
         assert runs == []
         assert flow.only(event_id).state is State.WAITING
     flow.settled(event_id, State.SUCCEEDED, attempt=1)
@@ -527,7 +529,7 @@ def test_a_probe_is_asked_what_became_of_a_lost_attempt(house, listens, verdict,
         due = eventually(lambda: (one := flow.only(event_id)).due_at != house.clock.now() and one.due_at)
         assert due == house.clock.now() + 60 * SECOND
         flow.advance(59)
-        assert flow.app.ledger.due(flow.clock.now(), lambda _handler: 9) == []
+        assert flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9) == []
         flow.advance(1)
         eventually(lambda: len(asked) == 2)
 
@@ -556,7 +558,7 @@ def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: asked.append(1))
     event_id = lost(house, listener)
     flow = house.open(listener, start=False)
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 9)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9)
     assert queued.probe
     for times in (1, 2):
         together(*[lambda: flow.app.dispatch.execute(queued)] * 4)
@@ -606,7 +608,7 @@ def lost(house, listener):
     """The event of a delivery whose process was killed while it ran."""
     flow = house.open(listener, start=False)
     answer = flow.take(wait=0)
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
     assert flow.app.ledger.claim(queued)
     house.crash(flow)
     return answer.event_id

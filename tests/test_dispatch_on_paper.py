@@ -11,10 +11,10 @@ from flowhooks import Outcome, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import TransactionError, Unavailable
 from flowhooks.execution.dispatcher import RECORD_AGAIN, Dispatch
-from flowhooks.ledger.attempts import Settlement
-from flowhooks.ledger.deliveries import Move
-from flowhooks.ledger.handler_transaction import CommitUnanswered
-from flowhooks.ledger.queries import Standing
+from flowhooks.ledger.attempts import AttemptResult
+from flowhooks.ledger.deliveries import StateChange
+from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import Claimed, Elsewhere, NoRoom, Queued
 from flowhooks.testing import HandClock, make_event
 
@@ -25,7 +25,7 @@ TAKEN = timedelta(seconds=7)
 
 
 QUEUED = Queued("d", "p:h", 2)
-UNKNOWN = Standing(
+UNKNOWN = DeliveryStatus(
     delivery_id="d", handler="p:h", state=State.UNKNOWN, attempt=3, due_at=1, outcome=OutcomeKind.LOST, error="lost"
 )
 
@@ -34,14 +34,14 @@ class Joint:
     """The transaction of an attempt; `answers` says what becomes of its commit."""
 
     def __init__(self):
-        self.pending = False
+        self.is_open = False
         self.answers = []
         self.done = []
 
-    def block(self):
+    def begin(self):
         """Nothing is written."""
 
-    def over(self):
+    def end_block(self):
         """The handler has returned."""
         self.done.append("over")
 
@@ -49,7 +49,7 @@ class Joint:
         """What was written is undone."""
         self.done.append("close")
 
-    def settle(self, settlement):
+    def commit_with_result(self, settlement):
         """Commit."""
         self.done.append(settlement)
         return answer(self.answers)
@@ -83,17 +83,17 @@ class Paper:
         self.written.append(("claim", queued))
         return answer(self.claims)
 
-    def joint(self, delivery_id, attempt):
+    def handler_transaction(self, delivery_id, attempt):
         """An attempt's transaction."""
         self.written.append(("joint", delivery_id, attempt))
         return self.writing
 
-    def settle_soon(self, settlement, told):
+    def record_result_async(self, settlement, told):
         """Record an outcome, and tell."""
         self.written.append(("settle_soon", settlement))
         told(answer(self.soon))
 
-    def settle(self, settlement):
+    def record_result(self, settlement):
         """Record an outcome now."""
         self.written.append(("settle", settlement))
         return answer(self.settles)
@@ -107,9 +107,9 @@ class Paper:
         """Do some work in a transaction."""
         return work("transaction")
 
-    def requeue(self, transaction, standings, *, fresh, note):
+    def requeue(self, transaction, delivery_statuses, *, reset_retries, note):
         """Have deliveries run again."""
-        self.written.append(("requeue", transaction, standings, fresh, note))
+        self.written.append(("requeue", transaction, delivery_statuses, reset_retries, note))
 
     # The plugins.
 
@@ -213,7 +213,7 @@ def paper():
 def settlement(paper, outcome, target, **given):
     """A whole settlement of the attempt that is claimed."""
     whole = {"error": "", "traceback": "", "result": None, "due_at": None} | given
-    return Settlement(
+    return AttemptResult(
         delivery_id="d",
         handler="p:h",
         attempt=3,
@@ -238,12 +238,12 @@ def test_the_way_of_an_attempt(paper):
     ((of, event, delivery),) = paper.of("run")
     assert (of, event) == ("p:h", paper.event)
     assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
-    assert delivery._block == paper.writing.block
+    assert delivery._block == paper.writing.begin
     assert delivery._elsewhere is None
     assert paper.of("settle_soon") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
     assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
     assert paper.of("ended") == [("p:h", DONE, "")]
-    standing = Standing(
+    standing = DeliveryStatus(
         delivery_id="d",
         handler="p:h",
         state=State.SUCCEEDED,
@@ -517,15 +517,15 @@ def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
 @pytest.fixture
 def joint(paper):
     """The transaction of an attempt in which its handler has written."""
-    paper.writing.pending = True
+    paper.writing.is_open = True
     return paper.writing
 
 
 def unanswered(*answers):
     """A commit that broke, and what the ledger then says of it."""
-    error = CommitUnanswered(None, None, None, "server closed the connection")
+    error = CommitOutcomeUnknown(None, None, None, "server closed the connection")
     left = list(answers)
-    error.came_through = lambda: answer(left)
+    error.was_committed = lambda: answer(left)
     return error
 
 
@@ -631,8 +631,8 @@ def probes(paper, monkeypatch):
         paper.dispatch(**{"probe": probe} | given).execute(QUEUED._replace(probe=True))
         return asked
 
-    monkeypatch.setattr("flowhooks.execution.dispatcher.postpone", postpone)
-    monkeypatch.setattr("flowhooks.execution.dispatcher.move", move)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.defer_probe", postpone)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.apply_changes", move)
     return ask
 
 
@@ -642,7 +642,7 @@ def test_a_probe_says_that_it_did_its_work(paper, probes):
     ((event, delivery),) = probes(True)
     assert event == paper.event
     assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
-    did = Move(
+    did = StateChange(
         delivery_id="d",
         source=State.UNKNOWN,
         target=State.SUCCEEDED,

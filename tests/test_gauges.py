@@ -219,6 +219,6 @@ def test_what_is_held(house, listens, monotonic, eventually):
     flow = house.open(listens(fails, name="h"), runner={"hold_after": 2})
     for number in range(2):
         flow.settled(flow.take(str(number), wait=0).event_id, State.DEAD)
-    eventually(flow.app.ledger.held)
+    eventually(flow.app.ledger.open_circuits)
     found = scrape(flow)
     assert (found["flowhooks_handler_held", "p:h"], found["flowhooks_handler_paused", "p:h"]) == (1, 1)

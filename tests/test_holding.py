@@ -35,7 +35,7 @@ class Works:
 def held(flow):
     """The handlers that are held, and why."""
     with flow.app.ledger.connection() as connection:
-        return circuit_breaker.held(connection)
+        return circuit_breaker.open_circuits(connection)
 
 
 def runner(**given):
@@ -88,7 +88,9 @@ def test_a_trial_that_fails_leaves_it_held(broken, eventually):
     for trial in range(1, 4):
         flow.advance(61)
         eventually(lambda trial=trial: works.entered == 3 + trial)
-        eventually(lambda: not any(one.state is State.RUNNING for id_ in flow.events() for one in flow.standings(id_)))
+        eventually(
+            lambda: not any(one.state is State.RUNNING for id_ in flow.events() for one in flow.delivery_statuses(id_))
+        )
         assert held(flow)
     attempts = sorted(flow.only(one).attempt for one in flow.events())
     assert attempts == [2, 2, 2]  # those with the fewest first: none is burnt by all of them
@@ -101,7 +103,7 @@ def test_no_second_trial_while_one_runs(broken, eventually):
     flow.advance(61)
     eventually(lambda: works.entered == 4)
     flow.advance(600)
-    assert flow.app.ledger.try_out("p:h", flow.clock.now()) is None
+    assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
     assert works.entered == 4
     works.gate.set()
     eventually(lambda: works.entered == 5)
@@ -116,14 +118,14 @@ def test_a_trial_is_waited_for_where_another_could_not_begin(house, listens, eve
         flow.take(name, key=name, wait=0)
     eventually(lambda: len(held(flow)) == 2)
     works.gate.clear()
-    begin = flow.app.ledger.try_out
+    begin = flow.app.ledger.claim_trial_delivery
 
     def try_out(handler, again_at):
         if handler == "p:b":
             raise Unavailable("ledger_down")
         return begin(handler, again_at)
 
-    monkeypatch.setattr(flow.app.ledger, "try_out", try_out)
+    monkeypatch.setattr(flow.app.ledger, "claim_trial_delivery", try_out)
     flow.advance(61)
     for name in ("a", "b"):
         flow.take(f"{name}2", key=name, wait=0)
@@ -167,7 +169,7 @@ def test_paused_by_an_operator_it_is_not_tried(broken):
     assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
     assert held(flow) == {}
     flow.advance(3600)
-    assert flow.app.ledger.try_out("p:h", flow.clock.now()) is None
+    assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
     assert works.entered == 3
 
 

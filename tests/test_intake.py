@@ -93,7 +93,7 @@ def test_success(house, listens):
     flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 2, name="b"))
     answer = flow.take()
     assert answer.status == "done"
-    assert [(one.handler, one.state) for one in answer.standings] == [
+    assert [(one.handler, one.state) for one in answer.delivery_statuses] == [
         ("p:a", State.SUCCEEDED),
         ("p:b", State.SUCCEEDED),
     ]
@@ -127,7 +127,7 @@ def test_an_event_whose_key_needs_no_handler_is_done(house):
     """What the settings say nobody need want is stored, dismissed and *done*, with nothing to wait for."""
     flow = house.open(ignore={"process_key": ("leave",)})
     answer = flow.take()
-    assert (answer.status, answer.standings) == ("done", ())
+    assert (answer.status, answer.delivery_statuses) == ("done", ())
     assert flow.app.ledger.event(answer.event_id).state == "dismissed"
     assert flow.take().status == "done"
 
@@ -147,15 +147,18 @@ def test_the_answer_says_what_still_runs(house, listens, gate):
     flow = house.open(listens(gate, name="gate"), listens(failing(RetryAfter(999)), name="later"))
     answer = flow.take(wait=1)
     assert answer.status == "pending"
-    assert {one.handler: one.state for one in answer.standings} == {"p:gate": State.RUNNING, "p:later": State.WAITING}
+    assert {one.handler: one.state for one in answer.delivery_statuses} == {
+        "p:gate": State.RUNNING,
+        "p:later": State.WAITING,
+    }
 
 
 def test_nobody_waits_for_what_cannot_settle_in_time(house, listens):
     """A retry that is due after the wait is not waited for."""
     flow = house.open(listens(failing(ValueError("x")), retry=Retry(delays=(2 * LONG,)), name="h"))
     answer = flow.take(wait=LONG)
-    assert (answer.status, answer.standings[0].state) == ("pending", State.WAITING)
-    assert answer.standings[0].due_at == flow.clock.now() + 2 * LONG * SECOND
+    assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
+    assert answer.delivery_statuses[0].due_at == flow.clock.now() + 2 * LONG * SECOND
 
 
 def test_a_retry_within_the_wait_is_waited_for(house, listens):
@@ -188,7 +191,7 @@ def test_a_missing_handler_is_not_waited_for(house, listens, gate, wait):
     flow = house.open(listens(lambda event: 1, name="here"))
     answer = flow.take(wait=wait)
     assert answer.status == "pending"
-    assert {one.handler: one.state for one in answer.standings} == {
+    assert {one.handler: one.state for one in answer.delivery_statuses} == {
         "p:here": State.SUCCEEDED,
         "p:away": State.WAITING,
     }
@@ -318,7 +321,7 @@ def test_what_is_dead_gets_one_more_attempt_once_a_minute(house, listens):
     assert runs == [1]
     flow.clock.advance(0.1)
     answer = flow.take()
-    assert (answer.status, answer.standings[0].error) == ("dead", "ValueError: attempt 2")
+    assert (answer.status, answer.delivery_statuses[0].error) == ("dead", "ValueError: attempt 2")
     assert flow.take().status == "dead"
     assert runs == [1, 2]
     flow.clock.advance(60)
@@ -362,7 +365,7 @@ def test_what_may_not_run_again_is_answered_with_its_stored_failure(house, liste
     flow.clock.advance(86400)
     again = flow.take()
     assert (first.status, again.status) == ("dead", "dead")
-    assert again.standings == first.standings
+    assert again.delivery_statuses == first.delivery_statuses
     assert runs == [1]
 
 
@@ -399,12 +402,12 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
     listener = listens(lambda event: runs.append(1), name="h")
     first = house.open(listener, start=False)
     first.take(wait=0)
-    first.app.ledger.claim(first.app.ledger.due(first.clock.now(), lambda _handler: 1)[0])
+    first.app.ledger.claim(first.app.ledger.due_deliveries(first.clock.now(), lambda _handler: 1)[0])
     house.crash(first)
     flow = house.open(listener)
     answer = flow.take(wait=30)
-    assert (answer.status, answer.standings[0].state) == ("pending", State.UNKNOWN)
-    resolve(flow.app.desk, answer.standings[0].delivery_id, Verdict.DID)
+    assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.UNKNOWN)
+    resolve(flow.app.desk, answer.delivery_statuses[0].delivery_id, Verdict.DID)
     assert flow.take().status == "done"
     assert runs == []
 
@@ -413,7 +416,7 @@ def test_closed_is_done(house, listens):
     """What an operator closed needs nothing more, so a repeat is answered *done*."""
     flow = house.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
-    resolve(flow.app.desk, answer.standings[0].delivery_id, Verdict.CLOSE)
+    resolve(flow.app.desk, answer.delivery_statuses[0].delivery_id, Verdict.CLOSE)
     assert flow.take().status == "done"
 
 
@@ -460,7 +463,7 @@ def test_what_nobody_wants_is_parked(house, listens):
     """By default it is stored and answered *parked*, also when it comes again."""
     flow = house.open(listens(lambda event: 1, name="h"))
     answer = flow.take(key="nobody")
-    assert (answer.status, answer.standings) == ("parked", ())
+    assert (answer.status, answer.delivery_statuses) == ("parked", ())
     assert flow.take(key="nobody") == answer
     assert flow.app.ledger.event(answer.event_id).state == "parked"
 
@@ -564,7 +567,7 @@ def test_a_full_queue_is_refused_at_once(house, listens, eventually):
     free.set()
     busy.result()
     assert [one.result().status for one in others] == ["pending", "pending"]
-    eventually(lambda: flow.app.ledger.tally()["waiting"] + flow.app.ledger.tally()["running"] == 0)
+    eventually(lambda: flow.app.ledger.count_by_state()["waiting"] + flow.app.ledger.count_by_state()["running"] == 0)
     assert flow.take("one more").status == "done"
 
 

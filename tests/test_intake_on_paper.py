@@ -13,8 +13,8 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
 from flowhooks.intake.accept import CallBack, Intake, Rules, Status
 from flowhooks.intake.waiters import Watches
-from flowhooks.ledger.events import Accepted, NewEvent
-from flowhooks.ledger.queries import Standing
+from flowhooks.ledger.events import AcceptResult, NewEvent
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.event import NoMatch, digest
 from flowhooks.model.selectors import Selectors
 from flowhooks.routing.index import Candidate
@@ -37,7 +37,7 @@ class Paper:
         self.clock = HandClock()
         self.watches = Watches(clock=self.clock, most=1)
         self.asked = []
-        self.become = lambda new: Accepted(event_id=new.event.id, new=True, state=new.state)
+        self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
         self.meanwhile = lambda new: None
         self.there = []
         self.known = False
@@ -50,7 +50,7 @@ class Paper:
         self.asked.append(("accept", new))
         return self.become(new)
 
-    def submit(self, new, then):
+    def accept_async(self, new, then):
         """Store an event, and tell."""
         self.asked.append(("submit", new))
         accepted = self.become(new)
@@ -70,9 +70,9 @@ class Paper:
             raise self.known
         return self.known
 
-    def standings(self, event_id):
+    def delivery_statuses(self, event_id):
         """How its deliveries stand."""
-        self.asked.append(("standings", event_id))
+        self.asked.append(("delivery_statuses", event_id))
         if isinstance(self.there, Exception):
             raise self.there
         return self.there
@@ -81,9 +81,9 @@ class Paper:
         """Do some work in a transaction."""
         return work("transaction")
 
-    def requeue(self, transaction, standings, *, absent):
+    def requeue(self, transaction, delivery_statuses, *, missing_handlers):
         """Have deliveries run again."""
-        self.asked.append(("requeue", transaction, standings, absent))
+        self.asked.append(("requeue", transaction, delivery_statuses, missing_handlers))
 
     def accepted(self, event, handlers):
         """The plugins are told of an event."""
@@ -149,12 +149,14 @@ def intake(paper):
 def standing(name, state, **given):
     """How the delivery of a handler stands."""
     whole = {"attempt": 1, "due_at": None} | given
-    return Standing(delivery_id=f"d-{name}", handler=f"p:{name}", state=state, **whole)
+    return DeliveryStatus(delivery_id=f"d-{name}", handler=f"p:{name}", state=state, **whole)
 
 
-def came_before(paper, *standings, state="routed", **given):
+def came_before(paper, *delivery_statuses, state="routed", **given):
     """Have the ledger say that the event was there before, with these deliveries."""
-    paper.become = lambda new: Accepted(event_id="before", new=False, state=state, standings=standings, **given)
+    paper.become = lambda new: AcceptResult(
+        event_id="before", new=False, state=state, delivery_statuses=delivery_statuses, **given
+    )
 
 
 def test_what_is_stored_of_a_call_back(paper, intake):
@@ -180,9 +182,9 @@ def test_what_is_stored_of_a_call_back(paper, intake):
         state="routed",
         route={"p:one": "key k", "p:two": "key k"},
         deliveries=[(one, "p:one"), (two, "p:two")],
-        absent=frozenset({"p:two"}),
+        missing_handlers=frozenset({"p:two"}),
         order_keys={"p:one": "b"},
-        message="m1",
+        webhook_id="m1",
         read=False,
         now=paper.clock.now(),
     )
@@ -191,9 +193,9 @@ def test_what_is_stored_of_a_call_back(paper, intake):
     assert all(isinstance(made, str) for made in (one, two, answer.event_id))
     assert paper.of("notice") == [(event, ["p:one", "p:two"])]
     assert answer.status == Status.PENDING
-    assert answer.standings == (
-        Standing(delivery_id=one, handler="p:one", state=State.WAITING, attempt=0, due_at=paper.clock.now()),
-        Standing(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=None),
+    assert answer.delivery_statuses == (
+        DeliveryStatus(delivery_id=one, handler="p:one", state=State.WAITING, attempt=0, due_at=paper.clock.now()),
+        DeliveryStatus(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=None),
     )
 
 
@@ -357,7 +359,7 @@ def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
 def tell(paper, new, state, *, until=9):
     """Have those who wait told of an event's first deliveries."""
     for delivery_id, name in new.deliveries[:until]:
-        told = Standing(delivery_id=delivery_id, handler=name, state=state, attempt=1, due_at=None)
+        told = DeliveryStatus(delivery_id=delivery_id, handler=name, state=state, attempt=1, due_at=None)
         paper.watches.tell(new.event.id, told)
 
 
@@ -366,8 +368,8 @@ def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
     answer = intake().take(CALL_BACK, wait=LONG)
     assert answer.status == Status.DONE
-    assert [one.state for one in answer.standings] == [State.SUCCEEDED] * 2
-    assert paper.of("standings") == []
+    assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED] * 2
+    assert paper.of("delivery_statuses") == []
     (seconds,) = paper.waited
     assert 0 < seconds <= paper.timeout
     assert paper.takes_another()
@@ -381,8 +383,8 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
     answer = intake().take(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
     assert answer.status == Status.PENDING
-    assert [one.state for one in answer.standings] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
-    assert paper.of("standings") == [(answer.event_id,)]
+    assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
+    assert paper.of("delivery_statuses") == [(answer.event_id,)]
 
 
 def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
@@ -411,7 +413,7 @@ def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
 
     def become(new):
         paper.idle = {"p:one", "p:two"}
-        return Accepted(event_id=new.event.id, new=True, state=new.state)
+        return AcceptResult(event_id=new.event.id, new=True, state=new.state)
 
     paper.become = become
     assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
@@ -448,7 +450,7 @@ def test_a_server_that_stops_takes_nothing_in(paper, intake):
 
 def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, logged):
     """The operator is told of whom, and what to do; the caller is told nothing."""
-    paper.become = lambda new: Accepted(event_id="", new=False, state="", misused=True)
+    paper.become = lambda new: AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
     with pytest.raises(Unauthorized) as refused:
         intake().take(CALL_BACK, wait=LONG)
     assert (refused.value.key, refused.value.cause) == ("unauthorized", "message_reused")
@@ -491,10 +493,10 @@ def test_other_data_is_a_conflict(paper, intake, state, key):
 )
 def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
     """The gravest decides; nobody is told of an event that came before."""
-    standings = [standing(f"h{number}", one) for number, one in enumerate(states)]
-    came_before(paper, *standings, state=state)
+    delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
+    came_before(paper, *delivery_statuses, state=state)
     answer = intake().take(CALL_BACK, wait=0)
-    assert (answer.event_id, answer.status, list(answer.standings)) == ("before", status, standings)
+    assert (answer.event_id, answer.status, list(answer.delivery_statuses)) == ("before", status, delivery_statuses)
     assert [one[0] for one in paper.asked] == ["accept"]
 
 
@@ -528,8 +530,8 @@ def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs)
     paper.there = [after := replace(one, state=State.WAITING)]
     answer = intake(rules(absent={"p:x"})).take(CALL_BACK, wait=0)
     assert paper.of("requeue") == ([("transaction", [one], frozenset({"p:x"}))] if runs else [])
-    assert answer.standings == ((after, other) if runs else (one, other))
-    assert paper.of("standings") == [("before",)] * runs
+    assert answer.delivery_statuses == ((after, other) if runs else (one, other))
+    assert paper.of("delivery_statuses") == [("before",)] * runs
 
 
 def test_a_repeat_joins_what_moves(paper, intake):
@@ -554,8 +556,8 @@ def test_a_repeat_joins_what_moves(paper, intake):
     answer = intake().take(CALL_BACK, wait=LONG)
     teller.join()
     assert answer.status == Status.DONE
-    assert [one.delivery_id for one in answer.standings] == ["d-done", "d-runs", "d-waits"]
-    assert len(paper.of("standings")) == 1
+    assert [one.delivery_id for one in answer.delivery_statuses] == ["d-done", "d-runs", "d-waits"]
+    assert len(paper.of("delivery_statuses")) == 1
     assert paper.takes_another()
 
 
@@ -575,13 +577,13 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     started = time.monotonic()
     answer = intake().take(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
-    assert (answer.status, answer.standings) == (Status.PENDING, (runs,))
-    assert paper.of("standings") == [("before",)] * 2
+    assert (answer.status, answer.delivery_statuses) == (Status.PENDING, (runs,))
+    assert paper.of("delivery_statuses") == [("before",)] * 2
     assert paper.takes_another()
 
 
 @pytest.mark.parametrize(
-    "standings",
+    "delivery_statuses",
     [
         [standing("h", State.WAITING)],
         [standing("idle", State.WAITING, due_at=1)],
@@ -590,13 +592,13 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     ],
     ids=["waits for its handler", "nobody runs it", "waits for its operator", "is dead"],
 )
-def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, standings):
+def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_statuses):
     """Its answer comes at once."""
     paper.idle = {"p:idle"}
-    came_before(paper, *standings)
+    came_before(paper, *delivery_statuses)
     answer = intake().take(CALL_BACK, wait=LONG)
-    assert list(answer.standings) == standings
-    assert paper.of("standings") == []
+    assert list(answer.delivery_statuses) == delivery_statuses
+    assert paper.of("delivery_statuses") == []
 
 
 def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
@@ -605,7 +607,7 @@ def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
     came_before(paper, runs)
     paper.there = LedgerUnusable("x")
     answer = intake().take(CALL_BACK, wait=0.05)
-    assert (answer.status, answer.standings) == (Status.PENDING, (runs,))
+    assert (answer.status, answer.delivery_statuses) == (Status.PENDING, (runs,))
 
 
 def test_a_repeat_finds_no_place_to_wait(paper, intake):
@@ -613,4 +615,4 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     assert paper.watches.open("other", ["d"], 1)
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
-    assert intake().take(CALL_BACK, wait=LONG).standings == (runs,)
+    assert intake().take(CALL_BACK, wait=LONG).delivery_statuses == (runs,)

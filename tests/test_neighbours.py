@@ -72,8 +72,8 @@ def test_who_waits_learns_what_another_process_settled(having, without, answered
     taker = without()
     answer = answered(taker)
     assert answer.status == status
-    assert answer.standings[0].attempt == 1
-    assert ("no leave left" in answer.standings[0].error) is (function is refuses)
+    assert answer.delivery_statuses[0].attempt == 1
+    assert ("no leave left" in answer.delivery_statuses[0].error) is (function is refuses)
 
 
 def test_many_wait_at_once(having, without, together):
@@ -89,8 +89,8 @@ def test_a_retry_that_is_too_late_ends_the_wait(having, without, answered, clock
     """Elsewhere an attempt fails, and the next one is due after the waiter's time: it is answered at once."""
     having(refuses, handler={"retry": Retry(attempts=3, delays=[3600], jitter=0)})
     answer = answered(without())
-    assert (answer.status, answer.standings[0].state) == ("pending", State.WAITING)
-    assert answer.standings[0].due_at == clock.now() + 3600 * 1_000_000
+    assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.WAITING)
+    assert answer.delivery_statuses[0].due_at == clock.now() + 3600 * 1_000_000
 
 
 def test_who_joins_learns_it_too(having, without, answered, eventually):
@@ -134,7 +134,7 @@ def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventual
         resolve(desk.app.desk, standing.delivery_id, Verdict.CLOSE, note="by hand")
 
     answer = answered(taker, meanwhile=operates)
-    assert answer.standings[0].state is State.CLOSED
+    assert answer.delivery_statuses[0].state is State.CLOSED
 
 
 def cut(flow):
@@ -150,14 +150,14 @@ def cut(flow):
 def deafness(monkeypatch, eventually, logged):
     """A function that cuts what listens, to which `over` must be called before anybody listens again."""
     may_listen = threading.Event()
-    listening = notifications.database.listening
+    listening = notifications.database.listen
 
     def only_then(*given):
         assert may_listen.wait(20)
         return listening(*given)
 
     def deafen(flow):
-        monkeypatch.setattr(notifications.database, "listening", only_then)
+        monkeypatch.setattr(notifications.database, "listen", only_then)
         assert cut(flow) == 2
         eventually(lambda: len([one for one in logged if one["event"] == "listening_failed"]) == 2)
 
@@ -192,7 +192,7 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
 
 def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, monkeypatch):
     """A connection that is dumb without being broken holds nobody up: signs of life come with a look."""
-    monkeypatch.setattr(notifications.News, "tell", lambda *_: None)
+    monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda *_: None)
     having()
     taker = without()
 
@@ -271,7 +271,7 @@ def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
     has.close()
     eventually(lambda: not taker.app.neighbours.run)
     answers = [taker.take("i2", wait=LONG), taker.take("i2", wait=LONG)]
-    assert [(one.status, one.standings[0].state) for one in answers] == [("pending", State.WAITING)] * 2
+    assert [(one.status, one.delivery_statuses[0].state) for one in answers] == [("pending", State.WAITING)] * 2
     having()
     taker.settled(answers[0].event_id, State.SUCCEEDED)
     eventually(lambda: taker.app.neighbours.run)
@@ -285,7 +285,7 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
     taker.sql("UPDATE processes SET beat_at = 0 WHERE id = ?", has.app.ledger.process)
     taker.app.neighbours.look()
     assert taker.app.neighbours.run == frozenset()
-    has.app.ledger.beat()
+    has.app.ledger.heartbeat()
     taker.app.neighbours.look()
     assert taker.app.neighbours.run == {"p:h"}
 
@@ -317,7 +317,7 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
 
 def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house, listens, eventually, monkeypatch):
     """And until then nothing begins, whatever the process believes."""
-    monkeypatch.setattr(notifications.News, "tell", lambda _news, _connection: None)
+    monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
     runs = house.open(listens(nothing, name="h"), ledger={"stale_after": 3.0})
     other = house.open(ledger=SLOW)
     pause(other.app.desk, ["p:h"])
@@ -332,7 +332,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
     """Whoever has read that a handler is not paused comes to its commit first: then it runs, and is seen to run."""
     flow = having(start=False)
     event_id = flow.take(wait=0).event_id
-    (due,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     with psycopg.connect(flow.url) as claiming:
         claiming.execute("SELECT paused_at FROM handlers")
         pausing = threading.Thread(target=pause, args=(flow.app.desk, ["p:h"]))
@@ -364,9 +364,9 @@ def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
         ended.set()
 
     stopping = threading.Thread(target=neighbours.stop, args=(20,))
-    monkeypatch.setattr(ledger, "beat", beat)
+    monkeypatch.setattr(ledger, "heartbeat", beat)
     neighbours._life = threading.Thread(target=neighbours._live)
-    monkeypatch.setattr(ledger, "beat_every", 0.01)
+    monkeypatch.setattr(ledger, "heartbeat_interval", 0.01)
     neighbours._life.start()
     assert begun.wait(20)
     stopping.start()

@@ -106,14 +106,14 @@ def test_old_entries_and_alerts_go(house, listens):
         flow.sql(
             "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
             " VALUES (?, 'dead', ?, '', 1, 1, '', ?, '[]', ?)",
-            f"{purge.id_at(start)[:-1]}{number}",
+            f"{purge.id_lower_bound(start)[:-1]}{number}",
             f"p:{number}",
             start,
             closed,
         )
     flow.sql(
         "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
-        purge.id_at(start),
+        purge.id_lower_bound(start),
     )
     flow.clock.advance(401 * DAY)
     gone = flow.app.retention.run()
@@ -141,7 +141,7 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     leads = threading.Event()
     asked = threading.Event()
-    monkeypatch.setattr(Ledger, "leads", lambda _ledger: asked.set() or leads.is_set())
+    monkeypatch.setattr(Ledger, "is_leader", lambda _ledger: asked.set() or leads.is_set())
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
     flow.clock.advance(2 * DAY)

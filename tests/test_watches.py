@@ -10,12 +10,12 @@ import pytest
 from flowhooks import State
 from flowhooks.clock import SECOND
 from flowhooks.intake.waiters import Watches
-from flowhooks.ledger.queries import Standing
+from flowhooks.ledger.queries import DeliveryStatus
 
 
 def standing(delivery_id, state, due_at=None):
     """How a delivery stands."""
-    return Standing(delivery_id=delivery_id, handler="p:h", state=state, attempt=1, due_at=due_at)
+    return DeliveryStatus(delivery_id=delivery_id, handler="p:h", state=state, attempt=1, due_at=due_at)
 
 
 def over(watch):
@@ -37,7 +37,7 @@ def test_what_cannot_move_by_itself_has_settled(watches, state):
     assert not over(watch)
     watches.tell("e", standing("b", State.SUCCEEDED))
     assert over(watch)
-    assert {one.state for one in watch.standings.values()} == {state, State.SUCCEEDED}
+    assert {one.state for one in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
 
 
 def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
@@ -67,7 +67,7 @@ def test_what_was_read_does_not_take_back_what_was_told(watches):
     watches.tell("e", standing("a", State.SUCCEEDED))
     watch.tell_before([standing("a", State.RUNNING), standing("b", State.DEAD)])
     assert over(watch)
-    assert {name: one.state for name, one in watch.standings.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
+    assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
 
 
 def test_places_are_limited_and_given_back(watches):
@@ -109,7 +109,10 @@ def test_what_was_read_of_others_ends_a_wait(watches):
     assert not over(watch)
     watches.tell_read("e", [standing("a", State.DEAD), standing("b", State.CLOSED)])
     assert over(watch)
-    assert {name: one.state for name, one in watch.standings.items()} == {"a": State.SUCCEEDED, "b": State.CLOSED}
+    assert {name: one.state for name, one in watch.delivery_statuses.items()} == {
+        "a": State.SUCCEEDED,
+        "b": State.CLOSED,
+    }
 
 
 def test_what_is_waited_for_can_be_asked(watches):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import Clock
-from flowhooks.ledger.backlog import Backlog
-from flowhooks.ledger.stats import Condition, Totals
+from flowhooks.ledger.backlog import HandlerBacklog
+from flowhooks.ledger.stats import LedgerStats, Totals
 from flowhooks.model.delivery import State
 from flowhooks.observability.collectors import Here, OfLedger, OfProcess
 from flowhooks.observability.metrics import Metrics
@@ -38,8 +38,8 @@ def families() -> Iterator[tuple[str, Metric]]:
     metrics.add(OfProcess(here))
     yield from (("process", family) for family in metrics.registry.collect())
     one = "contracts:archive"
-    condition = Condition(
-        backlog={one: Backlog(waiting=1)},
+    condition = LedgerStats(
+        backlog={one: HandlerBacklog(waiting=1)},
         oldest_due={one: 0},
         oldest_failed={(one, State.DEAD): 0},
         parked=0,
@@ -48,7 +48,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         alerted={"dead": 1},
         processes=1,
         paused=frozenset({one}),
-        held=frozenset({one}),
+        circuit_open=frozenset({one}),
     )
     reader: Any = SimpleNamespace(
         condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)

@@ -79,7 +79,7 @@ class ClockWatch:
     def _sweep(self) -> None:
         """One of those that share the ledger corrects them for all."""
         corrected = 0
-        while self._ledger.leads() and not self._over.is_set():
+        while self._ledger.is_leader() and not self._over.is_set():
             done = self._ledger.write(self._ledger.correct_due_times)
             corrected += done
             if not done:

@@ -9,13 +9,13 @@ import structlog
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import handlers, pauses, processes
-from flowhooks.ledger.notifications import Listener, News
+from flowhooks.ledger.notifications import ChangeNotice, NotificationListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from flowhooks.intake.waiters import Watches
-    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
 
 LOOKS_AFTER_NEW_ROUTES: Final = 2
@@ -54,9 +54,9 @@ class Neighbours:
         ledger: Ledger,
         watches: Watches,
         loaded: Collection[str],
-        missing: Sequence[KnownHandler],
+        missing: Sequence[RegisteredHandler],
         retired: Collection[str],
-        rerouted: Callable[[Sequence[KnownHandler], frozenset[str]], None],
+        rerouted: Callable[[Sequence[RegisteredHandler], frozenset[str]], None],
         drain: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
@@ -71,8 +71,8 @@ class Neighbours:
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
         self._looks = 0
-        self.run = processes.run_by(ledger.living(ledger.stale_after))
-        self._listener = Listener(url, heard=self._heard)
+        self.run = processes.handlers_run_by(ledger.live_processes(ledger.stale_after))
+        self._listener = NotificationListener(url, on_change=self._heard)
         self._life = threading.Thread(target=self._live, name="life", daemon=True)
 
     def start(self) -> None:
@@ -92,10 +92,10 @@ class Neighbours:
 
         Also look for all that should have been heard: a connection may be dumb without being broken.
         """
-        while not self._over.wait(self._ledger.beat_every):
+        while not self._over.wait(self._ledger.heartbeat_interval):
             try:
-                self._ledger.beat()
-                self._see(self._ledger.recover(absent=self._retired))
+                self._ledger.heartbeat()
+                self._see(self._ledger.recover(missing_handlers=self._retired))
                 self.look()
             except FlowhooksError as error:
                 log.warning("cannot_give_sign_of_life", why=str(error))
@@ -120,7 +120,7 @@ class Neighbours:
             self._looks -= 1
             self._drain()
 
-    def _heard(self, news: News) -> None:
+    def _heard(self, news: ChangeNotice) -> None:
         if news.missed:
             self._wake()
             self.look()
@@ -134,18 +134,20 @@ class Neighbours:
     def _read(self, event_ids: Iterable[str]) -> None:
         """Tell those who wait how these events' deliveries stand."""
         for event_id in event_ids:
-            self._watches.tell_read(event_id, self._ledger.standings(event_id))
+            self._watches.tell_read(event_id, self._ledger.delivery_statuses(event_id))
 
     def _route_anew(self) -> None:
         """Take over what the ledger says of handlers that are not loaded here, and of who runs or has paused which."""
         with self._routing:
             with self._ledger.connection() as connection:
-                missing = [one for one in handlers.known(connection) if one.id not in self._loaded]
+                missing = [one for one in handlers.registered_handlers(connection) if one.id not in self._loaded]
                 # One that is loaded here goes on here, whoever has retired it.
                 retired = handlers.retired(connection) - self._loaded
-                self.run = processes.run_by(processes.lately(connection, stale_after=self._ledger.stale_after))
+                self.run = processes.handlers_run_by(
+                    processes.live_processes(connection, stale_after=self._ledger.stale_after)
+                )
                 paused = pauses.paused(connection)
-            self._ledger.pauses.hear(paused)
+            self._ledger.pauses.replace(paused)
             routes = _routes(missing, retired)
             if routes == self._routes:
                 return
@@ -155,6 +157,6 @@ class Neighbours:
         log.info("routes_changed", others=len(missing), retired=len(retired))
 
 
-def _routes(missing: Iterable[KnownHandler], retired: frozenset[str]) -> object:
+def _routes(missing: Iterable[RegisteredHandler], retired: frozenset[str]) -> object:
     """What routing depends on: not when a handler was last seen."""
     return [(one.id, one.selectors, one.order_by) for one in missing], retired

@@ -50,7 +50,7 @@ class FileWatch:
         trouble = ""
         while not self._over.wait(WATCH_INTERVAL):
             try:
-                self._lock.renew()
+                self._lock.recreate_if_lost()
                 self._look()
                 trouble = ""
             except FlowhooksError as error:
@@ -64,11 +64,11 @@ class FileWatch:
     def _look(self) -> None:
         """Once the file is back, let run what was marked as running in a transaction of which nobody was told."""
         guard = self._ledger.guard
-        if guard is None or guard.look() or not guard.unconfirmed:
+        if guard is None or guard.find_problem() or not guard.unconfirmed:
             return
         guard.unconfirmed = False
         try:
-            self._ledger.write(self._ledger.take_back)
+            self._ledger.write(self._ledger.recover_unstarted)
         except FlowhooksError:
             guard.unconfirmed = True
             raise
@@ -78,4 +78,4 @@ class FileWatch:
         if guard is not None:
             began = time.monotonic()
             guard.check()
-            log.info("database_checked", seconds=round(time.monotonic() - began, 1), trouble=guard.look())
+            log.info("database_checked", seconds=round(time.monotonic() - began, 1), trouble=guard.find_problem())

@@ -14,7 +14,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import reached
 from flowhooks.ledger import purge
-from flowhooks.ledger.purge import DONE, ON_DEMAND
+from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from flowhooks.background.clock_trust import ClockTrust
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.settings import RetentionSettings
 
@@ -110,7 +110,7 @@ class Retention:
         while not self._over.wait(rest):
             rest = EVERY
             try:
-                if self._ledger.leads():  # another process does it for all that share the ledger
+                if self._ledger.is_leader():  # another process does it for all that share the ledger
                     rest = self._run_if_trusted()
                 trouble = ""
             except FlowhooksError as error:
@@ -145,13 +145,17 @@ class Retention:
         return self._clock.now() - days * DAY if days else _ALWAYS
 
     def _events(self, gone: Counter[str], most: int) -> None:
-        before = {state: self._before(state) for state in (*DONE, *ON_DEMAND) if getattr(self._settings, state)}
+        before = {
+            state: self._before(state)
+            for state in (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
+            if getattr(self._settings, state)
+        }
         after = ""
         while not self._over.is_set() and gone["events"] < most:
             began = time.monotonic()
-            page = self._ledger.purgeable(before, wanted=_EVERY_EVENT, after=after, most=AT_ONCE)
+            page = self._ledger.purgeable(before, event_filter=_EVERY_EVENT, after=after, limit=AT_ONCE)
             if page.ids:
-                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, before=before))
+                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, cutoffs=before))
                 reached("purge.committed")
                 gone.update(events=done.events, deliveries=done.deliveries)
             after = page.next
@@ -160,14 +164,14 @@ class Retention:
             self._pause(began)
 
     def _rest(self, gone: Counter[str], most: int) -> None:
-        def forget(transaction: Transaction) -> dict[str, int]:
-            return purge.forget(
+        def forget(transaction: WriteTransaction) -> dict[str, int]:
+            return purge.delete_expired(
                 transaction,
                 identities=self._before("identities"),
                 audits=self._before("audit"),
                 closed_alerts=self._before("alerts"),
                 signatures=self._clock.now() - SIGNED_FOR,
-                most=AT_ONCE,
+                limit=AT_ONCE,
             )
 
         while not self._over.is_set():

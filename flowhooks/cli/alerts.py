@@ -53,8 +53,8 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.still_open(connection)]
-        over = alert_queries.lately_closed(connection, most=MOST_OVER) if everything else []
+        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.open_alerts(connection)]
+        over = alert_queries.recently_closed(connection, limit=MOST_OVER) if everything else []
     found.sort(key=lambda one: one[0].acknowledged_at is not None)
     found += over
     if as_json:

@@ -13,7 +13,7 @@ from flowhooks.cli.output import moment, several
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flowhooks.ledger.audit import Entry
+    from flowhooks.ledger.audit import AuditEntry
 
 FACES: Final = {"console": "at the console", "api": "by the API", "command": "by a command"}
 _VERDICTS: Final = {
@@ -23,12 +23,12 @@ _VERDICTS: Final = {
 }
 
 
-def who(entry: Entry) -> str:
+def who(entry: AuditEntry) -> str:
     """Who has done it, and by which face."""
     return f"{entry.who} {FACES.get(entry.face, entry.face)}"
 
 
-def what(entry: Entry) -> str:
+def what(entry: AuditEntry) -> str:
     """What was done, in words; what this version has no words for, as it was written down."""
     detail = entry.detail
     say = _SAID.get(entry.action)

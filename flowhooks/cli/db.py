@@ -16,7 +16,7 @@ from flowhooks.cli.options import Given, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import jobs_of
 from flowhooks.ledger import database
-from flowhooks.ledger.lock import locked
+from flowhooks.ledger.lock import acquire_lock
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.operations import copy
 from flowhooks.settings import addresses, database_url
@@ -48,14 +48,14 @@ def upgrade_command(settings: Settings) -> None:
     Exit codes: 0 the tables are at this version, 1 they cannot be brought there, 2 wrong usage.
     """
     url = database_url(settings)
-    lock = locked(url)
+    lock = acquire_lock(url)
     try:
         before, after = upgrade(url)
         jobs = jobs_of(settings).upgrade(url) if settings.runner.kind == "procrastinate" else 0
     finally:
         if lock is not None:
             lock.release()
-    name = database.shown(url)
+    name = database.display_name(url)
     if before is None:
         output.line(f"Made {name}, with its tables at version {after}.")
     elif before == after:
@@ -104,7 +104,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
     """
     if context.args:
         raise click.UsageError("Give two databases: SOURCE and TARGET.")
-    if database.is_same(source, target):
+    if database.is_same_database(source, target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
     settings = Given(config=config, options={"database": None}).load()
     if (file := database.database_file(source)) is not None and not file.exists():
@@ -115,8 +115,8 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
     except KeyboardInterrupt:
         output.line("Stopped; the same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    _report(moved, source=database.shown(source), target=database.shown(target), as_json=as_json)
-    if not moved.books.balanced:
+    _report(moved, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
+    if not moved.books.is_consistent:
         raise SystemExit(1)
 
 
@@ -127,9 +127,9 @@ def _locked(settings: Settings, url: str) -> Iterator[None]:
     if (holder := holder_of(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""
         raise LedgerUnusable(
-            f"{database.shown(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
+            f"{database.display_name(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
         )
-    lock = locked(url)
+    lock = acquire_lock(url)
     try:
         yield
     finally:
@@ -145,7 +145,7 @@ def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
                 "target": target,
                 "made": moved.made,
                 "tables": {name: asdict(one) for name, one in moved.tables.items()},
-                "balanced": moved.books.balanced,
+                "balanced": moved.books.is_consistent,
                 "trouble": moved.books.trouble,
             }
         )
@@ -158,7 +158,9 @@ def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
     for one in moved.books.trouble:
         output.line(f"trouble: {one}", style="red")
     output.line(f"{target} holds the same as {source}: every count and every digest agrees.")
-    output.line("The books balance." if moved.books.balanced else "The books do not balance, as they did not before.")
+    output.line(
+        "The books balance." if moved.books.is_consistent else "The books do not balance, as they did not before."
+    )
 
 
 command.add_command(backup_command)

@@ -13,7 +13,7 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.filters import time
 from flowhooks.cli.options import json_option, settings_options, utf8
-from flowhooks.ledger.purge import DONE, ON_DEMAND
+from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.backup import backup
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowhooks.settings import Settings
 
-_STATES: Final = (*DONE, *ON_DEMAND)
+_STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 
 
 @click.command("purge", short_help="Delete old events.")
@@ -88,7 +88,7 @@ def purge_command(
 def _performed(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
-            return reader.how_many_old(before_of(wanted))
+            return reader.count_purge_candidates(before_of(wanted))
 
     arguments = {"wanted": wanted.to_json(), "dry_run": dry_run}
     try:

@@ -175,7 +175,7 @@ def _change(
 
 def _refuse_unknown(settings: Settings, given: Sequence[str]) -> None:
     with closing(Reader(database_url(settings))) as reader:
-        known = [one.id for one in reader.known()]
+        known = [one.id for one in reader.registered_handlers()]
     for word in given:
         if not any(one == word or fnmatchcase(one, word) for one in known):
             meant = nearest(word, known) or "; `flowhooks handlers list` has those that there are"

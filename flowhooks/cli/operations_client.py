@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.ledger.lock import Holder
+    from flowhooks.ledger.lock import LockOwner
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
@@ -65,14 +65,14 @@ class Stopped(FlowhooksError):
         self.interrupted = interrupted
 
 
-def holder_of(settings: Settings) -> Holder | None:
+def holder_of(settings: Settings) -> LockOwner | None:
     """Who holds the ledger's lock just now, or None.
 
     Raises:
         LedgerUnusable: somebody does, but it cannot be read who.
     """
     file = database.database_file(database_url(settings))
-    return Lock(file).holder() if file is not None else None
+    return Lock(file).owner() if file is not None else None
 
 
 def anybody_serves(settings: Settings) -> bool:
@@ -86,7 +86,7 @@ def anybody_serves(settings: Settings) -> bool:
         holder = holder_of(settings)
         return bool(holder and holder.admin)
     with closing(Reader(url)) as reader:
-        return any(one.kind != "command" for one in reader.living(settings.ledger.stale_after))
+        return any(one.kind != "command" for one in reader.live_processes(settings.ledger.stale_after))
 
 
 def load(settings: Settings) -> tuple[Schemas, Plugins]:
@@ -175,7 +175,7 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
     reader = Reader(database_url(settings))
     try:
         logging.configure(level, "text", conceal=masking(settings.plugins, os.environ))
-        others = any(one.handlers for one in reader.living(settings.ledger.stale_after))
+        others = any(one.handlers for one in reader.live_processes(settings.ledger.stale_after))
         if dry_run:
             desk = _looking_desk(settings, reader)
             yield (lambda name, arguments: registry.perform(desk, name, arguments)), others
@@ -193,7 +193,7 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
 def _looking_desk(settings: Settings, reader: Reader) -> Desk:
     """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
     _, plugins = load(settings)
-    found = lookup(plugins, reader.known(), settings.ignore.process_key)
+    found = lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
     ledger = cast("Ledger", reader)  # a dry run only reads
     return Desk(ledger=ledger, router=found.router, absent=frozenset(found.absent), clock=Clock())
 
@@ -216,7 +216,7 @@ def _who() -> str:
         return f"user {os.getuid()}"
 
 
-def _of_server(holder: Holder, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _of_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     server = f"the server (process {holder.pid}) at {holder.admin}"
     headers = {"Authorization": f"Bearer {holder.token}", "Content-Type": "application/json", "Accept-Language": "en"}
     try:

@@ -16,7 +16,7 @@ from flowhooks.cli.plugins import text
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
-from flowhooks.ledger.processes import run_by
+from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations.lookup import lookup
@@ -24,7 +24,7 @@ from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.operations.lookup import Lookup
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
@@ -144,7 +144,7 @@ def _turns(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
     }
 
 
-def _known(settings: Settings) -> tuple[list[KnownHandler], frozenset[str]]:
+def _known(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]:
     """What the ledger remembers, and which of that processes run; nothing where there is no ledger yet.
 
     Where it cannot be read, a word of that.
@@ -159,7 +159,7 @@ def _known(settings: Settings) -> tuple[list[KnownHandler], frozenset[str]]:
         output.line(f"Without the handlers that the ledger remembers: {error}", err=True)
         return [], frozenset()
     try:
-        return reader.known(), run_by(reader.living(settings.ledger.stale_after))
+        return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.stale_after))
     finally:
         reader.close()
 

@@ -15,7 +15,7 @@ from flowhooks.settings import database_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowhooks.ledger.consistency import Books
+    from flowhooks.ledger.consistency import ConsistencyReport
     from flowhooks.settings import Settings
 
 
@@ -37,22 +37,22 @@ def command(settings: Settings, *, as_json: bool) -> None:
     """
     reader = Reader(database_url(settings))
     try:
-        books = reader.balance()
+        books = reader.verify()
     finally:
         reader.close()
     if as_json:
-        output.emit({"balanced": books.balanced, **asdict(books)})
+        output.emit({"balanced": books.is_consistent, **asdict(books)})
     else:
         output.table(("what", "how many"), _rows(books))
         output.line()
         for one in books.trouble:
             output.line(f"trouble: {one}", style="red")
-        output.line("The books balance." if books.balanced else "The books do not balance.")
-    if not books.balanced:
+        output.line("The books balance." if books.is_consistent else "The books do not balance.")
+    if not books.is_consistent:
         raise SystemExit(1)
 
 
-def _rows(books: Books) -> Iterator[tuple[str, str]]:
+def _rows(books: ConsistencyReport) -> Iterator[tuple[str, str]]:
     yield "events accepted", f"{books.accepted:>12,}"
     yield "events stored", f"{books.stored:>12,}"
     yield "events purged", f"{books.purged:>12,}"

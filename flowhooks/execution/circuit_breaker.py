@@ -141,9 +141,9 @@ class Holding:
     def _hold(self, handler: str, why: str) -> None:
         now = self._clock.now()
         release, trial_at = self._releases.get(handler, ""), now + self._try_every
-        wish = circuit_breaker.Hold(handler, why[:MOST_WHY], release, trial_at)
+        wish = circuit_breaker.OpenCircuit(handler, why[:MOST_WHY], release, trial_at)
         pauses = self._ledger.pauses
-        if self._ledger.write(lambda transaction: circuit_breaker.hold(transaction, wish, now, pauses)):
+        if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, wish, now, pauses)):
             log.error(
                 "handler_held",
                 handler=handler,
@@ -155,18 +155,20 @@ class Holding:
 
     def _release(self, handlers: Collection[str]) -> frozenset[str]:
         now, pauses = self._clock.now(), self._ledger.pauses
-        return self._ledger.write(lambda transaction: circuit_breaker.release(transaction, handlers, now, pauses))
+        return self._ledger.write(
+            lambda transaction: circuit_breaker.close_circuits(transaction, handlers, now, pauses)
+        )
 
     def _tried(self, execute: Execute) -> Iterator[threading.Thread]:
         """Begin a trial of each handler whose time has come, and that this process runs; their threads."""
         if self._hold_after.keys().isdisjoint(self._ledger.pauses.handlers):
             return
         now = self._clock.now()
-        for handler, held in self._ledger.held().items():
+        for handler, held in self._ledger.open_circuits().items():
             again_at = now + self._try_every
-            is_time = held.trial_at <= now or held.trial_at > again_at + circuit_breaker.MAX_AHEAD
+            is_time = held.trial_at <= now or held.trial_at > again_at + circuit_breaker.MAX_TRIAL_AHEAD
             if handler in self._hold_after and is_time:
-                begun = self._ledger.try_out(handler, again_at)
+                begun = self._ledger.claim_trial_delivery(handler, again_at)
                 if begun is not None:
                     yield from _started(execute, *begun)
 

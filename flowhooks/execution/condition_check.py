@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.ledger.attempts import Settlement
-from flowhooks.ledger.deliveries import Move, move, suspend
+from flowhooks.ledger.attempts import AttemptResult
+from flowhooks.ledger.deliveries import StateChange, apply_changes, suspend
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.delivery import Claimed, Queued
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
@@ -41,7 +41,7 @@ class ConditionCheck:
         on_settled: called, after it is durable, with the event's id and how the delivery stands.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, on_settled: Callable[[str, Standing], None]) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, *, on_settled: Callable[[str, DeliveryStatus], None]) -> None:
         self._ledger = ledger
         self._clock = clock
         self._on_settled = on_settled
@@ -73,13 +73,13 @@ class ConditionCheck:
         self._settle(handler, *found, queued.attempt)
         return False
 
-    def _settle(self, handler: Handler, event: Event, standing: Standing, attempt: int) -> None:
+    def _settle(self, handler: Handler, event: Event, standing: DeliveryStatus, attempt: int) -> None:
         """Close or suspend a delivery that waits, unless it has changed since its runner has seen it."""
         target, note = _result(handler, event)
         now = self._clock.now()
         if target is State.CLOSED:
-            closed = Move(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
-            changed = bool(self._ledger.write(lambda transaction: move(transaction, [closed])))
+            closed = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
+            changed = bool(self._ledger.write(lambda transaction: apply_changes(transaction, [closed])))
         else:
             changed = self._ledger.write(
                 lambda transaction: suspend(transaction, standing.delivery_id, attempt, note=note, now=now)
@@ -91,7 +91,7 @@ class ConditionCheck:
     def _end_attempt(self, handler: Handler, queued: Queued, claimed: Claimed) -> None:
         """End an attempt whose function was not entered."""
         target, note = _result(handler, claimed.event)
-        settlement = Settlement(
+        settlement = AttemptResult(
             queued.delivery_id,
             queued.handler,
             claimed.attempt,
@@ -103,7 +103,7 @@ class ConditionCheck:
             None,
             self._clock.now(),
         )
-        if self._ledger.settle(settlement):
+        if self._ledger.record_result(settlement):
             self._report(queued.delivery_id, claimed.event, target, note)
             if found := self._ledger.delivery(queued.delivery_id):
                 self._on_settled(claimed.event.id, found[1])

@@ -17,10 +17,10 @@ from flowhooks.execution.condition_check import ConditionCheck
 from flowhooks.execution.cpu_affinity import Room
 from flowhooks.execution.outcomes import MOST_ERROR, MOST_TRACEBACK, Outcomes, kept
 from flowhooks.failpoints import reached
-from flowhooks.ledger.attempts import Settlement, after_loss
-from flowhooks.ledger.deliveries import Move, move, postpone
-from flowhooks.ledger.handler_transaction import CommitUnanswered
-from flowhooks.ledger.queries import Standing
+from flowhooks.ledger.attempts import AttemptResult, state_after_loss
+from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
+from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import Claimed, Delivery, NoRoom, Outcome, OutcomeKind, State
 from flowhooks.model.retry import Retry
 from flowhooks.observability.metrics import Metrics
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.handler_transaction import Joint
+    from flowhooks.ledger.handler_transaction import HandlerTransaction
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.delivery import Elsewhere, Queued
     from flowhooks.model.event import Event
@@ -74,7 +74,7 @@ class Dispatch:
         handlers: Mapping[str, Handler],
         notices: Notices,
         clock: Clock,
-        told: Callable[[str, Standing], None],
+        told: Callable[[str, DeliveryStatus], None],
         pause: Callable[[float], bool],
         ended: Callable[[str, Outcome, str], None] = lambda _handler, _outcome, _error: None,
         metrics: Metrics | None = None,
@@ -94,7 +94,7 @@ class Dispatch:
         self._metrics = metrics or Metrics()
         self._room = room or Room()
         self._elsewhere = elsewhere
-        self._unrecorded: SimpleQueue[tuple[Settlement, Callable[[bool | None], None]]] = SimpleQueue()
+        self._unrecorded: SimpleQueue[tuple[AttemptResult, Callable[[bool | None], None]]] = SimpleQueue()
 
     def execute(self, queued: Queued, claimed: Claimed | None = None) -> NoRoom | None:
         """Make one attempt, or ask the probe of one that is *unknown*. Harmless for a delivery that has moved on.
@@ -124,13 +124,13 @@ class Dispatch:
         if made is None or isinstance(made, NoRoom):
             return made
         claimed = made
-        joint = self._ledger.joint(queued.delivery_id, claimed.attempt)
+        joint = self._ledger.handler_transaction(queued.delivery_id, claimed.attempt)
         delivery = Delivery(
             id=queued.delivery_id,
             event_id=claimed.event.id,
             handler=handler.id,
             attempt=claimed.attempt,
-            _block=joint.block,
+            _block=joint.begin,
             _elsewhere=elsewhere.run if (elsewhere := self._elsewhere.get(handler.id)) else None,
         )
         reached("attempt.marked")
@@ -148,7 +148,7 @@ class Dispatch:
         """Have a delivery whose handler nobody has wait for it, without a time: neither running nor offered again."""
         made = claimed if claimed is not None or queued.probe else self._ledger.claim(queued)
         if isinstance(made, Claimed):
-            settlement = Settlement(
+            settlement = AttemptResult(
                 queued.delivery_id,
                 queued.handler,
                 made.attempt,
@@ -162,7 +162,7 @@ class Dispatch:
             )
             self._record(settlement, lambda _settled: None)
 
-    def _run(self, handler: Handler, event: Event, delivery: Delivery, joint: Joint) -> Outcome:
+    def _run(self, handler: Handler, event: Event, delivery: Delivery, joint: HandlerTransaction) -> Outcome:
         if refused := self._plugins.refusal(handler, event):
             return Outcome(kind=OutcomeKind.REJECTED, error=refused, entered=False)
         outcome = self._attempt(handler, event, delivery, joint)
@@ -175,10 +175,10 @@ class Dispatch:
             return replace(outcome, error=conceal(outcome.error), traceback=conceal(outcome.traceback))
         return outcome
 
-    def _attempt(self, handler: Handler, event: Event, delivery: Delivery, joint: Joint) -> Outcome:
+    def _attempt(self, handler: Handler, event: Event, delivery: Delivery, joint: HandlerTransaction) -> Outcome:
         try:
             answer = self._plugins.run_handler(handler, event, delivery)
-            joint.over()
+            joint.end_block()
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises, SystemExit too, is that attempt's outcome)
             return self._outcomes.failure(error, entered=bool(delivery._entered))  # noqa: SLF001 (dispatch made it)
         if isinstance(answer, Outcome):
@@ -186,10 +186,10 @@ class Dispatch:
         why = f"a run_handler wrapper returned {type(answer).__name__} instead of the Outcome that its yield gave"
         return Outcome(kind=OutcomeKind.FAILED, error=why, entered=bool(delivery._entered))  # noqa: SLF001 (as above)
 
-    def _settlement(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome) -> Settlement:
+    def _settlement(self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome) -> AttemptResult:
         now = self._clock.now()
         target, due_at = self._next(handler, claimed, outcome, now)
-        return Settlement(
+        return AttemptResult(
             delivery.id,
             delivery.handler,
             delivery.attempt,
@@ -203,11 +203,18 @@ class Dispatch:
         )
 
     def _finish(
-        self, handler: Handler, claimed: Claimed, delivery: Delivery, outcome: Outcome, *, joint: Joint, seconds: float
+        self,
+        handler: Handler,
+        claimed: Claimed,
+        delivery: Delivery,
+        outcome: Outcome,
+        *,
+        joint: HandlerTransaction,
+        seconds: float,
     ) -> None:
         """Have it recorded how an attempt ended, with what its handler wrote in a transaction of its own."""
         settlement = self._settlement(handler, claimed, delivery, outcome)
-        if joint.pending and outcome.succeeded:
+        if joint.is_open and outcome.succeeded:
             try:
                 settled = self._commit(joint, settlement)
             except TransactionError as error:
@@ -246,12 +253,12 @@ class Dispatch:
             seconds=seconds,
         )
         try:
-            self._ledger.settle_soon(settlement, recorded)
+            self._ledger.record_result_async(settlement, recorded)
         except Unavailable:
             # Too much is queued: wait for it, and so keep this thread from doing more.
             self._record(settlement, recorded)
 
-    def _count(self, event: Event, settlement: Settlement, seconds: float) -> None:
+    def _count(self, event: Event, settlement: AttemptResult, seconds: float) -> None:
         ended = settlement.target in {State.SUCCEEDED, State.DEAD}
         total = (to_datetime(settlement.now) - event.received_at).total_seconds() if ended else None
         self._metrics.attempted(settlement.handler, settlement.outcome.value, seconds, total=total)
@@ -263,7 +270,7 @@ class Dispatch:
         event: Event,
         delivery: Delivery,
         outcome: Outcome,
-        settlement: Settlement,
+        settlement: AttemptResult,
         seconds: float,
     ) -> None:
         """What follows once an outcome is durable; where it could not be recorded, that is tried again."""
@@ -284,7 +291,7 @@ class Dispatch:
         else:
             log.warning("stale_attempt", delivery=delivery.id, attempt=delivery.attempt)
 
-    def _commit(self, joint: Joint, settlement: Settlement) -> bool | None:
+    def _commit(self, joint: HandlerTransaction, settlement: AttemptResult) -> bool | None:
         """Commit what a handler wrote together with its outcome.
 
         Returns:
@@ -295,14 +302,14 @@ class Dispatch:
             TransactionError: nothing was written.
         """
         try:
-            return joint.settle(settlement)
-        except CommitUnanswered as error:
+            return joint.commit_with_result(settlement)
+        except CommitOutcomeUnknown as error:
             unanswered = error
         tries = 0
         log.error("commit_unanswered", delivery=settlement.delivery_id, why=unanswered.why)
         while True:
             try:
-                came_through = unanswered.came_through()
+                came_through = unanswered.was_committed()
             except Unavailable:
                 tries += 1
                 if self._pause(RECORD_AGAIN[min(tries, len(RECORD_AGAIN)) - 1]):
@@ -313,10 +320,10 @@ class Dispatch:
                     return True
                 raise TransactionError(f"the connection broke before the commit: {unanswered.why}") from unanswered
 
-    def _tell(self, event: Event, delivery: Delivery, outcome: Outcome, settlement: Settlement) -> None:
+    def _tell(self, event: Event, delivery: Delivery, outcome: Outcome, settlement: AttemptResult) -> None:
         self._told(
             delivery.event_id,
-            Standing(
+            DeliveryStatus(
                 delivery_id=delivery.id,
                 handler=delivery.handler,
                 state=settlement.target,
@@ -337,8 +344,8 @@ class Dispatch:
             return State.DEAD, None
         if outcome.kind is OutcomeKind.LOST:
             made = claimed.attempt - claimed.retries_from
-            return after_loss(
-                handler.retry, made=made, probes=handler.probe is not None, now=now, chance=self._clock.chance
+            return state_after_loss(
+                handler.retry, attempts_made=made, probes=handler.probe is not None, now=now, random=self._clock.chance
             )
         # Without `retry=` a failure is final, unless the function itself asked for more. If it was not even entered,
         # it is safe to run it again whatever `retry=` says, and be it that its own attempts are used up.
@@ -363,12 +370,12 @@ class Dispatch:
                 continue
             self._record(settlement, recorded)
 
-    def _record(self, settlement: Settlement, recorded: Callable[[bool | None], None]) -> None:
+    def _record(self, settlement: AttemptResult, recorded: Callable[[bool | None], None]) -> None:
         """Record an outcome, however long the database is down, unless the process ends before."""
         tries = 0
         while True:
             try:
-                settled = self._ledger.settle(settlement)
+                settled = self._ledger.record_result(settlement)
             except Unavailable as error:
                 if tries == 0:
                     log.error("outcome_not_recorded", delivery=settlement.delivery_id, why=str(error))  # noqa: TRY400 (said once, without a traceback)
@@ -388,7 +395,7 @@ class Dispatch:
         asked = self._clock.now()
         # Before it is asked: others may have been told of it, too.
         if not self._ledger.write(
-            lambda transaction: postpone(transaction, queued.delivery_id, now=asked, until=asked + PROBE_AGAIN)
+            lambda transaction: defer_probe(transaction, queued.delivery_id, now=asked, until=asked + PROBE_AGAIN)
         ):
             return
         delivery = Delivery(id=standing.delivery_id, event_id=event.id, handler=handler.id, attempt=standing.attempt)
@@ -401,7 +408,7 @@ class Dispatch:
             verdict = None
         now = self._clock.now()
         if verdict is True:
-            moved = Move(
+            moved = StateChange(
                 delivery.id,
                 State.UNKNOWN,
                 State.SUCCEEDED,
@@ -409,8 +416,10 @@ class Dispatch:
                 now,
                 note="its probe says that it did its work",
             )
-            if self._ledger.write(lambda transaction: move(transaction, [moved])):
+            if self._ledger.write(lambda transaction: apply_changes(transaction, [moved])):
                 self._told(event.id, replace(standing, state=State.SUCCEEDED, due_at=None))
         elif verdict is False:
             note = "its probe says that it did not do its work"
-            self._ledger.write(lambda transaction: self._ledger.requeue(transaction, [standing], fresh=True, note=note))
+            self._ledger.write(
+                lambda transaction: self._ledger.requeue(transaction, [standing], reset_retries=True, note=note)
+            )

@@ -20,7 +20,7 @@ from flowhooks.errors import (
 )
 from flowhooks.ledger.events import NewEvent
 from flowhooks.ledger.purge import PURGED
-from flowhooks.ledger.queries import Standing
+from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import DONE, OutcomeKind, State
 from flowhooks.model.event import EventState, ParkedBy, digest, from_body
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.intake.waiters import Watch, Watches
-    from flowhooks.ledger.events import Accepted
+    from flowhooks.ledger.events import AcceptResult
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
@@ -81,14 +81,14 @@ class Answer:
     Attributes:
         event_id: the stored event.
         status: dead if any delivery is; else parked; else pending if any is unfinished; else done.
-        standings: how its deliveries stand.
+        delivery_statuses: how its deliveries stand.
         parked_by: why the event is parked; None if it is not.
         undecided: the member that a handler's condition lacks, where that is why it is parked; else `""`.
     """
 
     event_id: str
     status: Status
-    standings: tuple[Standing, ...]
+    delivery_statuses: tuple[DeliveryStatus, ...]
     parked_by: ParkedBy | None = None
     undecided: str = ""
 
@@ -174,11 +174,13 @@ class Intake:
             raise Unavailable("draining")
         new, route = self._routed(call_back, rules or self.rules)
         event_id = new.event.id
-        present = [one for one, handler in new.deliveries if handler not in new.absent and self._runs(handler)]
+        present = [
+            one for one, handler in new.deliveries if handler not in new.missing_handlers and self._runs(handler)
+        ]
         watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
         try:
             accepted = self._stored(new, watch, wait)
-            if accepted.misused:
+            if accepted.webhook_id_reused:
                 log.warning(
                     "signature_misused",
                     source=call_back.source,
@@ -197,26 +199,26 @@ class Intake:
                     watch = None
                 return self._again(accepted, route, wait=wait)
             self._notices.accepted(new.event, list(new.route))
-            standings = {
-                delivery_id: Standing(
+            delivery_statuses = {
+                delivery_id: DeliveryStatus(
                     delivery_id=delivery_id,
                     handler=handler,
                     state=State.WAITING,
                     attempt=0,
-                    due_at=None if handler in new.absent else new.now,
+                    due_at=None if handler in new.missing_handlers else new.now,
                 )
                 for delivery_id, handler in new.deliveries
             }
             if watch is not None:
-                standings |= watch.standings
+                delivery_statuses |= watch.delivery_statuses
                 if watch.waits:
-                    standings |= self._stored_standings(event_id)
-            return _answer(event_id, accepted.state, standings.values(), route)
+                    delivery_statuses |= self._stored_standings(event_id)
+            return _answer(event_id, accepted.state, delivery_statuses.values(), route)
         finally:
             if watch is not None:
                 self._watches.close(event_id, watch)
 
-    def _stored(self, new: NewEvent, watch: Watch | None, wait: float) -> Accepted:
+    def _stored(self, new: NewEvent, watch: Watch | None, wait: float) -> AcceptResult:
         """Store an event; and where it is watched, wait for its handlers in the same breath.
 
         To be woken once, by what comes last, is cheaper than to be woken for every step.
@@ -224,7 +226,7 @@ class Intake:
         if watch is None:
             return self._ledger.accept(new)
 
-        def known(accepted: Accepted | None) -> None:
+        def known(accepted: AcceptResult | None) -> None:
             if accepted is None or not accepted.new:
                 watch.release()
             # Since this one was routed, its handler may have been paused, before there was anything to be told of.
@@ -232,7 +234,7 @@ class Intake:
                 self._watches.pass_over(new.event.id, not_run)
 
         started = time.monotonic()
-        stored = self._ledger.submit(new, known)
+        stored = self._ledger.accept_async(new, known)
         # No longer than storing may take: whoever cannot be told that it is stored is told that.
         watch.wait(min(wait, self._ledger.timeout))
         accepted = stored(max(0.0, self._ledger.timeout - (time.monotonic() - started)))
@@ -271,9 +273,9 @@ class Intake:
             unknown_conclusion=route.unknown_conclusion,
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
-            absent=rules.absent,
+            missing_handlers=rules.absent,
             order_keys=router.order_keys(event, route.handlers),
-            message=call_back.message,
+            webhook_id=call_back.message,
             read=self._notices.wanted,
             now=now,
         )
@@ -286,12 +288,12 @@ class Intake:
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 
-    def _again(self, accepted: Accepted, route: Route, *, wait: float) -> Answer:
+    def _again(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
         """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""
-        standings = accepted.standings
-        if any(one.state is State.DEAD for one in standings):
-            standings = self._revive(accepted.event_id, standings)
-        moving = [one for one in standings if self._moves(one)]
+        delivery_statuses = accepted.delivery_statuses
+        if any(one.state is State.DEAD for one in delivery_statuses):
+            delivery_statuses = self._revive(accepted.event_id, delivery_statuses)
+        moving = [one for one in delivery_statuses if self._moves(one)]
         if moving and wait > 0:
             started = time.monotonic()
             watch = self._watches.open(accepted.event_id, [one.delivery_id for one in moving], wait)
@@ -299,37 +301,37 @@ class Intake:
                 try:
                     watch.tell_before(self._stored_standings(accepted.event_id).values())
                     watch.wait(max(0.0, wait - (time.monotonic() - started)))
-                    latest = {one.delivery_id: one for one in standings} | watch.standings
+                    latest = {one.delivery_id: one for one in delivery_statuses} | watch.delivery_statuses
                     if watch.waits:
                         latest |= self._stored_standings(accepted.event_id)
-                    standings = tuple(latest.values())
+                    delivery_statuses = tuple(latest.values())
                 finally:
                     self._watches.close(accepted.event_id, watch)
-        return _answer(accepted.event_id, accepted.state, standings, route)
+        return _answer(accepted.event_id, accepted.state, delivery_statuses, route)
 
-    def _moves(self, standing: Standing) -> bool:
+    def _moves(self, standing: DeliveryStatus) -> bool:
         """Whether it may settle by itself soon."""
         if standing.state is State.WAITING:
             return standing.due_at is not None and self._runs(standing.handler)
         return standing.state is State.RUNNING
 
-    def _revive(self, event_id: str, standings: tuple[Standing, ...]) -> tuple[Standing, ...]:
+    def _revive(self, event_id: str, delivery_statuses: tuple[DeliveryStatus, ...]) -> tuple[DeliveryStatus, ...]:
         now = self._clock.now()
-        again = [one for one in standings if self._may_try_again(one, now)]
+        again = [one for one in delivery_statuses if self._may_try_again(one, now)]
         if not again:
-            return standings
+            return delivery_statuses
         absent = self.rules.absent
-        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, absent=absent))
-        return tuple(({one.delivery_id: one for one in standings} | self._stored_standings(event_id)).values())
+        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, missing_handlers=absent))
+        return tuple(({one.delivery_id: one for one in delivery_statuses} | self._stored_standings(event_id)).values())
 
-    def _stored_standings(self, event_id: str) -> dict[str, Standing]:
+    def _stored_standings(self, event_id: str) -> dict[str, DeliveryStatus]:
         """How an event's deliveries stand, by id; nothing where that cannot be read, for it is stored all the same."""
         try:
-            return {one.delivery_id: one for one in self._ledger.standings(event_id)}
+            return {one.delivery_id: one for one in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
             return {}
 
-    def _may_try_again(self, standing: Standing, now: int) -> bool:
+    def _may_try_again(self, standing: DeliveryStatus, now: int) -> bool:
         handler = self._handlers.get(standing.handler)
         return (
             standing.state is State.DEAD
@@ -349,8 +351,8 @@ def _refusal(route: Route, routing: RoutingSettings) -> str | None:
     return None
 
 
-def _answer(event_id: str, state: str, standings: Collection[Standing], route: Route) -> Answer:
-    states = {one.state for one in standings}
+def _answer(event_id: str, state: str, delivery_statuses: Collection[DeliveryStatus], route: Route) -> Answer:
+    states = {one.state for one in delivery_statuses}
     if State.DEAD in states:
         status = Status.DEAD
     elif state == EventState.PARKED:
@@ -358,7 +360,7 @@ def _answer(event_id: str, state: str, standings: Collection[Standing], route: R
         return Answer(
             event_id=event_id,
             status=Status.PARKED,
-            standings=tuple(standings),
+            delivery_statuses=tuple(delivery_statuses),
             parked_by=route.parked_by,
             undecided=route.undecided,
         )
@@ -366,4 +368,4 @@ def _answer(event_id: str, state: str, standings: Collection[Standing], route: R
         status = Status.DONE
     else:
         status = Status.PENDING
-    return Answer(event_id=event_id, status=status, standings=tuple(standings))
+    return Answer(event_id=event_id, status=status, delivery_statuses=tuple(delivery_statuses))

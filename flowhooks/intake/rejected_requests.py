@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import rejected_requests
-from flowhooks.ledger.rejected_requests import Refused
+from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.messages import shown
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
 
 MOST_PENDING: Final = 100
@@ -37,7 +37,7 @@ class Refusals:
     def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._pending: deque[Refused] = deque(maxlen=MOST_PENDING)
+        self._pending: deque[RejectedRequest] = deque(maxlen=MOST_PENDING)
         self._some = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="refusals", daemon=True)
@@ -64,7 +64,7 @@ class Refusals:
             chinese: the same.
         """
         self._pending.append(
-            Refused(
+            RejectedRequest(
                 id=self._clock.new_id(),
                 refused_at=self._clock.now(),
                 path=shown(path, LONGEST_PATH),
@@ -82,8 +82,8 @@ class Refusals:
         if not several:
             return
 
-        def write(transaction: Transaction) -> None:
-            rejected_requests.keep(transaction, several)
+        def write(transaction: WriteTransaction) -> None:
+            rejected_requests.store(transaction, several)
 
         try:
             self._ledger.write(write, certain=True)

@@ -41,7 +41,8 @@ def missing(settings: Settings, required: Mapping[str, int], kinds: Collection[s
     for kind in () if settings.insecure else _lacking(settings, required, kinds):
         none, what, act = _WORDS[kind]
         yield (
-            f"the settings name {none}, and {what} of the ledger {database.shown(database_url(settings))} needed a "
+            f"the settings name {none}, and {what} of the ledger {database.display_name(database_url(settings))} "
+            "needed a "
             f"credential since {to_text(required[kind])}: without one anybody could {act}. The settings file may be "
             f"empty or cut off: restore its sections [{kind}.NAME], or start once with --insecure if no credential is "
             "to be needed any more"
@@ -74,7 +75,7 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
         ledger.write(lambda transaction: required_credentials.require(transaction, new, clock.now()))
     released = list(_lacking(settings, required, kinds)) if settings.insecure else []
     if released:
-        ledger.write(lambda transaction: required_credentials.release(transaction, released))
+        ledger.write(lambda transaction: required_credentials.stop_requiring(transaction, released))
         log.warning(
             "credentials_not_required",
             kinds=released,

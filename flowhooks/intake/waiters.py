@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
 
 
 class Watch:
     """One waiter for one event.
 
     Attributes:
-        standings: the latest known standing of each delivery, by its id.
+        delivery_statuses: the latest known standing of each delivery, by its id.
     """
 
-    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "standings")
+    __slots__ = ("_deadline", "_done", "_is_over", "_paused", "_pending", "delivery_statuses")
 
     def __init__(
         self, deadline: int, delivery_ids: Iterable[str], *, paused: Callable[[], Collection[str]] = frozenset
@@ -36,11 +36,11 @@ class Watch:
         self._is_over = False
         self._done = threading.Lock()
         self._done.acquire()
-        self.standings: dict[str, Standing] = {}
+        self.delivery_statuses: dict[str, DeliveryStatus] = {}
 
-    def tell(self, standing: Standing) -> None:
+    def tell(self, standing: DeliveryStatus) -> None:
         """Learn how a delivery stands now."""
-        self.standings[standing.delivery_id] = standing
+        self.delivery_statuses[standing.delivery_id] = standing
         if not self._may_settle(standing):
             self.pass_over(standing.delivery_id)
 
@@ -50,10 +50,10 @@ class Watch:
         if not self._pending:
             self.release()
 
-    def tell_before(self, standings: Iterable[Standing]) -> None:
+    def tell_before(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
         """Learn how deliveries stood when they were read, which may be older than what `tell` has told."""
-        for standing in standings:
-            if standing.delivery_id in self._pending or standing.delivery_id not in self.standings:
+        for standing in delivery_statuses:
+            if standing.delivery_id in self._pending or standing.delivery_id not in self.delivery_statuses:
                 self.tell(standing)
 
     @property
@@ -71,7 +71,7 @@ class Watch:
         """Wait until nothing more can settle in time, `seconds` at the most; whether that is so."""
         return self._is_over or self._done.acquire(timeout=seconds)
 
-    def _may_settle(self, standing: Standing) -> bool:
+    def _may_settle(self, standing: DeliveryStatus) -> bool:
         """Whether a delivery may still settle before this waiter's deadline."""
         if standing.state is State.RUNNING:
             return True
@@ -119,7 +119,7 @@ class Watches:
                 del self._watches[event_id]
             self._places += 1
 
-    def tell(self, event_id: str, standing: Standing) -> None:
+    def tell(self, event_id: str, standing: DeliveryStatus) -> None:
         """A delivery of this event has changed; called after that is durable."""
         if event_id in self._watches:
             with self._lock:
@@ -139,12 +139,12 @@ class Watches:
             asked = self._watches if event_ids is None else self._watches.keys() & set(event_ids)
             return [one for one in asked if any(watch.waits for watch in self._watches[one])]
 
-    def tell_read(self, event_id: str, standings: Iterable[Standing]) -> None:
+    def tell_read(self, event_id: str, delivery_statuses: Iterable[DeliveryStatus]) -> None:
         """How an event's deliveries stood when they were read; what `tell` has told meanwhile is newer, and stays."""
-        standings = tuple(standings)
+        delivery_statuses = tuple(delivery_statuses)
         with self._lock:
             for watch in self._watches.get(event_id, ()):
-                watch.tell_before(standings)
+                watch.tell_before(delivery_statuses)
 
     def release(self) -> None:
         """Let everybody go, now and from now on: the server is stopping."""

@@ -14,9 +14,9 @@ from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, sel
 
 from flowhooks.ledger import database
 from flowhooks.ledger.tables import (
-    FAILED,
-    HAS_TIME,
-    NOT_AT_REST,
+    IS_FAILED,
+    IS_RUNNING_OR_FAILED,
+    IS_SCHEDULED,
     alerts,
     attempts,
     deliveries,
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping, Select
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
 
-class Troubled(NamedTuple):
+class HandlerIssue(NamedTuple):
     """A handler with deliveries that somebody should look at.
 
     Attributes:
@@ -49,7 +49,7 @@ class Troubled(NamedTuple):
     since: int
 
 
-class Wanting(NamedTuple):
+class ParkedBacklog(NamedTuple):
     """Parked events of one class and key.
 
     Attributes:
@@ -65,7 +65,7 @@ class Wanting(NamedTuple):
     since: int
 
 
-class Latest(NamedTuple):
+class LatestOccurrence(NamedTuple):
     """The newest delivery or event that shares a cause.
 
     Attributes:
@@ -124,95 +124,97 @@ class OpenAlert:
 
 
 # Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
-_WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
-PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+_IS_WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
+IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
 """Events that are parked, said as the indexes of them do."""
 
 
-def failed(connection: Connection, state: State) -> list[Troubled]:
+def failed(connection: Connection, state: State) -> list[HandlerIssue]:
     """The handlers with deliveries in `state`, *dead* or *unknown*."""
-    found = connection.execute(_oldest(deliveries.c.changed_at, FAILED, deliveries.c.state == state.value))
-    return sorted(Troubled(row.handler, row.event_id, row.changed_at) for row in found)
+    rows = connection.execute(_oldest(deliveries.c.changed_at, IS_FAILED, deliveries.c.state == state.value))
+    return sorted(HandlerIssue(row.handler, row.event_id, row.changed_at) for row in rows)
 
 
-def how_many_failed(connection: Connection, state: State, handler: str) -> int:
+def count_failed(connection: Connection, state: State, handler: str) -> int:
     """How many deliveries of a handler are in `state`, *dead* or *unknown*."""
-    return _count(connection, FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+    return _count(connection, IS_FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
 
 
-def latest_failed(connection: Connection, state: State, handler: str) -> Latest | None:
+def latest_failed(connection: Connection, state: State, handler: str) -> LatestOccurrence | None:
     """The delivery of a handler that came into `state`, *dead* or *unknown*, last."""
     newest = (
         select(deliveries.c.changed_at, attempts.c.error)
         .outerjoin(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
-        .where(FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
+        .where(IS_FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
         .order_by(deliveries.c.changed_at.desc())
         .limit(1)
     )
     row = connection.execute(newest).one_or_none()
-    return Latest(row.changed_at, row.error or "") if row else None
+    return LatestOccurrence(row.changed_at, row.error or "") if row else None
 
 
-def how_many_wait(connection: Connection, handler: str) -> int:
+def count_waiting(connection: Connection, handler: str) -> int:
     """How many deliveries of a handler wait, and could run but for their handler."""
-    return _count(connection, deliveries.c.handler == handler, HAS_TIME, _WAITING)
+    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, _IS_WAITING)
 
 
-def running(connection: Connection) -> list[Troubled]:
+def running(connection: Connection) -> list[HandlerIssue]:
     """Every delivery that runs just now: its handler, its event, and since when."""
-    found = connection.execute(
+    rows = connection.execute(
         select(deliveries.c.handler, deliveries.c.event_id, attempts.c.started_at)
         .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
-        .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
+        .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
         .order_by(attempts.c.started_at)
     )
-    return [Troubled(row.handler, row.event_id, row.started_at) for row in found]
+    return [HandlerIssue(row.handler, row.event_id, row.started_at) for row in rows]
 
 
-def late(connection: Connection, before: int) -> list[Troubled]:
+def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
     """The handlers with deliveries that have been able to run since before `before`, and still wait.
 
     Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
     does what waits for a handler that is paused, or was: it could not run before that was resumed.
     """
-    each = _oldest(deliveries.c.due_at, HAS_TIME, only=(_WAITING, deliveries.c.due_at <= before)).subquery("oldest")
-    found = connection.execute(
+    each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=(_IS_WAITING, deliveries.c.due_at <= before)).subquery(
+        "oldest"
+    )
+    rows = connection.execute(
         select(each.c.handler, each.c.event_id, each.c.due_at, func.coalesce(handlers.c.resumed_at, 0).label("resumed"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
         .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
-    several = [Troubled(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in found]
-    return sorted(one for one in several if one.since <= before)
+    issues = [HandlerIssue(row.handler, row.event_id, max(row.due_at, row.resumed)) for row in rows]
+    return sorted(issue for issue in issues if issue.since <= before)
 
 
-def how_many_late(connection: Connection, before: int, handler: str) -> int:
+def count_overdue(connection: Connection, before: int, handler: str) -> int:
     """How many deliveries of a handler have been able to run since before `before`, and still wait."""
-    return _count(connection, deliveries.c.handler == handler, HAS_TIME, deliveries.c.due_at <= before, _WAITING)
+    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, deliveries.c.due_at <= before, _IS_WAITING)
 
 
-def shelved(connection: Connection, before: int) -> list[Troubled]:
+def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
     """The handlers that are missing, and have deliveries that have waited for them since before `before`.
 
     Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
     """
-    each = _oldest(deliveries.c.id, _WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
+    each = _oldest(deliveries.c.id, _IS_WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
     # A handler has been missing since the first start without it.
     missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
     missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
-    found = connection.execute(
+    rows = connection.execute(
         select(each.c.handler, each.c.event_id, each.c.created_at, missing_since.label("missing_since"))
         .select_from(each)
         .outerjoin(handlers, handlers.c.id == each.c.handler)
         .where(handlers.c.retired_at.is_(None), handlers.c.paused_at.is_(None))
     )
-    several = [Troubled(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in found]
-    return sorted(one for one in several if one.since <= before)
+    issues = [HandlerIssue(row.handler, row.event_id, max(row.created_at, row.missing_since)) for row in rows]
+    return sorted(issue for issue in issues if issue.since <= before)
 
 
-def how_many_shelved(connection: Connection, handler: str) -> int:
+def count_missing_handler(connection: Connection, handler: str) -> int:
     """How many deliveries wait for a handler that is missing."""
-    return _count(connection, _WAITING, deliveries.c.due_at.is_(None), deliveries.c.handler == handler)
+    return _count(connection, _IS_WAITING, deliveries.c.due_at.is_(None), deliveries.c.handler == handler)
 
 
 def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
@@ -231,15 +233,15 @@ def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[b
         .correlate(each)
         .scalar_subquery()
     )
-    found = select(each.c.handler, oldest.label("id")).where(each.c.handler.is_not(None)).subquery("found")
-    return _with_facts(found)
+    ids = select(each.c.handler, oldest.label("id")).where(each.c.handler.is_not(None)).subquery("found")
+    return _join_deliveries(ids)
 
 
-def _with_facts(found: Subquery) -> Select[Any]:
+def _join_deliveries(ids: Subquery) -> Select[Any]:
     facts = deliveries.alias("facts")
     return select(
-        found.c.handler, facts.c.id, facts.c.event_id, facts.c.due_at, facts.c.created_at, facts.c.changed_at
-    ).join(facts, facts.c.id == found.c.id)
+        ids.c.handler, facts.c.id, facts.c.event_id, facts.c.due_at, facts.c.created_at, facts.c.changed_at
+    ).join(facts, facts.c.id == ids.c.id)
 
 
 def _count(connection: Connection, *where: ColumnElement[bool]) -> int:
@@ -254,74 +256,76 @@ _NEXT_GROUP: Final = (
 )
 
 
-def wanting(connection: Connection, before: int, *, most: int) -> tuple[list[Wanting], bool]:
+def parked_backlogs(connection: Connection, before: int, *, limit: int) -> tuple[list[ParkedBacklog], bool]:
     """What has been parked since before `before`, by class and key.
 
     Args:
         connection: any connection.
         before: microseconds since 1970.
-        most: how many classes and keys are looked at, in their order.
+        limit: how many classes and keys are looked at, in their order.
 
     Returns:
         Those with such events; and whether no class or key was left out.
     """
-    found: list[Wanting] = []
-    row = connection.execute(_NEXT_GROUP.where(PARKED)).one_or_none()
-    for _ in range(most):
+    backlogs: list[ParkedBacklog] = []
+    row = connection.execute(_NEXT_GROUP.where(IS_PARKED)).one_or_none()
+    for _ in range(limit):
         if row is None:
-            return found, True
+            return backlogs, True
         if row.received_at <= before:
-            found.append(Wanting(row.callback_class, row.process_definition_key, row.id, row.received_at))
+            backlogs.append(ParkedBacklog(row.callback_class, row.process_definition_key, row.id, row.received_at))
         row = _group_after(connection, row.callback_class, row.process_definition_key)
-    return found, row is None
+    return backlogs, row is None
 
 
 def _group_after(connection: Connection, callback_class: str, process_key: str | None) -> Any:
     # No key sorts before any key.
     key = events.c.process_definition_key
     more = key.is_not(None) if process_key is None else key > process_key
-    same_class = _NEXT_GROUP.where(PARKED, events.c.callback_class == callback_class, more)
+    same_class = _NEXT_GROUP.where(IS_PARKED, events.c.callback_class == callback_class, more)
     return (
         connection.execute(same_class).one_or_none()
-        or connection.execute(_NEXT_GROUP.where(PARKED, events.c.callback_class > callback_class)).one_or_none()
+        or connection.execute(_NEXT_GROUP.where(IS_PARKED, events.c.callback_class > callback_class)).one_or_none()
     )
 
 
-def oldest_without_name(connection: Connection) -> Wanting | None:
+def oldest_without_name(connection: Connection) -> ParkedBacklog | None:
     """The parked event that has neither a class nor a key and was received first; None if there is none."""
     nameless = (events.c.callback_class == "", events.c.process_definition_key.is_(None))
-    row = connection.execute(_NEXT_GROUP.where(PARKED, *nameless)).one_or_none()
-    return None if row is None else Wanting("", None, row.id, row.received_at)
+    row = connection.execute(_NEXT_GROUP.where(IS_PARKED, *nameless)).one_or_none()
+    return None if row is None else ParkedBacklog("", None, row.id, row.received_at)
 
 
-def how_many_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
+def count_parked(connection: Connection, before: int, callback_class: str, process_key: str | None) -> int:
     """How many events of a class and key have been parked since before `before`."""
     of_group = _of_group(before, callback_class, process_key)
     return int(connection.execute(select(func.count()).select_from(events).where(of_group)).scalar_one())
 
 
-def latest_wanting(connection: Connection, before: int, callback_class: str, process_key: str | None) -> Latest | None:
+def latest_parked(
+    connection: Connection, before: int, callback_class: str, process_key: str | None
+) -> LatestOccurrence | None:
     """The newest event of a class and key that has been parked since before `before`."""
     of_group = _of_group(before, callback_class, process_key)
     received_at = connection.execute(select(func.max(events.c.received_at)).where(of_group)).scalar_one()
-    return None if received_at is None else Latest(received_at)
+    return None if received_at is None else LatestOccurrence(received_at)
 
 
 def _of_group(before: int, callback_class: str, process_key: str | None) -> ColumnElement[bool]:
     key = events.c.process_definition_key
     same_key = key.is_(None) if process_key is None else key == process_key
-    return and_(PARKED, events.c.callback_class == callback_class, same_key, events.c.received_at <= before)
+    return and_(IS_PARKED, events.c.callback_class == callback_class, same_key, events.c.received_at <= before)
 
 
-def still_open(connection: Connection) -> list[OpenAlert]:
+def open_alerts(connection: Connection) -> list[OpenAlert]:
     """The alerts that were raised and whose causes have not gone, the oldest first."""
-    found = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
-    return [_alert(row) for row in found]
+    rows = connection.execute(select(alerts).where(alerts.c.closed_at.is_(None)).order_by(alerts.c.id)).mappings()
+    return [_alert(row) for row in rows]
 
 
-def lately_closed(connection: Connection, *, most: int) -> list[tuple[OpenAlert, int]]:
+def recently_closed(connection: Connection, *, limit: int) -> list[tuple[OpenAlert, int]]:
     """The newest alerts whose causes have gone, each with when they had (microseconds since 1970), the newest first."""
-    closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(most)
+    closed = select(alerts).where(alerts.c.closed_at.is_not(None)).order_by(alerts.c.id.desc()).limit(limit)
     return [(_alert(row), row["closed_at"]) for row in connection.execute(closed).mappings()]
 
 
@@ -346,34 +350,38 @@ def _alert(row: RowMapping) -> OpenAlert:
     )
 
 
-def open_alerts(transaction: Transaction, new: Sequence[OpenAlert], now: int) -> set[str]:
+def insert_alerts(transaction: WriteTransaction, new: Sequence[OpenAlert], now: int) -> set[str]:
     """Write down new alerts; the ids of those of which there was none open for the same cause and subject."""
     opened = set()
-    for one in new:
-        row = asdict(one) | {"cause": one.cause.value, "told": json.dumps(one.told), "opened_at": now}
-        made = (
+    for alert in new:
+        row = asdict(alert) | {"cause": alert.cause.value, "told": json.dumps(alert.told), "opened_at": now}
+        statement = (
             database.insert(alerts)
             .values(row)
             .on_conflict_do_nothing(index_elements=["cause", "subject"], index_where=alerts.c.closed_at.is_(None))
             .returning(alerts.c.id)
         )
-        opened.update(transaction.connection.execute(made).scalars())
+        opened.update(transaction.connection.execute(statement).scalars())
     return opened
 
 
-def acknowledge(transaction: Transaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
+def acknowledge(transaction: WriteTransaction, ids: Collection[str], who: str, now: int) -> dict[str, str]:
     """Write down that somebody sees to these alerts; what each is about, by the ids of those that nobody saw to.
 
     From now on growth is measured from the counts of this moment.
     """
-    meant = (alerts.c.id.in_(database.keys("ids")), alerts.c.closed_at.is_(None), alerts.c.acknowledged_at.is_(None))
-    seen = {"acknowledged_at": now, "acknowledged_by": who, "notified_count": alerts.c.count}
-    changed = update(alerts).where(*meant).values(seen).returning(*alerts.columns)
-    found = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
-    return {one.id: one.about for one in map(_alert, found)}
+    conditions = (
+        alerts.c.id.in_(database.string_array("ids")),
+        alerts.c.closed_at.is_(None),
+        alerts.c.acknowledged_at.is_(None),
+    )
+    values = {"acknowledged_at": now, "acknowledged_by": who, "notified_count": alerts.c.count}
+    changed = update(alerts).where(*conditions).values(values).returning(*alerts.columns)
+    rows = transaction.connection.execute(changed, {"ids": json.dumps([*ids])}).mappings()
+    return {alert.id: alert.about for alert in map(_alert, rows)}
 
 
-def note_told(transaction: Transaction, alert: OpenAlert) -> None:
+def mark_notified(transaction: WriteTransaction, alert: OpenAlert) -> None:
     """Write down who has taken an alert's last notification; nothing, if there has been another one since."""
     transaction.connection.execute(
         update(alerts)
@@ -382,7 +390,7 @@ def note_told(transaction: Transaction, alert: OpenAlert) -> None:
     )
 
 
-def update_alert(transaction: Transaction, alert: OpenAlert) -> None:
+def update_alert(transaction: WriteTransaction, alert: OpenAlert) -> None:
     """Write down how an alert is now, and whether there is another notification of it."""
     names = ("count", "message", "event_id", "last_at", "last_error", "notifications", "notified_at", "grown_from")
     # Between the look and this an operator may have acknowledged it: keep what that wrote, if it is lower.
@@ -399,9 +407,9 @@ def update_alert(transaction: Transaction, alert: OpenAlert) -> None:
     )
 
 
-def close_alerts(transaction: Transaction, ids: Collection[str], now: int) -> None:
+def close_alerts(transaction: WriteTransaction, ids: Collection[str], now: int) -> None:
     """Write down that the causes of these alerts have gone."""
-    gone = alerts.c.id.in_(database.keys("ids"))
+    has_id = alerts.c.id.in_(database.string_array("ids"))
     transaction.connection.execute(
-        update(alerts).where(gone, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}
+        update(alerts).where(has_id, alerts.c.closed_at.is_(None)).values(closed_at=now), {"ids": json.dumps([*ids])}
     )

@@ -15,22 +15,22 @@ from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, se
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import reached
 from flowhooks.ledger import database
-from flowhooks.ledger.deliveries import BEGIN, Beginnings, Move, made
+from flowhooks.ledger.deliveries import CLAIM, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.handlers import retry_from_json
-from flowhooks.ledger.ordering import admitted
+from flowhooks.ledger.ordering import admissible
 from flowhooks.ledger.queries import to_event
-from flowhooks.ledger.tables import NOT_AT_REST, attempts, deliveries, events, handlers, processes
+from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, attempts, deliveries, events, handlers, processes
 from flowhooks.model.delivery import Claimed, NoRoom, OutcomeKind, Queued, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.delivery import Runner
     from flowhooks.model.retry import Retry
 
 
-class Claim(NamedTuple):
+class ClaimRequest(NamedTuple):
     """A wish to begin an attempt.
 
     Attributes:
@@ -44,7 +44,7 @@ class Claim(NamedTuple):
     limit: int | None = None
 
 
-class Settlement(NamedTuple):
+class AttemptResult(NamedTuple):
     """How an attempt ended, and where that leaves its delivery.
 
     Attributes:
@@ -72,13 +72,13 @@ class Settlement(NamedTuple):
     now: int
 
 
-_BEGIN: Final = database.Insertion(attempts)
+_INSERT: Final = database.BulkInsert(attempts)
 _CLAIMED: Final = (
     select(events, deliveries.c.id.label("delivery_id"), deliveries.c.attempt, deliveries.c.retries_from)
     .join(deliveries, deliveries.c.event_id == events.c.id)
-    .where(deliveries.c.id.in_(database.keys("delivery_ids")))
+    .where(deliveries.c.id.in_(database.string_array("delivery_ids")))
 )
-_ENDED = database.rows(
+_RESULTS = database.row_array(
     "ended",
     delivery_id=Text,
     number=Integer,
@@ -88,21 +88,21 @@ _ENDED = database.rows(
     traceback=Text,
     result=Text,
 )
-_END: Final = (
+_RECORD: Final = (
     update(attempts)
-    .where(attempts.c.delivery_id == _ENDED.c.delivery_id, attempts.c.number == _ENDED.c.number)
+    .where(attempts.c.delivery_id == _RESULTS.c.delivery_id, attempts.c.number == _RESULTS.c.number)
     .values(
-        finished_at=_ENDED.c.finished_at,
-        outcome=_ENDED.c.outcome,
-        error=_ENDED.c.error,
-        traceback=_ENDED.c.traceback,
-        result=_ENDED.c.result,
+        finished_at=_RESULTS.c.finished_at,
+        outcome=_RESULTS.c.outcome,
+        error=_RESULTS.c.error,
+        traceback=_RESULTS.c.traceback,
+        result=_RESULTS.c.result,
     )
 )
 _ATTEMPTS: Final = select(attempts.c.delivery_id, attempts.c.number, attempts.c.outcome, attempts.c.finished_at).where(
-    attempts.c.delivery_id.in_(database.keys("delivery_ids"))
+    attempts.c.delivery_id.in_(database.string_array("delivery_ids"))
 )
-_RUNS: Final = (
+_RUNNING: Final = (
     select(
         deliveries.c.id,
         deliveries.c.handler,
@@ -113,23 +113,23 @@ _RUNS: Final = (
     )
     .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
-    .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value)
+    .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)
 )
-_LIVES: Final = exists(
+_OWNER_ALIVE: Final = exists(
     select(literal(1))
     .select_from(processes)
     .where(processes.c.id == attempts.c.process, processes.c.stopped_at.is_(None))
 )
-_LEFT: Final = _RUNS.where(~_LIVES)
+_ORPHANED: Final = _RUNNING.where(~_OWNER_ALIVE)
 """Read together with who lives: whoever has signed on since that was read would be taken for dead."""
-_RUNNING_HERE: Final = _RUNS.where(attempts.c.process == bindparam("process"))
+_RUNNING_IN_PROCESS: Final = _RUNNING.where(attempts.c.process == bindparam("process"))
 
 
-_SETTLED: Final = partial(reached, "settle.committed")
+_RECORDED: Final = partial(reached, "settle.committed")
 
 
-class Hands:
+class InFlightAttempts:
     """The attempts that this process has begun and not yet come to the end of. Touched by the writer's thread only.
 
     A COMMIT whose answer is lost may have marked attempts as running of which the process knows nothing. They are told
@@ -139,11 +139,11 @@ class Hands:
     def __init__(self) -> None:
         self._attempts: set[tuple[str, int]] = set()
 
-    def take(self, attempts: Iterable[tuple[str, int]]) -> None:
+    def add(self, attempts: Iterable[tuple[str, int]]) -> None:
         """Attempts begin."""
         self._attempts.update(attempts)
 
-    def put_down(self, attempts: Iterable[tuple[str, int]]) -> None:
+    def discard(self, attempts: Iterable[tuple[str, int]]) -> None:
         """It is durable how attempts have ended; or not known that they have begun, and so they will not."""
         self._attempts.difference_update(attempts)
 
@@ -152,7 +152,12 @@ class Hands:
 
 
 def claim(
-    transaction: Transaction, items: list[Claim], hands: Hands, *, process: str, by: Beginnings = BEGIN
+    transaction: WriteTransaction,
+    requests: list[ClaimRequest],
+    in_flight: InFlightAttempts,
+    *,
+    process: str,
+    statements: ClaimStatements = CLAIM,
 ) -> list[Claimed | NoRoom | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
 
@@ -160,104 +165,112 @@ def claim(
 
     Args:
         transaction: the open transaction.
-        items: which deliveries.
-        hands: learns what has begun.
+        requests: which deliveries.
+        in_flight: learns what has begun.
         process: whose attempts they will be.
-        by: the statements that mark them.
+        statements: the statements that mark them.
     """
     # Of two claims of one delivery in one batch only the last is made: it alone gets the event.
-    wanted = {item.queued.delivery_id: item for item in items}
-    asking = [one for one in wanted.values() if one.queued.ordered or one.limit is not None]
-    moved, full = set[str](), set[str]()
-    if len(asking) < len(wanted):
-        free = [_begun(one) for one in wanted.values() if not one.queued.ordered and one.limit is None]
-        moved = {row.id for row in made(transaction, free, by.freely)}
-    if asking:
-        may, full = admitted(transaction, asking)
-        moves = [_begun(one) for one in asking if one.queued.delivery_id in may]
-        moved |= {row.id for row in made(transaction, moves, by.in_turn)}
-    begun = {one: wanted[one] for one in wanted if one in moved}
-    found: dict[str, Claimed] = {}
-    if begun:
-        begin(transaction, begun.values(), hands, process=process)
+    latest = {request.queued.delivery_id: request for request in requests}
+    constrained = [request for request in latest.values() if request.queued.ordered or request.limit is not None]
+    started, at_limit = set[str](), set[str]()
+    if len(constrained) < len(latest):
+        changes = [
+            _to_change(request) for request in latest.values() if not request.queued.ordered and request.limit is None
+        ]
+        started = {row.id for row in apply_changes_returning(transaction, changes, statements.unordered)}
+    if constrained:
+        allowed, at_limit = admissible(transaction, constrained)
+        constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
+        started |= {row.id for row in apply_changes_returning(transaction, constrained_changes, statements.ordered)}
+    started_requests = {key: latest[key] for key in latest if key in started}
+    claimed: dict[str, Claimed] = {}
+    if started_requests:
+        start_attempts(transaction, started_requests.values(), in_flight, process=process)
         reached("claim.written")
-        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(begun))})
-        found = {
+        rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started_requests))})
+        claimed = {
             row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
             for row in rows
         }
-    return [_answer(item, wanted, found, full) for item in items]
+    return [_to_result(request, latest, claimed, at_limit) for request in requests]
 
 
-def _begun(one: Claim) -> Move:
-    queued = one.queued
-    return Move(queued.delivery_id, State.WAITING, State.RUNNING, queued.attempt, one.now, begun=queued.attempt + 1)
+def _to_change(request: ClaimRequest) -> StateChange:
+    queued = request.queued
+    return StateChange(
+        queued.delivery_id, State.WAITING, State.RUNNING, queued.attempt, request.now, attempt_after=queued.attempt + 1
+    )
 
 
-def _answer(
-    item: Claim, wanted: Mapping[str, Claim], found: Mapping[str, Claimed], full: Collection[str]
+def _to_result(
+    request: ClaimRequest, latest: Mapping[str, ClaimRequest], claimed: Mapping[str, Claimed], at_limit: Collection[str]
 ) -> Claimed | NoRoom | None:
-    delivery_id = item.queued.delivery_id
-    if delivery_id in full:
+    delivery_id = request.queued.delivery_id
+    if delivery_id in at_limit:
         return NoRoom()
-    return found.get(delivery_id) if wanted[delivery_id] is item else None
+    return claimed.get(delivery_id) if latest[delivery_id] is request else None
 
 
-def begin(transaction: Transaction, claims: Collection[Claim], hands: Hands, *, process: str) -> None:
+def start_attempts(
+    transaction: WriteTransaction, requests: Collection[ClaimRequest], in_flight: InFlightAttempts, *, process: str
+) -> None:
     """Write down that attempts begin; their deliveries are marked as running in the same transaction."""
-    keys = [(claim.queued.delivery_id, claim.queued.attempt + 1) for claim in claims]
+    keys = [(request.queued.delivery_id, request.queued.attempt + 1) for request in requests]
     # At once, for it may be looked for within the same transaction.
-    hands.take(keys)
-    transaction.after_rollback(lambda: hands.put_down(keys))
-    _BEGIN(
+    in_flight.add(keys)
+    transaction.after_rollback(lambda: in_flight.discard(keys))
+    _INSERT(
         transaction.connection,
         [
             {
-                "delivery_id": claim.queued.delivery_id,
-                "number": claim.queued.attempt + 1,
+                "delivery_id": request.queued.delivery_id,
+                "number": request.queued.attempt + 1,
                 "process": process,
-                "started_at": claim.now,
+                "started_at": request.now,
                 "error": "",
                 "traceback": "",
             }
-            for claim in claims
+            for request in requests
         ],
     )
 
 
-class Settling:
+class ResultRecorder:
     """The batch work of recording how attempts ended.
 
     Args:
         runner: is told, within the transaction, what may run again.
-        hands: learns what has ended.
+        in_flight: learns what has ended.
         limits: how many deliveries of a handler run at once, for those that are limited.
     """
 
-    def __init__(self, *, runner: Runner, hands: Hands, limits: Mapping[str, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self, *, runner: Runner, in_flight: InFlightAttempts, limits: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         self._runner = runner
-        self._hands = hands
+        self._in_flight = in_flight
         self._limits = limits
 
-    def __call__(self, transaction: Transaction, items: list[Settlement]) -> list[bool]:
+    def __call__(self, transaction: WriteTransaction, items: list[AttemptResult]) -> list[bool]:
         """Record each; False for one whose attempt is no longer the current one, which then changes nothing.
 
         One that is recorded already, word for word, is recorded: the answer to a COMMIT may have been lost.
         """
-        current: dict[str, Settlement] = {}
+        current: dict[str, AttemptResult] = {}
         for item in items:
             # Attempts are numbered upwards, so of several of one delivery only the highest can be the current one.
             if item.delivery_id not in current or item.attempt > current[item.delivery_id].attempt:
                 current[item.delivery_id] = item
-        moves = [
-            Move(item.delivery_id, State.RUNNING, item.target, item.attempt, item.now, due_at=item.due_at)
+        changes = [
+            StateChange(item.delivery_id, State.RUNNING, item.target, item.attempt, item.now, due_at=item.due_at)
             for item in current.values()
         ]
-        moved = {row.id: row for row in made(transaction, moves)}
-        settled = [item for item in current.values() if item.delivery_id in moved]
-        if settled:
+        moved = {row.id: row for row in apply_changes_returning(transaction, changes)}
+        recorded = [item for item in current.values() if item.delivery_id in moved]
+        if recorded:
             transaction.connection.execute(
-                _END,
+                _RECORD,
                 {
                     "ended": json.dumps(
                         [
@@ -270,26 +283,26 @@ class Settling:
                                 item.traceback,
                                 item.result,
                             ]
-                            for item in settled
+                            for item in recorded
                         ]
                     )
                 },
             )
-        for item in settled:
+        for item in recorded:
             if item.target is State.WAITING and item.due_at is not None:
                 ordered = moved[item.delivery_id].lane is not None
-                again = Queued(item.delivery_id, item.handler, item.attempt, ordered=ordered)
-                self._runner.enqueue(transaction, [again], item.due_at)
+                retry = Queued(item.delivery_id, item.handler, item.attempt, ordered=ordered)
+                self._runner.enqueue(transaction, [retry], item.due_at)
         if self._limits:
-            transaction.ended_of.update(item.handler for item in settled if item.handler in self._limits)
-        if settled:
+            transaction.freed_handlers.update(item.handler for item in recorded if item.handler in self._limits)
+        if recorded:
             reached("settle.written")
-            transaction.after_commit(_SETTLED)
+            transaction.after_commit(_RECORDED)
         keys = [(item.delivery_id, item.attempt) for item in items]
-        transaction.after_commit(lambda: self._hands.put_down(keys))
-        if len(settled) == len(items):
+        transaction.after_commit(lambda: self._in_flight.discard(keys))
+        if len(recorded) == len(items):
             return [True] * len(items)
-        before = _recorded(transaction, [item for item in items if item.delivery_id not in moved])
+        before = _read_recorded(transaction, [item for item in items if item.delivery_id not in moved])
         return [
             (item.delivery_id in moved and current[item.delivery_id] is item)
             or before.get((item.delivery_id, item.attempt)) == (item.outcome.value, item.now)
@@ -297,96 +310,104 @@ class Settling:
         ]
 
 
-def _recorded(
-    transaction: Transaction, items: list[Settlement]
+def _read_recorded(
+    transaction: WriteTransaction, results: list[AttemptResult]
 ) -> dict[tuple[str, int], tuple[str | None, int | None]]:
     """The outcome that stands for each of these attempts, and since when."""
-    if not items:
+    if not results:
         return {}
-    found = transaction.connection.execute(_ATTEMPTS, {"delivery_ids": json.dumps([one.delivery_id for one in items])})
-    return {(row.delivery_id, row.number): (row.outcome, row.finished_at) for row in found}
+    rows = transaction.connection.execute(
+        _ATTEMPTS, {"delivery_ids": json.dumps([result.delivery_id for result in results])}
+    )
+    return {(row.delivery_id, row.number): (row.outcome, row.finished_at) for row in rows}
 
 
-def after_loss(
-    retry: Retry | None, *, made: int, probes: bool, now: int, chance: Callable[[], float]
+def state_after_loss(
+    retry: Retry | None, *, attempts_made: int, probes: bool, now: int, random: Callable[[], float]
 ) -> tuple[State, int | None]:
     """The state that follows the loss of an attempt, and from when it may run again or be probed.
 
     Args:
         retry: what its handler declares; None: it may or may not have done its work, and is not to do it twice.
-        made: attempts made in the present retry schedule.
+        attempts_made: attempts made in the present retry schedule.
         probes: whether its handler can tell.
         now: microseconds since 1970.
-        chance: draws a random number from 0 up to 1, for the jitter.
+        random: draws a random number from 0 up to 1, for the jitter.
     """
     if retry is None:
         return State.UNKNOWN, now if probes else None
-    delay = retry.delay(made, chance())
+    delay = retry.delay(attempts_made, random())
     return (State.DEAD, None) if delay is None else (State.WAITING, now + int(delay * SECOND))
 
 
-def recover(
-    transaction: Transaction,
-    settling: Settling,
+def recover_lost(
+    transaction: WriteTransaction,
+    recorder: ResultRecorder,
     now: int,
     *,
-    chance: Callable[[], float],
+    random: Callable[[], float],
     shared: bool = False,
-    absent: Collection[str] = (),
+    missing_handlers: Collection[str] = (),
 ) -> dict[State, int]:
     """Settle as lost whatever is marked as running by a process that does not live.
 
     Args:
         transaction: the open transaction.
-        settling: records it.
+        recorder: records it.
         now: microseconds since 1970.
-        chance: draws a random number from 0 up to 1, for the jitter.
+        random: draws a random number from 0 up to 1, for the jitter.
         shared: whether others may live, and say so; else nobody does, but for this process, which has begun nothing.
-        absent: ids of handlers that are not loaded: their deliveries wait for them.
+        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
 
     Returns:
         How many deliveries went where: *waiting* where the handler declared `retry=` with attempts
         left, *dead* where none is left, *unknown* where it did not declare it.
     """
-    settlements = []
-    for row in transaction.connection.execute(_LEFT if shared else _RUNS).all():
+    results = []
+    for row in transaction.connection.execute(_ORPHANED if shared else _RUNNING).all():
         retry = retry_from_json(row.retry)
         error = "the process was killed while this attempt ran: it may or may not have done its work"
-        made = row.attempt - row.retries_from
-        target, due_at = after_loss(retry, made=made, probes=row.probes, now=now, chance=chance)
-        if row.handler in absent:
+        attempts_made = row.attempt - row.retries_from
+        target, due_at = state_after_loss(retry, attempts_made=attempts_made, probes=row.probes, now=now, random=random)
+        if row.handler in missing_handlers:
             due_at = None
-        settlements.append(
-            Settlement(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
+        results.append(
+            AttemptResult(row.id, row.handler, row.attempt, OutcomeKind.LOST, error, "", None, target, due_at, now)
         )
-    if settlements:
-        settling(transaction, settlements)
+    if results:
+        recorder(transaction, results)
         reached("recover.written")
     return {
-        state: sum(one.target is state for one in settlements) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
+        state: sum(result.target is state for result in results) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
     }
 
 
-def take_back(
-    transaction: Transaction, settling: Settling, hands: Hands, now: int, *, process: str, absent: Collection[str] = ()
+def recover_unstarted(
+    transaction: WriteTransaction,
+    recorder: ResultRecorder,
+    in_flight: InFlightAttempts,
+    now: int,
+    *,
+    process: str,
+    missing_handlers: Collection[str] = (),
 ) -> int:
     """Let run again what is marked as running here though it was never begun: the COMMIT's answer was lost.
 
     Args:
-        transaction: the open transaction, in the writer's thread: whatever was begun is in `hands`.
-        settling: records it.
-        hands: what this process does run.
+        transaction: the open transaction, in the writer's thread: whatever was begun is in `in_flight`.
+        recorder: records it.
+        in_flight: what this process does run.
         now: microseconds since 1970.
         process: this process's id.
-        absent: ids of handlers that are not loaded: their deliveries wait for them.
+        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
 
     Returns:
         How many there were.
     """
-    marked = transaction.connection.execute(_RUNNING_HERE, {"process": process}).all()
+    marked = transaction.connection.execute(_RUNNING_IN_PROCESS, {"process": process}).all()
     error = "the database's answer was lost when this attempt was to begin; its function was not entered"
-    settlements = [
-        Settlement(
+    results = [
+        AttemptResult(
             row.id,
             row.handler,
             row.attempt,
@@ -395,12 +416,12 @@ def take_back(
             "",
             None,
             State.WAITING,
-            None if row.handler in absent else now,
+            None if row.handler in missing_handlers else now,
             now,
         )
         for row in marked
-        if (row.id, row.attempt) not in hands
+        if (row.id, row.attempt) not in in_flight
     ]
-    if settlements:
-        settling(transaction, settlements)
-    return len(settlements)
+    if results:
+        recorder(transaction, results)
+    return len(results)

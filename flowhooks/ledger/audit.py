@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class AuditEntry:
     """One thing that somebody has done.
 
     Attributes:
@@ -41,13 +41,13 @@ class Entry:
     detail: Mapping[str, Any]
 
 
-def record(transaction: Transaction, entry: Entry) -> None:
+def record(transaction: WriteTransaction, entry: AuditEntry) -> None:
     """Write down what is done in this very transaction: it is done and written down, or neither."""
     detail = json.dumps(entry.detail, ensure_ascii=False)
     transaction.connection.execute(insert(audit).values(asdict(entry) | {"detail": detail}))
 
 
-def entries(connection: Connection, *, limit: int, before: str = "", subject: str | None = None) -> list[Entry]:
+def entries(connection: Connection, *, limit: int, before: str = "", subject: str | None = None) -> list[AuditEntry]:
     """What was done, the newest first.
 
     Args:
@@ -61,5 +61,5 @@ def entries(connection: Connection, *, limit: int, before: str = "", subject: st
         query = query.where(audit.c.id < before)
     if subject is not None:
         query = query.where(audit.c.subject == subject)
-    found = connection.execute(query).mappings()
-    return [Entry(**{**row, "detail": json.loads(row["detail"])}) for row in found]
+    rows = connection.execute(query).mappings()
+    return [AuditEntry(**{**row, "detail": json.loads(row["detail"])}) for row in rows]

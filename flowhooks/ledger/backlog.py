@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries
+from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
+class HandlerBacklog:
     """How many deliveries of one handler are in each state in which something may still become of them.
 
     Attributes:
@@ -36,32 +36,34 @@ class Backlog:
     parked: int = 0
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is nothing at all."""
-        return self == Backlog()
+        return self == HandlerBacklog()
 
 
-def backlog(connection: Connection, *, most: int | None = None) -> Mapping[str, Backlog]:
+def backlog(connection: Connection, *, limit: int | None = None) -> Mapping[str, HandlerBacklog]:
     """What is stored for each handler that something is stored for; what succeeded or was closed is not read.
 
     It goes along the four indexes of what is open, one after the other, so deliveries at rest cost nothing.
 
     Args:
         connection: any connection.
-        most: rows of each index that are counted at the most; None: all of them.
+        limit: rows of each index that are counted at the most; None: all of them.
     """
     waiting = deliveries.c.state == State.WAITING.value
     rows = select(deliveries.c.handler, deliveries.c.state)
-    found: dict[str, Backlog] = defaultdict(Backlog)
-    for narrowed in (
-        rows.where(NOT_AT_REST),
-        rows.where(waiting, HAS_TIME),
-        rows.where(waiting, HELD),
+    counts: dict[str, HandlerBacklog] = defaultdict(HandlerBacklog)
+    for query in (
+        rows.where(IS_RUNNING_OR_FAILED),
+        rows.where(waiting, IS_SCHEDULED),
+        rows.where(waiting, IS_BLOCKED),
         rows.where(waiting, deliveries.c.due_at.is_(None)),
     ):
-        each = narrowed.limit(most).subquery("each")
-        by_handler = select(each.c.handler, each.c.state, func.count()).group_by(each.c.handler, each.c.state)
+        limited = query.limit(limit).subquery("each")
+        by_handler = select(limited.c.handler, limited.c.state, func.count()).group_by(
+            limited.c.handler, limited.c.state
+        )
         for handler, state, count in connection.execute(by_handler):
-            before = found[handler]
-            found[handler] = replace(before, **{state: getattr(before, state) + count})
-    return dict(found)
+            before = counts[handler]
+            counts[handler] = replace(before, **{state: getattr(before, state) + count})
+    return dict(counts)

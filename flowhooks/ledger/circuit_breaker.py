@@ -14,10 +14,10 @@ import structlog
 from sqlalchemy import bindparam, or_, select, update
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger.attempts import Claim, claim
-from flowhooks.ledger.deliveries import TRY_OUT
-from flowhooks.ledger.pauses import IS_PAUSED, Held, lift
-from flowhooks.ledger.tables import HAS_TIME, NOT_AT_REST, deliveries, handlers
+from flowhooks.ledger.attempts import ClaimRequest, claim
+from flowhooks.ledger.deliveries import CLAIM_TRIAL
+from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses
+from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.model.delivery import Claimed, Queued, State
 
 if TYPE_CHECKING:
@@ -25,108 +25,120 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from flowhooks.ledger.attempts import Hands
-    from flowhooks.ledger.group_commit import Transaction
-    from flowhooks.ledger.pauses import Pauses
+    from flowhooks.ledger.attempts import InFlightAttempts
+    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.pauses import PausedHandlers
 
 log = structlog.get_logger(__name__)
 
-IS_HELD: Final = IS_PAUSED & handlers.c.held_at.is_not(None)
+IS_OPEN: Final = IS_PAUSED & handlers.c.held_at.is_not(None)
 
 
-MAX_AHEAD: Final = 86_400 * SECOND
+MAX_TRIAL_AHEAD: Final = 86_400 * SECOND
 """Microseconds by which a trial may be later than the next one would be: other processes' clocks differ by less."""
 
-_RUNS: Final = (
+_RUNNING: Final = (
     select(deliveries.c.id)
-    .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value, deliveries.c.handler == bindparam("handler"))
+    .where(
+        IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value, deliveries.c.handler == bindparam("handler")
+    )
     .limit(1)
 )
 
 
-class Hold(NamedTuple):
+class OpenCircuit(NamedTuple):
     """The wish to hold a handler.
 
     Attributes:
         handler: its id.
         why: the error of its last failure.
-        release: which release of its plugin failed: another one is let run.
+        plugin_version: which release of its plugin failed: another one is let run.
         trial_at: when it is tried first, in microseconds since 1970.
     """
 
     handler: str
     why: str
-    release: str
+    plugin_version: str
     trial_at: int
 
 
-class Trial(NamedTuple):
+class TrialDelivery(NamedTuple):
     """The wish to try a handler that is held.
 
     Attributes:
         handler: its id.
-        again_at: when the next one may be tried, in microseconds since 1970.
+        next_trial_at: when the next one may be tried, in microseconds since 1970.
         limit: how many of its deliveries may run at once; None: any number.
     """
 
     handler: str
-    again_at: int
+    next_trial_at: int
     limit: int | None = None
 
 
-def held(connection: Connection) -> dict[str, Held]:
+def open_circuits(connection: Connection) -> dict[str, CircuitState]:
     """The handlers that are held, by their ids."""
     columns = (handlers.c.id, handlers.c.held_at, handlers.c.held_why, handlers.c.trial_at)
-    found = connection.execute(select(*columns).where(IS_HELD).order_by(handlers.c.id))
-    return {row.id: Held(row.held_at, row.held_why, row.trial_at or 0) for row in found}
+    rows = connection.execute(select(*columns).where(IS_OPEN).order_by(handlers.c.id))
+    return {row.id: CircuitState(row.held_at, row.held_why, row.trial_at or 0) for row in rows}
 
 
-def hold(transaction: Transaction, wish: Hold, now: int, pauses: Pauses) -> bool:
+def open_circuit(transaction: WriteTransaction, circuit: OpenCircuit, now: int, pauses: PausedHandlers) -> bool:
     """Have no delivery of a handler begin any more, but for trials; False if it is paused already, or retired.
 
     What is just about to begin in another process may do so.
     """
     change = (
         update(handlers)
-        .where(handlers.c.id == wish.handler, handlers.c.paused_at.is_(None), handlers.c.retired_at.is_(None))
-        .values(paused_at=now, held_at=now, held_why=wish.why, held_release=wish.release, trial_at=wish.trial_at)
+        .where(handlers.c.id == circuit.handler, handlers.c.paused_at.is_(None), handlers.c.retired_at.is_(None))
+        .values(
+            paused_at=now,
+            held_at=now,
+            held_why=circuit.why,
+            held_release=circuit.plugin_version,
+            trial_at=circuit.trial_at,
+        )
     )
-    done = bool(transaction.connection.execute(change).rowcount)
-    if done:
-        transaction.news.handlers = True
-        transaction.after_commit(partial(pauses.add, [wish.handler]))
-    return done
+    opened = bool(transaction.connection.execute(change).rowcount)
+    if opened:
+        transaction.notice.handlers = True
+        transaction.after_commit(partial(pauses.add, [circuit.handler]))
+    return opened
 
 
-def release(transaction: Transaction, ids: Collection[str], now: int, pauses: Pauses) -> frozenset[str]:
+def close_circuits(
+    transaction: WriteTransaction, ids: Collection[str], now: int, pauses: PausedHandlers
+) -> frozenset[str]:
     """Have deliveries of these handlers run again where they are held; the ids of those that were."""
-    return lift(transaction, IS_HELD, ids, now, pauses)
+    return clear_pauses(transaction, IS_OPEN, ids, now, pauses)
 
 
-def renewed(transaction: Transaction, releases: Mapping[str, str], now: int, pauses: Pauses) -> frozenset[str]:
+def reset_for_new_version(
+    transaction: WriteTransaction, plugin_versions: Mapping[str, str], now: int, pauses: PausedHandlers
+) -> frozenset[str]:
     """Let handlers run that were held for what another release of their plugins did; their ids.
 
     Args:
         transaction: the open transaction.
-        releases: which release of its plugin each loaded handler is of, by its id.
+        plugin_versions: which release of its plugin each loaded handler is of, by its id.
         now: microseconds since 1970.
         pauses: learns of it once it is durable.
     """
-    found = transaction.connection.execute(select(handlers.c.id, handlers.c.held_release).where(IS_HELD)).all()
-    mended = [row.id for row in found if releases.get(row.id, row.held_release) != row.held_release]
-    if not mended:
+    rows = transaction.connection.execute(select(handlers.c.id, handlers.c.held_release).where(IS_OPEN)).all()
+    replaced = [row.id for row in rows if plugin_versions.get(row.id, row.held_release) != row.held_release]
+    if not replaced:
         return frozenset()
-    log.info("handler_released", handlers=sorted(mended), why="it is of another release by now")
-    return release(transaction, mended, now, pauses)
+    log.info("handler_released", handlers=sorted(replaced), why="it is of another release by now")
+    return close_circuits(transaction, replaced, now, pauses)
 
 
-def _is_time(again_at: int, now: int) -> ColumnElement[bool]:
+def _is_trial_due(next_trial_at: int, now: int) -> ColumnElement[bool]:
     """Whether a handler is to be tried; also if it is to be tried later than ever, as a clock that was ahead said."""
-    return or_(handlers.c.trial_at <= now, handlers.c.trial_at > again_at + MAX_AHEAD)
+    return or_(handlers.c.trial_at <= now, handlers.c.trial_at > next_trial_at + MAX_TRIAL_AHEAD)
 
 
-def try_out(
-    transaction: Transaction, trial: Trial, hands: Hands, process: str, now: int
+def claim_trial_delivery(
+    transaction: WriteTransaction, trial: TrialDelivery, in_flight: InFlightAttempts, process: str, now: int
 ) -> tuple[Queued, Claimed] | None:
     """Begin one delivery of a handler that is held, of all processes in this one, if it is time for that.
 
@@ -135,7 +147,7 @@ def try_out(
     Args:
         transaction: the open transaction.
         trial: what is to be tried.
-        hands: learns what has begun.
+        in_flight: learns what has begun.
         process: whose attempt it is.
         now: microseconds since 1970.
 
@@ -143,13 +155,13 @@ def try_out(
         The delivery and its attempt; None if it is not time, one runs already, or none could run.
     """
     connection, handler = transaction.connection, trial.handler
-    if connection.execute(_RUNS, {"handler": handler}).first():
+    if connection.execute(_RUNNING, {"handler": handler}).first():
         return None
-    due = (IS_HELD, handlers.c.id == handler, _is_time(trial.again_at, now))
+    due = (IS_OPEN, handlers.c.id == handler, _is_trial_due(trial.next_trial_at, now))
     candidate = connection.execute(
         select(deliveries.c.id, deliveries.c.attempt, deliveries.c.lane)
         .join(handlers, handlers.c.id == deliveries.c.handler)
-        .where(HAS_TIME, deliveries.c.handler == handler, deliveries.c.due_at <= now, *due)
+        .where(IS_SCHEDULED, deliveries.c.handler == handler, deliveries.c.due_at <= now, *due)
         .where(deliveries.c.state == State.WAITING.value)
         .order_by(deliveries.c.attempt - deliveries.c.retries_from, deliveries.c.due_at, deliveries.c.id)
         .limit(1)
@@ -157,9 +169,11 @@ def try_out(
     if candidate is None:
         return None
     # Of several processes that come here at once, all but one find that it is not time any more.
-    turn = update(handlers).where(*due).values(trial_at=trial.again_at)
-    if connection.execute(turn).rowcount == 0:
+    postpone = update(handlers).where(*due).values(trial_at=trial.next_trial_at)
+    if connection.execute(postpone).rowcount == 0:
         return None
     queued = Queued(candidate.id, handler, candidate.attempt, ordered=candidate.lane is not None)
-    (begun,) = claim(transaction, [Claim(queued, now, trial.limit)], hands, process=process, by=TRY_OUT)
-    return (queued, begun) if isinstance(begun, Claimed) else None
+    (claimed,) = claim(
+        transaction, [ClaimRequest(queued, now, trial.limit)], in_flight, process=process, statements=CLAIM_TRIAL
+    )
+    return (queued, claimed) if isinstance(claimed, Claimed) else None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.event import Event
 
 MAX_RECORDED: Final = 1_000
@@ -48,13 +48,13 @@ class UnknownConclusions:
     def __init__(self) -> None:
         self._recorded: set[tuple[str, str, str]] = set()
 
-    def record(self, transaction: Transaction, events: Iterable[Event], now: int) -> None:
+    def record(self, transaction: WriteTransaction, events: Iterable[Event], now: int) -> None:
         """Record the conclusions of these events, unless they are recorded already."""
-        found = {
+        first_seen = {
             (event.callback_class or "", event.process_definition_key or "", event.conclusion or ""): event.id
             for event in events
         }
-        new = {key: event_id for key, event_id in found.items() if key not in self._recorded}
+        new = {key: event_id for key, event_id in first_seen.items() if key not in self._recorded}
         if not new or len(self._recorded) >= MAX_RECORDED:
             return
         # In one order: two processes that insert the same rows then wait for each other in turn, and not in a circle.
@@ -63,17 +63,17 @@ class UnknownConclusions:
         transaction.after_commit(lambda: self._recorded.update(new))
 
 
-def _row(found: UnknownConclusion) -> dict[str, object]:
+def _row(unknown: UnknownConclusion) -> dict[str, object]:
     return {
-        "callback_class": found.callback_class,
-        "process_definition_key": found.process_key,
-        "conclusion": found.conclusion,
-        "event_id": found.event_id,
-        "seen_at": found.seen_at,
+        "callback_class": unknown.callback_class,
+        "process_definition_key": unknown.process_key,
+        "conclusion": unknown.conclusion,
+        "event_id": unknown.event_id,
+        "seen_at": unknown.seen_at,
     }
 
 
 def unknown_conclusions(connection: Connection) -> list[UnknownConclusion]:
     """The conclusions that are recorded, by class, key and conclusion; 1,000 at most."""
-    found = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns).limit(MAX_RECORDED))
-    return [UnknownConclusion(*row) for row in found]
+    rows = connection.execute(select(conclusions).order_by(*conclusions.primary_key.columns).limit(MAX_RECORDED))
+    return [UnknownConclusion(*row) for row in rows]

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-MOST_SHOWN: Final = 20
+MAX_SHOWN: Final = 20
 """Ids of things that do not add up, shown at the most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class ConsistencyReport:
     """What the ledger holds, and where it does not add up.
 
     Attributes:
@@ -45,7 +45,7 @@ class Books:
     trouble: list[str] = field(default_factory=list)
 
     @property
-    def balanced(self) -> bool:
+    def is_consistent(self) -> bool:
         """Whether everything adds up."""
         return not self.trouble
 
@@ -54,44 +54,44 @@ def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted(connection.execute(query).all()))
 
 
-def balance(connection: Connection) -> Books:
+def verify(connection: Connection) -> ConsistencyReport:
     """Go over everything that is stored; one transaction, so that what is accepted meanwhile does not matter."""
-    taken = totals(connection)
+    counted = totals(connection)
     by_event = _states(select(events.c.state, func.count()).group_by(events.c.state), connection)
-    books = Books(
-        accepted=taken.accepted,
-        stored=taken.stored,
-        purged=taken.purged,
+    report = ConsistencyReport(
+        accepted=counted.accepted,
+        stored=counted.stored,
+        purged=counted.purged,
         events=by_event,
         deliveries=_states(select(deliveries.c.state, func.count()).group_by(deliveries.c.state), connection),
         attempts=connection.execute(select(func.count()).select_from(attempts)).scalar_one(),
     )
-    _add_up(connection, books)
+    _check_totals(connection, report)
     newest = max(time.time_ns() // 1000, *(connection.execute(query).scalar() or 0 for query in NEWEST))
     for query, sentence in CHECKS:
-        found = connection.execute(query.limit(MOST_SHOWN + 1), {"newest": newest}).scalars().all()
-        _report(books, sentence, found)
+        ids = connection.execute(query.limit(MAX_SHOWN + 1), {"newest": newest}).scalars().all()
+        _report(report, sentence, ids)
     by_sentence: dict[str, list[str]] = {}
     for sentence, key in check_rows(connection):
         keys = by_sentence.setdefault(sentence, [])
-        if len(keys) <= MOST_SHOWN:
+        if len(keys) <= MAX_SHOWN:
             keys.append(key)
     for sentence, keys in by_sentence.items():
-        _report(books, sentence, keys)
-    return books
+        _report(report, sentence, keys)
+    return report
 
 
-def _add_up(connection: Connection, books: Books) -> None:
-    if books.accepted != books.stored + books.purged:
-        books.trouble.append(
-            f"{books.accepted} events were accepted, but {books.stored} are stored and {books.purged} were purged"
+def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
+    if report.accepted != report.stored + report.purged:
+        report.trouble.append(
+            f"{report.accepted} events were accepted, but {report.stored} are stored and {report.purged} were purged"
         )
     identities = connection.execute(PURGED_IDENTITIES).scalar_one()
-    if identities > books.purged:
-        books.trouble.append(f"{books.purged} events were purged, but the identities of {identities} are kept")
+    if identities > report.purged:
+        report.trouble.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
 
 
-def _report(books: Books, sentence: str, found: Sequence[str]) -> None:
-    books.trouble.extend(sentence.format(one) for one in found[:MOST_SHOWN])
-    if len(found) > MOST_SHOWN:
-        books.trouble.append(f"… and more of the same: {sentence.format('…')}")
+def _report(report: ConsistencyReport, sentence: str, ids: Sequence[str]) -> None:
+    report.trouble.extend(sentence.format(key) for key in ids[:MAX_SHOWN])
+    if len(ids) > MAX_SHOWN:
+        report.trouble.append(f"… and more of the same: {sentence.format('…')}")

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger.deliveries import BEGUN, NEXT
+from flowhooks.ledger.deliveries import NEXT, STARTED
 from flowhooks.ledger.due_times import MAX_DELAY
 from flowhooks.ledger.tables import (
     attempts,
@@ -23,7 +23,7 @@ from flowhooks.ledger.tables import (
     deliveries,
     events,
     handlers,
-    in_lane,
+    in_order_group,
     processes,
     purged,
 )
@@ -53,7 +53,7 @@ _ATTEMPT: Final = attempts.c.delivery_id.concat(" attempt ").concat(cast(attempt
 _RUNNING: Final = deliveries.c.state == State.RUNNING.value
 
 
-def _fits() -> ColumnElement[bool]:
+def _is_consistent() -> ColumnElement[bool]:
     """Whether a delivery's state agrees with how its last attempt ended; `docs/explanation/states.md` has the table."""
     outcome = attempts.c.outcome
     none = attempts.c.number.is_(None)
@@ -143,7 +143,7 @@ _OF_DELIVERIES: Final = (
     (
         select(deliveries.c.id)
         .outerjoin(attempts, and_(_OF_DELIVERY, attempts.c.number == deliveries.c.attempt))
-        .where(or_(~func.coalesce(_fits(), literal(False)), deliveries.c.state.not_in([*State]))),
+        .where(or_(~func.coalesce(_is_consistent(), literal(False)), deliveries.c.state.not_in([*State]))),
         "delivery {} does not agree with its last attempt",
     ),
     (
@@ -179,16 +179,16 @@ _OF_DELIVERIES: Final = (
         select(deliveries.c.id).where(
             or_(
                 deliveries.c.lane.is_(None) & (deliveries.c.turn != NEXT),
-                deliveries.c.lane.is_not(None) & _RUNNING & (deliveries.c.turn != BEGUN),
+                deliveries.c.lane.is_not(None) & _RUNNING & (deliveries.c.turn != STARTED),
                 (deliveries.c.attempt == 0) & ~_RUNNING & (deliveries.c.turn < NEXT),
-                deliveries.c.turn < BEGUN,
+                deliveries.c.turn < STARTED,
             )
         ),
         "delivery {} does not have the position in its order that its state asks for",
     ),
     (
         select(func.max(deliveries.c.id))
-        .where(in_lane(deliveries) & _RUNNING)
+        .where(in_order_group(deliveries) & _RUNNING)
         .group_by(deliveries.c.handler, deliveries.c.lane)
         .having(func.count() > 1),
         "delivery {} runs beside another of the same handler and key, although they are ordered",
@@ -227,7 +227,7 @@ _OF_ATTEMPTS: Final = (
         "delivery {} was made by a process that the ledger does not know",
     ),
 )
-_OF_THE_REST: Final = (
+_OF_OTHER_TABLES: Final = (
     (
         select(counters.c.name.concat(" of process ").concat(counters.c.process)).where(
             or_(counters.c.value < 0, counters.c.name.not_in(_COUNTERS))
@@ -259,7 +259,7 @@ _OF_THE_REST: Final = (
         "process {} ended before it began",
     ),
 )
-CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_THE_REST)
+CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES)
 """Each query with the sentence that is said of what it gives."""
 
 NEWEST: Final[tuple[Select[int | None], ...]] = (

@@ -17,7 +17,7 @@ from sqlalchemy import and_, case, func, select
 from flowhooks.errors import LedgerUnusable
 from flowhooks.failpoints import reached
 from flowhooks.ledger import database
-from flowhooks.ledger.reader import naming
+from flowhooks.ledger.reader import name_database_in_errors
 from flowhooks.ledger.row_stream import batches
 from flowhooks.ledger.tables import metadata, processes
 
@@ -33,7 +33,7 @@ TABLES: Final = tuple(metadata.sorted_tables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class TableDigest:
     """What a table holds.
 
     Attributes:
@@ -46,7 +46,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class DatabaseSnapshot:
     """One of the two databases, as one moment's state of it is read.
 
     Attributes:
@@ -64,13 +64,13 @@ class Side:
             LedgerUnusable: the database cannot be read.
         """
         # What the caller does with a batch is not done in here, so that only this database's errors are named after it.
-        found = batches(self.connection, query)
-        while batch := self._next(found):
+        stream = batches(self.connection, query)
+        while batch := self._next(stream):
             yield batch
 
-    def _next(self, found: Iterator[Sequence[Row[Any]]]) -> Sequence[Row[Any]]:
-        with naming(self.url):
-            return next(found, ())
+    def _next(self, stream: Iterator[Sequence[Row[Any]]]) -> Sequence[Row[Any]]:
+        with name_database_in_errors(self.url):
+            return next(stream, ())
 
     def rows(self, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
         """The few rows of a query.
@@ -78,16 +78,16 @@ class Side:
         Raises:
             LedgerUnusable: the database cannot be read.
         """
-        with naming(self.url):
+        with name_database_in_errors(self.url):
             return self.connection.execute(query, parameters).all()
 
 
-def how_many(connection: Connection) -> int:
+def count_rows(connection: Connection) -> int:
     """How many rows a ledger holds, of all tables."""
     return sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in TABLES)
 
 
-def compare(source: Side, target: Side, advance: Advance) -> dict[str, int]:
+def compare(source: DatabaseSnapshot, target: DatabaseSnapshot, advance: Advance) -> dict[str, int]:
     """See that the target holds nothing but rows of the source.
 
     Args:
@@ -101,20 +101,20 @@ def compare(source: Side, target: Side, advance: Advance) -> dict[str, int]:
     Raises:
         LedgerUnusable: the target holds something else, or one of them cannot be read.
     """
-    there = dict.fromkeys((table.name for table in TABLES), 0)
+    counts = dict.fromkeys((table.name for table in TABLES), 0)
     for table in TABLES:
-        wanted = _by_key(table)
+        query = _by_key(table)
         for batch in target.batches(select(table)):
             keys = json.dumps([_key(table, row) for row in batch])
-            ours = {tuple(_key(table, row)): row for row in source.rows(wanted, {"wanted": keys})}
+            source_rows = {tuple(_key(table, row)): row for row in source.rows(query, {"keys": keys})}
             for row in batch:
-                _refuse_other(table, row, ours.get(tuple(_key(table, row))), target.url)
-            there[table.name] += len(batch)
+                _reject_difference(table, row, source_rows.get(tuple(_key(table, row))), target.url)
+            counts[table.name] += len(batch)
             advance(len(batch))
-    return there
+    return counts
 
 
-def copy(source: Side, url: str, target: Engine, advance: Advance) -> dict[str, Content]:
+def copy(source: DatabaseSnapshot, url: str, target: Engine, advance: Advance) -> dict[str, TableDigest]:
     """Put every row of the source into the target, unless a row with its key is there.
 
     Args:
@@ -129,38 +129,38 @@ def copy(source: Side, url: str, target: Engine, advance: Advance) -> dict[str, 
     Raises:
         LedgerUnusable: one of them cannot be read or written.
     """
-    contents = {}
+    digests = {}
     for table in TABLES:
         add = database.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
-        summing = _Summing(table)
-        for batch in source.batches(_in_order(table, _copied(table))):
-            with naming(url), target.begin() as connection:
+        digest = _Digest(table)
+        for batch in source.batches(_in_order(table, _columns_to_copy(table))):
+            with name_database_in_errors(url), target.begin() as connection:
                 connection.execute(add, [dict(row._mapping) for row in batch])  # noqa: SLF001 (public, by SQLAlchemy's naming)
                 reached("copy.written")
             reached("copy.committed")
-            summing.add(batch)
+            digest.add(batch)
             advance(len(batch))
-        contents[table.name] = summing.content()
-    return contents
+        digests[table.name] = digest.result()
+    return digests
 
 
-def contents(side: Side, advance: Advance) -> dict[str, Content]:
+def digest_tables(snapshot: DatabaseSnapshot, advance: Advance) -> dict[str, TableDigest]:
     """What a ledger holds, by table.
 
     Raises:
         LedgerUnusable: it cannot be read.
     """
-    found = {}
+    digests = {}
     for table in TABLES:
-        summing = _Summing(table)
-        for batch in side.batches(_in_order(table, list(table.c))):
-            summing.add(batch)
+        digest = _Digest(table)
+        for batch in snapshot.batches(_in_order(table, list(table.c))):
+            digest.add(batch)
             advance(len(batch))
-        found[table.name] = summing.content()
-    return found
+        digests[table.name] = digest.result()
+    return digests
 
 
-class _Summing:
+class _Digest:
     """Makes the digest of a table, batch by batch."""
 
     def __init__(self, table: Table) -> None:
@@ -173,14 +173,14 @@ class _Summing:
         for row in batch:
             self._line(list(row))
 
-    def content(self) -> Content:
-        return Content(rows=self._rows, digest=self._digest.hexdigest())
+    def result(self) -> TableDigest:
+        return TableDigest(rows=self._rows, digest=self._digest.hexdigest())
 
     def _line(self, values: list[Any]) -> None:
         self._digest.update(json.dumps(values).encode() + b"\n")
 
 
-def _copied(table: Table) -> list[ColumnElement[Any]]:
+def _columns_to_copy(table: Table) -> list[ColumnElement[Any]]:
     """The columns of a table as they are copied: as they are, but no process of the source lives in the target.
 
     One that was killed has no end written down; it then ended at its last sign of life, and what it left running is
@@ -194,31 +194,34 @@ def _copied(table: Table) -> list[ColumnElement[Any]]:
 
 
 def _in_order(table: Table, columns: list[ColumnElement[Any]]) -> Select[Any]:
-    return select(*columns).order_by(*map(database.by_bytes, table.primary_key))
+    return select(*columns).order_by(*map(database.bytewise_order, table.primary_key))
 
 
 @cache
 def _by_key(table: Table) -> Select[Any]:
-    """The rows of a table with the keys of a batch, the parameter `wanted`."""
-    wanted = database.rows("wanted", **{column.name: column.type for column in table.primary_key})
-    same = and_(*(column == wanted.c[column.name] for column in table.primary_key))
-    return select(*_copied(table)).join_from(wanted, table, same)
+    """The rows of a table with the keys of a batch, the parameter `keys`."""
+    keys = database.row_array("keys", **{column.name: column.type for column in table.primary_key})
+    same = and_(*(column == keys.c[column.name] for column in table.primary_key))
+    return select(*_columns_to_copy(table)).join_from(keys, table, same)
 
 
 def _key(table: Table, row: Row[Any]) -> list[Any]:
     return [row._mapping[column.name] for column in table.primary_key]  # noqa: SLF001 (as above)
 
 
-def _refuse_other(table: Table, row: Row[Any], ours: Row[Any] | None, url: str) -> None:
-    if ours is not None and tuple(ours) == tuple(row):
+def _reject_difference(table: Table, row: Row[Any], source_row: Row[Any] | None, url: str) -> None:
+    if source_row is not None and tuple(source_row) == tuple(row):
         return
-    called = f"a row of {table.name} ({', '.join(map(str, _key(table, row)))})"
-    if ours is None:
-        what = f"it holds {called} that the source does not hold"
+    name = f"a row of {table.name} ({', '.join(map(str, _key(table, row)))})"
+    if source_row is None:
+        difference = f"it holds {name} that the source does not hold"
     else:
-        columns = [column.name for column, mine, its in zip(table.c, ours, row, strict=True) if mine != its]
-        what = f"it holds {called} that differs from the source's ({', '.join(columns)})"
+        columns = [
+            column.name for column, expected, actual in zip(table.c, source_row, row, strict=True) if expected != actual
+        ]
+        difference = f"it holds {name} that differs from the source's ({', '.join(columns)})"
     raise LedgerUnusable(
-        f"cannot copy into {database.shown(url)}: {what}. Nothing was copied. Copy into an empty database; what is "
-        "there is kept only if it is what an earlier copy of the same source left, and neither has been used since"
+        f"cannot copy into {database.display_name(url)}: {difference}. Nothing was copied. Copy into an empty "
+        "database; what is there is kept only if it is what an earlier copy of the same source left, and neither "
+        "has been used since"
     )

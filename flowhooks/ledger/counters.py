@@ -8,15 +8,15 @@ from flowhooks.ledger import database
 from flowhooks.ledger.tables import counters
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
-_ADDED = database.insert(counters)
-COUNT: Final = _ADDED.on_conflict_do_update(
-    index_elements=["name", "process"], set_={"value": counters.c.value + _ADDED.excluded.value}
+_INSERT = database.insert(counters)
+INCREMENT: Final = _INSERT.on_conflict_do_update(
+    index_elements=["name", "process"], set_={"value": counters.c.value + _INSERT.excluded.value}
 )
 """Adds `value` to the counter `name` of `process`."""
 
 
-def count(transaction: Transaction, name: str, process: str, by: int) -> None:
+def increment(transaction: WriteTransaction, name: str, process: str, by: int) -> None:
     """Add to one of the ledger's counters, in this process's own row of it."""
-    transaction.connection.execute(COUNT, {"name": name, "process": process, "value": by})
+    transaction.connection.execute(INCREMENT, {"name": name, "process": process, "value": by})

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.sql.dml import ReturningUpdate
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
 
-class Move(NamedTuple):
+class StateChange(NamedTuple):
     """One change of state, made only if the delivery is still as the mover last saw it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Move(NamedTuple):
         attempt: the number of attempts it must have begun: a stale mover changes nothing.
         now: microseconds since 1970.
         due_at: from when it may run or be probed; None: not of itself.
-        begun: the number of attempts begun afterwards; default unchanged.
+        attempt_after: the number of attempts begun afterwards; default unchanged.
         retries_from: where a fresh retry schedule starts; default unchanged.
         note: what an operator said; default unchanged.
     """
@@ -43,7 +43,7 @@ class Move(NamedTuple):
     attempt: int
     now: int
     due_at: int | None = None
-    begun: int | None = None
+    attempt_after: int | None = None
     retries_from: int | None = None
     note: str | None = None
 
@@ -56,21 +56,21 @@ class NewDelivery(NamedTuple):
         event_id: whose it is.
         handler: its handler's id.
         now: microseconds since 1970.
-        absent: whether its handler is not loaded: it then waits without a time from which it may run.
-        begun: whether its first attempt begins with the commit: it is then stored as running.
-        place: its place in its lane; None: it is unordered.
+        handler_missing: whether its handler is not loaded: it then waits without a time from which it may run.
+        started: whether its first attempt begins with the commit: it is then stored as running.
+        position: its place in its lane; None: it is unordered.
     """
 
     delivery_id: str
     event_id: str
     handler: str
     now: int
-    absent: bool = False
-    begun: bool = False
-    place: Place | None = None
+    handler_missing: bool = False
+    started: bool = False
+    position: Position | None = None
 
 
-class Lane(NamedTuple):
+class OrderGroup(NamedTuple):
     """The deliveries of one handler with one order key, which run one at a time.
 
     Attributes:
@@ -82,27 +82,27 @@ class Lane(NamedTuple):
     key: str
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A delivery's place in its lane.
 
     Attributes:
-        lane: which one.
-        turn: the lowest is the next to begin; of equal ones the older delivery.
+        group: which one.
+        number: the lowest is the next to begin; of equal ones the older delivery.
     """
 
-    lane: Lane
-    turn: int
+    group: OrderGroup
+    number: int
 
 
-BEGUN: Final = -1
+STARTED: Final = -1
 """The turn of one that has begun: until it has left its lane, none comes before it, be it waiting for its retry."""
 NEXT: Final = 0
 """The turn of one that may begin: none was before it when that was said. What is held back has higher ones."""
-_GONE: Final = frozenset({State.SUCCEEDED.value, State.DEAD.value, State.CLOSED.value})
+_LEFT_GROUP: Final = frozenset({State.SUCCEEDED.value, State.DEAD.value, State.CLOSED.value})
 """The states in which a delivery has left its lane."""
 
-_INSERT: Final = database.Insertion(deliveries)
-_ROWS = database.rows(
+_INSERT: Final = database.BulkInsert(deliveries)
+_CHANGES = database.row_array(
     "moves",
     delivery_id=Text,
     source=Text,
@@ -114,81 +114,83 @@ _ROWS = database.rows(
     retries_from=Integer,
     note=Text,
 )
-_MOVE: Final = (
+_APPLY: Final = (
     update(deliveries)
     .where(
-        deliveries.c.id == _ROWS.c.delivery_id,
-        deliveries.c.state == _ROWS.c.source,
-        deliveries.c.attempt == _ROWS.c.attempt,
+        deliveries.c.id == _CHANGES.c.delivery_id,
+        deliveries.c.state == _CHANGES.c.source,
+        deliveries.c.attempt == _CHANGES.c.attempt,
     )
     .values(
-        state=_ROWS.c.target,
-        due_at=_ROWS.c.due_at,
-        changed_at=_ROWS.c.now,
-        attempt=func.coalesce(_ROWS.c.begun, deliveries.c.attempt),
-        retries_from=func.coalesce(_ROWS.c.retries_from, deliveries.c.retries_from),
-        note=func.coalesce(_ROWS.c.note, deliveries.c.note),
+        state=_CHANGES.c.target,
+        due_at=_CHANGES.c.due_at,
+        changed_at=_CHANGES.c.now,
+        attempt=func.coalesce(_CHANGES.c.begun, deliveries.c.attempt),
+        retries_from=func.coalesce(_CHANGES.c.retries_from, deliveries.c.retries_from),
+        note=func.coalesce(_CHANGES.c.note, deliveries.c.note),
     )
     .returning(deliveries.c.id, deliveries.c.event_id, deliveries.c.state, deliveries.c.handler, deliveries.c.lane)
 )
 
 
-class Beginnings(NamedTuple):
+class ClaimStatements(NamedTuple):
     """The statements by which attempts begin.
 
     Attributes:
-        freely: begins what is unordered, and nothing else, whatever its runner takes it for.
-        in_turn: begins what has been found to be the first of its lane, or unordered.
+        unordered: begins what is unordered, and nothing else, whatever its runner takes it for.
+        ordered: begins what has been found to be the first of its lane, or unordered.
     """
 
-    freely: ReturningUpdate[Any]
-    in_turn: ReturningUpdate[Any]
+    unordered: ReturningUpdate[Any]
+    ordered: ReturningUpdate[Any]
 
 
-_FREELY: Final = _MOVE.where(deliveries.c.lane.is_(None))
-_IN_TURN: Final = _MOVE.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=BEGUN))
-BEGIN: Final = Beginnings(freely=_FREELY.where(NOT_PAUSED), in_turn=_IN_TURN.where(NOT_PAUSED))
+_UNORDERED: Final = _APPLY.where(deliveries.c.lane.is_(None))
+_ORDERED: Final = _APPLY.values(turn=case((deliveries.c.lane.is_(None), deliveries.c.turn), else_=STARTED))
+CLAIM: Final = ClaimStatements(unordered=_UNORDERED.where(NOT_PAUSED), ordered=_ORDERED.where(NOT_PAUSED))
 """Of handlers that are not paused."""
-TRY_OUT: Final = Beginnings(freely=_FREELY, in_turn=_IN_TURN)
+CLAIM_TRIAL: Final = ClaimStatements(unordered=_UNORDERED, ordered=_ORDERED)
 """Of one that is paused for having failed, and is tried."""
 
 
-def store(transaction: Transaction, new: Sequence[NewDelivery]) -> None:
+def store(transaction: WriteTransaction, new: Sequence[NewDelivery]) -> None:
     """Store deliveries, one statement for all: as waiting, or, claimed in the same breath, as running."""
     if new:
-        _INSERT(transaction.connection, [_row(one) for one in new])
+        _INSERT(transaction.connection, [_row(delivery) for delivery in new])
 
 
-def _row(one: NewDelivery) -> dict[str, object]:
-    place = one.place
+def _row(delivery: NewDelivery) -> dict[str, object]:
+    position = delivery.position
     return {
-        "id": one.delivery_id,
-        "event_id": one.event_id,
-        "handler": one.handler,
-        "state": (State.RUNNING if one.begun else State.WAITING).value,
-        "attempt": int(one.begun),
+        "id": delivery.delivery_id,
+        "event_id": delivery.event_id,
+        "handler": delivery.handler,
+        "state": (State.RUNNING if delivery.started else State.WAITING).value,
+        "attempt": int(delivery.started),
         "retries_from": 0,
-        "due_at": None if one.absent or one.begun else one.now,
+        "due_at": None if delivery.handler_missing or delivery.started else delivery.now,
         "note": "",
-        "created_at": one.now,
-        "changed_at": one.now,
-        "lane": None if place is None else place.lane.key,
-        "turn": NEXT if place is None else BEGUN if one.begun else place.turn,
+        "created_at": delivery.now,
+        "changed_at": delivery.now,
+        "lane": None if position is None else position.group.key,
+        "turn": NEXT if position is None else STARTED if delivery.started else position.number,
     }
 
 
-def move(transaction: Transaction, moves: Sequence[Move]) -> set[str]:
+def apply_changes(transaction: WriteTransaction, changes: Sequence[StateChange]) -> set[str]:
     """Change states, one statement for all; the ids of the deliveries that have moved. See `made`."""
-    return {row.id for row in made(transaction, moves)}
+    return {row.id for row in apply_changes_returning(transaction, changes)}
 
 
-def made(transaction: Transaction, moves: Sequence[Move], by: ReturningUpdate[Any] = _MOVE) -> Sequence[Row[Any]]:
+def apply_changes_returning(
+    transaction: WriteTransaction, changes: Sequence[StateChange], statement: ReturningUpdate[Any] = _APPLY
+) -> Sequence[Row[Any]]:
     """Change states, one statement for all.
 
     Args:
         transaction: the open transaction.
-        moves: at most one for each delivery.
-        by: the statement: for attempts that begin, one of those above.
+        changes: at most one for each delivery.
+        statement: the statement: for attempts that begin, one of those above.
 
     Returns:
         The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `lane`.
@@ -196,22 +198,24 @@ def made(transaction: Transaction, moves: Sequence[Move], by: ReturningUpdate[An
     Raises:
         IllegalMove: the table of states lacks one of the moves; nothing is changed.
     """
-    for one in moves:
-        if (one.source, one.target) not in ALLOWED:
-            raise IllegalMove(f"a delivery cannot go from {one.source} to {one.target}")
-    if not moves:
+    for change in changes:
+        if (change.source, change.target) not in ALLOWED:
+            raise IllegalMove(f"a delivery cannot go from {change.source} to {change.target}")
+    if not changes:
         return ()
     # In one order, whoever moves them: two processes that hold each other's next row would wait in vain.
-    moved: Sequence[Row[Any]] = transaction.connection.execute(by, {"moves": json.dumps(sorted(moves))}).all()
+    applied: Sequence[Row[Any]] = transaction.connection.execute(
+        statement, {"moves": json.dumps(sorted(changes))}
+    ).all()
     # Nobody waits for an attempt to begin.
-    transaction.news.events.update(row.event_id for row in moved if row.state != State.RUNNING.value)
-    transaction.freed.update(
-        Lane(row.handler, row.lane) for row in moved if row.lane is not None and row.state in _GONE
+    transaction.notice.events.update(row.event_id for row in applied if row.state != State.RUNNING.value)
+    transaction.freed_groups.update(
+        OrderGroup(row.handler, row.lane) for row in applied if row.lane is not None and row.state in _LEFT_GROUP
     )
-    return moved
+    return applied
 
 
-def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int) -> bool:
+def defer_probe(transaction: WriteTransaction, delivery_id: str, *, now: int, until: int) -> bool:
     """Put off the probe of an *unknown* delivery, if it is due and its handler not paused; changes no state.
 
     Args:
@@ -228,7 +232,7 @@ def postpone(transaction: Transaction, delivery_id: str, *, now: int, until: int
     return transaction.connection.execute(put_off).first() is not None
 
 
-def suspend(transaction: Transaction, delivery_id: str, attempt: int, *, note: str, now: int) -> bool:
+def suspend(transaction: WriteTransaction, delivery_id: str, attempt: int, *, note: str, now: int) -> bool:
     """Leave a waiting delivery without a time, so that it is not offered to runners; changes no state.
 
     Args:
@@ -254,5 +258,5 @@ def suspend(transaction: Transaction, delivery_id: str, attempt: int, *, note: s
     )
     event_id = transaction.connection.execute(suspended).scalar()
     if event_id is not None:
-        transaction.news.events.add(event_id)
+        transaction.notice.events.add(event_id)
     return event_id is not None

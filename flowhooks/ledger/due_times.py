@@ -10,13 +10,13 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import WITH_WORK
-from flowhooks.ledger.tables import HAS_TIME, audit, deliveries, events, processes
+from flowhooks.ledger.tables import IS_SCHEDULED, audit, deliveries, events, processes
 from flowhooks.model.delivery import MOST_SECONDS, Queued, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 MAX_DELAY: Final = 2 * MOST_SECONDS * SECOND
@@ -27,18 +27,18 @@ BATCH_SIZE: Final = 500
 # The index that polling uses: its far end, which is empty but for such times.
 _FAR: Final = (
     select(deliveries.c.id)
-    .where(HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at > bindparam("latest"))
+    .where(IS_SCHEDULED, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at > bindparam("latest"))
     .limit(bindparam("most"))
 )
 _CORRECT: Final = (
     update(deliveries)
-    .where(deliveries.c.id.in_(database.keys("ids")), HAS_TIME, deliveries.c.due_at > bindparam("latest"))
+    .where(deliveries.c.id.in_(database.string_array("ids")), IS_SCHEDULED, deliveries.c.due_at > bindparam("latest"))
     .values(due_at=bindparam("now", type_=BigInteger))
     .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
 )
 
 
-def correct_due_times(transaction: Transaction, now: int, *, runner: Runner) -> int:
+def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner) -> int:
     """Let be due now what is due later than any schedule has it, some of each handler; how many there were.
 
     Args:
@@ -63,7 +63,7 @@ def correct_due_times(transaction: Transaction, now: int, *, runner: Runner) -> 
 
 def newest(connection: Connection) -> int | None:
     """The newest time that is stored, in microseconds since 1970, found by indexes; None if nothing is."""
-    found = [
+    times = [
         connection.execute(query).scalar()
         for query in (
             select(events.c.received_at).order_by(events.c.id.desc()).limit(1),
@@ -72,4 +72,4 @@ def newest(connection: Connection) -> int | None:
             select(func.max(processes.c.stopped_at)),
         )
     ]
-    return max((time for time in found if time is not None), default=None)
+    return max((time for time in times if time is not None), default=None)

@@ -13,13 +13,13 @@ from sqlalchemy import Integer, Text, delete, exists, func, select, update
 from flowhooks import schema
 from flowhooks.failpoints import reached
 from flowhooks.ledger import checksums, database, purge, webhook_ids
-from flowhooks.ledger.attempts import Claim, Hands, begin
+from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
-from flowhooks.ledger.counters import COUNT, count
-from flowhooks.ledger.deliveries import NEXT, Lane, NewDelivery, store
-from flowhooks.ledger.ordering import line_up
-from flowhooks.ledger.pauses import ALL_PAUSED, Pauses
-from flowhooks.ledger.queries import Standing, standings
+from flowhooks.ledger.counters import INCREMENT, increment
+from flowhooks.ledger.deliveries import NEXT, NewDelivery, OrderGroup, store
+from flowhooks.ledger.ordering import assign_positions
+from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
+from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses
 from flowhooks.ledger.tables import conflicts, events, purged
 from flowhooks.model.delivery import Queued
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.deliveries import Place
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.deliveries import Position
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.purge import Identity
     from flowhooks.model.delivery import Runner
     from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy
 
-    _Known = tuple[str, str, str]  # the id, the digest and the state of what was there before
+    _Existing = tuple[str, str, str]  # the id, the digest and the state of what was there before
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
-MOST_CONFLICTS: Final = 10
+MAX_CONFLICTS: Final = 10
 """Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
 
 
@@ -56,9 +56,9 @@ class NewEvent:
         unknown_conclusion: whether no handler of its class or key names its conclusion.
         route: handler id to the reason why.
         deliveries: (delivery id, handler id) for each of the route's handlers.
-        absent: those of the handlers that are not loaded here: their deliveries wait for them.
+        missing_handlers: those of the handlers that are not loaded here: their deliveries wait for them.
         order_keys: the event's order key, for each of the handlers that is ordered.
-        message: the id under which its call-back was signed; None if it was not.
+        webhook_id: the id under which its call-back was signed; None if it was not.
         read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
         now: microseconds since 1970.
         body_sha256: of its body's bytes.
@@ -74,9 +74,9 @@ class NewEvent:
     unknown_conclusion: bool = False
     route: Mapping[str, str]
     deliveries: Sequence[tuple[str, str]]
-    absent: frozenset[str] = frozenset()
+    missing_handlers: frozenset[str] = frozenset()
     order_keys: Mapping[str, str] = field(default_factory=dict)
-    message: str | None = None
+    webhook_id: str | None = None
     read: bool = True
     now: int
     body_sha256: str = field(init=False)
@@ -85,7 +85,7 @@ class NewEvent:
         # Here, and not in the writer's thread, for which all others wait.
         object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
 
-    def fresh(self) -> Event:
+    def load(self) -> Event:
         """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
         if not self.read and len(self.deliveries) == 1:
             return self.event
@@ -93,7 +93,7 @@ class NewEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class AcceptResult:
     """What became of a `NewEvent`.
 
     Attributes:
@@ -101,22 +101,22 @@ class Accepted:
         new: whether it was stored now.
         conflict: whether the one that was there before had other data.
         state: the stored event's state; `"purged"` if only its identity is left.
-        standings: how the deliveries stood at that moment; empty for a new event, a conflict, or one that was purged.
-        misused: whether nothing was stored, as the id under which it was signed was used before for another.
+        delivery_statuses: how its deliveries stood; empty for a new event, a conflict, or one that was purged.
+        webhook_id_reused: whether nothing was stored, as the id under which it was signed was used before for another.
     """
 
     event_id: str
     new: bool
     conflict: bool = False
     state: str
-    standings: tuple[Standing, ...] = field(default=())
-    misused: bool = False
+    delivery_statuses: tuple[DeliveryStatus, ...] = field(default=())
+    webhook_id_reused: bool = False
 
 
-_MISUSED: Final = Accepted(event_id="", new=False, state="", misused=True)
-_IDENTITY = database.rows("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
-_INSERT_EVENTS: Final = database.Insertion(events, ignore=True, beside=ALL_PAUSED)
-_TAKE_BACK: Final = delete(events).where(events.c.id.in_(database.keys("ids")))
+_WEBHOOK_ID_REUSED: Final = AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
+_IDENTITY = database.row_array("identities", flow_instance_id=Text, callback_class=Text, kind=Text, source=Text)
+_INSERT_EVENTS: Final = database.BulkInsert(events, ignore_conflicts=True, also_read=ALL_PAUSED)
+_DELETE_REINSERTED: Final = delete(events).where(events.c.id.in_(database.string_array("ids")))
 _FIND: Final = select(
     events.c.id,
     events.c.digest,
@@ -132,25 +132,25 @@ _FIND: Final = select(
     & (events.c.kind == _IDENTITY.c.kind)
     & (events.c.source == _IDENTITY.c.source),
 )
-_FIND_AND_KEEP: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
+_FIND_AND_LOCK: Final = _FIND.with_for_update(read=True, key_share=True, of=events)
 """The same, and nobody purges them before this transaction has ended."""
-_REPEATED_ROWS = database.rows("repeated", id=Text, times=Integer)
+_REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
 _COMMITTED: Final = partial(reached, "accept.committed")
-_ACCEPTED: Final = COUNT.returning(exists(select(purged.c.identity)))
+_COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged.c.identity)))
 """Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
 meanwhile: an insert that waited until an event was gone must know that it was there."""
 
 
-class Accepting:
+class EventInserter:
     """The batch work of taking events in.
 
     Args:
         runner: is told, within the transaction, what may run.
         process: this process's id, under which it counts.
-        hands: learns what has begun.
+        in_flight: learns what has begun.
         limits: how many deliveries of a handler run at once, for those that are limited.
         shared: whether other processes write, too.
         pauses: which handlers are paused: all there is to know where no other process writes.
@@ -161,98 +161,106 @@ class Accepting:
         *,
         runner: Runner,
         process: str,
-        hands: Hands,
+        in_flight: InFlightAttempts,
         limits: Mapping[str, int] = MappingProxyType({}),
         shared: bool = False,
-        pauses: Pauses | None = None,
+        pauses: PausedHandlers | None = None,
     ) -> None:
         self._runner = runner
-        self._hands = hands
+        self._in_flight = in_flight
         self.process = process
         self._limits = limits
         self._shared = shared
-        self._pauses = pauses or Pauses()
+        self._pauses = pauses or PausedHandlers()
         self._conclusions = UnknownConclusions()
 
-    def __call__(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
+    def __call__(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
         reached("accept.begun")
         transaction.after_commit(_COMMITTED)
-        if any(item.message is not None for item in items):
-            misused = webhook_ids.remember(transaction, items)
-            rest = iter(self._taken(transaction, [one for one, bad in zip(items, misused, strict=True) if not bad]))
-            answers = [_MISUSED if bad else next(rest) for bad in misused]
+        if any(item.webhook_id is not None for item in items):
+            reused = webhook_ids.record_ids(transaction, items)
+            new_results = iter(
+                self._insert_new(
+                    transaction, [item for item, is_reused in zip(items, reused, strict=True) if not is_reused]
+                )
+            )
+            results = [_WEBHOOK_ID_REUSED if is_reused else next(new_results) for is_reused in reused]
         else:
-            answers = self._taken(transaction, items)
+            results = self._insert_new(transaction, items)
         reached("accept.written")
-        return answers
+        return results
 
-    def _taken(self, transaction: Transaction, items: list[NewEvent]) -> list[Accepted]:
+    def _insert_new(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
         first: dict[Identity, NewEvent] = {}
         for item in items:
             first.setdefault(item.event.identity, item)
         stored: set[str] = set()
-        known: dict[Identity, _Known] = {}
-        left = first
-        while left:
+        existing: dict[Identity, _Existing] = {}
+        remaining = first
+        while remaining:
             # More than once where another process has purged one between two of these statements.
-            fresh, gone = self._insert(transaction, list(left.values()))
-            stored |= fresh
-            known |= gone
-            known |= {
+            new_ids, purged_before = self._insert(transaction, list(remaining.values()))
+            stored |= new_ids
+            existing |= purged_before
+            existing |= {
                 identity: (item.event.id, item.digest, item.state)
-                for identity, item in left.items()
-                if item.event.id in fresh
+                for identity, item in remaining.items()
+                if item.event.id in new_ids
             }
-            known |= _find(transaction.connection, [one for one in left if one not in known], keep=True)
-            left = {identity: item for identity, item in left.items() if identity not in known}
-            if left:
-                known |= _gone(transaction.connection, list(left))
-                left = {identity: item for identity, item in left.items() if identity not in known}
-        answers = [self._answer(item, known[item.event.identity]) for item in items]
+            existing |= _find(
+                transaction.connection, [identity for identity in remaining if identity not in existing], lock=True
+            )
+            remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
+            if remaining:
+                existing |= _find_purged(transaction.connection, list(remaining))
+                remaining = {identity: item for identity, item in remaining.items() if identity not in existing}
+        results = [self._to_result(item, existing[item.event.identity]) for item in items]
         if len(stored) < len(items):
-            answers = self._repeated(transaction, items, answers)
-        return answers
+            results = self._record_repeats(transaction, items, results)
+        return results
 
-    def _insert(self, transaction: Transaction, items: Sequence[NewEvent]) -> tuple[set[str], dict[Identity, _Known]]:
+    def _insert(
+        self, transaction: WriteTransaction, items: Sequence[NewEvent]
+    ) -> tuple[set[str], dict[Identity, _Existing]]:
         """Store what is new: the ids of that, and what would be new if it had not been there and purged."""
         connection = transaction.connection
         # Sorted, so that no two processes wait for each other.
         rows = [_event_row(item) for item in sorted(items, key=lambda item: item.event.identity)]
-        ids, told = _INSERT_EVENTS.reading(connection, rows)
+        ids, paused = _INSERT_EVENTS.insert_and_read(connection, rows)
         stored = set(ids)
         if not stored:
             return stored, {}
         reached("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
-        gone: dict[Identity, _Known] = {}
-        if connection.execute(_ACCEPTED, counted).scalar_one():
-            gone = _gone(connection, [item.event.identity for item in items if item.event.id in stored])
-        if gone:
-            back = {item.event.id for item in items if item.event.identity in gone}
-            connection.execute(_TAKE_BACK, {"ids": json.dumps(sorted(back))})
-            count(transaction, "accepted", self.process, -len(back))
-            stored -= back
-        if fresh := [item for item in items if item.event.id in stored]:
+        purged_before: dict[Identity, _Existing] = {}
+        if connection.execute(_COUNT_ACCEPTED, counted).scalar_one():
+            purged_before = _find_purged(connection, [item.event.identity for item in items if item.event.id in stored])
+        if purged_before:
+            deleted = {item.event.id for item in items if item.event.identity in purged_before}
+            connection.execute(_DELETE_REINSERTED, {"ids": json.dumps(sorted(deleted))})
+            increment(transaction, "accepted", self.process, -len(deleted))
+            stored -= deleted
+        if new_items := [item for item in items if item.event.id in stored]:
             # Others may have paused a handler just now: what is stored as running is begun by what the database says.
-            self._store(transaction, fresh, frozenset(told or ()) if self._shared else self._pauses.handlers)
-            if unknown := [item.event for item in fresh if item.unknown_conclusion]:
-                self._conclusions.record(transaction, unknown, fresh[0].now)
-        return stored, gone
+            self._store(transaction, new_items, frozenset(paused or ()) if self._shared else self._pauses.handlers)
+            if unknown := [item.event for item in new_items if item.unknown_conclusion]:
+                self._conclusions.record(transaction, unknown, new_items[0].now)
+        return stored, purged_before
 
-    def _store(self, transaction: Transaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
+    def _store(self, transaction: WriteTransaction, items: Sequence[NewEvent], paused: Collection[str]) -> None:
         """Store the deliveries: as running those that the runner begins at once, the others as waiting."""
-        places = _places(transaction, items)
+        positions = _assign_positions(transaction, items)
         # What is held back is offered when its turn has come, and what is paused when it is resumed.
         queued = [
-            Queued(delivery_id, handler, 0, ordered=delivery_id in places, fresh=item.fresh)
+            Queued(delivery_id, handler, 0, ordered=delivery_id in positions, fresh=item.load)
             for item in items
             for delivery_id, handler in item.deliveries
-            if handler not in item.absent
+            if handler not in item.missing_handlers
             and handler not in paused
-            and (delivery_id not in places or places[delivery_id].turn == NEXT)
+            and (delivery_id not in positions or positions[delivery_id].number == NEXT)
         ]
-        reserved = self._reserved(transaction, queued)
+        claimed_ids = self._claim_immediately(transaction, queued)
         store(
             transaction,
             [
@@ -261,105 +269,114 @@ class Accepting:
                     item.event.id,
                     handler,
                     item.now,
-                    absent=handler in item.absent,
-                    begun=delivery_id in reserved,
-                    place=places.get(delivery_id),
+                    handler_missing=handler in item.missing_handlers,
+                    started=delivery_id in claimed_ids,
+                    position=positions.get(delivery_id),
                 )
                 for item in items
                 for delivery_id, handler in item.deliveries
             ],
         )
-        begun = [one for one in queued if one.delivery_id in reserved]
-        if begun:
-            begin(transaction, [Claim(one, items[0].now) for one in begun], self._hands, process=self.process)
-        if len(begun) < len(queued):
-            rest = [one for one in queued if one.delivery_id not in reserved]
-            self._runner.enqueue(transaction, rest, items[0].now)
+        claimed = [ready for ready in queued if ready.delivery_id in claimed_ids]
+        if claimed:
+            start_attempts(
+                transaction,
+                [ClaimRequest(ready, items[0].now) for ready in claimed],
+                self._in_flight,
+                process=self.process,
+            )
+        if len(claimed) < len(queued):
+            unclaimed = [ready for ready in queued if ready.delivery_id not in claimed_ids]
+            self._runner.enqueue(transaction, unclaimed, items[0].now)
 
-    def _reserved(self, transaction: Transaction, queued: Sequence[Queued]) -> set[str]:
+    def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[Queued]) -> set[str]:
         """The ids of those that are stored as running."""
         # Whoever writes alone knows that nothing else is in a lane that it finds empty. How many run, nobody knows
         # before it is recorded how others have ended.
-        may = [one for one in queued if not (one.ordered and self._shared) and one.handler not in self._limits]
-        return {one.delivery_id for one in self._runner.reserve(transaction, may)} if may else set()
+        eligible = [
+            ready for ready in queued if not (ready.ordered and self._shared) and ready.handler not in self._limits
+        ]
+        return {ready.delivery_id for ready in self._runner.reserve(transaction, eligible)} if eligible else set()
 
     @staticmethod
-    def _answer(item: NewEvent, known: _Known) -> Accepted:
-        event_id, digest, state = known
+    def _to_result(item: NewEvent, existing: _Existing) -> AcceptResult:
+        event_id, digest, state = existing
         # The id decides, not whether this transaction inserted it: an earlier COMMIT of the same batch may have
         # succeeded although its answer was lost.
         new = event_id == item.event.id and state != purge.PURGED
-        return Accepted(event_id=event_id, new=new, conflict=digest != item.digest, state=state)
+        return AcceptResult(event_id=event_id, new=new, conflict=digest != item.digest, state=state)
 
-    def _repeated(self, transaction: Transaction, items: list[NewEvent], answers: list[Accepted]) -> list[Accepted]:
+    def _record_repeats(
+        self, transaction: WriteTransaction, items: list[NewEvent], results: list[AcceptResult]
+    ) -> list[AcceptResult]:
         connection = transaction.connection
         repeats: dict[str, int] = {}
-        for item, answer in zip(items, answers, strict=True):
-            if answer.state == purge.PURGED:
+        for item, result in zip(items, results, strict=True):
+            if result.state == purge.PURGED:
                 continue  # there is nothing beside which anything could be kept
-            if answer.conflict:
-                _keep_conflict(transaction, answer.event_id, item)
-            elif not answer.new:
-                repeats[answer.event_id] = repeats.get(answer.event_id, 0) + 1
+            if result.conflict:
+                _store_conflict(transaction, result.event_id, item)
+            elif not result.new:
+                repeats[result.event_id] = repeats.get(result.event_id, 0) + 1
         if not repeats:
-            return answers
+            return results
         connection.execute(_REPEAT, {"repeated": json.dumps(sorted(repeats.items()))})
-        standing = standings(connection, list(repeats))
+        statuses = delivery_statuses(connection, list(repeats))
         return [
-            answer
-            if answer.new or answer.conflict or answer.state == purge.PURGED
-            else Accepted(
-                event_id=answer.event_id,
+            result
+            if result.new or result.conflict or result.state == purge.PURGED
+            else AcceptResult(
+                event_id=result.event_id,
                 new=False,
-                state=answer.state,
-                standings=standing.get(answer.event_id, ()),
+                state=result.state,
+                delivery_statuses=statuses.get(result.event_id, ()),
             )
-            for answer in answers
+            for result in results
         ]
 
 
-def _places(transaction: Transaction, items: Sequence[NewEvent]) -> Mapping[str, Place]:
+def _assign_positions(transaction: WriteTransaction, items: Sequence[NewEvent]) -> Mapping[str, Position]:
     """The places of the deliveries that are ordered, by id."""
     new = [
-        (delivery_id, Lane(handler, item.order_keys[handler]))
+        (delivery_id, OrderGroup(handler, item.order_keys[handler]))
         for item in items
         if item.order_keys
         for delivery_id, handler in item.deliveries
         if handler in item.order_keys
     ]
-    return line_up(transaction, new) if new else {}
+    return assign_positions(transaction, new) if new else {}
 
 
 def is_stored(connection: Connection, identity: Identity) -> bool:
     """Whether there is an event of this identity, or was one that has been purged."""
-    return bool(_find(connection, [identity]) or purge.gone(connection, [identity]))
+    return bool(_find(connection, [identity]) or purge.find_purged(connection, [identity]))
 
 
-def _find(connection: Connection, identities: list[Identity], *, keep: bool = False) -> dict[Identity, _Known]:
+def _find(connection: Connection, identities: list[Identity], *, lock: bool = False) -> dict[Identity, _Existing]:
     if not identities:
         return {}
-    wanted = json.dumps(
+    keys = json.dumps(
         [[instance, callback_class, kind, source] for source, kind, instance, callback_class in identities]
     )
-    found = connection.execute(_FIND_AND_KEEP if keep else _FIND, {"identities": wanted})
+    rows = connection.execute(_FIND_AND_LOCK if lock else _FIND, {"identities": keys})
     return {
         (row.source, row.kind, row.flow_instance_id, row.callback_class): (row.id, row.digest, row.state)
-        for row in found
+        for row in rows
     }
 
 
-def _gone(connection: Connection, identities: list[Identity]) -> dict[Identity, _Known]:
+def _find_purged(connection: Connection, identities: list[Identity]) -> dict[Identity, _Existing]:
     return {
-        identity: (one.event_id, one.digest, purge.PURGED)
-        for identity, one in purge.gone(connection, identities).items()
+        identity: (purged_identity.event_id, purged_identity.digest, purge.PURGED)
+        for identity, purged_identity in purge.find_purged(connection, identities).items()
     }
 
 
-def _keep_conflict(transaction: Transaction, event_id: str, item: NewEvent) -> None:
-    kept = transaction.connection.execute(
+def _store_conflict(transaction: WriteTransaction, event_id: str, item: NewEvent) -> None:
+    n_conflicts = transaction.connection.execute(
         select(func.count()).select_from(conflicts).where(conflicts.c.event_id == event_id)
     ).scalar_one()
-    if kept < MOST_CONFLICTS:
+    if n_conflicts < MAX_CONFLICTS:
         transaction.connection.execute(
             database.insert(conflicts)
             .values(

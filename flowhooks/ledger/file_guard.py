@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-RESTORE: Final = "stop the server and restore a backup; callbacks are answered 503 until then"
-PUT_BACK: Final = (
+RESTORE_ADVICE: Final = "stop the server and restore a backup; callbacks are answered 503 until then"
+PUT_BACK_ADVICE: Final = (
     "put the original file back with its -wal, or restart the server on the right file; "
     "callbacks are answered 503 until then"
 )
@@ -59,30 +59,30 @@ class FileGuard:
         self._wal = f"{file.resolve()}-wal"  # SQLite keeps it beside the file that a link leads to
         self._check = check
         self._changing = threading.Lock()
-        self._trouble: str | None = None
+        self._problem: str | None = None
         self._damage: str | None = None
         opened, wal = os.stat(self._file), os.stat(self._wal)  # noqa: PTH116 (os.stat costs a third of Path.stat)
         self._opened = opened.st_ino, opened.st_dev
         self._wal_opened = wal.st_ino, wal.st_dev
         self._size = opened.st_size
 
-    def look(self) -> str | None:
+    def find_problem(self) -> str | None:
         """What is wrong with the file now, so that nothing may be acknowledged; None if nothing is."""
-        if self._trouble is None and self._is_in_place() and self._has_its_log():
+        if self._problem is None and self._is_in_place() and self._has_its_log():
             return None
-        return self._judge()
+        return self._diagnose()
 
-    def look_before(self) -> str | None:
+    def find_problem_quickly(self) -> str | None:
         """The same before a transaction, at half the cost: its log is looked at afterwards."""
-        return None if self._trouble is None and self._is_in_place() else self._judge()
+        return None if self._problem is None and self._is_in_place() else self._diagnose()
 
     def check(self) -> None:
         """Have SQLite check the whole file; nothing is acknowledged any more if it is damaged."""
         if why := self._check():
-            self.damaged(why)
+            self.report_damage(why)
         self.unchecked = False
 
-    def damaged(self, why: str) -> None:
+    def report_damage(self, why: str) -> None:
         """Take note of what SQLite reported while it read or wrote: nothing is acknowledged from now on.
 
         Not if the path leads to another file: then the report may be about that file.
@@ -91,44 +91,44 @@ class FileGuard:
             misplaced = self._misplaced()
             if misplaced is None and self._damage is None:
                 self._damage = f"the database file {self._file} is damaged: {why}"
-            self._say(misplaced or self._damage)
+            self._log_change(misplaced or self._damage)
 
     def _is_in_place(self) -> bool:
         """Whether the file is the one that is open, and no smaller than it was."""
         try:
-            found = os.stat(self._file)  # noqa: PTH116 (as above)
+            stat = os.stat(self._file)  # noqa: PTH116 (as above)
         except OSError:
             return False
-        grown = found.st_size >= self._size
+        grown = stat.st_size >= self._size
         if grown:
-            self._size = found.st_size
-        return grown and (found.st_ino, found.st_dev) == self._opened
+            self._size = stat.st_size
+        return grown and (stat.st_ino, stat.st_dev) == self._opened
 
     def _has_its_log(self) -> bool:
         try:
-            found = os.stat(self._wal)  # noqa: PTH116 (as above)
+            stat = os.stat(self._wal)  # noqa: PTH116 (as above)
         except OSError:
             return False
-        return (found.st_ino, found.st_dev) == self._wal_opened
+        return (stat.st_ino, stat.st_dev) == self._wal_opened
 
-    def _judge(self) -> str | None:
+    def _diagnose(self) -> str | None:
         with self._changing:
-            why = self._misplaced() or self._damage or self._cut()
-            self._say(why)
+            why = self._misplaced() or self._damage or self._find_truncation()
+            self._log_change(why)
             return why
 
     def _misplaced(self) -> str | None:
         for path, opened in ((self._file, self._opened), (self._wal, self._wal_opened)):
             name = f"the database file {path}" if path == self._file else f"{path}, which holds the newest data,"
             try:
-                found = os.stat(path)  # noqa: PTH116 (as above)
+                stat = os.stat(path)  # noqa: PTH116 (as above)
             except OSError as error:
                 return f"{name} cannot be found: {os.strerror(error.errno or 0)}"
-            if (found.st_ino, found.st_dev) != opened:
+            if (stat.st_ino, stat.st_dev) != opened:
                 return f"{name} was replaced by another file"
         return None
 
-    def _cut(self) -> str | None:
+    def _find_truncation(self) -> str | None:
         """What is wrong with a file that became smaller; None if it is whole all the same."""
         try:
             size = os.stat(self._file).st_size  # noqa: PTH116 (as above)
@@ -144,20 +144,20 @@ class FileGuard:
         self._damage = f"the database file {self._file} is damaged: it was cut from {self._size} to {size} bytes: {why}"
         return self._damage
 
-    def _say(self, why: str | None) -> None:
+    def _log_change(self, why: str | None) -> None:
         """Log each change once, however many callers are refused meanwhile."""
-        if why == self._trouble:
+        if why == self._problem:
             return
         if why is None:
             log.info("database_file_back", file=self._file)
         elif why == self._damage:
-            log.error("database_damaged", why=why, next=RESTORE)
+            log.error("database_damaged", why=why, next=RESTORE_ADVICE)
         else:
-            log.error("database_file_changed", why=why, next=PUT_BACK)
-        self._trouble = why
+            log.error("database_file_changed", why=why, next=PUT_BACK_ADVICE)
+        self._problem = why
 
 
-def guard(url: str) -> FileGuard | None:
+def open_guard(url: str) -> FileGuard | None:
     """The guard of a database that is open; None for one that is no file.
 
     Raises:
@@ -170,7 +170,7 @@ def guard(url: str) -> FileGuard | None:
         raise LedgerUnusable(str(error)) from error
 
 
-def refuse_damaged(engine: Engine, url: str) -> None:
+def reject_damaged(engine: Engine, url: str) -> None:
     """Refuse a database file that is damaged. A large one is checked later, by `FileGuard.check`.
 
     Over the engine that writes: to close another connection, the last one, would have SQLite move the write-ahead log
@@ -180,16 +180,16 @@ def refuse_damaged(engine: Engine, url: str) -> None:
         LedgerUnusable: it is damaged.
     """
     file = database.database_file(url)
-    if file is not None and _is_small(file) and (why := _damage_of(engine)):
+    if file is not None and _is_small(file) and (why := _read_damage(engine)):
         raise LedgerUnusable(f"it is damaged ({why}): restore a backup")
 
 
-def _damage_of(engine: Engine) -> str | None:
+def _read_damage(engine: Engine) -> str | None:
     """What SQLite reports as wrong with the file; what else keeps it from being used is reported later."""
     try:
         return database.quick_check(engine)
     except SQLAlchemyError as error:
-        return database.plain(error) if database.is_damage(error) else None
+        return database.error_text(error) if database.is_damage(error) else None
 
 
 def _is_small(file: Path) -> bool:

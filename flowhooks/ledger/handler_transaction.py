@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import FlowhooksError, TransactionError, Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.database.guarded_session import Lent, open_lending
-from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.database.guarded_session import GuardedSession, open_session_pool
+from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.tables import attempts, deliveries
 from flowhooks.model.delivery import OutcomeKind, State
 
@@ -25,45 +25,54 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-    from flowhooks.ledger.attempts import Settlement, Settling
+    from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 
-_NOW: Final = select(deliveries.c.state, deliveries.c.attempt).where(deliveries.c.id == bindparam("delivery"))
+_CURRENT_ATTEMPT: Final = select(deliveries.c.state, deliveries.c.attempt).where(
+    deliveries.c.id == bindparam("delivery")
+)
 _OUTCOME: Final = select(attempts.c.outcome).where(
     attempts.c.delivery_id == bindparam("delivery"), attempts.c.number == bindparam("number")
 )
-_STALE: Final = (
+_FENCED_TEXT: Final = (
     "this attempt is no longer the current one: its process was silent for so long that the others took it for dead, "
     "and its delivery has gone on without it; nothing was written"
 )
 
 
-class Joints:
+class HandlerTransactions:
     """Where attempts' own transactions are opened: beside the writer's connection, and only once one is asked for.
 
     Args:
         url: the ledger's database.
-        settling: records outcomes.
-        finish: is given each transaction before its commit, to see what has its turn by it.
-        most: how many may be open at once.
+        result_recorder: records outcomes.
+        before_commit: is given each transaction before its commit, to see what has its turn by it.
+        limit: how many may be open at once.
 
     Attributes:
-        settling: as given.
-        finish: as given.
+        result_recorder: as given.
+        before_commit: as given.
         closed: whether nothing is committed any more.
     """
 
-    def __init__(self, url: str, *, settling: Settling, finish: Callable[[Transaction], None], most: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        result_recorder: ResultRecorder,
+        before_commit: Callable[[WriteTransaction], None],
+        limit: int,
+    ) -> None:
         self._url = url
-        self._most = most
-        self._opening = threading.Lock()
-        self._opened: Engine | None = None
-        self.settling = settling
-        self.finish = finish
+        self._limit = limit
+        self._engine_lock = threading.Lock()
+        self._engine: Engine | None = None
+        self.result_recorder = result_recorder
+        self.before_commit = before_commit
         self.closed = False
 
-    def of(self, delivery_id: str, attempt: int) -> Joint:
+    def create(self, delivery_id: str, attempt: int) -> HandlerTransaction:
         """The transaction that this attempt may open."""
-        return Joint(self, delivery_id, attempt)
+        return HandlerTransaction(self, delivery_id, attempt)
 
     def engine(self) -> Engine:
         """Where sessions are lent from.
@@ -76,40 +85,40 @@ class Joints:
                 "delivery.transaction() needs the ledger on PostgreSQL, and this one is on SQLite: move it there "
                 "(`flowhooks db copy`), or write with delivery.id as an idempotency key instead"
             )
-        with self._opening:
-            if self._opened is None:
-                self._opened = open_lending(self._url, self._most)
-        return self._opened
+        with self._engine_lock:
+            if self._engine is None:
+                self._engine = open_session_pool(self._url, self._limit)
+        return self._engine
 
     def close(self) -> None:
         """Let go of the database. What is still open comes to nothing."""
         self.closed = True
-        with self._opening:
-            if self._opened is not None:
-                database.let_go(self._opened)
+        with self._engine_lock:
+            if self._engine is not None:
+                database.dispose(self._engine)
 
 
-class Joint:
+class HandlerTransaction:
     """The transaction of one attempt, for the thread that runs it. Nothing is opened before its handler asks."""
 
-    def __init__(self, joints: Joints, delivery_id: str, attempt: int) -> None:
-        self._joints = joints
+    def __init__(self, transactions: HandlerTransactions, delivery_id: str, attempt: int) -> None:
+        self._transactions = transactions
         self._delivery_id = delivery_id
         self._attempt = attempt
         self._thread = threading.get_ident()
         self._used = False
-        self._over = False
-        self._inside = False
-        self._lent: Lent | None = None
+        self._ended = False
+        self._in_block = False
+        self._session: GuardedSession | None = None
 
     @contextmanager
-    def block(self) -> Iterator[Connection]:
+    def begin(self) -> Iterator[Connection]:
         """What a handler writes in; an exception that leaves it undoes everything.
 
         Raises:
             TransactionError: it cannot be used so, or this attempt is not the current one any more.
         """
-        if self._over:
+        if self._ended:
             raise TransactionError("delivery.transaction() is for the handler, while it runs; this attempt has ended")
         if threading.get_ident() != self._thread:
             raise TransactionError("delivery.transaction() is for the thread that its handler runs in")
@@ -118,40 +127,40 @@ class Joint:
                 "delivery.transaction() was used a second time: an attempt has one, and all that is to be committed "
                 "together belongs into its block"
             )
-        engine = self._joints.engine()
+        engine = self._transactions.engine()
         self._used = True
         try:
-            self._lent = Lent(engine)
+            self._session = GuardedSession(engine)
         except SQLAlchemyError as error:
-            raise TransactionError(f"no transaction can be had: {database.plain(error)}") from error
-        self._inside = True
+            raise TransactionError(f"no transaction can be had: {database.error_text(error)}") from error
+        self._in_block = True
         try:
-            with self._lent.ours():
-                self._see_that_it_is_current(self._lent.connection)
-            yield self._lent.connection
-            self._lent.take_back()
-            with self._lent.ours():
-                self._see_that_it_is_current(self._lent.connection)
+            with self._session.internal():
+                self._check_fencing(self._session.connection)
+            yield self._session.connection
+            self._session.end_handler_block()
+            with self._session.internal():
+                self._check_fencing(self._session.connection)
         except BaseException:
-            self._undo()
+            self._rollback()
             raise
         finally:
-            self._inside = False
+            self._in_block = False
 
     @property
-    def pending(self) -> bool:
+    def is_open(self) -> bool:
         """Whether there is something that waits for the attempt's outcome."""
-        return self._lent is not None
+        return self._session is not None
 
-    def over(self) -> None:
+    def end_block(self) -> None:
         """The handler has returned: it opens nothing more.
 
         Raises:
             TransactionError: it has not left its block; what it wrote is undone.
         """
-        self._over = True
-        if self._inside:
-            self._undo()
+        self._ended = True
+        if self._in_block:
+            self._rollback()
             raise TransactionError(
                 "the handler returned from within the block of delivery.transaction(), without leaving it: "
                 "use it by `with`; nothing was written"
@@ -159,15 +168,15 @@ class Joint:
 
     def close(self) -> None:
         """End it: nothing more is opened, and what is not committed is undone. Raises nothing."""
-        self._over = True
-        self._undo()
+        self._ended = True
+        self._rollback()
 
-    def _undo(self) -> None:
-        lent, self._lent = self._lent, None
-        if lent is not None:
-            lent.close(for_good=self._joints.closed)
+    def _rollback(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close(discard=self._transactions.closed)
 
-    def settle(self, settlement: Settlement) -> bool:
+    def commit_with_result(self, result: AttemptResult) -> bool:
         """Commit what the handler wrote, and how its attempt ended.
 
         Returns:
@@ -177,79 +186,85 @@ class Joint:
             TransactionError: nothing was written; says why.
             CommitUnanswered: the database did not say whether it has committed.
         """
-        assert self._lent is not None  # noqa: S101 (whoever asks has seen that it is pending)
-        if self._joints.closed:
+        assert self._session is not None  # noqa: S101 (whoever asks has seen that it is pending)
+        if self._transactions.closed:
             raise TransactionError("its process has let go of the ledger; nothing was written")
-        lent, connection = self._lent, self._lent.connection
-        transaction = Transaction(connection)
+        session, connection = self._session, self._session.connection
+        transaction = WriteTransaction(connection)
         ended = False
         try:
-            with lent.ours():
-                lent.hurry()
-                (settled,) = self._joints.settling(transaction, [settlement])
-                if not settled:
+            with session.internal():
+                session.limit_idle()
+                (recorded,) = self._transactions.result_recorder(transaction, [result])
+                if not recorded:
                     return False
-                self._joints.finish(transaction)
-                transaction.news.tell(connection)
+                self._transactions.before_commit(transaction)
+                transaction.notice.notify(connection)
                 try:
                     connection.commit()
                 except SQLAlchemyError as error:
                     ended = True
-                    raise CommitUnanswered(self._joints, transaction, settlement, database.plain(error)) from error
+                    raise CommitOutcomeUnknown(
+                        self._transactions, transaction, result, database.error_text(error)
+                    ) from error
             ended = True
-            transaction.ended(durable=True)
-        except CommitUnanswered:
+            transaction.run_callbacks(durable=True)
+        except CommitOutcomeUnknown:
             raise
         except SQLAlchemyError as error:
-            raise TransactionError(f"nothing was written: {database.plain(error)}") from error
+            raise TransactionError(f"nothing was written: {database.error_text(error)}") from error
         except FlowhooksError as error:
             raise TransactionError(f"nothing was written: {error}") from error
         finally:
             if not ended:
-                transaction.ended(durable=False)
-            self._undo()
+                transaction.run_callbacks(durable=False)
+            self._rollback()
         return True
 
-    def _see_that_it_is_current(self, connection: Connection) -> None:
+    def _check_fencing(self, connection: Connection) -> None:
         """Tell the handler as early as can be; what counts is that it is so at the commit."""
         try:
-            now = connection.execute(_NOW, {"delivery": self._delivery_id}).one_or_none()
+            now = connection.execute(_CURRENT_ATTEMPT, {"delivery": self._delivery_id}).one_or_none()
         except SQLAlchemyError as error:
-            raise TransactionError(f"the transaction cannot be used: {database.plain(error)}") from error
+            raise TransactionError(f"the transaction cannot be used: {database.error_text(error)}") from error
         if now is None or (now.state, now.attempt) != (State.RUNNING, self._attempt):
-            raise TransactionError(_STALE)
+            raise TransactionError(_FENCED_TEXT)
 
 
-class CommitUnanswered(Exception):
+class CommitOutcomeUnknown(Exception):
     """The connection broke while it committed: it may or may not have come through. The ledger knows.
 
     Args:
-        joints: where to ask.
+        transactions: where to ask.
         transaction: what was to be committed.
-        settlement: of which attempt.
+        attempt_result: of which attempt.
         why: what the driver says.
     """
 
-    def __init__(self, joints: Joints, transaction: Transaction, settlement: Settlement, why: str) -> None:
+    def __init__(
+        self, transactions: HandlerTransactions, transaction: WriteTransaction, attempt_result: AttemptResult, why: str
+    ) -> None:
         super().__init__(why)
-        self._joints = joints
+        self._transactions = transactions
         self._transaction = transaction
-        self._settlement = settlement
+        self._attempt_result = attempt_result
         self.why = why
 
-    def came_through(self) -> bool:
+    def was_committed(self) -> bool:
         """Whether it has committed. Waits for the database to have done with it one way or the other.
 
         Raises:
             Unavailable: that cannot be learnt just now.
         """
         try:
-            with self._joints.engine().begin() as connection:
+            with self._transactions.engine().begin() as connection:
                 # The lock is had only when the transaction in question, which holds it, has ended.
-                connection.execute(_NOW.with_for_update(), {"delivery": self._settlement.delivery_id}).all()
-                of_it = {"delivery": self._settlement.delivery_id, "number": self._settlement.attempt}
-                done = connection.execute(_OUTCOME, of_it).scalar() == OutcomeKind.SUCCEEDED
+                connection.execute(
+                    _CURRENT_ATTEMPT.with_for_update(), {"delivery": self._attempt_result.delivery_id}
+                ).all()
+                of_it = {"delivery": self._attempt_result.delivery_id, "number": self._attempt_result.attempt}
+                committed = connection.execute(_OUTCOME, of_it).scalar() == OutcomeKind.SUCCEEDED
         except SQLAlchemyError as error:
             raise Unavailable("ledger_down") from error
-        self._transaction.ended(durable=done)
-        return done
+        self._transaction.run_callbacks(durable=committed)
+        return committed

@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 
 from flowhooks.errors import NewerSelectorsError
 from flowhooks.ledger import database
-from flowhooks.ledger.pauses import Held
-from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, handlers
+from flowhooks.ledger.pauses import CircuitState
+from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.model.delivery import State
 from flowhooks.model.retry import Retry
 from flowhooks.model.selectors import Selectors
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.handler import Handler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KnownHandler:
+class RegisteredHandler:
     """A handler as the ledger remembers it.
 
     Attributes:
@@ -40,7 +40,7 @@ class KnownHandler:
         order_by: what its deliveries were ordered by, then; or None.
         concurrency: how many of them could run at once, then; None: any number.
         paused_at: since when it is paused, in microseconds since 1970; None: it is not.
-        held: why it is, if flowhooks has paused it for having failed again and again.
+        circuit: why it is, if flowhooks has paused it for having failed again and again.
     """
 
     id: str
@@ -49,25 +49,27 @@ class KnownHandler:
     order_by: str | None = None
     concurrency: int | None = None
     paused_at: int | None = None
-    held: Held | None = None
+    circuit: CircuitState | None = None
 
 
-_REMEMBER: Final = database.insert(handlers)
-_REMEMBERED: Final = _REMEMBER.on_conflict_do_update(
+_INSERT: Final = database.insert(handlers)
+_UPSERT: Final = _INSERT.on_conflict_do_update(
     index_elements=["id"],
     set_={
-        "selectors": _REMEMBER.excluded.selectors,
-        "retry": _REMEMBER.excluded.retry,
-        "probes": _REMEMBER.excluded.probes,
-        "last_seen_at": _REMEMBER.excluded.last_seen_at,
+        "selectors": _INSERT.excluded.selectors,
+        "retry": _INSERT.excluded.retry,
+        "probes": _INSERT.excluded.probes,
+        "last_seen_at": _INSERT.excluded.last_seen_at,
         "retired_at": None,
-        "order_by": _REMEMBER.excluded.order_by,
-        "concurrency": _REMEMBER.excluded.concurrency,
+        "order_by": _INSERT.excluded.order_by,
+        "concurrency": _INSERT.excluded.concurrency,
     },
 )
 
-_UNKNOWN: Final = NOT_AT_REST & (deliveries.c.state == State.UNKNOWN.value)
-_TELLS: Final = select(handlers.c.id).where(handlers.c.probes == 1, handlers.c.id.in_(database.keys("here")))
+_UNKNOWN: Final = IS_RUNNING_OR_FAILED & (deliveries.c.state == State.UNKNOWN.value)
+_WITH_PROBE: Final = select(handlers.c.id).where(
+    handlers.c.probes == 1, handlers.c.id.in_(database.string_array("loaded"))
+)
 """Loaded handlers that can tell whether a lost attempt did its work."""
 
 
@@ -76,7 +78,7 @@ def retry_from_json(text: str | None) -> Retry | None:
     return Retry(**json.loads(text)) if text else None
 
 
-def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> None:
+def register(transaction: WriteTransaction, loaded: Iterable[Handler], now: int) -> None:
     """Write down the handlers that are loaded now; those that are not stay as they were, and what is paused, paused."""
     rows: list[dict[str, Any]] = [
         {
@@ -93,24 +95,24 @@ def remember(transaction: Transaction, loaded: Iterable[Handler], now: int) -> N
         for handler in loaded
     ]
     if rows:
-        transaction.connection.execute(_REMEMBERED, rows)
-        transaction.news.handlers = True
+        transaction.connection.execute(_UPSERT, rows)
+        transaction.notice.handlers = True
 
 
-def known(connection: Connection) -> list[KnownHandler]:
+def registered_handlers(connection: Connection) -> list[RegisteredHandler]:
     """Every handler that was ever loaded and not retired, by id."""
-    found = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
+    rows = connection.execute(select(handlers).where(handlers.c.retired_at.is_(None)).order_by(handlers.c.id))
     return [
-        KnownHandler(
+        RegisteredHandler(
             id=row.id,
             selectors=_selectors(row.selectors),
             last_seen_at=row.last_seen_at,
             order_by=row.order_by,
             concurrency=row.concurrency,
             paused_at=row.paused_at,
-            held=None if row.held_at is None else Held(row.held_at, row.held_why, row.trial_at or 0),
+            circuit=None if row.held_at is None else CircuitState(row.held_at, row.held_why, row.trial_at or 0),
         )
-        for row in found
+        for row in rows
     ]
 
 
@@ -126,69 +128,73 @@ def retired(connection: Connection) -> frozenset[str]:
     return frozenset(connection.execute(select(handlers.c.id).where(handlers.c.retired_at.is_not(None))).scalars())
 
 
-def retire(transaction: Transaction, ids: Iterable[str], now: int) -> frozenset[str]:
+def retire(transaction: WriteTransaction, ids: Iterable[str], now: int) -> frozenset[str]:
     """Forget handlers until they are loaded again; the ids of those that were known. What is stored for them stays."""
-    known_ones = handlers.c.id.in_(database.keys("ids")) & handlers.c.retired_at.is_(None)
-    forgotten = update(handlers).where(known_ones).values(retired_at=now).returning(handlers.c.id)
-    done = frozenset(transaction.connection.execute(forgotten, {"ids": json.dumps(list(ids))}).scalars())
-    transaction.news.handlers |= bool(done)
-    return done
+    is_registered = handlers.c.id.in_(database.string_array("ids")) & handlers.c.retired_at.is_(None)
+    statement = update(handlers).where(is_registered).values(retired_at=now).returning(handlers.c.id)
+    retired_ids = frozenset(transaction.connection.execute(statement, {"ids": json.dumps(list(ids))}).scalars())
+    transaction.notice.handlers |= bool(retired_ids)
+    return retired_ids
 
 
-def wake(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and ask one that can tell of what is *unknown*.
 
     Perhaps it can since its plugin was mended, or is there again.
     """
-    here = json.dumps(list(loaded))
+    loaded_json = json.dumps(list(loaded))
     shelved = (deliveries.c.state == State.WAITING.value) & deliveries.c.due_at.is_(None)
-    is_here = deliveries.c.handler.in_(database.keys("here"))
-    transaction.connection.execute(update(deliveries).where(shelved, is_here).values(due_at=now), {"here": here})
+    is_here = deliveries.c.handler.in_(database.string_array("loaded"))
+    transaction.connection.execute(
+        update(deliveries).where(shelved, is_here).values(due_at=now), {"loaded": loaded_json}
+    )
     transaction.connection.execute(
         update(deliveries)
-        .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_TELLS))
+        .where(_UNKNOWN, deliveries.c.due_at.is_(None), deliveries.c.handler.in_(_WITH_PROBE))
         .values(due_at=now),
-        {"here": here},
+        {"loaded": loaded_json},
     )
 
 
-def shelve(transaction: Transaction, loaded: Iterable[str], now: int) -> None:
+def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: int) -> None:
     """Let what waits for a loaded handler run, and keep what waits for any other from being looked at.
 
     A delivery without a time is passed over by the runner, so that a million that wait for a missing plugin
     cost nothing. The same goes for an *unknown* one that nobody can be asked about.
     """
     loaded = list(loaded)
-    wake(transaction, loaded, now)
+    wake_waiting(transaction, loaded, now)
     connection = transaction.connection
-    here = json.dumps(loaded)
+    loaded_json = json.dumps(loaded)
     waiting = deliveries.c.state == State.WAITING.value
-    for has_time in (HAS_TIME, HELD):
+    for has_time in (IS_SCHEDULED, IS_BLOCKED):
         connection.execute(
             update(deliveries)
-            .where(has_time, waiting, deliveries.c.handler.not_in(database.keys("here")))
+            .where(has_time, waiting, deliveries.c.handler.not_in(database.string_array("loaded")))
             .values(due_at=None),
-            {"here": here},
+            {"loaded": loaded_json},
         )
     connection.execute(
         update(deliveries)
-        .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_TELLS))
+        .where(_UNKNOWN, deliveries.c.due_at.is_not(None), deliveries.c.handler.not_in(_WITH_PROBE))
         .values(due_at=None),
-        {"here": here},
+        {"loaded": loaded_json},
     )
 
 
-def meet(transaction: Transaction, loaded: Collection[Handler], now: int, *, shelving: bool) -> list[KnownHandler]:
+def register_loaded(
+    transaction: WriteTransaction, loaded: Collection[Handler], now: int, *, suspend_others: bool
+) -> list[RegisteredHandler]:
     """Write down which handlers are loaded, and let run what waits for them; those that are known but missing.
 
     Args:
         transaction: the open transaction.
         loaded: those that are loaded.
         now: microseconds since 1970.
-        shelving: whether what waits for any other is kept from being looked at.
+        suspend_others: whether what waits for any other is kept from being looked at.
     """
-    remember(transaction, loaded, now)
-    here = {handler.id for handler in loaded}
-    with database.unhurried(transaction.connection):
-        (shelve if shelving else wake)(transaction, here, now)
-    return [one for one in known(transaction.connection) if one.id not in here]
+    register(transaction, loaded, now)
+    loaded_ids = {handler.id for handler in loaded}
+    with database.without_statement_timeout(transaction.connection):
+        (suspend_missing if suspend_others else wake_waiting)(transaction, loaded_ids, now)
+    return [registered for registered in registered_handlers(transaction.connection) if registered.id not in loaded_ids]

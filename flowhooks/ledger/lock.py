@@ -32,7 +32,7 @@ from flowhooks.ledger import database
 log = structlog.get_logger(__name__)
 
 _PRIVATE: Final = 0o600
-LOOKS_TAKE: Final = 0.2
+READ_TIMEOUT: Final = 0.2
 """Seconds for which somebody who only looks who holds the lock may keep it, with much to spare."""
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "lustre"}
@@ -40,7 +40,7 @@ _NETWORK_FILE_SYSTEMS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class LockOwner:
     """Who holds the lock.
 
     Attributes:
@@ -57,7 +57,7 @@ class Holder:
     file: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
-        return f"Holder(pid={self.pid}, admin={self.admin!r})"
+        return f"LockOwner(pid={self.pid}, admin={self.admin!r})"
 
 
 class Lock:
@@ -72,7 +72,7 @@ class Lock:
         self.path: Path = database.with_name(database.name + ".lock")
         self._file: int | None = None
         self._database_file: int | None = None
-        self._holder = Holder(pid=os.getpid())
+        self._owner = LockOwner(pid=os.getpid())
         self._changing = threading.Lock()
 
     def acquire(self) -> bool:
@@ -81,11 +81,11 @@ class Lock:
         Raises:
             LedgerUnusable: a file cannot be made or locked, or the folder is on a network file system.
         """
-        refuse_network(self.path.parent)
-        if (file := _locked_file(self.path, "lock file")) is None:
+        reject_network_file_system(self.path.parent)
+        if (file := _open_locked(self.path, "lock file")) is None:
             return False
         try:
-            database_file = _locked_file(self._database, "database file", lock=sys.platform == "linux")
+            database_file = _open_locked(self._database, "database file", lock=sys.platform == "linux")
         except LedgerUnusable:
             os.close(file)
             raise
@@ -93,18 +93,18 @@ class Lock:
             os.close(file)
             return False
         self._file, self._database_file = file, database_file
-        self.describe(Holder(pid=os.getpid()))
+        self.write_owner(LockOwner(pid=os.getpid()))
         return True
 
-    def describe(self, holder: Holder) -> None:
+    def write_owner(self, holder: LockOwner) -> None:
         """Write down who holds the lock, for commands to read."""
         with self._changing:
             if self._file is None or self._database_file is None:
                 return
-            self._holder = replace(holder, file=_identity(os.fstat(self._database_file)))
+            self._owner = replace(holder, file=_identity(os.fstat(self._database_file)))
             self._write(self._file)
 
-    def renew(self) -> None:
+    def recreate_if_lost(self) -> None:
         """Make the lock file anew if somebody has removed or replaced it. Safe: the database file is still locked.
 
         Raises:
@@ -113,7 +113,7 @@ class Lock:
         with self._changing:
             if self._file is None or _is_at(self.path, self._file):
                 return
-            if (file := _locked_file(self.path, "lock file")) is None:
+            if (file := _open_locked(self.path, "lock file")) is None:
                 raise LedgerUnusable(f"the lock file {self.path} was replaced, and another process has locked it")
             os.close(self._file)
             self._file = file
@@ -128,9 +128,9 @@ class Lock:
     def _write(self, file: int) -> None:
         os.fchmod(file, _PRIVATE)
         os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(self._holder)).encode(), 0)
+        os.pwrite(file, json.dumps(asdict(self._owner)).encode(), 0)
 
-    def holder(self) -> Holder | None:
+    def owner(self) -> LockOwner | None:
         """Who holds the lock just now; None if nobody does.
 
         Raises:
@@ -143,7 +143,7 @@ class Lock:
         except OSError as error:
             raise LedgerUnusable(f"cannot read the lock file {self.path}: {os.strerror(error.errno or 0)}") from None
         try:
-            return _held_by(file, self.path)
+            return _owner_of(file, self.path)
         finally:
             os.close(file)
 
@@ -162,33 +162,33 @@ class Lock:
                 self._database_file = None
 
 
-def misplaced(database: Path) -> str | None:
+def why_misplaced(database: Path) -> str | None:
     """Why the file at a path is not the one that the holder of its lock has open; None if it is, or nobody holds it.
 
     Nobody should open such a file: SQLite would take the log beside it, which belongs to the other one, for its own,
     and removes the log beside an empty file.
     """
     try:
-        holder = Lock(database).holder()
+        holder = Lock(database).owner()
     except LedgerUnusable:
         return None  # whoever holds it is at its start or its end
     if holder is None or not holder.file:
         return None
     try:
-        found = database.stat()
+        stat = database.stat()
     except FileNotFoundError:
         return (
             f"process {holder.pid} serves a database file that is not at {database} any more: it was moved or deleted"
         )
-    if holder.admin and not found.st_size:
+    if holder.admin and not stat.st_size:
         return f"the database file {database}, which process {holder.pid} serves, was cut: it is empty"
-    if _identity(found) == holder.file:
+    if _identity(stat) == holder.file:
         return None
     return f"process {holder.pid} serves another file than the one at {database} now: that was put there meanwhile"
 
 
-def _identity(found: os.stat_result) -> str:
-    return f"{found.st_dev}:{found.st_ino}"
+def _identity(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}"
 
 
 def _is_at(path: Path, file: int) -> bool:
@@ -199,7 +199,7 @@ def _is_at(path: Path, file: int) -> bool:
         return False
 
 
-def _locked_file(path: Path, what: str, *, lock: bool = True) -> int | None:
+def _open_locked(path: Path, kind: str, *, lock: bool = True) -> int | None:
     """Open a file, made if there is none, and lock it; None if somebody else has locked it.
 
     Raises:
@@ -209,21 +209,21 @@ def _locked_file(path: Path, what: str, *, lock: bool = True) -> int | None:
     try:
         file = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
     except OSError as error:
-        raise LedgerUnusable(f"cannot make the {what} {path}: {os.strerror(error.errno or 0)}") from None
+        raise LedgerUnusable(f"cannot make the {kind} {path}: {os.strerror(error.errno or 0)}") from None
     try:
-        taken = not lock or _taken(file)
+        locked = not lock or _try_lock(file)
     except OSError as error:
         os.close(file)
         raise LedgerUnusable(f"cannot lock {path}: {os.strerror(error.errno or 0)}") from None
-    if not taken:
+    if not locked:
         os.close(file)
         return None
     return file
 
 
-def _taken(file: int) -> bool:
+def _try_lock(file: int) -> bool:
     """Whether an open lock file could be locked; for `holder`, which holds it while it looks, one comes again."""
-    until = time.monotonic() + LOOKS_TAKE
+    until = time.monotonic() + READ_TIMEOUT
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,14 +232,14 @@ def _taken(file: int) -> bool:
                 raise
             if time.monotonic() > until:
                 return False
-            time.sleep(LOOKS_TAKE / 10)
+            time.sleep(READ_TIMEOUT / 10)
         else:
             return True
 
 
-def _held_by(file: int, path: Path) -> Holder | None:
+def _owner_of(file: int, path: Path) -> LockOwner | None:
     """Who holds an open lock file; one who has just taken it, or is about to let go, is looked at again."""
-    until = time.monotonic() + LOOKS_TAKE
+    until = time.monotonic() + READ_TIMEOUT
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -250,20 +250,20 @@ def _held_by(file: int, path: Path) -> Holder | None:
             return None
         if time.monotonic() > until:
             raise LedgerUnusable(f"another process holds {path}, but does not say who it is; try again in a moment")
-        time.sleep(LOOKS_TAKE / 10)
+        time.sleep(READ_TIMEOUT / 10)
 
 
-def _read(file: int) -> Holder | None:
+def _read(file: int) -> LockOwner | None:
     try:
         value: dict[str, Any] = json.loads(os.pread(file, 65536, 0))
-        return Holder(
+        return LockOwner(
             pid=int(value["pid"]), admin=str(value["admin"]), token=str(value["token"]), file=str(value.get("file", ""))
         )
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def refuse_network(folder: Path) -> None:
+def reject_network_file_system(folder: Path) -> None:
     """Refuse a folder whose file system cannot be trusted to lock and sync, where the machine tells.
 
     Raises:
@@ -281,17 +281,17 @@ def _file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    here = folder.resolve()
+    resolved = folder.resolve()
     best, kind = -1, ""
     for line in lines:
-        _device, point, found, *_ = line.split(" ")
+        _device, point, file_system, *_ = line.split(" ")
         mounted = Path(point.encode().decode("unicode_escape"))
-        if here.is_relative_to(mounted) and len(mounted.parts) >= best:
-            best, kind = len(mounted.parts), found
+        if resolved.is_relative_to(mounted) and len(mounted.parts) >= best:
+            best, kind = len(mounted.parts), file_system
     return kind
 
 
-def locked(url: str) -> Lock | None:
+def acquire_lock(url: str) -> Lock | None:
     """Take the lock of a database; None for PostgreSQL, where any number of processes may write.
 
     Args:
@@ -308,7 +308,7 @@ def locked(url: str) -> Lock | None:
     lock = Lock(file)
     if lock.acquire():
         return lock
-    holder = lock.holder()
+    holder = lock.owner()
     if holder is None:
         raise LedgerUnusable(
             f"the database {file} is in use by another process: it has just ended, or its lock file was removed; "

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-MOST_BYTES: Final = 7_900
+MAX_MESSAGE_BYTES: Final = 7_900
 """Of one message; PostgreSQL takes less than 8,000."""
-PULSE_SECONDS: Final = 10.0
+PING_INTERVAL: Final = 10.0
 """How long it may be silent before the listening connection is tried: one that was cut says nothing either."""
-AGAIN_SECONDS: Final = 1.0
+RETRY_INTERVAL: Final = 1.0
 """Between tries to listen again."""
-LINGER_SECONDS: Final = 0.005
+BATCH_DELAY: Final = 0.005
 """Rest after news, so that what comes in quick succession is looked after together: 200 looks a second at the most."""
 
 log = structlog.get_logger(__name__)
 
 
-class News:
+class ChangeNotice:
     """What has changed.
 
     Attributes:
@@ -60,9 +60,9 @@ class News:
 
     def messages(self) -> list[str]:
         """The same as texts, none of them too long for a notification."""
-        said = list(_packed(sorted(self.events)))
-        said += ["work"] if self.work else []
-        return said + (["handlers"] if self.handlers else [])
+        texts = list(_pack(sorted(self.events)))
+        texts += ["work"] if self.work else []
+        return texts + (["handlers"] if self.handlers else [])
 
     def add(self, message: str) -> None:
         """Take in one of the texts that `messages` made. What a newer version says besides is passed over."""
@@ -74,43 +74,43 @@ class News:
         elif kind == "handlers":
             self.handlers = True
 
-    def tell(self, connection: Connection) -> None:
+    def notify(self, connection: Connection) -> None:
         """Have it told to all who listen, once the connection's transaction is durable."""
         if self:
             database.notify(connection, self.messages())
 
 
-def _packed(ids: Iterable[str]) -> Iterator[str]:
+def _pack(ids: Iterable[str]) -> Iterator[str]:
     message, size = ["events"], len("events")
-    for one in ids:
-        more = 1 + len(one.encode())
-        if size + more > MOST_BYTES:
+    for event_id in ids:
+        more = 1 + len(event_id.encode())
+        if size + more > MAX_MESSAGE_BYTES:
             yield " ".join(message)
             message, size = ["events"], len("events")
-        message.append(one)
+        message.append(event_id)
         size += more
     if len(message) > 1:
         yield " ".join(message)
 
 
-class Listener:
+class NotificationListener:
     """Hears what other processes tell, and this one too, in a thread and on a connection of its own.
 
     Where the connection is lost it listens again as soon as that can be done, and then says that news were missed.
 
     Args:
         url: the database; it must be a shared one.
-        heard: called in the listener's thread. If it raises a `FlowhooksError`, it is called again later, for news
+        on_change: called in the listener's thread. If it raises a `FlowhooksError`, it is called again later, for news
             that were missed.
     """
 
-    def __init__(self, url: str, *, heard: Callable[[News], None]) -> None:
+    def __init__(self, url: str, *, on_change: Callable[[ChangeNotice], None]) -> None:
         self._url = url
-        self._heard = heard
-        self._over = threading.Event()
-        self._deaf = False
-        self._bell, self._rope = socket.socketpair()
-        self._thread = threading.Thread(target=self._loop, name="listener", daemon=True)
+        self._on_change = on_change
+        self._stopping = threading.Event()
+        self._disconnected = False
+        self._wakeup_r, self._wakeup_w = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
         """Start listening, soon."""
@@ -118,55 +118,55 @@ class Listener:
 
     def stop(self, timeout: float) -> None:
         """End it, waiting `timeout` seconds at the most."""
-        self._over.set()
-        self._rope.close()
+        self._stopping.set()
+        self._wakeup_w.close()
         if self._thread.is_alive():
             self._thread.join(timeout)
         if not self._thread.is_alive():
-            self._bell.close()
+            self._wakeup_r.close()
 
-    def _loop(self) -> None:
-        while not self._over.is_set():
+    def _run(self) -> None:
+        while not self._stopping.is_set():
             try:
                 self._listen()
             except SQLAlchemyError as error:
-                self._note(database.plain(error))
+                self._log_disconnected(database.error_text(error))
             except FlowhooksError as error:
-                self._note(str(error))
+                self._log_disconnected(str(error))
             except Exception as error:
                 # A fault of ours must not end the listening for good.
-                if not self._deaf:
+                if not self._disconnected:
                     log.exception("listener_fault")
-                self._note(type(error).__name__)
-            self._over.wait(AGAIN_SECONDS)
+                self._log_disconnected(type(error).__name__)
+            self._stopping.wait(RETRY_INTERVAL)
 
-    def _note(self, why: str) -> None:
+    def _log_disconnected(self, why: str) -> None:
         """Log once that it cannot hear, however often it tries."""
-        if not self._deaf and not self._over.is_set():
+        if not self._disconnected and not self._stopping.is_set():
             log.warning("listening_failed", why=why, next="it tries again; until then others' outcomes are heard late")
-        self._deaf = True
+        self._disconnected = True
 
     def _listen(self) -> None:
         """Listen until it is over or the connection is lost."""
         messages: list[str] = []
-        with database.listening(self._url, messages.append) as (descriptor, take_in):
-            self._heard(News(missed=True))
-            if self._deaf:
-                self._deaf = False
+        with database.listen(self._url, messages.append) as (descriptor, take_in):
+            self._on_change(ChangeNotice(missed=True))
+            if self._disconnected:
+                self._disconnected = False
                 log.info("listening_again")
             waiting = select.poll()
             waiting.register(descriptor, select.POLLIN)
-            waiting.register(self._bell, select.POLLIN)
-            while not self._over.is_set():
+            waiting.register(self._wakeup_r, select.POLLIN)
+            while not self._stopping.is_set():
                 if not messages:
-                    waiting.poll(PULSE_SECONDS * 1000)
-                if self._over.is_set():
+                    waiting.poll(PING_INTERVAL * 1000)
+                if self._stopping.is_set():
                     return
                 take_in()
-                news = News()
+                news = ChangeNotice()
                 for message in messages:
                     news.add(message)
                 messages.clear()
                 if news:
-                    self._heard(news)
-                    self._over.wait(LINGER_SECONDS)
+                    self._on_change(news)
+                    self._stopping.wait(BATCH_DELAY)

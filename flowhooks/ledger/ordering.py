@@ -30,8 +30,8 @@ from sqlalchemy import (
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.deliveries import NEXT, Lane, Place
-from flowhooks.ledger.tables import NOT_AT_REST, deliveries, handlers, in_lane
+from flowhooks.ledger.deliveries import NEXT, OrderGroup, Position
+from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
 from flowhooks.model.delivery import Queued, State
 
 if TYPE_CHECKING:
@@ -40,27 +40,27 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.attempts import Claim
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.attempts import ClaimRequest
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.delivery import Runner
 
-LOOK_EVERY: Final = 0.1
-LOOKS: Final = 3
+RECHECK_INTERVAL: Final = 0.1
+RECHECKS: Final = 3
 """How often, in seconds, and how many times a lane is looked at again in which something was held back: what that was
 behind may have left in a transaction that did not see it yet. What is missed even then is found at the next sign of
 life."""
-MOST_LANES: Final = 1_000
+MAX_GROUPS: Final = 1_000
 """Lanes that are looked at again at once, at the most."""
 
-_LANES = database.rows("lanes", handler=Text, lane=Text)
+_GROUPS = database.row_array("lanes", handler=Text, lane=Text)
 _OTHERS = deliveries.alias("others")
-_SAME_LANE: Final = (
-    in_lane(_OTHERS) & (_OTHERS.c.handler == deliveries.c.handler) & (_OTHERS.c.lane == deliveries.c.lane)
+_SAME_GROUP: Final = (
+    in_order_group(_OTHERS) & (_OTHERS.c.handler == deliveries.c.handler) & (_OTHERS.c.lane == deliveries.c.lane)
 )
-_BEFORE: Final = _SAME_LANE & (tuple_(_OTHERS.c.turn, _OTHERS.c.id) < tuple_(deliveries.c.turn, deliveries.c.id))
-FIRST: Final = or_(deliveries.c.lane.is_(None), ~exists(select(literal(1)).select_from(_OTHERS).where(_BEFORE)))
+_BEFORE: Final = _SAME_GROUP & (tuple_(_OTHERS.c.turn, _OTHERS.c.id) < tuple_(deliveries.c.turn, deliveries.c.id))
+IS_FIRST: Final = or_(deliveries.c.lane.is_(None), ~exists(select(literal(1)).select_from(_OTHERS).where(_BEFORE)))
 """Whether nothing is before a delivery, because it is unordered or because it is the first of its lane."""
-BEHIND: Final = case(
+BLOCKED_BY: Final = case(
     (
         and_(deliveries.c.lane.is_not(None), deliveries.c.state == State.WAITING.value),
         select(_OTHERS.c.event_id).where(_BEFORE).order_by(_OTHERS.c.turn, _OTHERS.c.id).limit(1).scalar_subquery(),
@@ -69,57 +69,65 @@ BEHIND: Final = case(
 """The event whose delivery holds a waiting one back: the first of its lane; null where that is itself."""
 
 
-def _of(lanes: Any) -> ColumnElement[bool]:
-    return and_(in_lane(deliveries), deliveries.c.handler == lanes.c.handler, deliveries.c.lane == lanes.c.lane)
+def _in_groups(groups: Any) -> ColumnElement[bool]:
+    return and_(
+        in_order_group(deliveries), deliveries.c.handler == groups.c.handler, deliveries.c.lane == groups.c.lane
+    )
 
 
 _LAST: Final = select(
-    _LANES.c.handler,
-    _LANES.c.lane,
+    _GROUPS.c.handler,
+    _GROUPS.c.lane,
     select(deliveries.c.turn)
-    .where(_of(_LANES))
+    .where(_in_groups(_GROUPS))
     .order_by(deliveries.c.turn.desc(), deliveries.c.id.desc())
     .limit(1)
     .scalar_subquery()
     .label("turn"),
 )
-_LEFT: Final = deliveries.c.state.in_([State.DEAD.value, State.SUCCEEDED.value])
-_COMING_BACK: Final = select(deliveries.c.id, deliveries.c.handler, deliveries.c.lane).where(
-    deliveries.c.id.in_(database.keys("ids")), deliveries.c.lane.is_not(None), _LEFT
+_LEFT_GROUP: Final = deliveries.c.state.in_([State.DEAD.value, State.SUCCEEDED.value])
+_REQUEUED: Final = select(deliveries.c.id, deliveries.c.handler, deliveries.c.lane).where(
+    deliveries.c.id.in_(database.string_array("ids")), deliveries.c.lane.is_not(None), _LEFT_GROUP
 )
-_PLACES = database.rows("places", id=Text, turn=BigInteger)
-_COME_BACK: Final = update(deliveries).where(deliveries.c.id == _PLACES.c.id, _LEFT).values(turn=_PLACES.c.turn)
+_POSITIONS = database.row_array("places", id=Text, turn=BigInteger)
+_SET_POSITIONS: Final = (
+    update(deliveries).where(deliveries.c.id == _POSITIONS.c.id, _LEFT_GROUP).values(turn=_POSITIONS.c.turn)
+)
 
-_ASKING: Final = deliveries.c.id.in_(database.keys("ids"))
-_LOCK: Final = database.locking(
+_CANDIDATES: Final = deliveries.c.id.in_(database.string_array("ids"))
+_LOCK: Final = database.lock_statement(
     union(
         select((deliveries.c.handler + " " + deliveries.c.lane).label("name")).where(
-            _ASKING, deliveries.c.lane.is_not(None)
+            _CANDIDATES, deliveries.c.lane.is_not(None)
         ),
-        database.keys("handlers"),
+        database.string_array("handlers"),
     )
 )
-_ADMITTED: Final = select(deliveries.c.id).where(_ASKING, deliveries.c.state == State.WAITING.value, FIRST)
+_ADMISSIBLE: Final = select(deliveries.c.id).where(_CANDIDATES, deliveries.c.state == State.WAITING.value, IS_FIRST)
 _RUNNING: Final = (
     select(deliveries.c.handler, func.count())
-    .where(NOT_AT_REST, deliveries.c.state == State.RUNNING.value, deliveries.c.handler.in_(database.keys("handlers")))
+    .where(
+        IS_RUNNING_OR_FAILED,
+        deliveries.c.state == State.RUNNING.value,
+        deliveries.c.handler.in_(database.string_array("handlers")),
+    )
     .group_by(deliveries.c.handler)
 )
 
 
-def _first_of(lanes: Any) -> Any:
-    first = select(deliveries.c.id).where(_of(lanes)).order_by(deliveries.c.turn, deliveries.c.id).limit(1)
-    return select(first.correlate(lanes).scalar_subquery()).select_from(lanes)
+def _first_of(groups: Any) -> Any:
+    first = select(deliveries.c.id).where(_in_groups(groups)).order_by(deliveries.c.turn, deliveries.c.id).limit(1)
+    return select(first.correlate(groups).scalar_subquery()).select_from(groups)
 
 
-def _call_up(lanes: Any) -> Any:
+def _promote(groups: Any) -> Any:
     """Let the first of each lane run from now on, unless it has begun."""
     # It was not late before its turn.
     due_at = case((deliveries.c.due_at < bindparam("now"), bindparam("now")), else_=deliveries.c.due_at)
     return (
         update(deliveries)
         .where(
-            deliveries.c.id.in_(_first_of(lanes)),
+            deliveries.c.id.in_(_first_of(groups)),
             deliveries.c.state == State.WAITING.value,
             deliveries.c.turn >= bindparam("least"),
         )
@@ -128,21 +136,23 @@ def _call_up(lanes: Any) -> Any:
     )
 
 
-_CALL_UP: Final = _call_up(_LANES)
+_PROMOTE: Final = _promote(_GROUPS)
 _ORDERED: Final = select(handlers.c.id).where(handlers.c.order_by.is_not(None))
-_THIS: Final = in_lane(deliveries) & (deliveries.c.handler == bindparam("whose"))
-_EACH: Final = (
+_OF_HANDLER: Final = in_order_group(deliveries) & (deliveries.c.handler == bindparam("whose"))
+_EACH_GROUP: Final = (
     select(bindparam("whose", type_=Text).label("handler"), func.min(deliveries.c.lane).label("lane"))
-    .where(_THIS)
+    .where(_OF_HANDLER)
     .cte("each_lane", recursive=True)
 )
-_FOLLOWING: Final = select(func.min(deliveries.c.lane)).where(_THIS, deliveries.c.lane > _EACH.c.lane)
+_FOLLOWING: Final = select(func.min(deliveries.c.lane)).where(_OF_HANDLER, deliveries.c.lane > _EACH_GROUP.c.lane)
 # One step down the index for each lane, however many deliveries each of them has.
-_EVERY: Final = _EACH.union_all(select(_EACH.c.handler, _FOLLOWING.scalar_subquery()).where(_EACH.c.lane.is_not(None)))
-_CALL_UP_ALL: Final = _call_up(_EVERY)
+_ALL_GROUPS: Final = _EACH_GROUP.union_all(
+    select(_EACH_GROUP.c.handler, _FOLLOWING.scalar_subquery()).where(_EACH_GROUP.c.lane.is_not(None))
+)
+_PROMOTE_ALL: Final = _promote(_ALL_GROUPS)
 
 
-def line_up(transaction: Transaction, new: Sequence[tuple[str, Lane]]) -> dict[str, Place]:
+def assign_positions(transaction: WriteTransaction, new: Sequence[tuple[str, OrderGroup]]) -> dict[str, Position]:
     """Give deliveries their places, each behind all that is in its lane by now.
 
     A call-back that was sent after another's answer comes after it: that one's place is durable, and so is seen here.
@@ -155,70 +165,73 @@ def line_up(transaction: Transaction, new: Sequence[tuple[str, Lane]]) -> dict[s
     Returns:
         Their places by id. They are not written down yet.
     """
-    wanted = json.dumps(list({lane: None for _, lane in new}))
-    found = transaction.connection.execute(_LAST, {"lanes": wanted})
-    last = {Lane(row.handler, row.lane): row.turn for row in found}
-    places: dict[str, Place] = {}
-    for delivery_id, lane in new:
-        before = last[lane]
-        turn = last[lane] = NEXT if before is None else max(before, NEXT) + 1
-        places[delivery_id] = Place(lane, turn)
-    transaction.held.update(place.lane for place in places.values() if place.turn > NEXT)
-    return places
+    groups = json.dumps(list({group: None for _, group in new}))
+    rows = transaction.connection.execute(_LAST, {"lanes": groups})
+    last = {OrderGroup(row.handler, row.lane): row.turn for row in rows}
+    positions: dict[str, Position] = {}
+    for delivery_id, group in new:
+        before = last[group]
+        number = last[group] = NEXT if before is None else max(before, NEXT) + 1
+        positions[delivery_id] = Position(group, number)
+    transaction.blocked_groups.update(position.group for position in positions.values() if position.number > NEXT)
+    return positions
 
 
-def come_back(transaction: Transaction, ids: Collection[str]) -> dict[str, Place]:
+def requeue_last(transaction: WriteTransaction, ids: Collection[str]) -> dict[str, Position]:
     """Give deliveries that have left their lanes new places at the end, for they are about to wait again.
 
     Returns:
         The places of those that are ordered, by id.
     """
-    found = transaction.connection.execute(_COMING_BACK.order_by(deliveries.c.id), {"ids": json.dumps(list(ids))})
-    coming = [(row.id, Lane(row.handler, row.lane)) for row in found]
-    if not coming:
+    rows = transaction.connection.execute(_REQUEUED.order_by(deliveries.c.id), {"ids": json.dumps(list(ids))})
+    requeued = [(row.id, OrderGroup(row.handler, row.lane)) for row in rows]
+    if not requeued:
         return {}
-    places = line_up(transaction, coming)
-    turns = json.dumps([[one, place.turn] for one, place in places.items()])
-    transaction.connection.execute(_COME_BACK, {"places": turns})
-    return places
+    positions = assign_positions(transaction, requeued)
+    turns = json.dumps([[delivery_id, position.number] for delivery_id, position in positions.items()])
+    transaction.connection.execute(_SET_POSITIONS, {"places": turns})
+    return positions
 
 
-def admitted(transaction: Transaction, asking: Sequence[Claim]) -> tuple[set[str], set[str]]:
+def admissible(transaction: WriteTransaction, requests: Sequence[ClaimRequest]) -> tuple[set[str], set[str]]:
     """Which of those that ask may begin: each is the first of its lane, and its handler has room.
 
     Args:
         transaction: the open transaction; until it ends nobody else begins anything in these lanes, or of these
             limited handlers.
-        asking: at most one for each delivery.
+        requests: at most one for each delivery.
 
     Returns:
         The ids of those that may begin, and of those whose handler has no room.
     """
-    limits = {one.queued.handler: one.limit for one in asking if one.limit is not None}
-    parameters = {"ids": json.dumps([one.queued.delivery_id for one in asking]), "handlers": json.dumps(list(limits))}
+    limits = {request.queued.handler: request.limit for request in requests if request.limit is not None}
+    parameters = {
+        "ids": json.dumps([request.queued.delivery_id for request in requests]),
+        "handlers": json.dumps(list(limits)),
+    }
     database.lock(transaction.connection, _LOCK, parameters)
-    first = set(transaction.connection.execute(_ADMITTED, parameters).scalars())
+    first = set(transaction.connection.execute(_ADMISSIBLE, parameters).scalars())
     if not limits:
         return first, set()
-    running = _running(transaction.connection, limits)
-    may: set[str] = set()
-    full: set[str] = set()
-    for one in asking:
-        handler, delivery_id = one.queued.handler, one.queued.delivery_id
-        if one.limit is not None and running[handler] >= one.limit:
-            full.add(delivery_id)
+    running = _count_running(transaction.connection, limits)
+    admissible_ids: set[str] = set()
+    at_limit: set[str] = set()
+    for request in requests:
+        handler, delivery_id = request.queued.handler, request.queued.delivery_id
+        if request.limit is not None and running[handler] >= request.limit:
+            at_limit.add(delivery_id)
         elif delivery_id in first:
-            may.add(delivery_id)
+            admissible_ids.add(delivery_id)
             running[handler] += 1
-    return may, full
+    return admissible_ids, at_limit
 
 
-def _running(connection: Connection, of: Iterable[str]) -> Counter[str]:
+def _count_running(connection: Connection, handler_ids: Iterable[str]) -> Counter[str]:
     """How many deliveries of each of these handlers run."""
-    return Counter(dict(connection.execute(_RUNNING, {"handlers": json.dumps(list(of))}).all()))
+    return Counter(dict(connection.execute(_RUNNING, {"handlers": json.dumps(list(handler_ids))}).all()))
 
 
-class Turns:
+class OrderScheduler:
     """Sees to it that whatever has its turn runs soon.
 
     Args:
@@ -239,88 +252,90 @@ class Turns:
         clock: Clock,
         due: Callable[[Connection, int, str, int], list[Queued]],
         shared: bool,
-        write: Callable[[Callable[[Transaction], None]], object],
+        write: Callable[[Callable[[WriteTransaction], None]], object],
     ) -> None:
         self._runner = runner
         self._clock = clock
         self._due = due
         self._shared = shared
         self._write = write
-        self._doubtful: dict[Lane, int] = {}
-        self._looking = threading.Lock()
+        self._rechecks_left: dict[OrderGroup, int] = {}
+        self._rechecks_lock = threading.Lock()
         self.limits: dict[str, int] = {}
 
-    def finish(self, transaction: Transaction) -> None:
+    def before_commit(self, transaction: WriteTransaction) -> None:
         """At the end of each transaction: what has its turn by it is given to the runner."""
-        if transaction.freed:
-            self._call_up(transaction, transaction.freed, least=NEXT)
-        if self._shared and transaction.ended_of:
-            self._fill(transaction, transaction.ended_of)
-        if self._shared and transaction.held:
-            held = transaction.held
-            transaction.after_commit(lambda: self._look_again(held))
+        if transaction.freed_groups:
+            self._promote(transaction, transaction.freed_groups, least=NEXT)
+        if self._shared and transaction.freed_handlers:
+            self._fill_free_slots(transaction, transaction.freed_handlers)
+        if self._shared and transaction.blocked_groups:
+            blocked = transaction.blocked_groups
+            transaction.after_commit(lambda: self._schedule_rechecks(blocked))
 
-    def call_up_missed(self, transaction: Transaction) -> None:
+    def promote_missed(self, transaction: WriteTransaction) -> None:
         """Let what is first of its lane run, where that was missed."""
         for handler in transaction.connection.execute(_ORDERED).scalars().all():
             parameters = {"whose": handler, "now": self._clock.now(), "least": NEXT + 1}
-            self._enqueue(transaction, transaction.connection.execute(_CALL_UP_ALL, parameters).all())
+            self._enqueue(transaction, transaction.connection.execute(_PROMOTE_ALL, parameters).all())
 
-    def within(self, connection: Connection, most: Callable[[str], int]) -> Callable[[str], int]:
-        """`most`, which says how many of a handler are wanted, but not more than there is room for."""
+    def limit_to_free_slots(self, connection: Connection, limit_for: Callable[[str], int]) -> Callable[[str], int]:
+        """`limit_for`, which says how many of a handler are wanted, but not more than there is room for."""
         if not (self._shared and self.limits):
-            return most
-        running = _running(connection, self.limits)
+            return limit_for
+        running = _count_running(connection, self.limits)
 
-        def wanted(handler: str) -> int:
+        def free_slots(handler: str) -> int:
             limit = self.limits.get(handler)
-            return most(handler) if limit is None else min(most(handler), limit - running[handler])
+            return limit_for(handler) if limit is None else min(limit_for(handler), limit - running[handler])
 
-        return wanted
+        return free_slots
 
-    def _call_up(self, transaction: Transaction, lanes: Iterable[Lane], *, least: int) -> None:
-        parameters = {"lanes": json.dumps(sorted(lanes)), "now": self._clock.now(), "least": least}
-        self._enqueue(transaction, transaction.connection.execute(_CALL_UP, parameters).all())
+    def _promote(self, transaction: WriteTransaction, groups: Iterable[OrderGroup], *, least: int) -> None:
+        parameters = {"lanes": json.dumps(sorted(groups)), "now": self._clock.now(), "least": least}
+        self._enqueue(transaction, transaction.connection.execute(_PROMOTE, parameters).all())
 
-    def _enqueue(self, transaction: Transaction, called_up: Iterable[Row[Any]]) -> None:
+    def _enqueue(self, transaction: WriteTransaction, promoted: Iterable[Row[Any]]) -> None:
         now = self._clock.now()
         queued = [
             Queued(row.id, row.handler, row.attempt, ordered=True)
-            for row in called_up
+            for row in promoted
             if row.due_at is not None and row.due_at <= now
         ]
         if queued:
             self._runner.enqueue(transaction, queued, now)
 
-    def _fill(self, transaction: Transaction, limited: Iterable[str]) -> None:
+    def _fill_free_slots(self, transaction: WriteTransaction, limited: Iterable[str]) -> None:
         """Have as many run of handlers of which something has ended as there is room for again."""
         now = self._clock.now()
-        running = _running(transaction.connection, limited)
+        running = _count_running(transaction.connection, limited)
         for handler in sorted(limited):
             room = self.limits[handler] - running[handler]
             if room > 0 and (queued := self._due(transaction.connection, now, handler, room)):
                 self._runner.enqueue(transaction, queued, now)
 
-    def _look_again(self, lanes: Collection[Lane]) -> None:
-        with self._looking:
-            begin = not self._doubtful
-            if len(self._doubtful) < MOST_LANES:
-                self._doubtful |= dict.fromkeys(lanes, LOOKS)
+    def _schedule_rechecks(self, groups: Collection[OrderGroup]) -> None:
+        with self._rechecks_lock:
+            begin = not self._rechecks_left
+            if len(self._rechecks_left) < MAX_GROUPS:
+                self._rechecks_left |= dict.fromkeys(groups, RECHECKS)
         if begin:
-            self._look_soon()
+            self._recheck_soon()
 
-    def _look_soon(self) -> None:
-        timer = threading.Timer(LOOK_EVERY, self._look)
+    def _recheck_soon(self) -> None:
+        timer = threading.Timer(RECHECK_INTERVAL, self._recheck)
         timer.daemon = True
         timer.start()
 
-    def _look(self) -> None:
-        with self._looking:
-            lanes = list(self._doubtful)
+    def _recheck(self) -> None:
+        with self._rechecks_lock:
+            groups = list(self._rechecks_left)
         with suppress(Unavailable):  # and if so, at the next sign of life
-            self._write(lambda transaction: self._call_up(transaction, lanes, least=NEXT + 1))
-        with self._looking:
-            self._doubtful = {lane: left - 1 for lane, left in self._doubtful.items() if left > 1}
-            go_on = bool(self._doubtful)
+            self._write(lambda transaction: self._promote(transaction, groups, least=NEXT + 1))
+        with self._rechecks_lock:
+            self._rechecks_left = {
+                group: remaining - 1 for group, remaining in self._rechecks_left.items() if remaining > 1
+            }
+            go_on = bool(self._rechecks_left)
         if go_on:
-            self._look_soon()
+            self._recheck_soon()

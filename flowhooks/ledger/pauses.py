@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
 IS_PAUSED: Final = handlers.c.paused_at.is_not(None)
 """Said exactly so for the index of those: there may be ten thousand handlers, and hardly one of them is paused."""
@@ -37,10 +37,15 @@ NOT_PAUSED: Final = (
 ALL_PAUSED: Final[ColumnElement[Any]] = select(func.array_agg(handlers.c.id)).where(IS_PAUSED).scalar_subquery()
 """Their ids in one value, null where there is none, to be read beside something else; on PostgreSQL only."""
 
-_NOT_HELD: Final[dict[str, int | str | None]] = {"held_at": None, "held_why": "", "held_release": "", "trial_at": None}
+_CIRCUIT_CLOSED: Final[dict[str, int | str | None]] = {
+    "held_at": None,
+    "held_why": "",
+    "held_release": "",
+    "trial_at": None,
+}
 
 
-class Held(NamedTuple):
+class CircuitState(NamedTuple):
     """Why a handler is held.
 
     Attributes:
@@ -54,7 +59,7 @@ class Held(NamedTuple):
     trial_at: int
 
 
-class Pauses:
+class PausedHandlers:
     """Which handlers are paused, as far as this process has heard.
 
     Attributes:
@@ -64,43 +69,43 @@ class Pauses:
     def __init__(self) -> None:
         self.handlers: frozenset[str] = frozenset()
         self._changing = threading.Lock()
-        self._changed: Callable[[], None] = lambda: None
+        self._on_change: Callable[[], None] = lambda: None
 
-    def follow(self, changed: Callable[[], None]) -> None:
-        """From now on have `changed` called whenever others are paused than before; it must be quick."""
-        self._changed = changed
+    def subscribe(self, on_change: Callable[[], None]) -> None:
+        """From now on have `on_change` called whenever others are paused than before; it must be quick."""
+        self._on_change = on_change
 
     def get(self) -> frozenset[str]:
         """The ids of those that are paused."""
         return self.handlers
 
-    def hear(self, handlers: Collection[str]) -> None:
+    def replace(self, handlers: Collection[str]) -> None:
         """Exactly these are paused."""
-        self._hear(lambda _before: frozenset(handlers))
+        self._update(lambda _before: frozenset(handlers))
 
     def add(self, handlers: Collection[str]) -> None:
         """These are paused, besides others."""
-        self._hear(lambda before: before.union(handlers))
+        self._update(lambda before: before.union(handlers))
 
     def remove(self, handlers: Collection[str]) -> None:
         """These are not paused any more."""
-        self._hear(lambda before: before.difference(handlers))
+        self._update(lambda before: before.difference(handlers))
 
-    def _hear(self, after: Callable[[frozenset[str]], frozenset[str]]) -> None:
+    def _update(self, after: Callable[[frozenset[str]], frozenset[str]]) -> None:
         with self._changing:
             before, self.handlers = self.handlers, after(self.handlers)
             if before == self.handlers:
                 return
-        self._changed()
+        self._on_change()
 
 
 def paused(connection: Connection) -> dict[str, int]:
     """Since when each handler is paused that is, in microseconds since 1970, by its id."""
-    found = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
-    return {row.id: row.paused_at for row in found}
+    rows = connection.execute(select(handlers.c.id, handlers.c.paused_at).where(IS_PAUSED).order_by(handlers.c.id))
+    return {row.id: row.paused_at for row in rows}
 
 
-def pause(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
+def pause(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: PausedHandlers) -> frozenset[str]:
     """Have no delivery of these handlers begin once the transaction is durable, in no process.
 
     Args:
@@ -113,34 +118,37 @@ def pause(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses
         The ids of those that were known and not paused.
     """
     # What is just about to begin elsewhere comes to its commit first: then it runs, and can be seen to.
-    database.quiet(transaction.connection, handlers)
+    database.exclude_readers(transaction.connection, handlers)
     # One that is held becomes one that is paused: it is not tried any more.
     others = (handlers.c.paused_at.is_(None) | handlers.c.held_at.is_not(None)) & handlers.c.retired_at.is_(None)
-    changed = _set(transaction, others, ids, {"paused_at": now, **_NOT_HELD})
+    changed = _write(transaction, others, ids, {"paused_at": now, **_CIRCUIT_CLOSED})
     transaction.after_commit(partial(pauses.add, changed))
     return changed
 
 
-def resume(transaction: Transaction, ids: Iterable[str], now: int, pauses: Pauses) -> frozenset[str]:
+def resume(transaction: WriteTransaction, ids: Iterable[str], now: int, pauses: PausedHandlers) -> frozenset[str]:
     """Have deliveries of these handlers run again; the arguments and the answer are as those of `pause`."""
-    return lift(transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, now, pauses)
+    return clear_pauses(transaction, IS_PAUSED & handlers.c.retired_at.is_(None), ids, now, pauses)
 
 
-def lift(
-    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], now: int, pauses: Pauses
+def clear_pauses(
+    transaction: WriteTransaction, condition: ColumnElement[bool], ids: Iterable[str], now: int, pauses: PausedHandlers
 ) -> frozenset[str]:
-    """Let run again those of some handlers of which `which` is true, whoever has paused them; their ids."""
-    changed = _set(transaction, which, ids, {"paused_at": None, "resumed_at": now, **_NOT_HELD})
-    transaction.news.work |= bool(changed)
+    """Let run again those of some handlers of which `condition` is true, whoever has paused them; their ids."""
+    changed = _write(transaction, condition, ids, {"paused_at": None, "resumed_at": now, **_CIRCUIT_CLOSED})
+    transaction.notice.work |= bool(changed)
     transaction.after_commit(partial(pauses.remove, changed))
     return changed
 
 
-def _set(
-    transaction: Transaction, which: ColumnElement[bool], ids: Iterable[str], values: dict[str, int | str | None]
+def _write(
+    transaction: WriteTransaction,
+    condition: ColumnElement[bool],
+    ids: Iterable[str],
+    values: dict[str, int | str | None],
 ) -> frozenset[str]:
-    change = update(handlers).where(which, handlers.c.id.in_(database.keys("ids"))).values(values)
-    found = transaction.connection.execute(change.returning(handlers.c.id), {"ids": json.dumps(sorted(ids))})
-    changed = frozenset(found.scalars())
-    transaction.news.handlers |= bool(changed)
+    change = update(handlers).where(condition, handlers.c.id.in_(database.string_array("ids"))).values(values)
+    rows = transaction.connection.execute(change.returning(handlers.c.id), {"ids": json.dumps(sorted(ids))})
+    changed = frozenset(rows.scalars())
+    transaction.notice.handlers |= bool(changed)
     return changed

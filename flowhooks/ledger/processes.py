@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
 log = structlog.get_logger(__name__)
 
-BEATS: Final = 6
+HEARTBEATS_PER_TIMEOUT: Final = 6
 """Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Living:
+class LiveProcess:
     """A process that lives.
 
     Attributes:
@@ -56,7 +56,7 @@ class Living:
     handlers: frozenset[str]
 
 
-def sign_on(transaction: Transaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
+def register(transaction: WriteTransaction, process: str, *, kind: str, handlers: Collection[str], now: int) -> None:
     """Write down that this process begins, and what it runs."""
     transaction.connection.execute(
         database.insert(processes).values(
@@ -69,58 +69,58 @@ def sign_on(transaction: Transaction, process: str, *, kind: str, handlers: Coll
             beat_at=database.Now(),
         )
     )
-    transaction.news.handlers |= bool(handlers)
+    transaction.notice.handlers |= bool(handlers)
 
 
-def sign_off(transaction: Transaction, process: str, now: int) -> None:
+def deregister(transaction: WriteTransaction, process: str, now: int) -> None:
     """Write down that a process has ended; what it left running is found by the next sweep."""
     ended = update(processes).where(processes.c.id == process).values(stopped_at=now)
     transaction.connection.execute(ended)
-    transaction.news.handlers = True
+    transaction.notice.handlers = True
 
 
-def beat(transaction: Transaction, process: str) -> bool:
+def heartbeat(transaction: WriteTransaction, process: str) -> bool:
     """Say that a process lives; False if the others have taken it for dead meanwhile."""
     lives = update(processes).where(processes.c.id == process, processes.c.stopped_at.is_(None))
     return bool(transaction.connection.execute(lives.values(beat_at=database.Now())).rowcount)
 
 
-def bury(transaction: Transaction, now: int, *, stale_after: float) -> list[str]:
+def expire_stale(transaction: WriteTransaction, now: int, *, stale_after: float) -> list[str]:
     """Write down the end of every process that has given no sign of life for `stale_after` seconds; their ids."""
     silent = processes.c.beat_at < database.Now() - int(stale_after * SECOND)
     ended = update(processes).where(processes.c.stopped_at.is_(None), silent).values(stopped_at=now)
     buried = list(transaction.connection.execute(ended.returning(processes.c.id)).scalars())
-    transaction.news.handlers |= bool(buried)
+    transaction.notice.handlers |= bool(buried)
     return buried
 
 
-def eldest(connection: Connection) -> str | None:
+def leader_id(connection: Connection) -> str | None:
     """The id of the process that has lived longest: it does what one of them is to do for all."""
     return connection.execute(select(func.min(processes.c.id)).where(processes.c.stopped_at.is_(None))).scalar()
 
 
-def lately(connection: Connection, *, stale_after: float) -> list[Living]:
+def live_processes(connection: Connection, *, stale_after: float) -> list[LiveProcess]:
     """Those who have given a sign of life in the last `stale_after` seconds and have not ended, the eldest first."""
     heard = processes.c.beat_at >= database.Now() - int(stale_after * SECOND)
-    found = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
+    query = select(processes).where(processes.c.stopped_at.is_(None), heard).order_by(processes.c.id)
     return [
-        Living(
+        LiveProcess(
             host=row.host,
             pid=row.pid,
             kind=row.kind,
             since=row.started_at,
             handlers=frozenset(json.loads(row.handlers)),
         )
-        for row in connection.execute(found)
+        for row in connection.execute(query)
     ]
 
 
-def run_by(living: Iterable[Living]) -> frozenset[str]:
+def handlers_run_by(live: Iterable[LiveProcess]) -> frozenset[str]:
     """The ids of the handlers whose deliveries some of these processes run."""
-    return frozenset().union(*(one.handlers for one in living))
+    return frozenset().union(*(process.handlers for process in live))
 
 
-def follow(connection: Connection, clock: Clock, *, before: int) -> int:
+def sync_clock(connection: Connection, clock: Clock, *, before: int) -> int:
     """Have a clock follow the database's, and log when it begins or ceases to differ from its machine's.
 
     Args:
@@ -131,16 +131,16 @@ def follow(connection: Connection, clock: Clock, *, before: int) -> int:
     Returns:
         Microseconds by which they differ.
     """
-    off = clock.follow(lambda: database.time_of(connection))
-    if off and not before:
+    skew = clock.follow(lambda: database.database_time(connection))
+    if skew and not before:
         why = "the database's time is used instead; set this machine's clock"
-        log.warning("clock_off", seconds=round(off / SECOND, 3), next=why)
-    elif before and not off:
+        log.warning("clock_off", seconds=round(skew / SECOND, 3), next=why)
+    elif before and not skew:
         log.info("clock_right", seconds=0)
-    return off
+    return skew
 
 
-class Pulse:
+class HeartbeatState:
     """When this process last gave a sign of life, and since when it has done so without a gap.
 
     Args:
@@ -149,33 +149,33 @@ class Pulse:
 
     def __init__(self, stale_after: float) -> None:
         self._stale_after = stale_after
-        self.begin()
+        self.on_started()
 
-    def begin(self) -> None:
+    def on_started(self) -> None:
         """The first sign of life."""
-        self._beaten = self._in_touch_since = time.monotonic()
+        self._sent_at = self._in_touch_since = time.monotonic()
 
-    def beaten(self) -> None:
+    def on_sent(self) -> None:
         """One more; after a long time without, the database must have been away."""
         now = time.monotonic()
-        if now - self._beaten > self._gap:
+        if now - self._sent_at > self._max_gap:
             self._in_touch_since = now
-        self._beaten = now
+        self._sent_at = now
 
-    def is_late(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether the others may be about to take this process for dead."""
-        return time.monotonic() - self._beaten > self._stale_after - self._stale_after / BEATS
+        return time.monotonic() - self._sent_at > self._stale_after - self._stale_after / HEARTBEATS_PER_TIMEOUT
 
-    def has_heard_all(self) -> bool:
+    def covers_window(self) -> bool:
         """Whether this process would have heard the others for as long as one must be silent to be taken for dead.
 
         While the database is away nobody is heard. The first one that is back must not take all others for dead; nor
         must one that has just begun, which cannot know how it was before.
         """
         now = time.monotonic()
-        return now - self._beaten < self._gap and now - self._in_touch_since >= self._stale_after
+        return now - self._sent_at < self._max_gap and now - self._in_touch_since >= self._stale_after
 
     @property
-    def _gap(self) -> float:
+    def _max_gap(self) -> float:
         """Seconds between two signs of life of one process after which the database must have been away."""
         return self._stale_after / 2

@@ -16,7 +16,7 @@ from sqlalchemy import Text, bindparam, delete, func, select
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import reached
 from flowhooks.ledger import database, webhook_ids
-from flowhooks.ledger.counters import count
+from flowhooks.ledger.counters import increment
 from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, purged
 from flowhooks.model.delivery import State
 
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
 
 Identity: TypeAlias = tuple[str, str, str, str]
-Before: TypeAlias = "Mapping[str, int]"
+Cutoffs: TypeAlias = "Mapping[str, int]"
 """Of each state in which events may go, before when all must have happened to them (microseconds since 1970)."""
 
-DONE: Final = ("succeeded", "closed", "dismissed")
+PURGED_BY_DEFAULT: Final = ("succeeded", "closed", "dismissed")
 """States in which events go unless somebody says otherwise."""
-ON_DEMAND: Final = ("dead", "parked")
+PURGED_ON_REQUEST: Final = ("dead", "parked")
 """States in which they go only if somebody says so. What is waiting, running or *unknown* never goes."""
 PURGED: Final = "purged"
 """The state of an event of which only the identity is left."""
 _AT_REST: Final = frozenset({State.SUCCEEDED.value, State.CLOSED.value, State.DEAD.value})
-_SLACK: Final = SECOND
+_ID_CLOCK_MARGIN: Final = SECOND
 """An id is made a moment after the time that its event bears."""
 
 
-class Page(NamedTuple):
+class PurgePage(NamedTuple):
     """Some of the oldest events.
 
     Attributes:
-        looked: how many were looked at.
+        examined: how many were looked at.
         ids: which of them may go.
         deliveries: how many deliveries those have.
         next: the id after which to go on; `""` when there are no more.
     """
 
-    looked: int
+    examined: int
     ids: tuple[str, ...]
     deliveries: int
     next: str
 
 
-class Gone(NamedTuple):
+class PurgeCounts(NamedTuple):
     """What was deleted.
 
     Attributes:
@@ -74,7 +74,7 @@ class Gone(NamedTuple):
         return self.events > 0
 
 
-class Known(NamedTuple):
+class PurgedIdentity(NamedTuple):
     """An event of which only the identity is left.
 
     Attributes:
@@ -88,13 +88,13 @@ class Known(NamedTuple):
     received_at: int
 
 
-def id_at(moment: int) -> str:
+def id_lower_bound(timestamp: int) -> str:
     """The lowest id that can be made at a moment, in microseconds since 1970."""
-    digits = f"{max(0, moment) // 1000:012x}"
+    digits = f"{max(0, timestamp) // 1000:012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
 
-_OLD: Final = (
+_CANDIDATES: Final = (
     select(
         events.c.id,
         events.c.state,
@@ -111,12 +111,12 @@ _OLD: Final = (
     .order_by(events.c.id)
     .limit(bindparam("most"))
 )
-_HOW_MANY: Final = (
+_COUNT_CANDIDATES: Final = (
     select(func.count()).select_from(events).where(events.c.id > bindparam("after"), events.c.id < bindparam("until"))
 )
-_THEIRS: Final = select(
+_DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.state, deliveries.c.changed_at
-).where(deliveries.c.event_id.in_(database.keys("event_ids")))
+).where(deliveries.c.event_id.in_(database.string_array("event_ids")))
 # Whoever holds one of them just now does something with it: it does not go, and nobody waits for anybody.
 _EVENTS: Final = (
     select(
@@ -130,78 +130,82 @@ _EVENTS: Final = (
         events.c.flow_instance_id,
         events.c.callback_class,
     )
-    .where(events.c.id.in_(database.keys("event_ids")))
+    .where(events.c.id.in_(database.string_array("event_ids")))
     .with_for_update(skip_locked=True)
 )
-_DELIVERIES: Final = _THEIRS.with_for_update(skip_locked=True)
-_EVENT_IDS: Final = database.keys("event_ids")
+_DELIVERIES: Final = _DELIVERIES_OF.with_for_update(skip_locked=True)
+_EVENT_IDS: Final = database.string_array("event_ids")
 _DELETIONS: Final = (
-    delete(attempts).where(attempts.c.delivery_id.in_(database.keys("delivery_ids"))),
-    delete(deliveries).where(deliveries.c.id.in_(database.keys("delivery_ids"))),
+    delete(attempts).where(attempts.c.delivery_id.in_(database.string_array("delivery_ids"))),
+    delete(deliveries).where(deliveries.c.id.in_(database.string_array("delivery_ids"))),
     delete(conflicts).where(conflicts.c.event_id.in_(_EVENT_IDS)),
     delete(events).where(events.c.id.in_(_EVENT_IDS)),
 )
 """Each table before those that it refers to."""
-_KEEP: Final = database.Insertion(purged, ignore=True)
-_WANTED = database.rows("digests", identity=Text)
+_KEEP_IDENTITIES: Final = database.BulkInsert(purged, ignore_conflicts=True)
+_IDENTITY_DIGESTS = database.row_array("digests", identity=Text)
 _FIND: Final = select(purged.c.identity, purged.c.event_id, purged.c.digest, purged.c.received_at).join(
-    _WANTED, purged.c.identity == _WANTED.c.identity
+    _IDENTITY_DIGESTS, purged.c.identity == _IDENTITY_DIGESTS.c.identity
 )
 
 
-def page(connection: Connection, before: Before, *, wanted: EventFilter, after: str, most: int) -> Page:
+def find_purgeable(
+    connection: Connection, cutoffs: Cutoffs, *, event_filter: EventFilter, after: str, limit: int
+) -> PurgePage:
     """The oldest events, and which of them may go.
 
     Args:
         connection: any connection.
-        before: in which states, and how old.
-        wanted: which events are meant; its `state` and `until` do not count here.
+        cutoffs: in which states, and how old.
+        event_filter: which events are meant; its `state` and `until` do not count here.
         after: the id after which to go on; `""`: from the oldest.
-        most: how many are looked at.
+        limit: how many are looked at.
     """
-    if not before:
-        return Page(0, (), 0, "")
-    first = id_at(wanted.since) if wanted.since is not None else ""
-    found = connection.execute(
-        _OLD, {"after": max(after, first), "until": id_at(max(before.values()) + _SLACK), "most": most}
+    if not cutoffs:
+        return PurgePage(0, (), 0, "")
+    first = id_lower_bound(event_filter.since) if event_filter.since is not None else ""
+    rows = connection.execute(
+        _CANDIDATES,
+        {"after": max(after, first), "until": id_lower_bound(max(cutoffs.values()) + _ID_CLOCK_MARGIN), "most": limit},
     ).all()
-    theirs = defaultdict(list)
-    for one in connection.execute(_THEIRS, {"event_ids": json.dumps([row.id for row in found])}):
-        theirs[one.event_id].append(one)
+    deliveries_of = defaultdict(list)
+    for delivery in connection.execute(_DELIVERIES_OF, {"event_ids": json.dumps([row.id for row in rows])}):
+        deliveries_of[delivery.event_id].append(delivery)
     ids = tuple(
         row.id
-        for row in found
-        if _is_meant(row, {one.handler for one in theirs[row.id]}, wanted) and _may_go(row, theirs[row.id], before)
+        for row in rows
+        if _matches(row, {delivery.handler for delivery in deliveries_of[row.id]}, event_filter)
+        and _is_purgeable(row, deliveries_of[row.id], cutoffs)
     )
-    going = sum(len(theirs[one]) for one in ids)
-    return Page(len(found), ids, going, found[-1].id if len(found) == most else "")
+    n_deliveries = sum(len(deliveries_of[event_id]) for event_id in ids)
+    return PurgePage(len(rows), ids, n_deliveries, rows[-1].id if len(rows) == limit else "")
 
 
-def how_many(connection: Connection, before: Before, *, since: int | None = None) -> int:
+def count_candidates(connection: Connection, cutoffs: Cutoffs, *, since: int | None = None) -> int:
     """How many events `page` looks at in all."""
-    if not before:
+    if not cutoffs:
         return 0
-    until = id_at(max(before.values()) + _SLACK)
-    first = id_at(since) if since is not None else ""
-    return int(connection.execute(_HOW_MANY, {"after": first, "until": until}).scalar_one())
+    until = id_lower_bound(max(cutoffs.values()) + _ID_CLOCK_MARGIN)
+    first = id_lower_bound(since) if since is not None else ""
+    return int(connection.execute(_COUNT_CANDIDATES, {"after": first, "until": until}).scalar_one())
 
 
-def _is_meant(row: Any, handlers: Collection[str], wanted: EventFilter) -> bool:
-    asked = {
-        "flow_instance_id": wanted.flow_instance_id,
-        "business_key": wanted.business_key,
-        "callback_class": wanted.callback_class,
-        "process_definition_key": wanted.process_key,
+def _matches(row: Any, handlers: Collection[str], event_filter: EventFilter) -> bool:
+    criteria = {
+        "flow_instance_id": event_filter.flow_instance_id,
+        "business_key": event_filter.business_key,
+        "callback_class": event_filter.callback_class,
+        "process_definition_key": event_filter.process_key,
     }
     return (
-        all(value is None or getattr(row, name) == value for name, value in asked.items())
-        and (wanted.handler is None or wanted.handler in handlers)
-        and (not wanted.ids or row.id in wanted.ids)
-        and (wanted.since is None or row.received_at >= wanted.since)
+        all(value is None or getattr(row, name) == value for name, value in criteria.items())
+        and (event_filter.handler is None or event_filter.handler in handlers)
+        and (not event_filter.ids or row.id in event_filter.ids)
+        and (event_filter.since is None or row.received_at >= event_filter.since)
     )
 
 
-def deciding(state: str, of_deliveries: Collection[str]) -> set[str]:
+def deciding_states(state: str, of_deliveries: Collection[str]) -> set[str]:
     """The states by which it is decided whether an event may go: the gravest; empty if it may not, whatever is asked.
 
     Args:
@@ -220,68 +224,70 @@ def deciding(state: str, of_deliveries: Collection[str]) -> set[str]:
     return {State.CLOSED.value if State.CLOSED.value in of_deliveries else State.SUCCEEDED.value}
 
 
-def _may_go(event: Any, theirs: Sequence[Any], before: Before) -> bool:
-    if len(theirs) != event.route_size:
+def _is_purgeable(event: Any, its_deliveries: Sequence[Any], cutoffs: Cutoffs) -> bool:
+    if len(its_deliveries) != event.route_size:
         return False  # somebody holds one of them, or the books do not balance
-    states = deciding(event.state, {one.state for one in theirs})
+    states = deciding_states(event.state, {delivery.state for delivery in its_deliveries})
     # Old is what nothing has happened to: what was replayed yesterday is of yesterday.
-    last = max([event.received_at, *(one.changed_at for one in theirs)])
-    return bool(states) and all(one in before and last < before[one] for one in states)
+    last = max([event.received_at, *(delivery.changed_at for delivery in its_deliveries)])
+    return bool(states) and all(state in cutoffs and last < cutoffs[state] for state in states)
 
 
-def purge(transaction: Transaction, ids: Sequence[str], before: Before, *, kept_from: int, process: str) -> Gone:
+def purge(
+    transaction: WriteTransaction, ids: Sequence[str], cutoffs: Cutoffs, *, kept_from: int, process: str
+) -> PurgeCounts:
     """Delete those of some events that may still go, and keep who they were.
 
     Args:
         transaction: the open transaction.
         ids: what `page` has found.
-        before: as given to `page`.
+        cutoffs: as given to `page`.
         kept_from: identities of events that were received before this are not kept any more.
         process: under which it is counted.
     """
     connection = transaction.connection
-    asked = {"event_ids": json.dumps(list(ids))}
-    rows = connection.execute(_EVENTS, asked).all()
-    theirs = defaultdict(list)
-    for one in connection.execute(_DELIVERIES, asked):
-        theirs[one.event_id].append(one)
-    going = [row for row in rows if _may_go(row, theirs[row.id], before)]
-    if not going:
-        return Gone(0, 0)
-    delivery_ids = [one.id for row in going for one in theirs[row.id]]
-    gone = {"event_ids": json.dumps([row.id for row in going]), "delivery_ids": json.dumps(delivery_ids)}
+    parameters = {"event_ids": json.dumps(list(ids))}
+    rows = connection.execute(_EVENTS, parameters).all()
+    deliveries_of = defaultdict(list)
+    for delivery in connection.execute(_DELIVERIES, parameters):
+        deliveries_of[delivery.event_id].append(delivery)
+    purgeable = [row for row in rows if _is_purgeable(row, deliveries_of[row.id], cutoffs)]
+    if not purgeable:
+        return PurgeCounts(0, 0)
+    delivery_ids = [delivery.id for row in purgeable for delivery in deliveries_of[row.id]]
+    deleted = {"event_ids": json.dumps([row.id for row in purgeable]), "delivery_ids": json.dumps(delivery_ids)}
     for deletion in _DELETIONS:
-        connection.execute(deletion, gone)
-    kept = [
+        connection.execute(deletion, deleted)
+    identities = [
         {
-            "identity": digest_of((row.source, row.kind, row.flow_instance_id, row.callback_class)),
+            "identity": identity_digest((row.source, row.kind, row.flow_instance_id, row.callback_class)),
             "event_id": row.id,
             "digest": row.digest,
             "received_at": row.received_at,
         }
-        for row in going
+        for row in purgeable
         if row.received_at >= kept_from
     ]
-    if kept:
-        _KEEP(connection, kept)
-    count(transaction, "purged", process, len(going))
+    if identities:
+        _KEEP_IDENTITIES(connection, identities)
+    increment(transaction, "purged", process, len(purgeable))
     reached("purge.written")
-    return Gone(len(going), len(delivery_ids))
+    return PurgeCounts(len(purgeable), len(delivery_ids))
 
 
-def digest_of(identity: Identity) -> str:
+def identity_digest(identity: Identity) -> str:
     """The SHA-256 (hexadecimal) of an event's identity."""
     return hashlib.sha256(json.dumps(identity, ensure_ascii=False).encode()).hexdigest()
 
 
-def gone(connection: Connection, identities: Collection[Identity]) -> dict[Identity, Known]:
+def find_purged(connection: Connection, identities: Collection[Identity]) -> dict[Identity, PurgedIdentity]:
     """Those identities whose events were purged."""
-    wanted = {digest_of(identity): identity for identity in identities}
-    found = connection.execute(_FIND, {"digests": json.dumps([[one] for one in wanted])})
-    return {wanted[row.identity]: Known(row.event_id, row.digest, row.received_at) for row in found}
+    by_digest = {identity_digest(identity): identity for identity in identities}
+    rows = connection.execute(_FIND, {"digests": json.dumps([[digest] for digest in by_digest])})
+    return {by_digest[row.identity]: PurgedIdentity(row.event_id, row.digest, row.received_at) for row in rows}
 
 
-def of_event(connection: Connection, event_id: str) -> Known | None:
+def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity | None:
     """What is left of an event that was purged, or None; found by the time that its id bears."""
     digits = event_id.replace("-", "")[:12]
     try:
@@ -289,16 +295,17 @@ def of_event(connection: Connection, event_id: str) -> Known | None:
     except ValueError:
         return None
     query = select(purged.c.event_id, purged.c.digest, purged.c.received_at).where(
-        purged.c.received_at.between(made_at - _SLACK, made_at + _SLACK), purged.c.event_id == event_id
+        purged.c.received_at.between(made_at - _ID_CLOCK_MARGIN, made_at + _ID_CLOCK_MARGIN),
+        purged.c.event_id == event_id,
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else Known(*row)
+    return None if row is None else PurgedIdentity(*row)
 
 
-def forget(
-    transaction: Transaction, *, identities: int, audits: int, closed_alerts: int, signatures: int, most: int
+def delete_expired(
+    transaction: WriteTransaction, *, identities: int, audits: int, closed_alerts: int, signatures: int, limit: int
 ) -> dict[str, int]:
-    """Delete what else grows old, `most` of each at the most; how many of each went.
+    """Delete what else grows old, `limit` of each at the most; how many of each went.
 
     Args:
         transaction: the open transaction.
@@ -306,23 +313,23 @@ def forget(
         audits: before when something was done.
         closed_alerts: before when alerts were over.
         signatures: before when the ids of signed call-backs were last used.
-        most: of each.
+        limit: of each.
     """
     old = {
         "identities": (purged, purged.c.identity, purged.c.received_at < identities, purged.c.received_at),
-        "audit": (audit, audit.c.id, audit.c.id < id_at(audits), audit.c.id),
+        "audit": (audit, audit.c.id, audit.c.id < id_lower_bound(audits), audit.c.id),
         # Over is what was opened before; so its id is lower.
         "alerts": (
             alerts,
             alerts.c.id,
-            (alerts.c.id < id_at(closed_alerts)) & (alerts.c.closed_at < closed_alerts),
+            (alerts.c.id < id_lower_bound(closed_alerts)) & (alerts.c.closed_at < closed_alerts),
             alerts.c.id,
         ),
     }
-    gone = {
+    deleted = {
         name: transaction.connection.execute(
-            delete(table).where(key.in_(select(key).where(where).order_by(order).limit(most)))
+            delete(table).where(key.in_(select(key).where(where).order_by(order).limit(limit)))
         ).rowcount
         for name, (table, key, where, order) in old.items()
     }
-    return gone | {"signatures": webhook_ids.forget(transaction, signatures, most=most)}
+    return deleted | {"signatures": webhook_ids.expire(transaction, signatures, limit=limit)}

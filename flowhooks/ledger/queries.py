@@ -13,8 +13,16 @@ from flowhooks import schema
 from flowhooks.clock import to_datetime
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
-from flowhooks.ledger.ordering import BEHIND, FIRST
-from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, conflicts, deliveries, events
+from flowhooks.ledger.ordering import BLOCKED_BY, IS_FIRST
+from flowhooks.ledger.tables import (
+    IS_BLOCKED,
+    IS_RUNNING_OR_FAILED,
+    IS_SCHEDULED,
+    attempts,
+    conflicts,
+    deliveries,
+    events,
+)
 from flowhooks.model.delivery import Attempt, OutcomeKind, Queued, State
 from flowhooks.model.event import DismissedBy, Event, NoMatch
 
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class DeliveryStatus:
     """How a delivery stands: all that an answer or a listing needs of it.
 
     Attributes:
@@ -59,9 +67,9 @@ STATES: Final = (*(state.value for state in State), "parked", "dismissed")
 """What a filter's `state` may be: the states of deliveries, then those of events that go nowhere."""
 _LATEST: Final = 2**63 - 1
 """What a database's 64 bits hold."""
-MORE: Final = "more"
+JSON_SCHEMA_KEY: Final = "more"
 """Under this a field's metadata has what its type leaves open, as JSON Schema says it to those who ask over HTTP."""
-_TIME: Final = {MORE: {"minimum": -_LATEST, "maximum": _LATEST}}
+_TIME: Final = {JSON_SCHEMA_KEY: {"minimum": -_LATEST, "maximum": _LATEST}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +93,15 @@ class EventFilter:
         SettingsError: there is no such state or time; what is misspelt must not come to mean every event.
     """
 
-    ids: tuple[str, ...] = field(default=(), metadata={MORE: {"minItems": 1}})
+    ids: tuple[str, ...] = field(default=(), metadata={JSON_SCHEMA_KEY: {"minItems": 1}})
     flow_instance_id: str | None = None
     business_key: str | None = None
     callback_class: str | None = None
     process_key: str | None = None
     conclusion: str | None = None
-    dismissed_by: str | None = field(default=None, metadata={MORE: {"enum": tuple(DismissedBy)}})
+    dismissed_by: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": tuple(DismissedBy)}})
     handler: str | None = None
-    state: str | None = field(default=None, metadata={MORE: {"enum": STATES}})
+    state: str | None = field(default=None, metadata={JSON_SCHEMA_KEY: {"enum": STATES}})
     since: int | None = field(default=None, metadata=_TIME)
     until: int | None = field(default=None, metadata=_TIME)
 
@@ -106,20 +114,20 @@ class EventFilter:
             raise SettingsError("since and until are microseconds since 1970 that fit into 64 bits")
 
     @property
-    def narrows(self) -> bool:
+    def has_criteria(self) -> bool:
         """Whether anything at all is asked for."""
         return self != EventFilter()
 
     def to_json(self) -> dict[str, Any]:
         """What is asked for, as JSON has it: without what is not."""
-        asked = {one.name: getattr(self, one.name) for one in fields(self)}
+        criteria = {member.name: getattr(self, member.name) for member in fields(self)}
         return {
-            name: list(value) if name == "ids" else value for name, value in asked.items() if value not in (None, ())
+            name: list(value) if name == "ids" else value for name, value in criteria.items() if value not in (None, ())
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class StoredEvent:
     """An event as it is stored, with what the ledger knows about it.
 
     Attributes:
@@ -131,7 +139,7 @@ class Stored:
         no_match: why handlers that share its class or key do not get it; None where that was not kept.
         route: handler id to the reason why.
         repeats: how often the same call-back came again.
-        standings: its deliveries, in the order in which they were made.
+        delivery_statuses: its deliveries, in the order in which they were made.
     """
 
     event: Event
@@ -142,7 +150,7 @@ class Stored:
     no_match: NoMatch | None = None
     route: dict[str, str]
     repeats: int
-    standings: tuple[Standing, ...]
+    delivery_statuses: tuple[DeliveryStatus, ...]
 
 
 def to_event(row: Any) -> Event:
@@ -163,7 +171,7 @@ def to_event(row: Any) -> Event:
     )
 
 
-_STANDING: Final = select(
+_STATUS: Final = select(
     deliveries.c.event_id,
     deliveries.c.id,
     deliveries.c.handler,
@@ -175,18 +183,26 @@ _STANDING: Final = select(
     attempts.c.error,
     attempts.c.finished_at,
     deliveries.c.lane,
-    BEHIND.label("behind"),
+    BLOCKED_BY.label("behind"),
 ).outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
-_STANDINGS: Final = _STANDING.where(deliveries.c.event_id.in_(database.keys("event_ids"))).order_by(deliveries.c.id)
+_STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
+    deliveries.c.id
+)
 _DUE: Final = (
     select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
-    .where(HAS_TIME, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), FIRST)
+    .where(
+        IS_SCHEDULED, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), IS_FIRST
+    )
     .order_by(deliveries.c.due_at)
     .limit(bindparam("most"))
 )
-_FIRST: Final = select(func.min(deliveries.c.handler).label("handler")).where(HAS_TIME).cte("with_work", recursive=True)
+_FIRST: Final = (
+    select(func.min(deliveries.c.handler).label("handler")).where(IS_SCHEDULED).cte("with_work", recursive=True)
+)
 _NEXT: Final = (
-    select(func.min(deliveries.c.handler)).where(HAS_TIME, deliveries.c.handler > _FIRST.c.handler).scalar_subquery()
+    select(func.min(deliveries.c.handler))
+    .where(IS_SCHEDULED, deliveries.c.handler > _FIRST.c.handler)
+    .scalar_subquery()
 )
 # One step down the index for each handler that has work, however many deliveries each of them has.
 _WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
@@ -194,24 +210,24 @@ WITH_WORK: Final = select(_WITH_WORK.c.handler)
 """The ids of the handlers that have work, one row of null at the end."""
 
 
-def standings(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[Standing, ...]]:
+def delivery_statuses(connection: Connection, event_ids: Sequence[str]) -> dict[str, tuple[DeliveryStatus, ...]]:
     """How the deliveries of these events stand, by event id."""
-    found: dict[str, list[Standing]] = defaultdict(list)
-    for row in connection.execute(_STANDINGS, {"event_ids": json.dumps(event_ids)}):
-        found[row.event_id].append(_standing(row))
-    return {event_id: tuple(several) for event_id, several in found.items()}
+    by_event: dict[str, list[DeliveryStatus]] = defaultdict(list)
+    for row in connection.execute(_STATUSES, {"event_ids": json.dumps(event_ids)}):
+        by_event[row.event_id].append(_to_status(row))
+    return {event_id: tuple(statuses) for event_id, statuses in by_event.items()}
 
 
-def delivery(connection: Connection, delivery_id: str) -> tuple[Event, Standing] | None:
+def delivery(connection: Connection, delivery_id: str) -> tuple[Event, DeliveryStatus] | None:
     """One delivery and its event; None if there is none with this id."""
-    found = connection.execute(_STANDING.where(deliveries.c.id == delivery_id)).one_or_none()
-    if found is None:
+    row = connection.execute(_STATUS.where(deliveries.c.id == delivery_id)).one_or_none()
+    if row is None:
         return None
-    return to_event(connection.execute(select(events).where(events.c.id == found.event_id)).one()), _standing(found)
+    return to_event(connection.execute(select(events).where(events.c.id == row.event_id)).one()), _to_status(row)
 
 
-def _standing(row: Any) -> Standing:
-    return Standing(
+def _to_status(row: Any) -> DeliveryStatus:
+    return DeliveryStatus(
         delivery_id=row.id,
         handler=row.handler,
         state=State(row.state),
@@ -226,46 +242,46 @@ def _standing(row: Any) -> Standing:
     )
 
 
-def due(connection: Connection, now: int, most: Callable[[str], int]) -> list[Queued]:
+def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], int]) -> list[Queued]:
     """What may run or be probed by `now`, the longest due first within each handler.
 
     Args:
         connection: any connection.
         now: microseconds since 1970.
-        most: how many of a handler are wanted at the most; 0 passes it over.
+        limit_for: how many of a handler are wanted at the most; 0 passes it over.
     """
-    found: list[Queued] = []
+    ready: list[Queued] = []
     for handler in connection.execute(WITH_WORK).scalars().all():
-        if handler is not None and (wanted := most(handler)) > 0:
-            found.extend(due_of(connection, now, handler, wanted))
-    return found
+        if handler is not None and (limit := limit_for(handler)) > 0:
+            ready.extend(due_deliveries_of(connection, now, handler, limit))
+    return ready
 
 
-def due_of(connection: Connection, now: int, handler: str, most: int) -> list[Queued]:
-    """What may run or be probed of one handler by `now`, the longest due first; `most` at the most."""
-    rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": most})
+def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int) -> list[Queued]:
+    """What may run or be probed of one handler by `now`, the longest due first; `limit` at the most."""
+    rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": limit})
     return [Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows]
 
 
 def find(
-    connection: Connection, wanted: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
-) -> list[Stored]:
+    connection: Connection, event_filter: EventFilter, *, limit: int, after: str = "", newest_first: bool = True
+) -> list[StoredEvent]:
     """The events that a filter means.
 
     Args:
         connection: any connection.
-        wanted: the filter.
+        event_filter: the filter.
         limit: how many at the most.
         after: the id after which to go on, in the direction of the listing.
         newest_first: else the oldest come first.
     """
-    query = narrowed(select(events), wanted).limit(limit)
+    query = apply_filter(select(events), event_filter).limit(limit)
     if after:
         query = query.where(events.c.id < after if newest_first else events.c.id > after)
-    found = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
-    standing = standings(connection, [row.id for row in found])
+    rows = connection.execute(query.order_by(events.c.id.desc() if newest_first else events.c.id)).all()
+    statuses = delivery_statuses(connection, [row.id for row in rows])
     return [
-        Stored(
+        StoredEvent(
             event=to_event(row),
             body=row.body,
             state=row.state,
@@ -274,59 +290,59 @@ def find(
             no_match=NoMatch.from_json(row.no_match) if row.no_match else None,
             route=json.loads(row.route),
             repeats=row.repeats,
-            standings=standing.get(row.id, ()),
+            delivery_statuses=statuses.get(row.id, ()),
         )
-        for row in found
+        for row in rows
     ]
 
 
-def how_many(connection: Connection, wanted: EventFilter) -> int:
+def count_events(connection: Connection, event_filter: EventFilter) -> int:
     """How many events a filter means."""
-    return int(connection.execute(narrowed(select(func.count()).select_from(events), wanted)).scalar_one())
+    return int(connection.execute(apply_filter(select(func.count()).select_from(events), event_filter)).scalar_one())
 
 
-def narrowed(query: Select[Any], wanted: EventFilter) -> Select[Any]:
+def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
     """A query for events with all that a filter asks for."""
     exact = {
-        events.c.flow_instance_id: wanted.flow_instance_id,
-        events.c.business_key: wanted.business_key,
-        events.c.callback_class: wanted.callback_class,
-        events.c.process_definition_key: wanted.process_key,
-        events.c.conclusion: wanted.conclusion,
-        events.c.dismissed_by: wanted.dismissed_by,
+        events.c.flow_instance_id: event_filter.flow_instance_id,
+        events.c.business_key: event_filter.business_key,
+        events.c.callback_class: event_filter.callback_class,
+        events.c.process_definition_key: event_filter.process_key,
+        events.c.conclusion: event_filter.conclusion,
+        events.c.dismissed_by: event_filter.dismissed_by,
     }
     for column, value in exact.items():
         if value is not None:
             query = query.where(column == value)
-    if wanted.ids:
-        query = query.where(events.c.id.in_(database.keys("ids"))).params(ids=json.dumps(wanted.ids))
-    if wanted.since is not None:
-        query = query.where(events.c.received_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(events.c.received_at < wanted.until)
-    if wanted.state in {"parked", "dismissed"}:
-        query = query.where(events.c.state == wanted.state)
-    if of_delivery := _of_delivery(wanted):
+    if event_filter.ids:
+        query = query.where(events.c.id.in_(database.string_array("ids"))).params(ids=json.dumps(event_filter.ids))
+    if event_filter.since is not None:
+        query = query.where(events.c.received_at >= event_filter.since)
+    if event_filter.until is not None:
+        query = query.where(events.c.received_at < event_filter.until)
+    if event_filter.state in {"parked", "dismissed"}:
+        query = query.where(events.c.state == event_filter.state)
+    if of_delivery := _of_delivery(event_filter):
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
     return query
 
 
-def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
+def _of_delivery(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     """What a filter asks of one and the same delivery of an event."""
-    asked: list[ColumnElement[bool]] = []
-    if wanted.state in set(State):
-        asked.append(deliveries.c.state == wanted.state)
-    if wanted.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
-        asked.append(NOT_AT_REST)
-    if wanted.handler is not None:
-        asked.append(deliveries.c.handler == wanted.handler)
-    return asked
+    conditions: list[ColumnElement[bool]] = []
+    if event_filter.state in set(State):
+        conditions.append(deliveries.c.state == event_filter.state)
+    if event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
+        conditions.append(IS_RUNNING_OR_FAILED)
+    if event_filter.handler is not None:
+        conditions.append(deliveries.c.handler == event_filter.handler)
+    return conditions
 
 
 def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
     """Every attempt of a delivery, the first one first; or only the `last` ones."""
     query = select(attempts).where(attempts.c.delivery_id == delivery_id)
-    found = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
+    rows = connection.execute(query.order_by(attempts.c.number.desc()).limit(last)).all()
     return tuple(
         Attempt(
             number=row.number,
@@ -338,29 +354,31 @@ def attempts_of(connection: Connection, delivery_id: str, *, last: int | None = 
             result=row.result,
             process=row.process,
         )
-        for row in reversed(found)
+        for row in reversed(rows)
     )
 
 
 def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]:
     """The differing bodies that came under this event's identity: when, and what."""
-    found = connection.execute(
+    rows = connection.execute(
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )
-    return [(row.received_at, row.body) for row in found]
+    return [(row.received_at, row.body) for row in rows]
 
 
-def tally(connection: Connection) -> dict[str, int]:
+def count_by_state(connection: Connection) -> dict[str, int]:
     """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read."""
     at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
-    found = connection.execute(select(deliveries.c.state, func.count()).where(NOT_AT_REST).group_by(deliveries.c.state))
+    rows = connection.execute(
+        select(deliveries.c.state, func.count()).where(IS_RUNNING_OR_FAILED).group_by(deliveries.c.state)
+    )
     waiting = deliveries.c.state == State.WAITING.value
     counts = {
-        State.WAITING.value: select(func.count()).where(waiting, HAS_TIME),
-        "held": select(func.count()).where(waiting, HELD),
+        State.WAITING.value: select(func.count()).where(waiting, IS_SCHEDULED),
+        "held": select(func.count()).where(waiting, IS_BLOCKED),
         "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
         "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
     }
     counted = {name: connection.execute(query).scalar_one() for name, query in counts.items()}
     counted[State.WAITING.value] += counted.pop("held")
-    return dict.fromkeys(at_work, 0) | dict(found.all()) | counted
+    return dict.fromkeys(at_work, 0) | dict(rows.all()) | counted

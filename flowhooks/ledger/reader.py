@@ -10,12 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.clock import to_text
 from flowhooks.errors import LedgerUnusable, NotFound, Purged
 from flowhooks.ledger import circuit_breaker, database, events, handlers, pauses, processes, purge, queries
-from flowhooks.ledger.consistency import Books, balance
-from flowhooks.ledger.file_guard import PUT_BACK
-from flowhooks.ledger.lock import misplaced
+from flowhooks.ledger.consistency import ConsistencyReport, verify
+from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
+from flowhooks.ledger.lock import why_misplaced
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.reroute import ParkedGroup, parked_groups, parked_reasons
-from flowhooks.ledger.stats import Condition, Totals, condition, totals
+from flowhooks.ledger.stats import LedgerStats, Totals, read_stats, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.file_guard import FileGuard
-    from flowhooks.ledger.handlers import KnownHandler
-    from flowhooks.ledger.pauses import Held
-    from flowhooks.ledger.processes import Living
-    from flowhooks.ledger.purge import Before, Page
-    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.pauses import CircuitState
+    from flowhooks.ledger.processes import LiveProcess
+    from flowhooks.ledger.purge import Cutoffs, PurgePage
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.model.delivery import Attempt, Queued
     from flowhooks.model.event import Event
 
@@ -37,7 +37,7 @@ class Reader:
 
     Args:
         url: the database.
-        answers_within: seconds in which a shared one must answer a question; default: it may take its time.
+        statement_timeout: seconds in which a shared one must answer a question; default: it may take its time.
 
     Attributes:
         shared: whether other processes may use the database, too.
@@ -50,21 +50,21 @@ class Reader:
 
     guard: FileGuard | None = None
 
-    def __init__(self, url: str, *, answers_within: float | None = None) -> None:
+    def __init__(self, url: str, *, statement_timeout: float | None = None) -> None:
         file = database.database_file(url)
-        if file is not None and (why := misplaced(file)):
-            raise LedgerUnusable(f"cannot use the database {file}: {why}; {PUT_BACK}")
+        if file is not None and (why := why_misplaced(file)):
+            raise LedgerUnusable(f"cannot use the database {file}: {why}; {PUT_BACK_ADVICE}")
         if file is not None and not file.exists():
             raise LedgerUnusable(
                 f"there is no database at {file}: start the server once, or run `flowhooks db upgrade`"
             )
         self.shared = database.is_shared(url)
-        self._engine = database.open_engine(url, writing=False, answers_within=answers_within)
+        self._engine = database.open_engine(url, writing=False, statement_timeout=statement_timeout)
         try:
-            with naming(url), self._engine.connect() as connection:
+            with name_database_in_errors(url), self._engine.connect() as connection:
                 runner.check(connection)
         except LedgerUnusable:
-            database.let_go(self._engine)
+            database.dispose(self._engine)
             raise
 
     @contextmanager
@@ -75,26 +75,26 @@ class Reader:
             LedgerUnusable: the database cannot be read.
         """
         # Not opened: a new connection to another file at the path would take the log beside it for that file's.
-        if self.guard is not None and (why := self.guard.look()):
+        if self.guard is not None and (why := self.guard.find_problem()):
             raise LedgerUnusable(f"the database cannot be read: {why}")
         try:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
             if self.guard is not None and database.is_damage(error):
-                self.guard.damaged(database.plain(error))
-            raise LedgerUnusable(f"the database cannot be read: {database.plain(error)}") from error
+                self.guard.report_damage(database.error_text(error))
+            raise LedgerUnusable(f"the database cannot be read: {database.error_text(error)}") from error
 
     def close(self) -> None:
         """Let go of the database."""
-        database.let_go(self._engine)
+        database.dispose(self._engine)
 
-    def find(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
+    def find(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
         """The newest events that a filter means, `limit` at the most, going on after the id `after`."""
         with self.connection() as connection:
-            return queries.find(connection, wanted, limit=limit, after=after)
+            return queries.find(connection, event_filter, limit=limit, after=after)
 
-    def event(self, event_id: str) -> Stored:
+    def event(self, event_id: str) -> StoredEvent:
         """One event.
 
         Raises:
@@ -102,48 +102,48 @@ class Reader:
             NotFound: there is none, and was none.
         """
         with self.connection() as connection:
-            found = queries.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
-        if found:
-            return found[0]
-        if (gone := self.purged(event_id)) is not None:
-            raise Purged(event_id, to_text(gone))
+            matches = queries.find(connection, queries.EventFilter(ids=(event_id,)), limit=1)
+        if matches:
+            return matches[0]
+        if (received_at := self.purged_event_received_at(event_id)) is not None:
+            raise Purged(event_id, to_text(received_at))
         raise NotFound(f"there is no event {event_id}")
 
-    def purged(self, event_id: str) -> int | None:
+    def purged_event_received_at(self, event_id: str) -> int | None:
         """When an event that was purged had been received, in microseconds since 1970; None if none was."""
         with self.connection() as connection:
-            known = purge.of_event(connection, event_id)
-        return None if known is None else known.received_at
+            identity = purge.find_purged_event(connection, event_id)
+        return None if identity is None else identity.received_at
 
     def is_stored(self, identity: tuple[str, str, str, str]) -> bool:
         """Whether there is an event of this identity, as `Event.identity` has it."""
         with self.connection() as connection:
             return events.is_stored(connection, identity)
 
-    def standings(self, event_id: str) -> tuple[Standing, ...]:
+    def delivery_statuses(self, event_id: str) -> tuple[DeliveryStatus, ...]:
         """How the deliveries of an event stand."""
         with self.connection() as connection:
-            return queries.standings(connection, [event_id]).get(event_id, ())
+            return queries.delivery_statuses(connection, [event_id]).get(event_id, ())
 
-    def delivery(self, delivery_id: str) -> tuple[Event, Standing] | None:
+    def delivery(self, delivery_id: str) -> tuple[Event, DeliveryStatus] | None:
         """One delivery and its event, or None."""
         with self.connection() as connection:
             return queries.delivery(connection, delivery_id)
 
-    def due(self, now: int, most: Callable[[str], int]) -> list[Queued]:
-        """What may run or be probed by `now`; `most` says how many of a handler are wanted."""
+    def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[Queued]:
+        """What may run or be probed by `now`; `limit_for` says how many of a handler are wanted."""
         with self.connection() as connection:
-            return queries.due(connection, now, most)
+            return queries.due_deliveries(connection, now, limit_for)
 
-    def page(self, wanted: EventFilter, *, limit: int, after: str = "") -> list[Stored]:
+    def page(self, event_filter: EventFilter, *, limit: int, after: str = "") -> list[StoredEvent]:
         """The oldest events that a filter means, `limit` at the most, going on after the id `after`."""
         with self.connection() as connection:
-            return queries.find(connection, wanted, limit=limit, after=after, newest_first=False)
+            return queries.find(connection, event_filter, limit=limit, after=after, newest_first=False)
 
-    def how_many(self, wanted: EventFilter) -> int:
+    def count_events(self, event_filter: EventFilter) -> int:
         """How many events a filter means."""
         with self.connection() as connection:
-            return queries.how_many(connection, wanted)
+            return queries.count_events(connection, event_filter)
 
     def attempts(self, delivery_id: str, *, last: int | None = None) -> tuple[Attempt, ...]:
         """Every attempt of a delivery, the first one first; or only the `last` ones."""
@@ -155,15 +155,15 @@ class Reader:
         with self.connection() as connection:
             return queries.conflicts_of(connection, event_id)
 
-    def purgeable(self, before: Before, *, wanted: queries.EventFilter, after: str, most: int) -> Page:
-        """The oldest events, `most` at the most, and which of them may go, as `flowhooks.ledger.purge` has it."""
+    def purgeable(self, cutoffs: Cutoffs, *, event_filter: queries.EventFilter, after: str, limit: int) -> PurgePage:
+        """The oldest events, `limit` at the most, and which of them may go, as `flowhooks.ledger.purge` has it."""
         with self.connection() as connection:
-            return purge.page(connection, before, wanted=wanted, after=after, most=most)
+            return purge.find_purgeable(connection, cutoffs, event_filter=event_filter, after=after, limit=limit)
 
-    def how_many_old(self, before: Before, *, since: int | None = None) -> int:
+    def count_purge_candidates(self, cutoffs: Cutoffs, *, since: int | None = None) -> int:
         """How many events `purgeable` looks at in all."""
         with self.connection() as connection:
-            return purge.how_many(connection, before, since=since)
+            return purge.count_candidates(connection, cutoffs, since=since)
 
     def parked(self) -> list[ParkedGroup]:
         """What is parked, by what a router looks at."""
@@ -175,37 +175,37 @@ class Reader:
         with self.connection() as connection:
             return parked_reasons(connection)
 
-    def condition(self, now: int) -> Condition:
+    def read_stats(self, now: int) -> LedgerStats:
         """How the ledger fares at `now`, microseconds since 1970."""
         with self.connection() as connection:
-            return condition(connection, now)
+            return read_stats(connection, now)
 
     def totals(self) -> Totals:
         """What the ledger has taken in, and holds."""
         with self.connection() as connection:
             return totals(connection)
 
-    def tally(self) -> dict[str, int]:
+    def count_by_state(self) -> dict[str, int]:
         """How much is waiting, running, dead, unknown and parked."""
         with self.connection() as connection:
-            return queries.tally(connection)
+            return queries.count_by_state(connection)
 
-    def known(self) -> list[KnownHandler]:
+    def registered_handlers(self) -> list[RegisteredHandler]:
         """Every handler that was ever loaded and not retired."""
         with self.connection() as connection:
-            return handlers.known(connection)
+            return handlers.registered_handlers(connection)
 
     def paused(self) -> dict[str, int]:
         """Since when each handler is paused that is, by its id."""
         with self.connection() as connection:
             return pauses.paused(connection)
 
-    def held(self) -> dict[str, Held]:
+    def open_circuits(self) -> dict[str, CircuitState]:
         """The handlers that are held, and why, by their ids."""
         with self.connection() as connection:
-            return circuit_breaker.held(connection)
+            return circuit_breaker.open_circuits(connection)
 
-    def living(self, stale_after: float) -> list[Living]:
+    def live_processes(self, stale_after: float) -> list[LiveProcess]:
         """The processes that share the ledger and have given a sign of life in the last `stale_after` seconds.
 
         None where one process has it to itself: that holds its lock instead.
@@ -213,28 +213,28 @@ class Reader:
         if not self.shared:
             return []
         with self.connection() as connection:
-            return processes.lately(connection, stale_after=stale_after)
+            return processes.live_processes(connection, stale_after=stale_after)
 
-    def balance(self) -> Books:
+    def verify(self) -> ConsistencyReport:
         """Whether the books balance."""
         with self.connection() as connection:
-            return balance(connection)
+            return verify(connection)
 
     def quick_check(self) -> str | None:
         """What the database says is wrong with its file, or None."""
         try:
             return database.quick_check(self._engine)
         except SQLAlchemyError as error:
-            return database.plain(error)
+            return database.error_text(error)
 
 
 @contextmanager
-def naming(url: str) -> Iterator[None]:
+def name_database_in_errors(url: str) -> Iterator[None]:
     """Have whatever keeps a database from being opened say which one it is."""
-    name = database.shown(url)
+    name = database.display_name(url)
     try:
         yield
     except SQLAlchemyError as error:
-        raise LedgerUnusable(f"cannot use the database {name}: {database.plain(error)}") from error
+        raise LedgerUnusable(f"cannot use the database {name}: {database.error_text(error)}") from error
     except LedgerUnusable as error:
         raise type(error)(f"cannot use the database {name}: {error}") from error

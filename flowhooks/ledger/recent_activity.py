@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, func, select, union_all
 
-from flowhooks.ledger.search import first_id
-from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, attempts, deliveries, events
+from flowhooks.ledger.search import id_lower_bound
+from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, attempts, deliveries, events
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, GenerativeSelect, Subquery
 
-MOST_COUNTED: Final = 10_000
+MAX_COUNTED: Final = 10_000
 """Where there are more, they are said to be more."""
 
-MOST_GROUPED: Final = 3_000
+MAX_GROUPED: Final = 3_000
 """The same for what is counted by groups, for which each row has to be fetched from wherever it lies."""
 
 
-class Recent(NamedTuple):
+class RecentDelivery(NamedTuple):
     """One of the newest deliveries.
 
     Attributes:
@@ -43,7 +43,7 @@ class Recent(NamedTuple):
     finished_at: int | None
 
 
-class Called(NamedTuple):
+class HandlerCount(NamedTuple):
     """How often a handler is among the newest deliveries.
 
     Attributes:
@@ -57,26 +57,26 @@ class Called(NamedTuple):
     last_at: int
 
 
-def arrivals(connection: Connection, since: int, *, most: int) -> list[int]:
+def arrival_times(connection: Connection, since: int, *, limit: int) -> list[int]:
     """When the newest events came, out of their ids: in milliseconds since 1970, the newest first.
 
     Args:
         connection: any connection.
         since: those that came at or after, in microseconds since 1970.
-        most: how many at the most.
+        limit: how many at the most.
     """
-    newest = select(events.c.id).where(events.c.id >= first_id(since)).order_by(events.c.id.desc()).limit(most)
-    return [int(one[:8] + one[9:13], 16) for one in connection.execute(newest).scalars()]
+    newest = select(events.c.id).where(events.c.id >= id_lower_bound(since)).order_by(events.c.id.desc()).limit(limit)
+    return [int(event_id[:8] + event_id[9:13], 16) for event_id in connection.execute(newest).scalars()]
 
 
-def recent(connection: Connection, *, most: int) -> list[Recent]:
+def recent_deliveries(connection: Connection, *, limit: int) -> list[RecentDelivery]:
     """The newest deliveries, each with its last attempt, the newest first."""
-    newest = _newest(most)
+    newest = _newest(limit)
     first = connection.execute(select(func.min(newest.c.id))).scalar()
     # The same again of the attempts' own ids: else PostgreSQL reads all attempts to find those of a few deliveries.
     of_newest = attempts.c.delivery_id >= (first or "")
     of_last = and_(attempts.c.delivery_id == newest.c.id, attempts.c.number == newest.c.attempt)
-    found = connection.execute(
+    rows = connection.execute(
         select(
             newest.c.handler,
             newest.c.state,
@@ -89,7 +89,7 @@ def recent(connection: Connection, *, most: int) -> list[Recent]:
         .order_by(newest.c.id.desc())
     )
     return [
-        Recent(
+        RecentDelivery(
             row.handler,
             State(row.state),
             row.created_at,
@@ -97,51 +97,51 @@ def recent(connection: Connection, *, most: int) -> list[Recent]:
             row.started_at,
             row.finished_at,
         )
-        for row in found
+        for row in rows
     ]
 
 
-def called(connection: Connection, *, most: int = MOST_COUNTED) -> tuple[dict[str, Called], int | None]:
+def count_by_handler(connection: Connection, *, limit: int = MAX_COUNTED) -> tuple[dict[str, HandlerCount], int | None]:
     """Which handlers the newest deliveries are for; and from when those are, None if they are all there are."""
-    newest = _newest(most)
+    newest = _newest(limit)
     by_handler = select(newest.c.handler, func.count(), func.max(newest.c.created_at)).group_by(newest.c.handler)
-    found = {row[0]: Called(*row) for row in connection.execute(by_handler)}
-    if sum(one.deliveries for one in found.values()) < most:
-        return found, None
-    return found, connection.execute(select(func.min(newest.c.created_at))).scalar()
+    counts = {row[0]: HandlerCount(*row) for row in connection.execute(by_handler)}
+    if sum(count.deliveries for count in counts.values()) < limit:
+        return counts, None
+    return counts, connection.execute(select(func.min(newest.c.created_at))).scalar()
 
 
-def _newest(most: int) -> Subquery:
+def _newest(limit: int) -> Subquery:
     columns = (deliveries.c.id, deliveries.c.handler, deliveries.c.state, deliveries.c.attempt, deliveries.c.created_at)
-    return select(*columns).order_by(deliveries.c.id.desc()).limit(most).subquery("newest")
+    return select(*columns).order_by(deliveries.c.id.desc()).limit(limit).subquery("newest")
 
 
 _WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
 _PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
-_COUNTED: Final[dict[str, GenerativeSelect]] = {
+_COUNT_QUERIES: Final[dict[str, GenerativeSelect]] = {
     "waiting": union_all(
-        select(deliveries.c.id).where(_WAITING, HAS_TIME), select(deliveries.c.id).where(_WAITING, HELD)
+        select(deliveries.c.id).where(_WAITING, IS_SCHEDULED), select(deliveries.c.id).where(_WAITING, IS_BLOCKED)
     ),
     "shelved": select(deliveries.c.id).where(_WAITING, deliveries.c.due_at.is_(None)),
     **{
-        state.value: select(deliveries.c.id).where(NOT_AT_REST, deliveries.c.state == state.value)
+        state.value: select(deliveries.c.id).where(IS_RUNNING_OR_FAILED, deliveries.c.state == state.value)
         for state in (State.RUNNING, State.UNKNOWN, State.DEAD)
     },
     "parked": select(events.c.id).where(_PARKED),
 }
 
 
-def bounded_tally(connection: Connection, *, most: int = MOST_COUNTED) -> dict[str, int]:
-    """How many deliveries are not at rest, and events parked, by state; `most + 1` where there are more than `most`."""
+def count_by_state_bounded(connection: Connection, *, limit: int = MAX_COUNTED) -> dict[str, int]:
+    """How many deliveries are not at rest, and events parked, by state; `limit + 1` where there are more."""
     return {
         name: int(
-            connection.execute(select(func.count()).select_from(query.limit(most + 1).subquery(name))).scalar_one()
+            connection.execute(select(func.count()).select_from(query.limit(limit + 1).subquery(name))).scalar_one()
         )
-        for name, query in _COUNTED.items()
+        for name, query in _COUNT_QUERIES.items()
     }
 
 
-def oldest_parked(connection: Connection) -> tuple[str, int] | None:
+def oldest_parked_event(connection: Connection) -> tuple[str, int] | None:
     """The event that has been parked longest, and when it came; None if none is."""
     row = connection.execute(
         select(events.c.id, events.c.received_at).where(_PARKED).order_by(events.c.id).limit(1)
@@ -149,21 +149,21 @@ def oldest_parked(connection: Connection) -> tuple[str, int] | None:
     return None if row is None else (row.id, row.received_at)
 
 
-def oldest(connection: Connection, state: State, *, most: int = MOST_COUNTED) -> tuple[str, str, int] | None:
+def oldest_in_state(connection: Connection, state: State, *, limit: int = MAX_COUNTED) -> tuple[str, str, int] | None:
     """Of the deliveries in a state, the one that has been in it longest.
 
     Args:
         connection: any connection.
         state: *running*, *dead* or *unknown*.
-        most: out of how many at the most.
+        limit: out of how many at the most.
 
     Returns:
         Its event, its handler and since when, in microseconds since 1970; None if there is none.
     """
     some = (
         select(deliveries.c.event_id, deliveries.c.handler, deliveries.c.changed_at)
-        .where(NOT_AT_REST, deliveries.c.state == state.value)
-        .limit(most)
+        .where(IS_RUNNING_OR_FAILED, deliveries.c.state == state.value)
+        .limit(limit)
         .subquery("some")
     )
     row = connection.execute(select(some).order_by(some.c.changed_at, some.c.event_id).limit(1)).one_or_none()

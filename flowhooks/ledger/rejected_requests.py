@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
-MOST_KEPT: Final = 1_000
+MAX_STORED: Final = 1_000
 """Refusals that a ledger keeps, whoever shares it: the newest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RejectedRequest:
     """A call-back that was not taken. Its body is not kept.
 
     Attributes:
@@ -43,16 +43,16 @@ class Refused:
     reason_zh: str
 
 
-def keep(transaction: Transaction, several: Sequence[Refused], *, most: int = MOST_KEPT) -> None:
+def store(transaction: WriteTransaction, requests: Sequence[RejectedRequest], *, limit: int = MAX_STORED) -> None:
     """Write refusals down, and forget those that are too many by now, the oldest ones."""
-    transaction.connection.execute(insert(refusals), [asdict(one) for one in several])
-    newest = select(refusals.c.id).order_by(refusals.c.id.desc()).limit(1).offset(most - 1)
+    transaction.connection.execute(insert(refusals), [asdict(request) for request in requests])
+    newest = select(refusals.c.id).order_by(refusals.c.id.desc()).limit(1).offset(limit - 1)
     transaction.connection.execute(delete(refusals).where(refusals.c.id < newest.scalar_subquery()))
 
 
-def latest(connection: Connection, *, limit: int, before: str = "") -> list[Refused]:
+def latest(connection: Connection, *, limit: int, before: str = "") -> list[RejectedRequest]:
     """The newest refusals, the newest first, going on after the id `before`."""
     query = select(refusals).order_by(refusals.c.id.desc()).limit(limit)
     if before:
         query = query.where(refusals.c.id < before)
-    return [Refused(**row) for row in connection.execute(query).mappings()]
+    return [RejectedRequest(**row) for row in connection.execute(query).mappings()]

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
-_REQUIRE: Final = database.Insertion(required_credentials, ignore=True)
+_REQUIRE: Final = database.BulkInsert(required_credentials, ignore_conflicts=True)
 
 
 def required(connection: Connection) -> dict[str, int]:
@@ -25,11 +25,11 @@ def required(connection: Connection) -> dict[str, int]:
     return {row.kind: row.since for row in connection.execute(select(columns.kind, columns.since))}
 
 
-def require(transaction: Transaction, kinds: Collection[str], now: int) -> None:
+def require(transaction: WriteTransaction, kinds: Collection[str], now: int) -> None:
     """Require these kinds from now on."""
     _REQUIRE(transaction.connection, [{"kind": kind, "since": now} for kind in sorted(kinds)])
 
 
-def release(transaction: Transaction, kinds: Collection[str]) -> None:
+def stop_requiring(transaction: WriteTransaction, kinds: Collection[str]) -> None:
     """Require these kinds no longer."""
     transaction.connection.execute(delete(required_credentials).where(required_credentials.c.kind.in_(sorted(kinds))))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
-from flowhooks.ledger.deliveries import NEXT, Lane, NewDelivery, store
-from flowhooks.ledger.ordering import line_up
+from flowhooks.ledger.deliveries import NEXT, NewDelivery, OrderGroup, store
+from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.tables import events
 from flowhooks.model.delivery import Queued
 from flowhooks.model.event import EventState
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 
@@ -46,7 +46,7 @@ class ParkedGroup(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rerouted:
+class RouteChange:
     """An event that goes elsewhere by now, or nowhere any more.
 
     Attributes:
@@ -58,7 +58,7 @@ class Rerouted:
         route: its whole route, with what it had before: a route only grows.
         deliveries: (delivery id, handler id) for each handler that is new to it.
         order_keys: the event's order key, for each of those that is ordered.
-        seen: the state in which the event was read.
+        expected_state: the state in which the event was read.
     """
 
     event_id: str
@@ -69,15 +69,15 @@ class Rerouted:
     route: Mapping[str, str]
     deliveries: tuple[tuple[str, str], ...]
     order_keys: Mapping[str, str] = field(default_factory=dict)
-    seen: str = EventState.PARKED.value
+    expected_state: str = EventState.PARKED.value
 
     @property
-    def seen_size(self) -> int:
+    def expected_size(self) -> int:
         """How many deliveries the route that was read asked for."""
         return len(self.route) - len(self.deliveries)
 
 
-_ALIKE: Final = (
+_GROUP_COLUMNS: Final = (
     events.c.kind,
     events.c.source,
     events.c.callback_class,
@@ -89,38 +89,43 @@ _ALIKE: Final = (
 
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
     """What is parked, by what a router looks at; the largest group first."""
-    query = select(*_ALIKE, func.count()).where(events.c.state == "parked").group_by(*_ALIKE)
+    query = select(*_GROUP_COLUMNS, func.count()).where(events.c.state == "parked").group_by(*_GROUP_COLUMNS)
     return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
 def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None]]:
     """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
-    alike = (*_ALIKE, events.c.parked_by)
-    query = select(*alike, func.count()).where(events.c.state == "parked").group_by(*alike)
+    columns = (*_GROUP_COLUMNS, events.c.parked_by)
+    query = select(*columns, func.count()).where(events.c.state == "parked").group_by(*columns)
     return [(ParkedGroup._make((*row[:-2], row[-1])), row[-2]) for row in connection.execute(query)]
 
 
-def oldest_parked(connection: Connection, *, most: int) -> list[tuple[ParkedGroup, str, int]]:
+def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[ParkedGroup, str, int]]:
     """What has been parked longest, by what a router looks at, the largest group first.
 
     Args:
         connection: any connection.
-        most: how many events are gone through, the oldest ones.
+        limit: how many events are gone through, the oldest ones.
 
     Returns:
         Each group, of which `events` counts those that were gone through; the oldest of its events; and when that
         came, in microseconds since 1970.
     """
-    parked = select(*_ALIKE, events.c.id, events.c.received_at).where(events.c.state == "parked")
-    each = parked.order_by(events.c.id).limit(most).subquery("each")
-    alike = [each.c[column.name] for column in _ALIKE]
-    query = select(*alike, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*alike)
-    found = connection.execute(query.order_by(func.count().desc(), func.min(each.c.id)))
-    return [(ParkedGroup(*row[:-2]), row[-2], row[-1]) for row in found]
+    parked = select(*_GROUP_COLUMNS, events.c.id, events.c.received_at).where(events.c.state == "parked")
+    each = parked.order_by(events.c.id).limit(limit).subquery("each")
+    columns = [each.c[column.name] for column in _GROUP_COLUMNS]
+    query = select(*columns, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*columns)
+    rows = connection.execute(query.order_by(func.count().desc(), func.min(each.c.id)))
+    return [(ParkedGroup(*row[:-2]), row[-2], row[-1]) for row in rows]
 
 
 def reroute(
-    transaction: Transaction, items: list[Rerouted], *, runner: Runner, absent: Collection[str], now: int
+    transaction: WriteTransaction,
+    items: list[RouteChange],
+    *,
+    runner: Runner,
+    missing_handlers: Collection[str],
+    now: int,
 ) -> set[str]:
     """Give events their new states and deliveries, each if it still is as it was read.
 
@@ -128,20 +133,21 @@ def reroute(
         transaction: the open transaction.
         items: the events, in the order of their ids: two that change the same ones do not wait for each other.
         runner: is told, within the transaction, what may run.
-        absent: ids of handlers that are not loaded: their deliveries wait for them.
+        missing_handlers: ids of handlers that are not loaded: their deliveries wait for them.
         now: microseconds since 1970.
 
     Returns:
         The ids of those that were, and so were changed.
     """
-    done: set[str] = set()
+    rerouted: set[str] = set()
     for item in items:
         changed = transaction.connection.execute(
             update(events)
             .where(
                 events.c.id == item.event_id,
-                events.c.state == item.seen,
-                events.c.route_size == item.seen_size,  # a route only grows: of this size it is the one that was read
+                events.c.state == item.expected_state,
+                events.c.route_size
+                == item.expected_size,  # a route only grows: of this size it is the one that was read
             )
             .values(
                 state=item.state,
@@ -154,22 +160,34 @@ def reroute(
         ).rowcount
         if not changed:
             continue
-        done.add(item.event_id)
+        rerouted.add(item.event_id)
         keys = item.order_keys
-        ordered = [(one, Lane(handler, keys[handler])) for one, handler in item.deliveries if handler in keys]
-        places = line_up(transaction, ordered) if ordered else {}
+        ordered = [
+            (delivery_id, OrderGroup(handler, keys[handler]))
+            for delivery_id, handler in item.deliveries
+            if handler in keys
+        ]
+        positions = assign_positions(transaction, ordered) if ordered else {}
         store(
             transaction,
             [
-                NewDelivery(one, item.event_id, handler, now, absent=handler in absent, place=places.get(one))
-                for one, handler in item.deliveries
+                NewDelivery(
+                    delivery_id,
+                    item.event_id,
+                    handler,
+                    now,
+                    handler_missing=handler in missing_handlers,
+                    position=positions.get(delivery_id),
+                )
+                for delivery_id, handler in item.deliveries
             ],
         )
         queued = [
-            Queued(one, handler, 0, ordered=one in places)
-            for one, handler in item.deliveries
-            if handler not in absent and (one not in places or places[one].turn == NEXT)
+            Queued(delivery_id, handler, 0, ordered=delivery_id in positions)
+            for delivery_id, handler in item.deliveries
+            if handler not in missing_handlers
+            and (delivery_id not in positions or positions[delivery_id].number == NEXT)
         ]
         if queued:
             runner.enqueue(transaction, queued, now)
-    return done
+    return rerouted

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, union_all
 
-from flowhooks.ledger.alert_queries import PARKED
-from flowhooks.ledger.tables import UNDECIDED, events
+from flowhooks.ledger.alert_queries import IS_PARKED
+from flowhooks.ledger.tables import IS_UNDECIDED, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
 from flowhooks.model.event import NoMatch, ParkedBy
 
@@ -70,16 +70,16 @@ def undecided(connection: Connection, *, since: int) -> list[Undecided]:
         connection: any connection.
         since: microseconds since 1970.
     """
-    parked = select(*_COLUMNS).where(PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
-    routed = select(*_COLUMNS).where(UNDECIDED, events.c.received_at >= since)
+    parked = select(*_COLUMNS).where(IS_PARKED, events.c.parked_by == ParkedBy.CONDITION.value)
+    routed = select(*_COLUMNS).where(IS_UNDECIDED, events.c.received_at >= since)
     newest = (query.order_by(events.c.id.desc()).limit(MAX_ROWS).subquery() for query in (parked, routed))
     each = union_all(*(select(rows) for rows in newest)).subquery("each")
     group = (each.c.callback_class, each.c.process_definition_key)
     query = select(*group, func.count(), func.min(each.c.received_at), func.max(each.c.id)).group_by(*group)
-    found = connection.execute(query.order_by(*group)).all()
+    rows = connection.execute(query.order_by(*group)).all()
     return [
         Undecided(callback_class, process_key, count, since, event_id, _why(connection, event_id))
-        for callback_class, process_key, count, since, event_id in found
+        for callback_class, process_key, count, since, event_id in rows
     ]
 
 

@@ -27,50 +27,50 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    Trouble = tuple[str, str]
+    Problem = tuple[str, str]
     """A sentence with a place for an id, and the id."""
 
 _EVENTS: Final = select(events)
-_THEIRS: Final = select(
+_DELIVERIES_OF: Final = select(
     deliveries.c.id, deliveries.c.event_id, deliveries.c.handler, deliveries.c.lane, deliveries.c.created_at
-).where(deliveries.c.event_id.in_(database.keys("ids")))
+).where(deliveries.c.event_id.in_(database.string_array("ids")))
 _CONFLICTS: Final = select(conflicts)
 _OF_EVENT: Final = itemgetter(*(list(events.c.keys()).index(name) for name in checksums.EVENT_COLUMNS))
 _OF_CONFLICT: Final = itemgetter(*(list(conflicts.c.keys()).index(name) for name in checksums.CONFLICT_COLUMNS))
 
 
-def _named(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:
+def _json_column(key: ColumnElement[str], text: ColumnElement[Any]) -> Select[Any]:
     return select(key.label("key"), text.label("text"))
 
 
 _JSON_OBJECTS: Final[tuple[tuple[Select[Any], type, str], ...]] = (
     (
-        _named(handlers.c.id, handlers.c.selectors),
+        _json_column(handlers.c.id, handlers.c.selectors),
         dict,
         "handler {} has selectors that are no JSON object",
     ),
     (
-        _named(handlers.c.id, handlers.c.retry).where(handlers.c.retry.is_not(None)),
+        _json_column(handlers.c.id, handlers.c.retry).where(handlers.c.retry.is_not(None)),
         dict,
         "handler {} has a retry schedule that is no JSON object",
     ),
-    (_named(processes.c.id, processes.c.handlers), list, "process {} runs handlers that are no JSON array"),
-    (_named(alerts.c.id, alerts.c.told), list, "alert {} was taken by plugins that are no JSON array"),
-    (_named(audit.c.id, audit.c.detail), dict, "entry {} of the audit log has a detail that is no JSON object"),
+    (_json_column(processes.c.id, processes.c.handlers), list, "process {} runs handlers that are no JSON array"),
+    (_json_column(alerts.c.id, alerts.c.told), list, "alert {} was taken by plugins that are no JSON array"),
+    (_json_column(audit.c.id, audit.c.detail), dict, "entry {} of the audit log has a detail that is no JSON object"),
     (
-        _named(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
+        _json_column(attempts.c.delivery_id, attempts.c.result).where(attempts.c.result.is_not(None)),
         object,
         "delivery {} has a result that is no JSON",
     ),
     (
-        _named(events.c.id, events.c.no_match).where(events.c.no_match.is_not(None)),
+        _json_column(events.c.id, events.c.no_match).where(events.c.no_match.is_not(None)),
         dict,
         "event {} has reasons for not matching that are no JSON object",
     ),
 )
 
 
-def check_rows(connection: Connection) -> Iterator[Trouble]:
+def check_rows(connection: Connection) -> Iterator[Problem]:
     """What is wrong with single rows."""
     any_purged = connection.execute(select(exists(select(purged.c.identity)))).scalar_one()
     for batch in batches(connection, _EVENTS):
@@ -85,38 +85,38 @@ def check_rows(connection: Connection) -> Iterator[Trouble]:
             yield from ((sentence, row.key) for row in batch if not _is_json(row.text, kind))
 
 
-def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Trouble]:
+def _identities(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
     identities = {(row.source, row.kind, row.flow_instance_id, row.callback_class): row.id for row in batch}
-    for identity in purge.gone(connection, identities.keys()):
+    for identity in purge.find_purged(connection, identities.keys()):
         yield "event {} is stored, although its identity is kept as that of a purged event", identities[identity]
 
 
-def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Trouble]:
-    theirs = defaultdict(list)
-    for one in connection.execute(_THEIRS, {"ids": json.dumps([row.id for row in batch])}):
-        theirs[one.event_id].append(one)
+def _events(connection: Connection, batch: Sequence[Any]) -> Iterator[Problem]:
+    deliveries_of = defaultdict(list)
+    for delivery in connection.execute(_DELIVERIES_OF, {"ids": json.dumps([row.id for row in batch])}):
+        deliveries_of[delivery.event_id].append(delivery)
     for row in batch:
-        found = theirs[row.id]
+        its_deliveries = deliveries_of[row.id]
         yield from _checksums(row, _OF_EVENT(row), "event {}", row.id)
         if row.row_sha256 is None:
             yield from _columns(row)
-        yield from _route(row, {one.handler for one in found})
-        for one in found:
-            yield from _delivery(row, one)
+        yield from _route(row, {delivery.handler for delivery in its_deliveries})
+        for delivery in its_deliveries:
+            yield from _delivery(row, delivery)
 
 
-def _checksums(row: Any, values: Sequence[Any], what: str, key: str) -> Iterator[Trouble]:
+def _checksums(row: Any, values: Sequence[Any], name: str, key: str) -> Iterator[Problem]:
     """Whether a row is as it was stored; one of an older version has no checksums."""
     body, whole = row.body_sha256, row.row_sha256
     if body is not None and checksums.body_sha256(row.body) != body:
-        yield f"{what} does not have the body that was received", key
+        yield f"{name} does not have the body that was received", key
     if (body is None) != (whole is None):
-        yield f"{what} has lost a checksum", key
+        yield f"{name} has lost a checksum", key
     elif whole is not None and checksums.row_sha256(values) != whole:
-        yield f"{what} was changed after it was stored: its columns do not fit its checksum", key
+        yield f"{name} was changed after it was stored: its columns do not fit its checksum", key
 
 
-def _columns(row: Any) -> Iterator[Trouble]:
+def _columns(row: Any) -> Iterator[Problem]:
     """Whether an event without checksums has what its body has."""
     try:
         body = schema.parse(row.body.encode())
@@ -135,12 +135,12 @@ def _columns(row: Any) -> Iterator[Trouble]:
         yield f"event {{}} has a {wrong[0]} that its body does not have", row.id
 
 
-def _route(row: Any, handlers: set[str]) -> Iterator[Trouble]:
-    found = _read_route(row.route)
-    if found is None:
+def _route(row: Any, handlers: set[str]) -> Iterator[Problem]:
+    parsed = _read_route(row.route)
+    if parsed is None:
         yield "event {} has a route that is no JSON object of reasons", row.id
         return
-    route, asked_for = found
+    route, asked_for = parsed
     if route != handlers:
         yield "event {} has deliveries to other handlers than its route names", row.id
     if len(route) != row.route_size:
@@ -164,13 +164,15 @@ def _read_route(text: str) -> tuple[frozenset[str], bool] | None:
     return frozenset(route), any(not why.startswith("every") for why in route.values())
 
 
-def _delivery(event: Any, one: Any) -> Iterator[Trouble]:
-    if one.lane is not None:
+def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
+    if delivery.lane is not None:
         keys = [key for key in (event.business_key, event.process_definition_key) if key is not None]
-        if one.lane not in keys and one.lane not in {hashlib.sha256(key.encode()).hexdigest() for key in keys}:
-            yield "delivery {} is ordered by a key that its event does not have", one.id
-    if abs(one.created_at - _made_at(one.id, one.created_at)) > DAY:
-        yield "delivery {} was made at another time than its id says", one.id
+        if delivery.lane not in keys and delivery.lane not in {
+            hashlib.sha256(key.encode()).hexdigest() for key in keys
+        }:
+            yield "delivery {} is ordered by a key that its event does not have", delivery.id
+    if abs(delivery.created_at - _made_at(delivery.id, delivery.created_at)) > DAY:
+        yield "delivery {} was made at another time than its id says", delivery.id
 
 
 def _made_at(key: str, default: int) -> int:

@@ -9,26 +9,26 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row, Select
 
-MOST_ROWS: Final = 500
+MAX_BATCH_ROWS: Final = 500
 """Rows of a batch."""
-MOST_CHARACTERS: Final = 4 * 1024 * 1024
+MAX_BATCH_CHARS: Final = 4 * 1024 * 1024
 """Characters of text after which a batch ends before that."""
-FETCHED: Final = 50
+FETCH_SIZE: Final = 50
 """Rows fetched at once, each of which may have a body as large as the server takes."""
-_STREAMED: Final = {"stream_results": True, "yield_per": FETCHED}
+_STREAM_OPTIONS: Final = {"stream_results": True, "yield_per": FETCH_SIZE}
 
 
 def batches(connection: Connection, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
     """The rows of a query, in batches whose size in memory is bounded."""
     batch: list[Row[Any]] = []
     characters = 0
-    with connection.execute(query, execution_options=_STREAMED) as found:
-        for row in found:
+    with connection.execute(query, execution_options=_STREAM_OPTIONS) as rows:
+        for row in rows:
             batch.append(row)
             for value in row:
                 if type(value) is str:
                     characters += len(value)
-            if len(batch) >= MOST_ROWS or characters >= MOST_CHARACTERS:
+            if len(batch) >= MAX_BATCH_ROWS or characters >= MAX_BATCH_CHARS:
                 yield batch
                 batch, characters = [], 0
     if batch:

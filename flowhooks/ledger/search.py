@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, exists, select
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
-from flowhooks.ledger.queries import EventFilter, narrowed, standings
-from flowhooks.ledger.tables import HAS_TIME, HELD, NOT_AT_REST, deliveries, events
+from flowhooks.ledger.queries import EventFilter, apply_filter, delivery_statuses
+from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, events
 from flowhooks.model.delivery import State
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
 
 WINDOW: Final = 4_000
 """Events looked through by one statement."""
-PATIENCE: Final = 0.1
+TIME_BUDGET: Final = 0.1
 """Seconds after which no further window is begun."""
-FEW: Final = 2_000
+MAX_CANDIDATES: Final = 2_000
 """Open deliveries that are gone through one by one; where there are more of them, a window holds enough."""
-_MARGIN: Final = 60 * SECOND
+_ID_CLOCK_MARGIN: Final = 60 * SECOND
 """By how much an event's id and the time it was received may differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glimpse:
+class EventSummary:
     """An event in a listing: everything but its body.
 
     Attributes:
@@ -57,7 +57,7 @@ class Glimpse:
         route: handler id to the reason why.
         state: `"routed"`, `"parked"` or `"dismissed"`.
         repeats: how often the same call-back came again.
-        standings: its deliveries.
+        delivery_statuses: its deliveries.
     """
 
     id: str
@@ -76,13 +76,13 @@ class Glimpse:
     route: Mapping[str, str]
     state: str
     repeats: int
-    standings: tuple[Standing, ...] = ()
+    delivery_statuses: tuple[DeliveryStatus, ...] = ()
 
 
-def glimpse(stored: Stored) -> Glimpse:
+def summarize(stored: StoredEvent) -> EventSummary:
     """What a listing has of an event that was read as a whole."""
     event = stored.event
-    return Glimpse(
+    return EventSummary(
         id=event.id,
         received_at=round(event.received_at.timestamp() * SECOND),
         source=event.source,
@@ -99,12 +99,12 @@ def glimpse(stored: Stored) -> Glimpse:
         route=stored.route,
         state=stored.state,
         repeats=stored.repeats,
-        standings=stored.standings,
+        delivery_statuses=stored.delivery_statuses,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class SearchPage:
     """Events, the newest first, and where to go on.
 
     Attributes:
@@ -115,38 +115,38 @@ class Page:
             had come when its time was over.
     """
 
-    events: tuple[Glimpse, ...]
+    events: tuple[EventSummary, ...]
     older: str
     newer: str
     looked_until: int | None = None
 
 
-def browse(
+def search_events(
     connection: Connection,
-    wanted: EventFilter,
+    event_filter: EventFilter,
     *,
     limit: int,
     before: str = "",
     after: str = "",
     window: int = WINDOW,
-    patience: float = PATIENCE,
-) -> Page:
+    time_budget: float = TIME_BUDGET,
+) -> SearchPage:
     """One page of the events that a filter means.
 
     Args:
         connection: any connection.
-        wanted: the filter.
+        event_filter: the filter.
         limit: how many at the most.
         before: the id before which to look, towards the older ones.
         after: the id after which to look, towards the newer ones; one of the two at the most.
         window: events looked through by one statement, where no index helps.
-        patience: seconds after which no further window is begun.
+        time_budget: seconds after which no further window is begun.
     """
-    look = _Look(connection, wanted, before=before, after=after)
-    if look.direct:
-        rows, reached = look.rows(limit + 1), ""
+    search = _Search(connection, event_filter, before=before, after=after)
+    if search.is_indexed:
+        rows, reached = search.rows(limit + 1), ""
     else:
-        rows, reached = look.through(limit + 1, window, patience)
+        rows, reached = search.rows_by_window(limit + 1, window, time_budget)
     more = len(rows) > limit
     rows = rows[:limit]
     onwards = rows[-1].id if more else reached
@@ -156,12 +156,12 @@ def browse(
         older, newer = (rows[-1].id if rows else after), onwards
     else:
         older, newer = onwards, ((rows[0].id if rows else before) if before else "")
-    standing = standings(connection, [row.id for row in rows])
-    return Page(
-        events=tuple(_glimpse(row, standing.get(row.id, ())) for row in rows),
+    statuses = delivery_statuses(connection, [row.id for row in rows])
+    return SearchPage(
+        events=tuple(_to_summary(row, statuses.get(row.id, ())) for row in rows),
         older=older,
         newer=newer,
-        looked_until=None if more or not reached else _time_of(connection, reached),
+        looked_until=None if more or not reached else _received_at(connection, reached),
     )
 
 
@@ -188,85 +188,89 @@ _PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute
 _ALL_PARKED: Final = EventFilter(state="parked")
 _OPEN: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
     State.WAITING: (
-        and_(_WAITING, HAS_TIME),
-        and_(_WAITING, HELD),
+        and_(_WAITING, IS_SCHEDULED),
+        and_(_WAITING, IS_BLOCKED),
         and_(_WAITING, deliveries.c.due_at.is_(None)),
     ),
     **{
-        state: (and_(NOT_AT_REST, deliveries.c.state == state.value),)
+        state: (and_(IS_RUNNING_OR_FAILED, deliveries.c.state == state.value),)
         for state in (State.RUNNING, State.DEAD, State.UNKNOWN)
     },
 }
 """What finds the deliveries of a state by an index, for those states in which something may still become of them."""
 
 
-class _Look:
+class _Search:
     """One look for events: what narrows it, and which way it goes."""
 
-    def __init__(self, connection: Connection, wanted: EventFilter, *, before: str, after: str) -> None:
+    def __init__(self, connection: Connection, event_filter: EventFilter, *, before: str, after: str) -> None:
         self._connection = connection
-        self._wanted = wanted
-        self._upwards = bool(after)
+        self._filter = event_filter
+        self._ascending = bool(after)
         self._cursor = after or before
         self._ids = self._candidates()
-        self._asked = [] if self._ids is not None else _of_delivery(wanted)
-        self._bounds = _bounds(wanted)
-        # Of what is asked of a delivery nothing is left to `narrowed`: it would look for it in all deliveries.
-        state = wanted.state if wanted.state in {"parked", "dismissed"} else None
-        self._query = narrowed(select(*_COLUMNS), replace(wanted, handler=None, state=state)).where(*self._bounds)
+        self._delivery_conditions = [] if self._ids is not None else _of_delivery(event_filter)
+        self._bounds = _bounds(event_filter)
+        # Of what is asked of a delivery nothing is left to `apply_filter`: it would look for it in all deliveries.
+        state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
+        self._query = apply_filter(select(*_COLUMNS), replace(event_filter, handler=None, state=state)).where(
+            *self._bounds
+        )
         if self._ids is not None:
-            self._query = self._query.where(events.c.id.in_(database.keys("candidates"))).params(
+            self._query = self._query.where(events.c.id.in_(database.string_array("candidates"))).params(
                 candidates=json.dumps(self._ids)
             )
 
     @property
-    def direct(self) -> bool:
+    def is_indexed(self) -> bool:
         """Whether an index finds it all, or nothing is asked for that would leave an event out."""
-        wanted = self._wanted
+        event_filter = self._filter
         return (
             self._ids is not None
-            or bool(wanted.ids)
-            or wanted.flow_instance_id is not None
-            or wanted.business_key is not None
-            or not replace(wanted, since=None, until=None).narrows
-            or replace(wanted, since=None, until=None) == _ALL_PARKED
+            or bool(event_filter.ids)
+            or event_filter.flow_instance_id is not None
+            or event_filter.business_key is not None
+            or not replace(event_filter, since=None, until=None).has_criteria
+            or replace(event_filter, since=None, until=None) == _ALL_PARKED
         )
 
     def rows(self, limit: int, *, start: str = "", end: str = "") -> list[Any]:
         """The first events in the direction of the look, after `start` and up to `end`, that one included."""
         column = events.c.id
         query = self._query.where(*self._between(column, start or self._cursor, end))
-        if self._asked:
+        if self._delivery_conditions:
             # The same bounds again of the delivery: else PostgreSQL reads all of them to find those of a few events.
             its_event = deliveries.c.event_id
             bounds = self._between(its_event, start or self._cursor, end)
-            query = query.where(exists(select(deliveries.c.id).where(its_event == column, *bounds, *self._asked)))
-        query = query.order_by(column if self._upwards else column.desc()).limit(limit)
+            query = query.where(
+                exists(select(deliveries.c.id).where(its_event == column, *bounds, *self._delivery_conditions))
+            )
+        query = query.order_by(column if self._ascending else column.desc()).limit(limit)
         return list(self._connection.execute(query))
 
-    def through(self, limit: int, window: int, patience: float) -> tuple[list[Any], str]:
+    def rows_by_window(self, limit: int, window: int, time_budget: float) -> tuple[list[Any], str]:
         """The same window by window; also the id up to which it has looked, `""` if to the end."""
-        deadline = time.monotonic() + patience
-        found: list[Any] = []
+        deadline = time.monotonic() + time_budget
+        rows: list[Any] = []
         start = self._cursor
         for end in self._windows(window):
-            found += self.rows(limit - len(found), start=start, end=end)
+            rows += self.rows(limit - len(rows), start=start, end=end)
             start = end
-            if not end or len(found) >= limit or time.monotonic() > deadline:
+            if not end or len(rows) >= limit or time.monotonic() > deadline:
                 break
-        return found, start
+        return rows, start
 
     def _windows(self, window: int) -> Iterator[str]:
         """The last id of each window; `""` for the one that goes to the end."""
         column = events.c.id
-        order = column if self._upwards else column.desc()
+        order = column if self._ascending else column.desc()
         # By ids alone: the time at which each was received would have all of the events read.
-        within = select(column).where(*self._bounds).order_by(order).limit(1).offset(window - 1)
+        ids = select(column).where(*self._bounds).order_by(order).limit(1).offset(window - 1)
         start = self._cursor
         while True:
-            query = within
+            query = ids
             if start:
-                query = query.where(column > start if self._upwards else column < start)
+                query = query.where(column > start if self._ascending else column < start)
             start = self._connection.execute(query).scalar() or ""
             yield start
 
@@ -274,61 +278,63 @@ class _Look:
         """After `start` and up to `end`, that one included, in the direction of the look; `""` is no bound."""
         bounds = []
         if start:
-            bounds.append(column > start if self._upwards else column < start)
+            bounds.append(column > start if self._ascending else column < start)
         if end:
-            bounds.append(column <= end if self._upwards else column >= end)
+            bounds.append(column <= end if self._ascending else column >= end)
         return bounds
 
     def _candidates(self) -> Sequence[str] | None:
         """The events of all deliveries in an open state, or all that are parked, where those are few; else None."""
-        wanted = self._wanted
-        found: set[str] = set()
-        if wanted.state == "parked" and wanted.handler is None:
-            found.update(self._connection.execute(select(events.c.id).where(_PARKED).limit(FEW + 1)).scalars())
-            return sorted(found) if len(found) <= FEW else None
-        if wanted.state not in _OPEN:
+        event_filter = self._filter
+        event_ids: set[str] = set()
+        if event_filter.state == "parked" and event_filter.handler is None:
+            event_ids.update(
+                self._connection.execute(select(events.c.id).where(_PARKED).limit(MAX_CANDIDATES + 1)).scalars()
+            )
+            return sorted(event_ids) if len(event_ids) <= MAX_CANDIDATES else None
+        if event_filter.state not in _OPEN:
             return None
-        for condition in _OPEN[wanted.state]:
-            query = select(deliveries.c.event_id, deliveries.c.handler).where(condition).limit(FEW + 1)
+        for condition in _OPEN[event_filter.state]:
+            query = select(deliveries.c.event_id, deliveries.c.handler).where(condition).limit(MAX_CANDIDATES + 1)
             rows = self._connection.execute(query).all()
-            if len(rows) > FEW:
+            if len(rows) > MAX_CANDIDATES:
                 return None
-            found.update(row.event_id for row in rows if wanted.handler in {None, row.handler})
-        return sorted(found)
+            event_ids.update(row.event_id for row in rows if event_filter.handler in {None, row.handler})
+        return sorted(event_ids)
 
 
-def _of_delivery(wanted: EventFilter) -> list[ColumnElement[bool]]:
+def _of_delivery(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     """What a filter asks of one and the same delivery of an event."""
-    asked: list[ColumnElement[bool]] = []
-    if wanted.state in set(State):
-        asked.append(deliveries.c.state == wanted.state)
-    if wanted.handler is not None:
-        asked.append(deliveries.c.handler == wanted.handler)
-    return asked
+    conditions: list[ColumnElement[bool]] = []
+    if event_filter.state in set(State):
+        conditions.append(deliveries.c.state == event_filter.state)
+    if event_filter.handler is not None:
+        conditions.append(deliveries.c.handler == event_filter.handler)
+    return conditions
 
 
-def _bounds(wanted: EventFilter) -> list[ColumnElement[bool]]:
+def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     """Between which ids a filter's times lie, for those are what an index has."""
     bounds = []
-    if wanted.since is not None:
-        bounds.append(events.c.id >= first_id(wanted.since - _MARGIN))
-    if wanted.until is not None:
-        bounds.append(events.c.id < first_id(wanted.until + _MARGIN))
+    if event_filter.since is not None:
+        bounds.append(events.c.id >= id_lower_bound(event_filter.since - _ID_CLOCK_MARGIN))
+    if event_filter.until is not None:
+        bounds.append(events.c.id < id_lower_bound(event_filter.until + _ID_CLOCK_MARGIN))
     return bounds
 
 
-def first_id(moment: int) -> str:
+def id_lower_bound(timestamp: int) -> str:
     """What sorts before every id that was made at or after a moment, in microseconds since 1970."""
-    digits = f"{min(max(0, moment) // 1000, 2**48 - 1):012x}"
+    digits = f"{min(max(0, timestamp) // 1000, 2**48 - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}"
 
 
-def _time_of(connection: Connection, event_id: str) -> int | None:
+def _received_at(connection: Connection, event_id: str) -> int | None:
     return connection.execute(select(events.c.received_at).where(events.c.id == event_id)).scalar()
 
 
-def _glimpse(row: Any, standing: tuple[Standing, ...]) -> Glimpse:
-    return Glimpse(
+def _to_summary(row: Any, statuses: tuple[DeliveryStatus, ...]) -> EventSummary:
+    return EventSummary(
         id=row.id,
         received_at=row.received_at,
         source=row.source,
@@ -345,5 +351,5 @@ def _glimpse(row: Any, standing: tuple[Standing, ...]) -> Glimpse:
         route=json.loads(row.route),
         state=row.state,
         repeats=row.repeats,
-        standings=standing,
+        delivery_statuses=statuses,
     )

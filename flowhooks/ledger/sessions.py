@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
-IDLE: Final = 12 * 3600 * SECOND
+IDLE_TIMEOUT: Final = 12 * 3600 * SECOND
 """Microseconds without a request after which a session is over: a working day, and not the next morning."""
-LONGEST: Final = 7 * 86400 * SECOND
+MAX_AGE: Final = 7 * 86400 * SECOND
 """Microseconds after which a session is over, however busy it is."""
 
 
@@ -40,10 +40,10 @@ class Session:
     used_at: int
 
 
-def begin(transaction: Transaction, session: Session) -> None:
+def create(transaction: WriteTransaction, session: Session) -> None:
     """Keep a session, and delete those that are over."""
     now = session.begun_at
-    over = or_(sessions.c.used_at <= now - IDLE, sessions.c.begun_at <= now - LONGEST)
+    over = or_(sessions.c.used_at <= now - IDLE_TIMEOUT, sessions.c.begun_at <= now - MAX_AGE)
     transaction.connection.execute(delete(sessions).where(over))
     transaction.connection.execute(insert(sessions).values(asdict(session)))
 
@@ -51,17 +51,17 @@ def begin(transaction: Transaction, session: Session) -> None:
 def find(connection: Connection, digests: Collection[str], now: int) -> Session | None:
     """The session that has one of these digests and is not over; None if there is none."""
     query = select(sessions).where(
-        sessions.c.digest.in_(digests), sessions.c.used_at > now - IDLE, sessions.c.begun_at > now - LONGEST
+        sessions.c.digest.in_(digests), sessions.c.used_at > now - IDLE_TIMEOUT, sessions.c.begun_at > now - MAX_AGE
     )
     row = connection.execute(query).mappings().first()
     return Session(**row) if row else None
 
 
-def used(transaction: Transaction, digest: str, now: int) -> None:
+def touch(transaction: WriteTransaction, digest: str, now: int) -> None:
     """Write down that somebody is still here."""
     transaction.connection.execute(update(sessions).where(sessions.c.digest == digest).values(used_at=now))
 
 
-def end(transaction: Transaction, digests: Collection[str]) -> None:
+def remove(transaction: WriteTransaction, digests: Collection[str]) -> None:
     """Forget sessions for good."""
     transaction.connection.execute(delete(sessions).where(sessions.c.digest.in_(digests)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from flowhooks.ledger import alert_queries, circuit_breaker, pauses
-from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.ledger.backlog import HandlerBacklog, backlog
 from flowhooks.ledger.tables import alerts, counters, events, processes
 from flowhooks.model.delivery import State
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class LedgerStats:
     """What is open. Nothing that is at rest is read for it.
 
     Attributes:
@@ -33,10 +33,10 @@ class Condition:
         alerted: how many deliveries and events share them, by cause, as last counted.
         processes: how many processes have neither ended nor been taken for dead.
         paused: the ids of the handlers that are paused.
-        held: the ids of those of them that are held.
+        circuit_open: the ids of those of them that are held.
     """
 
-    backlog: Mapping[str, Backlog]
+    backlog: Mapping[str, HandlerBacklog]
     oldest_due: Mapping[str, int]
     oldest_failed: Mapping[tuple[str, State], int]
     parked: int
@@ -45,7 +45,7 @@ class Condition:
     alerted: Mapping[str, int]
     processes: int
     paused: frozenset[str]
-    held: frozenset[str]
+    circuit_open: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,37 +63,37 @@ class Totals:
     stored: int
 
     @property
-    def difference(self) -> int:
+    def unaccounted(self) -> int:
         """Events that were accepted and are neither there nor purged; 0 when nothing is lost."""
         return self.accepted - self.purged - self.stored
 
 
-def condition(connection: Connection, now: int) -> Condition:
+def read_stats(connection: Connection, now: int) -> LedgerStats:
     """How the ledger fares at `now`, microseconds since 1970."""
-    parked = select(func.count(), func.min(events.c.received_at)).where(alert_queries.PARKED)
-    how_many, since = connection.execute(parked).one()
+    parked = select(func.count(), func.min(events.c.received_at)).where(alert_queries.IS_PARKED)
+    n_parked, since = connection.execute(parked).one()
     per_cause = (
         select(alerts.c.cause, func.count().label("alerts"), func.sum(alerts.c.count).label("alerted"))
         .where(alerts.c.closed_at.is_(None))
         .group_by(alerts.c.cause)
     )
     open_alerts = connection.execute(per_cause).all()
-    living = select(func.count()).select_from(processes).where(processes.c.stopped_at.is_(None))
-    return Condition(
+    live = select(func.count()).select_from(processes).where(processes.c.stopped_at.is_(None))
+    return LedgerStats(
         backlog=backlog(connection),
-        oldest_due={one.handler: one.since for one in alert_queries.late(connection, now)},
+        oldest_due={issue.handler: issue.since for issue in alert_queries.overdue(connection, now)},
         oldest_failed={
-            (one.handler, state): one.since
+            (issue.handler, state): issue.since
             for state in (State.DEAD, State.UNKNOWN)
-            for one in alert_queries.failed(connection, state)
+            for issue in alert_queries.failed(connection, state)
         },
-        parked=how_many,
+        parked=n_parked,
         oldest_parked=since,
         alerts={row.cause: row.alerts for row in open_alerts},
         alerted={row.cause: int(row.alerted) for row in open_alerts},
-        processes=connection.execute(living).scalar_one(),
+        processes=connection.execute(live).scalar_one(),
         paused=frozenset(pauses.paused(connection)),
-        held=frozenset(circuit_breaker.held(connection)),
+        circuit_open=frozenset(circuit_breaker.open_circuits(connection)),
     )
 
 

@@ -79,9 +79,9 @@ Index(
     sqlite_where=DISMISSED_BY_ROUTING,
     postgresql_where=DISMISSED_BY_ROUTING,
 )
-UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
+IS_UNDECIDED: Final = (events.c.state == "routed") & events.c.no_match.is_not(None)
 """Events that were routed although the condition of another handler could not be decided. Said exactly so, as above."""
-Index("events_undecided", events.c.id, sqlite_where=UNDECIDED, postgresql_where=UNDECIDED)
+Index("events_undecided", events.c.id, sqlite_where=IS_UNDECIDED, postgresql_where=IS_UNDECIDED)
 Index(
     "events_business_key",
     events.c.business_key,
@@ -139,17 +139,25 @@ deliveries: Final = Table(
     UniqueConstraint("event_id", "handler", name="deliveries_route"),
     sqlite_with_rowid=False,
 )
-HAS_TIME: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.turn <= literal_column("0"))
+IS_SCHEDULED: Final = deliveries.c.due_at.is_not(None) & (deliveries.c.turn <= literal_column("0"))
 """What may run, or be probed, from a time on. Held back are others: a hundred thousand behind one that waits for its
 retry are not looked at. A query uses the index below only if it says exactly this."""
-Index("deliveries_due", deliveries.c.handler, deliveries.c.due_at, sqlite_where=HAS_TIME, postgresql_where=HAS_TIME)
-NOT_AT_REST: Final = deliveries.c.state.in_(
+Index(
+    "deliveries_due",
+    deliveries.c.handler,
+    deliveries.c.due_at,
+    sqlite_where=IS_SCHEDULED,
+    postgresql_where=IS_SCHEDULED,
+)
+IS_RUNNING_OR_FAILED: Final = deliveries.c.state.in_(
     bindparam("not_at_rest", ("running", "dead", "unknown"), expanding=True, literal_execute=True)
 )
 """Deliveries that somebody may have to look at. A query uses the index below only if it says exactly this, written
 out: what is handed over apart from the statement the database does not compare with an index's condition."""
-Index("deliveries_open", deliveries.c.state, sqlite_where=NOT_AT_REST, postgresql_where=NOT_AT_REST)
-FAILED: Final = deliveries.c.state.in_(bindparam("failed", ("dead", "unknown"), expanding=True, literal_execute=True))
+Index("deliveries_open", deliveries.c.state, sqlite_where=IS_RUNNING_OR_FAILED, postgresql_where=IS_RUNNING_OR_FAILED)
+IS_FAILED: Final = deliveries.c.state.in_(
+    bindparam("failed", ("dead", "unknown"), expanding=True, literal_execute=True)
+)
 """Deliveries of which a person is told. Said exactly so, as above, for an index of their own: one that began with
 the state and went on with more would have to be written at each attempt."""
 Index(
@@ -157,12 +165,12 @@ Index(
     deliveries.c.state,
     deliveries.c.handler,
     deliveries.c.changed_at,
-    sqlite_where=FAILED,
-    postgresql_where=FAILED,
+    sqlite_where=IS_FAILED,
+    postgresql_where=IS_FAILED,
 )
 
 
-def in_lane(table: Any) -> ColumnElement[bool]:
+def in_order_group(table: Any) -> ColumnElement[bool]:
     """What has a place in a lane: it waits, runs or is *unknown*. Said exactly so, as above.
 
     Args:
@@ -174,8 +182,8 @@ def in_lane(table: Any) -> ColumnElement[bool]:
     return cast("ColumnElement[bool]", table.c.lane.is_not(None) & table.c.state.in_(states))
 
 
-_IN_LANE = in_lane(deliveries)
-HELD: Final = _IN_LANE & deliveries.c.due_at.is_not(None) & (deliveries.c.turn > literal_column("0"))
+_IN_ORDER_GROUP = in_order_group(deliveries)
+IS_BLOCKED: Final = _IN_ORDER_GROUP & deliveries.c.due_at.is_not(None) & (deliveries.c.turn > literal_column("0"))
 """What is held back by others of its lane, and would else have a time: found by the index below."""
 Index(
     "deliveries_turn",
@@ -183,11 +191,11 @@ Index(
     deliveries.c.lane,
     deliveries.c.turn,
     deliveries.c.id,
-    sqlite_where=_IN_LANE,
-    postgresql_where=_IN_LANE,
+    sqlite_where=_IN_ORDER_GROUP,
+    postgresql_where=_IN_ORDER_GROUP,
 )
-_SHELVED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
-Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_SHELVED, postgresql_where=_SHELVED)
+_IS_SUSPENDED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
+Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_IS_SUSPENDED, postgresql_where=_IS_SUSPENDED)
 
 attempts: Final = Table(
     "attempts",

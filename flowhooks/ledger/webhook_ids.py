@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowhooks.ledger.events import NewEvent
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
 
-_REMEMBER: Final = database.Insertion(signed, refreshing=("seen_at",))
+_UPSERT: Final = database.BulkInsert(signed, update_columns=("seen_at",))
 
 
-def digest_of(new: NewEvent) -> str:
+def request_digest(new: NewEvent) -> str:
     """The SHA-256 (hexadecimal) of what an id is used for: the path, as it is understood, and the data.
 
     The data as two call-backs are compared by it, and not the bytes: to call again with the same is always safe, also
@@ -34,7 +34,7 @@ def digest_of(new: NewEvent) -> str:
     return hashlib.sha256(used_for.encode()).hexdigest()
 
 
-def remember(transaction: Transaction, items: Sequence[NewEvent]) -> list[bool]:
+def record_ids(transaction: WriteTransaction, items: Sequence[NewEvent]) -> list[bool]:
     """Keep the ids of those items that are signed; whether each was used before for something else.
 
     Of several that come at once with the same id the first one counts, also among processes: whoever comes second
@@ -43,31 +43,31 @@ def remember(transaction: Transaction, items: Sequence[NewEvent]) -> list[bool]:
     first: dict[tuple[str, str], dict[str, object]] = {}
     digests: list[str | None] = []
     for item in items:
-        digests.append(None if item.message is None else digest_of(item))
-        if item.message is not None:
+        digests.append(None if item.webhook_id is None else request_digest(item))
+        if item.webhook_id is not None:
             row: dict[str, object] = {
                 "source": item.event.source,
-                "webhook_id": item.message,
+                "webhook_id": item.webhook_id,
                 "digest": digests[-1],
                 "seen_at": item.now,
             }
-            first.setdefault((item.event.source, item.message), row)
+            first.setdefault((item.event.source, item.webhook_id), row)
     # Sorted, so that no two processes wait for each other; and before any event, for the same reason.
-    found = _REMEMBER.rows(transaction.connection, [first[key] for key in sorted(first)])
-    kept = {(row.source, row.webhook_id): row.digest for row in found}
+    rows = _UPSERT.insert_returning(transaction.connection, [first[key] for key in sorted(first)])
+    stored_digests = {(row.source, row.webhook_id): row.digest for row in rows}
     return [
-        digest is not None and kept[item.event.source, item.message or ""] != digest
+        digest is not None and stored_digests[item.event.source, item.webhook_id or ""] != digest
         for item, digest in zip(items, digests, strict=True)
     ]
 
 
-def forget(transaction: Transaction, before: int, *, most: int) -> int:
-    """Delete ids that were last used before a moment, `most` of them at the most; how many went."""
+def expire(transaction: WriteTransaction, cutoff: int, *, limit: int) -> int:
+    """Delete ids that were last used before a moment, `limit` of them at the most; how many went."""
     old = (
         select(signed.c.source, signed.c.webhook_id)
-        .where(signed.c.seen_at < before)
+        .where(signed.c.seen_at < cutoff)
         .order_by(signed.c.seen_at)
-        .limit(most)
+        .limit(limit)
     )
     key = tuple_(signed.c.source, signed.c.webhook_id)
     return int(transaction.connection.execute(delete(signed).where(key.in_(old))).rowcount)

@@ -253,7 +253,7 @@ class Transaction(Protocol):
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once the transaction is durable; never if it is not."""
 
-    def hand_over(self) -> None:
+    def notify_peers(self) -> None:
         """Have the other processes told, once the transaction is durable, that there is something to run for them."""
 
     def after_rollback(self, callback: Callable[[], None]) -> None:

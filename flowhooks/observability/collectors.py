@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.reader import Reader
-    from flowhooks.ledger.stats import Condition, Totals
+    from flowhooks.ledger.stats import LedgerStats, Totals
     from flowhooks.plugins.loading import PluginInfo
 
 CONDITION_SECONDS: Final = 5.0
@@ -119,7 +119,7 @@ class OfLedger(Collector):
         self._clock = clock
         self._label = label
         self._file = database.database_file(url)
-        self._condition = _Kept(lambda: ledger.condition(clock.now()), CONDITION_SECONDS)
+        self._condition = _Kept(lambda: ledger.read_stats(clock.now()), CONDITION_SECONDS)
         self._totals = _Kept(ledger.totals, TOTALS_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
@@ -157,7 +157,7 @@ class OfLedger(Collector):
             )
             yield GaugeMetricFamily("flowhooks_database_bytes", "Bytes of the database's file.", _size(self._file))
 
-    def _open(self, condition: Condition) -> Iterator[Metric]:
+    def _open(self, condition: LedgerStats) -> Iterator[Metric]:
         deliveries = GaugeMetricFamily(
             "flowhooks_deliveries",
             "Deliveries that something may still become of, by handler and state.",
@@ -186,7 +186,9 @@ class OfLedger(Collector):
             ages.add_metric([handler, state.value], self._age(moment))
         yield ages
         yield self._each("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
-        yield self._each("flowhooks_handler_held", "that is paused for having failed again and again", condition.held)
+        yield self._each(
+            "flowhooks_handler_held", "that is paused for having failed again and again", condition.circuit_open
+        )
 
     def _each(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
         gauge = GaugeMetricFamily(name, f"1 for each handler {what}.", labels=["handler"])
@@ -194,7 +196,7 @@ class OfLedger(Collector):
             gauge.add_metric([handler], 1)
         return gauge
 
-    def _parked(self, condition: Condition) -> Iterator[Metric]:
+    def _parked(self, condition: LedgerStats) -> Iterator[Metric]:
         yield GaugeMetricFamily("flowhooks_parked", "Events that are parked: no handler wants them.", condition.parked)
         yield GaugeMetricFamily(
             "flowhooks_oldest_parked_seconds",
@@ -213,7 +215,7 @@ def _counted(totals: Totals) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "flowhooks_difference",
         "Events accepted that are neither stored nor purged. Anything but 0 is an emergency.",
-        totals.difference,
+        totals.unaccounted,
     )
 
 

@@ -48,7 +48,7 @@ def acknowledge(desk: Desk, alerts: Sequence[str], *, note: str = "", dry_run: b
     asked = tuple(dict.fromkeys(alerts))
     if dry_run:
         with desk.ledger.connection() as connection:
-            found = alert_queries.still_open(connection)
+            found = alert_queries.open_alerts(connection)
         done = {one.id: one.about for one in found if one.id in asked and one.acknowledged_at is None}
     else:
         who, now = desk.by.name if desk.by else "", desk.clock.now()

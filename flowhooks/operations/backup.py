@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.errors import LedgerOutdated, LedgerUnusable
 from flowhooks.ledger import database
-from flowhooks.ledger.reader import Reader, naming
+from flowhooks.ledger.reader import Reader, name_database_in_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,14 +57,14 @@ def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
     source = database.database_file(url)
     if source is None:
         raise LedgerUnusable(
-            f"{database.shown(url)} is no file: PostgreSQL is backed up by its own program, while servers go on: "
-            f"pg_dump --format=custom --file={target} and the name of the database"
+            f"{database.display_name(url)} is no file: PostgreSQL is backed up by its own program, while servers go "
+            f"on: pg_dump --format=custom --file={target} and the name of the database"
         )
     if not source.exists():
         raise LedgerUnusable(f"there is no database at {source}")
     _refuse_foreign(url)
     with _put_at(target) as unfinished:
-        with naming(url), progress("copy", lambda: database.pages_of(source)) as advance:
+        with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:
             database.copy_file(source, unfinished, advance)
         events, trouble = _books(f"sqlite:///{unfinished}")
     return BackedUp(
@@ -85,7 +85,7 @@ def _refuse_foreign(url: str) -> None:
 def _books(url: str) -> tuple[int | None, tuple[str, ...]]:
     try:
         with closing(Reader(url)) as reader:
-            books = reader.balance()
+            books = reader.verify()
     except LedgerOutdated:
         return None, ()
     return books.stored, tuple(books.trouble)

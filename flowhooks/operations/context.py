@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.routing.router import Router
 
@@ -62,7 +62,7 @@ class Desk:
     clock: Clock
     by: Actor | None = None
 
-    def change(self, function: Callable[[Transaction], T], deed: Callable[[T], Deed]) -> T:
+    def change(self, function: Callable[[WriteTransaction], T], deed: Callable[[T], Deed]) -> T:
         """Change something in one transaction, and write down in the same one who has done it.
 
         Args:
@@ -74,10 +74,10 @@ class Desk:
             FlowhooksError: whatever `function` raised; nothing was changed.
         """
 
-        def changed(transaction: Transaction) -> T:
+        def changed(transaction: WriteTransaction) -> T:
             done = function(transaction)
             if done and self.by is not None:
-                entry = audit.Entry(
+                entry = audit.AuditEntry(
                     id=self.clock.new_id(),
                     done_at=self.clock.now(),
                     who=self.by.name,

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import copy as copying
 from flowhooks.ledger import database, processes
-from flowhooks.ledger.copy import Side
+from flowhooks.ledger.copy import DatabaseSnapshot
 from flowhooks.ledger.migrations.upgrade import upgrade
-from flowhooks.ledger.reader import Reader, naming
+from flowhooks.ledger.reader import Reader, name_database_in_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from flowhooks.ledger.consistency import Books
+    from flowhooks.ledger.consistency import ConsistencyReport
 
     Progress = Callable[[str, Callable[[], int]], AbstractContextManager[Callable[[int], None]]]
 
@@ -52,7 +52,7 @@ class Moved:
 
     made: bool
     tables: Mapping[str, Copied]
-    books: Books
+    books: ConsistencyReport
 
 
 def copy(source: str, target: str, *, stale_after: float, progress: Progress) -> Moved:
@@ -80,20 +80,20 @@ def copy(source: str, target: str, *, stale_after: float, progress: Progress) ->
                 _refuse_used(its_reader, target, stale_after)
                 with (
                     _seen(its_reader, target) as its,
-                    progress("compare", lambda: copying.how_many(its.connection)) as advance,
+                    progress("compare", lambda: copying.count_rows(its.connection)) as advance,
                 ):
                     kept = copying.compare(ours, its, advance)
-            with progress("copy", lambda: copying.how_many(ours.connection)) as advance:
+            with progress("copy", lambda: copying.count_rows(ours.connection)) as advance:
                 wanted = _written(ours, target, advance)
         with closing(Reader(target)) as its_reader, _seen(its_reader, target) as its:
-            with progress("verify", lambda: copying.how_many(its.connection)) as advance:
-                found = copying.contents(its, advance)
-            books = its_reader.balance()
+            with progress("verify", lambda: copying.count_rows(its.connection)) as advance:
+                found = copying.digest_tables(its, advance)
+            books = its_reader.verify()
         _refuse_used(reader, source, stale_after)
     for name, content in wanted.items():
         if found[name] != content:
             raise LedgerUnusable(
-                f"{database.shown(target)} is no true copy of {database.shown(source)}: its {name} have "
+                f"{database.display_name(target)} is no true copy of {database.display_name(source)}: its {name} have "
                 f"{found[name].rows:,} rows with the digest {found[name].digest}, "
                 f"the source's {content.rows:,} with {content.digest}. "
                 "Has somebody used it meanwhile? Copy into an empty database"
@@ -104,7 +104,7 @@ def copy(source: str, target: str, *, stale_after: float, progress: Progress) ->
     return Moved(made=before is None, tables=tables, books=books)
 
 
-def _written(ours: Side, target: str, advance: Callable[[int], None]) -> dict[str, copying.Content]:
+def _written(ours: DatabaseSnapshot, target: str, advance: Callable[[int], None]) -> dict[str, copying.TableDigest]:
     engine = database.open_engine(target, writing=True)
     try:
         return copying.copy(ours, target, engine, advance)
@@ -113,21 +113,21 @@ def _written(ours: Side, target: str, advance: Callable[[int], None]) -> dict[st
 
 
 @contextmanager
-def _seen(reader: Reader, url: str) -> Iterator[Side]:
+def _seen(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
     """A ledger as it is at one moment."""
     with reader.connection() as connection:
-        yield Side(url, connection)
+        yield DatabaseSnapshot(url, connection)
 
 
 def _refuse_used(reader: Reader, url: str, stale_after: float) -> None:
     """Refuse a ledger that other processes use; that of a file is locked, so that there is none."""
     if not database.is_shared(url):
         return
-    with naming(url), reader.connection() as connection:
-        living = processes.lately(connection, stale_after=stale_after)
+    with name_database_in_errors(url), reader.connection() as connection:
+        living = processes.live_processes(connection, stale_after=stale_after)
     if living:
         who = ", ".join(f"{one.pid} on {one.host}" for one in living[:5])
         raise LedgerUnusable(
-            f"{database.shown(url)} is in use by process {who}: stop what uses it, then copy again "
+            f"{database.display_name(url)} is in use by process {who}: stop what uses it, then copy again "
             f"(one that was killed counts as alive until it has been silent for {stale_after:g} s)"
         )

@@ -52,7 +52,7 @@ class DismissedEvents(NamedTuple):
 
 _COLUMNS: Final = tuple(column for column in events.c if column.name not in {"body", "no_match"})
 _NEWEST: Final = select(*_COLUMNS).where(DISMISSED_BY_ROUTING).order_by(events.c.id.desc()).limit(MAX_EVENTS)
-_BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(database.keys("ids")))
+_BODIES: Final = select(events.c.id, events.c.body).where(events.c.id.in_(database.string_array("ids")))
 
 
 def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, DismissedEvents]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import reached
-from flowhooks.ledger.reroute import Rerouted
+from flowhooks.ledger.reroute import RouteChange
 from flowhooks.model.event import DismissedBy, EventState
 from flowhooks.operations.context import Deed
 from flowhooks.operations.routing import one_of
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.operations.context import Desk
 
@@ -59,7 +59,7 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
     """
     page = desk.ledger.page(of_parked(wanted), after=after, limit=AT_ONCE)
     items = [
-        Rerouted(
+        RouteChange(
             event_id=stored.event.id,
             state=EventState.DISMISSED,
             dismissed_by=DismissedBy.OPERATOR,
@@ -94,7 +94,7 @@ def of_parked(wanted: EventFilter) -> EventFilter:
     return wanted if wanted.ids or wanted.state is not None else replace(wanted, state="parked")
 
 
-def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
-    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
     reached("dismiss.written")
     return done

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from flowhooks.errors import NotFound
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.queries import Stored
+    from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.reader import Reader
 
 
-def event_named(reader: Reader, name: str) -> Stored:
+def event_named(reader: Reader, name: str) -> StoredEvent:
     """The event of this id, or of the delivery of this id.
 
     Raises:

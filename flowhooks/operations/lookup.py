@@ -11,7 +11,7 @@ from flowhooks.routing.router import Router
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.model.handler import Handler
     from flowhooks.plugins.plugins import Plugins
 
@@ -36,7 +36,7 @@ class Lookup:
 
 
 def lookup(
-    plugins: Plugins, known: Iterable[KnownHandler], ignore_keys: Iterable[str], *, run: Collection[str] = ()
+    plugins: Plugins, known: Iterable[RegisteredHandler], ignore_keys: Iterable[str], *, run: Collection[str] = ()
 ) -> Lookup:
     """Make the look-up.
 
@@ -57,7 +57,9 @@ def lookup(
     return Lookup(router=build_router(plugins.handlers.values(), missing, ignore_keys), absent=absent)
 
 
-def build_router(loaded: Iterable[Handler], remembered: Iterable[KnownHandler], ignore_keys: Iterable[str]) -> Router:
+def build_router(
+    loaded: Iterable[Handler], remembered: Iterable[RegisteredHandler], ignore_keys: Iterable[str]
+) -> Router:
     """Make the router of the handlers that are loaded, and of those that are only remembered."""
     candidates = [Candidate(handler.id, handler.selectors, handler.order_by) for handler in loaded]
     unreadable = []

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alert_queries import Troubled
+    from flowhooks.ledger.alert_queries import HandlerIssue
     from flowhooks.ledger.reader import Reader
-    from flowhooks.ledger.recent_activity import Recent
+    from flowhooks.ledger.recent_activity import RecentDelivery
 
 MOST_ARRIVALS: Final = 10_000
 MOST_RECENT: Final = 2_000
@@ -147,37 +147,39 @@ def overview(reader: Reader, now: int) -> Overview:
         LedgerUnusable: the ledger cannot be read.
     """
     with reader.connection() as connection:
-        newest = recent_activity.recent(connection, most=MOST_RECENT)
+        newest = recent_activity.recent_deliveries(connection, limit=MOST_RECENT)
         return Overview(
             now=now,
-            counts=recent_activity.bounded_tally(connection),
+            counts=recent_activity.count_by_state_bounded(connection),
             oldest=_oldest(connection, now),
-            arrivals=_arrivals(recent_activity.arrivals(connection, now - SPANS[0] * SECOND, most=MOST_ARRIVALS), now),
+            arrivals=_arrivals(
+                recent_activity.arrival_times(connection, now - SPANS[0] * SECOND, limit=MOST_ARRIVALS), now
+            ),
             performance=_performance(newest, now),
             sampled=len(newest),
             sampled_since=newest[-1].created_at if newest else None,
-            alerts=sum(one.acknowledged_at is None for one in alert_queries.still_open(connection)),
+            alerts=sum(one.acknowledged_at is None for one in alert_queries.open_alerts(connection)),
         )
 
 
 def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
     found: dict[str, Oldest] = {}
     for name, troubled in (
-        ("waiting", alert_queries.late(connection, now)),
-        ("shelved", alert_queries.shelved(connection, now)),
+        ("waiting", alert_queries.overdue(connection, now)),
+        ("shelved", alert_queries.missing_handlers(connection, now)),
     ):
         if troubled:
             found[name] = min(map(_of, troubled))
     for state in (State.RUNNING, State.DEAD, State.UNKNOWN):
-        if (oldest := recent_activity.oldest(connection, state)) is not None:
+        if (oldest := recent_activity.oldest_in_state(connection, state)) is not None:
             event_id, handler, since = oldest
             found[state.value] = Oldest(since, event_id, handler)
-    if (parked := recent_activity.oldest_parked(connection)) is not None:
+    if (parked := recent_activity.oldest_parked_event(connection)) is not None:
         found["parked"] = Oldest(parked[1], parked[0])
     return found
 
 
-def _of(one: Troubled) -> Oldest:
+def _of(one: HandlerIssue) -> Oldest:
     return Oldest(one.since, one.event_id, one.handler)
 
 
@@ -193,10 +195,10 @@ def _arrivals(came: Sequence[int], now: int) -> Arrivals:
     return Arrivals(span=span, bars=tuple(bars), total=sum(bars))
 
 
-def _performance(newest: Sequence[Recent], now: int) -> tuple[Performance, ...]:
+def _performance(newest: Sequence[RecentDelivery], now: int) -> tuple[Performance, ...]:
     if not newest:
         return ()
-    each: dict[str, list[Recent]] = defaultdict(list)
+    each: dict[str, list[RecentDelivery]] = defaultdict(list)
     for one in newest:
         each[one.handler].append(one)
     start = min(one.created_at for one in newest)
@@ -204,7 +206,7 @@ def _performance(newest: Sequence[Recent], now: int) -> tuple[Performance, ...]:
     return tuple(sorted(found, key=lambda one: (not one.failed, -one.deliveries, one.handler)))
 
 
-def _of_handler(handler: str, several: Sequence[Recent], start: int, now: int) -> Performance:
+def _of_handler(handler: str, several: Sequence[RecentDelivery], start: int, now: int) -> Performance:
     points = [[0, 0, 0] for _ in range(POINTS)]
     lengths = []
     succeeded = failed = 0

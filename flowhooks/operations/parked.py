@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.reroute import oldest_parked
+from flowhooks.ledger.reroute import oldest_parked_groups
 from flowhooks.model.event import ParkedBy
 from flowhooks.operations.reroute_parked import like, may_be_taken
 
@@ -60,7 +60,7 @@ def parked(reader: Reader, router: Router, *, most: int, handlers: int) -> list[
         NewerSelectorsError: handlers are known that this version cannot route for.
     """
     with reader.connection() as connection:
-        found = oldest_parked(connection, most=most)
+        found = oldest_parked_groups(connection, limit=most)
     by_data = [router.reads_data(like(group)) for group, *_ in found]
     oldest = [event_id for (_, event_id, _), own in zip(found[:HINTED], by_data[:HINTED], strict=True) if own]
     lacking = _undecided(reader, router, oldest) if oldest else {}

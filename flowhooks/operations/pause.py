@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger import pauses as pausing
-from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.ledger.backlog import HandlerBacklog, backlog
 from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _meant(desk: Desk, given: Sequence[str], *, paused: bool) -> frozenset[str]:
     """The ids of the known handlers that are meant, out of those that are paused or those that are not."""
     known = [
         one.id
-        for one in desk.ledger.known()
-        if (one.paused_at is not None if paused else one.paused_at is None or one.held is not None)
+        for one in desk.ledger.registered_handlers()
+        if (one.paused_at is not None if paused else one.paused_at is None or one.circuit is not None)
     ]
     return frozenset(one for one in known if any(_means(word, one) for word in given))
 
@@ -104,7 +104,7 @@ def _changed(
         done = desk.change(
             lambda transaction: change(transaction, meant, now, pauses), lambda them: _deed(action, them, note)
         )
-    theirs = [stored.get(one, Backlog()) for one in done]
+    theirs = [stored.get(one, HandlerBacklog()) for one in done]
     return Paused(
         handlers=tuple(sorted(done)),
         passed_over=tuple(word for word in dict.fromkeys(given) if not any(_means(word, one) for one in done)),

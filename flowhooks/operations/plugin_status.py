@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.execution.run_options import terms
-from flowhooks.ledger.backlog import Backlog, backlog
-from flowhooks.ledger.processes import run_by
-from flowhooks.ledger.reroute import oldest_parked, parked_groups
+from flowhooks.ledger.backlog import HandlerBacklog, backlog
+from flowhooks.ledger.processes import handlers_run_by
+from flowhooks.ledger.reroute import oldest_parked_groups, parked_groups
 from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler
 from flowhooks.operations.lookup import lookup
 from flowhooks.operations.reroute_parked import parked_by_handler
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flowhooks.execution.run_options import RunTerms
-    from flowhooks.ledger.handlers import KnownHandler
-    from flowhooks.ledger.pauses import Held
+    from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.handler import Handler
     from flowhooks.model.selectors import Selectors
@@ -51,9 +51,9 @@ class Listed:
     standing: str
     selectors: Selectors | None
     handler: Handler | None
-    backlog: Backlog
+    backlog: HandlerBacklog
     paused_at: int | None = None
-    held: Held | None = None
+    held: CircuitState | None = None
     dismissed: DismissedEvents | None = None
     terms: RunTerms | None = None
 
@@ -99,23 +99,23 @@ def survey(
     Raises:
         LedgerUnusable: the ledger cannot be read.
     """
-    known: list[KnownHandler] = reader.known() if reader else []
-    stored: dict[str, Backlog] = {}
+    known: list[RegisteredHandler] = reader.registered_handlers() if reader else []
+    stored: dict[str, HandlerBacklog] = {}
     dismissed: dict[str, DismissedEvents] = {}
-    run = run_by(reader.living(stale_after)) if reader else ()
+    run = handlers_run_by(reader.live_processes(stale_after)) if reader else ()
     found = lookup(plugins, known, ignore_keys, run=run)
     if reader:
         with reader.connection() as connection:
-            stored = dict(backlog(connection, most=most))
+            stored = dict(backlog(connection, limit=most))
             groups = (
                 parked_groups(connection)
                 if most is None
-                else [group for group, *_ in oldest_parked(connection, most=most)]
+                else [group for group, *_ in oldest_parked_groups(connection, limit=most)]
             )
             if not found.router.unreadable:
                 dismissed = dismissed_by_handler(connection, found.router)
         for handler, events in parked_by_handler(found.router, groups).items():
-            stored[handler] = replace(stored.get(handler, Backlog()), parked=events)
+            stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
     selectors: dict[str, Selectors | None] = {one.id: one.selectors for one in known}
     paused = {one.id: one for one in known if one.paused_at is not None}
     selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
@@ -127,9 +127,9 @@ def survey(
                 standing=found.standing(one) if one in selectors else "retired",
                 selectors=selectors.get(one),
                 handler=plugins.handlers.get(one),
-                backlog=stored.get(one, Backlog()),
+                backlog=stored.get(one, HandlerBacklog()),
                 paused_at=paused[one].paused_at if one in paused else None,
-                held=paused[one].held if one in paused else None,
+                held=paused[one].circuit if one in paused else None,
                 dismissed=dismissed.get(one),
                 terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
             )
@@ -184,11 +184,11 @@ def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> l
     return surveyed
 
 
-def _state(standings: set[str]) -> str:
+def _state(delivery_statuses: set[str]) -> str:
     """What became of a plugin that was not found, by its handlers that are not retired."""
-    if not standings:
+    if not delivery_statuses:
         return "retired"
-    return "elsewhere" if standings == {"elsewhere"} else "missing"
+    return "elsewhere" if delivery_statuses == {"elsewhere"} else "missing"
 
 
 def _gone(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:

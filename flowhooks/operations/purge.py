@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.errors import SettingsError
 from flowhooks.failpoints import reached
-from flowhooks.ledger.purge import DONE, ON_DEMAND
+from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.purge import Before
+    from flowhooks.ledger.purge import Cutoffs
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.operations.context import Desk
 
@@ -22,7 +22,7 @@ NOT_MORE_THAN: Final = 0.2
 """The part of the time that a purge may take: the rest is for call-backs."""
 
 OLD_ENOUGH: Final[dict[str, Any]] = {
-    "properties": {"until": {"type": "integer"}, "state": {"enum": [*DONE, *ON_DEMAND, None]}},
+    "properties": {"until": {"type": "integer"}, "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]}},
     "required": ["until"],
 }
 """What a purge asks of a filter besides, as JSON Schema says it to those who ask over HTTP."""
@@ -64,7 +64,7 @@ def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bo
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     before, began = before_of(wanted), time.monotonic()
-    page = desk.ledger.purgeable(before, wanted=wanted, after=after, most=AT_ONCE)
+    page = desk.ledger.purgeable(before, event_filter=wanted, after=after, limit=AT_ONCE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
         purged, deliveries = desk.change(
@@ -74,10 +74,10 @@ def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bo
         reached("purge.committed")
         if page.next:
             time.sleep((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
-    return Purged(events=page.looked, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
+    return Purged(events=page.examined, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
 
 
-def before_of(wanted: EventFilter) -> Before:
+def before_of(wanted: EventFilter) -> Cutoffs:
     """In which states events are meant to go, and how old.
 
     Raises:
@@ -86,9 +86,8 @@ def before_of(wanted: EventFilter) -> Before:
     if wanted.until is None:
         raise SettingsError("a purge needs a time before which events are old enough: wanted.until")
     if wanted.state is None:
-        return dict.fromkeys(DONE, wanted.until)
-    if wanted.state not in {*DONE, *ON_DEMAND}:
-        raise SettingsError(
-            f"events that are {wanted.state} are never purged; there are {', '.join((*DONE, *ON_DEMAND))}"
-        )
+        return dict.fromkeys(PURGED_BY_DEFAULT, wanted.until)
+    if wanted.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:
+        states = ", ".join((*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST))
+        raise SettingsError(f"events that are {wanted.state} are never purged; there are {states}")
     return {wanted.state: wanted.until}

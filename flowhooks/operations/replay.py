@@ -13,8 +13,8 @@ from flowhooks.operations.context import Deed
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.group_commit import Transaction
-    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.operations.context import Desk
 
 AT_ONCE: Final = 500
@@ -61,7 +61,7 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    meant = [one for stored in page for one in stored.standings if _meant(wanted, one)]
+    meant = [one for stored in page for one in stored.delivery_statuses if _meant(wanted, one)]
     chosen = [one for one in meant if one.state in states]
     moved = {one.delivery_id for one in chosen}
     if chosen and not dry_run:
@@ -78,20 +78,20 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     )
 
 
-def _deed(wanted: EventFilter, page: Sequence[Stored], again: bool, moved: Collection[str]) -> Deed:
+def _deed(wanted: EventFilter, page: Sequence[StoredEvent], again: bool, moved: Collection[str]) -> Deed:
     subject = page[0].event.id if len(page) == 1 else ""
     # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
     after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
     return Deed("replay", subject, {"wanted": wanted.to_json(), "again": again, "deliveries": len(moved), **after})
 
 
-def _again(desk: Desk, transaction: Transaction, chosen: Sequence[Standing]) -> set[str]:
-    moved = desk.ledger.requeue(transaction, chosen, absent=desk.absent, fresh=True)
+def _again(desk: Desk, transaction: WriteTransaction, chosen: Sequence[DeliveryStatus]) -> set[str]:
+    moved = desk.ledger.requeue(transaction, chosen, missing_handlers=desk.absent, reset_retries=True)
     reached("replay.written")
     return moved
 
 
-def _meant(wanted: EventFilter, standing: Standing) -> bool:
+def _meant(wanted: EventFilter, standing: DeliveryStatus) -> bool:
     """Whether a filter that names a handler or a delivery's state means this one of an event's deliveries."""
     return (wanted.handler is None or standing.handler == wanted.handler) and (
         wanted.state not in set(State) or standing.state == wanted.state

@@ -17,9 +17,9 @@ from flowhooks.operations.routing import one_of, rerouted
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
-    from flowhooks.ledger.reroute import Rerouted
+    from flowhooks.ledger.reroute import RouteChange
     from flowhooks.operations.context import Desk
 
 AT_ONCE: Final = 500
@@ -90,7 +90,7 @@ def reroute(
         )
         reached("reroute.committed")
         done = [item for item in items if item.event_id in changed]
-    parked = sum((item.seen, item.state) == ("dismissed", "parked") for item in done)
+    parked = sum((item.expected_state, item.state) == ("dismissed", "parked") for item in done)
     dismissed = sum(item.state == "dismissed" for item in done)
     return RoutedAgain(
         events=len(page),
@@ -105,17 +105,17 @@ def reroute(
     )
 
 
-def _deed(wanted: EventFilter, handler: str | None, items: Sequence[Rerouted], moved: Collection[str]) -> Deed:
+def _deed(wanted: EventFilter, handler: str | None, items: Sequence[RouteChange], moved: Collection[str]) -> Deed:
     made = _made([item for item in items if item.event_id in moved])
     asked = {"wanted": wanted.to_json(), **({"handler": handler} if handler else {})}
     return Deed("reroute", one_of(moved), {**asked, "events": len(moved), "deliveries": made})
 
 
-def _made(items: Sequence[Rerouted]) -> int:
+def _made(items: Sequence[RouteChange]) -> int:
     return sum(len(item.deliveries) for item in items)
 
 
-def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
-    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
     reached("reroute.written")
     return done

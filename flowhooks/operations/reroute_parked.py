@@ -16,9 +16,9 @@ from flowhooks.operations.routing import rerouted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flowhooks.ledger.group_commit import Transaction
-    from flowhooks.ledger.queries import Stored
-    from flowhooks.ledger.reroute import ParkedGroup, Rerouted
+    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.queries import StoredEvent
+    from flowhooks.ledger.reroute import ParkedGroup, RouteChange
     from flowhooks.operations.context import Desk
     from flowhooks.routing.router import Router
 
@@ -58,7 +58,7 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    page: list[Stored] = []
+    page: list[StoredEvent] = []
     if after or _may_change(desk):
         page = desk.ledger.page(EventFilter(state="parked"), after=after, limit=AT_ONCE)
     items = [item for stored in page if (item := _wanted(desk, stored)) is not None]
@@ -127,7 +127,7 @@ def like(group: ParkedGroup) -> Event:
     )
 
 
-def _wanted(desk: Desk, stored: Stored) -> Rerouted | None:
+def _wanted(desk: Desk, stored: StoredEvent) -> RouteChange | None:
     """What becomes of a parked event; one that stays parked gets no delivery, but its reason is kept up to date."""
     item = rerouted(desk, stored)
     if item is None or item.state != EventState.PARKED:
@@ -137,7 +137,7 @@ def _wanted(desk: Desk, stored: Stored) -> Rerouted | None:
     )
 
 
-def _written(desk: Desk, transaction: Transaction, items: list[Rerouted]) -> set[str]:
-    done = desk.ledger.reroute(transaction, items, absent=desk.absent)
+def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+    done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
     reached("drain.written")
     return done

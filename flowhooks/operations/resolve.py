@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import IllegalMove, NotFound
 from flowhooks.failpoints import reached
-from flowhooks.ledger.deliveries import Move, move
+from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import Transaction
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.operations.context import Desk
 
 
@@ -88,11 +88,15 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
     )
 
 
-def _said(desk: Desk, transaction: Transaction, standing: Standing, target: State, note: str) -> set[str]:
+def _said(desk: Desk, transaction: WriteTransaction, standing: DeliveryStatus, target: State, note: str) -> set[str]:
     if target is State.WAITING:
-        moved = desk.ledger.requeue(transaction, [standing], absent=desk.absent, fresh=True, note=note)
+        moved = desk.ledger.requeue(
+            transaction, [standing], missing_handlers=desk.absent, reset_retries=True, note=note
+        )
     else:
-        change = Move(standing.delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=note)
-        moved = move(transaction, [change])
+        change = StateChange(
+            standing.delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=note
+        )
+        moved = apply_changes(transaction, [change])
     reached("resolve.written")
     return moved

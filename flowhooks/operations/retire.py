@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger import handlers as known
-from flowhooks.ledger.backlog import Backlog, backlog
+from flowhooks.ledger.backlog import HandlerBacklog, backlog
 from flowhooks.operations.context import Deed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def retire(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Ret
     """
     asked = tuple(dict.fromkeys(handlers))
     if dry_run:
-        done = frozenset(one.id for one in desk.ledger.known()).intersection(asked)
+        done = frozenset(one.id for one in desk.ledger.registered_handlers()).intersection(asked)
     else:
         now = desk.clock.now()
         done = desk.change(
@@ -62,7 +62,7 @@ def retire(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Ret
         )
     with desk.ledger.connection() as connection:
         stored = backlog(connection)
-    theirs = [stored.get(one, Backlog()) for one in asked if one in done]
+    theirs = [stored.get(one, HandlerBacklog()) for one in asked if one in done]
     return Retired(
         handlers=tuple(one for one in asked if one in done),
         passed_over=tuple(one for one in asked if one not in done),

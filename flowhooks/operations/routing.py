@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.ledger.reroute import Rerouted
+from flowhooks.ledger.reroute import RouteChange
 from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from flowhooks.ledger.queries import Stored
+    from flowhooks.ledger.queries import StoredEvent
     from flowhooks.operations.context import Desk
 
 
-def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerouted | None:
+def rerouted(desk: Desk, stored: StoredEvent, *, handler: str | None = None) -> RouteChange | None:
     """What the present look-up makes of an event; None if nothing of it changes.
 
     What it has it keeps: no delivery is taken away, and one that is routed stays so, whoever wants it by now.
@@ -41,7 +41,7 @@ def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerou
     if not fresh and (state, parked_by) == (stored.state, stored.parked_by):
         return None
     no_match = desk.router.no_match(stored.event) if state is not EventState.ROUTED or route.undecided else None
-    return Rerouted(
+    return RouteChange(
         event_id=stored.event.id,
         state=state,
         parked_by=parked_by,
@@ -50,13 +50,13 @@ def rerouted(desk: Desk, stored: Stored, *, handler: str | None = None) -> Rerou
         route=whole,
         deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
         order_keys=desk.router.order_keys(stored.event, fresh),
-        seen=stored.state,
+        expected_state=stored.state,
     )
 
 
-def _with_deliveries(desk: Desk, stored: Stored, route: Mapping[str, str], fresh: Sequence[str]) -> Rerouted:
+def _with_deliveries(desk: Desk, stored: StoredEvent, route: Mapping[str, str], fresh: Sequence[str]) -> RouteChange:
     """An event with deliveries added, and its state and reasons as they are."""
-    return Rerouted(
+    return RouteChange(
         event_id=stored.event.id,
         state=stored.state,
         parked_by=stored.parked_by,
@@ -65,7 +65,7 @@ def _with_deliveries(desk: Desk, stored: Stored, route: Mapping[str, str], fresh
         route=route,
         deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
         order_keys=desk.router.order_keys(stored.event, fresh),
-        seen=stored.state,
+        expected_state=stored.state,
     )
 
 

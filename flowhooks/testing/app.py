@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.queries import Stored
+    from flowhooks.ledger.queries import StoredEvent
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
@@ -208,7 +208,7 @@ class AppUnderTest:
         ledger = self.app.ledger
         return tuple(
             seen(event_id, one, ledger.attempts(one.delivery_id))
-            for one in ledger.event(event_id).standings
+            for one in ledger.event(event_id).delivery_statuses
             if handler is None or handler in {one.handler, one.handler.partition(":")[2]}
         )
 
@@ -391,5 +391,5 @@ class AppUnderTest:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def _stored(self, **wanted: Any) -> list[Stored]:
+    def _stored(self, **wanted: Any) -> list[StoredEvent]:
         return self.app.ledger.page(EventFilter(**wanted), limit=MOST_EVENTS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.app import App
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
 
 
 def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> Answer:
@@ -51,16 +51,16 @@ def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
     except FlowhooksError:
         return  # the ledger cannot be read just now: the answer says so
     for stored in found:
-        for one in stored.standings:
+        for one in stored.delivery_statuses:
             if one.state is not State.WAITING or one.due_at is None:
                 continue
             if one.due_at > now or (one.behind is not None and _stands_still(app, one, now)):
                 app.watches.tell(stored.event.id, replace(one, due_at=None))
 
 
-def _stands_still(app: App, held: Standing, now: int) -> bool:
+def _stands_still(app: App, held: DeliveryStatus, now: int) -> bool:
     """Whether what holds a delivery back cannot go on while the clock stands still."""
-    first = next((one for one in app.ledger.standings(held.behind or "") if one.handler == held.handler), None)
+    first = next((one for one in app.ledger.delivery_statuses(held.behind or "") if one.handler == held.handler), None)
     if first is None or first.state not in {State.WAITING, State.UNKNOWN}:
         return False  # it runs, or it has ended since
     return first.due_at is None or first.due_at > now

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flowhooks.app import App
-    from flowhooks.ledger.queries import Stored
+    from flowhooks.ledger.queries import StoredEvent
     from flowhooks.model.handler import Handler
     from flowhooks.testing.views import DeliverySeen
 
@@ -79,7 +79,7 @@ def not_what_was_waited_for(found: DeliverySeen, wanted: State, attempt: int | N
     return "\n".join(lines)
 
 
-def no_delivery(app: App, stored: Stored) -> str:
+def no_delivery(app: App, stored: StoredEvent) -> str:
     """That no handler wants an event, with the reason, and what each handler listens to."""
     event = stored.event
     sent = {
@@ -100,7 +100,7 @@ def no_delivery(app: App, stored: Stored) -> str:
     return "\n".join([*lines, *reasons(stored)])
 
 
-def reasons(stored: Stored) -> list[str]:
+def reasons(stored: StoredEvent) -> list[str]:
     """Why an event is parked or dismissed, then why each handler of its class or key does not get it."""
     by = stored.parked_by or stored.dismissed_by
     why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")

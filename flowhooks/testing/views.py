@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.delivery import Attempt, OutcomeKind, State
 
 
@@ -68,7 +68,7 @@ class DeliverySeen:
     blocked_by: str | None
 
 
-def seen(event_id: str, standing: Standing, attempts: Sequence[Attempt]) -> DeliverySeen:
+def seen(event_id: str, standing: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliverySeen:
     """A delivery, of what the ledger says of it and of its attempts."""
     last = attempts[-1] if attempts else None
     return DeliverySeen(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flowhooks.app import App
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.testing.clock import HandClock
 
 PATIENCE: Final = 20.0
@@ -43,7 +43,7 @@ def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
     """
     __tracebackhide__ = True
     asked: dict[str, set[int]] = {}
-    before: list[tuple[str, Standing]] = []
+    before: list[tuple[str, DeliveryStatus]] = []
     deadline = time.monotonic() + PATIENCE
     while moving := _moving(app, event_ids, asked):
         if moving != before:
@@ -61,37 +61,39 @@ def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
             time.sleep(LOOK_EVERY)
 
 
-def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, Standing]]:
+def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, DeliveryStatus]]:
     """The deliveries that go on by themselves, each with its event; `asked` keeps when each probe was due.
 
     A blocked delivery goes on if the delivery in front of it does, which is listed, too, whichever event it belongs to.
     """
-    standings = _standings(app, event_ids)
-    meant = {key: standing for key, standing in standings.items() if not event_ids or key[0] in event_ids}
+    delivery_statuses = _standings(app, event_ids)
+    meant = {key: standing for key, standing in delivery_statuses.items() if not event_ids or key[0] in event_ids}
     in_front = [(standing.behind, handler) for (_, handler), standing in meant.items() if standing.behind is not None]
-    meant |= {key: standings[key] for key in in_front if key in standings}
+    meant |= {key: delivery_statuses[key] for key in in_front if key in delivery_statuses}
     return [
         (event_id, standing)
         for (event_id, handler), standing in meant.items()
-        if _moves(standings.get((standing.behind or event_id, handler), standing), asked)
+        if _moves(delivery_statuses.get((standing.behind or event_id, handler), standing), asked)
     ]
 
 
-def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], Standing]:
+def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], DeliveryStatus]:
     """How the deliveries of some events (empty: of all) and those that block them stand, by event and handler."""
     wanted = set(event_ids)
     while True:
         # All of them at once: what moves between two reads would be in neither.
         found = app.ledger.page(EventFilter(ids=tuple(sorted(wanted))), limit=MOST_EVENTS)
-        standings = {(stored.event.id, one.handler): one for stored in found for one in stored.standings}
-        blocking = {one.behind for one in standings.values() if one.behind is not None}
+        delivery_statuses = {
+            (stored.event.id, one.handler): one for stored in found for one in stored.delivery_statuses
+        }
+        blocking = {one.behind for one in delivery_statuses.values() if one.behind is not None}
         if not wanted or blocking <= wanted:
             break
         wanted |= blocking
-    return standings
+    return delivery_statuses
 
 
-def _moves(standing: Standing, asked: dict[str, set[int]]) -> bool:
+def _moves(standing: DeliveryStatus, asked: dict[str, set[int]]) -> bool:
     if standing.state is State.RUNNING:
         return True
     if standing.due_at is None:
@@ -125,7 +127,7 @@ def check_books(settings: Settings) -> None:
     __tracebackhide__ = True
     try:
         with closing(Reader(database_url(settings))) as reader:
-            trouble = [*reader.balance().trouble, *filter(None, [reader.quick_check()])]
+            trouble = [*reader.verify().trouble, *filter(None, [reader.quick_check()])]
     except FlowhooksError as error:
         trouble = [str(error)]
     if trouble:

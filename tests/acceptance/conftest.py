@@ -334,14 +334,14 @@ class Site:
     def balance(self):
         """Check that the books balance; returns them."""
         with self.ledger() as ledger:
-            books = ledger.balance()
+            books = ledger.verify()
         assert books.trouble == []
         return books
 
     def until(self, wanted, *, within=WAIT_TIMEOUT):
         """Wait until `wanted(ledger)` is true; returns what it gave."""
         with self.ledger() as ledger:
-            return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.balance)
+            return waiting.until(lambda: wanted(ledger), seconds=within, poll=0.02, why=ledger.verify)
 
     def close(self):
         """Kill every server that still runs."""

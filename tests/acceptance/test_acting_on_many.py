@@ -66,10 +66,10 @@ def fill(url, many, *, dead):
                 state="routed",
                 route={"demo:first": "key first"},
                 deliveries=[(clock.new_id(), "demo:first")],
-                absent=frozenset(),
+                missing_handlers=frozenset(),
                 now=now,
             )
-            tickets.append(ledger.submit(new))
+            tickets.append(ledger.accept_async(new))
             if len(tickets) == 500:
                 for ticket in tickets:
                     ticket(30)
@@ -163,7 +163,9 @@ def test_thousands_by_one_command(site, act, number, many):
     # A server goes on with the page that a command which was killed had asked for.
     assert many - before - 500 <= json.loads(again.stdout)["deliveries"] <= many - before
     handler = "first" if act == "replay" else "late"
-    site.until(lambda ledger: sum(ledger.tally()[one] for one in ("waiting", "running", "dead")) == 0, within=120)
+    site.until(
+        lambda ledger: sum(ledger.count_by_state()[one] for one in ("waiting", "running", "dead")) == 0, within=120
+    )
     assert ran(site) == {handler: many}
     assert made(site, act) == many
     site.balance()

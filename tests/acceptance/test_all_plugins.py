@@ -119,10 +119,12 @@ def test_all_plugins_work_together(site, outside, monkeypatch):
     with site.ledger() as ledger:
         ids = {}
         for answer in (good, refused):
-            standings = {one.handler: one for one in ledger.standings(answer.event_id)}
-            ids[answer.event_id] = {name: one.delivery_id for name, one in standings.items()}
-            assert standings.keys() == {"contracts:archive_contract", "webhooks:crm", "audit:record_complete"}
-            assert {standings[name].state.value for name in ("webhooks:crm", "audit:record_complete")} == {"succeeded"}
+            delivery_statuses = {one.handler: one for one in ledger.delivery_statuses(answer.event_id)}
+            ids[answer.event_id] = {name: one.delivery_id for name, one in delivery_statuses.items()}
+            assert delivery_statuses.keys() == {"contracts:archive_contract", "webhooks:crm", "audit:record_complete"}
+            assert {delivery_statuses[name].state.value for name in ("webhooks:crm", "audit:record_complete")} == {
+                "succeeded"
+            }
     contracts(site, good, ids)
     webhooks(outside, ids)
     notice(outside)

@@ -52,7 +52,7 @@ def test_backed_up_under_load_and_restored(make_site):
         answer = restored.post(instance, {"processDefinitionKey": "backup", "businessKey": instance})
         assert (answer.status, answer.event_id) == (200, event_id)
     assert restored.post("new", {"processDefinitionKey": "backup"}).status == 200
-    other.until(lambda ledger: ledger.tally()["waiting"] + ledger.tally()["running"] == 0)
+    other.until(lambda ledger: ledger.count_by_state()["waiting"] + ledger.count_by_state()["running"] == 0)
     restored.stop()
     other.balance()
 

@@ -81,7 +81,7 @@ def entered(site):
 
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
-    return lambda ledger: all({it.state for it in ledger.standings(one)} == {"succeeded"} for one in event_ids)
+    return lambda ledger: all({it.state for it in ledger.delivery_statuses(one)} == {"succeeded"} for one in event_ids)
 
 
 class Three(NamedTuple):
@@ -159,7 +159,7 @@ def leave_to_nobody(cluster, said, three):
     parked = three.first.post("d1", {"processDefinitionKey": "d"}, **LONG)
     assert parked.status == 202
     said("events", "drain", name="d")
-    cluster.until(lambda ledger: ledger.standings(parked.event_id))
+    cluster.until(lambda ledger: ledger.delivery_statuses(parked.event_id))
     for server in (three.first, three.second):
         server.until_logged("routes_changed", others=3)
     unrun = three.second.post("d2", {"processDefinitionKey": "d"}, **LONG)

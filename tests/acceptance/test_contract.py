@@ -115,7 +115,7 @@ def clean_log(server):
 def result(site, event_id):
     """What the only handler of an event returned."""
     with site.ledger() as ledger:
-        (standing,) = ledger.standings(event_id)
+        (standing,) = ledger.delivery_statuses(event_id)
         return json.loads(ledger.attempts(standing.delivery_id)[-1].result)
 
 
@@ -147,7 +147,7 @@ def test_the_same_call_back_is_answered_the_same_again(server, site, again):
     second = server.post("again", again)
     assert (second.status, second.body, second.event_id) == (200, SUCCESS, first.event_id)
     with site.ledger() as ledger:
-        (standing,) = ledger.standings(first.event_id)
+        (standing,) = ledger.delivery_statuses(first.event_id)
         assert standing.attempt == 1
 
 
@@ -160,7 +160,7 @@ def test_one_call_back_sent_by_many_at_once_is_one_event(server, site):
     assert {answer.status for answer in answers} <= {200, 202}
     assert server.post("at-once", DONE).body == SUCCESS
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.standings(answers[0].event_id)] == [1]
+        assert [one.attempt for one in ledger.delivery_statuses(answers[0].event_id)] == [1]
         assert ledger.event(answers[0].event_id).repeats == 32
 
 
@@ -212,7 +212,7 @@ def test_a_rejected_event_is_500_and_is_not_tried_again(server, site):
         answer = server.post("rejected", {"processDefinitionKey": "rejects"})
         assert answer.message_of_error(500).endswith("demo:rejects failed: amount is negative")
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
 
 
 def test_an_answer_waits_for_quick_retries(server, site):
@@ -246,7 +246,7 @@ def test_an_unfinished_event_is_202_and_joined_when_it_comes_again(server, site)
     joined = server.post("slow-1", body)
     assert (joined.status, joined.body, joined.event_id) == (200, SUCCESS, answer.event_id)
     with site.ledger() as ledger:
-        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
 
 
 def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
@@ -257,7 +257,7 @@ def test_an_unknown_delivery_is_202_and_waits_for_its_operator(server, site):
     chinese = server.post("killed", {"processDefinitionKey": "killed"}, Accept_Language="zh-TW")
     assert "结果未知 1 个" in chinese.json["message"]
     with site.ledger() as ledger:
-        (standing,) = ledger.standings(answer.event_id)
+        (standing,) = ledger.delivery_statuses(answer.event_id)
     done = server.operate(site.token(), "resolve", delivery_id=standing.delivery_id, verdict="did")
     assert (done.status, done.json["after"]) == (200, "succeeded")
     assert server.post("killed", {"processDefinitionKey": "killed"}).body == SUCCESS
@@ -395,7 +395,7 @@ def test_a_locked_database_is_503_and_the_repeat_is_fine(site, make_site):
     answer = until(taken)
     assert (answer.status, answer.body) == (200, SUCCESS)
     with other.ledger() as ledger:
-        assert [one.attempt for one in ledger.standings(answer.event_id)] == [1]
+        assert [one.attempt for one in ledger.delivery_statuses(answer.event_id)] == [1]
     server.stop()
     server.check_log()
     assert other.balance().accepted == 1

@@ -85,7 +85,7 @@ def crashed(make_site):
 
 def unfinished(ledger):
     """How many deliveries wait or run."""
-    tally = ledger.tally()
+    tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["shelved"]
 
 
@@ -139,12 +139,12 @@ def test_every_delivery_is_where_the_table_of_states_puts_it(crashed, stored):
     """What had not started was run; a lost attempt without `retry=` is unknown, with it was run again; none is dead."""
     states = Counter()
     for one in stored.values():
-        assert len(one.standings) == 2, one
-        states.update((standing.handler, standing.state.value) for standing in one.standings)
+        assert len(one.delivery_statuses) == 2, one
+        states.update((standing.handler, standing.state.value) for standing in one.delivery_statuses)
     assert set(states) <= {("demo:plain", "succeeded"), ("demo:plain", "unknown"), ("demo:repeatable", "succeeded")}
     with crashed.ledger() as ledger:
         for one in stored.values():
-            for standing in one.standings:
+            for standing in one.delivery_statuses:
                 if standing.state.value == "unknown":
                     (attempt,) = ledger.attempts(standing.delivery_id)
                     assert attempt.outcome.value == "lost"
@@ -165,13 +165,13 @@ def test_no_attempt_was_entered_twice_and_none_without_a_mark(crashed, stored):
         marked = {
             (standing.delivery_id, attempt.number): attempt
             for one in stored.values()
-            for standing in one.standings
+            for standing in one.delivery_statuses
             for attempt in ledger.attempts(standing.delivery_id)
         }
     assert set(entered) <= set(marked)
     succeeded = {one for one, attempt in marked.items() if attempt.outcome and attempt.outcome.value == "succeeded"}
     assert succeeded <= set(entered)
-    events = {standing.delivery_id: one.event.id for one in stored.values() for standing in one.standings}
+    events = {standing.delivery_id: one.event.id for one in stored.values() for standing in one.delivery_statuses}
     assert all(events[delivery] == event for _, event, delivery, _ in crashed.entered)
 
 
@@ -188,7 +188,9 @@ def test_the_books_balance_and_the_logs_are_whole(crashed, stored):
 def test_resolve_and_replay_still_work(crashed, stored):
     """What is unknown is decided by an operator; what he says has not been done is done."""
     token = crashed.token()
-    unknown = [standing for one in stored.values() for standing in one.standings if standing.state.value == "unknown"]
+    unknown = [
+        standing for one in stored.values() for standing in one.delivery_statuses if standing.state.value == "unknown"
+    ]
     assert unknown, "no attempt of the handler without retry= was killed in the middle"
     verdicts = dict(zip((one.delivery_id for one in unknown), ["did-not", "did", "close"] * len(unknown), strict=False))
     for delivery_id, verdict in verdicts.items():

@@ -308,11 +308,13 @@ class Place:
         stored = self.events()
         assert {instance for instance, _, _ in taken} - set(stored) == set()
         assert {(instance, stored[instance].event.id) for instance, _, _ in taken} == {one[:2] for one in taken}
-        names = {one.delivery_id: one.handler.partition(":")[2] for it in stored.values() for one in it.standings}
+        names = {
+            one.delivery_id: one.handler.partition(":")[2] for it in stored.values() for one in it.delivery_statuses
+        }
         marked = {}
         with self.site.ledger() as ledger:
             for one in stored.values():
-                for standing in one.standings:
+                for standing in one.delivery_statuses:
                     attempts = ledger.attempts(standing.delivery_id)
                     assert [it.number for it in attempts] == list(range(1, standing.attempt + 1))
                     marked |= {(standing.delivery_id, it.number): it.outcome.value for it in attempts}
@@ -322,11 +324,11 @@ class Place:
             shown = {
                 one.delivery_id
                 for it in ledger.page(EventFilter(state="unknown"), limit=10_000)
-                for one in it.standings
+                for one in it.delivery_statuses
                 if one.state == "unknown"
             }
-            assert ledger.balance().trouble == []
-        unknown = {one.delivery_id for it in stored.values() for one in it.standings if one.state == "unknown"}
+            assert ledger.verify().trouble == []
+        unknown = {one.delivery_id for it in stored.values() for one in it.delivery_statuses if one.state == "unknown"}
         assert unknown <= shown
         entered = Counter((delivery, attempt) for _, delivery, attempt, _ in self.entered() if delivery in names)
         assert set(entered.values()) <= {1}
@@ -373,7 +375,7 @@ class Cluster(Place):
 
 def unfinished(ledger):
     """How many deliveries wait or run."""
-    tally = ledger.tally()
+    tally = ledger.count_by_state()
     return tally["waiting"] + tally["running"] + tally["shelved"]
 
 
@@ -469,7 +471,7 @@ def test_recover(place, name, at, times):
     assert lost <= entered
     with here.site.ledger() as ledger:
         for one in events:
-            found = {it.handler: (it.state.value, it.attempt) for it in ledger.standings(one)}
+            found = {it.handler: (it.state.value, it.attempt) for it in ledger.delivery_statuses(one)}
             assert found == {"demo:held_plain": ("unknown", 1), "demo:held_again": ("succeeded", 2)}
 
 
@@ -526,18 +528,18 @@ def test_reroute(place, name, at, times):
     else:
         here.doomed(at, times, ready=True)
     with here.site.ledger() as ledger:
-        assert {len(ledger.standings(one)) for one in events} == {2}
+        assert {len(ledger.delivery_statuses(one)) for one in events} == {2}
     words = ("reroute", *(f"--id={one}" for one in events))
     commanded(here, at, times, words)
     with here.site.ledger() as ledger:
-        assert {len(ledger.standings(one)) for one in events} == {2 if at == "reroute.written" else 3}
+        assert {len(ledger.delivery_statuses(one)) for one in events} == {2 if at == "reroute.written" else 3}
     again = here.site.run("events", *words, "--yes", "--database", here.site.database, **here.settings)
     assert again.returncode == 0, again.stderr
     lost, entered = here.check()
     assert not lost or at == "reroute.committed"  # by then it is being run
     ran = [one for one in here.entered() if one[3].startswith(prefix)]
     assert Counter(name for name, *_ in ran if name != "again") == {"plain": 3, "late": 3 - len(lost - entered)}
-    assert {len(one.standings) for one in here.events().values()} == {3}
+    assert {len(one.delivery_statuses) for one in here.events().values()} == {3}
 
 
 @pytest.mark.parametrize(("name", "at", "times"), rounds("dismiss"))
@@ -592,7 +594,7 @@ def test_replay(place, name, at, times):
 
 def standing(ledger, event_id):
     """The state and the attempts of an event's one delivery."""
-    (one,) = ledger.standings(event_id)
+    (one,) = ledger.delivery_statuses(event_id)
     return one.state.value, one.attempt
 
 
@@ -613,7 +615,7 @@ def test_resolve(place, name, at, times):
         here.doomed(at, times, ready=True)
     here.site.until(lambda ledger: all(standing(ledger, one) == ("unknown", 1) for one in events))
     with here.site.ledger() as ledger:
-        ids = [ledger.standings(one)[0].delivery_id for one in events]
+        ids = [ledger.delivery_statuses(one)[0].delivery_id for one in events]
     commanded(here, at, times, *(("resolve", one, "--did-not") for one in ids))
     with here.site.ledger() as ledger:
         state, attempt = standing(ledger, events[-1])
@@ -749,8 +751,8 @@ def test_copy(to_copy, make_site, new_postgresql, name, at, times):  # noqa: PLR
     kept = sum(one["kept"] for one in json.loads(again.stdout)["tables"].values())
     assert (kept > 0) == (at == "copy.committed" or times > 1)
     with to_copy.ledger() as source, closing(Reader(target)) as copied:
-        assert copied.balance().accepted == source.balance().accepted
-        assert copied.balance().trouble == []
+        assert copied.verify().accepted == source.verify().accepted
+        assert copied.verify().trouble == []
 
 
 def backfilled(database):

@@ -114,7 +114,7 @@ def all_are_one(shared, rounds):
     assert {status for _, status, _, _ in answers} <= {200, 202}
     told = {(instance, event_id) for instance, _, event_id, _ in answers}
     assert len(told) == rounds, "one call-back was answered with two events"
-    shared.until(lambda ledger: ledger.balance().deliveries == {"succeeded": rounds})
+    shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": rounds})
     with shared.ledger() as ledger:
         stored = {(one.event.flow_instance_id, one.event.id) for one in ledger.page(EventFilter(), limit=1000)}
         repeats = sum(one.repeats for one in ledger.page(EventFilter(), limit=1000))

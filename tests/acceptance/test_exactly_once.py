@@ -82,7 +82,7 @@ def worker(site):
 
 def state(event_id):
     """A function of the ledger that gives the state of the event's delivery."""
-    return lambda ledger: ledger.standings(event_id)[0].state
+    return lambda ledger: ledger.delivery_statuses(event_id)[0].state
 
 
 @pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.long), "within", "after"])

@@ -47,13 +47,13 @@ def post(server, many, start=0):
 
 def held(site):
     """Waits until the handler is held; why."""
-    return site.until(lambda ledger: ledger.held())["p:grant"].why
+    return site.until(lambda ledger: ledger.open_circuits())["p:grant"].why
 
 
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
     )
 
 
@@ -88,7 +88,7 @@ def test_killed_while_a_trial_runs(site):
     events = post(server, 3)
     held(site)
     (site.folder / "shut").touch()
-    site.until(lambda ledger: ledger.tally()["running"])
+    site.until(lambda ledger: ledger.count_by_state()["running"])
     server.kill()
     (site.folder / "shut").unlink()
     server = site.start(**QUICK)

@@ -87,7 +87,7 @@ def test_a_crash_a_kill_and_an_endless_loop_are_their_attempts_alone(isolated):
     assert crashed.status == 202
     assert server.post("hangs", body("hangs")).status == 500
     os.kill(pid, signal.SIGKILL)
-    isolated.until(lambda ledger: ledger.tally()["unknown"] == 2)
+    isolated.until(lambda ledger: ledger.count_by_state()["unknown"] == 2)
     assert server.post("good-2", body("good")).status == 200
     server.until_logged("attempt_failed", times=3)
     errors = {one["handler"]: (one["outcome"], one["state"], one["error"]) for one in server.logged("attempt_failed")}
@@ -150,7 +150,7 @@ def test_a_killed_server_leaves_no_process_behind(isolated):
     server.kill()
     _until_gone(*pids)
     server = isolated.start()
-    isolated.until(lambda ledger: ledger.tally()["unknown"] == 1)
+    isolated.until(lambda ledger: ledger.count_by_state()["unknown"] == 1)
     server.stop()
     isolated.balance()
 
@@ -168,7 +168,7 @@ def test_each_process_of_a_server_has_its_own(sharing):
     os.kill(parent, signal.SIGKILL)
     _until_gone(*pids)
     assert server.until_logged("process_died", process=parent)["why"] == "it was ended by SIGKILL"
-    sharing.until(lambda ledger: ledger.tally()["unknown"] == 1)
+    sharing.until(lambda ledger: ledger.count_by_state()["unknown"] == 1)
     server.until_logged("serving", times=3)
     for number in range(8):
         assert server.post(f"good-{number}", body("good"), Prefer="wait=20").status == 200

@@ -32,7 +32,7 @@ def test_an_attempt_that_was_slow_to_be_marked_is_made_all_the_same(site):
         outside.execute("BEGIN IMMEDIATE")
         server.until_logged("ledger_write_failed")
         outside.execute("ROLLBACK")
-    site.until(lambda ledger: ledger.standings(answer.event_id)[0].state == "succeeded")
+    site.until(lambda ledger: ledger.delivery_statuses(answer.event_id)[0].state == "succeeded")
     server.stop()
     site.balance()
 

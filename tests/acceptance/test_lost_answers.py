@@ -126,8 +126,8 @@ def one_batch(flow, size, monkeypatch):
     busy.start()
     assert begun.wait(WAIT_TIMEOUT)
     submitted = []
-    submit = flow.app.ledger.submit
-    monkeypatch.setattr(flow.app.ledger, "submit", lambda *call: (submit(*call), submitted.append(call))[0])
+    submit = flow.app.ledger.accept_async
+    monkeypatch.setattr(flow.app.ledger, "accept_async", lambda *call: (submit(*call), submitted.append(call))[0])
     yield
     # The length of the queue does not say it: heartbeats wait in it, too.
     until(lambda: len(submitted) == size)

@@ -60,7 +60,7 @@ def test_each_conclusion_runs_exactly_its_handler(many):
     assert "conclusion" in missing.json["message"]
 
     def is_done(ledger):
-        tally = ledger.tally()
+        tally = ledger.count_by_state()
         return tally["waiting"] + tally["running"] == 0
 
     many.until(is_done, within=120)

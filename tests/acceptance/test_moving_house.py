@@ -40,7 +40,7 @@ def again(event, delivery):
 def handlers():
     return [once, again]
 """
-EVENTS = row_stream.MOST_ROWS * 3
+EVENTS = row_stream.MAX_BATCH_ROWS * 3
 MADE_AT = 0x019AB2C40000 * 1000
 """When the ids of its events were made, in microseconds since 1970."""
 
@@ -132,18 +132,18 @@ def test_killed_in_the_middle_on_the_way_to_postgresql(make_site, other):
         blocking.execute(
             "INSERT INTO events (id, source, kind, flow_instance_id, callback_class, body, digest, state, route, "
             "route_size, repeats, received_at) VALUES (%s, 'x', 'x', 'x', 'x', '', '', 'x', '{}', 0, 0, 0)",
-            (ids[row_stream.MOST_ROWS * 2 + 7],),
+            (ids[row_stream.MAX_BATCH_ROWS * 2 + 7],),
         )
         killed(site, site.database, other, lambda: is_waiting(watching))
         blocking.rollback()
     # Its transaction ends when the server notices that it has gone.
     assert counted(other) | {"processes": 0, "counters": 0} == dict.fromkeys(counted(other), 0) | {
-        "events": row_stream.MOST_ROWS * 2
+        "events": row_stream.MAX_BATCH_ROWS * 2
     }
     summary = copied(site, site.database, other)
     assert summary["tables"]["events"] | {"digest": ""} == {
         "rows": EVENTS,
-        "kept": row_stream.MOST_ROWS * 2,
+        "kept": row_stream.MAX_BATCH_ROWS * 2,
         "digest": "",
     }
     assert summary["balanced"]
@@ -191,9 +191,9 @@ def test_a_killed_servers_ledger_moves(make_site, other):
     site.database = site.url = other
     heir = site.start()
     heir.until_logged("recovered", now_waiting=1, now_unknown=1)
-    site.until(lambda ledger: ledger.standings(events["again"])[0].state == "succeeded")
+    site.until(lambda ledger: ledger.delivery_statuses(events["again"])[0].state == "succeeded")
     with site.ledger() as ledger:
-        (unknown,) = ledger.standings(events["once"])
+        (unknown,) = ledger.delivery_statuses(events["once"])
         assert (unknown.state, unknown.attempt) == ("unknown", 1)
         assert ledger.event(events["nobody"]).state == "parked"
     assert sorted(site.journal.read_text().splitlines()) == ["i-again 1", "i-again 2", "i-once 1"]
@@ -221,4 +221,4 @@ def test_the_way_back(make_site, other):
     server.stop()
     site.balance()
     with closing(Reader(site.url)) as reader:
-        assert reader.balance().attempts == 1
+        assert reader.verify().attempts == 1

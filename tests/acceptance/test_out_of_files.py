@@ -125,7 +125,7 @@ def test_an_attempt_that_finds_no_file_before_its_function_is_made_again(house, 
                 ask(engine, "POST", f"/flow/{key}-{number}/call-back/complete", body, Prefer="respond-async")[0] == 202
             )
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 6, "dead": 1})
+    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 6, "dead": 1})
     server.stop()
     house.balance()
 
@@ -144,7 +144,7 @@ def test_a_process_that_cannot_be_forked_for_want_of_files_is_made_later(house):
     server.until_logged("process_not_made")
     assert server.until_logged("attempt_failed")["state"] == "waiting"
     resource.prlimit(nursery, resource.RLIMIT_NOFILE, before)
-    house.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 2})
+    house.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 2})
     assert children(server.process.pid) == [nursery]
     server.stop()
     assert house.balance().deliveries == {"succeeded": 2}, server.lines

@@ -51,7 +51,7 @@ def entered(site):
 def succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
     )
 
 
@@ -61,7 +61,7 @@ def test_paused_for_all_and_resumed_for_all(shared):
     busy = [servers[n % 2].post(f"before{n}", {"processDefinitionKey": "a"}, **ASYNC).event_id for n in range(20)]
     assert "Paused: a:work." in handlers(shared, "pause", "a:*", "--yes")
     # What was about to begin has begun by now: it may end, but nothing is entered from here on.
-    shared.until(lambda ledger: ledger.tally()["running"] == 0)
+    shared.until(lambda ledger: ledger.count_by_state()["running"] == 0)
     begun = entered(shared)
     # They ask to wait for longer than they do.
     answers = [servers[n % 2].post(f"i{n}", {"processDefinitionKey": "a"}, Prefer="wait=60") for n in range(30)]
@@ -92,7 +92,7 @@ def test_killed_while_it_is_paused(shared):
     victim.kill()
     gate.unlink()
     heir = shared.start(**shared.settings)
-    shared.until(lambda ledger: ledger.standings(running)[0].state == "waiting")
+    shared.until(lambda ledger: ledger.delivery_statuses(running)[0].state == "waiting")
     assert heir.post("b", {"processDefinitionKey": "b"}, Prefer="wait=30").status == 200
     answer = heir.post("later", {"processDefinitionKey": "a"}, Prefer="wait=60")
     assert answer.status == 202

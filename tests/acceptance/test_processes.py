@@ -192,7 +192,7 @@ def test_one_that_is_killed_is_started_again(shared):
         load.until_more()
     assert load.failures == []
     assert load.statuses.keys() <= {200, 202}
-    shared.until(lambda ledger: ledger.balance().deliveries == {"succeeded": len(load.sent)})
+    shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": len(load.sent)})
     server.stop()
     assert shared.balance().accepted == len(load.sent)
 
@@ -449,8 +449,8 @@ def test_workers_are_supervised_likewise(shared):
     worker.signal(signal.SIGHUP)
     worker.until_logged("replaced")
     late = server.post("late", {"processDefinitionKey": "b"}, Prefer="respond-async").event_id
-    shared.until(lambda ledger: [one.state for one in ledger.standings(late)] == ["succeeded"])
-    shared.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 3})
+    shared.until(lambda ledger: [one.state for one in ledger.delivery_statuses(late)] == ["succeeded"])
+    shared.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 3})
     last = pids(worker, "working")
     worker.stop()
     assert not any(map(alive, last))

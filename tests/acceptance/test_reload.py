@@ -195,7 +195,7 @@ def test_a_body_that_is_under_way_is_taken_by_one_limit(house):
         connection.sendall(body[100:])
         assert b" 413 " in connection.recv(65536)
     with house.ledger() as ledger:
-        assert ledger.balance().stored == 0
+        assert ledger.verify().stored == 0
     server.stop()
 
 
@@ -206,7 +206,7 @@ def test_what_needs_no_handler_any_more_is_parked_no_longer(house):
     write(house, '[ignore]\nprocess_key = ["nobody"]\n')
     server.reload()
     assert server.post("2", {"processDefinitionKey": "nobody"}).body == b'{"success": true}'
-    house.until(lambda ledger: ledger.balance().events == {"dismissed": 2})
+    house.until(lambda ledger: ledger.verify().events == {"dismissed": 2})
     server.stop()
 
 

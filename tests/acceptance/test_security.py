@@ -109,7 +109,7 @@ def test_a_token_names_its_source(post, site, name):
     event = stored(site, answer)
     assert event.event.source == name
     with site.ledger() as ledger:
-        assert json.loads(ledger.attempts(event.standings[0].delivery_id)[0].result) == name
+        assert json.loads(ledger.attempts(event.delivery_statuses[0].delivery_id)[0].result) == name
 
 
 def test_while_a_token_is_replaced_both_are_taken(post, site):

@@ -56,7 +56,7 @@ def shut(site, instance):
 def standing(site, event_id):
     """How the one delivery of an event stands."""
     with site.ledger() as ledger:
-        (one,) = ledger.standings(event_id)
+        (one,) = ledger.delivery_statuses(event_id)
     return one
 
 
@@ -85,7 +85,7 @@ def test_what_a_killed_server_ran_is_run_by_another(shared):
     victim, heir = (doomed, other) if ran_by == doomed.process.pid else (other, doomed)
     victim.kill()
     gate.unlink()
-    shared.until(lambda ledger: ledger.standings(event_id)[0].state == "succeeded")
+    shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state == "succeeded")
     assert [(attempt, pid) for _, attempt, pid in entered(shared)] == [(1, ran_by), (2, heir.process.pid)]
     heir.until_logged("recovered", now_waiting=1)
     heir.stop()
@@ -106,7 +106,7 @@ def test_a_server_that_was_stopped_and_goes_on_writes_nothing_stale(shared):
     sleeper.until_logged("taken_for_dead")
     gate.unlink()
     sleeper.until_logged("stale_attempt", attempt=1)
-    shared.until(lambda ledger: ledger.standings(event_id)[0].state == "succeeded")
+    shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].state == "succeeded")
     assert standing(shared, event_id).attempt == 2
     assert [pid for _, _, pid in entered(shared)] == [ran_by, other.process.pid]
     assert sleeper.post("after", BODY).status == 200
@@ -174,7 +174,7 @@ def test_commands_write_beside_the_servers(shared):
     assert event_id in listed.stdout
     again = shared.run("events", "replay", event_id, "--again", "--yes", "--database", shared.url)
     assert again.returncode == 0, again.stderr
-    shared.until(lambda ledger: ledger.standings(event_id)[0].attempt == 2)
+    shared.until(lambda ledger: ledger.delivery_statuses(event_id)[0].attempt == 2)
     assert shared.run("verify", "--database", shared.url).returncode == 0
     checked = shared.run("check", "--database", shared.url, "--plugins-dir", shared.plugins)
     assert checked.returncode == 0, checked.stdout + checked.stderr

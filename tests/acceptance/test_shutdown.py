@@ -138,14 +138,14 @@ def test_an_orderly_end(site):
     server.check_log()
     assert states(site) == {"succeeded": 2, "waiting": 5}
     with site.ledger() as ledger:
-        assert ledger.standings(answer.event_id)[0].state == "succeeded"
+        assert ledger.delivery_statuses(answer.event_id)[0].state == "succeeded"
     server = site.start()
-    site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 7})
+    site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 7})
     assert not server.logged("recovered")
     assert server.post("runs", SLOW).event_id == answer.event_id
     assert server.post("late", GOOD).status == 200
     with site.ledger() as ledger:
-        assert all(ledger.standings(one.event_id)[0].attempt == 1 for one in queued)
+        assert all(ledger.delivery_statuses(one.event_id)[0].attempt == 1 for one in queued)
     server.stop()
 
 
@@ -163,7 +163,7 @@ def test_a_handler_that_outlasts_the_time_it_gets(site):
     mark(site, "go").touch()
     server = site.start()
     server.until_logged("recovered", now_unknown=1, now_waiting=1)
-    site.until(lambda ledger: ledger.balance().deliveries == {"succeeded": 1, "unknown": 1})
+    site.until(lambda ledger: ledger.verify().deliveries == {"succeeded": 1, "unknown": 1})
     assert "1 unknown" in server.post("plain", SLOW).json["message"]
     server.stop()
 

@@ -22,15 +22,15 @@ async def given_up(line):
 def test_those_that_go_the_same_way_are_given_up_soon(broken):
     """One has to be waited for; another one that was made before it was given up is not, and a new one works."""
 
-    class Company(postgresql_timeouts.company()):
+    class Company(postgresql_timeouts.connection_group()):
         answers_within = WAIT_TIMEOUT
 
     async def ask():
         first, second = [await Company.connect(broken.proxied, autocommit=True) for _ in range(2)]
         broken.proxy.swallow()
-        Company.answers_within = 0.5
+        Company.statement_timeout = 0.5
         await given_up(first)
-        Company.answers_within = 10 * WAIT_TIMEOUT  # for which the second is not waited for
+        Company.statement_timeout = 10 * WAIT_TIMEOUT  # for which the second is not waited for
         await given_up(second)
         broken.proxy.heal()
         new = await Company.connect(broken.proxied, autocommit=True)
@@ -38,21 +38,23 @@ def test_those_that_go_the_same_way_are_given_up_soon(broken):
         await new.close()
 
     asyncio.run(ask())
-    assert postgresql_timeouts.company().silent_at < Company.silent_at  # other companies have heard nothing of it
+    assert (
+        postgresql_timeouts.connection_group().timed_out_at < Company.timed_out_at
+    )  # other companies have heard nothing of it
 
 
 def test_who_only_listens_is_not_given_up(broken):
     """Nothing was asked, so that no answer is late."""
 
-    class Company(postgresql_timeouts.company()):
+    class Company(postgresql_timeouts.connection_group()):
         answers_within = WAIT_TIMEOUT
 
     async def listen():
         line = await Company.connect(broken.proxied, autocommit=True)
         await line.execute("LISTEN something")
-        Company.answers_within = 0.3
+        Company.statement_timeout = 0.3
         assert [one async for one in line.notifies(timeout=1)] == []
-        Company.answers_within = WAIT_TIMEOUT
+        Company.statement_timeout = WAIT_TIMEOUT
         assert await (await line.execute("SELECT 7")).fetchone() == (7,)
         await line.close()
 

@@ -49,7 +49,7 @@ def stopped_in_the_middle(site, server, workers, number):
         gate.unlink()
     _, delivery = attempts_of(site, again)
     sleeper.until_logged("stale_attempt", delivery=delivery, attempt=1)
-    site.until(lambda ledger: ledger.standings(told[again])[0].state == "succeeded")
+    site.until(lambda ledger: ledger.delivery_statuses(told[again])[0].state == "succeeded")
     return told
 
 

@@ -138,7 +138,7 @@ def server(troubled):
 def only(site, answer):
     """The only delivery of an answer's event, and its attempts."""
     with site.ledger() as ledger:
-        (standing,) = ledger.standings(answer.event_id)
+        (standing,) = ledger.delivery_statuses(answer.event_id)
         return standing, ledger.attempts(standing.delivery_id)
 
 
@@ -193,7 +193,7 @@ def test_whatever_a_handler_raises_is_its_own_failure(server, troubled, name):
     assert message.isprintable()
     assert len(message) < 700
     with troubled.ledger() as ledger:
-        states = {one.handler: one.state.value for one in ledger.standings(answer.event_id)}
+        states = {one.handler: one.state.value for one in ledger.delivery_statuses(answer.event_id)}
     assert states == {"faulty:faulty": "dead", "good:good": "succeeded"}
     record = server.until_logged("attempt_failed", event_id=answer.event_id)
     assert (record["handler"], record["state"], record["attempt"]) == ("faulty:faulty", "dead", 1)
@@ -205,7 +205,7 @@ def test_a_result_that_json_cannot_hold_is_dropped_and_logged(server, troubled, 
     answer = server.post(f"r-{name}", {"processDefinitionKey": "faulty", "businessKey": name})
     assert (answer.status, answer.body) == (200, b'{"success": true}')
     with troubled.ledger() as ledger:
-        (found,) = [one for one in ledger.standings(answer.event_id) if one.handler == "faulty:faulty"]
+        (found,) = [one for one in ledger.delivery_statuses(answer.event_id) if one.handler == "faulty:faulty"]
         assert [attempt.result for attempt in ledger.attempts(found.delivery_id)] == [None]
     server.until_logged("result_dropped", handler="faulty:faulty", delivery=found.delivery_id)
 
@@ -224,7 +224,7 @@ def test_a_wrapper_that_raises_before_the_handler_is_named_and_the_attempt_made_
     assert record["state"] == "waiting"
     said = "the run_handler wrapper of plugin wrapper raised before the handler was entered: LookupError: no connection"
     assert record["error"] == said
-    troubled.until(lambda ledger: ledger.standings(server.held_up.event_id)[0].state == "succeeded")
+    troubled.until(lambda ledger: ledger.delivery_statuses(server.held_up.event_id)[0].state == "succeeded")
     _, attempts = only(troubled, server.held_up)
     assert [one.outcome.value for one in attempts] == ["failed", "succeeded"]
     assert troubled.journal.read_text().splitlines().count("before 2") == 1
@@ -261,7 +261,7 @@ def test_a_handler_that_hangs_stops_neither_others_nor_accepting(server, trouble
     assert {answer.status for answer in hanging} == {202}
 
     def states(ledger):
-        return sorted(ledger.standings(answer.event_id)[0].state.value for answer in hanging)
+        return sorted(ledger.delivery_statuses(answer.event_id)[0].state.value for answer in hanging)
 
     troubled.until(lambda ledger: states(ledger) == ["running"] * 2 + ["waiting"] * 4)
     for number in range(20):

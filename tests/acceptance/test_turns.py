@@ -147,4 +147,4 @@ def test_each_key_goes_on_in_order_when_a_worker_is_killed(shared):
 
 def _all_succeeded(count):
     """Whether so many deliveries have succeeded."""
-    return lambda ledger: ledger.balance().deliveries.get("succeeded", 0) == count
+    return lambda ledger: ledger.verify().deliveries.get("succeeded", 0) == count

@@ -17,7 +17,7 @@ def handlers():
 
 def states(ledger, answer):
     """The states of an answer's deliveries."""
-    return {one.state.value for one in ledger.standings(answer.event_id)}
+    return {one.state.value for one in ledger.delivery_statuses(answer.event_id)}
 
 
 def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
@@ -36,14 +36,16 @@ def test_deliveries_wait_for_a_missing_plugin_and_run_when_it_is_back(site):
     assert alone.status == 202
     assert server.post("a", {"processDefinitionKey": "good"}).status == 200
     with site.ledger() as ledger:
-        states = {one.handler: (one.state.value, one.attempt) for one in ledger.standings(both.event_id)}
+        states = {one.handler: (one.state.value, one.attempt) for one in ledger.delivery_statuses(both.event_id)}
     assert states == {"good:good": ("succeeded", 1), "gone:good": ("waiting", 0)}
     server.stop()
     site.plugin("gone", GOOD.replace('("good", "faulty")', '("good", "gone")'))
     server = site.start(wait=20)
     for answer in (both, alone):
         site.until(
-            lambda ledger, of=answer: {one.state.value for one in ledger.standings(of.event_id)} == {"succeeded"}
+            lambda ledger, of=answer: (
+                {one.state.value for one in ledger.delivery_statuses(of.event_id)} == {"succeeded"}
+            )
         )
     assert server.post("b", {"processDefinitionKey": "good"}).body == b'{"success": true}'
     server.stop()
@@ -77,20 +79,20 @@ def test_what_nobody_wants_is_parked_and_delivered_when_somebody_does(site):
     server = site.start(wait=20)
     assert server.until_logged("drained")["delivered"] == 5
     for answer in parked:
-        site.until(lambda ledger, of=answer: len(ledger.standings(of.event_id)) == 2)
-    site.until(lambda ledger: ledger.tally()["waiting"] + ledger.tally()["running"] == 0)
+        site.until(lambda ledger, of=answer: len(ledger.delivery_statuses(of.event_id)) == 2)
+    site.until(lambda ledger: ledger.count_by_state()["waiting"] + ledger.count_by_state()["running"] == 0)
     for number, answer in enumerate(parked):
         again = server.post(f"p-{number}", {"processDefinitionKey": "good"})
         assert (again.status, again.event_id) == (200, answer.event_id)
     assert server.post("p-other", {"processDefinitionKey": "nobody"}).status == 202
     with site.ledger() as ledger:
         for answer in parked:
-            states = {one.handler: (one.state.value, one.attempt) for one in ledger.standings(answer.event_id)}
+            states = {one.handler: (one.state.value, one.attempt) for one in ledger.delivery_statuses(answer.event_id)}
             assert states == {"watcher:audit": ("succeeded", 1), "good:good": ("succeeded", 1)}
         begun = [
             attempt.started_at
             for answer in parked
-            for one in ledger.standings(answer.event_id)
+            for one in ledger.delivery_statuses(answer.event_id)
             if one.handler == "good:good"
             for attempt in ledger.attempts(one.delivery_id)
         ]

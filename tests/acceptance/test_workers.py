@@ -60,7 +60,7 @@ def shut(site, instance):
 def all_succeeded(*event_ids):
     """Whether all deliveries of these events have succeeded."""
     return lambda ledger: all(
-        (found := ledger.standings(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
+        (found := ledger.delivery_statuses(one)) and {it.state for it in found} == {"succeeded"} for one in event_ids
     )
 
 
@@ -138,7 +138,7 @@ def test_handlers_may_be_restricted(shared):
     events = {name: server.post(name, {"processDefinitionKey": name}, **ASYNC).event_id for name in "ab"}
     shared.until(all_succeeded(events["b"]))
     with shared.ledger() as ledger:
-        assert [one.state for one in ledger.standings(events["a"])] == ["waiting"]
+        assert [one.state for one in ledger.delivery_statuses(events["a"])] == ["waiting"]
     assert only_b.logged("working", runs=1, handlers=2)
     rest = worker(shared, "a", "b", words=("--handlers", "a:*", "--handlers", "nob*:*"), ready=False)
     assert rest.wait() == 2
@@ -182,7 +182,9 @@ def test_commands_have_workers_run(shared):
     shared.until(all_succeeded(event_id))
     again = shared.run("events", "replay", event_id, "--again", "--yes", "--database", shared.url, **shared.settings)
     assert again.returncode == 0, again.stderr
-    shared.until(lambda ledger: (found := ledger.standings(event_id)[0]).attempt == 2 and found.state == "succeeded")
+    shared.until(
+        lambda ledger: (found := ledger.delivery_statuses(event_id)[0]).attempt == 2 and found.state == "succeeded"
+    )
     for process in (server, one):
         process.stop()
     shared.balance()

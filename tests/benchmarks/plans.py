@@ -15,9 +15,9 @@ from sqlalchemy import event
 
 from flowhooks.clock import Clock
 from flowhooks.ledger import database, queries
-from flowhooks.ledger.attempts import Claim, Hands, Settling, claim
-from flowhooks.ledger.events import Accepting
-from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, ResultRecorder, claim
+from flowhooks.ledger.events import EventInserter
+from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.model.delivery import Queued
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ BATCH = 8
 class _Leaves:
     """A runner that takes nothing, and has nobody told."""
 
-    def reserve(self, _transaction: Transaction, _deliveries: Sequence[Queued]) -> list[Queued]:
+    def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[Queued]) -> list[Queued]:
         return []
 
-    def enqueue(self, _transaction: Transaction, _deliveries: Sequence[Queued], _not_before: int) -> None:
+    def enqueue(self, _transaction: WriteTransaction, _deliveries: Sequence[Queued], _not_before: int) -> None:
         pass
 
 
@@ -49,10 +49,10 @@ def of(url: str) -> str:
     try:
         with _taking_down(engine, taken), engine.connect() as connection:
             began = connection.begin()
-            transaction = Transaction(connection)
-            hands = Hands()
-            accepting = Accepting(runner=runner, process="plans", hands=hands)
-            settling = Settling(runner=runner, hands=hands)
+            transaction = WriteTransaction(connection)
+            hands = InFlightAttempts()
+            accepting = EventInserter(runner=runner, process="plans", in_flight=hands)
+            settling = ResultRecorder(runner=runner, in_flight=hands)
             news = [stations._new(clock, text) for _ in range(BATCH)]
 
             def step(name: str) -> None:
@@ -63,10 +63,10 @@ def of(url: str) -> str:
             step("Accept")
             accepting(transaction, [replace(new, event=replace(new.event, id=clock.new_id())) for new in news])
             step("The same again: a duplicate")
-            queries.due(connection, clock.now(), lambda _handler: 1000)
+            queries.due_deliveries(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")
             queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
-            claim(transaction, [Claim(one, clock.now()) for one in queued], hands, process="plans")
+            claim(transaction, [ClaimRequest(one, clock.now()) for one in queued], hands, process="plans")
             step("Claim")
             settling(transaction, [stations._settlement(new) for new in news])
             step("Settle")

@@ -19,9 +19,9 @@ import click
 from flowhooks import Delivery, OutcomeKind, State, handler, hookimpl, schema
 from flowhooks.clock import Clock
 from flowhooks.ledger import database
-from flowhooks.ledger.attempts import Hands, Settlement, Settling
-from flowhooks.ledger.events import Accepting, NewEvent
-from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.attempts import AttemptResult, InFlightAttempts, ResultRecorder
+from flowhooks.ledger.events import EventInserter, NewEvent
+from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.tables import processes
 from flowhooks.model.event import digest, from_body
@@ -47,10 +47,10 @@ HANDLER = "bench:nothing"
 class _Takes:
     """A runner that begins whatever is stored at once, and runs nothing."""
 
-    def reserve(self, _transaction: Transaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
+    def reserve(self, _transaction: WriteTransaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
         return deliveries
 
-    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[Queued], not_before: int) -> None:
         raise NotImplementedError
 
 
@@ -100,9 +100,9 @@ def _new(clock: Clock, text: str) -> NewEvent:
     )
 
 
-def _settlement(new: NewEvent) -> Settlement:
+def _settlement(new: NewEvent) -> AttemptResult:
     ((delivery_id, _),) = new.deliveries
-    return Settlement(delivery_id, HANDLER, 1, OutcomeKind.SUCCEEDED, "", "", None, State.SUCCEEDED, None, new.now)
+    return AttemptResult(delivery_id, HANDLER, 1, OutcomeKind.SUCCEEDED, "", "", None, State.SUCCEEDED, None, new.now)
 
 
 def _batches(file: Path, size: int, events: int) -> _Batches:
@@ -111,8 +111,8 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
     runner.upgrade(engine)
     process = clock.new_id()
     accepting, settling = (
-        Accepting(runner=_Takes(), process=process, hands=Hands()),
-        Settling(runner=_Takes(), hands=Hands()),
+        EventInserter(runner=_Takes(), process=process, in_flight=InFlightAttempts()),
+        ResultRecorder(runner=_Takes(), in_flight=InFlightAttempts()),
     )  # type: ignore[arg-type]  # of a runner, what they call
     spent = [0.0, 0.0, 0.0]
     with engine.connect() as connection:
@@ -122,7 +122,7 @@ def _batches(file: Path, size: int, events: int) -> _Batches:
         for _ in range(events // size):
             batch = [_new(clock, text) for _ in range(size)]
             opened = connection.begin()
-            transaction = Transaction(connection)
+            transaction = WriteTransaction(connection)
             marks = [time.thread_time()]
             accepting(transaction, batch)
             marks.append(time.thread_time())

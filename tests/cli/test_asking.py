@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from flowhooks.ledger.lock import Holder, Lock
+from flowhooks.ledger.lock import Lock, LockOwner
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations import replay
@@ -29,7 +29,7 @@ def lock(left):
 def states(left):
     """How many deliveries are in each state, and how many events there are."""
     with closing(Reader(f"sqlite:///{left.file}")) as reader:
-        return reader.balance().deliveries
+        return reader.verify().deliveries
 
 
 def test_without_a_server_it_is_done_here(left, run, asked):
@@ -153,7 +153,7 @@ def test_the_server_of_the_lock_is_not_there(left, lock, run):
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         admin = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        lock.describe(Holder(pid=4711, admin=admin, token="secret-token"))
+        lock.write_owner(LockOwner(pid=4711, admin=admin, token="secret-token"))
         result = run("events", "replay", "--all", "--yes", server=left)
     assert result.exit_code == 1
     assert result.output == (
@@ -196,7 +196,7 @@ def test_what_else_a_server_may_answer(left, lock, run, answer):
     with HTTPServer(("127.0.0.1", 0), answering(status, body)) as other:
         thread = threading.Thread(target=other.handle_request)
         thread.start()
-        lock.describe(Holder(pid=4711, admin=f"http://127.0.0.1:{other.server_port}", token="secret-token"))
+        lock.write_owner(LockOwner(pid=4711, admin=f"http://127.0.0.1:{other.server_port}", token="secret-token"))
         result = run("events", "replay", "--all", "--yes", server=left)
         thread.join()
     assert result.exit_code == 1

@@ -99,5 +99,5 @@ def test_without_a_server(make_shop, tmp_path, run):
         "Resumed: shop:grant. 1 delivery that waited runs.\nNo server runs just now: they are run when one starts.\n"
     )
     reader = Reader(f"sqlite:///{folder / 'shop.db'}")
-    assert [(one.state, one.attempt) for one in reader.standings(event_id)] == [("waiting", 0)]
+    assert [(one.state, one.attempt) for one in reader.delivery_statuses(event_id)] == [("waiting", 0)]
     reader.close()

@@ -204,7 +204,7 @@ def store(there, key, count):
 def known(there):
     """The handlers that the ledger remembers."""
     with closing(Reader(f"sqlite:///{there.database}")) as reader:
-        return [one.id for one in reader.known()]
+        return [one.id for one in reader.registered_handlers()]
 
 
 def test_from_nothing_to_a_plugin_and_back(there, ledger):
@@ -418,7 +418,7 @@ def test_it_asks_first(server, at_a_terminal, tmp_path):
     assert "Go on? [y/N]" in said
     assert code == 1
     with closing(Reader(f"sqlite:///{server.env['FLOWHOOKS_DATABASE']}")) as reader:
-        assert "shop:grant" in [one.id for one in reader.known()]
+        assert "shop:grant" in [one.id for one in reader.registered_handlers()]
 
 
 def test_beside_a_running_server(there, ledger):

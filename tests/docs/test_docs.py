@@ -200,7 +200,7 @@ def test_which_outcomes_fit_a_state(state, tmp_path):
                         "INSERT INTO attempts VALUES (?, 1, 'p', 0, 0, ?, '', '', NULL)", (delivery, outcome)
                     )
     with closing(Reader(url)) as reader:
-        trouble = reader.balance().trouble
+        trouble = reader.verify().trouble
     odd = {line.removeprefix("delivery ").partition(" does not agree")[0] for line in trouble if " agree" in line}
     for column, word in said.items():
         fits = {again: f"{column}/{again}" not in odd for again in (0, 1)}

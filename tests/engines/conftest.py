@@ -117,7 +117,7 @@ class Site:
 
         def ended():
             events = self.stored(instance)
-            done = bool(events) and all(one.state in {"succeeded", "dead"} for one in events[0].standings)
+            done = bool(events) and all(one.state in {"succeeded", "dead"} for one in events[0].delivery_statuses)
             return events if done else None
 
         (event,) = until(ended)
@@ -131,7 +131,7 @@ class Site:
     def check_books(self):
         """See that everything is accounted for."""
         with closing(Reader(f"sqlite:///{self.database}")) as reader:
-            assert reader.balance().trouble == []
+            assert reader.verify().trouble == []
 
 
 class Engine:

@@ -72,7 +72,7 @@ def payload(name, **changed):
 
 def routed(event):
     """The names of the handlers that an event went to."""
-    return {one.handler.removeprefix("deeds:") for one in event.standings}
+    return {one.handler.removeprefix("deeds:") for one in event.delivery_statuses}
 
 
 # What the pages show
@@ -190,7 +190,7 @@ def test_calling_again(site, name):
     assert first.event_id == again.event_id == other.event_id
     stored = site.settled(instance)
     assert stored.repeats == 1
-    assert {one.attempt for one in stored.standings} == {1}
+    assert {one.attempt for one in stored.delivery_statuses} == {1}
     assert stored.event.business_key == payload(name)["businessKey"]
 
 
@@ -255,4 +255,4 @@ def test_the_database_cannot_be_written(make_site):
     # Not before that: the writer may still be waiting for the lock, and then says so at once.
     time.sleep(int(answer.headers["Retry-After"]))
     assert site.post("1", payload("flowable")).status == 200
-    assert {one.attempt for one in site.settled("1").standings} == {1}
+    assert {one.attempt for one in site.settled("1").delivery_statuses} == {1}

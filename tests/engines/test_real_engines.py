@@ -87,7 +87,7 @@ def test_a_process_that_ends_runs_its_handler_once(pair):
         "class": "com.example.ContractSigned",
     }
     assert data["processDefinitionId"].startswith("contract_approval:1:")
-    assert [(one.state, one.attempt) for one in stored.standings] == [("succeeded", 1)]
+    assert [(one.state, one.attempt) for one in stored.delivery_statuses] == [("succeeded", 1)]
     pair.wait_until_sent()
 
 

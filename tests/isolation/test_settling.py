@@ -77,8 +77,8 @@ def test_how_attempts_end(flow, logged):
 
 def test_answers_say_it(flow):
     """*unknown* is 202's, dead is 500's, as after a server that was killed."""
-    assert flow.take("1", key="os_exits").standings[0].state is State.UNKNOWN
-    assert flow.take("2", key="has_no_more").standings[0].state is State.DEAD
+    assert flow.take("1", key="os_exits").delivery_statuses[0].state is State.UNKNOWN
+    assert flow.take("2", key="has_no_more").delivery_statuses[0].state is State.DEAD
 
 
 def test_a_probe_is_asked_in_a_process_too(flow, logged, eventually):

@@ -10,7 +10,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
-from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.events import NewEvent
 from flowhooks.model.delivery import OutcomeKind, Queued, State
 from flowhooks.model.event import digest, from_body
@@ -45,14 +45,16 @@ class Hands:
             parked_by=None if handlers else "handler",
             route=dict.fromkeys(handlers, "key k"),
             deliveries=[(self.clock.new_id(), handler) for handler in handlers],
-            absent=frozenset(absent),
+            missing_handlers=frozenset(absent),
             now=self.clock.now(),
         )
 
     def accept(self, *given, **body):
         """Store such an event, and give its id with its deliveries as they now wait."""
         accepted = self.ledger.accept(self.new(*given, **body))
-        return accepted.event_id, [self.queued(one.delivery_id) for one in self.ledger.standings(accepted.event_id)]
+        return accepted.event_id, [
+            self.queued(one.delivery_id) for one in self.ledger.delivery_statuses(accepted.event_id)
+        ]
 
     def queued(self, delivery_id):
         """A delivery as a runner would know it now."""
@@ -66,7 +68,7 @@ class Hands:
     def settlement(self, queued, attempt, outcome=OutcomeKind.SUCCEEDED, target=State.SUCCEEDED, due_at=None, **more):
         """How an attempt ended."""
         fields = {"error": "", "traceback": "", "result": None} | more
-        return Settlement(
+        return AttemptResult(
             queued.delivery_id,
             queued.handler,
             attempt,
@@ -81,7 +83,7 @@ class Hands:
 
     def settle(self, *given, **more):
         """Record how an attempt ended."""
-        return self.ledger.settle(self.settlement(*given, **more))
+        return self.ledger.record_result(self.settlement(*given, **more))
 
     def bring(self, queued, state):
         """Bring a waiting delivery of nobody's into a state, by ways that the table of states has."""

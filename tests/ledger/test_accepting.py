@@ -39,7 +39,7 @@ def test_an_event_is_stored_with_its_deliveries(hands):
     assert stored.event == new.event
     assert stored.body == new.body
     assert stored.route == {"p:a": "key k", "p:b": "key k"}
-    assert [(one.handler, one.state, one.attempt, one.due_at) for one in stored.standings] == [
+    assert [(one.handler, one.state, one.attempt, one.due_at) for one in stored.delivery_statuses] == [
         ("p:a", State.WAITING, 0, hands.clock.now()),
         ("p:b", State.WAITING, 0, hands.clock.now()),
     ]
@@ -52,7 +52,7 @@ def test_the_same_again_is_the_event_that_was_there(hands):
     hands.settle(queued, claimed.attempt)
     again = hands.ledger.accept(hands.new("i1", "p:a", "p:b", x=1))
     assert (again.event_id, again.new, again.conflict) == (event_id, False, False)
-    assert [one.state for one in again.standings] == [State.SUCCEEDED]
+    assert [one.state for one in again.delivery_statuses] == [State.SUCCEEDED]
     assert hands.ledger.event(event_id).repeats == 1
     assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
 
@@ -99,7 +99,7 @@ def test_other_data_under_the_same_identity_is_a_conflict(hands):
     hands.clock.advance(5)
     second = hands.new("i1", "p:a", x=2)
     answer = hands.ledger.accept(second)
-    assert (answer.event_id, answer.new, answer.conflict, answer.standings) == (event_id, False, True, ())
+    assert (answer.event_id, answer.new, answer.conflict, answer.delivery_statuses) == (event_id, False, True, ())
     assert hands.ledger.conflicts(event_id) == [(hands.clock.now(), second.body)]
     assert hands.ledger.event(event_id).repeats == 0
     assert hands.sql("SELECT count(*) FROM events") == [(1,)]
@@ -128,7 +128,7 @@ def test_duplicates_in_one_batch_are_one_event(hands):
     results = hands.queue_up(*(lambda new=new: hands.ledger.accept(new) for new in several))
     assert [one.new for one in results] == [True, False, False, False, False]
     assert {one.event_id for one in results} == {several[0].event.id}
-    assert all([standing.state for standing in one.standings] == [State.WAITING] for one in results[1:])
+    assert all([standing.state for standing in one.delivery_statuses] == [State.WAITING] for one in results[1:])
     assert hands.ledger.event(several[0].event.id).repeats == 4
     assert hands.sql("SELECT count(*) FROM deliveries") == [(1,)]
 
@@ -203,13 +203,13 @@ def test_a_delivery_for_a_missing_handler_has_no_time(hands):
     _, (here, away) = hands.accept("i1", "p:here", "q:away", absent=["q:away"])
     assert hands.standing(here.delivery_id).due_at == hands.clock.now()
     assert hands.standing(away.delivery_id).due_at is None
-    due = hands.ledger.due(hands.clock.now() + 10**9 * SECOND, lambda _handler: 100)
+    due = hands.ledger.due_deliveries(hands.clock.now() + 10**9 * SECOND, lambda _handler: 100)
     assert [one.delivery_id for one in due] == [here.delivery_id]
 
 
 def test_an_event_and_its_deliveries_come_together_or_not_at_all(hands):
     """When storing breaks off after the rows were written, neither event nor delivery nor count is there."""
-    accepting = hands.ledger._accepting
+    accepting = hands.ledger._event_inserter
     new = hands.new("i1", "p:a", "p:b")
 
     def broken(transaction):
@@ -242,7 +242,7 @@ def test_an_event_may_go_to_very_many_handlers(hands):
     """A route of a thousand handlers gives a thousand deliveries."""
     event_id, queued = hands.accept("i1", *(f"p:h{number}" for number in range(1000)))
     assert len(queued) == 1000
-    assert len(hands.ledger.standings(event_id)) == 1000
+    assert len(hands.ledger.delivery_statuses(event_id)) == 1000
 
 
 def test_each_process_counts_for_itself(house, hands):
@@ -253,7 +253,7 @@ def test_each_process_counts_for_itself(house, hands):
     second.take("i2")
     second.take("i2")
     assert sorted(second.sql("SELECT value FROM counters WHERE name = 'accepted'")) == [(1,), (1,)]
-    assert second.app.ledger.balance().accepted == 2
+    assert second.app.ledger.verify().accepted == 2
 
 
 @pytest.mark.sqlite
@@ -270,14 +270,14 @@ def test_a_full_disk_refuses_and_loses_nothing(hands, logged):
             accepted = False
         (stored if accepted else refused).append(f"i{number}")
     assert refused
-    assert hands.ledger.failing
+    assert hands.ledger.write_error
     failed = next(one for one in logged if one["event"] == "ledger_write_failed")
     assert failed["next"] == ("make room on the disk of the database; call-backs are answered 503 until it works again")
     assert [row for (row,) in hands.sql("SELECT flow_instance_id FROM events ORDER BY id")] == stored
     hands.ledger.write(lambda t: t.connection.exec_driver_sql("PRAGMA max_page_count=1000000").all())
     for instance in refused:
         assert hands.ledger.accept(hands.new(instance, "p:a", filler="x" * 3000)).new
-    assert hands.ledger.failing is None
+    assert hands.ledger.write_error is None
 
 
 @pytest.mark.parametrize(("handlers", "read"), [(("p:a",), True), (("p:a", "p:b"), False), (("p:a",), False)])
@@ -285,6 +285,6 @@ def test_data_is_read_anew_unless_nobody_else_has_it(hands, handlers, read):
     """One delivery whose event nobody else reads gets the event itself; else each gets data of its own."""
     new = replace(hands.new("i1", *handlers, amount=1), read=read)
     own = len(handlers) == 1 and not read
-    fresh = new.fresh()
+    fresh = new.load()
     assert fresh == new.event
     assert (fresh.data is new.event.data) == own

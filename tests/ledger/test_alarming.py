@@ -48,8 +48,8 @@ def test_what_failed_by_handler(hands, state):
         ("q:c", since),
     ]
     assert [one.event_id for one in found[1:]] == [first, first]
-    assert [read(hands, alert_queries.how_many_failed, state, one.handler) for one in found] == [1, 2, 1]
-    assert read(hands, alert_queries.how_many_failed, state, "p:other") == 0
+    assert [read(hands, alert_queries.count_failed, state, one.handler) for one in found] == [1, 2, 1]
+    assert read(hands, alert_queries.count_failed, state, "p:other") == 0
 
 
 def test_nothing_is_found_where_nothing_is(hands):
@@ -58,8 +58,8 @@ def test_nothing_is_found_where_nothing_is(hands):
         now = hands.clock.now()
         for state in (State.DEAD, State.UNKNOWN):
             assert read(hands, alert_queries.failed, state) == []
-        assert read(hands, alert_queries.late, now) == read(hands, alert_queries.shelved, now) == []
-        assert read(hands, alert_queries.wanting, now, most=5) == ([], True)
+        assert read(hands, alert_queries.overdue, now) == read(hands, alert_queries.missing_handlers, now) == []
+        assert read(hands, alert_queries.parked_backlogs, now, limit=5) == ([], True)
         put(hands, f"fine{number}", State.SUCCEEDED)
 
 
@@ -72,11 +72,11 @@ def test_what_could_have_begun_is_late_from_its_time_on(hands, house):
     hands.sql("UPDATE deliveries SET due_at = created_at WHERE handler = 'p:b'")
     put(hands, "running", State.RUNNING, "p:c")
     now = hands.clock.now()
-    assert read(hands, alert_queries.late, now + 10 * HOUR - 1) == []
-    (one,) = read(hands, alert_queries.late, now + 10 * HOUR)
+    assert read(hands, alert_queries.overdue, now + 10 * HOUR - 1) == []
+    (one,) = read(hands, alert_queries.overdue, now + 10 * HOUR)
     assert one == ("p:a", retried, now + 10 * HOUR)
-    assert read(hands, alert_queries.how_many_late, now + 10 * HOUR, "p:a") == 1
-    assert read(hands, alert_queries.how_many_late, now + 10 * HOUR, "p:b") == 0
+    assert read(hands, alert_queries.count_overdue, now + 10 * HOUR, "p:a") == 1
+    assert read(hands, alert_queries.count_overdue, now + 10 * HOUR, "p:b") == 0
 
 
 def test_the_longest_late_of_each_handler(hands):
@@ -85,10 +85,10 @@ def test_the_longest_late_of_each_handler(hands):
     for number in range(3):
         events.append(put(hands, f"i{number}", State.WAITING, "p:a", "p:b"))
         hands.clock.advance(60)
-    found = read(hands, alert_queries.late, hands.clock.now() - 60 * SECOND)
+    found = read(hands, alert_queries.overdue, hands.clock.now() - 60 * SECOND)
     assert [(one.handler, one.event_id) for one in found] == [("p:a", events[0]), ("p:b", events[0])]
-    assert read(hands, alert_queries.how_many_late, hands.clock.now() - 60 * SECOND, "p:a") == 3
-    assert read(hands, alert_queries.how_many_late, hands.clock.now() - 61 * SECOND, "p:a") == 2
+    assert read(hands, alert_queries.count_overdue, hands.clock.now() - 60 * SECOND, "p:a") == 3
+    assert read(hands, alert_queries.count_overdue, hands.clock.now() - 61 * SECOND, "p:a") == 2
 
 
 @pytest.mark.sqlite
@@ -106,16 +106,16 @@ def test_what_is_shelved_counts_from_when_its_handler_was_missed(hands, house, l
     before = hands.accept("i1", "p:h")[0]
     missed = start()
     start()  # a second start without it does not make it missed later
-    assert read(hands, alert_queries.shelved, hands.clock.now()) == [("p:h", before, missed)]
-    assert read(hands, alert_queries.shelved, missed) == [("p:h", before, missed)]
-    assert read(hands, alert_queries.shelved, missed - 1) == []
+    assert read(hands, alert_queries.missing_handlers, hands.clock.now()) == [("p:h", before, missed)]
+    assert read(hands, alert_queries.missing_handlers, missed) == [("p:h", before, missed)]
+    assert read(hands, alert_queries.missing_handlers, missed - 1) == []
     hands.sql("UPDATE deliveries SET state = 'closed'")
     stored = hands.clock.now()
     since = hands.accept("i2", "p:h", absent=["p:h"])[0]
     hands.clock.advance(100)
     hands.accept("i3", "p:h", absent=["p:h"])
-    assert read(hands, alert_queries.shelved, hands.clock.now()) == [("p:h", since, stored)]
-    assert read(hands, alert_queries.how_many_shelved, "p:h") == 2
+    assert read(hands, alert_queries.missing_handlers, hands.clock.now()) == [("p:h", since, stored)]
+    assert read(hands, alert_queries.count_missing_handler, "p:h") == 2
 
 
 def fine(event):
@@ -126,7 +126,7 @@ def test_a_handler_that_was_never_known_is_missed_from_the_first_delivery_on(han
     """Where nobody wrote down when a handler was loaded, the delivery's own time counts."""
     stored = hands.clock.now()
     event_id, _ = hands.accept("i1", "q:never", absent=["q:never"])
-    assert read(hands, alert_queries.shelved, stored) == [("q:never", event_id, stored)]
+    assert read(hands, alert_queries.missing_handlers, stored) == [("q:never", event_id, stored)]
 
 
 PARKED = [
@@ -150,15 +150,13 @@ def test_what_is_parked_by_class_and_key(hands):
         hands.clock.advance(10)
     hands.accept("routed", "p:a", processDefinitionKey="k9")
     now = hands.clock.now()
-    found, complete = read(hands, alert_queries.wanting, now, most=99)
+    found, complete = read(hands, alert_queries.parked_backlogs, now, limit=99)
     assert complete
     assert [one[:2] for one in found] == GROUPS
     assert {one[:2]: one.event_id for one in found} == oldest
     assert {one.since for one in found} == {now - 30 * SECOND}
-    assert [read(hands, alert_queries.how_many_wanting, now - 20 * SECOND, *one[:2]) for one in found] == [2] * len(
-        GROUPS
-    )
-    assert read(hands, alert_queries.wanting, now - 30 * SECOND - 1, most=99) == ([], True)
+    assert [read(hands, alert_queries.count_parked, now - 20 * SECOND, *one[:2]) for one in found] == [2] * len(GROUPS)
+    assert read(hands, alert_queries.parked_backlogs, now - 30 * SECOND - 1, limit=99) == ([], True)
 
 
 def test_so_many_classes_and_keys_are_looked_at(hands):
@@ -167,7 +165,7 @@ def test_so_many_classes_and_keys_are_looked_at(hands):
         hands.accept(f"i{place}", **body)
     now = hands.clock.now()
     for most in (1, 5, 6, 7):
-        found, complete = read(hands, alert_queries.wanting, now, most=most)
+        found, complete = read(hands, alert_queries.parked_backlogs, now, limit=most)
         assert [one[:2] for one in found] == GROUPS[:most]
         assert complete is (most >= len(GROUPS))
 
@@ -188,7 +186,7 @@ def new(hands, subject="p:h", **changes):
 
 def opened(hands, *several):
     """Open these; the ids of those that were."""
-    return hands.ledger.write(lambda transaction: alert_queries.open_alerts(transaction, several, hands.clock.now()))
+    return hands.ledger.write(lambda transaction: alert_queries.insert_alerts(transaction, several, hands.clock.now()))
 
 
 def close(hands, *ids):
@@ -201,7 +199,7 @@ def test_one_alert_is_open_for_each_cause_and_subject(hands):
     first, second, other, third = new(hands), new(hands), new(hands, "p:i"), new(hands, cause=AlertCause.UNKNOWN)
     assert opened(hands, first, second) == {first.id}
     assert opened(hands, second, other, third) == {other.id, third.id}
-    assert read(hands, alert_queries.still_open) == [first, other, third]
+    assert read(hands, alert_queries.open_alerts) == [first, other, third]
 
 
 def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
@@ -210,7 +208,7 @@ def test_what_was_closed_is_no_longer_open_and_can_come_again(hands):
     opened(hands, first)
     hands.clock.advance(60)
     close(hands, first.id)
-    assert read(hands, alert_queries.still_open) == []
+    assert read(hands, alert_queries.open_alerts) == []
     at = hands.clock.now()
     hands.clock.advance(60)
     close(hands, first.id)
@@ -227,11 +225,11 @@ def test_who_has_taken_it_is_written_down(hands):
     first = new(hands, message="it's 'quoted', 合同 {x}")
     opened(hands, first)
     told = replace(first, told=("mail", "chat"), count=7, message="7", event_id="e2", since=0, subject="other")
-    hands.ledger.write(lambda transaction: alert_queries.note_told(transaction, told))
-    assert read(hands, alert_queries.still_open) == [replace(first, told=told.told)]
+    hands.ledger.write(lambda transaction: alert_queries.mark_notified(transaction, told))
+    assert read(hands, alert_queries.open_alerts) == [replace(first, told=told.told)]
     late = replace(first, told=("late",), notifications=2)
-    hands.ledger.write(lambda transaction: alert_queries.note_told(transaction, late))
-    assert read(hands, alert_queries.still_open) == [replace(first, told=told.told)]
+    hands.ledger.write(lambda transaction: alert_queries.mark_notified(transaction, late))
+    assert read(hands, alert_queries.open_alerts) == [replace(first, told=told.told)]
 
 
 def test_what_has_changed_is_written_down(hands):
@@ -242,12 +240,12 @@ def test_what_has_changed_is_written_down(hands):
         first, count=5, message="5", event_id="e2", last_at=9, last_error="x", notified_count=5, told=("mail",)
     )
     update(hands, after, subject="other")
-    assert read(hands, alert_queries.still_open) == [after]
+    assert read(hands, alert_queries.open_alerts) == [after]
     update(hands, after, count=6, notified_count=6)
-    assert read(hands, alert_queries.still_open) == [replace(after, count=6)]
+    assert read(hands, alert_queries.open_alerts) == [replace(after, count=6)]
     grown = replace(after, count=50, notified_count=50, grown_from=5, notifications=2, notified_at=11, told=())
     update(hands, grown)
-    assert read(hands, alert_queries.still_open) == [grown]
+    assert read(hands, alert_queries.open_alerts) == [grown]
 
 
 def update(hands, alert, **changes):
@@ -260,7 +258,7 @@ def test_growth_is_measured_from_where_it_was_acknowledged(hands):
     first = new(hands, count=7, notified_count=1)
     opened(hands, first)
     hands.ledger.write(lambda transaction: alert_queries.acknowledge(transaction, [first.id], "ann", 5))
-    assert read(hands, alert_queries.still_open)[0].notified_count == 7
+    assert read(hands, alert_queries.open_alerts)[0].notified_count == 7
 
 
 @pytest.mark.parametrize("state", [State.DEAD, State.UNKNOWN])
@@ -284,25 +282,25 @@ def test_the_newest_that_is_parked(hands):
     at = hands.clock.now()
     hands.clock.advance(10)
     hands.accept("i2", callBackProcessClass="A")
-    assert read(hands, alert_queries.latest_wanting, at, "A", None) == (at, "")
-    assert read(hands, alert_queries.latest_wanting, hands.clock.now(), "A", None) == (hands.clock.now(), "")
-    assert read(hands, alert_queries.latest_wanting, at, "A", "k1") is None
+    assert read(hands, alert_queries.latest_parked, at, "A", None) == (at, "")
+    assert read(hands, alert_queries.latest_parked, hands.clock.now(), "A", None) == (hands.clock.now(), "")
+    assert read(hands, alert_queries.latest_parked, at, "A", "k1") is None
 
 
 LOOKING = [
     lambda connection, now: alert_queries.failed(connection, State.DEAD),
     lambda connection, now: alert_queries.failed(connection, State.UNKNOWN),
-    alert_queries.late,
-    alert_queries.shelved,
-    lambda connection, now: alert_queries.wanting(connection, now, most=99),
-    lambda connection, now: alert_queries.still_open(connection),
-    lambda connection, now: alert_queries.how_many_failed(connection, State.DEAD, "p:a"),
-    lambda connection, now: alert_queries.how_many_shelved(connection, "p:a"),
-    lambda connection, now: alert_queries.how_many_late(connection, now, "p:a"),
-    lambda connection, now: alert_queries.how_many_wanting(connection, now, "A", "k1"),
-    lambda connection, now: alert_queries.how_many_wanting(connection, now, "A", None),
+    alert_queries.overdue,
+    alert_queries.missing_handlers,
+    lambda connection, now: alert_queries.parked_backlogs(connection, now, limit=99),
+    lambda connection, now: alert_queries.open_alerts(connection),
+    lambda connection, now: alert_queries.count_failed(connection, State.DEAD, "p:a"),
+    lambda connection, now: alert_queries.count_missing_handler(connection, "p:a"),
+    lambda connection, now: alert_queries.count_overdue(connection, now, "p:a"),
+    lambda connection, now: alert_queries.count_parked(connection, now, "A", "k1"),
+    lambda connection, now: alert_queries.count_parked(connection, now, "A", None),
     lambda connection, now: alert_queries.latest_failed(connection, State.DEAD, "p:a"),
-    lambda connection, now: alert_queries.latest_wanting(connection, now, "A", "k1"),
+    lambda connection, now: alert_queries.latest_parked(connection, now, "A", "k1"),
 ]
 INDEXES = ("deliveries_failed", "deliveries_due", "deliveries_shelved", "events_wanting", "alerts_open", "PRIMARY KEY")
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine
 
 from flowhooks import OutcomeKind, State
-from flowhooks.ledger.consistency import MOST_SHOWN, balance
+from flowhooks.ledger.consistency import MAX_SHOWN, verify
 
 ONE = "(SELECT id FROM deliveries WHERE handler = 'p:{}')"
 
@@ -25,21 +25,21 @@ def full(hands, house):
         hands.bring(queued, state)
     _, (again,) = hands.accept("again", "p:again")
     hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], fresh=True))
+    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
     _, (retried,) = hands.accept("retried", "p:retried")
     hands.ledger.claim(retried)
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
     hands.accept("two", "p:x", "p:y")
     hands.accept("parked")
-    assert hands.ledger.balance().trouble == []
+    assert hands.ledger.verify().trouble == []
     house.check_books = False
     return hands
 
 
 def test_the_books_of_a_ledger_in_which_everything_happened(full):
     """They count what there is, and it adds up."""
-    books = full.ledger.balance()
-    assert books.balanced
+    books = full.ledger.verify()
+    assert books.is_consistent
     assert (books.accepted, books.stored, books.purged) == (10, 10, 0)
     assert books.events == {"parked": 1, "routed": 9}
     assert books.deliveries == {
@@ -55,7 +55,7 @@ def test_the_books_of_a_ledger_in_which_everything_happened(full):
 
 def test_empty_books_balance(hands):
     """Nothing taken in is nothing missing."""
-    assert hands.ledger.balance().balanced
+    assert hands.ledger.verify().is_consistent
 
 
 TAMPERING = {
@@ -141,7 +141,7 @@ def test_tampering_shows(full, tmp_path):
             for statement in statements:
                 assert connection.execute(statement).rowcount > 0, what
         with looking.connect() as connection:
-            if balance(connection).balanced:
+            if verify(connection).is_consistent:
                 unseen.append(what)
     assert unseen == []
 
@@ -150,17 +150,17 @@ def test_trouble_names_what_it_is_about(full):
     """A line of trouble has the id of the delivery or event, so that somebody can look."""
     full.sql("UPDATE deliveries SET state = 'succeeded' WHERE handler = 'p:dead'")
     ((dead,),) = full.sql("SELECT id FROM deliveries WHERE handler = 'p:dead'")
-    assert full.ledger.balance().trouble == [f"delivery {dead} does not agree with its last attempt"]
+    assert full.ledger.verify().trouble == [f"delivery {dead} does not agree with its last attempt"]
 
 
 def test_much_trouble_is_cut_short(hands, house):
     """Of very many things of one kind the first are shown, and that there are more."""
     house.check_books = False
-    for number in range(MOST_SHOWN + 5):
+    for number in range(MAX_SHOWN + 5):
         hands.accept(f"i{number}", "p:a")
     hands.sql("UPDATE deliveries SET attempt = 1")
-    of_attempts = [line for line in hands.ledger.balance().trouble if "attempts" in line]
-    assert len(of_attempts) == MOST_SHOWN + 1
+    of_attempts = [line for line in hands.ledger.verify().trouble if "attempts" in line]
+    assert len(of_attempts) == MAX_SHOWN + 1
     assert "more" in of_attempts[-1]
 
 
@@ -173,7 +173,7 @@ def test_the_books_balance_while_things_happen(house, listens, together):
             flow.take(f"{thread}-{number}", wait=0)
 
     def check():
-        return [flow.app.ledger.balance().trouble for _ in range(15)]
+        return [flow.app.ledger.verify().trouble for _ in range(15)]
 
     *_, troubles = together(*[lambda thread=thread: send(thread) for thread in range(4)], check)
     assert troubles == [[]] * 15

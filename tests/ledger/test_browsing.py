@@ -8,7 +8,7 @@ from sqlalchemy import event
 from flowhooks import State
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.search import browse, first_id
+from flowhooks.ledger.search import id_lower_bound, search_events
 
 ALL_FILTERS = [
     {},
@@ -32,7 +32,7 @@ ALL_FILTERS = [
 def page(hands, wanted, **given):
     """One page."""
     with hands.ledger.connection() as connection:
-        return browse(connection, EventFilter(**wanted), **{"limit": 3, **given})
+        return search_events(connection, EventFilter(**wanted), **{"limit": 3, **given})
 
 
 def ids(found):
@@ -69,15 +69,15 @@ def test_pages_hold_what_the_filter_means(many, window):
         expected = [one.event.id for one in many.ledger.find(EventFilter(**wanted), limit=100)]
         found, before = [], ""
         while True:
-            one = page(many, wanted, before=before, window=window, patience=60)
+            one = page(many, wanted, before=before, window=window, time_budget=60)
             found += ids(one)
             assert one.looked_until is None
             if not (before := one.older):
                 break
         assert found == expected, wanted
-        back, after = [], first_id(0)
+        back, after = [], id_lower_bound(0)
         while after:
-            one = page(many, wanted, after=after, window=window, patience=60)
+            one = page(many, wanted, after=after, window=window, time_budget=60)
             back = ids(one) + back
             after = one.newer
         assert back == expected, wanted
@@ -95,11 +95,11 @@ def test_where_the_others_are(many):
 def test_a_search_that_no_index_answers_stops_in_time(many):
     """It says how far it has come, and goes on from there until all is looked through."""
     for wanted in ({"process_key": "none"}, {"handler": "nobody"}, {"state": "closed", "handler": "x"}):
-        one, looks, times = page(many, wanted, window=5, patience=0), 1, []
+        one, looks, times = page(many, wanted, window=5, time_budget=0), 1, []
         while one.older:
             assert one.events == ()
             times.append(one.looked_until)
-            one, looks = page(many, wanted, before=one.older, window=5, patience=0), looks + 1
+            one, looks = page(many, wanted, before=one.older, window=5, time_budget=0), looks + 1
         assert looks == 4
         assert times == sorted(times, reverse=True)
         assert one.looked_until is None
@@ -107,8 +107,8 @@ def test_a_search_that_no_index_answers_stops_in_time(many):
 
 def test_few_and_many_open_ones_are_found_alike(many, monkeypatch):
     """Whether the open ones are gone through one by one or looked for in windows makes no difference."""
-    for few in (0, 1, search.FEW):
-        monkeypatch.setattr(search, "FEW", few)
+    for few in (0, 1, search.MAX_CANDIDATES):
+        monkeypatch.setattr(search, "MAX_CANDIDATES", few)
         for state in ("waiting", "running", "dead", "unknown", "parked"):
             found = page(many, {"state": state}, limit=100)
             assert ids(found) == [one.event.id for one in many.ledger.find(EventFilter(state=state), limit=100)]
@@ -124,7 +124,7 @@ def test_all_that_a_listing_shows(hands):
     assert (one.id, one.flow_instance_id, one.business_key, one.callback_class) == (event_id, "i1", "B", "C")
     assert (one.process_key, one.process_version, one.source, one.kind) == ("k", 3, "default", "complete")
     assert (one.state, one.repeats, one.received_at) == ("routed", 1, hands.clock.now())
-    assert [(standing.handler, standing.state) for standing in one.standings] == [("p:a", State.WAITING)]
+    assert [(standing.handler, standing.state) for standing in one.delivery_statuses] == [("p:a", State.WAITING)]
 
 
 @pytest.mark.sqlite

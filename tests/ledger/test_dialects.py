@@ -18,7 +18,7 @@ def engines(tmp_path):
     """An engine that writes and one that reads."""
     url = f"sqlite:///{tmp_path}/a b%.db".replace("%", "%25").replace(" ", "%20")
     writing, reading = database.open_engine(url, writing=True), database.open_engine(url, writing=False)
-    database.write_ahead(writing)
+    database.enable_wal(writing)
     with writing.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE words (word TEXT)")
     yield writing, reading
@@ -43,7 +43,7 @@ def test_what_is_written_is_durable(engines):
 def test_what_is_written_to_postgresql_is_durable(postgresql_url, lent):
     """Each COMMIT waits until the log is on the disk, also where the URL asks for less."""
     asks = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}options=-csynchronous_commit%3Doff"
-    writing = database.open_engine(asks, writing=True, lent=lent)
+    writing = database.open_engine(asks, writing=True, handler_sessions=lent)
     with writing.connect() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
     writing.dispose()
@@ -92,7 +92,7 @@ def test_a_failed_transaction_leaves_nothing(engines):
 
 def test_a_batch_of_rows_is_a_table(engines):
     """Rows handed over as JSON come out with their types, their nulls and their order."""
-    rows = database.rows("given", number=Integer, text=Text)
+    rows = database.row_array("given", number=Integer, text=Text)
     values = [[1, "a'b"], [2, None], [None, ""], [-(2**62), '\U0001f40d \n\\" 日本'], [0, "1"]]
     with engines[1].connect() as connection:
         found = connection.execute(select(rows.c.number, rows.c.text), {"given": json.dumps(values)}).all()
@@ -106,7 +106,7 @@ def test_a_batch_of_keys_is_a_list(engines):
         connection.exec_driver_sql("INSERT INTO words VALUES ('a'), ('b'), ('1')")
     with engines[1].connect() as connection:
         keys = json.dumps(["a", "1", *map(str, range(100_000, 200_000))])
-        query = select(database.keys("given").subquery().c.value)
+        query = select(database.string_array("given").subquery().c.value)
         assert len(connection.execute(query, {"given": keys}).all()) == 100_002
 
 
@@ -140,7 +140,7 @@ def test_a_sound_file_and_a_broken_one(engines, tmp_path):
 
 def test_keys_are_ordered_by_their_bytes_everywhere():
     """PostgreSQL is told to, whatever the language of its database; numbers are ordered as they are."""
-    table = select(attempts).order_by(*map(database.by_bytes, attempts.primary_key))
+    table = select(attempts).order_by(*map(database.bytewise_order, attempts.primary_key))
     said = str(table.compile(dialect=postgresql.dialect()))
     assert said.endswith('ORDER BY attempts.delivery_id COLLATE "C", attempts.number')
     assert str(table.compile(dialect=sqlite.dialect())).endswith("ORDER BY attempts.delivery_id, attempts.number")
@@ -161,7 +161,7 @@ def test_keys_are_ordered_by_their_bytes_everywhere():
 )
 def test_which_urls_name_the_same_database(one, other, same):
     """Whoever it is opened as."""
-    assert database.is_same(one, other) is same
+    assert database.is_same_database(one, other) is same
 
 
 def test_an_url_that_cannot_be_read_is_told_from_one_that_can():

@@ -28,7 +28,7 @@ def test_what_was_committed_to_a_moved_file_is_not_acknowledged(hands, house, aw
     with pytest.raises(Unavailable):
         hands.ledger.accept(hands.new("meanwhile"))
     with pytest.raises(LedgerUnusable, match="cannot be found"):
-        hands.ledger.tally()
+        hands.ledger.count_by_state()
     assert len(done) == 1
     away.rename(house.file)
     hands.ledger.accept(hands.new("afterwards"))

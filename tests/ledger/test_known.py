@@ -24,7 +24,7 @@ def did(event, delivery):
 
 def due(flow):
     """What a runner would find, ever."""
-    return flow.app.ledger.due(flow.clock.now() + LATER, lambda _handler: 100)
+    return flow.app.ledger.due_deliveries(flow.clock.now() + LATER, lambda _handler: 100)
 
 
 def lost(house, listener):
@@ -43,7 +43,7 @@ def test_what_is_loaded_is_remembered(house, listens):
     house.open(listens(nothing, versions=">=3", source="a", retry=Retry(), probe=did), start=False).close()
     house.clock.advance(60)
     flow = house.open(start=False)
-    (known,) = flow.app.ledger.known()
+    (known,) = flow.app.ledger.registered_handlers()
     assert (known.id, known.last_seen_at) == ("p:nothing", house.clock.now() - 60 * SECOND)
     assert known.selectors == listens(nothing, versions=">=3", source="a").selectors
     assert flow.app.absent == {"p:nothing"}
@@ -71,7 +71,7 @@ def test_a_handler_that_is_loaded_again_has_its_new_selectors(house, listens):
     house.open(listens(nothing), start=False).close()
     house.open(listens(nothing, process_key="other"), start=False).close()
     flow = house.open(start=False)
-    assert [one.selectors.process_keys for one in flow.app.ledger.known()] == [("other",)]
+    assert [one.selectors.process_keys for one in flow.app.ledger.registered_handlers()] == [("other",)]
 
 
 @pytest.mark.sqlite
@@ -83,12 +83,12 @@ def test_what_waits_for_a_missing_handler_loses_its_time_and_gets_it_back(house,
     second = house.open(start=False)
     assert second.only(event_id).due_at is None
     assert due(second) == []
-    assert second.app.ledger.tally()["shelved"] == 1
+    assert second.app.ledger.count_by_state()["shelved"] == 1
     second.close()
     house.clock.advance(100)
     third = house.open(listens(nothing), start=False)
     assert third.only(event_id).due_at == house.clock.now()
-    assert third.app.ledger.tally()["shelved"] == 0
+    assert third.app.ledger.count_by_state()["shelved"] == 0
     assert [one.handler for one in due(third)] == ["p:nothing"]
 
 

@@ -18,7 +18,7 @@ def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, mon
         next(steps)  # the question is on its way
         raise psycopg.OperationalError("connection socket closed")
 
-    engine = open_engine(postgresql_url, writing=False, answers_within=5)
+    engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
     try:
         with caplog.at_level(logging.WARNING), monkeypatch.context() as patched, engine.connect() as line:
             line.exec_driver_sql("SELECT 1").close()
@@ -35,7 +35,7 @@ def test_what_breaks_while_an_answer_is_waited_for_is_closed(postgresql_url, mon
 
 def test_what_the_server_refuses_closes_nothing(postgresql_url):
     """Only a question without an answer does."""
-    engine = open_engine(postgresql_url, writing=False, answers_within=5)
+    engine = open_engine(postgresql_url, writing=False, statement_timeout=5)
     try:
         with engine.connect() as line:
             before = line.connection.driver_connection
@@ -53,8 +53,8 @@ def test_what_the_server_refuses_closes_nothing(postgresql_url):
     ("kind", "ended_after"),
     [
         ({"writing": True}, "15s"),
-        ({"writing": True, "lent": 2}, "1min"),
-        ({"writing": False, "answers_within": 5}, "1min"),
+        ({"writing": True, "handler_sessions": 2}, "1min"),
+        ({"writing": False, "statement_timeout": 5}, "1min"),
         ({"writing": False}, "0"),
     ],
 )

@@ -7,7 +7,7 @@ from sqlalchemy import event, select
 
 from flowhooks import Retry, State
 from flowhooks.ledger import database, processes
-from flowhooks.ledger.attempts import Claim, claim, take_back
+from flowhooks.ledger.attempts import ClaimRequest, claim, recover_unstarted
 from flowhooks.model.delivery import OutcomeKind
 
 pytestmark = pytest.mark.postgresql
@@ -29,7 +29,7 @@ def two(house, listens):
 
 def in_touch(flow):
     """Have an app been in touch with the database for longer than a process may be silent."""
-    flow.app.ledger._pulse._in_touch_since -= 2 * STALE_AFTER
+    flow.app.ledger._heartbeat_state._in_touch_since -= 2 * STALE_AFTER
 
 
 def silence(flow, process):
@@ -43,7 +43,7 @@ def begin(flow, instance="i1"):
     event_id = flow.take(instance, wait=0).event_id
     (queued,) = [
         one
-        for one in flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+        for one in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
         if one.delivery_id == flow.only(event_id).delivery_id
     ]
     return event_id, queued, flow.app.ledger.claim(queued)
@@ -72,12 +72,12 @@ def test_who_signs_on_while_another_looks_for_the_dead_is_none_of_them(two):
     def meanwhile(_connection, _cursor, statement, *_rest):
         if statement.startswith("SELECT") and "JOIN attempts" in statement and not begun:
             begun.append("")
-            two[1].app.ledger.beat()
+            two[1].app.ledger.heartbeat()
             begun.append(begin(two[1])[0])
 
     silence(two[0], two[1].app.ledger.process)
     two[0].app.ledger.recover()
-    event.listen(two[0].app.ledger._writing, "before_cursor_execute", meanwhile)
+    event.listen(two[0].app.ledger._write_engine, "before_cursor_execute", meanwhile)
     assert sum(two[0].app.ledger.recover().values()) == 0
     assert two[0].only(begun[1]).state is State.RUNNING
 
@@ -88,7 +88,7 @@ def test_a_process_that_comes_back_writes_nothing_stale(two, hands_of):
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     two[1].clock.advance(3600)
-    (again,) = two[1].app.ledger.due(two[1].clock.now(), lambda _handler: 10)
+    (again,) = two[1].app.ledger.due_deliveries(two[1].clock.now(), lambda _handler: 10)
     assert two[1].app.ledger.claim(again).attempt == claimed.attempt + 1
     assert hands_of(two[0]).settle(queued, claimed.attempt) is False
     assert two[1].only(event_id).state is State.RUNNING
@@ -100,7 +100,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
     before = two[0].app.ledger.process
     silence(two[1], before)
     two[1].app.ledger.recover()
-    two[0].app.ledger.beat()
+    two[0].app.ledger.heartbeat()
     assert two[0].app.ledger.process != before
     assert [entry["event"] for entry in logged if entry["log_level"] == "error"] == ["taken_for_dead"]
     event_id, _, _ = begin(two[0])
@@ -111,7 +111,7 @@ def test_a_process_that_was_taken_for_dead_goes_on_as_a_new_one(two, logged):
 def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(two):
     """Between waking and the next regular sign it neither accepts nor claims under its old id."""
     before = two[0].app.ledger.process
-    two[0].app.ledger._pulse._beaten -= 2 * STALE_AFTER
+    two[0].app.ledger._heartbeat_state._sent_at -= 2 * STALE_AFTER
     silence(two[1], before)
     two[1].app.ledger.recover()
     begin(two[0])
@@ -122,7 +122,7 @@ def test_one_that_slept_for_long_gives_a_sign_of_life_before_it_begins_anything(
 def test_signs_of_life_are_in_the_databases_time(two):
     """A machine whose clock is a day off lives as long as any other."""
     two[0].clock.advance(86_400)
-    two[0].app.ledger.beat()
+    two[0].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
@@ -138,22 +138,22 @@ def test_it_is_the_same_time_everywhere(two):
 def test_the_one_that_has_lived_longest_leads(two, house, listens):
     """One process does what is to be done once for all; when it ends, the next one does."""
     first, second = two
-    assert (first.app.ledger.leads(), second.app.ledger.leads()) == (True, False)
+    assert (first.app.ledger.is_leader(), second.app.ledger.is_leader()) == (True, False)
     first.close()
-    assert second.app.ledger.leads()
+    assert second.app.ledger.is_leader()
     silence(second, second.app.ledger.process)
     third = house.open(listens(nothing, name="h"), start=False)
     in_touch(third)
     third.app.ledger.recover()
-    assert third.app.ledger.leads()
+    assert third.app.ledger.is_leader()
 
 
 def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
     """After an outage all have been silent: the first one back waits for as long as the others may need."""
     event_id, _, _ = begin(two[0])
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._pulse._beaten -= STALE_AFTER
-    two[1].app.ledger.beat()
+    two[1].app.ledger._heartbeat_state._sent_at -= STALE_AFTER
+    two[1].app.ledger.heartbeat()
     assert sum(two[1].app.ledger.recover().values()) == 0
     assert two[1].only(event_id).state is State.RUNNING
     in_touch(two[1])
@@ -163,7 +163,7 @@ def test_nobody_is_taken_for_dead_by_one_that_has_been_away_itself(two):
 def test_one_that_slept_takes_nobody_for_dead_before_it_has_given_a_sign_of_life(two):
     """It cannot know what it has missed, though it was in touch for long before."""
     silence(two[1], two[0].app.ledger.process)
-    two[1].app.ledger._pulse._beaten -= STALE_AFTER
+    two[1].app.ledger._heartbeat_state._sent_at -= STALE_AFTER
     two[1].app.ledger.recover()
     assert two[1].sql("SELECT count(*) FROM processes WHERE stopped_at IS NULL") == [(2,)]
 
@@ -180,7 +180,7 @@ def test_what_is_marked_as_running_here_and_is_not_runs(two):
     """A running mark whose COMMIT was not answered is one that nobody runs: its delivery waits again."""
     event_id, queued, _ = begin(two[0])
     assert sum(two[0].app.ledger.recover().values()) == 0
-    two[0].app.ledger._hands.put_down([(queued.delivery_id, 1)])
+    two[0].app.ledger._in_flight.discard([(queued.delivery_id, 1)])
     assert two[0].app.ledger.recover()[State.WAITING] == 1
     standing = two[0].only(event_id)
     assert (standing.state, standing.attempt, standing.due_at) == (State.WAITING, 1, two[0].clock.now())
@@ -191,12 +191,12 @@ def test_what_is_marked_as_running_here_and_is_not_runs(two):
 def test_what_begins_together_with_the_look_is_left_alone(two):
     """A running mark that is committed together with the look for those that nobody runs is none of them."""
     ledger, event_id = two[0].app.ledger, two[0].take("i1", wait=0).event_id
-    (queued,) = ledger.due(two[0].clock.now(), lambda _handler: 10)
-    hands, settling = ledger._hands, ledger._settling
+    (queued,) = ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
+    hands, settling = ledger._in_flight, ledger._result_recorder
 
     def both(transaction):
-        claim(transaction, [Claim(queued, two[0].clock.now())], hands, process=ledger.process)
-        return take_back(transaction, settling, hands, two[0].clock.now(), process=ledger.process)
+        claim(transaction, [ClaimRequest(queued, two[0].clock.now())], hands, process=ledger.process)
+        return recover_unstarted(transaction, settling, hands, two[0].clock.now(), process=ledger.process)
 
     assert ledger.write(both) == 0
     assert two[0].only(event_id).state is State.RUNNING
@@ -210,7 +210,7 @@ def test_a_lost_connection_is_made_anew_before_anybody_is_refused(two):
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert two[0].take("after", wait=0)
-    assert two[0].app.ledger.failing is None
+    assert two[0].app.ledger.write_error is None
 
 
 def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
@@ -225,7 +225,7 @@ def test_an_outcome_that_is_recorded_twice_is_recorded(two, hands_of):
 def lately(flow):
     """Kind and handlers of those that live, the eldest first."""
     with flow.app.ledger.connection() as connection:
-        return [(one.kind, set(one.handlers)) for one in processes.lately(connection, stale_after=STALE_AFTER)]
+        return [(one.kind, set(one.handlers)) for one in processes.live_processes(connection, stale_after=STALE_AFTER)]
 
 
 def test_it_is_known_what_those_that_live_run(two, house):
@@ -243,19 +243,19 @@ def test_who_goes_on_as_a_new_process_runs_what_it_ran(two):
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     assert lately(two[1]) == [("server", {"p:h"})]
-    two[0].app.ledger.beat()
+    two[0].app.ledger.heartbeat()
     assert lately(two[1]) == [("server", {"p:h"})] * 2
 
 
 def test_a_claim_in_the_batch_that_registers_a_process_again_belongs_to_the_new_id(two, hands_of, eventually):
     """The attempt gets the id that is valid when its transaction runs, so that no other process ends it as lost."""
     event_id = two[0].take("i1", wait=0).event_id
-    (queued,) = two[0].app.ledger.due(two[0].clock.now(), lambda _handler: 10)
+    (queued,) = two[0].app.ledger.due_deliveries(two[0].clock.now(), lambda _handler: 10)
     silence(two[1], two[0].app.ledger.process)
     two[1].app.ledger.recover()
     hands = hands_of(two[0])
     hands.flow_until = eventually
-    _, claimed = hands.queue_up(hands.ledger.beat, lambda: hands.ledger.claim(queued))
+    _, claimed = hands.queue_up(hands.ledger.heartbeat, lambda: hands.ledger.claim(queued))
     assert claimed.attempt == 1
     assert two[0].sql("SELECT process FROM attempts") == [(hands.ledger.process,)]
     assert sum(two[1].app.ledger.recover().values()) == 0
@@ -268,7 +268,7 @@ def test_a_heartbeat_after_the_deregistration_registers_nothing(two, monkeypatch
     close = ledger._writer.close
 
     def beat_and_close():
-        ledger.beat()
+        ledger.heartbeat()
         close()
 
     monkeypatch.setattr(ledger._writer, "close", beat_and_close)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.ledger.lock import Holder, Lock, misplaced, refuse_network
+from flowhooks.ledger.lock import Lock, LockOwner, reject_network_file_system, why_misplaced
 
 
 @pytest.fixture
@@ -41,15 +41,15 @@ def test_only_one_has_it(locks):
 def test_it_says_who_has_it(locks):
     """Others read the holder's process id, and later where it is administered and its token."""
     first, second = locks(), locks()
-    assert second.holder() is None
+    assert second.owner() is None
     first.acquire()
-    assert second.holder() == Holder(pid=os.getpid())
-    first.describe(Holder(pid=1, admin="http://127.0.0.1:8081", token="t" * 43))
-    assert second.holder() == Holder(pid=1, admin="http://127.0.0.1:8081", token="t" * 43)
-    first.describe(Holder(pid=2))
-    assert second.holder() == Holder(pid=2)
+    assert second.owner() == LockOwner(pid=os.getpid())
+    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081", token="t" * 43))
+    assert second.owner() == LockOwner(pid=1, admin="http://127.0.0.1:8081", token="t" * 43)
+    first.write_owner(LockOwner(pid=2))
+    assert second.owner() == LockOwner(pid=2)
     first.release()
-    assert second.holder() is None
+    assert second.owner() is None
     assert first.path.read_bytes() == b""
 
 
@@ -64,7 +64,7 @@ def test_nobody_else_can_read_it(locks):
 
 def test_the_token_is_in_no_representation():
     """A holder that is logged or printed does not show its token."""
-    assert "secret" not in repr(Holder(pid=1, token="secret")) + str(Holder(pid=1, token="secret"))
+    assert "secret" not in repr(LockOwner(pid=1, token="secret")) + str(LockOwner(pid=1, token="secret"))
 
 
 def test_a_killed_process_has_it_no_longer(locks, tmp_path):
@@ -82,7 +82,7 @@ def test_a_killed_process_has_it_no_longer(locks, tmp_path):
         assert process.stdout.readline() == "has it\n"
         other = locks()
         assert not other.acquire()
-        assert other.holder().pid == process.pid
+        assert other.owner().pid == process.pid
         process.kill()
         process.wait()
     assert other.acquire()
@@ -97,7 +97,7 @@ def test_who_only_looks_keeps_nobody_out(locks):
 
     def look():
         while not stop.is_set():
-            looker.holder()
+            looker.owner()
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -125,11 +125,11 @@ def test_a_lock_file_that_makes_no_sense(locks, monkeypatch):
     """When somebody has the lock but the file does not say who, that is said."""
     lock = locks()
     lock.acquire()
-    monkeypatch.setattr("flowhooks.ledger.lock.LOOKS_TAKE", 0.01)
+    monkeypatch.setattr("flowhooks.ledger.lock.READ_TIMEOUT", 0.01)
     for nonsense in (b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"):
         lock.path.write_bytes(nonsense)
         with pytest.raises(LedgerUnusable, match="does not say who"):
-            locks().holder()
+            locks().owner()
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -142,9 +142,9 @@ def test_releasing_what_one_has_not_is_harmless(locks):
     """Letting go twice, or of what was never taken, changes nothing; nor does describing."""
     first, second = locks(), locks()
     first.acquire()
-    second.describe(Holder(pid=9))
+    second.write_owner(LockOwner(pid=9))
     second.release()
-    assert locks().holder() == Holder(pid=os.getpid())
+    assert locks().owner() == LockOwner(pid=os.getpid())
     first.release()
     first.release()
 
@@ -153,7 +153,7 @@ def test_a_network_file_system_is_refused(tmp_path, monkeypatch):
     """A folder on a file system that cannot be trusted to lock and sync is refused; a local one is not."""
     from flowhooks.ledger import lock
 
-    refuse_network(tmp_path)
+    reject_network_file_system(tmp_path)
     mounts = tmp_path / "mounts"
     mounts.write_text(
         "/dev/sda / ext4 rw 0 0\n"
@@ -183,16 +183,16 @@ def test_a_lock_file_that_was_removed(locks):
     """Without its lock file a lock still keeps others out; it is made again, with what others read there."""
     first, second = locks(), locks()
     assert first.acquire()
-    first.describe(Holder(pid=1, admin="http://127.0.0.1:8081"))
+    first.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081"))
     first.path.unlink()
     assert not second.acquire()
-    assert second.holder() is None
-    first.renew()
-    assert second.holder() == Holder(pid=1, admin="http://127.0.0.1:8081")
-    first.renew()
+    assert second.owner() is None
+    first.recreate_if_lost()
+    assert second.owner() == LockOwner(pid=1, admin="http://127.0.0.1:8081")
+    first.recreate_if_lost()
     assert not second.acquire()
     first.release()
-    first.renew()
+    first.recreate_if_lost()
     assert second.acquire()
 
 
@@ -204,10 +204,10 @@ def test_a_lock_file_that_another_process_has_locked(locks):
     other = os.open(first.path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
     with pytest.raises(LedgerUnusable, match="another process has locked it"):
-        first.renew()
+        first.recreate_if_lost()
     os.close(other)
-    first.renew()
-    assert locks().holder().pid == os.getpid()
+    first.recreate_if_lost()
+    assert locks().owner().pid == os.getpid()
 
 
 def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
@@ -215,15 +215,15 @@ def test_a_database_file_that_is_not_the_one_served(locks, tmp_path):
     file = tmp_path / "f.db"
     lock = locks()
     assert lock.acquire()
-    lock.describe(Holder(pid=1, admin="http://127.0.0.1:8081"))
-    assert "it is empty" in misplaced(file)
+    lock.write_owner(LockOwner(pid=1, admin="http://127.0.0.1:8081"))
+    assert "it is empty" in why_misplaced(file)
     file.write_bytes(b"x")
-    assert misplaced(file) is None
+    assert why_misplaced(file) is None
     file.rename(tmp_path / "away.db")
-    assert "moved or deleted" in misplaced(file)
+    assert "moved or deleted" in why_misplaced(file)
     file.write_bytes(b"x")
-    assert "serves another file" in misplaced(file)
+    assert "serves another file" in why_misplaced(file)
     (tmp_path / "away.db").rename(file)
-    assert misplaced(file) is None
+    assert why_misplaced(file) is None
     lock.release()
-    assert misplaced(file) is None
+    assert why_misplaced(file) is None

@@ -190,7 +190,7 @@ def test_a_ledger_that_a_released_version_filled_is_upgraded(tmp_path, dump):
     assert rows(engine, tables) == held
     engine.dispose()
     with closing(Reader(url(file))) as reader:
-        assert reader.balance().trouble == []
+        assert reader.verify().trouble == []
 
 
 def dumped(file):
@@ -317,7 +317,7 @@ def goes_on(house, address, handlers, dead, parked):
     assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
     assert flow.take("new", key="order", businessKey="k").status == "done"
     assert flow.take("i1").event_id == dead
-    books = flow.app.ledger.balance()
+    books = flow.app.ledger.verify()
     assert books.trouble == []
     flow.close()
 

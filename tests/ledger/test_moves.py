@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from flowhooks.errors import IllegalMove
-from flowhooks.ledger.deliveries import Move, move, postpone
+from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
 from flowhooks.model.delivery import TRANSITIONS, OutcomeKind, State
 
 IN_TABLE = {(row.source, row.target) for row in TRANSITIONS}
@@ -34,13 +34,13 @@ def test_every_pair_of_states(hands, one):
     for source, target in itertools.product(State, State):
         put(hands, one, source)
         before = state_of(hands, one)
-        change = Move(one, source, target, 3, hands.clock.now())
+        change = StateChange(one, source, target, 3, hands.clock.now())
         if (source, target) in IN_TABLE:
-            assert hands.ledger.write(lambda transaction, change=change: move(transaction, [change])) == {one}
+            assert hands.ledger.write(lambda transaction, change=change: apply_changes(transaction, [change])) == {one}
             assert state_of(hands, one)[0] == target
         else:
             with pytest.raises(IllegalMove, match=f"from {source} to {target}"):
-                hands.ledger.write(lambda transaction, change=change: move(transaction, [change]))
+                hands.ledger.write(lambda transaction, change=change: apply_changes(transaction, [change]))
             assert state_of(hands, one) == before
 
 
@@ -48,11 +48,11 @@ def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
     """Moves made together are checked before any of them is made."""
     _, (other,) = hands.accept("i2", "p:a")
     moves = [
-        Move(other.delivery_id, State.WAITING, State.CLOSED, 0, hands.clock.now()),
-        Move(one, State.WAITING, State.SUCCEEDED, 0, hands.clock.now()),
+        StateChange(other.delivery_id, State.WAITING, State.CLOSED, 0, hands.clock.now()),
+        StateChange(one, State.WAITING, State.SUCCEEDED, 0, hands.clock.now()),
     ]
     with pytest.raises(IllegalMove):
-        hands.ledger.write(lambda transaction: move(transaction, moves))
+        hands.ledger.write(lambda transaction: apply_changes(transaction, moves))
     assert hands.standing(other.delivery_id).state is State.WAITING
 
 
@@ -61,24 +61,24 @@ def test_a_stale_mover_changes_nothing(hands, one, state, attempt):
     """A move by one who knows another attempt or another state does not happen."""
     put(hands, one, state)
     before = state_of(hands, one)
-    change = Move(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), note="mine")
-    assert hands.ledger.write(lambda transaction: move(transaction, [change])) == set()
+    change = StateChange(one, State.RUNNING, State.SUCCEEDED, attempt, hands.clock.now(), note="mine")
+    assert hands.ledger.write(lambda transaction: apply_changes(transaction, [change])) == set()
     assert state_of(hands, one) == before
 
 
 def test_no_moves_are_none(hands):
     """Nothing to do is nothing done."""
-    assert hands.ledger.write(lambda transaction: move(transaction, [])) == set()
+    assert hands.ledger.write(lambda transaction: apply_changes(transaction, [])) == set()
 
 
 def test_what_a_move_does_not_name_stays(hands, one):
     """The number of attempts, the schedule's start and the note stay unless the move says otherwise."""
     hands.sql("UPDATE deliveries SET note = 'said', retries_from = 2, attempt = 3, state = 'dead' WHERE id = ?", one)
-    change = Move(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
-    hands.ledger.write(lambda transaction: move(transaction, [change]))
+    change = StateChange(one, State.DEAD, State.WAITING, 3, hands.clock.now(), due_at=77)
+    hands.ledger.write(lambda transaction: apply_changes(transaction, [change]))
     assert state_of(hands, one) == ("waiting", 3, 77, "said", 2)
-    change = Move(one, State.WAITING, State.RUNNING, 3, 9, begun=4, retries_from=3, note='it\'s "new"\n')
-    hands.ledger.write(lambda transaction: move(transaction, [change]))
+    change = StateChange(one, State.WAITING, State.RUNNING, 3, 9, attempt_after=4, retries_from=3, note='it\'s "new"\n')
+    hands.ledger.write(lambda transaction: apply_changes(transaction, [change]))
     assert state_of(hands, one) == ("running", 4, None, 'it\'s "new"\n', 3)
     assert hands.sql("SELECT changed_at FROM deliveries WHERE id = ?", one) == [(9,)]
 
@@ -148,7 +148,7 @@ def test_postponing_changes_no_state(hands, one):
     now = state_of(hands, one)[2]
 
     def put_off(now, until):
-        return hands.ledger.write(lambda transaction: postpone(transaction, one, now=now, until=until))
+        return hands.ledger.write(lambda transaction: defer_probe(transaction, one, now=now, until=until))
 
     assert put_off(now, now + 99)
     assert state_of(hands, one)[:3] == ("unknown", 3, now + 99)

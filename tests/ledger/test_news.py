@@ -10,7 +10,7 @@ from waiting import WAIT_TIMEOUT
 from flowhooks import Retry
 from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import notifications
-from flowhooks.ledger.notifications import Listener, News
+from flowhooks.ledger.notifications import ChangeNotice, NotificationListener
 
 
 def nothing(event):
@@ -19,7 +19,7 @@ def nothing(event):
 
 def heard_of(messages):
     """The news that come of messages."""
-    whole = News()
+    whole = ChangeNotice()
     for message in messages:
         whole.add(message)
     return whole
@@ -27,17 +27,17 @@ def heard_of(messages):
 
 def test_news_are_what_was_told():
     """Ids, work and handlers come out as they went in; nothing is said where there is nothing to say."""
-    assert News().messages() == []
-    assert not News()
-    came = heard_of(News(events=["b", "a"], work=True, handlers=True).messages())
+    assert ChangeNotice().messages() == []
+    assert not ChangeNotice()
+    came = heard_of(ChangeNotice(events=["b", "a"], work=True, handlers=True).messages())
     assert (came.events, came.work, came.handlers, came.missed) == ({"a", "b"}, True, True, False)
-    assert heard_of(News(work=True).messages()).events == set()
+    assert heard_of(ChangeNotice(work=True).messages()).events == set()
 
 
 def test_no_message_is_too_long_for_a_notification():
     """However many events a batch settles, each message has fewer bytes than PostgreSQL takes, and none is left out."""
     ids = {f"0190a1b2-c3d4-7e5f-8a9b-{number:012}" for number in range(1000)} | {"é" * 100}
-    messages = News(events=ids).messages()
+    messages = ChangeNotice(events=ids).messages()
     assert len(messages) > 1
     assert all(len(message.encode()) < 8000 for message in messages)
     assert heard_of(messages).events == ids
@@ -55,7 +55,7 @@ class Ears:
         self.news = []
         self.fails = []
         self.came = threading.Condition()
-        self.listener = Listener(url, heard=self.hear)
+        self.listener = NotificationListener(url, on_change=self.hear)
         self.listener.start()
 
     def hear(self, one):
@@ -76,7 +76,7 @@ class Ears:
 @pytest.fixture
 def ears(house, monkeypatch):
     """A function that starts to listen on the house's ledger."""
-    monkeypatch.setattr(notifications, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(notifications, "RETRY_INTERVAL", 0.01)
     opened = []
 
     def listen():
@@ -131,8 +131,8 @@ def test_what_comes_to_nothing_is_not_heard(house, listens, ears):
     heard = ears()
 
     def fails(transaction):
-        transaction.news.events.add("undone")
-        transaction.news.tell(transaction.connection)
+        transaction.notice.events.add("undone")
+        transaction.notice.notify(transaction.connection)
         raise ValueError("x")
 
     with pytest.raises(ValueError, match="x"):
@@ -150,7 +150,7 @@ def test_a_connection_that_was_cut_is_made_again(house, listens, ears, logged):
     heard = ears()
     assert cut(flow) == 1
     heard.until(lambda one: one.missed)
-    flow.app.ledger.write(lambda transaction: transaction.news.events.add("e"))
+    flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
     heard.until(lambda one: "e" in one.events)
     assert [one["event"] for one in logged if one["event"].startswith("listening")] == [
         "listening_failed",
@@ -165,7 +165,7 @@ def test_news_that_could_not_be_looked_after_are_missed_ones(house, listens, ear
     heard = ears()
     for error in (LedgerUnusable("down"), RuntimeError("ours")):
         heard.fails.append(error)
-        flow.app.ledger.write(lambda transaction: transaction.news.events.add("e"))
+        flow.app.ledger.write(lambda transaction: transaction.notice.events.add("e"))
         heard.until(lambda one: one.missed)
 
 

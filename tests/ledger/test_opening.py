@@ -65,7 +65,7 @@ def test_who_looks_at_the_lock_does_not_keep_a_start_out(file, monkeypatch):
     looking = os.open(lock.path, os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
     assert not lock.acquire()
-    monkeypatch.setattr("flowhooks.ledger.lock.LOOKS_TAKE", 10.0)  # a busy machine may run the timer late
+    monkeypatch.setattr("flowhooks.ledger.lock.READ_TIMEOUT", 10.0)  # a busy machine may run the timer late
     timer = threading.Timer(0.1, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
     timer.start()
     assert lock.acquire()

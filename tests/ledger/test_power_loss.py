@@ -112,8 +112,8 @@ class Life:
     def take(self, flow, instance, key, **given):
         """One call-back, and what its caller was told."""
         answer = flow.take(instance, key=key, **given)
-        done = {one.delivery_id for one in answer.standings if one.state is State.SUCCEEDED}
-        self.say("taken", instance, answer.event_id, {one.handler for one in answer.standings}, done)
+        done = {one.delivery_id for one in answer.delivery_statuses if one.state is State.SUCCEEDED}
+        self.say("taken", instance, answer.event_id, {one.handler for one in answer.delivery_statuses}, done)
 
     def rest(self, flow):
         """Wait until nothing moves; whoever looks has seen how everything stands."""
@@ -129,7 +129,7 @@ class Life:
     def succeeded(flow):
         """The ids of the deliveries that have succeeded."""
         page = flow.app.ledger.page(EventFilter(), limit=100_000)
-        return {one.delivery_id for it in page for one in it.standings if one.state is State.SUCCEEDED}
+        return {one.delivery_id for it in page for one in it.delivery_statuses if one.state is State.SUCCEEDED}
 
     def operate(self, flow):
         """What operators do meanwhile: purge what is old, replay what is dead, dismiss what nobody wants."""
@@ -142,7 +142,7 @@ class Life:
         dead = {
             one.delivery_id
             for it in flow.app.ledger.page(EventFilter(state="dead"), limit=10_000)
-            for one in it.standings
+            for one in it.delivery_statuses
         }
         assert dead
         replay(flow.app.desk, EventFilter())
@@ -197,8 +197,8 @@ class After:
                 assert answers == ["ok"], answers
                 found = list(self._missing(lambda sql: connection.execute(text(sql)).all()))
             ledger.recover()
-            assert ledger.tally()["running"] == 0
-            assert ledger.balance().trouble == []
+            assert ledger.count_by_state()["running"] == 0
+            assert ledger.verify().trouble == []
         return found
 
     def _missing(self, read):

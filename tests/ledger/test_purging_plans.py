@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks.ledger import database, purge
-from flowhooks.ledger.group_commit import Transaction
+from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.queries import EventFilter
 
 MANY = 20_000
@@ -86,7 +86,7 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
     house.check_books = False
     flow = house.open(start=False)
     time = flow.clock.now()
-    common = purge.id_at(time)[:-6]
+    common = purge.id_lower_bound(time)[:-6]
     for statement in FILL:
         flow.sql(statement.replace("ID", common), MANY)
     if analyzed:
@@ -96,16 +96,18 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
     engine = database.open_engine(flow.address, writing=True)
     with engine.connect() as connection:
         began = connection.begin()
-        transaction = Transaction(connection)
-        page = purge.page(connection, before, wanted=EventFilter(), after="", most=OLD)
-        assert (page.looked, len(page.ids)) == (OLD, OLD)
+        transaction = WriteTransaction(connection)
+        page = purge.find_purgeable(connection, before, event_filter=EventFilter(), after="", limit=OLD)
+        assert (page.examined, len(page.ids)) == (OLD, OLD)
         steps = {
-            "look": lambda: purge.page(connection, before, wanted=EventFilter(), after=page.next, most=OLD),
+            "look": lambda: purge.find_purgeable(
+                connection, before, event_filter=EventFilter(), after=page.next, limit=OLD
+            ),
             "purge": lambda: purge.purge(transaction, page.ids, before, kept_from=0, process="x"),
-            "known": lambda: purge.gone(connection, [identity]),
-            "of event": lambda: purge.of_event(connection, flow.clock.new_id()),
-            "forget": lambda: purge.forget(
-                transaction, identities=50, audits=time, closed_alerts=time, signatures=time, most=OLD
+            "known": lambda: purge.find_purged(connection, [identity]),
+            "of event": lambda: purge.find_purged_event(connection, flow.clock.new_id()),
+            "forget": lambda: purge.delete_expired(
+                transaction, identities=50, audits=time, closed_alerts=time, signatures=time, limit=OLD
             ),
         }
         found = {}

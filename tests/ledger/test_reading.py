@@ -68,7 +68,7 @@ def test_a_filter_means_what_it_says(hands):
     for wanted, means in FILTERS:
         found = EventFilter(**wanted)
         assert set(ids(hands.ledger.page(found, limit=100))) == {named[name] for name in means}, wanted
-        assert hands.ledger.how_many(found) == len(means), wanted
+        assert hands.ledger.count_events(found) == len(means), wanted
 
 
 def test_a_handler_and_a_state_are_of_the_same_delivery(hands):
@@ -111,7 +111,7 @@ def test_an_event_that_is_not_there(hands):
     with pytest.raises(NotFound):
         hands.ledger.event("none")
     assert hands.ledger.delivery("none") is None
-    assert hands.ledger.standings("none") == ()
+    assert hands.ledger.delivery_statuses("none") == ()
     assert hands.ledger.attempts("none") == ()
     assert hands.ledger.conflicts("none") == []
 
@@ -134,7 +134,14 @@ def test_the_tally_counts_what_is_not_at_rest(hands, house):
         put(hands, f"i{number}", state)
     hands.accept("away", "q:away", absent=["q:away"])
     hands.accept("parked")
-    assert hands.ledger.tally() == {"waiting": 1, "running": 1, "dead": 1, "unknown": 1, "shelved": 1, "parked": 1}
+    assert hands.ledger.count_by_state() == {
+        "waiting": 1,
+        "running": 1,
+        "dead": 1,
+        "unknown": 1,
+        "shelved": 1,
+        "parked": 1,
+    }
 
 
 def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
@@ -144,7 +151,7 @@ def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
         _, (queued,) = hands.accept(f"i{number}", f"p:{handler}")
         hands.sql("UPDATE deliveries SET due_at = ? WHERE id = ?", due, queued.delivery_id)
     hands.sql("UPDATE deliveries SET state = 'unknown' WHERE handler = 'p:c'")
-    found = hands.ledger.due(3, lambda handler: {"p:a": 2, "p:b": 5, "p:c": 5}[handler])
+    found = hands.ledger.due_deliveries(3, lambda handler: {"p:a": 2, "p:b": 5, "p:c": 5}[handler])
     whose = {
         row[0]: row[1]
         for row in hands.sql("SELECT d.id, e.flow_instance_id FROM deliveries d, events e WHERE e.id = event_id")
@@ -155,7 +162,10 @@ def test_what_is_due_comes_by_handler_the_longest_due_first(hands, house):
         ("i3", False),
         ("i4", True),
     ]
-    assert [one.handler for one in hands.ledger.due(3, lambda handler: 0 if handler == "p:a" else 9)] == ["p:b", "p:c"]
+    assert [one.handler for one in hands.ledger.due_deliveries(3, lambda handler: 0 if handler == "p:a" else 9)] == [
+        "p:b",
+        "p:c",
+    ]
 
 
 @pytest.mark.sqlite
@@ -168,7 +178,7 @@ def test_looking_for_work_scans_nothing(hands):
         asked.append((statement, parameters))
 
     event.listen(hands.ledger._engine, "before_cursor_execute", note)
-    assert len(hands.ledger.due(hands.clock.now(), lambda _handler: 10)) == 2
+    assert len(hands.ledger.due_deliveries(hands.clock.now(), lambda _handler: 10)) == 2
     assert len(asked) == 3
     for statement, parameters in asked:
         plan = [row[-1] for row in hands.sql(f"EXPLAIN QUERY PLAN {statement}", *parameters)]
@@ -184,7 +194,7 @@ def test_looking_for_work_scans_nothing(hands):
 
 
 OFTEN = [
-    lambda ledger: ledger.tally(),
+    lambda ledger: ledger.count_by_state(),
     lambda ledger: ledger.page(EventFilter(state="parked"), limit=5),
     lambda ledger: ledger.page(EventFilter(state="dead"), limit=5),
     lambda ledger: ledger.find(EventFilter(state="unknown", handler="p:a"), limit=5),
@@ -192,10 +202,10 @@ OFTEN = [
     lambda ledger: ledger.page(EventFilter(business_key="B"), limit=5),
     lambda ledger: ledger.page(EventFilter(ids=("e1", "e2")), limit=5),
     lambda ledger: ledger.parked(),
-    lambda ledger: ledger.standings("e1"),
+    lambda ledger: ledger.delivery_statuses("e1"),
     lambda ledger: ledger.delivery("d1"),
     lambda ledger: ledger.attempts("d1"),
-    lambda ledger: ledger.meet([]),
+    lambda ledger: ledger.register_handlers([]),
     lambda ledger: ledger.recover(),
 ]
 
@@ -204,7 +214,7 @@ OFTEN = [
 def test_what_is_asked_often_goes_through_no_whole_table(hands):
     """What a console, an operation or a start asks for does not read a million events or deliveries."""
     asked = []
-    for engine in (hands.ledger._engine, hands.ledger._writing):
+    for engine in (hands.ledger._engine, hands.ledger._write_engine):
         event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
     for call in OFTEN:
         call(hands.ledger)
@@ -236,7 +246,7 @@ def test_a_reader_looks_while_a_write_is_under_way(hands):
     """Reading does not wait for the writer, and sees what was committed."""
     hands.accept("i1", "p:a")
     with hands.flow.locked():
-        assert hands.ledger.how_many(EventFilter()) == 1
+        assert hands.ledger.count_events(EventFilter()) == 1
 
 
 def test_a_time_that_the_database_cannot_compare_is_refused(hands):

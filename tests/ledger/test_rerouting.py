@@ -7,25 +7,25 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import State
-from flowhooks.ledger.reroute import ParkedGroup, Rerouted
+from flowhooks.ledger.reroute import ParkedGroup, RouteChange
 
 
 def rerouted(hands, event_id, *handlers, state="routed", before=(), seen="parked"):
     """The event with new deliveries for these handlers."""
-    return Rerouted(
+    return RouteChange(
         event_id=event_id,
         state=state,
         parked_by="handler" if state == "parked" else None,
         dismissed_by="operator" if state == "dismissed" else None,
         route=dict.fromkeys([*before, *handlers], "key k"),
         deliveries=tuple((hands.clock.new_id(), handler) for handler in handlers),
-        seen=seen,
+        expected_state=seen,
     )
 
 
 def reroute(hands, items, *, absent=()):
     """Do it in a transaction of its own; which were still as they were read."""
-    return hands.ledger.write(lambda transaction: hands.ledger.reroute(transaction, items, absent=absent))
+    return hands.ledger.write(lambda transaction: hands.ledger.reroute(transaction, items, missing_handlers=absent))
 
 
 def test_parked_events_are_grouped_by_what_a_router_looks_at(hands):
@@ -55,7 +55,7 @@ def test_a_parked_event_gets_its_deliveries(hands):
     assert reroute(hands, [item], absent={"q:away"}) == {event_id}
     stored = hands.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:a": "key k", "q:away": "key k"})
-    assert [(one.handler, one.state, one.due_at) for one in stored.standings] == [
+    assert [(one.handler, one.state, one.due_at) for one in stored.delivery_statuses] == [
         ("p:a", State.WAITING, hands.clock.now()),
         ("q:away", State.WAITING, None),
     ]
@@ -67,7 +67,7 @@ def test_an_event_is_rerouted_once(hands, together):
     event_id, _ = hands.accept("i1")
     results = together(*[lambda: reroute(hands, [rerouted(hands, event_id, "p:a")])] * 6)
     assert sorted(map(len, results)) == [0, 0, 0, 0, 0, 1]
-    assert len(hands.ledger.standings(event_id)) == 1
+    assert len(hands.ledger.delivery_statuses(event_id)) == 1
 
 
 def test_what_the_event_had_stays(hands):
@@ -75,12 +75,12 @@ def test_what_the_event_had_stays(hands):
     new = hands.new("i1", "p:every")
     hands.ledger.accept(new)
     hands.sql("UPDATE events SET state = 'parked'")
-    (before,) = hands.ledger.standings(new.event.id)
+    (before,) = hands.ledger.delivery_statuses(new.event.id)
     reroute(hands, [rerouted(hands, new.event.id, "p:a", before=["p:every"])])
     stored = hands.ledger.event(new.event.id)
     assert list(stored.route) == ["p:every", "p:a"]
-    assert before in stored.standings
-    assert len(stored.standings) == 2
+    assert before in stored.delivery_statuses
+    assert len(stored.delivery_statuses) == 2
 
 
 def test_dismissed_is_parked_no_longer(hands):
@@ -98,7 +98,7 @@ def test_what_is_not_as_it_was_read_is_left_alone(hands):
     assert reroute(hands, [rerouted(hands, event_id, "p:c", before=["p:a"], seen="routed")]) == {event_id}
     assert reroute(hands, [stale]) == set()
     stored = hands.ledger.event(event_id)
-    assert list(stored.route) == [one.handler for one in stored.standings] == ["p:a", "p:c"]
+    assert list(stored.route) == [one.handler for one in stored.delivery_statuses] == ["p:a", "p:c"]
 
 
 def test_rerouting_that_is_cut_off_leaves_all_parked(hands):

@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.ledger.attempts import Claim, Hands, claim
+from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, claim
 
 RESULTS = ["1", "1.5", "null", "true", '"x"', '"\\u0000"', '"\\ud800"', "[]", '{"é": 1e400}']
 
@@ -24,7 +24,7 @@ def begun(flow, *, attempts=1):
     """Begin an attempt of a delivery for the key `leave`, as a process that is then killed would."""
     answer = flow.take(wait=0)
     for number in range(attempts):
-        (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+        (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
         assert flow.app.ledger.claim(queued).attempt == number + 1
         if number + 1 < attempts:
             flow.sql("UPDATE processes SET stopped_at = 1")  # where several share a ledger, only the dead are recovered
@@ -105,7 +105,7 @@ def test_a_claim_that_is_cut_off_marks_nothing(hands):
     _, (queued,) = hands.accept("i1", "p:a")
 
     def cut(transaction):
-        assert claim(transaction, [Claim(queued, 1)], Hands(), process="me")[0].attempt == 1
+        assert claim(transaction, [ClaimRequest(queued, 1)], InFlightAttempts(), process="me")[0].attempt == 1
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
@@ -121,7 +121,7 @@ def test_a_settlement_that_is_cut_off_leaves_the_attempt_running(hands):
     hands.ledger.claim(queued)
 
     def cut(transaction):
-        assert hands.ledger._settling(transaction, [hands.settlement(queued, 1)]) == [True]
+        assert hands.ledger._result_recorder(transaction, [hands.settlement(queued, 1)]) == [True]
         raise RuntimeError("cut")
 
     with pytest.raises(RuntimeError):
@@ -192,7 +192,7 @@ def test_what_was_lost_together_does_not_come_back_together(house, listens):
     first = house.open(listener, start=False)
     for number in range(5):
         first.take(f"i{number}", wait=0)
-    for queued in first.app.ledger.due(first.clock.now(), lambda _handler: 10):
+    for queued in first.app.ledger.due_deliveries(first.clock.now(), lambda _handler: 10):
         first.app.ledger.claim(queued)
     house.crash(first)
     drawn = iter([0.1, 0.2, 0.3, 0.4, 0.5, *[0.6] * 10])

@@ -14,7 +14,7 @@ HOUR = 3600 * SECOND
 
 def signed(hands, message, *given, **body):
     """A signed event."""
-    return replace(hands.new(*given, **body), message=message)
+    return replace(hands.new(*given, **body), webhook_id=message)
 
 
 def ids(hands):
@@ -27,14 +27,14 @@ def test_once_for_each(hands):
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
     assert first.new
     again = hands.ledger.accept(signed(hands, "m1", "i1", a=1))
-    assert (again.new, again.misused, again.event_id) == (False, False, first.event_id)
+    assert (again.new, again.webhook_id_reused, again.event_id) == (False, False, first.event_id)
     for other in (
         signed(hands, "m1", "i2", a=1),
         signed(hands, "m1", "i1", a=2),
         signed(hands, "m1", "i1", kind="cancel", a=1),
     ):
         found = hands.ledger.accept(other)
-        assert (found.misused, found.new, found.event_id) == (True, False, "")
+        assert (found.webhook_id_reused, found.new, found.event_id) == (True, False, "")
     assert hands.sql("SELECT count(*) FROM events") == [(1,)]
     assert hands.sql("SELECT count(*) FROM conflicts") == [(0,)]
     assert hands.sql("SELECT repeats FROM events") == [(1,)]
@@ -46,7 +46,7 @@ def test_the_same_data_written_otherwise(hands):
     first = hands.ledger.accept(signed(hands, "m1", "i1", a=1, b="x", ignore=["/at"], at=1))
     again = signed(hands, "m1", "i1", b="x", a=1, ignore=["/at"], at=2)
     found = hands.ledger.accept(replace(again, body='{"b": "\\u0078", "a": 1.0, "at": 2}'))
-    assert (found.misused, found.new, found.conflict, found.event_id) == (False, False, False, first.event_id)
+    assert (found.webhook_id_reused, found.new, found.conflict, found.event_id) == (False, False, False, first.event_id)
     assert hands.sql("SELECT repeats FROM events") == [(1,)]
 
 
@@ -70,9 +70,9 @@ def test_in_one_batch(hands):
     items = [signed(hands, "m1", one, a=1) for one in ("i1", "i2", "i1")]
     items.append(hands.new("i2", a=1))
     first, other, same, plain = hands.queue_up(*[lambda one=one: hands.ledger.accept(one) for one in items])
-    assert (first.new, first.misused) == (True, False)
-    assert other.misused
-    assert (same.new, same.misused, same.event_id) == (False, False, first.event_id)
+    assert (first.new, first.webhook_id_reused) == (True, False)
+    assert other.webhook_id_reused
+    assert (same.new, same.webhook_id_reused, same.event_id) == (False, False, first.event_id)
     assert plain.new
     assert hands.sql("SELECT count(*) FROM events") == [(2,)]
 
@@ -92,7 +92,7 @@ def test_two_processes_at_the_same_moment(house, hands_of, together):
         found = together(
             *[lambda one=one, item=item: one.ledger.accept(item) for one, item in zip(two, items, strict=True)]
         )
-        assert sorted(one.misused for one in found) == [False, True]
+        assert sorted(one.webhook_id_reused for one in found) == [False, True]
     assert two[0].sql("SELECT count(*) FROM events") == [(20,)]
     assert len(ids(two[0])) == 20
 
@@ -104,6 +104,6 @@ def test_forgotten_when_old(hands):
     hands.clock.advance(hours=2)
     hands.ledger.accept(signed(hands, "m4", "i4"))
     before = hands.clock.now() - HOUR
-    gone = [hands.ledger.write(lambda transaction: webhook_ids.forget(transaction, before, most=3)) for _ in range(3)]
+    gone = [hands.ledger.write(lambda transaction: webhook_ids.expire(transaction, before, limit=3)) for _ in range(3)]
     assert gone == [3, 1, 0]
     assert ids(hands) == [("default", "m4")]

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from flowhooks import OutcomeKind, Retry, State, handler
 from flowhooks.errors import Conflict
 from flowhooks.ledger import database
-from flowhooks.ledger.consistency import balance
+from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
@@ -69,7 +69,7 @@ def fill(house, hands_of):
     hands.settle(retried, 1, OutcomeKind.FAILED, State.WAITING, hands.clock.now())
     _, (again,) = hands.accept("again", "q:again")
     hands.bring(again, State.SUCCEEDED)
-    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], fresh=True))
+    hands.ledger.write(lambda t: hands.ledger.requeue(t, [hands.standing(again.delivery_id)], reset_retries=True))
     hands.accept("two", "q:x", "q:y")
     flow.close()
 
@@ -324,7 +324,7 @@ def test_there_are_as_many_kinds_as_are_claimed():
 def test_a_ledger_that_nobody_changed_balances(rich):
     """What happens by itself is never reported, however much it is."""
     with rich.connect() as connection:
-        books = balance(connection)
+        books = verify(connection)
     assert books.trouble == []
     assert books.purged == 1
     assert set(books.events) == {"dismissed", "parked", "routed"}
@@ -351,5 +351,5 @@ def test_tampering_is_reported(rich, case):
         key = connection.execute(text(f"SELECT {named}")).scalar_one()
         for statement in statements:
             assert connection.execute(text(statement)).rowcount > 0, statement
-        trouble = balance(connection).trouble
+        trouble = verify(connection).trouble
     assert any(key in line for line in trouble), trouble

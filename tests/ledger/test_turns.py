@@ -9,7 +9,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.ledger.backlog import backlog
-from flowhooks.ledger.consistency import balance
+from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import NoRoom, Queued
 from flowhooks.operations.replay import replay
@@ -41,7 +41,7 @@ class Lane:
 
     def due(self):
         """The ids of the deliveries that are offered."""
-        return [one.delivery_id for one in self.ledger.due(self.flow.clock.now(), lambda _handler: 1000)]
+        return [one.delivery_id for one in self.ledger.due_deliveries(self.flow.clock.now(), lambda _handler: 1000)]
 
     def flow_filter(self, queued):
         """A filter for the event of a delivery."""
@@ -287,7 +287,7 @@ def test_one_that_is_held_back_is_counted_as_waiting(lane):
     """In the tally and in what is stored for its handler."""
     for number in range(3):
         lane.take(str(number))
-    assert lane.ledger.tally()["waiting"] == 3
+    assert lane.ledger.count_by_state()["waiting"] == 3
     with lane.ledger.connection() as connection:
         assert backlog(connection)["p:h"].waiting == 3
 
@@ -299,7 +299,7 @@ def test_two_that_run_at_once_show_in_the_books(lane, house):
     lane.begin(first)
     lane.flow.sql("UPDATE deliveries SET state = 'running', attempt = 1 WHERE id = ?", second.delivery_id)
     with lane.ledger.connection() as connection:
-        trouble = balance(connection).trouble
+        trouble = verify(connection).trouble
     assert any("runs beside another" in line for line in trouble)
 
 
@@ -327,19 +327,19 @@ def test_what_was_put_behind_one_that_was_just_leaving_is_found(house, ordered, 
     first = lanes[0].take("1")
     lanes[0].begin(first)
     stored, go_on = threading.Event(), threading.Event()
-    finish = lanes[1].ledger._turns.finish
+    finish = lanes[1].ledger._order_scheduler.before_commit
 
     def slowly(transaction):
         stored.set()
         assert go_on.wait(WAIT_TIMEOUT)
         finish(transaction)
 
-    lanes[1].ledger._writer._finish = slowly
+    lanes[1].ledger._writer._before_commit = slowly
     taking = threading.Thread(target=lanes[1].take, args=("2",))
     taking.start()
     assert stored.wait(WAIT_TIMEOUT)
     assert lanes[0].hands.settle(first, 1)
-    lanes[1].ledger._writer._finish = finish
+    lanes[1].ledger._writer._before_commit = finish
     go_on.set()
     taking.join(WAIT_TIMEOUT)
     (second,) = eventually(lanes[0].due)

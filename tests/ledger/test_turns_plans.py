@@ -10,11 +10,11 @@ from sqlalchemy import event
 
 from flowhooks import Retry
 from flowhooks.ledger import database
-from flowhooks.ledger.attempts import Claim
-from flowhooks.ledger.deliveries import Lane
-from flowhooks.ledger.group_commit import Transaction
-from flowhooks.ledger.ordering import Turns, admitted
-from flowhooks.ledger.queries import due
+from flowhooks.ledger.attempts import ClaimRequest
+from flowhooks.ledger.deliveries import OrderGroup
+from flowhooks.ledger.group_commit import WriteTransaction
+from flowhooks.ledger.ordering import OrderScheduler, admissible
+from flowhooks.ledger.queries import due_deliveries
 from flowhooks.model.delivery import Queued
 
 BEHIND_ONE = 100_000
@@ -104,23 +104,23 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
         flow.sql("ANALYZE")
     now = flow.clock.now()
     engine = database.open_engine(flow.address, writing=True)
-    turns = Turns(runner=_Leaves(), clock=flow.clock, due=None, shared=False, write=None)
+    turns = OrderScheduler(runner=_Leaves(), clock=flow.clock, due=None, shared=False, write=None)
     statements = {}
     with engine.connect() as connection:
         began = connection.begin()
-        transaction = Transaction(connection)
+        transaction = WriteTransaction(connection)
 
         def leave():
             """The first one of the lane has ended: the next one is called up."""
             connection.exec_driver_sql(f"UPDATE deliveries SET state = 'succeeded' WHERE id = '{first}'")
-            transaction.freed.add(Lane("p:h", lane))
-            turns.finish(transaction)
+            transaction.freed_groups.add(OrderGroup("p:h", lane))
+            turns.before_commit(transaction)
 
         steps = {
-            "due": lambda: due(connection, now, lambda _handler: 1000),
-            "claim": lambda: admitted(transaction, [Claim(Queued(first, "p:h", 0, ordered=True), now)]),
+            "due": lambda: due_deliveries(connection, now, lambda _handler: 1000),
+            "claim": lambda: admissible(transaction, [ClaimRequest(Queued(first, "p:h", 0, ordered=True), now)]),
             "call up": leave,
-            "sign of life": lambda: turns.call_up_missed(transaction),
+            "sign of life": lambda: turns.promote_missed(transaction),
         }
         results = {}
         for name, step in steps.items():

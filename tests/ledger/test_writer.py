@@ -13,7 +13,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.group_commit import Writer, run
+from flowhooks.ledger.group_commit import GroupCommitWriter, call_each
 
 SOON = WAIT_TIMEOUT
 
@@ -26,10 +26,10 @@ class Bench:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE words (word TEXT PRIMARY KEY, of TEXT REFERENCES words DEFERRABLE)")
         self.engine = database.open_engine(f"sqlite:///{path}", writing=True)
-        database.write_ahead(self.engine)
+        database.enable_wal(self.engine)
         self.commits = 0
         event.listen(self.engine, "commit", self._count)
-        self.writer = Writer(self.engine, limit=limit)
+        self.writer = GroupCommitWriter(self.engine, max_queued=limit)
         self.writer.start()
         self._free = threading.Event()
         self._free.set()
@@ -59,7 +59,7 @@ class Bench:
             begun.set()
             self._free.wait(SOON)
 
-        self.writer.submit(run, wait)
+        self.writer.submit(call_each, wait)
         assert begun.wait(SOON)
 
     def free(self):
@@ -160,7 +160,7 @@ def test_what_was_taken_is_not_answered_as_done_before_it_is(bench):
         begun.set()
         gate.wait(SOON)
 
-    ticket = bench.writer.submit(run, slow)
+    ticket = bench.writer.submit(call_each, slow)
     assert begun.wait(SOON)
     with pytest.raises(Unavailable):
         ticket.result(0.01)
@@ -215,7 +215,7 @@ def test_a_callback_comes_after_the_commit(bench):
         transaction.after_commit(lambda: seen.append(bench.words()))
         transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
 
-    bench.writer.submit(run, work).result(SOON)
+    bench.writer.submit(call_each, work).result(SOON)
     assert seen == [["w"]]
 
 
@@ -228,7 +228,7 @@ def test_no_callback_comes_without_a_commit(bench):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        bench.writer.submit(run, work).result(SOON)
+        bench.writer.submit(call_each, work).result(SOON)
     bench.submit("w").result(SOON)
     assert seen == []
 
@@ -241,7 +241,7 @@ def test_a_callback_that_raises_takes_nothing_back(bench, logged):
         transaction.connection.exec_driver_sql("INSERT INTO words (word) VALUES ('w')")
         return "done"
 
-    assert bench.writer.submit(run, work).result(SOON) == "done"
+    assert bench.writer.submit(call_each, work).result(SOON) == "done"
     assert bench.submit("x").result(SOON) == "X"
     assert bench.words() == ["w", "x"]
     assert [entry["event"] for entry in logged] == ["callback_failed"]
@@ -258,7 +258,7 @@ def test_a_callback_that_raises_does_not_keep_the_others_from_being_called(bench
         transaction.after_commit(lambda: seen.append("told"))
 
     bench.hold()
-    tickets = [bench.writer.submit(run, failing), bench.writer.submit(run, telling)]
+    tickets = [bench.writer.submit(call_each, failing), bench.writer.submit(call_each, telling)]
     bench.free()
     for ticket in tickets:
         ticket.result(SOON)
@@ -273,7 +273,7 @@ def test_nothing_that_is_raised_ends_the_writer(bench, error):
         raise error("no")
 
     with pytest.raises(error):
-        bench.writer.submit(run, work).result(SOON)
+        bench.writer.submit(call_each, work).result(SOON)
     assert bench.submit("w").result(SOON) == "W"
 
 
@@ -297,7 +297,7 @@ def test_a_commit_that_fails_stores_nothing(bench):
         transaction.connection.exec_driver_sql("INSERT INTO words VALUES ('orphan', 'nobody')")
 
     bench.hold()
-    tickets = [bench.writer.submit(run, orphan), bench.submit("w")]
+    tickets = [bench.writer.submit(call_each, orphan), bench.submit("w")]
     bench.free()
     assert tickets[1].result(SOON) == "W"
     with pytest.raises(SQLAlchemyError):
@@ -314,10 +314,10 @@ def test_a_locked_database_is_an_error_and_then_works_again(bench):
         for ticket in tickets:
             with pytest.raises(OperationalError, match="locked"):
                 ticket.result(SOON)
-        assert bench.writer.failing == "database is locked"
+        assert bench.writer.write_error == "database is locked"
         other.execute("ROLLBACK")
     assert bench.submit("after").result(SOON) == "AFTER"
-    assert bench.writer.failing is None
+    assert bench.writer.write_error is None
     assert bench.words() == ["after", "before"]
 
 
@@ -325,7 +325,7 @@ def test_an_item_of_its_own_fault_says_nothing_about_the_database(bench):
     """What a piece of work raises itself does not count as trouble with the database."""
     with pytest.raises(ValueError, match="bad"):
         bench.submit("bad").result(SOON)
-    assert bench.writer.failing is None
+    assert bench.writer.write_error is None
 
 
 def test_who_is_told_of_a_result_cannot_end_the_writer(bench, logged):
@@ -350,7 +350,7 @@ def test_a_broken_connection_is_replaced(bench):
 
     bench.submit("a").result(SOON)
     with pytest.raises((ValueError, SQLAlchemyError)):
-        bench.writer.submit(run, breaking).result(SOON)
+        bench.writer.submit(call_each, breaking).result(SOON)
     for word in "bcd":
         try:
             assert bench.submit(word).result(SOON) == word.upper()

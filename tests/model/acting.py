@@ -19,7 +19,7 @@ from model.machine import LOADED, PICKS, WHICH
 from model.running import Running
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from model.paper import Delivery
 
 DRY = st.sampled_from([False, False, False, True])
@@ -40,7 +40,7 @@ class Acting(Running):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sights: list[tuple[Standing, Delivery]] = []
+        self.sights: list[tuple[DeliveryStatus, Delivery]] = []
         self.began = 0
 
     def _perform(self, which: int, name: str, expected: dict[str, Any], **arguments: Any) -> None:
@@ -141,7 +141,9 @@ class Acting(Running):
             return
         app = self._flow(which).app
         moved = app.ledger.write(
-            lambda transaction: app.ledger.requeue(transaction, [seen], absent=self.paper.absent, fresh=True)
+            lambda transaction: app.ledger.requeue(
+                transaction, [seen], missing_handlers=self.paper.absent, reset_retries=True
+            )
         )
         is_same = one.event in self.paper.events and (one.state, len(one.attempts)) == (seen.state, seen.attempt)
         assert moved == ({seen.delivery_id} if is_same else set())
@@ -168,8 +170,8 @@ class Acting(Running):
         if silent:
             self.real.silence(self._flow(1 - which), self._flow(which))
         lost = self.paper.lose({before} if silent else {})
-        assert app.ledger.recover(absent=self.paper.absent) == lost
-        other.ledger.beat()
+        assert app.ledger.recover(missing_handlers=self.paper.absent) == lost
+        other.ledger.heartbeat()
         assert (other.ledger.process != before) is silent
 
     @rule(seconds=SECONDS)

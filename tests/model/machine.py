@@ -116,9 +116,12 @@ class Machine(RuleBasedStateMachine):
         """What may run is offered, and the books balance."""
         ledger = self.real.flows[0].app.ledger
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
-        due = {names[one.delivery_id]: (one.attempt, one.probe) for one in ledger.due(self.paper.now, lambda _: 100)}
+        due = {
+            names[one.delivery_id]: (one.attempt, one.probe)
+            for one in ledger.due_deliveries(self.paper.now, lambda _: 100)
+        }
         assert due == self.paper.due()
-        assert ledger.balance().trouble == []
+        assert ledger.verify().trouble == []
         assert self.real.dismissed_wanted() == self.paper.dismissed_wanted()
 
     def _flow(self, which: int) -> Any:
@@ -168,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         assert answer.status == paper.answer(answer.event_id)
         if answer.status == "parked":
             self._check_reason(answer, paper.events[answer.event_id])
-        shown = {one.handler: one.state for one in answer.standings}
+        shown = {one.handler: one.state for one in answer.delivery_statuses}
         event = paper.events.get(answer.event_id)
         assert shown == ({one.handler: one.state for one in event.deliveries.values()} if event else {})
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
 from flowhooks.execution.runners.embedded import Embedded
 from flowhooks.intake.accept import CallBack
-from flowhooks.ledger.attempts import Claim
-from flowhooks.ledger.group_commit import run
+from flowhooks.ledger.attempts import ClaimRequest
+from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.delivery import Queued
@@ -189,7 +189,7 @@ class Real:
 
     def silence(self, flow: Any, other: Any) -> None:
         """Have given a process no sign of life for long, while the other one would have heard it."""
-        other.app.ledger._pulse._in_touch_since -= 2 * STALE_AFTER
+        other.app.ledger._heartbeat_state._in_touch_since -= 2 * STALE_AFTER
         late = int(2 * STALE_AFTER * 1_000_000)
         flow.sql("UPDATE processes SET beat_at = beat_at - ? WHERE id = ?", late, flow.app.ledger.process)
 
@@ -197,7 +197,7 @@ class Real:
     def one_commit(self, flow: Any) -> Iterator[None]:
         """Keep the writer busy meanwhile, so that what is submitted here is committed together afterwards."""
         free = threading.Event()
-        flow.app.ledger._writer.submit(run, lambda _transaction: free.wait(SOON))
+        flow.app.ledger._writer.submit(call_each, lambda _transaction: free.wait(SOON))
         try:
             yield
         finally:
@@ -206,7 +206,7 @@ class Real:
     def claim_soon(self, flow: Any, queued: Queued) -> Any:
         """Have it claimed with what else is submitted just now; a function that says what became of it."""
         ledger = flow.app.ledger
-        ticket = ledger._writer.submit(ledger._claim_batch, Claim(queued, self.clock.now()))
+        ticket = ledger._writer.submit(ledger._claim_batch, ClaimRequest(queued, self.clock.now()))
         return lambda: ticket.result(SOON)
 
     def flush(self, flow: Any) -> None:

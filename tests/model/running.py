@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.model.delivery import Claimed, OutcomeKind, State
 from model.listeners import HANDLERS
 from model.machine import CALLS, PICKS, WHICH, Hand, Machine
@@ -108,13 +108,13 @@ class Running(Machine):
         if one.is_current(number):
             number += 1
         now = self.paper.now
-        said = Settlement(
+        said = AttemptResult(
             self.real.ids[one.event, one.handler], one.handler, number, outcome, "", "", None, into, now, now
         )
         recorded = one.attempts[number - 1] if number <= len(one.attempts) else None
         # What stands there already, word for word, may be said twice: the answer to the first time may be lost.
         known = recorded is not None and (recorded.outcome, recorded.finished) == (outcome, now)
-        assert self._flow(which).app.ledger.settle(said) is known
+        assert self._flow(which).app.ledger.record_result(said) is known
 
     @precondition(lambda self: "p" in {one[0] for one in self.paper.loaded} and self.paper.deliveries(State.UNKNOWN))
     @rule(pick=PICKS, verdict=st.sampled_from([True, False, None, "raises"]), which=WHICH, lost=st.booleans())
@@ -150,7 +150,9 @@ class Running(Machine):
             for identity, body in calls:
                 new, _ = flow.app.intake._routed(self.real.call(identity, body), flow.app.intake.rules)
                 conflict = paper.conflicts(identity, body)
-                stored.append((flow.app.ledger.submit(new), paper.store(new.event.id, identity, body, by), conflict))
+                stored.append(
+                    (flow.app.ledger.accept_async(new), paper.store(new.event.id, identity, body, by), conflict)
+                )
             waiting = [
                 one
                 for one in paper.deliveries(State.WAITING)

@@ -17,7 +17,7 @@ def fails(event):
 def still_open(flow):
     """The open alerts."""
     with flow.app.ledger.connection() as connection:
-        return alert_queries.still_open(connection)
+        return alert_queries.open_alerts(connection)
 
 
 def unacknowledged(flow):

@@ -65,7 +65,7 @@ def test_what_nobody_asked_for_is_no_deed(flow):
 
 def test_a_verdict_and_a_retirement_are_written_down(flow):
     """Under the event, and under the handler, so that their pages find them."""
-    (standing,) = flow.app.ledger.standings(flow.dead)
+    (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
     resolve(by(flow), standing.delivery_id, Verdict.CLOSE, note="by hand")
     retire(by(flow), [standing.handler])
     (closed,) = entries(flow, subject=flow.dead)

@@ -149,4 +149,4 @@ def test_a_filter_out_of_json():
     }
     read = filter_from_json("wanted", whole)
     assert {name: getattr(read, name) for name in whole} == whole | {"ids": ("e1", "e2")}
-    assert not filter_from_json("wanted", dict.fromkeys(whole)).narrows
+    assert not filter_from_json("wanted", dict.fromkeys(whole)).has_criteria

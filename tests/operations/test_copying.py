@@ -17,7 +17,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
 from flowhooks.intake.accept import Status
 from flowhooks.ledger import database, row_stream
-from flowhooks.ledger.copy import Side
+from flowhooks.ledger.copy import DatabaseSnapshot
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -180,7 +180,7 @@ def test_everything_arrives_and_comes_back(furnished, empty, tmp_path):
 
     there = move(furnished.address, empty)
     assert there.made
-    assert there.books.balanced
+    assert there.books.is_consistent
     assert {name: (one.rows, one.kept) for name, one in there.tables.items()} == {
         name: (len(before[name]), 0) for name in NAMES
     }
@@ -340,7 +340,7 @@ def test_a_source_that_lacks_something_is_copied_and_the_books_say_so(furnished,
         connection.execute("DELETE FROM attempts WHERE outcome = 'succeeded'")
     furnished.check_books = False
     moved = move(furnished.address, postgresql_url)
-    assert not moved.books.balanced
+    assert not moved.books.is_consistent
 
 
 def test_a_source_of_an_older_version_is_refused(house, postgresql_url):
@@ -364,14 +364,14 @@ def test_nobody_may_be_using_either(furnished, rooms, postgresql_url, tmp_path):
     assert not (tmp_path / "away.db").exists()
     there.crash(flow)
     run(postgresql_url, "UPDATE processes SET stopped_at = NULL, beat_at = beat_at - %s", 31 * SECOND)
-    assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.balanced
+    assert move(postgresql_url, f"sqlite:///{tmp_path / 'away.db'}").books.is_consistent
 
 
 def test_never_much_at_once(house, postgresql_url):
     """Batches are of so many rows, and of fewer where these are large, on either database."""
-    small, large = row_stream.MOST_ROWS * 2 + 1, 6
+    small, large = row_stream.MAX_BATCH_ROWS * 2 + 1, 6
     columns = [column.name for column in events.c]
-    text = json.dumps({"text": "x" * (row_stream.MOST_CHARACTERS // 2)})
+    text = json.dumps({"text": "x" * (row_stream.MAX_BATCH_CHARS // 2)})
     with closing(sqlite3.connect(house.file)) as connection, connection:
         connection.executemany(
             f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
@@ -388,9 +388,9 @@ def test_never_much_at_once(house, postgresql_url):
     move(house.address, postgresql_url)
     for url in (house.address, postgresql_url):
         with closing(Reader(url)) as reader, reader.connection() as connection:
-            query = select(events).order_by(database.by_bytes(events.c.id))
-            sizes = [len(batch) for batch in Side(url, connection).batches(query)]
-        assert sizes == [row_stream.MOST_ROWS] * 2 + [3, 2, 2], url
+            query = select(events).order_by(database.bytewise_order(events.c.id))
+            sizes = [len(batch) for batch in DatabaseSnapshot(url, connection).batches(query)]
+        assert sizes == [row_stream.MAX_BATCH_ROWS] * 2 + [3, 2, 2], url
 
 
 def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path):
@@ -411,4 +411,4 @@ def test_what_is_paused_stays_paused(house, listens, postgresql_url):
     move(house.address, postgresql_url)
     with closing(Reader(postgresql_url)) as reader:
         assert reader.paused() == {"p:h": house.clock.now()}
-        assert reader.tally()["waiting"] == 1
+        assert reader.count_by_state()["waiting"] == 1

@@ -121,7 +121,7 @@ def test_draining_at_once_delivers_once(house, listens, together):
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     together(*[lambda: drain(flow.app.desk)] * 4)
-    assert [len(flow.standings(one)) for one in ids] == [1, 1, 1]
+    assert [len(flow.delivery_statuses(one)) for one in ids] == [1, 1, 1]
 
 
 def test_nothing_to_drain(house, listens):

@@ -66,11 +66,11 @@ def test_nothing_begins_in_a_process_that_has_not_heard(house, listens, eventual
     flow.sql("UPDATE handlers SET paused_at = 1")
     if not house.url:
         # Whoever alone writes cannot have missed it; so this is what a claim does by itself.
-        flow.app.ledger.pauses._changed = lambda: None
-        flow.app.ledger.pauses.hear(["p:h"])
+        flow.app.ledger.pauses._on_change = lambda: None
+        flow.app.ledger.pauses.replace(["p:h"])
     event_id = flow.take(wait=0).event_id
-    flow.app.ledger.pauses.hear([])
-    due = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+    flow.app.ledger.pauses.replace([])
+    due = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
     assert [one.delivery_id for one in due] == [flow.only(event_id).delivery_id]
     for _ in range(3):
         assert flow.app.ledger.claim(due[0]) is None
@@ -123,7 +123,7 @@ def test_pausing_survives_a_restart(house, listens):
     first = flow.take("1", wait=0).event_id
     house.crash(flow)
     flow = house.open(listens(nothing, name="h"))
-    (known,) = flow.app.ledger.known()
+    (known,) = flow.app.ledger.registered_handlers()
     assert known.paused_at == flow.clock.now()
     second = flow.take("2", wait=LONG).event_id
     assert [flow.only(one).attempt for one in (first, second)] == [0, 0]
@@ -136,7 +136,7 @@ def test_what_was_running_is_recovered_and_waits(house, listens):
     """Killed in the middle while it is paused: lost is lost, and the next attempt waits to be resumed."""
     flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)), start=False)
     event_id = flow.take(wait=0).event_id
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
     pause(flow.app.desk, ["p:h"])
     house.crash(flow)
@@ -171,12 +171,12 @@ def test_probes_are_not_asked_either(house, listens):
 
     flow = house.open(listens(nothing, name="h", probe=probe), start=False)
     event_id = flow.take(wait=0).event_id
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
     pause(flow.app.desk, ["p:h"])
     house.crash(flow)
     flow = house.open(listens(nothing, name="h", probe=probe), listens(nothing, name="other", process_key="order"))
-    (due,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert due.probe
     flow.app.dispatch.execute(due)
     assert flow.take("2", key="order").status == "done"

@@ -79,7 +79,7 @@ def test_what_is_done_goes_with_all_that_is_theirs(full):
     assert left(flow, ids) == {"dead", "parked"}
     assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
     assert flow.sql("SELECT count(*) FROM attempts") == [(1,)]
-    books = flow.app.ledger.balance()
+    books = flow.app.ledger.verify()
     assert (books.accepted, books.stored, books.purged, books.trouble) == (5, 2, 3, [])
     assert purge(flow.app.desk, before(flow, 90)).purged == 0
 
@@ -94,7 +94,7 @@ def test_what_is_younger_stays(full):
 def test_old_is_what_nothing_has_happened_to(full):
     """What was replayed yesterday is of yesterday, whenever its call-back came."""
     flow, ids = full
-    (standing,) = flow.standings(ids["dead"])
+    (standing,) = flow.delivery_statuses(ids["dead"])
     resolve(flow.app.desk, standing.delivery_id, Verdict.CLOSE)
     assert purge(flow.app.desk, before(flow, 90)).purged == 3
     assert left(flow, ids) == {"dead", "parked"}
@@ -102,7 +102,7 @@ def test_old_is_what_nothing_has_happened_to(full):
     assert purge(flow.app.desk, before(flow, 90)).purged == 1
 
 
-@pytest.mark.parametrize("state", [*purging.DONE, *purging.ON_DEMAND])
+@pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
 def test_only_those_in_a_state(full, state):
     """With a state only those go that are in it: dead and parked ones only so."""
     flow, ids = full
@@ -129,7 +129,7 @@ def test_only_those_in_a_state(full, state):
 )
 def test_the_gravest_state_decides(event, of_deliveries, decide):
     """Of several deliveries the gravest decides, and nothing goes that is open."""
-    assert purging.deciding(event, of_deliveries) == decide
+    assert purging.deciding_states(event, of_deliveries) == decide
 
 
 @pytest.mark.parametrize("state", ["waiting", "running", "unknown"])
@@ -210,9 +210,9 @@ def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
     purge(flow.app.desk, before(flow, 90))
     for _ in range(2):
         answer = flow.take(instance, key=key)
-        assert (answer.status, answer.event_id, answer.standings) == ("done", event, ())
+        assert (answer.status, answer.event_id, answer.delivery_statuses) == ("done", event, ())
     assert len(flow.events()) == 2
-    assert flow.app.ledger.balance().accepted == 5
+    assert flow.app.ledger.verify().accepted == 5
 
 
 @pytest.mark.parametrize(("instance", "key", "state"), [("d", "fail", "dead"), ("p", "nobody", "parked")])
@@ -278,7 +278,7 @@ def test_new_and_purged_in_one_batch(full, together):
         *(lambda number=number: flow.take(f"new{number}", key="go") for number in range(5)),
     )
     assert len({one.event_id for one in answers}) == 6
-    assert flow.app.ledger.balance().trouble == []
+    assert flow.app.ledger.verify().trouble == []
 
 
 def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
@@ -320,7 +320,7 @@ class TestRaces:
         engine.dispose()
         assert [(one.status, one.event_id) for one in answers] == [("done", ids["succeeded"])]
         assert ids["succeeded"] not in flow.events()
-        assert flow.app.ledger.balance().trouble == []
+        assert flow.app.ledger.verify().trouble == []
 
     def test_one_that_purges_passes_over_what_somebody_holds(self, full):
         """It waits for nobody: what is being called back just now stays for the next time."""
@@ -360,7 +360,7 @@ class TestRaces:
         answers, _ = together(called, purging_on)
         assert not any(isinstance(one, Exception) for one in answers), answers
         assert all(one == answers[0] for one in answers)
-        books = third.app.ledger.balance()
+        books = third.app.ledger.verify()
         assert (books.accepted, books.trouble) == (20, [])
 
 

@@ -117,7 +117,7 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works
     works.error = other.error = None
     done = replay(flow.app.desk, EventFilter(handler="p:h"))
     assert (done.events, done.deliveries, done.passed_over) == (1, 1, 0)
-    (mended,) = [one for one in answer.standings if one.handler == "p:h"]
+    (mended,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
     flow.settled(answer.event_id, State.SUCCEEDED)
     assert flow.app.ledger.delivery(mended.delivery_id)[1].attempt == 2
     assert len(other.runs) == 1

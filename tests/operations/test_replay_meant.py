@@ -39,7 +39,7 @@ def app(tmp_path_factory):
         source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"
     )
     answer = app.intake.take(call_back, wait=10)
-    assert {one.handler: one.state for one in answer.standings} == {
+    assert {one.handler: one.state for one in answer.delivery_statuses} == {
         "two:fails": State.DEAD,
         "two:works": State.SUCCEEDED,
     }

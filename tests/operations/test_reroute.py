@@ -54,13 +54,15 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
     first, dead = noted("first"), noted("dead", ValueError("no"))
     flow = house.open(first, dead)
     event_id = flow.take("i1").event_id
-    before = flow.standings(event_id)
+    before = flow.delivery_statuses(event_id)
     flow.close()
     flow = house.open(first, dead, noted("late"))
     assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED, attempt=1)
-    late = next(one for one in flow.standings(event_id) if one.handler == "p:late")
-    assert [one for one in flow.standings(event_id) if one is not late and one.handler != "p:late"] == list(before)
+    late = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:late")
+    assert [one for one in flow.delivery_statuses(event_id) if one is not late and one.handler != "p:late"] == list(
+        before
+    )
     assert flow.app.ledger.event(event_id).route == {
         "p:first": "key leave",
         "p:dead": "key leave",
@@ -210,7 +212,7 @@ def test_two_look_ups_at_once(house, noted, together):
     for desk in desks:
         reroute(desk, ALL)
     assert set(flow.app.ledger.event(event_id).route) == {"p:a", "p:b"}
-    assert sorted(one.handler for one in flow.standings(event_id)) == ["p:a", "p:b"]
+    assert sorted(one.handler for one in flow.delivery_statuses(event_id)) == ["p:a", "p:b"]
 
 
 def _candidates(flow):

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.errors import IllegalMove, NotFound
-from flowhooks.ledger.attempts import Settlement
+from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.operations.resolve import Verdict, resolve
 
 MAY = {
@@ -35,7 +35,7 @@ def put(house, listens):
         elif state is not State.WAITING:
             found = [
                 one
-                for one in flow.app.ledger.due(flow.clock.now(), lambda _h: 99)
+                for one in flow.app.ledger.due_deliveries(flow.clock.now(), lambda _h: 99)
                 if one.delivery_id == standing.delivery_id
             ]
             flow.app.ledger.claim(found[0])
@@ -45,8 +45,8 @@ def put(house, listens):
                     State.DEAD: OutcomeKind.FAILED,
                     State.UNKNOWN: OutcomeKind.LOST,
                 }[state]
-                flow.app.ledger.settle(
-                    Settlement(standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now())
+                flow.app.ledger.record_result(
+                    AttemptResult(standing.delivery_id, "p:h", 1, outcome, "", "", None, state, None, flow.clock.now())
                 )
         return standing.delivery_id
 
@@ -168,7 +168,7 @@ def lost(house, listener):
     """The event of a delivery whose process was killed while it ran."""
     flow = house.open(listener, start=False)
     answer = flow.take(wait=0)
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 10)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 10)
     assert flow.app.ledger.claim(queued)
     house.crash(flow)
     return answer.event_id

@@ -17,7 +17,7 @@ def nothing(event):
 
 def due(flow):
     """What a runner would find, ever."""
-    return flow.app.ledger.due(flow.clock.now() + 10**15, lambda _handler: 100)
+    return flow.app.ledger.due_deliveries(flow.clock.now() + 10**15, lambda _handler: 100)
 
 
 @pytest.mark.sqlite
@@ -28,7 +28,7 @@ def test_what_is_retired_is_known_no_longer(house, listens):
     assert flow.app.absent == {"p:nothing"}
     done = retire(flow.app.desk, ["p:nothing"])
     assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), (), False)
-    assert flow.app.ledger.known() == []
+    assert flow.app.ledger.registered_handlers() == []
     flow.close()
     later = house.open(start=False)
     assert later.take(wait=0).status == "parked"
@@ -40,7 +40,7 @@ def test_a_dry_run_changes_nothing(house, listens):
     flow = house.open(start=False)
     done = retire(flow.app.desk, ["p:nothing", "p:other"], dry_run=True)
     assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), ("p:other",), True)
-    assert [one.id for one in flow.app.ledger.known()] == ["p:nothing"]
+    assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
 def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listens):
@@ -94,7 +94,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens)
     flow.close()
     flow = house.open(listens(nothing))
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
-    assert [one.id for one in flow.app.ledger.known()] == ["p:nothing"]
+    assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
 
 @pytest.mark.sqlite

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger.backlog import Backlog
+from flowhooks.ledger.backlog import HandlerBacklog
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.plugin_status import survey
 from flowhooks.operations.retire import retire
@@ -36,7 +36,7 @@ def test_without_a_ledger_there_is_what_is_loaded(house, listens):
         [("p:nothing", "present")],
     )
     assert one.handlers[0].handler is flow.app.plugins.handlers["p:nothing"]
-    assert one.handlers[0].backlog.empty
+    assert one.handlers[0].backlog.is_empty
 
 
 def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, listens, tmp_path):
@@ -76,7 +76,7 @@ def test_every_standing(house, listens, make_plugin):
     retire(flow.app.desk, ["b:nothing"])
     (one,) = look(flow)["b"].handlers
     assert (look(flow)["b"].state, one.standing, one.selectors) == ("retired", "retired", None)
-    assert one.backlog == Backlog(waiting=1)
+    assert one.backlog == HandlerBacklog(waiting=1)
 
 
 def test_what_is_stored(house, listens):
@@ -89,16 +89,16 @@ def test_what_is_stored(house, listens):
     flow.close()
     flow = house.open(listens(nothing, name="h"), start=False)
     flow.take("lost", wait=0)
-    (queued,) = flow.app.ledger.due(flow.clock.now(), lambda _handler: 1)
+    (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
-    assert look(flow)["p"].handlers[0].backlog == Backlog(running=1, dead=1)
+    assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(running=1, dead=1)
     house.crash(flow)
     flow = house.open(listens(nothing, name="h"), start=False)
     flow.take("soon", wait=0)
-    assert look(flow)["p"].handlers[0].backlog == Backlog(waiting=1, unknown=1, dead=1)
+    assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(waiting=1, unknown=1, dead=1)
     flow.close()
     flow = house.open(start=False)
-    assert look(flow)["p"].handlers[0].backlog == Backlog(waiting=1, unknown=1, dead=1)
+    assert look(flow)["p"].handlers[0].backlog == HandlerBacklog(waiting=1, unknown=1, dead=1)
 
 
 def test_what_is_parked_and_wanted_by_now(house, listens):
@@ -110,7 +110,7 @@ def test_what_is_parked_and_wanted_by_now(house, listens):
     flow.close()
     flow = house.open(listens(nothing), listens(failing, every=True), start=False)
     stored = {one.id: one.backlog for one in look(flow)["p"].handlers}
-    assert stored == {"p:nothing": Backlog(parked=3), "p:failing": Backlog()}
+    assert stored == {"p:nothing": HandlerBacklog(parked=3), "p:failing": HandlerBacklog()}
 
 
 @pytest.mark.postgresql
@@ -121,12 +121,12 @@ def test_what_other_processes_run_is_elsewhere(house, listens, make_plugin):
     part = house.open(plugins={"b": make_plugin(listens(nothing))}, start=False)
     flow = house.open(start=False)
 
-    def standings():
+    def delivery_statuses():
         found = look(flow)["b"]
         return found.state, [one.standing for one in found.handlers]
 
-    assert standings() == ("elsewhere", ["elsewhere", "elsewhere"])
+    assert delivery_statuses() == ("elsewhere", ["elsewhere", "elsewhere"])
     whole.close()
-    assert standings() == ("missing", ["missing", "elsewhere"])
+    assert delivery_statuses() == ("missing", ["missing", "elsewhere"])
     part.close()
-    assert standings() == ("missing", ["missing", "missing"])
+    assert delivery_statuses() == ("missing", ["missing", "missing"])

@@ -48,7 +48,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
     )
     flow = house.open(plugins={"p": plugin, "w": SimpleNamespace(run_handler=run_handler)})
     answer = flow.take(amount="a lot")
-    (standing,) = answer.standings
+    (standing,) = answer.delivery_statuses
     assert (standing.state, standing.outcome, standing.attempt) == (State.DEAD, OutcomeKind.REJECTED, 1)
     assert standing.error == (
         "the data is not what data/key/leave.schema.json asks for: /amount: must be of type integer"
@@ -56,7 +56,7 @@ def test_data_that_breaks_the_schema_is_rejected(house, listens, with_schemas):
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert (attempt.error, attempt.traceback, attempt.result) == (standing.error, "", None)
     assert entered == []
-    assert flow.take("i2", amount=3).standings[0].state is State.SUCCEEDED
+    assert flow.take("i2", amount=3).delivery_statuses[0].state is State.SUCCEEDED
     assert entered == ["wrapper of p:h", "p"]
 
 
@@ -76,8 +76,8 @@ def test_other_handlers_run(house, listens, with_schemas, make_plugin, eventuall
     answer = flow.take(other=1)
     states = eventually(
         lambda: (
-            {one.handler: one.state for one in flow.standings(answer.event_id)}
-            if all(one.state in {State.DEAD, State.SUCCEEDED} for one in flow.standings(answer.event_id))
+            {one.handler: one.state for one in flow.delivery_statuses(answer.event_id)}
+            if all(one.state in {State.DEAD, State.SUCCEEDED} for one in flow.delivery_statuses(answer.event_id))
             else None
         )
     )
@@ -97,7 +97,7 @@ def test_class_and_key_are_both_asked(house, with_schemas):
     flow = house.open(plugins={"p": with_schemas(both, **files)})
 
     def refused(instance, **call):
-        (standing,) = flow.take(instance, **call).standings
+        (standing,) = flow.take(instance, **call).delivery_statuses
         return [name for name in ("com.Leave", "leave") if f"/{name}.schema.json" in standing.error]
 
     assert refused("i1", callback_class="com.Leave") == ["com.Leave", "leave"]
@@ -116,7 +116,7 @@ def test_calling_again_does_not_revive_it(house, listens, with_schemas):
     flow.advance(3600)
     again = flow.take()
     assert again.event_id == first.event_id
-    assert [(one.state, one.attempt) for one in again.standings] == [(State.DEAD, 1)]
+    assert [(one.state, one.attempt) for one in again.delivery_statuses] == [(State.DEAD, 1)]
 
 
 def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
@@ -168,7 +168,7 @@ def nowhere(house, eventually, logged):
 
     def look(flow, answer):
         def failed():
-            return next((one for one in flow.standings(answer.event_id) if one.error), None)
+            return next((one for one in flow.delivery_statuses(answer.event_id) if one.error), None)
 
         standing = eventually(failed)
         assert "…" in standing.error
@@ -242,7 +242,7 @@ def test_a_wrappers_own_outcome_holds_no_secret(secretive, nowhere):
 def test_a_result_holds_no_secret(secretive, house):
     """What a handler returns is kept and shown, with `…` in the place of a secret, and is JSON still."""
     flow = secretive(lambda secret: {"sent": [f"as {secret}", 3], secret: True})
-    (standing,) = flow.take().standings
+    (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert json.loads(attempt.result) == {"sent": ["as …", 3], "…": True}
     flow.close()
@@ -256,6 +256,6 @@ def test_a_number_in_a_result_is_no_secret(house, make_plugin, listens):
         listens(lambda event: {"pin": "4711", "number": 47110}, name="h"), configure=lambda settings: None
     )
     flow = house.open(plugins={"p": plugin}, sections={"p": {"pin": {"env": "PIN"}}}, environ={"PIN": "4711"})
-    (standing,) = flow.take().standings
+    (standing,) = flow.take().delivery_statuses
     (attempt,) = flow.app.ledger.attempts(standing.delivery_id)
     assert json.loads(attempt.result) == {"pin": "…", "number": 47110}

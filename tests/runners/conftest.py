@@ -80,6 +80,6 @@ def backlog():
                     now=now,
                 )
             )
-        flow.app.ledger.write(lambda transaction: flow.app.ledger._accepting(transaction, items), timeout=60)
+        flow.app.ledger.write(lambda transaction: flow.app.ledger._event_inserter(transaction, items), timeout=60)
 
     return store

@@ -151,7 +151,7 @@ def test_a_full_disk_makes_no_flood(house, listens, eventually, logged, backlog)
         "CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN INSERT INTO filler SELECT zeroblob(1000000); END",
     )
     flow.app.start()
-    eventually(lambda: flow.app.ledger.failing)
+    eventually(lambda: flow.app.ledger.write_error)
     time.sleep(0.5)
     assert runs == {}
     assert sum(entry["event"] == "not_run" for entry in logged) <= 12

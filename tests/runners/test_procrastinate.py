@@ -47,7 +47,7 @@ def test_a_call_back_is_answered_with_its_handlers_outcome(house, listens, event
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), runner=KIND)
     answers = [flow.take(f"i{number}") for number in range(5)]
-    assert {one.standings[0].state for one in answers} == {State.SUCCEEDED}
+    assert {one.delivery_statuses[0].state for one in answers} == {State.SUCCEEDED}
     assert sorted(runs) == [f"i{number}" for number in range(5)]
     eventually(lambda: count_jobs(flow) == 0)
 
@@ -128,7 +128,7 @@ def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
     listener = listens(lambda event: None, name="h", probe=lambda event, delivery: None)
     lost = house.open(listener, start=False, runner=KIND)
     lost.take("i1", wait=0)
-    assert lost.app.ledger.claim(lost.app.ledger.due(lost.clock.now(), lambda _handler: 1)[0])
+    assert lost.app.ledger.claim(lost.app.ledger.due_deliveries(lost.clock.now(), lambda _handler: 1)[0])
     house.crash(lost)
     flow = house.open(listener, start=False, runner=KIND)
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_one_handler_gets_half_of_the_threads(house, listens, gate, eventually):
         flow.take(f"i{number}", wait=0)
     assert gate.enter(2)
     for number in range(6):
-        assert flow.take(f"o{number}", key="other").standings[0].state is State.SUCCEEDED
+        assert flow.take(f"o{number}", key="other").delivery_statuses[0].state is State.SUCCEEDED
     assert len(gate.runs) == 2
     assert flow.app.runner.running == 2
     gate.opened.set()
@@ -235,7 +235,7 @@ def test_a_handler_with_a_long_name_has_a_queue(house, listens):
     """PostgreSQL's notifications have short names; a handler may have a long one."""
     name = "h" * 60
     flow = house.open(listens(lambda event: None, name=name), runner=KIND)
-    assert flow.take().standings[0].state is State.SUCCEEDED
+    assert flow.take().delivery_statuses[0].state is State.SUCCEEDED
     assert procrastinate.queue_of(f"p:{name}") != procrastinate.queue_of(f"p:{name[1:]}")
     assert procrastinate.queue_of("合同:归档") == "合同:归档"
 
@@ -259,19 +259,19 @@ def test_stopping_waits_for_what_runs_and_leaves_the_rest(house, listens, gate):
 
 def _stored(house, event_id):
     with closing(Reader(house.address)) as reader:
-        return reader.standings(event_id)
+        return reader.delivery_statuses(event_id)
 
 
 def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
     """All of them at once; the ledger's own, too."""
     flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
-    assert flow.take("before").standings[0].state is State.SUCCEEDED
+    assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     others = "pid <> pg_backend_pid() AND datname = current_database()"
     assert flow.sql(f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {others}")[0][0] > 0
 
     def taken():
         try:
-            return flow.take("after", wait=1).standings[0].state is State.SUCCEEDED
+            return flow.take("after", wait=1).delivery_statuses[0].state is State.SUCCEEDED
         except Unavailable:
             return False
 
@@ -281,7 +281,7 @@ def test_a_worker_whose_connections_are_cut_goes_on(house, listens, eventually):
 def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually):
     """It says meanwhile that it cannot take jobs, and then takes what has come."""
     flow = house.open(listens(lambda event: None, name="h"), runner=KIND)
-    assert flow.take("before").standings[0].state is State.SUCCEEDED
+    assert flow.take("before").delivery_statuses[0].state is State.SUCCEEDED
     event_id = None
     flow.sql("ALTER FUNCTION procrastinate_fetch_job_v2 RENAME TO gone")
     try:

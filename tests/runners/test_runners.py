@@ -138,7 +138,7 @@ def test_a_transaction_that_comes_to_nothing_keeps_no_thread(house, listens, gat
     def cut(number):
         def function(transaction):
             items = []
-            original = flow.app.ledger._accepting
+            original = flow.app.ledger._event_inserter
             event = from_body(
                 {"processDefinitionKey": "leave"},
                 id=flow.clock.new_id(),

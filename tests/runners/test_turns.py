@@ -89,7 +89,7 @@ def test_never_two_of_one_key_and_always_in_order(house, runner, listens, eventu
     eventually(lambda: seen.count == len(keys) * each)
     assert seen.overlaps == []
     assert dict(seen.done) == {key: list(range(each)) for key in keys}
-    eventually(lambda: flows[0].app.ledger.tally()["running"] == 0)
+    eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
 def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, eventually):
@@ -105,7 +105,7 @@ def test_one_that_fails_for_long_keeps_only_its_own_key(house, runner, listens, 
     first = flow.take("1", wait=0, businessKey="bad").event_id
     flow.settled(first, State.WAITING, attempt=1)
     held = flow.take("2", wait=0, businessKey="bad").event_id
-    assert flow.take("3", businessKey="good").standings[0].state is State.SUCCEEDED
+    assert flow.take("3", businessKey="good").delivery_statuses[0].state is State.SUCCEEDED
     assert flow.only(held).behind == first
     assert done == ["3"]
     fail.set()
@@ -121,7 +121,7 @@ def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
     take_all(flows, keys, each)
     eventually(lambda: seen.count == len(keys) * each)
     assert seen.most <= most
-    eventually(lambda: flows[0].app.ledger.tally()["running"] == 0)
+    eventually(lambda: flows[0].app.ledger.count_by_state()["running"] == 0)
 
 
 def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypatch):
@@ -138,5 +138,5 @@ def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypat
             flow.take(f"{name}-{number}", wait=0, businessKey="k")
         flow.app.start()
         eventually(lambda done=done: len(done) == count)
-        eventually(lambda flow=flow: flow.app.ledger.tally()["running"] == 0)
+        eventually(lambda flow=flow: flow.app.ledger.count_by_state()["running"] == 0)
         flow.close()

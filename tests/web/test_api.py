@@ -21,7 +21,7 @@ from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.errors import Conflict, LedgerUnusable, SettingsError
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.search import browse
+from flowhooks.ledger.search import search_events
 from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import event_to_json, whole_event_to_json
 from flowhooks.operations.purge import before_of
@@ -153,7 +153,7 @@ def busy(house, serve, listens, make_plugin):
             *(f"alert {closed}", "leave", flow.dead),
         )
     for number in range(3):
-        refusal = rejected_requests.Refused(
+        refusal = rejected_requests.RejectedRequest(
             id=flow.clock.new_id(),
             refused_at=flow.clock.now(),
             path=f"/flow/{number}/call-back/complete",
@@ -162,7 +162,7 @@ def busy(house, serve, listens, make_plugin):
             reason_en="no",
             reason_zh="否",
         )
-        flow.app.ledger.write(lambda transaction, one=refusal: rejected_requests.keep(transaction, [one]))
+        flow.app.ledger.write(lambda transaction, one=refusal: rejected_requests.store(transaction, [one]))
     return serve(flow)
 
 
@@ -272,7 +272,7 @@ def test_every_answer_is_as_published(busy, document):
 
 def test_every_operation_answers_as_published(busy, document):
     """Each, asked to only say what it would do."""
-    (standing,) = busy.flow.standings(busy.flow.dead)
+    (standing,) = busy.flow.delivery_statuses(busy.flow.dead)
     given = {
         "replay": {"wanted": {"state": "dead"}, "again": False},
         "resolve": {"delivery_id": standing.delivery_id, "verdict": "close"},
@@ -433,8 +433,8 @@ def test_the_audit_of_one_subject(busy):
 
 def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     """It stops after a moment, and `next` goes on from there."""
-    monkeypatch.setitem(browse.__kwdefaults__, "window", 1)
-    monkeypatch.setitem(browse.__kwdefaults__, "patience", 0)
+    monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
+    monkeypatch.setitem(search_events.__kwdefaults__, "patience", 0)
     page = busy.get("/api/events", key="contract")
     seen, steps = page["events"], 0
     while page["next"]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alert_queries import Latest
+    from flowhooks.ledger.alert_queries import LatestOccurrence
     from flowhooks.model.alert import AlertCause
 
 
@@ -41,7 +41,7 @@ class Cause:
     nouns: tuple[str, str] = ("delivery", "deliveries")
     text: str
     why: str = ""
-    latest: Callable[[Connection], Latest | None] = lambda _: None
+    latest: Callable[[Connection], LatestOccurrence | None] = lambda _: None
 
     @property
     def key(self) -> tuple[AlertCause, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alert_queries import Troubled, Wanting
+    from flowhooks.ledger.alert_queries import HandlerIssue, ParkedBacklog
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
 
@@ -101,7 +101,7 @@ class Causes:
             now: microseconds since 1970.
         """
         found: dict[tuple[AlertCause, str], Cause] = {}
-        groups, complete = alert_queries.wanting(connection, now - self._parked_after, most=MOST_GROUPS)
+        groups, complete = alert_queries.parked_backlogs(connection, now - self._parked_after, limit=MOST_GROUPS)
         for one in (
             *self._routing.find(connection, now),
             *_failed(connection),
@@ -115,7 +115,7 @@ class Causes:
         return found, complete
 
     def _overdue(self, connection: Connection, now: int) -> Iterator[Cause]:
-        late: dict[str, list[Troubled]] = {}
+        late: dict[str, list[HandlerIssue]] = {}
         for one in alert_queries.running(connection):
             if one.since + int(self._timeout(one.handler) * SECOND) < now:
                 late.setdefault(one.handler, []).append(one)
@@ -124,17 +124,17 @@ class Causes:
             yield _of_handler(AlertCause.OVERDUE, first, partial(_so_many, several), _TEXTS[AlertCause.OVERDUE])
 
 
-def _so_many(several: Sequence[Troubled], _connection: Connection) -> int:
+def _so_many(several: Sequence[HandlerIssue], _connection: Connection) -> int:
     return len(several)
 
 
 def _held(connection: Connection) -> Iterator[Cause]:
-    for handler, one in circuit_breaker.held(connection).items():
+    for handler, one in circuit_breaker.open_circuits(connection).items():
         yield Cause(
             cause=AlertCause.HELD,
             subject=handler,
             since=one.since,
-            count=partial(alert_queries.how_many_wait, handler=handler),
+            count=partial(alert_queries.count_waiting, handler=handler),
             text=_TEXTS[AlertCause.HELD],
             why=printable(one.why),
         )
@@ -155,37 +155,35 @@ def others(cause: AlertCause, several: Sequence[Cause]) -> Cause:
 def _failed(connection: Connection) -> Iterator[Cause]:
     for cause, state in ((AlertCause.DEAD, State.DEAD), (AlertCause.UNKNOWN, State.UNKNOWN)):
         for one in alert_queries.failed(connection, state):
-            count = partial(alert_queries.how_many_failed, state=state, handler=one.handler)
+            count = partial(alert_queries.count_failed, state=state, handler=one.handler)
             latest = partial(alert_queries.latest_failed, state=state, handler=one.handler)
             yield replace(_of_handler(cause, one, count, _TEXTS[cause]), latest=latest)
 
 
 def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> Iterator[Cause]:
-    for one in alert_queries.shelved(connection, before):
+    for one in alert_queries.missing_handlers(connection, before):
         if one.handler in loaded:
             continue  # it waits for a decision, of which `RoutingCauses` tells at once
-        count = partial(alert_queries.how_many_shelved, handler=one.handler)
+        count = partial(alert_queries.count_missing_handler, handler=one.handler)
         yield _of_handler(AlertCause.WAITING, one, count, _SHELVED)
-    for one in alert_queries.late(connection, before):
-        count = partial(alert_queries.how_many_late, before=before, handler=one.handler)
+    for one in alert_queries.overdue(connection, before):
+        count = partial(alert_queries.count_overdue, before=before, handler=one.handler)
         yield _of_handler(AlertCause.WAITING, one, count, _TEXTS[AlertCause.WAITING])
 
 
-def _of_handler(cause: AlertCause, one: Troubled, count: Callable[[Connection], int], text: str) -> Cause:
+def _of_handler(cause: AlertCause, one: HandlerIssue, count: Callable[[Connection], int], text: str) -> Cause:
     return Cause(cause=cause, subject=one.handler, since=one.since, count=count, event_id=one.event_id, text=text)
 
 
-def _parked(group: Wanting, before: int) -> Cause:
+def _parked(group: ParkedBacklog, before: int) -> Cause:
     key = group.process_key
     return Cause(
         cause=AlertCause.PARKED,
         subject=names_of(group.callback_class, group.process_key),
         since=group.since,
-        count=partial(
-            alert_queries.how_many_wanting, before=before, callback_class=group.callback_class, process_key=key
-        ),
+        count=partial(alert_queries.count_parked, before=before, callback_class=group.callback_class, process_key=key),
         latest=partial(
-            alert_queries.latest_wanting, before=before, callback_class=group.callback_class, process_key=key
+            alert_queries.latest_parked, before=before, callback_class=group.callback_class, process_key=key
         ),
         event_id=group.event_id,
         nouns=("event", "events"),

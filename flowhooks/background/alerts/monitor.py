@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowhooks.background.alerts.cause import Cause
     from flowhooks.background.alerts.routing_causes import RoutingCauses
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import AlertsSettings
@@ -161,12 +161,12 @@ class Alerts:
 
     def _raise(self) -> list[OpenAlert]:
         """Write down what is new and what has gone; what somebody is to be told of now."""
-        if not self._ledger.leads():
+        if not self._ledger.is_leader():
             return []  # another process looks for all that share the ledger, so that nobody is told twice
         now = self._clock.now()
         with self._ledger.connection() as connection:
             # What was taken but could not be written down is known here only.
-            stored = {one.id: self._with_taken(one) for one in alert_queries.still_open(connection)}
+            stored = {one.id: self._with_taken(one) for one in alert_queries.open_alerts(connection)}
             self._come_back(stored)
             before = {(one.cause, one.subject): one for one in stored.values()}
             causes, complete = self._causes.find(connection, now)
@@ -215,14 +215,14 @@ class Alerts:
         if not (new or closing or changed or taken):
             return []
 
-        def write(transaction: Transaction) -> set[str]:
+        def write(transaction: WriteTransaction) -> set[str]:
             now = self._clock.now()
             for one in taken.values():
-                alert_queries.note_told(transaction, one)
+                alert_queries.mark_notified(transaction, one)
             for one in changed:
                 alert_queries.update_alert(transaction, one)
             alert_queries.close_alerts(transaction, [one.id for one in closing], now)
-            return alert_queries.open_alerts(transaction, new, now)
+            return alert_queries.insert_alerts(transaction, new, now)
 
         ids = self._ledger.write(write)
         self._taken.clear()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.alert_queries import Troubled
+    from flowhooks.ledger.alert_queries import HandlerIssue
     from flowhooks.ledger.conclusions import UnknownConclusion
     from flowhooks.ledger.routing_issues import Conflicts, Undecided
     from flowhooks.routing.router import Router
@@ -75,7 +75,7 @@ class RoutingCauses:
         since = now - RECENT
         for undecided in routing_issues.undecided(connection, since=since):
             yield _undecided_events(undecided)
-        for delivery in alert_queries.shelved(connection, now):
+        for delivery in alert_queries.missing_handlers(connection, now):
             if delivery.handler in self.loaded:
                 yield _undecided_deliveries(delivery)
         for unknown in unknown_conclusions(connection):
@@ -135,12 +135,12 @@ def _undecided_events(undecided: Undecided) -> Cause:
     )
 
 
-def _undecided_deliveries(delivery: Troubled) -> Cause:
+def _undecided_deliveries(delivery: HandlerIssue) -> Cause:
     return Cause(
         cause=AlertCause.CONDITION,
         subject=delivery.handler,
         since=delivery.since,
-        count=partial(alert_queries.how_many_shelved, handler=delivery.handler),
+        count=partial(alert_queries.count_missing_handler, handler=delivery.handler),
         event_id=delivery.event_id,
         text=_UNDECIDED_DELIVERIES,
         why=f"`flowhooks events show {delivery.event_id}` shows why",
@@ -165,8 +165,8 @@ def _no_name(event_id: str, since: int, now: int) -> Cause:
         cause=AlertCause.PARKED,
         subject=names_of("", None),
         since=since,
-        count=partial(alert_queries.how_many_wanting, before=now, callback_class="", process_key=None),
-        latest=partial(alert_queries.latest_wanting, before=now, callback_class="", process_key=None),
+        count=partial(alert_queries.count_parked, before=now, callback_class="", process_key=None),
+        latest=partial(alert_queries.latest_parked, before=now, callback_class="", process_key=None),
         event_id=event_id,
         nouns=("event", "events"),
         text=_NO_NAME,

@@ -101,7 +101,7 @@ def mass_options(function: Callable[..., Any], *, of_deliveries: bool = True) ->
     ) -> Any:
         given = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
         wanted = replace(wanted, ids=tuple(dict.fromkeys((*event_ids, *wanted.ids))))
-        if wanted.narrows == everything:
+        if wanted.has_criteria == everything:
             raise click.UsageError(
                 "--all means every event; leave out the IDs and filters, or --all."
                 if everything
@@ -145,7 +145,7 @@ def performed(settings: Settings, what: Act, *, wanted: EventFilter) -> dict[str
 
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
-            return reader.how_many(wanted)
+            return reader.count_events(wanted)
 
     try:
         return operations_client.perform(settings, what.operation, what.arguments, progress=(what.operation, total))

@@ -20,7 +20,7 @@ from flowhooks.settings import database_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.queries import EventFilter, Standing, Stored
+    from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.settings import Settings
 
 MOST_NAMED: Final = 3
@@ -55,7 +55,7 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
         output.emit({"events": [event_to_json(one) for one in found], "next": following})
         return
     if not found:
-        output.line("No event is like that." if wanted.narrows or after else "No event has come yet.")
+        output.line("No event is like that." if wanted.has_criteria or after else "No event has come yet.")
         return
     event_table(found)
     if following:
@@ -63,7 +63,7 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
         output.line(f"There are more: add --after {following}")
 
 
-def event_table(found: Sequence[Stored]) -> None:
+def event_table(found: Sequence[StoredEvent]) -> None:
     """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
     output.table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
@@ -72,11 +72,11 @@ def event_table(found: Sequence[Stored]) -> None:
     )
 
 
-def _event(stored: Stored) -> str:
+def _event(stored: StoredEvent) -> str:
     return f"{stored.event.id}\n  {stored.event.received_at:%Y-%m-%d %H:%M:%S}"
 
 
-def _flow(stored: Stored) -> str:
+def _flow(stored: StoredEvent) -> str:
     event = stored.event
     names = [name for name in (event.process_definition_key, event.callback_class) if name]
     lines = [output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"]
@@ -85,17 +85,17 @@ def _flow(stored: Stored) -> str:
     return "\n".join(lines)
 
 
-def _line(standing: Standing) -> str:
+def _line(standing: DeliveryStatus) -> str:
     line = f"{standing.state} {standing.handler}"
     return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
 
 
-def _deliveries(stored: Stored) -> str:
+def _deliveries(stored: StoredEvent) -> str:
     lines = [] if stored.state == "routed" else [text.event_state(stored)]
-    if len(stored.standings) > MOST_NAMED:
-        states = Counter(one.state for one in stored.standings)
+    if len(stored.delivery_statuses) > MOST_NAMED:
+        states = Counter(one.state for one in stored.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # What needs somebody's look comes first.
-        lines += [_line(one) for one in sorted(stored.standings, key=lambda one: one.state in DONE)]
+        lines += [_line(one) for one in sorted(stored.delivery_statuses, key=lambda one: one.state in DONE)]
     return "\n".join(lines)

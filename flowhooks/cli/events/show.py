@@ -26,9 +26,9 @@ from flowhooks.settings import database_url
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.audit import Entry
-    from flowhooks.ledger.pauses import Held
-    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.ledger.audit import AuditEntry
+    from flowhooks.ledger.pauses import CircuitState
+    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.model.delivery import Attempt
     from flowhooks.settings import Settings
 
@@ -73,7 +73,7 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
             output.line(f"{output.several(len(found), 'event')} of this flow instance: show one of them by its id.")
 
 
-def _found(reader: Reader, name: str) -> list[Stored]:
+def _found(reader: Reader, name: str) -> list[StoredEvent]:
     """The event of this id, or that of the delivery of this id, or those of the flow instance."""
     if found := reader.find(EventFilter(ids=(name,)), limit=1):
         return found
@@ -81,18 +81,18 @@ def _found(reader: Reader, name: str) -> list[Stored]:
         return [reader.event(delivery[0].id)]
     if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
         return found
-    if gone := reader.purged(name):
+    if gone := reader.purged_event_received_at(name):
         raise Purged(name, to_text(gone))
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 
-def _deeds(reader: Reader, event_id: str) -> list[Entry]:
+def _deeds(reader: Reader, event_id: str) -> list[AuditEntry]:
     """What operators did about an event, the newest first."""
     with reader.connection() as connection:
         return audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
 
 
-def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
+def _show(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
     event = stored.event
     version = event.process_definition_version
     output.line(f"event {event.id}: {text.event_state(stored)}")
@@ -115,8 +115,8 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
     for received, body in reader.conflicts(event.id):
         output.line(f"  another body, refused with 409, came at {output.moment(received)}")
         output.lines(output.pretty(body), indent="    ")
-    paused, held = reader.paused(), reader.held()
-    for standing in stored.standings:
+    paused, held = reader.paused(), reader.open_circuits()
+    for standing in stored.delivery_statuses:
         output.line()
         attempts = reader.attempts(standing.delivery_id)
         _delivery(
@@ -134,7 +134,7 @@ def _show(reader: Reader, stored: Stored, *, traceback: bool) -> None:
             output.line(f"  {output.moment(one.done_at)} UTC, {audit_text.who(one)}: {audit_text.what(one)}")
 
 
-def _state(stored: Stored) -> None:
+def _state(stored: StoredEvent) -> None:
     """Why an event is parked or dismissed, handler by handler, and what to do."""
     event, no_match = stored.event, stored.no_match
     if stored.state == "routed":
@@ -156,12 +156,12 @@ def _state(stored: Stored) -> None:
 
 
 def _delivery(
-    stored: Stored,
-    standing: Standing,
+    stored: StoredEvent,
+    standing: DeliveryStatus,
     attempts: Sequence[Attempt],
     *,
     paused: int | None,
-    held: Held | None,
+    held: CircuitState | None,
     traceback: bool,
 ) -> None:
     output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
@@ -191,7 +191,7 @@ def _delivery(
         output.line(f"  Run it again: {suggestions.replay(stored.event.id, standing.handler)}")
 
 
-def _when(standing: Standing, paused: int | None, held: Held | None) -> str:
+def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | None) -> str:
     if held is not None:
         return (
             f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "

@@ -9,7 +9,7 @@ from flowhooks.cli.output import several
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flowhooks.ledger.queries import Stored
+    from flowhooks.ledger.queries import StoredEvent
 
 
 FOR_GOOD: Final = "What a handler does cannot be undone."
@@ -36,7 +36,7 @@ DISMISSED: Final = {
 """Why an event is dismissed."""
 
 
-def event_state(stored: Stored) -> str:
+def event_state(stored: StoredEvent) -> str:
     """An event's state with the reason: `parked: no handler`."""
     why = PARKED.get(stored.parked_by or "") or DISMISSED.get(stored.dismissed_by or "")
     return f"{stored.state}: {why}" if why else stored.state

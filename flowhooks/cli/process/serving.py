@@ -162,7 +162,7 @@ def facts(app: App) -> dict[str, Any]:
     """What a process says of itself when it is ready."""
     return {
         "pid": os.getpid(),
-        "database": database.shown(database_url(app.settings)),
+        "database": database.display_name(database_url(app.settings)),
         "plugins": sum(info.state == "loaded" for info in app.plugins.infos),
         "quarantined": sum(info.state == "quarantined" for info in app.plugins.infos),
         "handlers": len(app.plugins.handlers),

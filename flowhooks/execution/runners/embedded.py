@@ -108,7 +108,7 @@ class Embedded:
         if not_before <= self._clock.now():
             transaction.after_commit(partial(self._offer, deliveries))
             if not self._runs or not all(self._mine(queued.handler) for queued in deliveries):
-                transaction.hand_over()
+                transaction.notify_peers()
 
     def run(self, execute: Execute, stop: threading.Event) -> None:
         """Run deliveries until `stop` is set; return when none runs any more."""

@@ -227,13 +227,13 @@ class Procrastinate:
             min_size=1,
             max_size=4,
             timeout=5.0,
-            connection_class=postgresql_timeouts.company(),
+            connection_class=postgresql_timeouts.connection_group(),
             pool_factory=_Pool,
             kwargs={
                 "application_name": "flowhooks",
                 "connect_timeout": 5,
                 "options": _options(self._url),
-                **postgresql_timeouts.kept_alive(self._url),
+                **postgresql_timeouts.keepalive_options(self._url),
             },
         )
         working = procrastinate.App(connector=connector)
@@ -362,7 +362,7 @@ def _options(url: str) -> str:
     """
     given = str(conninfo_to_dict(url).get("options") or "")
     ours = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
-    return f"{given} {ours} {postgresql_timeouts.SERVER_NOTICES}".strip()
+    return f"{given} {ours} {postgresql_timeouts.SERVER_KEEPALIVE_OPTIONS}".strip()
 
 
 def _arguments(queued: Queued) -> dict[str, Any]:

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PAGES_AT_ONCE: Final = 1000
+PAGES_PER_STEP: Final = 1000
 """Pages copied between two signs of progress, 4 MB."""
 _BUSY_SECONDS: Final = 5.0
 
 
-def pages_of(file: Path) -> int:
+def count_pages(file: Path) -> int:
     """How many pages a database has.
 
     Raises:
         LedgerUnusable: it cannot be read.
     """
     try:
-        with closing(_opened(file)) as connection:
+        with closing(_open(file)) as connection:
             return int(connection.execute("PRAGMA page_count").fetchone()[0])
     except sqlite3.Error as error:
         raise LedgerUnusable(str(error)) from None
@@ -49,11 +49,11 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
         copied = total - remaining
 
     try:
-        with closing(_opened(source)) as connection, closing(sqlite3.connect(target, isolation_level=None)) as copy:
+        with closing(_open(source)) as connection, closing(sqlite3.connect(target, isolation_level=None)) as copy:
             # One moment from beginning to end: else SQLite would begin anew whenever somebody has written meanwhile.
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            connection.backup(copy, pages=PAGES_AT_ONCE, progress=progress, sleep=0)
+            connection.backup(copy, pages=PAGES_PER_STEP, progress=progress, sleep=0)
             connection.execute("ROLLBACK")
             # One file, with no log beside it.
             copy.execute("PRAGMA journal_mode=DELETE").fetchone()
@@ -64,7 +64,7 @@ def copy_file(source: Path, target: Path, advance: Callable[[int], None]) -> Non
         raise LedgerUnusable(f"the copy is not whole: {' '.join(str(answer).split())}")
 
 
-def _opened(file: Path) -> sqlite3.Connection:
+def _open(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None)
     connection.execute("PRAGMA query_only=ON")
     return connection

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoneFree
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from flowhooks.errors import LedgerUnusable
@@ -32,13 +32,13 @@ CHECKPOINT_PAGES: Final = 4000
 """Pages in the log after which it is copied into the file, 16 MB: the hot ends of the indexes are copied once for many
 call-backs. SQLite's own 1,000 copies them every few hundred."""
 BUSY_SECONDS: Final = 5.0
-ANSWERS_WITHIN: Final = 10.0
+STATEMENT_TIMEOUT: Final = 10.0
 """Seconds in which PostgreSQL must answer a question of a process that is at work. It waits `BUSY_SECONDS` for a lock,
 and nothing else that is asked then takes a second: whoever is silent for longer does not answer at all."""
 IDLE_SECONDS: Final = 15
 """After which PostgreSQL ends a transaction in which nothing happens, whose process was stopped or is out of reach: its
 locks keep others from seeing to what it ran."""
-LEISURE_SECONDS: Final = 60
+LONG_IDLE_SECONDS: Final = 60
 """The same for a transaction that was lent to a handler, which may do other things within it; and for who reads while
 at work, which keeps tables from being changed, and what has changed since from being cleared away."""
 
@@ -47,8 +47,8 @@ def open_engine(
     url: str,
     *,
     writing: bool,
-    lent: int = 0,
-    answers_within: float | None = None,
+    handler_sessions: int = 0,
+    statement_timeout: float | None = None,
 ) -> Engine:
     """An engine for the ledger's database.
 
@@ -57,9 +57,9 @@ def open_engine(
         writing: connections whose transactions write at once and are durable when they have committed
             (`synchronous=FULL`, `synchronous_commit=on`: a power cut loses nothing that was acknowledged); else
             several that can only read, each of whose transactions sees one moment.
-        lent: how many are lent to handlers at once, to write what they like; default: it is the one that flowhooks
+        handler_sessions: how many sessions are lent to handlers at once; default: it is the one that flowhooks
             itself writes with.
-        answers_within: seconds after which a connection is given up on which a question is not answered; default:
+        statement_timeout: seconds after which a connection is given up on which a question is not answered; default:
             never. SQLite has no say in it.
 
     Returns:
@@ -67,47 +67,49 @@ def open_engine(
     """
     parsed = make_url(url)
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_timeout": BUSY_SECONDS}
-    pool |= {"pool_size": lent or 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
+    pool |= {"pool_size": handler_sessions or 1, "max_overflow": 0} if writing else {"pool_size": 4, "max_overflow": 4}
     if parsed.get_backend_name() == POSTGRESQL:
-        return _open_postgresql(parsed, pool, writing=writing, answers_within=answers_within, lent=bool(lent))
+        return _open_postgresql(
+            parsed, pool, writing=writing, statement_timeout=statement_timeout, for_handlers=bool(handler_sessions)
+        )
     return _open_sqlite(url, pool, writing=writing)
 
 
 def _open_postgresql(
-    url: URL, pool: dict[str, Any], *, writing: bool, answers_within: float | None, lent: bool
+    url: URL, pool: dict[str, Any], *, writing: bool, statement_timeout: float | None, for_handlers: bool
 ) -> Engine:
-    lines = _lines()
+    timeouts = _postgresql_timeouts()
     # Ours last, so that they count; before them what the URL asks for, such as a schema.
-    asked = url.query.get("options", ())
-    options = " ".join([asked] if isinstance(asked, str) else asked)
-    options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {lines.SERVER_NOTICES}"
-    if writing or answers_within is not None:  # a command that only reads may take its time
-        idle = LEISURE_SECONDS if lent or not writing else IDLE_SECONDS
+    url_options = url.query.get("options", ())
+    options = " ".join([url_options] if isinstance(url_options, str) else url_options)
+    options += f" -c synchronous_commit=on -c timezone=UTC -c client_encoding=UTF8 {timeouts.SERVER_KEEPALIVE_OPTIONS}"
+    if writing or statement_timeout is not None:  # a command that only reads may take its time
+        idle = LONG_IDLE_SECONDS if for_handlers or not writing else IDLE_SECONDS
         options += f" -c idle_in_transaction_session_timeout={idle}s"
     if writing:
         # Whoever waits for a row that another process holds gives up in time to be answered 503.
         options += f" -c lock_timeout={int(BUSY_SECONDS * 1000)}"
-        if not lent:
+        if not for_handlers:
             # All that it writes is found by keys. Tables that have grown since they were last looked at (in the first
             # minute, all have) would be read as a whole for each batch: that took two thirds of the database's time.
             options += " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
     else:
         options += " -c default_transaction_read_only=on"
-    kept_alive = lines.kept_alive(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
+    keepalive = timeouts.keepalive_options(url.set(drivername=POSTGRESQL).render_as_string(hide_password=False))
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED" if writing else "REPEATABLE READ",
         pool_pre_ping=not writing,
         hide_parameters=True,  # in what a handler raises, too, which the engine reads
-        connect_args=kept_alive
+        connect_args=keepalive
         | {"connect_timeout": int(BUSY_SECONDS), "options": options, "application_name": "flowhooks"},
         **pool,
     )
-    lines.install(engine, answers_within=answers_within, ping_within=BUSY_SECONDS)
+    timeouts.install(engine, statement_timeout=statement_timeout, ping_timeout=BUSY_SECONDS)
     return engine
 
 
-def _lines() -> ModuleType:
+def _postgresql_timeouts() -> ModuleType:
     """What connects to PostgreSQL.
 
     Raises:
@@ -121,18 +123,18 @@ def _lines() -> ModuleType:
 
 
 @contextmanager
-def unhurried(connection: Connection) -> Iterator[None]:
+def without_statement_timeout(connection: Connection) -> Iterator[None]:
     """Give the database all the time that it needs to answer what is asked meanwhile."""
-    line: Any = connection.connection.dbapi_connection
-    before = getattr(line, "answers_within", None)
+    driver_connection: Any = connection.connection.dbapi_connection
+    before = getattr(driver_connection, "statement_timeout", None)
     if before is None:
         yield
         return
-    line.answers_within = None
+    driver_connection.statement_timeout = None
     try:
         yield
     finally:
-        line.answers_within = before
+        driver_connection.statement_timeout = before
 
 
 def _open_sqlite(url: str, pool: dict[str, Any], *, writing: bool) -> Engine:
@@ -166,7 +168,7 @@ def is_shared(url: str) -> bool:
     return make_url(url).get_backend_name() == POSTGRESQL
 
 
-def write_ahead(engine: Engine) -> None:
+def enable_wal(engine: Engine) -> None:
     """Have a database write to a log ahead of its file, so that readers and the writer do not wait for each other.
 
     Not done on opening, for it changes the file, which may turn out to be none of ours. The file remembers it.
@@ -195,7 +197,7 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database) if parsed.database and parsed.get_backend_name() != POSTGRESQL else None
 
 
-def room(url: str) -> int | None:
+def free_disk_bytes(url: str) -> int | None:
     """How many bytes are left on the disk of a database that is a file; None for any other, or if nobody can tell."""
     file = database_file(url)
     try:
@@ -204,7 +206,7 @@ def room(url: str) -> int | None:
         return None
 
 
-def let_go(engine: Engine) -> None:
+def dispose(engine: Engine) -> None:
     """Close an engine's connections: those that are in use as soon as they are given back."""
     event.listen(engine.pool, "checkin", _close)
     engine.dispose()
@@ -218,18 +220,18 @@ def _close(driver: Any, _record: Any) -> None:
 def is_readable(url: str) -> bool:
     """Whether an URL can be taken to pieces; what is wrong with one is not said, as it may hold a password."""
     try:
-        shown(url)
+        display_name(url)
     except (ArgumentError, ValueError):
         return False
     return True
 
 
-def is_same(one: str, other: str) -> bool:
+def is_same_database(url: str, other: str) -> bool:
     """Whether two URLs name the same database, whoever it is opened as."""
-    return _named(one) == _named(other)
+    return _database_key(url) == _database_key(other)
 
 
-def _named(url: str) -> tuple[Any, ...]:
+def _database_key(url: str) -> tuple[Any, ...]:
     if file := database_file(url):
         return (file.resolve(),)
     parsed = make_url(url)
@@ -237,7 +239,7 @@ def _named(url: str) -> tuple[Any, ...]:
     return (*where, parsed.database or parsed.username)
 
 
-def shown(url: str) -> str:
+def display_name(url: str) -> str:
     """What to call a database in a sentence: its file, or its server and name without user and password."""
     if file := database_file(url):
         return str(file)
@@ -251,16 +253,16 @@ def library_version() -> str:
     return sqlite3.sqlite_version
 
 
-def plain(error: SQLAlchemyError) -> str:
+def error_text(error: SQLAlchemyError) -> str:
     """What a database error says, in one line and without the statement."""
-    if isinstance(error, NoneFree):
+    if isinstance(error, PoolTimeout):
         return f"no connection to it was free within {BUSY_SECONDS:g} seconds"
     return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
 
 
-def cure(failing: str) -> str:
+def remedy(error: str) -> str:
     """What to do about what `plain` says, where that can be told: the beginning of a sentence; `""` where it cannot."""
-    return "make room on the disk of the database; " if "disk is full" in failing or "No space left" in failing else ""
+    return "make room on the disk of the database; " if "disk is full" in error or "No space left" in error else ""
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -278,9 +280,9 @@ def check_file(url: str) -> str | None:
     try:
         return quick_check(engine)
     except SQLAlchemyError as error:
-        return plain(error)
+        return error_text(error)
     finally:
-        let_go(engine)
+        dispose(engine)
 
 
 def quick_check(engine: Engine) -> str | None:

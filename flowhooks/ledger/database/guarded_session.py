@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.pool import PoolResetState
 
-_MARK: Final = "flowhooks.lent"
+_MARKER_SETTING: Final = "flowhooks.lent"
 """A setting that lasts as long as the transaction, and tells whether it is still the same one."""
-_ENDS: Final = re.compile(
+_ENDS_TRANSACTION: Final = re.compile(
     r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
     r"(?:COMMIT|END|ABORT|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b)|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b",
     re.IGNORECASE | re.DOTALL,
 )
 """What begins or ends a transaction; to go back to a savepoint does not."""
-_SETTLE_DOWN: Final = (
-    f"SELECT current_setting('{_MARK}', true); SET CONSTRAINTS ALL IMMEDIATE;"
+_RESET_STATE: Final = (
+    f"SELECT current_setting('{_MARKER_SETTING}', true); SET CONSTRAINTS ALL IMMEDIATE;"
     " RESET ROLE; RESET SESSION AUTHORIZATION; RESET ALL"
 )
 """What follows is the ledger's own: by its own schema and rights. Constraints that were put off are checked before."""
-_TIDY: Final = (
+_DISCARD: Final = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();"
     " DISCARD TEMP; DISCARD SEQUENCES"
 )
@@ -46,32 +46,32 @@ _IDLE_MILLISECONDS: Final = 4_000
 the delivery's row meanwhile gives up after five seconds."""
 
 
-def open_lending(url: str, most: int) -> Engine:
-    """Where sessions are lent from, `most` at a time; the database must be a shared one. Nothing is opened yet."""
-    engine = database.open_engine(url, writing=True, lent=most)
-    event.listen(engine.pool, "reset", _tidied)
+def open_session_pool(url: str, limit: int) -> Engine:
+    """Where sessions are lent from, `limit` at a time; the database must be a shared one. Nothing is opened yet."""
+    engine = database.open_engine(url, writing=True, handler_sessions=limit)
+    event.listen(engine.pool, "reset", _discard_state)
     return engine
 
 
-def _tidied(driver: Any, _record: Any, state: PoolResetState) -> None:
+def _discard_state(driver: Any, _record: Any, state: PoolResetState) -> None:
     if state.terminate_only:
         return
     driver.rollback()
     driver.autocommit = True
-    driver.execute(_TIDY)
+    driver.execute(_DISCARD)
     driver.autocommit = False
 
 
-def _begun(engine: Engine) -> Connection:
+def _begin(engine: Engine) -> Connection:
     """A connection in a transaction; a new one where that of the pool was lost while nobody used it."""
-    for again in (True, False):
+    for may_retry in (True, False):
         connection = engine.connect()
         try:
             connection.begin()
-            connection.exec_driver_sql(f"SELECT set_config('{_MARK}', 'yes', true)")
+            connection.exec_driver_sql(f"SELECT set_config('{_MARKER_SETTING}', 'yes', true)")
         except DBAPIError as error:
             connection.close()
-            if not (again and error.connection_invalidated):
+            if not (may_retry and error.connection_invalidated):
                 raise
         except BaseException:
             connection.close()
@@ -81,7 +81,7 @@ def _begun(engine: Engine) -> Connection:
     raise AssertionError  # the second try returns or raises
 
 
-class Lent:
+class GuardedSession:
     """A session in one transaction, for the thread that opens it.
 
     Args:
@@ -93,26 +93,26 @@ class Lent:
 
     def __init__(self, engine: Engine) -> None:
         self._thread = threading.get_ident()
-        self._open = True
-        self._ours = False
-        self._spoilt = ""
-        self.connection = _begun(engine)
+        self._in_block = True
+        self._internal = False
+        self._violation = ""
+        self.connection = _begin(engine)
         for name, guard in (
-            ("before_cursor_execute", self._before),
-            ("commit", self._ended),
-            ("rollback", self._ended),
+            ("before_cursor_execute", self._on_execute),
+            ("commit", self._on_transaction_end),
+            ("rollback", self._on_transaction_end),
         ):
             event.listen(self.connection, name, guard)
 
-    def take_back(self) -> None:
+    def end_handler_block(self) -> None:
         """Let whoever had it write nothing more; what comes now is the ledger's own.
 
         Raises:
             TransactionError: it is not in a state in which it can be committed; says why.
         """
-        self._open = False
-        if self._spoilt:
-            raise TransactionError(f"{self._spoilt}; nothing was written")
+        self._in_block = False
+        if self._violation:
+            raise TransactionError(f"{self._violation}; nothing was written")
         connection = self.connection
         if connection.closed or connection.invalidated or not connection.in_transaction():
             raise TransactionError("its connection was closed or lost within the block; nothing was written")
@@ -123,35 +123,35 @@ class Lent:
                 "what may fail belongs into `with connection.begin_nested():`"
             )
         try:
-            with self.ours():
-                mark = connection.exec_driver_sql(_SETTLE_DOWN).scalar()
+            with self.internal():
+                mark = connection.exec_driver_sql(_RESET_STATE).scalar()
         except SQLAlchemyError as error:
-            raise TransactionError(f"what the block wrote cannot be committed: {database.plain(error)}") from error
+            raise TransactionError(f"what the block wrote cannot be committed: {database.error_text(error)}") from error
         if mark != "yes":
             raise TransactionError(
                 "the block ended its transaction by itself, so what it wrote may or may not be there, and is not "
                 "committed together with the outcome; leave the end to flowhooks"
             )
 
-    def hurry(self) -> None:
+    def limit_idle(self) -> None:
         """From now on nothing but the ledger's own statements come, one right after the other."""
         self.connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE_MILLISECONDS}")
 
     @contextmanager
-    def ours(self) -> Iterator[None]:
+    def internal(self) -> Iterator[None]:
         """Let statements through, and the end, as those of the ledger."""
-        self._ours = True
+        self._internal = True
         try:
             yield
         finally:
-            self._ours = False
+            self._internal = False
 
-    def close(self, *, for_good: bool = False) -> None:
+    def close(self, *, discard: bool = False) -> None:
         """Undo what is not committed, and give the session back, or end it if nobody wants it. Raises nothing."""
-        self._open = False
-        with self.ours():
+        self._in_block = False
+        with self.internal():
             try:
-                if for_good:
+                if discard:
                     self.connection.invalidate()
                 self.connection.close()
             except SQLAlchemyError:
@@ -159,23 +159,23 @@ class Lent:
                 self.connection.invalidate()
                 self.connection.close()
 
-    def _before(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if self._ours:
+    def _on_execute(self, _connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if self._internal:
             return
-        if not self._open:
+        if not self._in_block:
             raise TransactionError("the block of delivery.transaction() is over, and its connection with it")
         if threading.get_ident() != self._thread:
             raise TransactionError("the connection of delivery.transaction() is for the thread that opened it")
-        if _ENDS.match(statement):
-            self._refuse(f"the block executed {' '.join(statement.split())[:40]!r}")
+        if _ENDS_TRANSACTION.match(statement):
+            self._reject(f"the block executed {' '.join(statement.split())[:40]!r}")
 
-    def _ended(self, _connection: Any) -> None:
-        if not self._ours:
-            self._refuse("the block called commit(), rollback() or close() of its connection")
+    def _on_transaction_end(self, _connection: Any) -> None:
+        if not self._internal:
+            self._reject("the block called commit(), rollback() or close() of its connection")
 
-    def _refuse(self, what: str) -> None:
-        self._spoilt = (
-            f"{what}, but its transaction is flowhooks' to end: it commits when the handler has returned, "
+    def _reject(self, action: str) -> None:
+        self._violation = (
+            f"{action}, but its transaction is flowhooks' to end: it commits when the handler has returned, "
             "and rolls back when an exception leaves the block"
         )
-        raise TransactionError(f"{self._spoilt}. Parts of it can be undone by `with connection.begin_nested():`")
+        raise TransactionError(f"{self._violation}. Parts of it can be undone by `with connection.begin_nested():`")

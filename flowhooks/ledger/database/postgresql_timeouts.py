@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-_KEPT_ALIVE: Final = {
+_KEEPALIVE_OPTIONS: Final = {
     "keepalives_idle": "5",
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
 """Seconds, and milliseconds: else a connection whose other end has vanished without a word lasts for hours."""
-SERVER_NOTICES: Final = (
+SERVER_KEEPALIVE_OPTIONS: Final = (
     "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15000"
 )
 """The same for the server, which else keeps a place, and maybe locks, for a process that is out of reach."""
 
-SUSPECTED: Final = 1.0
+SUSPECT_TIMEOUT: Final = 1.0
 """Seconds in which a connection must answer that was made before another one, on the same way, was given up."""
 
 
-class Line(psycopg.Connection[Any]):
+class TimedConnection(psycopg.Connection[Any]):
     """A connection that is closed when a question is not answered, in time or at all.
 
     Attributes:
-        answers_within: seconds; None waits for ever.
+        statement_timeout: seconds; None waits for ever.
     """
 
-    answers_within: float | None = None
+    statement_timeout: float | None = None
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait for an answer.
@@ -50,9 +50,9 @@ class Line(psycopg.Connection[Any]):
         Raises:
             psycopg.OperationalError: it did not come in time, or cannot come any more; the connection is closed.
         """
-        if self.answers_within is not None:
-            within = self.answers_within
-            gen = _bounded(gen, self, lambda: within)
+        if self.statement_timeout is not None:
+            timeout = self.statement_timeout
+            gen = _with_timeout(gen, self, lambda: timeout)
         try:
             return super().wait(gen, *args, **kwargs)
         except psycopg.OperationalError:
@@ -62,19 +62,19 @@ class Line(psycopg.Connection[Any]):
             raise
 
 
-class AsyncLine(psycopg.AsyncConnection[Any]):
+class AsyncTimedConnection(psycopg.AsyncConnection[Any]):
     """The same for those who do not block a thread, and who share what they learn: see `company`.
 
     One that breaks while an answer is waited for is left to their pool.
     """
 
-    answers_within: ClassVar[float] = 10.0
-    silent_at: ClassVar[float] = -math.inf
+    statement_timeout: ClassVar[float] = 10.0
+    timed_out_at: ClassVar[float] = -math.inf
     """When one of the company was last given up."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._since = time.monotonic()
+        self._opened_at = time.monotonic()
 
     async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait for an answer.
@@ -82,76 +82,80 @@ class AsyncLine(psycopg.AsyncConnection[Any]):
         Raises:
             psycopg.OperationalError: it did not come in time; the connection is closed.
         """
-        return await super().wait(_bounded(gen, self, self._seconds, self._fell_silent), *args, **kwargs)
+        return await super().wait(_with_timeout(gen, self, self._timeout, self._on_timeout), *args, **kwargs)
 
-    def _seconds(self) -> float:
+    def _timeout(self) -> float:
         """In how many seconds a question must be answered."""
-        return self.answers_within if self._since > self.silent_at else min(SUSPECTED, self.answers_within)
+        return (
+            self.statement_timeout
+            if self._opened_at > self.timed_out_at
+            else min(SUSPECT_TIMEOUT, self.statement_timeout)
+        )
 
-    def _fell_silent(self) -> None:
-        type(self).silent_at = time.monotonic()
+    def _on_timeout(self) -> None:
+        type(self).timed_out_at = time.monotonic()
 
 
-def company() -> type[AsyncLine]:
+def connection_group() -> type[AsyncTimedConnection]:
     """A kind of connections that go the same way: once one is given up, those that were made before are soon, too.
 
     Else whoever asks on each of them in turn waits for each of them.
     """
-    return type("AsyncLine", (AsyncLine,), {})
+    return type("AsyncTimedConnection", (AsyncTimedConnection,), {})
 
 
-def install(engine: Engine, *, answers_within: float | None, ping_within: float) -> None:
+def install(engine: Engine, *, statement_timeout: float | None, ping_timeout: float) -> None:
     """Have an engine make such connections.
 
     Args:
         engine: one of PostgreSQL, by psycopg.
-        answers_within: seconds for each question; None: as long as it takes.
-        ping_within: seconds until who is given a connection out of the pool knows whether it is one.
+        statement_timeout: seconds for each question; None: as long as it takes.
+        ping_timeout: seconds until who is given a connection out of the pool knows whether it is one.
     """
     ping = engine.dialect.do_ping
 
     def connect(*args: Any, **kwargs: Any) -> Any:
-        line = Line.connect(*args, **kwargs)
-        line.answers_within = answers_within
-        return line
+        connection = TimedConnection.connect(*args, **kwargs)
+        connection.statement_timeout = statement_timeout
+        return connection
 
-    def quick_ping(line: Any) -> bool:
-        line.answers_within = ping_within
+    def quick_ping(connection: Any) -> bool:
+        connection.statement_timeout = ping_timeout
         try:
-            return ping(line)
+            return ping(connection)
         finally:
-            line.answers_within = answers_within
+            connection.statement_timeout = statement_timeout
 
     # Said by the dialect, for listeners cost time at every statement (see `database/engines.py`).
     engine.dialect.connect = connect  # type: ignore[method-assign]  # as above
     engine.dialect.do_ping = quick_ping  # type: ignore[assignment]  # as above
 
 
-def kept_alive(url: str) -> dict[str, str]:
+def keepalive_options(url: str) -> dict[str, str]:
     """How long the system keeps a connection whose packets are not received, unless the URL says so itself."""
-    said = conninfo_to_dict(url)
-    return {name: value for name, value in _KEPT_ALIVE.items() if name not in said}
+    url_options = conninfo_to_dict(url)
+    return {name: value for name, value in _KEEPALIVE_OPTIONS.items() if name not in url_options}
 
 
-def _bounded(
+def _with_timeout(
     steps: Generator[Any, Any, Any],
-    line: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
-    seconds: Callable[[], float],
-    fell_silent: Callable[[], None] | None = None,
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+    get_timeout: Callable[[], float],
+    on_timeout: Callable[[], None] | None = None,
 ) -> Generator[Any, Any, Any]:
     """Do as psycopg's own `steps` do, which are resumed when there is something to read, and ten times a second."""
     began = time.monotonic()
     try:
-        wanted = next(steps)
+        awaited = next(steps)
         while True:
-            ready = yield wanted
+            ready = yield awaited
             # Who only listens has asked nothing.
-            asked = line.pgconn.transaction_status != TransactionStatus.IDLE
-            if asked and not ready and time.monotonic() > began + (within := seconds()):
-                line.pgconn.finish()
-                if fell_silent is not None:
-                    fell_silent()
-                raise psycopg.OperationalError(f"the server has not answered for {within:g} seconds")
-            wanted = steps.send(ready)
+            is_active = connection.pgconn.transaction_status != TransactionStatus.IDLE
+            if is_active and not ready and time.monotonic() > began + (timeout := get_timeout()):
+                connection.pgconn.finish()
+                if on_timeout is not None:
+                    on_timeout()
+                raise psycopg.OperationalError(f"the server has not answered for {timeout:g} seconds")
+            awaited = steps.send(ready)
     except StopIteration as end:
         return end.value

@@ -28,7 +28,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import to_instance
 
-from flowhooks.ledger.database.engines import ANSWERS_WITHIN, POSTGRESQL, open_engine
+from flowhooks.ledger.database.engines import POSTGRESQL, STATEMENT_TIMEOUT, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,37 +36,37 @@ if TYPE_CHECKING:
     from sqlalchemy import CompoundSelect, Connection, Select
 
 _CHANNEL: Final = "flowhooks"
-_NOT_HAD: Final = "55P03"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 """How PostgreSQL says that a lock was not to be had in time."""
-_SET_PATIENCE: Final = select(func.set_config("lock_timeout", bindparam("patience"), True))
+_SET_LOCK_TIMEOUT: Final = select(func.set_config("lock_timeout", bindparam("lock_timeout"), True))
 """For the present transaction only."""
 
 
-class _Items(FunctionElement[Any]):
+class _JsonRows(FunctionElement[Any]):
     """The elements of a JSON array, given as text, as rows with the one column `value`."""
 
     name = "items"
     inherit_cache = True
 
 
-class _Scalars(_Items):
+class _JsonStrings(_JsonRows):
     """The same of an array of strings, which are then no JSON any more."""
 
     inherit_cache = True
 
 
-@compiles(_Items)
-def _json_each(element: _Items, compiler: Any, **options: Any) -> str:
+@compiles(_JsonRows)
+def _json_each(element: _JsonRows, compiler: Any, **options: Any) -> str:
     return f"json_each({compiler.process(element.clauses, **options)})"
 
 
-@compiles(_Items, POSTGRESQL)
-def _json_array_elements(element: _Items, compiler: Any, **options: Any) -> str:
+@compiles(_JsonRows, POSTGRESQL)
+def _json_array_elements(element: _JsonRows, compiler: Any, **options: Any) -> str:
     return f"json_array_elements(CAST({compiler.process(element.clauses, **options)} AS json))"
 
 
-@compiles(_Scalars, POSTGRESQL)
-def _json_array_elements_text(element: _Items, compiler: Any, **options: Any) -> str:
+@compiles(_JsonStrings, POSTGRESQL)
+def _json_array_elements_text(element: _JsonRows, compiler: Any, **options: Any) -> str:
     return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
 
 
@@ -87,41 +87,41 @@ def _postgresql_now(_element: Now, _compiler: Any, **_options: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
 
 
-def time_of(connection: Connection) -> int:
+def database_time(connection: Connection) -> int:
     """What the database's clock says, in microseconds since 1970."""
     return int(connection.execute(select(Now())).scalar_one())
 
 
-class _Place(ColumnElement[Any]):
+class _JsonPath(ColumnElement[Any]):
     """One element of a JSON array, as a value of the database's own."""
 
     inherit_cache = True
     _traverse_internals = [  # noqa: RUF012 (SQLAlchemy's own way of saying what makes two of them the same)
         ("array", InternalTraversal.dp_clauseelement),
-        ("place", InternalTraversal.dp_plain_obj),
+        ("index", InternalTraversal.dp_plain_obj),
         ("type", InternalTraversal.dp_type),
     ]
 
-    def __init__(self, array: ColumnElement[Any], place: int, kind: Any) -> None:
-        self.array, self.place, self.type = array, place, to_instance(kind)
+    def __init__(self, array: ColumnElement[Any], index: int, kind: Any) -> None:
+        self.array, self.index, self.type = array, index, to_instance(kind)
 
     @property
     def _from_objects(self) -> Any:
         return self.array._from_objects  # noqa: SLF001 (SQLAlchemy asks this of every element made of others)
 
 
-@compiles(_Place)
-def _json_extract(element: _Place, compiler: Any, **options: Any) -> str:
-    return f"json_extract({compiler.process(element.array, **options)}, '$[{element.place}]')"
+@compiles(_JsonPath)
+def _json_extract(element: _JsonPath, compiler: Any, **options: Any) -> str:
+    return f"json_extract({compiler.process(element.array, **options)}, '$[{element.index}]')"
 
 
-@compiles(_Place, POSTGRESQL)
-def _cast(element: _Place, compiler: Any, **options: Any) -> str:
+@compiles(_JsonPath, POSTGRESQL)
+def _cast(element: _JsonPath, compiler: Any, **options: Any) -> str:
     kind = compiler.dialect.type_compiler_instance.process(element.type)
-    return f"CAST({compiler.process(element.array, **options)} ->> {element.place} AS {kind})"
+    return f"CAST({compiler.process(element.array, **options)} ->> {element.index} AS {kind})"
 
 
-class _Unlimited(ColumnElement[int]):
+class _NoLimit(ColumnElement[int]):
     """A LIMIT that limits nothing, but keeps SQLite from flattening the query."""
 
     inherit_cache = True
@@ -129,38 +129,38 @@ class _Unlimited(ColumnElement[int]):
     type = Integer()
 
 
-@compiles(_Unlimited)
-def _all_rows(_element: _Unlimited, _compiler: Any, **_options: Any) -> str:
+@compiles(_NoLimit)
+def _all_rows(_element: _NoLimit, _compiler: Any, **_options: Any) -> str:
     return "-1"
 
 
-@compiles(_Unlimited, POSTGRESQL)
-def _null(_element: _Unlimited, _compiler: Any, **_options: Any) -> str:
+@compiles(_NoLimit, POSTGRESQL)
+def _null(_element: _NoLimit, _compiler: Any, **_options: Any) -> str:
     return "NULL"
 
 
-class _ByBytes(FunctionElement[Any]):
+class _BytewiseOrder(FunctionElement[Any]):
     """A value to order by."""
 
     inherit_cache = True
 
 
-@compiles(_ByBytes)
-def _as_it_is(element: _ByBytes, compiler: Any, **options: Any) -> str:
+@compiles(_BytewiseOrder)
+def _as_it_is(element: _BytewiseOrder, compiler: Any, **options: Any) -> str:
     return str(compiler.process(element.clauses, **options))
 
 
-@compiles(_ByBytes, POSTGRESQL)
-def _collated(element: _ByBytes, compiler: Any, **options: Any) -> str:
+@compiles(_BytewiseOrder, POSTGRESQL)
+def _collated(element: _BytewiseOrder, compiler: Any, **options: Any) -> str:
     return f'{compiler.process(element.clauses, **options)} COLLATE "C"'
 
 
-def by_bytes(given: ColumnElement[Any]) -> ColumnElement[Any]:
+def bytewise_order(key: ColumnElement[Any]) -> ColumnElement[Any]:
     """A column to order by that comes out alike everywhere: PostgreSQL's text goes by the language of its database."""
-    return _ByBytes(given) if isinstance(given.type, Text) else given
+    return _BytewiseOrder(key) if isinstance(key.type, Text) else key
 
 
-def rows(name: str, /, **columns: Any) -> Subquery:
+def row_array(name: str, /, **columns: Any) -> Subquery:
     """A batch of rows as a table inside a statement, so that any number of them costs one execution.
 
     The statement's parameter `name` then takes a JSON array of arrays, one for each row.
@@ -169,22 +169,22 @@ def rows(name: str, /, **columns: Any) -> Subquery:
         name: of the parameter and of the table.
         **columns: each column's SQLAlchemy type, in the order of the inner arrays.
     """
-    array = _Items(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_json")
+    array = _JsonRows(bindparam(name, type_=Text)).table_valued("value", name=f"{name}_json")
     # Flattened, SQLite would render each row once for each column.
-    values = select(array.c.value).limit(_Unlimited()).subquery(f"{name}_values")
+    values = select(array.c.value).limit(_NoLimit()).subquery(f"{name}_values")
     picked: list[ColumnElement[Any]] = [
-        _Place(values.c.value, place, kind).label(called) for place, (called, kind) in enumerate(columns.items())
+        _JsonPath(values.c.value, index, kind).label(label) for index, (label, kind) in enumerate(columns.items())
     ]
     return select(*picked).subquery(name)
 
 
-def keys(name: str) -> Any:
+def string_array(name: str) -> Any:
     """A batch of strings inside a statement, for `IN`: the parameter `name` takes a JSON array."""
-    array = _Scalars(bindparam(name, type_=Text)).table_valued(column("value", Text), name=f"{name}_json")
+    array = _JsonStrings(bindparam(name, type_=Text)).table_valued(column("value", Text), name=f"{name}_json")
     return select(array.c.value)
 
 
-def locking(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
+def lock_statement(names: Select[Any] | CompoundSelect[Any]) -> Select[Any]:
     """A statement for `lock`.
 
     Args:
@@ -207,11 +207,11 @@ def lock(connection: Connection, statement: Select[Any], parameters: Mapping[str
         connection.execute(statement, parameters).all()
 
 
-QUIET_WITHIN: Final = 500
+EXCLUDE_READERS_TIMEOUT_MS: Final = 500
 """Milliseconds that `quiet` waits; less than it takes PostgreSQL to look for transactions that wait in a circle."""
 
 
-def quiet(connection: Connection, table: Table) -> None:
+def exclude_readers(connection: Connection, table: Table) -> None:
     """Wait for the transactions that have read a table and are not at their end, and let no other read it till ours is.
 
     So whoever goes by what they read there is done before it changes, or reads it after that; and that costs them
@@ -220,20 +220,20 @@ def quiet(connection: Connection, table: Table) -> None:
     """
     if connection.dialect.name != POSTGRESQL:
         return
-    patience = select(func.current_setting("lock_timeout"))
-    before = connection.execute(patience).scalar_one()
+    lock_timeout = select(func.current_setting("lock_timeout"))
+    before = connection.execute(lock_timeout).scalar_one()
     try:
         with connection.begin_nested():
-            connection.execute(_SET_PATIENCE, {"patience": str(QUIET_WITHIN)})
+            connection.execute(_SET_LOCK_TIMEOUT, {"lock_timeout": str(EXCLUDE_READERS_TIMEOUT_MS)})
             connection.execute(text(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE"))
     except OperationalError as error:
-        if connection.invalidated or getattr(error.orig, "sqlstate", None) != _NOT_HAD:
+        if connection.invalidated or getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
     else:
-        connection.execute(_SET_PATIENCE, {"patience": before})
+        connection.execute(_SET_LOCK_TIMEOUT, {"lock_timeout": before})
 
 
-_MESSAGES = _Scalars(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
+_MESSAGES = _JsonStrings(bindparam("messages", type_=Text)).table_valued(column("value", Text), name="messages_json")
 _NOTIFY: Final = select(func.pg_notify(_CHANNEL, _MESSAGES.c.value))
 
 
@@ -244,22 +244,22 @@ def notify(connection: Connection, messages: Sequence[str]) -> None:
 
 
 @contextmanager
-def listening(url: str, heard: Callable[[str], None]) -> Iterator[tuple[int, Callable[[], None]]]:
+def listen(url: str, on_message: Callable[[str], None]) -> Iterator[tuple[int, Callable[[], None]]]:
     """A connection of its own that listens to `notify`.
 
     Args:
         url: the database; it must be a shared one.
-        heard: called with each message, by the function that is given.
+        on_message: called with each message, by the function that is given.
 
     Yields:
         The file descriptor that can be read when there is something new, and a function that takes it in. The
         function raises `SQLAlchemyError` where the connection is lost.
     """
-    engine = open_engine(url, writing=False, answers_within=ANSWERS_WITHIN)
+    engine = open_engine(url, writing=False, statement_timeout=STATEMENT_TIMEOUT)
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             driver: Any = connection.connection.driver_connection
-            driver.add_notify_handler(lambda notice: heard(notice.payload))
+            driver.add_notify_handler(lambda notice: on_message(notice.payload))
             connection.exec_driver_sql(f"LISTEN {_CHANNEL}")
             # Whatever has come in is handed over while a statement is under way; and it shows a lost connection.
             yield driver.fileno(), lambda: connection.exec_driver_sql("SELECT 1").close()
@@ -272,7 +272,7 @@ def insert(table: Table) -> postgresql.Insert:
     return postgresql.insert(table)
 
 
-class Insertion:
+class BulkInsert:
     """An INSERT of any number of rows in one execution.
 
     On PostgreSQL the rows are handed over as one JSON text, so that the statement is the same however many they are:
@@ -280,57 +280,59 @@ class Insertion:
 
     Args:
         table: where they go.
-        ignore: pass over rows that are there already.
-        refreshing: columns that get the new value where the row is there already; what else it has stays.
-        beside: one value that `reading` reads in the same breath, so that it costs no execution of its own.
+        ignore_conflicts: pass over rows that are there already.
+        update_columns: columns that get the new value where the row is there already; what else it has stays.
+        also_read: one value that `reading` reads in the same breath, so that it costs no execution of its own.
     """
 
     def __init__(
         self,
         table: Table,
         *,
-        ignore: bool = False,
-        refreshing: Sequence[str] = (),
-        beside: ColumnElement[Any] | None = None,
+        ignore_conflicts: bool = False,
+        update_columns: Sequence[str] = (),
+        also_read: ColumnElement[Any] | None = None,
     ) -> None:
         (key, *_) = table.primary_key.columns
-        names = [one.name for one in table.columns]
-        given = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
-        typed = given.table_valued(*(column(one.name, one.type) for one in table.columns))
+        names = [field.name for field in table.columns]
+        records_json = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON))
+        typed = records_json.table_valued(*(column(field.name, field.type) for field in table.columns))
         records = typed.render_derived(name="given", with_types=True)
         listed, selected = insert(table), insert(table).from_select(names, select(*records.c))
-        if ignore:
+        if ignore_conflicts:
             listed, selected = listed.on_conflict_do_nothing(), selected.on_conflict_do_nothing()
-        if refreshing:
+        if update_columns:
             listed, selected = (
-                one.on_conflict_do_update(
+                statement.on_conflict_do_update(
                     index_elements=list(table.primary_key.columns),
-                    set_={name: one.excluded[name] for name in refreshing},
+                    set_={name: statement.excluded[name] for name in update_columns},
                 )
-                for one in (listed, selected)
+                for statement in (listed, selected)
             )
         self._listed_rows, self._selected_rows = listed.returning(*table.columns), selected.returning(*table.columns)
         # RETURNING is for its effect, too: without it SQLAlchemy would execute the listed rows one by one.
         self._listed, self._selected = listed.returning(key), selected.returning(key)
-        self._beside = self._selected if beside is None else selected.returning(key, beside.label("beside"))
+        self._selected_and_read = (
+            self._selected if also_read is None else selected.returning(key, also_read.label("beside"))
+        )
 
     def __call__(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[Any]:
         """Insert rows; the first column of the primary key of each that was stored. What a row lacks is null."""
         if connection.dialect.name == POSTGRESQL:
-            given = {"rows": json.dumps(rows, ensure_ascii=False)}
-            return list(connection.execute(self._selected, given).scalars())
+            parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
+            return list(connection.execute(self._selected, parameters).scalars())
         return list(connection.execute(self._listed, list(rows)).scalars())
 
-    def rows(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
+    def insert_returning(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> Sequence[Any]:
         """Insert rows as by a call; each that was stored or refreshed, as it is now."""
         if connection.dialect.name == POSTGRESQL:
-            given = {"rows": json.dumps(rows, ensure_ascii=False)}
-            return connection.execute(self._selected_rows, given).all()
+            parameters = {"rows": json.dumps(rows, ensure_ascii=False)}
+            return connection.execute(self._selected_rows, parameters).all()
         return connection.execute(self._listed_rows, list(rows)).all()
 
-    def reading(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
+    def insert_and_read(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> tuple[list[Any], Any]:
         """Insert rows as by a call; and what is to be read beside. None on SQLite, where one process knows it all."""
         if connection.dialect.name != POSTGRESQL:
             return self(connection, rows), None
-        found = connection.execute(self._beside, {"rows": json.dumps(rows, ensure_ascii=False)}).all()
-        return [row[0] for row in found], found[0].beside if found else None
+        inserted = connection.execute(self._selected_and_read, {"rows": json.dumps(rows, ensure_ascii=False)}).all()
+        return [row[0] for row in inserted], inserted[0].beside if inserted else None

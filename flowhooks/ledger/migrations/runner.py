@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HEAD: Final = "0012"
 """The newest migration. Known without loading Alembic, which an up-to-date start does not need."""
 _VERSION_TABLE: Final = "alembic_version"
-_OURS: Final = frozenset({"events", "deliveries", "attempts"})
+_LEDGER_TABLES: Final = frozenset({"events", "deliveries", "attempts"})
 """Tables that every version has; others number their migrations too."""
 
 
@@ -30,10 +30,10 @@ def revision(connection: Connection) -> str | None:
         LedgerUnusable: it holds tables of something else.
     """
     tables = set(inspect(connection).get_table_names())
-    if _VERSION_TABLE in tables and tables >= _OURS:
-        found = connection.execute(select(text("version_num")).select_from(text(_VERSION_TABLE))).scalars().all()
-        if len(found) == 1:
-            return str(found[0])
+    if _VERSION_TABLE in tables and tables >= _LEDGER_TABLES:
+        versions = connection.execute(select(text("version_num")).select_from(text(_VERSION_TABLE))).scalars().all()
+        if len(versions) == 1:
+            return str(versions[0])
     if tables:
         raise LedgerUnusable(f"it is not a flowhooks ledger: it holds other tables ({', '.join(sorted(tables)[:5])})")
     return None
@@ -55,7 +55,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
                 _alembic(connection, before)
         if before != HEAD:
             reached("migrate.committed")
-        database.write_ahead(engine)
+        database.enable_wal(engine)
     except (OperationalError, DatabaseError) as error:
         raise LedgerUnusable(str(error.orig)) from None
     return before, HEAD
@@ -68,12 +68,12 @@ def check(connection: Connection) -> None:
         LedgerOutdated: it is empty or older.
         LedgerUnusable: it is newer, or no ledger.
     """
-    found = revision(connection)
-    if found is None:
+    version = revision(connection)
+    if version is None:
         raise LedgerOutdated("it is empty: run `flowhooks db upgrade`")
-    if found != HEAD:
-        _refuse_newer(found)
-        raise LedgerOutdated(f"its tables are at version {found} of {HEAD}: run `flowhooks db upgrade`")
+    if version != HEAD:
+        _reject_newer(version)
+        raise LedgerOutdated(f"its tables are at version {version} of {HEAD}: run `flowhooks db upgrade`")
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -88,14 +88,16 @@ def _config(connection: Connection | None = None) -> Config:
 
 def _alembic(connection: Connection, before: str | None) -> None:
     if before is not None:
-        _refuse_newer(before)
+        _reject_newer(before)
     from alembic import command  # noqa: PLC0415 (as above)
 
     command.upgrade(_config(connection), HEAD)
 
 
-def _refuse_newer(found: str) -> None:
+def _reject_newer(version: str) -> None:
     from alembic.script import ScriptDirectory  # noqa: PLC0415 (as above)
 
-    if found not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
-        raise LedgerUnusable(f"it was written by a newer flowhooks (tables at version {found}, this one knows {HEAD})")
+    if version not in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}:
+        raise LedgerUnusable(
+            f"it was written by a newer flowhooks (tables at version {version}, this one knows {HEAD})"
+        )

@@ -8,7 +8,7 @@ import structlog
 
 from flowhooks.ledger import database, file_guard
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.reader import naming
+from flowhooks.ledger.reader import name_database_in_errors
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def bring_up(engine: Engine, url: str) -> str | None:
+def upgrade_on_open(engine: Engine, url: str) -> str | None:
     """Bring the tables of a database file up to this version when it is opened to be written.
 
     Returns:
@@ -25,10 +25,10 @@ def bring_up(engine: Engine, url: str) -> str | None:
     Raises:
         LedgerUnusable: it is damaged, or what `upgrade` refuses.
     """
-    file_guard.refuse_damaged(engine, url)
+    file_guard.reject_damaged(engine, url)
     before, _ = runner.upgrade(engine)
     if before is None:
-        log.warning("ledger_created", path=database.shown(url), why="there was no ledger at this path")
+        log.warning("ledger_created", path=database.display_name(url), why="there was no ledger at this path")
     return before
 
 
@@ -46,7 +46,7 @@ def upgrade(url: str) -> tuple[str | None, str]:
     """
     engine = database.open_engine(url, writing=True)
     try:
-        with naming(url):
+        with name_database_in_errors(url):
             return runner.upgrade(engine)
     finally:
         engine.dispose()

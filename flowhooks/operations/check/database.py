@@ -11,9 +11,9 @@ from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerOutdated
 from flowhooks.ledger import database, required_credentials
 from flowhooks.ledger.backlog import backlog
-from flowhooks.ledger.file_guard import PUT_BACK
-from flowhooks.ledger.lock import Lock, misplaced, refuse_network
-from flowhooks.ledger.processes import run_by
+from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
+from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
+from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from flowhooks.ledger.handlers import KnownHandler
-    from flowhooks.ledger.lock import Holder
-    from flowhooks.ledger.processes import Living
+    from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.lock import LockOwner
+    from flowhooks.ledger.processes import LiveProcess
 
 _FIXED: Final = (3, 51, 3)
 _FIXED_EARLIER: Final = ((3, 44, 6), (3, 50, 7))
@@ -51,10 +51,10 @@ class Database:
     """
 
     def __init__(self, url: str, *, stale_after: float) -> None:
-        self.known: list[KnownHandler] = []
+        self.known: list[RegisteredHandler] = []
         self.waiting: Mapping[str, int] = {}
         self.required: Mapping[str, int] = {}
-        self.living: list[Living] = []
+        self.living: list[LiveProcess] = []
         self.run: frozenset[str] = frozenset()
         self.counts: list[Finding] = []
         self._url = url
@@ -64,7 +64,7 @@ class Database:
         """Everything, the file first."""
         file = database.database_file(self._url)
         if file is None:
-            yield from self._contents(database.shown(self._url))
+            yield from self._contents(database.display_name(self._url))
             return
         if is_affected(version := database.library_version()):
             yield note(
@@ -82,7 +82,9 @@ class Database:
         log = file.resolve().with_name(f"{file.resolve().name}-wal")
         if holder and holder.admin and not log.exists():
             # Not read: that would make a new log, without what the server has stored in the old one.
-            yield trouble("database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK)
+            yield trouble(
+                "database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK_ADVICE
+            )
         elif file.exists():
             yield from self._contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
 
@@ -102,7 +104,7 @@ class Database:
             if why := reader.quick_check():
                 yield trouble("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
                 return
-            self.known = reader.known()
+            self.known = reader.registered_handlers()
             with reader.connection() as connection:
                 self.required = required_credentials.required(connection)
                 self.waiting = {handler: one.waiting for handler, one in backlog(connection).items()}
@@ -118,8 +120,8 @@ class Database:
 
     def _share(self, reader: Reader) -> None:
         """See who shares it; not whoever is at work for a moment, such as a command."""
-        self.living = [one for one in reader.living(self._stale_after) if one.kind != "command"]
-        self.run = run_by(self.living)
+        self.living = [one for one in reader.live_processes(self._stale_after) if one.kind != "command"]
+        self.run = handlers_run_by(self.living)
 
     def _processes(self) -> Iterator[Finding]:
         if not self.living:
@@ -152,23 +154,23 @@ def _place(file: Path) -> Iterator[Finding]:
             yield trouble("database", f"there is no folder {folder}", "", "make it, or name another: --database")
         elif file.is_dir():
             yield trouble("database", f"{file} is a folder", "", "name a file: --database")
-        elif why := misplaced(file):
-            yield trouble("database", why, "what it stores is not in the file at that path", PUT_BACK)
+        elif why := why_misplaced(file):
+            yield trouble("database", why, "what it stores is not in the file at that path", PUT_BACK_ADVICE)
         elif unwritable := [one for one in (folder, file, lock) if one.exists() and not os.access(one, os.W_OK)]:
             yield trouble(
                 "database", f"{unwritable[0]} cannot be written", "the server writes the file, and others beside it"
             )
         else:
-            refuse_network(folder)
+            reject_network_file_system(folder)
             if not file.exists():
                 yield note("database", f"there is none yet at {file}", "the first start makes it")
     except (OSError, FlowhooksError) as error:
         yield trouble("database", str(error))
 
 
-def _holder(file: Path) -> tuple[Holder | None, Finding]:
+def _holder(file: Path) -> tuple[LockOwner | None, Finding]:
     try:
-        holder = Lock(file).holder()
+        holder = Lock(file).owner()
     except FlowhooksError as error:
         return None, trouble("server", str(error))
     if holder is None:
@@ -179,7 +181,7 @@ def _holder(file: Path) -> tuple[Holder | None, Finding]:
 
 
 def _counts(reader: Reader, *, idle: str) -> Iterator[Finding]:
-    tally = Counter(reader.tally())
+    tally = Counter(reader.count_by_state())
     yield ok(
         "deliveries",
         f"{tally['waiting']:,} waiting, {tally['running']:,} running{idle}",

@@ -28,7 +28,7 @@ from flowhooks.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from flowhooks.ledger.handlers import KnownHandler
+    from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.schema import Schemas
@@ -245,7 +245,7 @@ def _jobs(look: Callable[[], None]) -> Finding:
 
 def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[Finding]:
     found = lookup(plugins, state.known, settings.ignore.process_key, run=state.run)
-    plugins_of: dict[tuple[str, str], list[KnownHandler]] = {}
+    plugins_of: dict[tuple[str, str], list[RegisteredHandler]] = {}
     for one in state.known:
         if found.standing(one.id) not in {"present", "elsewhere"}:
             plugins_of.setdefault((one.id.partition(":")[0], found.absent[one.id]), []).append(one)
@@ -307,11 +307,11 @@ def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator
 def _paused(state: Database) -> Iterator[Finding]:
     """Each by itself, with the moment and what waits: somebody may have forgotten to resume it."""
     for one in state.known:
-        if one.held is not None:
+        if one.circuit is not None:
             yield trouble(
                 "handlers",
-                f"{one.id} is held since {to_text(one.held.since)}",
-                f"it failed again and again ({one.held.why}); {_waiting(state, [one.id])} for it",
+                f"{one.id} is held since {to_text(one.circuit.since)}",
+                f"it failed again and again ({one.circuit.why}); {_waiting(state, [one.id])} for it",
                 "mend it: it is tried now and then, and "
                 f"`{command_line('handlers', 'resume', one.id)}` runs what waits",
             )

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 from flowhooks.clock import to_text
 from flowhooks.ledger import audit, circuit_breaker, pauses
-from flowhooks.ledger.search import Glimpse, glimpse
+from flowhooks.ledger.search import EventSummary, summarize
 from flowhooks.model.delivery import DONE
 from flowhooks.operations.json.encoding import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from flowhooks.ledger.audit import Entry
-    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.ledger.audit import AuditEntry
+    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.delivery import Attempt, OutcomeKind, State
     from flowhooks.model.event import NoMatch
@@ -196,17 +196,17 @@ class WholeEventJson(_Event):
     conflicts: list[ConflictJson]
     deliveries: list[WholeDeliveryJson]
     deliveries_left_out: int
-    deeds: list[Annotated[dict[str, Any], Entry]]
+    deeds: list[Annotated[dict[str, Any], AuditEntry]]
 
 
-def event_to_json(one: Stored | Glimpse) -> EventJson:
+def event_to_json(one: StoredEvent | EventSummary) -> EventJson:
     """An event without its body."""
-    seen = one if isinstance(one, Glimpse) else glimpse(one)
-    return {**_event(seen), "deliveries": [standing_to_json(each) for each in seen.standings]}
+    seen = one if isinstance(one, EventSummary) else summarize(one)
+    return {**_event(seen), "deliveries": [standing_to_json(each) for each in seen.delivery_statuses]}
 
 
 def whole_event_to_json(
-    reader: Reader, stored: Stored, *, most_deliveries: int | None = None, most_attempts: int | None = None
+    reader: Reader, stored: StoredEvent, *, most_deliveries: int | None = None, most_attempts: int | None = None
 ) -> WholeEventJson:
     """All that is known of an event.
 
@@ -220,12 +220,12 @@ def whole_event_to_json(
         LedgerUnusable: the ledger cannot be read.
     """
     event_id = stored.event.id
-    chosen = _chosen(stored.standings, most_deliveries)
+    chosen = _chosen(stored.delivery_statuses, most_deliveries)
     with reader.connection() as connection:
-        paused, held = pauses.paused(connection), circuit_breaker.held(connection)
+        paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
         deeds = audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
     return {
-        **_event(glimpse(stored)),
+        **_event(summarize(stored)),
         "no_match": _no_match(stored.no_match),
         "body": stored.body,
         "data": dict(stored.event.data),
@@ -241,12 +241,12 @@ def whole_event_to_json(
             }
             for each in chosen
         ],
-        "deliveries_left_out": len(stored.standings) - len(chosen),
+        "deliveries_left_out": len(stored.delivery_statuses) - len(chosen),
         "deeds": [facts(deed) for deed in deeds],
     }
 
 
-def standing_to_json(standing: Standing) -> DeliveryJson:
+def standing_to_json(standing: DeliveryStatus) -> DeliveryJson:
     """How a delivery stands."""
     return {**_standing(standing), "attempts": standing.attempt}
 
@@ -269,13 +269,13 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
     ]
 
 
-def _chosen(standings: Sequence[Standing], most: int | None) -> list[Standing]:
+def _chosen(delivery_statuses: Sequence[DeliveryStatus], most: int | None) -> list[DeliveryStatus]:
     """Those that are to be given: of too many first those that are not done."""
-    urgent_first = sorted(standings, key=lambda one: one.state in DONE)[:most]
+    urgent_first = sorted(delivery_statuses, key=lambda one: one.state in DONE)[:most]
     return sorted(urgent_first, key=lambda one: one.delivery_id)
 
 
-def _event(one: Glimpse) -> _Event:
+def _event(one: EventSummary) -> _Event:
     return {
         "id": one.id,
         "received_at": to_text(one.received_at),
@@ -300,7 +300,7 @@ def _no_match(found: NoMatch | None) -> NoMatchJson | None:
     return None if found is None else {"reasons": dict(found.reasons), "total": found.total}
 
 
-def _standing(one: Standing) -> _Standing:
+def _standing(one: DeliveryStatus) -> _Standing:
     return {
         "id": one.delivery_id,
         "handler": one.handler,

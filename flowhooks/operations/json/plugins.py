@@ -9,7 +9,7 @@ from flowhooks.clock import to_text
 from flowhooks.operations.deliverable_events import reroute_command
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.backlog import Backlog
+    from flowhooks.ledger.backlog import HandlerBacklog
     from flowhooks.model.retry import Retry
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.json.encoding import Moment
@@ -78,7 +78,7 @@ class HandlerJson(TypedDict):
     memory_mib: int | None
     summary: str
     where: str
-    backlog: Annotated[dict[str, Any], Backlog]
+    backlog: Annotated[dict[str, Any], HandlerBacklog]
     dismissed_events: int
     deliver_dismissed: str
     paused_since: Moment | None

@@ -18,7 +18,7 @@ from flowhooks.testing.waiting import until, wait_until_idle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from flowhooks.ledger.queries import Standing
+    from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
     from flowhooks.testing.app import AppUnderTest
@@ -167,8 +167,8 @@ class Trial:
     def _held_back(self, event_id: str) -> bool:
         """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
 
-        def standing() -> Standing:
-            found = self._app.app.ledger.standings(event_id)
+        def standing() -> DeliveryStatus:
+            found = self._app.app.ledger.delivery_statuses(event_id)
             return next(one for one in found if one.handler == self._handler.id)
 
         def known() -> bool:

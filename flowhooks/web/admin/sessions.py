@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.app import App
-    from flowhooks.ledger.group_commit import Transaction
+    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.web.admin.operators import Operator, Operators
 
 WRITTEN_EVERY: Final = 60 * SECOND
@@ -55,9 +55,9 @@ class Sessions:
         session = sessions.Session(digest=digest, operator=operator.name, begun_at=now, used_at=now)
         before = list(self._digests(self._secret(request)))
 
-        def begun(transaction: Transaction) -> None:
-            sessions.end(transaction, before)
-            sessions.begin(transaction, session)
+        def begun(transaction: WriteTransaction) -> None:
+            sessions.remove(transaction, before)
+            sessions.create(transaction, session)
 
         self._app.ledger.write(begun)
         self._put(response, secret)
@@ -78,7 +78,9 @@ class Sessions:
             return None
         if now - found.used_at >= WRITTEN_EVERY:
             with suppress(FlowhooksError):  # whoever only looks is not to be kept from it
-                self._app.ledger.write(lambda transaction: sessions.used(transaction, found.digest, now), certain=False)
+                self._app.ledger.write(
+                    lambda transaction: sessions.touch(transaction, found.digest, now), certain=False
+                )
         return self._operators.named(found.operator)
 
     def end(self, request: falcon.Request, response: falcon.Response) -> None:
@@ -88,7 +90,7 @@ class Sessions:
             Unavailable: the ledger could not be written; the session is still there.
         """
         if digests := list(self._digests(self._secret(request))):
-            self._app.ledger.write(lambda transaction: sessions.end(transaction, digests))
+            self._app.ledger.write(lambda transaction: sessions.remove(transaction, digests))
         self._put(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
 
     @property

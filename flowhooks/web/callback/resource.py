@@ -112,7 +112,7 @@ def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> 
         return
     language = negotiation.language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
     if answer.status is Status.DEAD:
-        dead = [one for one in answer.standings if one.state is State.DEAD]
+        dead = [one for one in answer.delivery_statuses if one.state is State.DEAD]
         params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.shown(dead[0].error, LONGEST_WHY)}
         key = "dead" if len(dead) == 1 else "dead_several"
         message = messages.text(key, language, count=len(dead), **params)
@@ -121,7 +121,7 @@ def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> 
     if answer.status is Status.PARKED:
         message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
     else:
-        states = Counter(one.state for one in answer.standings)
+        states = Counter(one.state for one in answer.delivery_statuses)
         message = messages.text(
             "pending",
             language,

@@ -243,4 +243,4 @@ def test_a_payload_is_shown_for_what_it_is(hostile):
     assert text.count(PAYLOADS["script"]) > 5
     assert PAYLOADS["script"] in console.page("/handlers").text
     assert PAYLOADS["script"] in console.page("/alerts").text
-    assert {one.state for one in console.flow.standings(event)} == {State.DEAD, State.SUCCEEDED}
+    assert {one.state for one in console.flow.delivery_statuses(event)} == {State.DEAD, State.SUCCEEDED}

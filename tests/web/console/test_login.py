@@ -408,7 +408,7 @@ def test_a_ledger_that_cannot_be_used(console, monkeypatch):
     monkeypatch.setattr(sessions, "find", fails)
     assert console.get("/", Cookie=cookie).status == 503
     assert console.get("", root="/metrics", Cookie=cookie).status == 503
-    monkeypatch.setattr(sessions, "begin", fails)
+    monkeypatch.setattr(sessions, "create", fails)
     assert console.post("/login", {"name": "li", "password": PASSWORD}).status == 503
 
 

@@ -283,7 +283,7 @@ def test_who_sees_to_an_alert(busy):
     """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
     busy.flow.app.alerts.look()
     with busy.flow.app.ledger.connection() as connection:
-        found = alert_queries.still_open(connection)
+        found = alert_queries.open_alerts(connection)
     assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
     first = found[0]
     assert len(busy.page("/alerts").to_do("acknowledge")) == len(found)
@@ -340,7 +340,7 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
         flow.take(f"p{number}", key="nobody")
     console = serve(flow)
     for most, said in ((4, False), (3, True)):
-        monkeypatch.setattr(recent_activity, "MOST_GROUPED", most)
+        monkeypatch.setattr(recent_activity, "MAX_GROUPED", most)
         monkeypatch.setattr(parked, "MOST_GROUPED", most)
         assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
         assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
@@ -510,8 +510,10 @@ def test_a_paused_handler(busy):
 def test_a_held_handler(busy):
     """Why, and when it is tried next, on the page of handlers, and at each delivery that waits for it."""
     app = busy.flow.app
-    wish = circuit_breaker.Hold("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
-    app.ledger.write(lambda transaction: circuit_breaker.hold(transaction, wish, app.clock.now(), app.ledger.pauses))
+    wish = circuit_breaker.OpenCircuit("contracts:archive", "<b>away</b>", "1", app.clock.now() + 3600 * SECOND)
+    app.ledger.write(
+        lambda transaction: circuit_breaker.open_circuit(transaction, wish, app.clock.now(), app.ledger.pauses)
+    )
     event = busy.flow.take("4721", key="contract", businessKey="B-10", wait=0).event_id
     page = busy.page("/handlers").text
     assert "held It failed again and again, and is held since" in page

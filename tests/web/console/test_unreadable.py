@@ -139,10 +139,12 @@ def test_a_table_that_somebody_else_holds(console, logged, postgresql_url, monke
 
     from flowhooks.ledger.database import postgresql_timeouts
 
-    bounded = postgresql_timeouts._bounded
+    bounded = postgresql_timeouts._with_timeout
     # Only from here on: on a busy machine the database may take longer to answer while the console is opened.
     monkeypatch.setattr(
-        postgresql_timeouts, "_bounded", lambda steps, line, _seconds, *more: bounded(steps, line, lambda: 0.3, *more)
+        postgresql_timeouts,
+        "_with_timeout",
+        lambda steps, line, _seconds, *more: bounded(steps, line, lambda: 0.3, *more),
     )
     with psycopg.connect(postgresql_url) as outside:
         outside.execute("LOCK TABLE events, deliveries, alerts, audit, refusals, handlers IN ACCESS EXCLUSIVE MODE")

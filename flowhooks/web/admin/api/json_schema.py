@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from flowhooks.ledger.alert_queries import OpenAlert
-from flowhooks.ledger.audit import Entry
-from flowhooks.ledger.backlog import Backlog
-from flowhooks.ledger.queries import MORE, EventFilter
-from flowhooks.ledger.rejected_requests import Refused
+from flowhooks.ledger.audit import AuditEntry
+from flowhooks.ledger.backlog import HandlerBacklog
+from flowhooks.ledger.queries import JSON_SCHEMA_KEY, EventFilter
+from flowhooks.ledger.rejected_requests import RejectedRequest
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.retry import Retry
@@ -30,8 +30,19 @@ Shape = dict[str, Any]
 NAMES: Final[Mapping[str, Any]] = {
     one.__name__: one
     for one in (
-        *(AlertCause, Backlog, Collection, Desk, Entry, EventFilter, EventJson, Iterable, Mapping, OpenAlert),
-        *(OutcomeKind, PluginJson, Refused, Retry, Sequence, State),
+        *(
+            AlertCause,
+            HandlerBacklog,
+            Collection,
+            Desk,
+            AuditEntry,
+            EventFilter,
+            EventJson,
+            Iterable,
+            Mapping,
+            OpenAlert,
+        ),
+        *(OutcomeKind, PluginJson, RejectedRequest, Retry, Sequence, State),
     )
 } | {"Moment": Moment}
 """What annotations name that their modules import for type checkers only."""
@@ -121,7 +132,7 @@ class Shapes:
     def _members(self, kind: Any, *, times: bool, given: bool) -> dict[str, Shape]:
         said = described(kind)
         hints = get_type_hints(kind, localns=dict(NAMES), include_extras=True)
-        more = {one.name: one.metadata.get(MORE, {}) for one in fields(kind)} if is_dataclass(kind) else {}
+        more = {one.name: one.metadata.get(JSON_SCHEMA_KEY, {}) for one in fields(kind)} if is_dataclass(kind) else {}
         names = list(more) or list(hints)
         members = {}
         for name in names:

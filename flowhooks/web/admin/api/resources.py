@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import alert_queries, audit, recent_activity, rejected_requests
-from flowhooks.ledger.search import browse
+from flowhooks.ledger.search import search_events
 from flowhooks.operations.find_event import event_named
 from flowhooks.operations.json.encoding import facts
 from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
@@ -68,7 +68,7 @@ class Events(Resource):
     def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
         """One page of them."""
         with self.app.ledger.connection() as connection:
-            page = browse(connection, wanted(given), limit=how_many(given), before=cursor(given))
+            page = search_events(connection, wanted(given), limit=how_many(given), before=cursor(given))
         return {
             "events": [event_to_json(one) for one in page.events],
             "next": page.older,
@@ -156,13 +156,13 @@ class Plugins(Resource):
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                most=recent_activity.MOST_GROUPED,
+                most=recent_activity.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
-            called, since = recent_activity.called(connection)
+            called, since = recent_activity.count_by_handler(connection)
         found = [one for plugin in plugins if (one := sought_in(plugin, sought)) is not None]
         page = slice_of(found, start, most)
         here = {one.id for plugin in page for one in plugin.handlers}
@@ -175,7 +175,7 @@ class Plugins(Resource):
             },
             "called_since": to_text(since),
             "warnings": list(app.plugins.warnings),
-            "backlog_cut": cut(plugins, recent_activity.MOST_GROUPED),
+            "backlog_cut": cut(plugins, recent_activity.MAX_GROUPED),
             "next": str(start + most) if start + most < sum(len(one.handlers) for one in found) else "",
         }
 
@@ -190,13 +190,13 @@ class Parked(Resource):
     def give(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ParkedJson:
         """The groups, the largest first."""
         app = self.app
-        found = parked(app.ledger, app.router, most=recent_activity.MOST_GROUPED, handlers=len(app.plugins.handlers))
+        found = parked(app.ledger, app.router, most=recent_activity.MAX_GROUPED, handlers=len(app.plugins.handlers))
         counted = sum(one.facts.events for one in found)
         return {
             "groups": [_group(one) for one in found[:MOST_GROUPS]],
             "left_out": max(0, len(found) - MOST_GROUPS),
             "counted": counted,
-            "more": counted >= recent_activity.MOST_GROUPED,
+            "more": counted >= recent_activity.MAX_GROUPED,
         }
 
 
@@ -218,9 +218,9 @@ class Alerts(Resource):
         """Those that are open, and the last that are over."""
         everything = truth("all", given["all"][0]) if "all" in given else False
         with self.app.ledger.connection() as connection:
-            found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.still_open(connection)]
+            found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.open_alerts(connection)]
             if everything:
-                found += alert_queries.lately_closed(connection, most=MOST_OVER)
+                found += alert_queries.recently_closed(connection, limit=MOST_OVER)
         return {"alerts": [facts(one) | {"closed_at": to_text(closed)} for one, closed in found]}
 
 
@@ -282,7 +282,7 @@ class Overview(Resource):
             "version": __version__,
             "database": "PostgreSQL" if app.ledger.shared else "SQLite",
             "counts": dict(found.counts),
-            "most_counted": recent_activity.MOST_COUNTED,
+            "most_counted": recent_activity.MAX_COUNTED,
             "oldest": {
                 name: {"since": to_text(one.since), "event_id": one.event_id, "handler": one.handler}
                 for name, one in found.oldest.items()

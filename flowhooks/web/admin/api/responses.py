@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
-    from flowhooks.ledger.audit import Entry
-    from flowhooks.ledger.rejected_requests import Refused
+    from flowhooks.ledger.audit import AuditEntry
+    from flowhooks.ledger.rejected_requests import RejectedRequest
     from flowhooks.operations.json.encoding import Moment
     from flowhooks.operations.json.events import EventJson
     from flowhooks.operations.json.plugins import PluginJson
@@ -143,7 +143,7 @@ class RefusalsJson(TypedDict):
         next: what to give as `after` for the next older ones; empty where there are none.
     """
 
-    refused: list[Annotated[dict[str, Any], Refused]]
+    refused: list[Annotated[dict[str, Any], RejectedRequest]]
     next: str
 
 
@@ -155,7 +155,7 @@ class AuditJson(TypedDict):
         next: what to give as `after` for the next older ones; empty where there are none.
     """
 
-    entries: list[Annotated[dict[str, Any], Entry]]
+    entries: list[Annotated[dict[str, Any], AuditEntry]]
     next: str
 
 

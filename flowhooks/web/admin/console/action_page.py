@@ -200,7 +200,7 @@ class ActionPage(Page):
         if not ids:
             return None
         with self.app.ledger.connection() as connection:
-            return next((one for one in alert_queries.still_open(connection) if one.id in ids), None)
+            return next((one for one in alert_queries.open_alerts(connection) if one.id in ids), None)
 
     def _refuse(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
         """Say why it cannot be done, and what to do."""

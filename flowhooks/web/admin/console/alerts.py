@@ -32,8 +32,8 @@ class AlertsPage(Page):
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Those that are open, first those that nobody sees to; and the last that are over."""
         with self.app.ledger.connection() as connection:
-            still_open = sorted(alert_queries.still_open(connection), key=lambda one: one.acknowledged_at is not None)
-            over = alert_queries.lately_closed(connection, most=MOST_OVER)
+            still_open = sorted(alert_queries.open_alerts(connection), key=lambda one: one.acknowledged_at is not None)
+            over = alert_queries.recently_closed(connection, limit=MOST_OVER)
         return {
             "open": [{"facts": one, "address": _address(one)} for one in still_open],
             "over": over,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import falcon
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.audit import Entry
+    from flowhooks.ledger.audit import AuditEntry
 
 AT_ONCE: Final = 100
 MOST_OF_ONE: Final = 20
@@ -58,7 +58,7 @@ def of(connection: Connection, subject: str) -> list[dict[str, Any]]:
     return [row(one) for one in entries(connection, limit=MOST_OF_ONE, subject=subject)]
 
 
-def row(entry: Entry) -> dict[str, Any]:
+def row(entry: AuditEntry) -> dict[str, Any]:
     """An entry as a page shows it."""
     note = entry.detail.get("note")
     rest = {name: value for name, value in entry.detail.items() if name != "note"}
@@ -78,7 +78,7 @@ def _readable(name: str, value: Any) -> Any:
     return to_text(value) if name in {"since", "until"} and type(value) is int else value
 
 
-def _address(entry: Entry) -> str:
+def _address(entry: AuditEntry) -> str:
     """Where what it is about is shown."""
     if not entry.subject:
         return ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.queries import Standing, Stored
+    from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.routing.router import Explanation
 
 MOST_DELIVERIES: Final = 100
@@ -43,10 +43,10 @@ class EventPage(Page):
         """All that is known of it."""
         stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
-        urgent_first = sorted(stored.standings, key=lambda one: one.state in DONE)
+        urgent_first = sorted(stored.delivery_statuses, key=lambda one: one.state in DONE)
         with self.app.ledger.connection() as connection:
             acts = audit.of(connection, stored.event.id)
-            paused, held = pauses.paused(connection), circuit_breaker.held(connection)
+            paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
         return {
             "rows": acts,
             "stored": stored,
@@ -65,13 +65,13 @@ class EventPage(Page):
             "explanation": self._explanation(stored, request),
         }
 
-    def _explanation(self, stored: Stored, request: falcon.Request) -> Explanation | None:
+    def _explanation(self, stored: StoredEvent, request: falcon.Request) -> Explanation | None:
         """Why each present handler gets the event or not, if the address asks for it."""
         if not text(request, "explain"):
             return None
         return self.app.router.explain_event(stored.event, most=MAX_EXPLAINED)
 
-    def _delivery(self, stored: Stored, one: Standing) -> dict[str, Any]:
+    def _delivery(self, stored: StoredEvent, one: DeliveryStatus) -> dict[str, Any]:
         attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)
         return {
             "facts": one,
@@ -107,7 +107,7 @@ def _pretty(body: str) -> str:
     return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
 
 
-def _not_run(delivery: Standing) -> str:
+def _not_run(delivery: DeliveryStatus) -> str:
     """Why the conditions of a delivery's handler kept it from running; `""` if they did not."""
     start = _NOT_RUN.get(delivery.state)
     if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
@@ -117,7 +117,7 @@ def _not_run(delivery: Standing) -> str:
     return next(reasons, "")
 
 
-def _command(stored: Stored, one: Standing) -> str:
+def _command(stored: StoredEvent, one: DeliveryStatus) -> str:
     """What an operator may do about a delivery, on the command line."""
     if one.state is State.DEAD:
         return suggestions.replay(stored.event.id, one.handler)

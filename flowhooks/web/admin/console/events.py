@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.ledger.queries import STATES
-from flowhooks.ledger.search import browse
+from flowhooks.ledger.search import search_events
 from flowhooks.model.delivery import DONE
 from flowhooks.model.event import DismissedBy
 from flowhooks.web.admin.console.filters import asked, text
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.search import Glimpse
+    from flowhooks.ledger.search import EventSummary
     from flowhooks.web.admin.console.filters import Asked
 
 AT_ONCE: Final = 50
@@ -52,7 +52,9 @@ class EventsPage(Page):
         page = None
         if look.wanted is not None:
             with self.app.ledger.connection() as connection:
-                page = browse(connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after)
+                page = search_events(
+                    connection, look.wanted, limit=AT_ONCE, before=before, after="" if before else after
+                )
         return {
             "look": look,
             "state": state,
@@ -82,7 +84,7 @@ def _time(look: Asked, name: str) -> dict[str, Any]:
     return {"value": f"{to_datetime(whole):%Y-%m-%dT%H:%M:%S}", "instant": to_text(whole), "time": time}
 
 
-def _row(one: Glimpse) -> dict[str, Any]:
+def _row(one: EventSummary) -> dict[str, Any]:
     # What needs somebody's look comes first.
-    urgent_first = sorted(one.standings, key=lambda standing: standing.state in DONE)
+    urgent_first = sorted(one.delivery_statuses, key=lambda standing: standing.state in DONE)
     return {"event": one, "named": urgent_first[:MOST_NAMED], "more": max(0, len(urgent_first) - MOST_NAMED)}

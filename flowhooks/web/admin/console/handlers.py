@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.recent_activity import Called
+    from flowhooks.ledger.recent_activity import HandlerCount
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.plugin_status import Listed
 
@@ -43,13 +43,13 @@ class HandlersPage(Page):
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                most=recent_activity.MOST_GROUPED,
+                most=recent_activity.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
-            called, since = recent_activity.called(connection)
+            called, since = recent_activity.count_by_handler(connection)
         found = [one for plugin in plugins if (one := sought_in(plugin, sought)) is not None]
         start = int(given) if (given := text(request, "from")).isascii() and given.isdecimal() and len(given) < 9 else 0  # noqa: PLR2004 (as many as fit)
         total = sum(len(plugin.handlers) for plugin in found)
@@ -65,12 +65,12 @@ class HandlersPage(Page):
             "start": start,
             "onwards": start + AT_ONCE if start + AT_ONCE < total else 0,
             "warnings": app.plugins.warnings,
-            "cut": cut(plugins, recent_activity.MOST_GROUPED),
-            "most": recent_activity.MOST_GROUPED,
-            "more_than": recent_activity.MOST_COUNTED,
+            "cut": cut(plugins, recent_activity.MAX_GROUPED),
+            "most": recent_activity.MAX_GROUPED,
+            "more_than": recent_activity.MAX_COUNTED,
         }
 
-    def _row(self, one: Listed, called: Mapping[str, Called]) -> dict[str, Any]:
+    def _row(self, one: Listed, called: Mapping[str, HandlerCount]) -> dict[str, Any]:
         return {
             "facts": one,
             "listens": _listens(one.selectors),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.ledger.recent_activity import MOST_COUNTED
+from flowhooks.ledger.recent_activity import MAX_COUNTED
 from flowhooks.operations.overview import overview
 from flowhooks.web.admin.console import charts
 from flowhooks.web.admin.console.page import Page
@@ -33,7 +33,7 @@ class OverviewPage(Page):
         return {
             "found": found,
             "tiles": TILES,
-            "most_counted": MOST_COUNTED,
+            "most_counted": MAX_COUNTED,
             "arrivals": charts.bars([(one,) for one in found.arrivals.bars], ("came",), width=600, height=96),
             "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
             "left_out": max(0, len(found.performance) - MOST_HANDLERS),

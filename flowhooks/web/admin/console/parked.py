@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from flowhooks.ledger.recent_activity import MOST_GROUPED
+from flowhooks.ledger.recent_activity import MAX_GROUPED
 from flowhooks.operations import suggestions
 from flowhooks.operations.parked import parked
 from flowhooks.operations.reroute_parked import like
@@ -31,7 +31,7 @@ class ParkedPage(Page):
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """The groups, the largest first."""
         app = self.app
-        found = parked(app.ledger, app.router, most=MOST_GROUPED, handlers=len(app.plugins.handlers))
+        found = parked(app.ledger, app.router, most=MAX_GROUPED, handlers=len(app.plugins.handlers))
         counted = sum(one.facts.events for one in found)
         return {
             "groups": [
@@ -51,7 +51,7 @@ class ParkedPage(Page):
             ],
             "left_out": max(0, len(found) - MOST_GROUPS),
             "counted": counted,
-            "more": counted >= MOST_GROUPED,
+            "more": counted >= MAX_GROUPED,
         }
 
 
