@@ -21,42 +21,42 @@ SECOND: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_7: Final = 0x7000
 _VARIANT: Final = 0x8000_0000_0000_0000
-_BELOW_VARIANT: Final = 0x3FFF_FFFF_FFFF_FFFF
-_TAILS: Final = struct.Struct("256Q")
+_VARIANT_MASK: Final = 0x3FFF_FFFF_FFFF_FFFF
+_RANDOM_BLOCK: Final = struct.Struct("256Q")
 """What the ends of so many ids are made of. Drawn at once, for whoever asks the system lets go of the interpreter, and
 has to win it back from all other threads."""
 
 
-MAY_DIFFER: Final = SECOND
+MAX_CLOCK_SKEW: Final = SECOND
 """By how much two machines' clocks may differ and yet be taken for right: those that are kept by NTP differ by less."""
 
 
 class Clock:
     """The real one: this machine's, or where that is wrong, one that is told from outside."""
 
-    _tails: Iterator[int] = iter(())
+    _random_blocks: Iterator[int] = iter(())
 
     def __init__(self) -> None:
-        self._off = 0
+        self._offset = 0
 
     def now(self) -> int:
         """Microseconds since 1970, UTC."""
-        return time.time_ns() // 1000 + self._off
+        return time.time_ns() // 1000 + self._offset
 
-    def follow(self, told: Callable[[], int]) -> int:
+    def sync(self, read_time: Callable[[], int]) -> int:
         """Go by another clock from now on, unless this machine's says much the same.
 
         Args:
-            told: asks the other clock; in microseconds since 1970.
+            read_time: asks the other clock; in microseconds since 1970.
 
         Returns:
             By how much this machine's clock is off, in microseconds; 0 if it is right.
         """
-        before, other, after = time.time_ns() // 1000, told(), time.time_ns() // 1000
-        self._off = 0 if before - MAY_DIFFER <= other <= after + MAY_DIFFER else other - after
-        return self._off
+        before, other, after = time.time_ns() // 1000, read_time(), time.time_ns() // 1000
+        self._offset = 0 if before - MAX_CLOCK_SKEW <= other <= after + MAX_CLOCK_SKEW else other - after
+        return self._offset
 
-    def chance(self) -> float:
+    def random(self) -> float:
         """A random number from 0 up to 1."""
         return random.random()  # noqa: S311 (jitter, not a secret)
 
@@ -65,17 +65,17 @@ class Clock:
 
         The twelve bits after the version hold the fraction of the millisecond (method 3 of section 6.2).
         """
-        milliseconds, rest = divmod(self.now(), 1000)
-        fraction = _VERSION_7 | (rest * 4096 // 1000)
-        tail = _VARIANT | (self._random() & _BELOW_VARIANT)
+        milliseconds, microseconds = divmod(self.now(), 1000)
+        fraction = _VERSION_7 | (microseconds * 4096 // 1000)
+        tail = _VARIANT | (self._random_bits() & _VARIANT_MASK)
         digits = f"{milliseconds:012x}{fraction:04x}{tail:016x}"
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
-    def _random(self) -> int:
+    def _random_bits(self) -> int:
         """64 random bits, which no other thread gets: an iterator hands each of its items to one of them."""
-        while (found := next(self._tails, None)) is None:
-            self._tails = iter(_TAILS.unpack(os.urandom(_TAILS.size)))
-        return found
+        while (bits := next(self._random_blocks, None)) is None:
+            self._random_blocks = iter(_RANDOM_BLOCK.unpack(os.urandom(_RANDOM_BLOCK.size)))
+        return bits
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-quoted = shlex.quote
+shell_quote = shlex.quote
 """One value as a shell reads it back, whatever is in it."""
 
 

@@ -5,25 +5,25 @@ FlowhooksError
 ├── PluginError          a plugin that cannot be used: it is quarantined
 ├── HandlerError         a handler declared so that it could never run
 ├── TransactionError     a handler's transaction that cannot be had or committed
-├── ProcessUnavailable   a handler's own process that cannot be had: its function was not entered
+├── HandlerProcessUnavailable   a handler's own process that cannot be had: its function was not entered
 ├── HandlerLost          a handler's own process that ended in the middle of an attempt
 ├── HandlerRaised        what a handler raised in a process of its own
 ├── LedgerError          the durable record
 │   ├── LedgerUnusable   cannot be opened: not writable, too new, held by another process
-│   │   └── LedgerOutdated   empty or of an older version: a start or `flowhooks db upgrade` brings it up
-│   ├── IllegalMove      a change of state that the table of states lacks
+│   │   └── LedgerSchemaTooOld   empty or of an older version: a start or `flowhooks db upgrade` brings it up
+│   ├── InvalidTransition  a change of state that the table of states lacks
 │   ├── NewerSelectorsError  a handler remembered by a newer flowhooks: this one cannot route for it
 │   └── NotFound         no such event, delivery or handler
-│       └── Purged       there was such an event
+│       └── EventPurged  there was such an event
 ├── ServerUnreachable    the running server did not take a command
-└── Refusal              a call-back that is not taken; says why in the caller's language
-    ├── Malformed        not JSON as RFC 8259 has it
-    ├── Unprocessable    JSON that a schema refuses
+└── CallbackRejected     a callback that is not taken; says why in the caller's language
+    ├── MalformedRequest not JSON as RFC 8259 has it
+    ├── InvalidCallback  JSON that a schema refuses
     ├── UnsupportedMedia a body that is not JSON by its own headers
     ├── Unauthorized     no valid credential
     ├── Forbidden        not from an allowed address
-    ├── TooMany          its source sends more than it may: safe to repeat, later
-    ├── Conflict         this identity came before with other data
+    ├── RateLimited      its source sends more than it may: safe to repeat, later
+    ├── IdentityConflict this identity came before with other data
     └── Unavailable      not known to be stored: safe to repeat
 
 Reject, RetryAfter       raised by handlers, to say how their attempt ended
@@ -59,7 +59,7 @@ class TransactionError(FlowhooksError):
     """`delivery.transaction()` was used as it cannot be, or could not commit: the attempt fails, and wrote nothing."""
 
 
-class ProcessUnavailable(FlowhooksError):
+class HandlerProcessUnavailable(FlowhooksError):
     """A handler is to run in a process of its own, and none can be had: its function was not entered."""
 
 
@@ -103,7 +103,7 @@ class LedgerUnusable(LedgerError):
     """The database cannot be opened for what was asked: missing, not writable, too new, or in use."""
 
 
-class LedgerOutdated(LedgerUnusable):
+class LedgerSchemaTooOld(LedgerUnusable):
     """The database is empty or of an older version; a start of the server or `flowhooks db upgrade` brings it up."""
 
 
@@ -111,7 +111,7 @@ class NewerSelectorsError(LedgerError):
     """The ledger remembers a handler's selectors in a format of a newer flowhooks."""
 
 
-class IllegalMove(LedgerError):
+class InvalidTransition(LedgerError):
     """A delivery was asked to go where the table of states does not let it."""
 
 
@@ -119,7 +119,7 @@ class NotFound(LedgerError):
     """No event, delivery or handler has the id that was given."""
 
 
-class Purged(NotFound):
+class EventPurged(NotFound):
     """There was an event with the id that was given; it has been purged.
 
     Args:
@@ -135,11 +135,11 @@ class ServerUnreachable(FlowhooksError):
     """The server that holds the ledger did not answer, or did not take a command. Commands exit with 1."""
 
 
-class Refusal(FlowhooksError):
+class CallbackRejected(FlowhooksError):
     """A call-back that is not taken.
 
     Args:
-        key: the sentence, a key of `flowhooks.messages.SENTENCES`.
+        key: the sentence, a key of `flowhooks.messages.MESSAGES`.
         **params: what the sentence names. Never a value out of the call-back's body.
     """
 
@@ -152,7 +152,7 @@ class Refusal(FlowhooksError):
         """The sentence in `language` (`"zh"` or `"en"`)."""
         return messages.text(self.key, language, **self.params)
 
-    def note(self, language: str) -> str:
+    def operator_text(self, language: str) -> str:
         """The same for the operator, who may know more than the caller."""
         return self.text(language)
 
@@ -160,11 +160,11 @@ class Refusal(FlowhooksError):
         return self.text("en")
 
 
-class Malformed(Refusal):
+class MalformedRequest(CallbackRejected):
     """The body is not JSON as RFC 8259 has it, or not JSON that every database can keep."""
 
 
-class Unprocessable(Refusal):
+class InvalidCallback(CallbackRejected):
     """The call-back is JSON, but a schema refuses it.
 
     Args:
@@ -188,11 +188,11 @@ class Unprocessable(Refusal):
         return opening + " " + "; ".join(clauses)
 
 
-class UnsupportedMedia(Refusal):
+class UnsupportedMedia(CallbackRejected):
     """The body says of itself that it is not JSON in UTF-8."""
 
 
-class Unauthorized(Refusal):
+class Unauthorized(CallbackRejected):
     """No credential, or none that is known. The caller is told nothing more, whatever is wrong with it.
 
     Args:
@@ -204,17 +204,17 @@ class Unauthorized(Refusal):
         super().__init__(key)
         self.cause = cause
 
-    def note(self, language: str) -> str:
+    def operator_text(self, language: str) -> str:
         """The sentence, and what is wrong."""
-        said = self.text(language)
-        return f"{said} {messages.text(f'unauthorized.{self.cause}', language)}" if self.cause else said
+        text = self.text(language)
+        return f"{text} {messages.text(f'unauthorized.{self.cause}', language)}" if self.cause else text
 
 
-class Forbidden(Refusal):
+class Forbidden(CallbackRejected):
     """The request is not allowed from where it comes."""
 
 
-class TooMany(Refusal):
+class RateLimited(CallbackRejected):
     """The source sends more call-backs than it may.
 
     Args:
@@ -227,7 +227,7 @@ class TooMany(Refusal):
         self.retry_after = retry_after
 
 
-class Conflict(Refusal):
+class IdentityConflict(CallbackRejected):
     """This identity was called back before with other data.
 
     Args:
@@ -240,7 +240,7 @@ class Conflict(Refusal):
         self.event_id = event_id
 
 
-class Unavailable(Refusal):
+class Unavailable(CallbackRejected):
     """The call-back is not known to be stored; calling again is safe.
 
     Args:

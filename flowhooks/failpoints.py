@@ -18,9 +18,9 @@ from flowhooks.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-VARIABLE: Final = "FLOWHOOKS_CRASH_AT"
+ENV_VARIABLE: Final = "FLOWHOOKS_CRASH_AT"
 
-POINTS: Final[Mapping[str, str]] = {
+FAILPOINTS: Final[Mapping[str, str]] = {
     "accept.begun": "a transaction that takes call-backs in has begun, and has written nothing of them",
     "accept.inserted": "its events are inserted, their deliveries are not",
     "accept.written": "all of it is written, and not yet durable",
@@ -58,7 +58,7 @@ POINTS: Final[Mapping[str, str]] = {
 """The points, each with how things stand there."""
 
 
-def wanted(text: str) -> tuple[str, int]:
+def parse_env(text: str) -> tuple[str, int]:
     """The point that the variable names, and at which time of reaching it the process is to be killed.
 
     Args:
@@ -68,27 +68,27 @@ def wanted(text: str) -> tuple[str, int]:
         SettingsError: there is no such point, so that nothing would ever be killed; or it says no number.
     """
     name, _, times = text.partition(":")
-    if name not in POINTS:
-        raise SettingsError(f"{VARIABLE} names no point of flowhooks; there are: {', '.join(POINTS)}")
+    if name not in FAILPOINTS:
+        raise SettingsError(f"{ENV_VARIABLE} names no point of flowhooks; there are: {', '.join(FAILPOINTS)}")
     if not re.fullmatch("[1-9][0-9]{0,8}", times):
-        raise SettingsError(f"{VARIABLE} says no number of times from 1 on: write {VARIABLE}={name}:1")
+        raise SettingsError(f"{ENV_VARIABLE} says no number of times from 1 on: write {ENV_VARIABLE}={name}:1")
     return name, int(times)
 
 
-def bound(environ: Mapping[str, str]) -> Callable[[str], None]:
+def bind(environ: Mapping[str, str]) -> Callable[[str], None]:
     """What is called at every point.
 
     Args:
         environ: the environment of the process.
 
     Raises:
-        SettingsError: the variable is set, and not as `wanted` has it.
+        SettingsError: the variable is set, and not as `parse_env` has it.
     """
-    text = environ.get(VARIABLE)
-    return _nothing if text is None else _Killer(*wanted(text)).reached
+    text = environ.get(ENV_VARIABLE)
+    return _do_nothing if text is None else _Killer(*parse_env(text)).hit
 
 
-def _nothing(_name: str, /) -> None:
+def _do_nothing(_name: str, /) -> None:
     """No test wants the process to be killed."""
 
 
@@ -96,22 +96,22 @@ class _Killer:
     def __init__(self, name: str, times: int) -> None:
         self._name = name
         self._times = times
-        self._left = times
-        self._one_at_a_time = threading.Lock()
+        self._remaining = times
+        self._lock = threading.Lock()
 
-    def reached(self, name: str, /) -> None:
+    def hit(self, name: str, /) -> None:
         """Be killed, if it is time."""
-        if name not in POINTS:
+        if name not in FAILPOINTS:
             raise LookupError(f"no point of flowhooks is called {name}")
         if name != self._name:
             return
-        with self._one_at_a_time:
-            self._left -= 1
-            if self._left == 0:
+        with self._lock:
+            self._remaining -= 1
+            if self._remaining == 0:
                 # Not through the log, which may be held by the thread that reached this.
-                os.write(2, f"\nkilled at {name}:{self._times}, as {VARIABLE} says\n".encode())
+                os.write(2, f"\nkilled at {name}:{self._times}, as {ENV_VARIABLE} says\n".encode())
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-reached: Final = bound(os.environ)
+hit: Final = bind(os.environ)
 """To be called with a point's name where the process may be killed."""

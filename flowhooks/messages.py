@@ -7,7 +7,7 @@ import json
 from typing import Any, Final
 
 LANGUAGES: Final = ("en", "zh")
-SENTENCES: Final[dict[str, dict[str, str]]] = {
+MESSAGES: Final[dict[str, dict[str, str]]] = {
     # The body is not JSON.
     "body_empty": {
         "en": "The body is empty; send a JSON object, {{}} if there is nothing to say.",
@@ -435,22 +435,22 @@ def text(key: str, language: str, /, **params: Any) -> str:
     """The sentence `key` in `language`, with `params` filled in.
 
     Args:
-        key: a key of `SENTENCES`.
+        key: a key of `MESSAGES`.
         language: `"zh"` or `"en"`.
         **params: what the sentence names.
 
     Raises:
         KeyError: there is no such sentence, language or param.
     """
-    return SENTENCES[key][language].format_map(params)
+    return MESSAGES[key][language].format_map(params)
 
 
-def inert(text: str) -> str:
-    """A text on one line, whole, with what is not printable escaped as `shown` does."""
-    return shown(text, max(1, 6 * len(text)))
+def escape_control(text: str) -> str:
+    """A text on one line, whole, with what is not printable escaped as `to_printable` does."""
+    return to_printable(text, max(1, 6 * len(text)))
 
 
-def shown(text: str, limit: int) -> str:
+def to_printable(text: str, limit: int) -> str:
     """A caller's text made fit to be named in a sentence: on one line, without characters that cannot be seen.
 
     Args:
@@ -463,7 +463,7 @@ def shown(text: str, limit: int) -> str:
     """
     start = text[:limit]
     if not start.isprintable():
-        start = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in start)
+        start = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in start)
     if len(text) <= limit and len(start) <= limit:
         return start
     return start[: limit - 1] + "…"

@@ -163,9 +163,9 @@ def ledger_with_jobs(postgresql_server: postgresql.Server) -> Iterator[str]:
 @pytest.fixture
 def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same with nothing in it; whoever waits for jobs looks often."""
-    monkeypatch.setattr(procrastinate, "POLL_EVERY", 0.05)
-    monkeypatch.setattr(procrastinate, "STOP_EVERY", 0.02)
-    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.5)
+    monkeypatch.setattr(procrastinate, "POLL_INTERVAL", 0.05)
+    monkeypatch.setattr(procrastinate, "STOP_POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.5)
     names = ", ".join(table.name for table in metadata.sorted_tables)
     with psycopg.connect(ledger_with_jobs, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {names}, procrastinate_jobs, procrastinate_workers CASCADE")

@@ -44,7 +44,7 @@ def agree(body):
     Raises:
         AssertionError: it is not.
     """
-    from flowhooks.errors import Malformed
+    from flowhooks.errors import MalformedRequest
     from flowhooks.schema import parse
 
     try:
@@ -54,7 +54,7 @@ def agree(body):
     found = refusal = None
     try:
         found = parse(body)
-    except Malformed as refused:
+    except MalformedRequest as refused:
         refusal = refused
     if refusal:
         assert all(refusal.text(language).isprintable() for language in ("en", "zh"))

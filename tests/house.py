@@ -14,7 +14,7 @@ from waiting import WAIT_TIMEOUT, until
 
 from flowhooks import State, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import Answer, CallBack
+from flowhooks.intake.accept import Answer, Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import (
@@ -85,8 +85,8 @@ class Flow:
         """Send a call-back; with `message`, one that was signed under that id."""
         named = {"processDefinitionKey": key, "callBackProcessClass": callback_class}
         whole = {name: value for name, value in named.items() if value is not None} | body
-        return self.app.intake.take(
-            CallBack(
+        return self.app.intake.accept(
+            Callback(
                 source=source,
                 kind=kind,
                 flow_instance_id=instance,

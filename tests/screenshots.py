@@ -17,7 +17,7 @@ import browsers
 
 from flowhooks import Reject, Retry, handler, hookimpl, messages
 from flowhooks.app import App
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 from flowhooks.ledger import alert_queries
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss, registry
@@ -97,10 +97,10 @@ def fill(app, clock):
     """Have an hour of a working day pass."""
 
     def take(instance, **body):
-        call_back = CallBack(
+        call_back = Callback(
             source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
         )
-        return app.intake.take(call_back, wait=20)
+        return app.intake.accept(call_back, wait=20)
 
     for number in range(150):
         clock.advance(8 + (number * 37) % 31)
@@ -126,13 +126,13 @@ def refuse(app, clock):
         clock.advance(100)
         english, chinese = (messages.text(key, language, **named) for language in messages.LANGUAGES)
         path = f"/flow/{instance}/call-back/complete"
-        app.refusals.note(path=path, address="10.0.3.17", status=status, english=english, chinese=chinese)
-    app.refusals.flush()
+        app.rejected_requests.record(path=path, address="10.0.3.17", status=status, english=english, chinese=chinese)
+    app.rejected_requests.flush()
 
 
 def operate(app):
     """What an operator does on such a day."""
-    desk = replace(app.desk, by=Actor("li.wei", "console"))
+    desk = replace(app.operation_context, by=Actor("li.wei", "console"))
     dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
@@ -198,7 +198,7 @@ def main():
         app.start()
         fill(app, clock)
         refuse(app, clock)
-        app.alerts.look()
+        app.alerts.poll()
         operate(app)
         server = Server(create_admin(app, "t"), listen="127.0.0.1:0", threads=4, limits=Limits(), name="admin")
         threading.Thread(target=server.serve, daemon=True).start()

@@ -11,11 +11,11 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import AlertCause, Retry, State
 from flowhooks.background.alerts.growth import MIN_INTERVAL_SECONDS, QUIET_SECONDS
-from flowhooks.background.alerts.monitor import AGAIN_AFTER
+from flowhooks.background.alerts.monitor import RETRY_DELAYS
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import alert_queries, circuit_breaker
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.retire import retire
@@ -56,7 +56,7 @@ class Watched:
         self.flow = flow
         self.eventually = eventually
         self.clock = flow.clock
-        self.look = flow.app.alerts.look
+        self.look = flow.app.alerts.poll
 
     def dead(self, instance, **named):
         """A call-back whose delivery fails for good."""
@@ -77,7 +77,7 @@ class Watched:
     def run(self, event_id):
         """Make an attempt of each delivery of an event that waits."""
         for one in self.flow.delivery_statuses(event_id):
-            self.flow.app.dispatch.execute(Queued(one.delivery_id, one.handler, one.attempt))
+            self.flow.app.dispatcher.execute(ReadyDelivery(one.delivery_id, one.handler, one.attempt))
 
     def close_dead(self):
         """An operator closes every dead delivery."""
@@ -229,7 +229,7 @@ def test_an_acknowledged_alert_tells_growth_and_nothing_else(watch, listener, li
     watched.look()
     watched.put_dead(20)
     watched.look()
-    acknowledge(watched.flow.app.desk, [listener.alerts[0].id])
+    acknowledge(watched.flow.app.operation_context, [listener.alerts[0].id])
     watched.clock.advance(QUIET_SECONDS)
     watched.put_dead(21)
     watched.looks()
@@ -267,7 +267,7 @@ def test_growth_survives_a_crash(watch, listener, house, monkeypatch):
     watched.clock.advance(MIN_INTERVAL_SECONDS)
     for number in range(1, 11):
         watched.dead(f"i{number}")
-    monkeypatch.setattr(watched.flow.app.alerts, "_tell", lambda untold: None)
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
     watched.look()
     house.crash(watched.flow)
     watch(mail=listener).looks(3)
@@ -356,7 +356,7 @@ def test_a_crash_before_it_was_told(watch, listener, house, monkeypatch):
     """An alert that was written down and not told is told by the next process, with the same id."""
     watched = watch(mail=listener)
     watched.dead("i1")
-    monkeypatch.setattr(watched.flow.app.alerts, "_tell", lambda untold: None)
+    monkeypatch.setattr(watched.flow.app.alerts, "_notify", lambda untold: None)
     watched.look()
     ids = watched.flow.sql("SELECT id FROM alerts ORDER BY id")
     house.crash(watched.flow)
@@ -407,7 +407,7 @@ def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
     listener.error = OSError("the mail server is down")
     watched.dead("i1")
     made = []
-    for seconds in (0, *AGAIN_AFTER, AGAIN_AFTER[-1]):
+    for seconds in (0, *RETRY_DELAYS, RETRY_DELAYS[-1]):
         if seconds:
             watched.clock.advance(seconds - 1)
             watched.looks()
@@ -419,7 +419,7 @@ def test_a_listener_that_raises_is_told_again_later(watch, listener, logged):
     assert len({alert.id for alert in listener.alerts}) == 2
     assert sum(entry["event"] == "notice_failed" for entry in logged) == len(made)
     listener.error = None
-    watched.clock.advance(AGAIN_AFTER[-1])
+    watched.clock.advance(RETRY_DELAYS[-1])
     watched.looks()
     assert len(listener.alerts) == len(made) + 2
     assert [row[3] for row in watched.rows()] == ['["mail"]', '["mail"]']
@@ -449,7 +449,7 @@ def test_one_alert_that_cannot_be_taken_does_not_keep_the_others(watch, listener
 
     listener.hook = hook
     watched.look()
-    watched.clock.advance(AGAIN_AFTER[0])
+    watched.clock.advance(RETRY_DELAYS[0])
     watched.look()
     assert [alert.subject for alert in listener.alerts] == ["p:h", "p:i", "p:h"]
 
@@ -461,7 +461,7 @@ def test_what_is_told_late_says_how_it_is_by_then(watch, listener):
     watched.dead("i1")
     watched.look()
     listener.error = None
-    watched.clock.advance(AGAIN_AFTER[0])
+    watched.clock.advance(RETRY_DELAYS[0])
     watched.dead("i2")
     watched.look()
     first, last = listener.alerts[0], next(one for one in listener.alerts[1:] if one.id == listener.alerts[0].id)
@@ -495,7 +495,7 @@ def test_unknown_deliveries(watch, listener, house, listens):
     watched = watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())])
     event_id = watched.flow.take("i1", wait=0).event_id
     for one in watched.flow.delivery_statuses(event_id):
-        watched.flow.app.ledger.claim(Queued(one.delivery_id, one.handler, 0))
+        watched.flow.app.ledger.claim(ReadyDelivery(one.delivery_id, one.handler, 0))
     house.crash(watched.flow)
     watch(handlers=[listens(fail, name="h"), listens(fail, name="r", retry=Retry())], mail=listener).looks()
     assert listener.told == [(AlertCause.UNKNOWN, "p:h")]
@@ -538,8 +538,8 @@ def test_parked_at_once(watch, listener):
 
 def test_made_up_classes_do_not_fill_the_mailbox(watch, listener, monkeypatch):
     """So many alerts of a cause are open and no more; one stands for the others, until there is room."""
-    monkeypatch.setattr("flowhooks.alerts.MOST_OPEN", 3)
-    monkeypatch.setattr("flowhooks.background.alerts.causes.MOST_GROUPS", 8)
+    monkeypatch.setattr("flowhooks.background.alerts.monitor.MAX_OPEN_PER_CAUSE", 3)
+    monkeypatch.setattr("flowhooks.background.alerts.causes.MAX_PARKED_GROUPS", 8)
     watched = watch(mail=listener, alerts={"parked_after": 0.0})
     for number in range(9, 0, -1):
         watched.flow.take(f"i{number}", key=None, callback_class=f"c{number}")
@@ -606,13 +606,13 @@ def test_of_several_processes_one_raises_alerts(house, make_plugin, listens, eve
     first, second = opened("first"), opened("second")
     first.app.start()
     first.take("i1")
-    second.app.alerts.look()
+    second.app.alerts.poll()
     assert told == []
-    first.app.alerts.look()
-    second.app.alerts.look()
+    first.app.alerts.poll()
+    second.app.alerts.poll()
     assert told == [("first", "p:h")]
     first.close()
-    second.app.alerts.look()
+    second.app.alerts.poll()
     assert told == [("first", "p:h")]
 
 
@@ -624,7 +624,7 @@ def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
     watched.clock.advance(HOUR)
     watched.looks()
     assert listener.told == [(AlertCause.WAITING, "p:h"), (AlertCause.WAITING, "p:i")]
-    retire(watched.flow.app.desk, ["p:h"])
+    retire(watched.flow.app.operation_context, ["p:h"])
     watched.looks()
     assert [row[1:5:3] for row in watched.rows()] == [("p:h", 1), ("p:i", 0)]
     watched.looks()
@@ -634,7 +634,7 @@ def test_what_waits_for_a_retired_handler_is_no_news(watch, listener, house):
 def test_what_waits_for_a_paused_handler_is_no_news(watch, listener):
     """Whoever paused it was told what waits; and when it is resumed, it has not been late all that time."""
     watched = watch(mail=listener)
-    desk = watched.flow.app.desk
+    desk = watched.flow.app.operation_context
     pause(desk, ["p:h", "p:i"])
     watched.flow.take("w1", wait=0)
     watched.clock.advance(HOUR)
@@ -666,7 +666,7 @@ def test_a_handler_that_is_held(watch, listener):
     assert listener.told == [(AlertCause.HELD, "p:h")]
     assert "ValueError: the archive is away" in listener.alerts[0].message
     assert "1 delivery has to wait" in listener.alerts[0].message
-    resume(app.desk, ["p:h"])
+    resume(app.operation_context, ["p:h"])
     watched.looks()
     assert watched.rows() == [("held", "p:h", 1, '["mail"]', 1)]
 
@@ -676,7 +676,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     watched = watch(mail=listener)
     event_id = watched.flow.take("w1", wait=0).event_id
     claimed = [
-        (one, watched.flow.app.ledger.claim(Queued(one.delivery_id, one.handler, 0)))
+        (one, watched.flow.app.ledger.claim(ReadyDelivery(one.delivery_id, one.handler, 0)))
         for one in watched.flow.delivery_statuses(event_id)
         if one.handler == "p:h"
     ]
@@ -688,7 +688,7 @@ def test_an_attempt_that_is_overdue(watch, listener):
     assert listener.told == [(AlertCause.OVERDUE, "p:h")]
     assert listener.alerts[0].message.startswith("1 delivery of handler p:h has been running for too long")
     for standing, made in claimed:
-        watched.flow.app.dispatch.execute(Queued(standing.delivery_id, "p:h", 0), made)
+        watched.flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, "p:h", 0), made)
     watched.eventually(lambda: all(one.state is not State.RUNNING for one in watched.flow.delivery_statuses(event_id)))
     watched.looks()
     assert ("overdue", "p:h", 1, '["mail"]', 1) in watched.rows()
@@ -736,14 +736,14 @@ def test_a_look_that_fails_is_not_the_last_one(watch, listener, eventually, logg
     watched = watch(mail=listener, alerts={"look_every": 0.01})
     alerts = watched.flow.app.alerts
     failures = [Unavailable("ledger_down"), Unavailable("ledger_down"), None, RuntimeError("x"), RuntimeError("x")]
-    real = alerts._raise
+    real = alerts._update_alerts
 
     def broken():
         if failures and (error := failures.pop(0)):
             raise error
         return real()
 
-    monkeypatch.setattr(alerts, "_raise", broken)
+    monkeypatch.setattr(alerts, "_update_alerts", broken)
     watched.dead("i1")
     alerts.start()
     eventually(lambda: not failures and len(listener.alerts) == 2)
@@ -773,7 +773,7 @@ class Hanging(Listener):
 def hanging(monkeypatch):
     """A listener that hangs, for which nobody waits long; let go at the end."""
     monkeypatch.setattr(
-        "flowhooks.background.alerts.notifier.PATIENCE", 1.0
+        "flowhooks.background.alerts.notifier.NOTIFY_TIMEOUT", 1.0
     )  # which a listener that does not hang never needs
     hanging = Hanging()
     yield hanging
@@ -796,7 +796,7 @@ def test_a_listener_that_hangs_holds_up_nobody_else(watch, listener, hanging, lo
 
 def test_a_listener_that_is_slow_does_not_hold_up_looks(watch, listener, monkeypatch):
     """However much there is to tell: what time is left over for, the next look tells."""
-    monkeypatch.setattr("flowhooks.alerts.TELL_FOR", 0)
+    monkeypatch.setattr("flowhooks.background.alerts.monitor.NOTIFY_TIME_BUDGET", 0)
     watched = watch(mail=listener)
     watched.dead("i1")
     made = []
@@ -824,18 +824,18 @@ def test_a_listener_that_raises_late_is_told_again(watch, listener, hanging, eve
     watched.look()
     hanging.error = OSError("the mail server is down")
     hanging.let_go.set()
-    eventually(lambda: watched.look() or not watched.flow.app.alerts._late)
+    eventually(lambda: watched.look() or not watched.flow.app.alerts._late_notifications)
     watched.looks()
     assert len(hanging.alerts) == 1
     hanging.error = None
-    watched.clock.advance(AGAIN_AFTER[0])
+    watched.clock.advance(RETRY_DELAYS[0])
     eventually(lambda: watched.look() or [row[3] for row in watched.rows()] == ['["hanging"]'] * 2)
     assert [alert.subject for alert in hanging.alerts] == ["p:h", "p:i", "p:h"]
 
 
 def test_a_listener_that_hangs_does_not_keep_the_server_from_ending(watch, eventually, monkeypatch):
     """It gets a moment, then the process goes; the next one tells it again."""
-    monkeypatch.setattr("flowhooks.app.NOTICES_GET", 0.05)
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.05)
     entered, release = threading.Event(), threading.Event()
     hanging = SimpleNamespace(hook=lambda alert: entered.set() or (release.wait(WAIT_TIMEOUT) and None))
     watched = watch(mail=hanging)

@@ -15,8 +15,8 @@ import pytest
 
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.app import App
-from flowhooks.errors import Conflict, IllegalMove, LedgerUnusable, SettingsError, Unavailable
-from flowhooks.intake.accept import CallBack, Status
+from flowhooks.errors import IdentityConflict, InvalidTransition, LedgerUnusable, SettingsError, Unavailable
+from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.queries import EventFilter
@@ -86,7 +86,7 @@ def test_a_dead_delivery_that_is_replayed_for_a_missing_handler_waits_for_it(hou
     event_id = first.take().event_id
     first.close()
     without = house.open()
-    assert replay(without.app.desk, EventFilter()).deliveries == 1
+    assert replay(without.app.operation_context, EventFilter()).deliveries == 1
     assert (without.only(event_id).state, without.only(event_id).due_at) == (State.WAITING, None)
     without.close()
     again = house.open(listens(nothing, name="h"))
@@ -105,9 +105,9 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
     first.close()
     first.sql("DELETE FROM handlers")
     flow = house.open(listens(nothing, name="other", process_key="k"))
-    assert flow.app.absent == set()
+    assert flow.app.missing_handlers == set()
     assert flow.take("i2").status == "parked"
-    replay(flow.app.desk, EventFilter(ids=(event_id,)))
+    replay(flow.app.operation_context, EventFilter(ids=(event_id,)))
     standing = flow.settled(event_id, State.WAITING, attempt=2)
     assert (standing.due_at, standing.outcome) == (None, OutcomeKind.FAILED)
     assert "no plugin" in standing.error
@@ -117,7 +117,7 @@ def test_a_delivery_whose_handler_nobody_knows_is_not_begun(house, listens):
 def test_one_process_serves_a_database(house, listens):
     """A second one on the same file is refused, with who has it, and does not disturb the first."""
     flow = house.open(listens(nothing))
-    flow.app.describe("http://127.0.0.1:8081", "secret")
+    flow.app.publish_admin_address("http://127.0.0.1:8081", "secret")
     with pytest.raises(
         LedgerUnusable, match=r"in use by process \d+, whose administration is at http://127"
     ) as refusal:
@@ -142,7 +142,7 @@ def test_a_link_to_the_database_is_the_same_database(house, listens, tmp_path):
 def test_the_lock_file_is_the_owners_alone(house):
     """Only its owner may read the file that tells how to administer the server, and others read who it is there."""
     flow = house.open()
-    flow.app.describe("http://127.0.0.1:1", "token")
+    flow.app.publish_admin_address("http://127.0.0.1:1", "token")
     lock = Lock(house.file)
     assert stat.S_IMODE(lock.path.stat().st_mode) == 0o600
     assert lock.owner().admin == "http://127.0.0.1:1"
@@ -242,8 +242,8 @@ def test_a_step_of_the_end_that_fails_skips_none_of_the_others(house, listens, m
     """Whatever fails while an app is closed, each later step is done, down to the ledger and its lock."""
     flow = house.open(listens(nothing))
     app, done = flow.app, []
-    steps = {"isolation": "close", "file_watch": "stop", "neighbours": "stop", "notices": "stop", "alerts": "stop"}
-    steps |= {"refusals": "stop", "retention": "stop", "ledger": "close"}
+    steps = {"isolation": "close", "file_watch": "stop", "cluster": "stop", "notifier": "stop", "alerts": "stop"}
+    steps |= {"rejected_requests": "stop", "retention": "stop", "ledger": "close"}
     present = [name for name in steps if getattr(app, name) is not None]
 
     def failing(name, stop):
@@ -296,9 +296,9 @@ def test_there_is_no_trouble(house, listens):
     """A server that can take and run call-backs says so; one that is stopping says that."""
     flow = house.open(listens(nothing))
     flow.take()
-    assert flow.app.trouble() == []
-    flow.app.drain()
-    assert flow.app.trouble() == ["the server is stopping"]
+    assert flow.app.readiness_problems() == []
+    flow.app.begin_shutdown()
+    assert flow.app.readiness_problems() == ["the server is stopping"]
 
 
 def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
@@ -308,9 +308,9 @@ def test_trouble_passes_by_itself(house, listens, monkeypatch, eventually):
     with flow.locked():
         with pytest.raises(Unavailable):
             flow.take()
-        assert flow.app.trouble()
-        assert flow.app.trouble()
-    eventually(lambda: flow.app.trouble() == [])
+        assert flow.app.readiness_problems()
+        assert flow.app.readiness_problems()
+    eventually(lambda: flow.app.readiness_problems() == [])
 
 
 @pytest.mark.sqlite
@@ -318,7 +318,7 @@ def test_too_little_room_for_a_call_back_is_trouble(house, listens):
     """A disk with less room than a call-back may need is none to send one to, though small writes still succeed."""
     flow = house.open(listens(nothing), http={"max_body_bytes": 1 << 60})
     flow.take()
-    (found,) = flow.app.trouble()
+    (found,) = flow.app.readiness_problems()
     assert re.fullmatch(r"the disk of the database has \d+ KiB left; make room there", found)
 
 
@@ -327,13 +327,13 @@ def test_what_an_operator_asked_in_vain_is_no_trouble(house, listens):
     flow = house.open(listens(nothing))
     answer = flow.take()
     delivery_id = answer.delivery_statuses[0].delivery_id
-    with pytest.raises(IllegalMove):
+    with pytest.raises(InvalidTransition):
         flow.app.ledger.write(
             lambda transaction: apply_changes(
                 transaction, [StateChange(delivery_id, State.CLOSED, State.RUNNING, 1, 1)]
             )
         )
-    assert flow.app.trouble() == []
+    assert flow.app.readiness_problems() == []
 
 
 def test_what_was_stored_is_there_after_a_crash(house, listens):
@@ -366,17 +366,17 @@ def test_a_process_routes_to_what_others_have_loaded_meanwhile(house, listens, l
     quick = {"ledger": {"stale_after": 3.0}}
     taking = house.open(**quick)
     early = taking.take(wait=0)
-    assert early.status is Status.PARKED
+    assert early.status is AnswerStatus.PARKED
     working = house.open(listens(nothing, name="h"), start=False, **quick)
     eventually(lambda: taking.delivery_statuses(early.event_id))
-    assert taking.take("i2", wait=0).status is Status.PENDING
+    assert taking.take("i2", wait=0).status is AnswerStatus.PENDING
     working.app.start()
     taking.settled(early.event_id, State.SUCCEEDED)
     assert working.close()
-    before = taking.app.desk
+    before = taking.app.operation_context
     retire(before, ["p:h"])
-    eventually(lambda: taking.app.desk is not before)
-    assert taking.take("i3", wait=0).status is Status.PARKED
+    eventually(lambda: taking.app.operation_context is not before)
+    assert taking.take("i3", wait=0).status is AnswerStatus.PARKED
     changes = eventually(
         lambda: len(found := [one for one in logged if one["event"] == "routes_changed"]) > 1 and found
     )
@@ -395,14 +395,14 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
         for app in apps:
             app.start()
         assert [any(thread.name == "runner" for thread in app._threads) for app in apps] == [False, True]
-        call_back = CallBack(
+        call_back = Callback(
             source="default",
             kind="complete",
             flow_instance_id="i",
             body={"processDefinitionKey": "leave"},
             text='{"processDefinitionKey": "leave"}',
         )
-        event_id = apps[0].intake.take(call_back, wait=0).event_id
+        event_id = apps[0].intake.accept(call_back, wait=0).event_id
         eventually(
             lambda: (
                 {one.handler: one.state for one in apps[0].ledger.delivery_statuses(event_id)}
@@ -417,7 +417,7 @@ def test_a_process_runs_only_what_it_is_to(house, listens, make_plugin, eventual
 def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
     """One that was let in before the settings changed goes by the old ones, a later one by the new."""
     flow = house.open(listens(nothing))
-    intake, before = flow.app.intake, flow.app.intake.rules
+    intake, before = flow.app.intake, flow.app.intake.config
     changed = replace(
         flow.app.settings, identity=IdentitySettings(ignore=("/at",)), ignore=IgnoreSettings(process_key=("none",))
     )
@@ -425,14 +425,14 @@ def test_a_call_back_goes_by_the_settings_that_let_it_in(house, listens):
 
     def taken(instance, rules, **body):
         body = {"processDefinitionKey": "none"} | body
-        call_back = CallBack(
+        call_back = Callback(
             source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
         )
-        return intake.take(call_back, wait=0, rules=rules).status
+        return intake.accept(call_back, wait=0, config=rules).status
 
-    assert taken("i1", before, at=1) is Status.PARKED
-    assert taken("i2", None, at=1) is Status.DONE
-    assert taken("i2", None, at=2) is Status.DONE
-    with pytest.raises(Conflict):
+    assert taken("i1", before, at=1) is AnswerStatus.PARKED
+    assert taken("i2", None, at=1) is AnswerStatus.DONE
+    assert taken("i2", None, at=2) is AnswerStatus.DONE
+    with pytest.raises(IdentityConflict):
         taken("i2", before, at=2)
-    assert flow.app.intake.rules.settings is flow.app.settings is changed
+    assert flow.app.intake.config.settings is flow.app.settings is changed

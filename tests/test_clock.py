@@ -34,7 +34,7 @@ def test_now_is_now_in_microseconds():
 
 def test_chance_is_a_part_of_one():
     """Chance lies between 0 and 1 and is not always the same."""
-    drawn = [Clock().chance() for _ in range(100)]
+    drawn = [Clock().random() for _ in range(100)]
     assert all(0 <= one < 1 for one in drawn)
     assert len(set(drawn)) > 90
 

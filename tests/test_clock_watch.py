@@ -16,7 +16,7 @@ YEARS = 10 * 365 * 86_400
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Looks that do not take ten seconds."""
-    monkeypatch.setattr(module, "LOOK_INTERVAL", 0.02)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.02)
 
 
 def set_clock(flow, seconds):
@@ -141,7 +141,7 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeyp
     """Until it has stayed so for an hour."""
     from flowhooks.background import clock_trust
 
-    monkeypatch.setattr(retention, "FIRST_RUN", 0.01)
+    monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
     flow = house.open(listens(lambda event: None))
     for number in range(20):
         flow.take(f"i{number}")
@@ -160,8 +160,8 @@ def test_a_clock_that_is_ahead_at_a_start_purges_nothing(house, listens, monkeyp
 
 def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens, monkeypatch, eventually, logged):
     """Retention looks at the clock before each run."""
-    monkeypatch.setattr(retention, "FIRST_RUN", 0.01)
-    monkeypatch.setattr(retention, "EVERY", 0.01)
+    monkeypatch.setattr(retention, "FIRST_RUN_DELAY", 0.01)
+    monkeypatch.setattr(retention, "PURGE_INTERVAL", 0.01)
     flow = house.open(listens(lambda event: None))
     flow.take("i1")
     set_clock(flow, 500 * 86_400)
@@ -171,9 +171,9 @@ def test_a_clock_that_jumps_while_the_server_runs_purges_nothing(house, listens,
 
 def test_one_run_deletes_only_so_many(house, listens, monkeypatch, logged):
     """Then it is said, and the next run goes on."""
-    monkeypatch.setattr(retention, "AT_ONCE", 1)
-    monkeypatch.setattr(retention, "MIN_RUN", 3)
-    monkeypatch.setattr(retention, "NOT_MORE_THAN", 1.0)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 1)
+    monkeypatch.setattr(retention, "MIN_ROWS_PER_RUN", 3)
+    monkeypatch.setattr(retention, "MAX_DUTY_CYCLE", 1.0)
     flow = house.open(listens(lambda event: None), retention={"succeeded": 1})
     for number in range(5):
         flow.take(f"i{number}")

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import update
 
 from flowhooks import AlertCause, Reject, Retry, State
-from flowhooks.errors import Conflict, NewerSelectorsError, NotFound, Unavailable, Unprocessable
+from flowhooks.errors import IdentityConflict, InvalidCallback, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.ledger import conclusions
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.reroute import reroute
 from flowhooks.operations.reroute_parked import drain, wanted_by_now
 from flowhooks.operations.resolve import Verdict, resolve
@@ -50,7 +50,7 @@ def facts(flow, event_id):
 
 def alerts_of(flow):
     """(cause, subject) of the alerts that a look finds."""
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     return [
         (cause, subject) for cause, subject in flow.sql("SELECT cause, subject FROM alerts ORDER BY cause, subject")
     ]
@@ -110,15 +110,15 @@ def test_another_conclusion_version_or_business_key_is_a_conflict(house, noted, 
     flow = house.open(noted(conclusion="approved"), identity=ignored)
     body = {"conclusion": "approved", "businessKey": "b", "processDefinitionVersion": 1}
     event_id = flow.take("a", **body).event_id
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take("a", **(body | other))
     ((_, kept),) = flow.app.ledger.conflicts(event_id)
     assert json.loads(kept) == body | other | {"processDefinitionKey": "leave"}
     assert alerts_of(flow) == [("conflict", "default")]
     assert runs == [("book", "a")]
     flow.clock.advance(2 * 86_400)
-    flow.app.alerts.look()
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
+    flow.app.alerts.poll()
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
@@ -147,15 +147,15 @@ def test_install_one_after_the_other(house, noted, runs):
     flow.close()
 
     flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="rejected"))
-    assert drain(flow.app.desk).delivered == 0
+    assert drain(flow.app.operation_context).delivered == 0
     for event_id in (waited["rejected"], later):
         assert facts(flow, event_id) == ("dismissed", None, "condition", [])
     assert facts(flow, waited[""])[:2] == ("parked", "condition")
     assert runs == [("a", "approved")]
 
-    asked = reroute(flow.app.desk, EventFilter(state="dismissed"), handler="p:b", dry_run=True)
+    asked = reroute(flow.app.operation_context, EventFilter(state="dismissed"), handler="p:b", dry_run=True)
     assert (asked.events, asked.delivered, asked.deliveries) == (2, 2, 2)
-    done = reroute(flow.app.desk, EventFilter(), handler="p:b")
+    done = reroute(flow.app.operation_context, EventFilter(), handler="p:b")
     assert (done.delivered, done.deliveries, done.passed_over) == (2, 2, 2)
     for event_id in (waited["rejected"], later):
         flow.settled(event_id, State.SUCCEEDED)
@@ -169,10 +169,10 @@ def test_a_reroute_for_one_handler_gives_no_other_anything(house, noted, runs):
     event_id = flow.take("i", conclusion="approved").event_id
     flow.close()
     flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="approved"), start=False)
-    reroute(flow.app.desk, EventFilter(), handler="p:b")
+    reroute(flow.app.operation_context, EventFilter(), handler="p:b")
     assert facts(flow, event_id) == ("routed", None, None, ["p:b"])
     with pytest.raises(NotFound, match="no handler is called p:none"):
-        reroute(flow.app.desk, EventFilter(), handler="p:none")
+        reroute(flow.app.operation_context, EventFilter(), handler="p:none")
 
 
 def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
@@ -181,15 +181,15 @@ def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
     ids = {amount: flow.take(f"i{amount}", amount=amount).event_id for amount in (10, 2000, "much")}
     flow.close()
     flow = house.open(noted(when={"/amount": {"minimum": 1000}}), start=False)
-    assert wanted_by_now(flow.app.desk) == 3
-    done = drain(flow.app.desk)
+    assert wanted_by_now(flow.app.operation_context) == 3
+    done = drain(flow.app.operation_context)
     assert (done.events, done.delivered, done.dismissed) == (3, 1, 1)
     assert [facts(flow, ids[amount])[:3] for amount in ids] == [
         ("dismissed", None, "condition"),
         ("routed", None, None),
         ("parked", "condition", None),
     ]
-    assert drain(flow.app.desk).delivered == 0
+    assert drain(flow.app.operation_context).delivered == 0
 
 
 def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
@@ -200,7 +200,7 @@ def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     flow.close()
     flow = house.open(noted(conclusion="approved"), noted("undo", kind="cancel"))
-    drain(flow.app.desk)
+    drain(flow.app.operation_context)
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     assert runs == []
 
@@ -254,9 +254,9 @@ def test_a_claimed_attempt_is_ended_before_its_function_is_entered(house, noted,
     flow = house.open(noted(conclusion="approved"), start=False)
     for instance, state in (("rejected", State.CLOSED), ("", State.WAITING)):
         standing = flow.only(ids[instance])
-        queued = Queued(standing.delivery_id, standing.handler, standing.attempt)
+        queued = ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt)
         claimed = flow.app.ledger.claim(queued)
-        flow.app.dispatch.execute(queued, claimed)
+        flow.app.dispatcher.execute(queued, claimed)
         after = flow.only(ids[instance])
         assert (after.state, after.attempt, after.due_at) == (state, 1, None)
         assert after.error.startswith("not run: the handler's condition")
@@ -280,7 +280,7 @@ def test_an_undecided_delivery_can_be_closed(house, noted, runs):
     ids = waits_for_its_plugin(house, noted, "")
     flow = house.open(noted(conclusion="approved"))
     undecided = flow.noted_as_undecided(ids[""])
-    resolve(flow.app.desk, undecided.delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, undecided.delivery_id, Verdict.CLOSE)
     assert flow.only(ids[""]).state is State.CLOSED
     assert not flow.sql("SELECT id FROM alerts WHERE cause = 'condition' AND closed_at IS NULL")
 
@@ -317,16 +317,16 @@ def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, ru
     newer(flow)
     flow.close()
     flow = house.open()
-    assert any("newer version of flowhooks" in one for one in flow.app.trouble())
+    assert any("newer version of flowhooks" in one for one in flow.app.readiness_problems())
     with pytest.raises(Unavailable) as refused:
         flow.take("i", conclusion="approved")
     assert refused.value.key == "newer_handlers"
     assert flow.events() == [parked]
     with pytest.raises(NewerSelectorsError):
-        drain(flow.app.desk, after="0")
+        drain(flow.app.operation_context, after="0")
     flow.close()
     flow = house.open(noted(conclusion="approved"))
-    assert flow.app.trouble() == []
+    assert flow.app.readiness_problems() == []
     assert flow.take("i", conclusion="approved").status == "done"
 
 
@@ -343,8 +343,8 @@ def test_unknown_conclusions_raise_one_alert_each(house, noted, logged):
     assert flow.sql("SELECT count(*) FROM conclusions") == [(2,)]
     flow.close()
     flow = house.open(noted(conclusion=["approved", "Approved"]), routing={"ignore_conclusions": ("rejected",)})
-    flow.app.alerts.look()
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
+    flow.app.alerts.poll()
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
@@ -378,8 +378,8 @@ def test_an_undecided_handler_beside_one_that_runs_raises_an_alert(house, noted,
     }
     assert alerts_of(flow) == [(AlertCause.CONDITION.value, "key leave")]
     flow.clock.advance(2 * 86_400)
-    flow.app.alerts.look()
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
+    flow.app.alerts.poll()
     assert flow.sql("SELECT count(*) FROM alerts WHERE closed_at IS NULL") == [(0,)]
 
 
@@ -409,7 +409,7 @@ def test_what_settings_refuse(house, noted, routing, key, refused):
     if refused is None:
         assert flow.take("i", key=key).status == "parked"
         return
-    with pytest.raises(Unprocessable) as error:
+    with pytest.raises(InvalidCallback) as error:
         flow.take("i", key=key)
     assert error.value.key == refused
     assert flow.sql("SELECT count(*) FROM events") == [(0,)]
@@ -423,7 +423,7 @@ def test_two_versions_in_a_cluster(house, noted, runs):
     ids = {one: older.take(one, conclusion=one, wait=0).event_id for one in ("approved", "rejected", "")}
     for event_id in ids.values():
         standing = older.only(event_id)
-        newest.app.dispatch.execute(Queued(standing.delivery_id, standing.handler, standing.attempt))
+        newest.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt))
     newest.settled(ids["approved"], State.SUCCEEDED)
     assert newest.only(ids["rejected"]).state is State.CLOSED
     assert newest.noted_as_undecided(ids[""]).due_at is None
@@ -440,13 +440,13 @@ def test_a_newer_version_joins_a_cluster(house, noted, eventually):
     readable = newest.sql("SELECT selectors FROM handlers")[0][0]
     newer(newest)
     newest.app.ledger.write(lambda transaction: setattr(transaction.notice, "handlers", True))
-    eventually(lambda: flow.app.router.unreadable)
+    eventually(lambda: flow.app.router.unreadable_handlers)
     with pytest.raises(Unavailable):
         flow.take("i", conclusion="approved", wait=0)
-    assert flow.app.trouble()
+    assert flow.app.readiness_problems()
     newest.sql("UPDATE handlers SET selectors = ?", readable)
     newest.app.ledger.write(lambda transaction: setattr(transaction.notice, "handlers", True))
-    eventually(lambda: not flow.app.router.unreadable)
+    eventually(lambda: not flow.app.router.unreadable_handlers)
     assert flow.take("i", conclusion="approved").status == "done"
 
 
@@ -457,14 +457,14 @@ def test_a_reroute_for_an_every_handler_changes_no_state(house, noted, runs):
     before = {one: flow.app.ledger.event(ids[one]) for one in ids}
     flow.close()
     flow = house.open(noted("book", conclusion="rejected"), noted("audit", every=True), start=False)
-    done = reroute(flow.app.desk, EventFilter(), handler="p:audit")
+    done = reroute(flow.app.operation_context, EventFilter(), handler="p:audit")
     assert (done.events, done.deliveries, done.passed_over) == (2, 2, 0)
     assert facts(flow, ids["rejected"]) == ("dismissed", None, "condition", ["p:audit"])
     assert facts(flow, ids[""]) == ("parked", "condition", None, ["p:audit"])
     for one, event_id in ids.items():
         assert flow.app.ledger.event(event_id).no_match == before[one].no_match
-    assert reroute(flow.app.desk, EventFilter(), handler="p:audit").passed_over == 2
-    assert reroute(flow.app.desk, EventFilter(), handler="p:book").delivered == 1
+    assert reroute(flow.app.operation_context, EventFilter(), handler="p:audit").passed_over == 2
+    assert reroute(flow.app.operation_context, EventFilter(), handler="p:book").delivered == 1
     assert facts(flow, ids["rejected"]) == ("routed", None, None, ["p:audit", "p:book"])
 
 
@@ -475,8 +475,8 @@ def test_why_events_are_parked_is_kept_up_to_date(house, noted, runs):
     assert facts(flow, event_id) == ("parked", "handler", None, [])
     flow.close()
     flow = house.open(noted(conclusion="approved"), start=False)
-    done = drain(flow.app.desk)
+    done = drain(flow.app.operation_context)
     assert (done.delivered, done.deliveries) == (0, 0)
     assert facts(flow, event_id) == ("parked", "condition", None, [])
     assert list(flow.app.ledger.event(event_id).no_match.reasons) == ["p:book"]
-    assert drain(flow.app.desk).events == 0
+    assert drain(flow.app.operation_context).events == 0

@@ -10,7 +10,7 @@ import pytest
 
 from flowhooks.app import App
 from flowhooks.execution import cpu_affinity
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no core affinity")
 
@@ -29,7 +29,7 @@ def test_gathered_threads_keep_to_one_core_and_so_do_those_they_start():
     before = os.sched_getaffinity(0)
 
     def gathered():
-        had = cpu_affinity.gather()
+        had = cpu_affinity.pin()
         return had, os.sched_getaffinity(0), in_a_thread(lambda: os.sched_getaffinity(0))
 
     had, own, inherited = in_a_thread(gathered)
@@ -44,7 +44,7 @@ def test_several_processes_spread_over_the_cores():
     before = sorted(os.sched_getaffinity(0), reverse=True)
 
     def gathered(number):
-        room = cpu_affinity.Room(cpu_affinity.gather(number))
+        room = cpu_affinity.HandlerAffinity(cpu_affinity.pin(number))
         own = os.sched_getaffinity(0)
         return own, seen_by(room, "p:h")[1]
 
@@ -56,7 +56,7 @@ def test_a_spread_thread_has_all_its_cores_back():
     """`spread` undoes `gather` for the thread that calls it."""
 
     def spread():
-        cpu_affinity.spread(cpu_affinity.gather())
+        cpu_affinity.unpin(cpu_affinity.pin())
         return os.sched_getaffinity(0)
 
     assert in_a_thread(spread) == os.sched_getaffinity(0)
@@ -66,8 +66,8 @@ def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
     """No cores, or cores that the machine does not have, leave a thread where it was."""
 
     def spread():
-        cpu_affinity.spread(frozenset())
-        cpu_affinity.spread(frozenset({100_000}))
+        cpu_affinity.unpin(frozenset())
+        cpu_affinity.unpin(frozenset({100_000}))
         return os.sched_getaffinity(0)
 
     assert in_a_thread(spread) == os.sched_getaffinity(0)
@@ -75,9 +75,9 @@ def test_spreading_to_nothing_or_to_what_is_not_there_changes_nothing():
 
 def seen_by(room, handler, *, seconds=0.0):
     """The cores that the calling thread has while `handler` runs for `seconds`, and afterwards."""
-    wide = room.enter(handler)
+    wide = room.acquire(handler)
     within = os.sched_getaffinity(0)
-    room.leave(handler, seconds, wide=wide)
+    room.release(handler, seconds, unpinned=wide)
     return within, os.sched_getaffinity(0)
 
 
@@ -85,7 +85,7 @@ def in_one_room(*runs):
     """What `seen_by` found for each (handler, seconds) in turn, in one thread that keeps to one core."""
 
     def gathered():
-        room = cpu_affinity.Room(cpu_affinity.gather())
+        room = cpu_affinity.HandlerAffinity(cpu_affinity.pin())
         return [seen_by(room, handler, seconds=seconds) for handler, seconds in runs]
 
     return in_a_thread(gathered)
@@ -115,7 +115,7 @@ def test_a_handler_that_takes_longer_has_every_core_back():
 def test_without_cores_to_choose_from_nothing_is_moved():
     """A process that did not gather its threads leaves them where they are."""
     before = os.sched_getaffinity(0)
-    assert in_a_thread(lambda: seen_by(cpu_affinity.Room(), "p:h", seconds=1.0)) == (before, before)
+    assert in_a_thread(lambda: seen_by(cpu_affinity.HandlerAffinity(), "p:h", seconds=1.0)) == (before, before)
 
 
 def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
@@ -124,12 +124,12 @@ def test_a_served_handler_may_use_every_core(house, make_plugin, listens):
     plugin = make_plugin(listens(lambda _event: found.append(os.sched_getaffinity(0))))
 
     def serve():
-        had = cpu_affinity.gather()
+        had = cpu_affinity.pin()
         app = App(house.settings(allow=("p",)), objects={"p": plugin}, cores=had)
         app.start()
         body = {"processDefinitionKey": "leave"}
-        app.intake.take(
-            CallBack(source="default", kind="complete", flow_instance_id="i", body=body, text=json.dumps(body)),
+        app.intake.accept(
+            Callback(source="default", kind="complete", flow_instance_id="i", body=body, text=json.dumps(body)),
             wait=20,
         )
         app.close(20)

@@ -20,10 +20,10 @@ PACKAGE = Path(flowhooks.__file__).parent
 
 def ran(program, at=None):
     """A Python of its own that runs this program, with the variable set to `at`."""
-    environ = {name: value for name, value in os.environ.items() if name != failpoints.VARIABLE}
+    environ = {name: value for name, value in os.environ.items() if name != failpoints.ENV_VARIABLE}
     return subprocess.run(
-        [sys.executable, "-c", f"from flowhooks.failpoints import reached\n{program}"],
-        env=environ | ({} if at is None else {failpoints.VARIABLE: at}),
+        [sys.executable, "-c", f"from flowhooks.failpoints import hit\n{program}"],
+        env=environ | ({} if at is None else {failpoints.ENV_VARIABLE: at}),
         capture_output=True,
         text=True,
         check=False,
@@ -39,8 +39,8 @@ atexit.register(print, "ended", flush=True)
 try:
     for count in range(5):
         print(count, flush=True)
-        reached("accept.begun")
-        reached("settle.written")
+        hit("accept.begun")
+        hit("settle.written")
 finally:
     print("cleaned up", flush=True)
 """
@@ -57,7 +57,7 @@ def test_threads_count_together():
 import threading
 def work():
     for _ in range(100):
-        reached("answer.made")
+        hit("answer.made")
 threads = [threading.Thread(target=work) for _ in range(8)]
 for one in threads: one.start()
 for one in threads: one.join()
@@ -69,8 +69,8 @@ print("alive")
 
 def test_without_the_variable_nothing_happens():
     """A point is then a function that looks at nothing."""
-    assert ran("reached('accept.begun'); reached('no such point'); print('alive')").stdout == "alive\n"
-    assert failpoints.bound({})("accept.begun") is None
+    assert ran("hit('accept.begun'); hit('no such point'); print('alive')").stdout == "alive\n"
+    assert failpoints.bind({})("accept.begun") is None
 
 
 @pytest.mark.parametrize("text", ["", "accept", "accept.writen:1", "accept.written", "accept.written:"])
@@ -81,15 +81,15 @@ def test_what_could_never_kill_is_refused(text, number):
     if whole.startswith("accept.written:") and not number:
         whole = "accept.written:"
     with pytest.raises(SettingsError) as refused:
-        failpoints.wanted(whole)
+        failpoints.parse_env(whole)
     assert "FLOWHOOKS_CRASH_AT" in str(refused.value)
     if not whole.startswith("accept.written"):
-        assert all(name in str(refused.value) for name in failpoints.POINTS)
+        assert all(name in str(refused.value) for name in failpoints.FAILPOINTS)
 
 
 def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
     """In one line and as wrong usage, before anything is opened."""
-    environ = os.environ | {failpoints.VARIABLE: "accept.writen:1"}
+    environ = os.environ | {failpoints.ENV_VARIABLE: "accept.writen:1"}
     for words in (["serve"], ["db", "upgrade"], ["events", "list"]):
         refused = subprocess.run(
             [sys.executable, "-m", "flowhooks", *words, "--database", str(tmp_path / "flowhooks.db")],
@@ -107,7 +107,7 @@ def test_a_typo_is_refused_by_every_command_that_has_points(tmp_path):
 
 def test_a_point_that_is_not_in_the_list_cannot_be_reached_in_a_test():
     """Else it would be one that no test could ever name."""
-    fault = ran("reached('accept.writen')", "accept.written:1")
+    fault = ran("hit('accept.writen')", "accept.written:1")
     assert fault.returncode == 1
     assert "no point of flowhooks is called accept.writen" in fault.stderr
 
@@ -117,7 +117,7 @@ def test_the_list_and_the_code_name_the_same_points():
     named = {
         name
         for file in PACKAGE.rglob("*.py")
-        if file.name != "crashpoints.py"
-        for name in re.findall(r'reached(?:\(|, )"([^"]*)"', file.read_text())
+        if file.name != "failpoints.py"
+        for name in re.findall(r'hit(?:\(|, )"([^"]*)"', file.read_text())
     }
-    assert named == set(failpoints.POINTS)
+    assert named == set(failpoints.FAILPOINTS)

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import Delivery, Outcome, OutcomeKind, State
 from flowhooks.errors import TransactionError
-from flowhooks.model.delivery import ALLOWED, DONE, TRANSITIONS, Queued
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, COMPLETED_STATES, TRANSITIONS, ReadyDelivery
 from flowhooks.testing import make_event
 
 
@@ -33,7 +33,7 @@ def test_the_table_of_states():
 
 def test_each_move_stands_once_and_says_by_what():
     """A move has one row, with its reason."""
-    assert len(ALLOWED) == len(TRANSITIONS)
+    assert len(ALLOWED_TRANSITIONS) == len(TRANSITIONS)
     assert all(row.by for row in TRANSITIONS)
 
 
@@ -47,20 +47,20 @@ def test_every_state_can_be_reached():
     assert reached == set(State)
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - DONE))
+@pytest.mark.parametrize("state", sorted(set(State) - COMPLETED_STATES))
 def test_nothing_is_stuck(state):
     """From each state that is not done there is a way to one that is."""
     seen, ahead = {state}, {state}
     while ahead:
         ahead = set().union(*map(targets, ahead)) - seen
         seen |= ahead
-    assert seen & DONE
+    assert seen & COMPLETED_STATES
 
 
 def test_done_states():
     """Done is where nothing more is needed; only an explicit replay leads out of it again."""
-    assert {State.SUCCEEDED, State.CLOSED} == DONE
-    assert [row.by for row in TRANSITIONS if row.source in DONE] == ["replay --again"]
+    assert {State.SUCCEEDED, State.CLOSED} == COMPLETED_STATES
+    assert [row.by for row in TRANSITIONS if row.source in COMPLETED_STATES] == ["replay --again"]
 
 
 def test_only_a_claim_runs_a_delivery():
@@ -119,12 +119,12 @@ def test_a_delivery_has_a_transaction_only_while_it_runs():
     with pytest.raises(TransactionError, match=r"^delivery\.transaction\(\) is for the handler, while it runs as an"):
         delivery.transaction()
     block = object()
-    assert dataclasses.replace(delivery, _block=lambda: block).transaction() is block
+    assert dataclasses.replace(delivery, _begin_transaction=lambda: block).transaction() is block
 
 
 def test_what_is_being_stored_is_claimed_from_the_start():
     """Its first attempt begins with it, and has its event; what is read back later has to be claimed."""
     event = make_event()
-    claimed = Queued("d", "p:h", 1, fresh=lambda: event).claimed()
+    claimed = ReadyDelivery("d", "p:h", 1, load_event=lambda: event).to_claimed_attempt()
     assert (claimed.event, claimed.attempt, claimed.retries_from) == (event, 1, 0)
-    assert Queued("d", "p:h", 1).claimed() is None
+    assert ReadyDelivery("d", "p:h", 1).to_claimed_attempt() is None

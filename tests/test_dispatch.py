@@ -11,8 +11,8 @@ import pytest
 from flowhooks import Outcome, OutcomeKind, Reject, Retry, RetryAfter, State, hookimpl
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
-from flowhooks.execution.outcomes import MOST_ERROR, MOST_RESULT, MOST_TRACEBACK
-from flowhooks.model.delivery import Queued
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_RESULT_CHARS, MAX_TRACEBACK_CHARS
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.resolve import Verdict, resolve
 
 pytestmark = [pytest.mark.runners, pytest.mark.either]
@@ -101,7 +101,7 @@ UNFIT = [
     float("inf"),
     object(),
     b"x",
-    "x" * MOST_RESULT,
+    "x" * MAX_RESULT_CHARS,
     {"a": {(1, 2): 3}},
     Unwilling(a=1),
     10**5000,
@@ -267,8 +267,8 @@ def test_an_error_that_no_database_keeps_is_kept_in_part(run):
         assert standing.error.startswith("ValueError: ")
         assert "\0" not in standing.error + attempt.traceback
         assert "\n" not in standing.error
-        assert len(standing.error) <= MOST_ERROR + 50
-        assert len(attempt.traceback) <= MOST_TRACEBACK + 50
+        assert len(standing.error) <= MAX_ERROR_CHARS + 50
+        assert len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
 def test_an_endless_traceback_is_cut(run):
@@ -279,7 +279,7 @@ def test_an_endless_traceback_is_cut(run):
 
     _, standing, attempt = run(deep)
     assert standing.error.startswith("RecursionError")
-    assert 0 < len(attempt.traceback) <= MOST_TRACEBACK + 50
+    assert 0 < len(attempt.traceback) <= MAX_TRACEBACK_CHARS + 50
 
 
 def test_a_wrapper_that_raises_first_is_named_and_the_attempt_repeated(house, make_plugin, listens):
@@ -398,7 +398,7 @@ def test_an_outcome_of_many_lines_is_one_line(run):
     )
     assert standing.state is State.DEAD
     assert "\n" not in standing.error
-    assert len(standing.error) <= MOST_ERROR + 50
+    assert len(standing.error) <= MAX_ERROR_CHARS + 50
 
 
 def test_what_a_handler_does_to_its_event_no_other_sees(house, listens, eventually):
@@ -561,7 +561,7 @@ def test_of_several_who_would_ask_a_probe_one_does(house, listens, together):
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 9)
     assert queued.probe
     for times in (1, 2):
-        together(*[lambda: flow.app.dispatch.execute(queued)] * 4)
+        together(*[lambda: flow.app.dispatcher.execute(queued)] * 4)
         assert len(asked) == times
         assert flow.only(event_id).due_at == flow.clock.now() + 60 * SECOND
         flow.clock.advance(60)
@@ -580,7 +580,7 @@ def test_a_probe_is_not_asked_for_what_was_read_before_its_last_answer(house, li
     eventually(lambda: asked and flow.app.runner.running == 0)
     standing = flow.only(event_id)
     assert (standing.due_at or 0) > house.clock.now()
-    flow.app.dispatch.execute(Queued(standing.delivery_id, standing.handler, standing.attempt, probe=True))
+    flow.app.dispatcher.execute(ReadyDelivery(standing.delivery_id, standing.handler, standing.attempt, probe=True))
     assert asked == [1]
 
 
@@ -597,7 +597,7 @@ def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, l
     event_id = lost(house, listener)
     flow = house.open(listener)
     assert thinking.wait(20)
-    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.CLOSE, note="by hand")
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.CLOSE, note="by hand")
     told.set()
     eventually(lambda: flow.app.runner.running == 0)
     standing = flow.only(event_id)

@@ -10,12 +10,12 @@ import pytest
 from flowhooks import Outcome, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import TransactionError, Unavailable
-from flowhooks.execution.dispatcher import RECORD_AGAIN, Dispatch
+from flowhooks.execution.dispatcher import RECORD_RETRY_DELAYS, Dispatcher
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.model.delivery import Claimed, Elsewhere, NoRoom, Queued
+from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, IsolatedCalls, ReadyDelivery
 from flowhooks.testing import HandClock, make_event
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
@@ -24,7 +24,7 @@ TAKEN = timedelta(seconds=7)
 """How long before its attempt an event was received."""
 
 
-QUEUED = Queued("d", "p:h", 2)
+QUEUED = ReadyDelivery("d", "p:h", 2)
 UNKNOWN = DeliveryStatus(
     delivery_id="d", handler="p:h", state=State.UNKNOWN, attempt=3, due_at=1, outcome=OutcomeKind.LOST, error="lost"
 )
@@ -62,7 +62,7 @@ class Paper:
         self.clock = HandClock()
         self.event = make_event(received_at=to_datetime(self.clock.now()) - TAKEN)
         self.written = []
-        self.claims = [Claimed(event=self.event, attempt=3, retries_from=0)]
+        self.claims = [ClaimedAttempt(event=self.event, attempt=3, retries_from=0)]
         self.writing = Joint()
         self.soon = [True]
         self.settles = []
@@ -160,31 +160,31 @@ class Paper:
 
     # The cores.
 
-    def enter(self, handler):
+    def acquire(self, handler):
         """Give cores."""
         self.written.append(("enter", handler))
         return "wide"
 
-    def leave(self, handler, seconds, *, wide):
+    def release(self, handler, seconds, *, unpinned):
         """Take them back."""
         assert 0 <= seconds < 60
-        self.written.append(("leave", handler, wide))
+        self.written.append(("leave", handler, unpinned))
 
     def dispatch(self, *, elsewhere=(), **declared):
         """A dispatch with the one handler `p:h`."""
         listens = handler(name="h", process_key="k", **declared)(lambda event: None)
-        return Dispatch(
+        return Dispatcher(
             ledger=self,
             plugins=self,
             handlers={"p:h": replace(listens, plugin="p")},
-            notices=self,
+            notifier=self,
             clock=self.clock,
-            told=self.told,
-            pause=self.pause,
-            ended=self.ended,
+            on_settled=self.told,
+            wait_for_shutdown=self.pause,
+            on_attempt_ended=self.ended,
             metrics=self,
-            room=self,
-            elsewhere=dict(elsewhere),
+            affinity=self,
+            isolated=dict(elsewhere),
         )
 
     def of(self, what):
@@ -238,8 +238,8 @@ def test_the_way_of_an_attempt(paper):
     ((of, event, delivery),) = paper.of("run")
     assert (of, event) == ("p:h", paper.event)
     assert (delivery.id, delivery.event_id, delivery.handler, delivery.attempt) == ("d", paper.event.id, "p:h", 3)
-    assert delivery._block == paper.writing.begin
-    assert delivery._elsewhere is None
+    assert delivery._begin_transaction == paper.writing.begin
+    assert delivery._isolated_call is None
     assert paper.of("settle_soon") == [(settlement(paper, OutcomeKind.SUCCEEDED, State.SUCCEEDED, result='{"a": 1}'),)]
     assert paper.of("counted") == [("p:h", "succeeded", TAKEN.total_seconds())]
     assert paper.of("ended") == [("p:h", DONE, "")]
@@ -309,14 +309,14 @@ def test_a_result_that_cannot_be_kept_is_dropped_and_logged(paper, logged):
 
 def test_what_was_claimed_already_is_not_claimed_again(paper):
     """A runner that has reserved a delivery hands over its attempt."""
-    paper.dispatch().execute(QUEUED, Claimed(event=paper.event, attempt=1, retries_from=0))
+    paper.dispatch().execute(QUEUED, ClaimedAttempt(event=paper.event, attempt=1, retries_from=0))
     assert paper.of("claim") == []
     assert paper.of("joint") == [("d", 1)]
 
 
 def test_what_cannot_be_claimed_is_not_run(paper):
     """It has moved on, or there is no room for it, which the runner is told."""
-    paper.claims = [None, full := NoRoom()]
+    paper.claims = [None, full := ConcurrencyLimitReached()]
     dispatch = paper.dispatch()
     assert dispatch.execute(QUEUED) is None
     assert dispatch.execute(QUEUED) is full
@@ -327,7 +327,7 @@ def test_what_cannot_be_claimed_is_not_run(paper):
 def test_without_its_handler_a_delivery_waits_for_it(paper, reserved):
     """It goes back to waiting without a time, and says for what."""
     paper.settles = [True]
-    claimed = Claimed(event=paper.event, attempt=3, retries_from=0)
+    claimed = ClaimedAttempt(event=paper.event, attempt=3, retries_from=0)
     dispatch = paper.dispatch()
     dispatch._handlers = {}
     assert dispatch.execute(QUEUED, claimed if reserved else None) is None
@@ -385,11 +385,11 @@ def test_an_attempt_that_was_not_entered_is_made_again(paper, entered, answered,
 
 def test_a_handler_elsewhere_is_given_no_cores(paper):
     """A process of its own has what it has; the delivery knows how its function is called there."""
-    there = Elsewhere(run=lambda event, delivery: None, probe=lambda event, delivery: None)
+    there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: None)
     paper.dispatch(elsewhere={"p:h": there}).execute(QUEUED)
     assert {"enter", "leave"}.isdisjoint(paper.kinds())
     ((_, _, delivery),) = paper.of("run")
-    assert delivery._elsewhere is there.run
+    assert delivery._isolated_call is there.run
 
 
 FAILS = {"kind": OutcomeKind.FAILED, "error": "x"}
@@ -430,7 +430,7 @@ def test_what_follows_an_outcome(paper, outcome, declared, made, target, seconds
     paper.clock.drawn = 0.5
     paper.outcome = Outcome(**outcome)
     attempt, retries_from = made
-    paper.claims = [Claimed(event=paper.event, attempt=attempt, retries_from=retries_from)]
+    paper.claims = [ClaimedAttempt(event=paper.event, attempt=attempt, retries_from=retries_from)]
     paper.dispatch(**declared).execute(QUEUED)
     ((stored,),) = paper.of("settle_soon")
     due_at = None if seconds is None else paper.clock.now() + int(seconds * SECOND)
@@ -459,15 +459,15 @@ def test_where_too_much_is_queued_the_thread_waits(paper, logged):
 
 def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeypatch, logged):
     """It is tried again, less and less often, logged once, and told when it is durable."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon = [None]
     paper.settles = [Unavailable("ledger_down")] * 7 + [True]
     dispatch = paper.dispatch()
     dispatch.execute(QUEUED)
     assert paper.kinds()[-1] == "settle_soon"
     paper.ends_after = 7
-    dispatch.keep_recording()
-    assert paper.pauses == [*RECORD_AGAIN, RECORD_AGAIN[-1], RECORD_AGAIN[-1], 0]
+    dispatch.run_recording_retries()
+    assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1], RECORD_RETRY_DELAYS[-1], 0]
     assert paper.of("settle") == paper.of("settle_soon") * 8
     assert paper.kinds()[-4:] == ["counted", "ended", "told", "notice"]
     assert [(entry["event"], entry["delivery"]) for entry in logged] == [("outcome_not_recorded", "d")]
@@ -476,18 +476,18 @@ def test_an_outcome_is_recorded_however_long_the_database_is_down(paper, monkeyp
 
 def test_an_outcome_that_settles_unanswered_again_is_recorded_again(paper, monkeypatch):
     """Also when the database did not say a second time whether it has it."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon, paper.settles, paper.ends_after = [None], [None, True], 1
     dispatch = paper.dispatch()
     dispatch.execute(QUEUED)
-    dispatch.keep_recording()
+    dispatch.run_recording_retries()
     assert len(paper.of("settle")) == 2
     assert len(paper.of("told")) == 1
 
 
 def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
     """The thread that records looks again and again, until the process ends."""
-    monkeypatch.setattr("flowhooks.execution.dispatcher.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("flowhooks.execution.dispatcher.SHUTDOWN_POLL_INTERVAL", 0.001)
     paper.soon, paper.settles = [None], [True]
     dispatch = paper.dispatch()
 
@@ -497,8 +497,8 @@ def test_what_cannot_be_recorded_later_is_recorded_too(paper, monkeypatch):
             dispatch.execute(QUEUED)
         return len(paper.pauses) > 1
 
-    dispatch._pause = pause
-    dispatch.keep_recording()
+    dispatch._wait_for_shutdown = pause
+    dispatch.run_recording_retries()
     assert len(paper.of("told")) == 1
     assert paper.pauses == [0, 0]
 
@@ -509,7 +509,7 @@ def test_a_process_that_ends_says_what_it_leaves_unrecorded(paper, logged):
     paper.settles = [Unavailable("ledger_down")] * 3
     paper.ends_after = 2
     paper.dispatch().execute(QUEUED)
-    assert paper.pauses == list(RECORD_AGAIN[:3])
+    assert paper.pauses == list(RECORD_RETRY_DELAYS[:3])
     assert "told" not in paper.kinds()
     assert logged[-1] == {"event": "outcome_lost", "log_level": "error", "delivery": "d", "attempt": 3}
 
@@ -585,7 +585,7 @@ def test_a_commit_without_an_answer_is_asked_for(paper, joint, logged):
     """As long as the database is away, less and less often; then it is told as it turned out."""
     joint.answers = [unanswered(*[Unavailable("ledger_down")] * 6, True)]
     paper.dispatch().execute(QUEUED)
-    assert paper.pauses == [*RECORD_AGAIN, RECORD_AGAIN[-1]]
+    assert paper.pauses == [*RECORD_RETRY_DELAYS, RECORD_RETRY_DELAYS[-1]]
     assert len(paper.of("told")) == 1
     assert logged == [
         {
@@ -702,6 +702,6 @@ def test_a_probe_comes_after_an_operator(paper, probes):
 
 def test_a_probe_elsewhere_is_asked_there(paper, probes):
     """By the handler's own process."""
-    there = Elsewhere(run=lambda event, delivery: None, probe=lambda event, delivery: False)
+    there = IsolatedCalls(run=lambda event, delivery: None, probe=lambda event, delivery: False)
     assert probes(True, elsewhere={"p:h": there}) == []
     assert paper.kinds() == ["read", "postpone", "requeue"]

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flowhooks import Retry, State
-from flowhooks.observability.collectors import CONDITION_SECONDS
+from flowhooks.observability.collectors import STATS_TTL_SECONDS
 from flowhooks.operations.pause import pause, resume
 
 
@@ -124,10 +124,10 @@ def test_alerts_are_counted_with_what_shares_them(house, listens, monotonic):
     flow = house.open(listens(fails))
     flow.app.alerts.stop(20)
     flow.take("i1")
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     assert scrape(flow)["flowhooks_alert_items", "dead"] == 1
     flow.take("i2")
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     monotonic(3600)
     found = scrape(flow)
     assert (found["flowhooks_alerts", "dead"], found["flowhooks_alert_items", "dead"]) == (1, 2)
@@ -151,7 +151,7 @@ def test_who_asks_often_has_the_ledger_read_seldom(house, listens, monotonic):
     assert scrape(flow)["flowhooks_parked",] == 0
     flow.take(key="nobody")
     assert scrape(flow)["flowhooks_parked",] == 0
-    monotonic(CONDITION_SECONDS)
+    monotonic(STATS_TTL_SECONDS)
     assert scrape(flow)["flowhooks_parked",] == 1
 
 
@@ -201,7 +201,7 @@ def test_a_shared_ledger_has_no_file(house, listens):
 def test_what_is_paused(house, listens, monotonic):
     """1 for each handler that is; what waits for it is counted, and is not late."""
     flow = house.open(listens(fine, name="h"), listens(fine, name="other", process_key="order"))
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)
     flow.clock.advance(60)
     found = scrape(flow)
@@ -209,8 +209,8 @@ def test_what_is_paused(house, listens, monotonic):
     assert found["flowhooks_handler_paused", "p:h"] == 1
     assert found["flowhooks_deliveries", "p:h", "waiting"] == 1
     assert ("flowhooks_oldest_seconds", "p:h", "waiting") not in found
-    resume(flow.app.desk, ["p:h"])
-    monotonic(CONDITION_SECONDS)
+    resume(flow.app.operation_context, ["p:h"])
+    monotonic(STATS_TTL_SECONDS)
     assert not [name for name in scrape(flow) if name[0] == "flowhooks_handler_paused"]
 
 

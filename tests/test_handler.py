@@ -256,7 +256,9 @@ def test_what_has_no_source_is_named():
 def test_versions(versions, taken):
     """All terms must hold; an absent version satisfies none."""
     selectors = Selectors(every=True, versions=versions)
-    found = {v for v in (None, *range(6)) if selectors.refusal(make_event(process_definition_version=v)) is None}
+    found = {
+        v for v in (None, *range(6)) if selectors.why_filtered_out(make_event(process_definition_version=v)) is None
+    }
     assert found == taken
 
 
@@ -264,10 +266,12 @@ def test_why_an_event_is_refused():
     """The first condition that fails is said in words."""
     selectors = Selectors(process_keys=("k",), versions=">=3", sources=("hr", "it"))
     wanted = {"source": "hr", "process_definition_version": 3}
-    assert selectors.refusal(make_event(**wanted)) is None
-    assert selectors.refusal(make_event(**wanted, kind="cancel")) == "kind is 'cancel', not 'complete'"
-    assert selectors.refusal(make_event(**wanted | {"source": "x"})) == "source 'x' is not one of hr, it"
-    assert selectors.refusal(make_event(**wanted | {"process_definition_version": 2})) == "version 2 is not >=3"
+    assert selectors.why_filtered_out(make_event(**wanted)) is None
+    assert selectors.why_filtered_out(make_event(**wanted, kind="cancel")) == "kind is 'cancel', not 'complete'"
+    assert selectors.why_filtered_out(make_event(**wanted | {"source": "x"})) == "source 'x' is not one of hr, it"
+    assert (
+        selectors.why_filtered_out(make_event(**wanted | {"process_definition_version": 2})) == "version 2 is not >=3"
+    )
 
 
 texts = st.text(min_size=1, max_size=5)
@@ -293,4 +297,4 @@ def test_selectors_survive_the_ledger(classes, keys, versions, sources, kind):
     again = Selectors.from_json(json.loads(json.dumps(selectors.to_json())))
     assert again == selectors
     event = make_event(kind=kind, source=sources[0] if sources else "x", process_definition_version=5)
-    assert again.refusal(event) == selectors.refusal(event)
+    assert again.why_filtered_out(event) == selectors.why_filtered_out(event)

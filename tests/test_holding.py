@@ -157,7 +157,7 @@ def test_resumed_by_an_operator(broken):
     flow, works = broken
     works.error = None
     flow.advance(31)
-    assert resume(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+    assert resume(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     assert held(flow) == {}
     for one in flow.events():
         flow.settled(one, State.SUCCEEDED)
@@ -166,7 +166,7 @@ def test_resumed_by_an_operator(broken):
 def test_paused_by_an_operator_it_is_not_tried(broken):
     """Whoever pauses what is held means it: no trial comes."""
     flow, works = broken
-    assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+    assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     assert held(flow) == {}
     flow.advance(3600)
     assert flow.app.ledger.claim_trial_delivery("p:h", flow.clock.now()) is None
@@ -182,7 +182,7 @@ def test_another_release_is_let_run(house, listens, broken, monkeypatch, eventua
     flow = house.open(handler, runner=runner())
     assert held(flow)
     assert flow.close()
-    monkeypatch.setattr("flowhooks.app.releases", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
+    monkeypatch.setattr("flowhooks.app.plugin_versions", lambda handlers, _version: dict.fromkeys(handlers, "2.0"))
     flow = house.open(handler, runner=runner())
     assert held(flow) == {}
     flow.advance(31)

@@ -11,7 +11,7 @@ from waiting import WAIT_TIMEOUT, until
 
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.clock import SECOND
-from flowhooks.errors import Conflict, Unavailable, Unprocessable
+from flowhooks.errors import IdentityConflict, InvalidCallback, Unavailable
 from flowhooks.operations.resolve import Verdict, resolve
 
 pytestmark = pytest.mark.runners
@@ -218,7 +218,7 @@ def test_places_to_wait_are_given_back_whatever_happens(house, listens):
     for number in range(5):
         flow.take(f"i{number}")
         flow.take(f"i{number}")
-        with pytest.raises(Conflict):
+        with pytest.raises(IdentityConflict):
             flow.take(f"i{number}", other=number)
         flow.take(f"i{number}", key="nobody", callback_class="x")
     assert flow.take("last").status == "done"
@@ -230,7 +230,7 @@ def test_a_repeat_needs_no_second_place(house, listens, gate, eventually):
     flow.take(wait=0)
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
     again = Later(lambda: flow.take(wait=30))
-    eventually(flow.app.watches.waited_for)
+    eventually(flow.app.waiters.pending_event_ids)
     gate.opened.set()
     assert again.result().status == "done"
     assert gate.runs == ["i1"]
@@ -257,8 +257,8 @@ def test_different_data_at_once_is_one_event_and_conflicts(house, listens, toget
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.id), name="h"))
     answers = together(*[lambda n=n: flow.take(x=n) for n in range(8)])
-    conflicts = [one for one in answers if isinstance(one, Conflict)]
-    (answer,) = [one for one in answers if not isinstance(one, Conflict)]
+    conflicts = [one for one in answers if isinstance(one, IdentityConflict)]
+    (answer,) = [one for one in answers if not isinstance(one, IdentityConflict)]
     assert len(conflicts) == 7
     assert {one.event_id for one in conflicts} == {answer.event_id}
     assert runs == [answer.event_id]
@@ -407,7 +407,7 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
     flow = house.open(listener)
     answer = flow.take(wait=30)
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.UNKNOWN)
-    resolve(flow.app.desk, answer.delivery_statuses[0].delivery_id, Verdict.DID)
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Verdict.DID)
     assert flow.take().status == "done"
     assert runs == []
 
@@ -416,7 +416,7 @@ def test_closed_is_done(house, listens):
     """What an operator closed needs nothing more, so a repeat is answered *done*."""
     flow = house.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
-    resolve(flow.app.desk, answer.delivery_statuses[0].delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Verdict.CLOSE)
     assert flow.take().status == "done"
 
 
@@ -425,7 +425,7 @@ def test_other_data_is_a_conflict(house, listens):
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.data["x"]), name="h"))
     first = flow.take(x=1)
-    with pytest.raises(Conflict) as refusal:
+    with pytest.raises(IdentityConflict) as refusal:
         flow.take(x=2)
     assert refusal.value.event_id == first.event_id
     assert flow.take(x=1).event_id == first.event_id
@@ -437,7 +437,7 @@ def test_data_that_the_settings_leave_out_makes_no_conflict(house, listens):
     flow = house.open(listens(lambda event: 1, name="h"), identity={"ignore": ("/meta/sentAt",)})
     first = flow.take(meta={"sentAt": "09:00", "by": "x"})
     assert flow.take(meta={"sentAt": "09:05", "by": "x"}).event_id == first.event_id
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take(meta={"sentAt": "09:00", "by": "y"})
 
 
@@ -447,7 +447,7 @@ def test_those_who_wait_are_answered_when_the_server_stops(house, listens, gate)
     waiting = Later(lambda: flow.take(wait=30))
     assert gate.entered.acquire(timeout=WAIT_TIMEOUT)
     again = Later(lambda: flow.take(wait=30))
-    flow.app.drain()
+    flow.app.begin_shutdown()
     assert waiting.result().status == "pending"
     answer = again.result()
     assert getattr(answer, "key", None) == "draining" or answer.status == "pending"
@@ -471,7 +471,7 @@ def test_what_nobody_wants_is_parked(house, listens):
 def test_what_nobody_wants_is_refused_where_the_settings_say_so(house, listens):
     """With `routing.no_handler = "reject"` nothing is stored, and what is wanted is taken as ever."""
     flow = house.open(listens(lambda event: 1, name="h"), routing={"no_handler": "reject"})
-    with pytest.raises(Unprocessable) as refusal:
+    with pytest.raises(InvalidCallback) as refusal:
         flow.take(key="nobody")
     assert refusal.value.key == "no_handler"
     assert flow.events() == []
@@ -488,10 +488,10 @@ def test_what_is_stored_is_never_refused_as_unrouted(house, listens):
     flow = house.open(listens(lambda event: 1, name="other", process_key="other"), routing={"no_handler": "reject"})
     assert flow.take() == answer
     assert flow.take("i2", key="nobody") == parked
-    with pytest.raises(Conflict) as conflict:
+    with pytest.raises(IdentityConflict) as conflict:
         flow.take(amount=3)
     assert conflict.value.event_id == answer.event_id
-    with pytest.raises(Unprocessable):
+    with pytest.raises(InvalidCallback):
         flow.take("i3")
     assert flow.events() == [answer.event_id, parked.event_id]
     assert flow.app.ledger.conflicts(answer.event_id) != []

@@ -10,9 +10,9 @@ import pytest
 
 from flowhooks import Event, OutcomeKind, Retry, State, handler
 from flowhooks.clock import SECOND, to_datetime
-from flowhooks.errors import Conflict, LedgerUnusable, Unauthorized, Unavailable, Unprocessable
-from flowhooks.intake.accept import CallBack, Intake, Rules, Status
-from flowhooks.intake.waiters import Watches
+from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
+from flowhooks.intake.accept import AnswerStatus, Callback, Intake, IntakeConfig
+from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.events import AcceptResult, NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.event import NoMatch, digest
@@ -23,7 +23,7 @@ from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Sour
 from flowhooks.testing import HandClock
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
-CALL_BACK = CallBack(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
+CALL_BACK = Callback(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
 LONG = 3600.0
 """Seconds that nobody waits for in full."""
 
@@ -35,7 +35,7 @@ class Paper:
 
     def __init__(self):
         self.clock = HandClock()
-        self.watches = Watches(clock=self.clock, most=1)
+        self.watches = WaiterRegistry(clock=self.clock, max_waiters=1)
         self.asked = []
         self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
         self.meanwhile = lambda new: None
@@ -113,10 +113,10 @@ def candidate(name, *, order_by=None, **selectors):
 def rules(*candidates, absent=(), ignore_keys=(), **settings):
     """What a call-back is taken by; for `k`, the handlers `p:one` and `p:two`, unless others are given."""
     both = candidate("one", process_keys=("k",), order_by="business_key"), candidate("two", process_keys=("k",))
-    return Rules(
+    return IntakeConfig(
         settings=Settings(**settings),
         router=Router(candidates or both, ignore_keys=ignore_keys),
-        absent=frozenset(absent),
+        missing_handlers=frozenset(absent),
     )
 
 
@@ -135,11 +135,11 @@ def intake(paper):
         once = handler(name="once", process_key="k")(lambda event: None)
         return Intake(
             ledger=paper,
-            rules=given or rules(),
+            config=given or rules(),
             handlers={"p:again": again, "p:once": once},
-            runs=paper.runs,
-            watches=paper.watches,
-            notices=paper,
+            runs_somewhere=paper.runs,
+            waiters=paper.watches,
+            notifier=paper,
             clock=paper.clock,
         )
 
@@ -162,7 +162,7 @@ def came_before(paper, *delivery_statuses, state="routed", **given):
 def test_what_is_stored_of_a_call_back(paper, intake):
     """The event, its route, the deliveries with their order keys, and the text as it came; then plugins are told."""
     by = rules(absent={"p:two"}, identity=IdentitySettings(ignore=("/at",)))
-    answer = intake(by).take(CALL_BACK, wait=0)
+    answer = intake(by).accept(CALL_BACK, wait=0)
     ((new,),) = paper.of("accept")
     (one, of_one), (two, of_two) = new.deliveries
     event = Event(
@@ -192,7 +192,7 @@ def test_what_is_stored_of_a_call_back(paper, intake):
     assert len({one, two, answer.event_id}) == 3
     assert all(isinstance(made, str) for made in (one, two, answer.event_id))
     assert paper.of("notice") == [(event, ["p:one", "p:two"])]
-    assert answer.status == Status.PENDING
+    assert answer.status == AnswerStatus.PENDING
     assert answer.delivery_statuses == (
         DeliveryStatus(delivery_id=one, handler="p:one", state=State.WAITING, attempt=0, due_at=paper.clock.now()),
         DeliveryStatus(delivery_id=two, handler="p:two", state=State.WAITING, attempt=0, due_at=None),
@@ -202,23 +202,23 @@ def test_what_is_stored_of_a_call_back(paper, intake):
 def test_plugins_that_are_told_read_the_data(paper, intake):
     """Then each delivery reads it anew."""
     paper.wanted = True
-    intake().take(CALL_BACK, wait=0)
+    intake().accept(CALL_BACK, wait=0)
     assert paper.of("accept")[0][0].read
 
 
 @pytest.mark.parametrize(
     ("by", "state", "status"),
     [
-        (rules(candidate("h", process_keys=("other",))), "parked", Status.PARKED),
-        (rules(candidate("h", every=True)), "parked", Status.PARKED),
-        (rules(candidate("h", process_keys=("other",)), ignore_keys=("k",)), "dismissed", Status.DONE),
-        (rules(candidate("h", every=True), ignore_keys=("k",)), "dismissed", Status.PENDING),
+        (rules(candidate("h", process_keys=("other",))), "parked", AnswerStatus.PARKED),
+        (rules(candidate("h", every=True)), "parked", AnswerStatus.PARKED),
+        (rules(candidate("h", process_keys=("other",)), ignore_keys=("k",)), "dismissed", AnswerStatus.DONE),
+        (rules(candidate("h", every=True), ignore_keys=("k",)), "dismissed", AnswerStatus.PENDING),
     ],
     ids=["nobody's", "everybody's", "ignored", "ignored but by one"],
 )
 def test_what_nobody_wants(paper, intake, by, state, status):
     """It is parked, or done with if the settings say that none is needed."""
-    assert intake(by).take(CALL_BACK, wait=0).status == status
+    assert intake(by).accept(CALL_BACK, wait=0).status == status
     assert paper.of("accept")[0][0].state == state
 
 
@@ -241,7 +241,7 @@ OTHER_CONCLUSION = "conclusion 'no' is not one of yes"
 def test_why_an_event_has_no_handler_is_stored(paper, intake, selectors, body, stored):
     """The state with its reason, and the reason of each handler that shares the key; nothing if it is routed."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
-    intake(by).take(replace(CALL_BACK, body=BODY | body), wait=0)
+    intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
     ((new,),) = paper.of("accept")
     *expected, reason = stored
     assert [new.state, new.parked_by, new.dismissed_by, new.unknown_conclusion] == expected
@@ -263,7 +263,7 @@ def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, 
         candidate("all", process_keys=("k",)),
         candidate("new", process_keys=("k",), kind="cancel"),
     )
-    intake(by).take(CALL_BACK, wait=0)
+    intake(by).accept(CALL_BACK, wait=0)
     ((new,),) = paper.of("accept")
     assert new.state == "routed"
     assert (new.no_match is None) == (reasons is None)
@@ -283,8 +283,8 @@ def test_reasons_are_stored_beside_a_route_only_for_undecided_conditions(paper, 
 def test_the_answer_says_why_an_event_is_parked(intake, selectors, body, parked_by, undecided):
     """With the member that an undecided condition lacks."""
     by = rules(candidate("h", process_keys=("k",), **selectors))
-    answer = intake(by).take(replace(CALL_BACK, body=BODY | body), wait=0)
-    assert (answer.status, answer.parked_by, answer.undecided) == (Status.PARKED, parked_by, undecided)
+    answer = intake(by).accept(replace(CALL_BACK, body=BODY | body), wait=0)
+    assert (answer.status, answer.parked_by, answer.undecided) == (AnswerStatus.PARKED, parked_by, undecided)
 
 
 def test_conclusions_are_in_the_words_of_their_source(paper, intake):
@@ -292,14 +292,14 @@ def test_conclusions_are_in_the_words_of_their_source(paper, intake):
     sources = {"hr": Source(conclusion={"agree": "approved"})}
     taking = intake(rules(sources=sources))
     for source, conclusion in (("hr", "agree"), ("hr", "refuse"), ("it", "agree")):
-        taking.take(replace(CALL_BACK, source=source, body=BODY | {"conclusion": conclusion}), wait=0)
+        taking.accept(replace(CALL_BACK, source=source, body=BODY | {"conclusion": conclusion}), wait=0)
     assert [new.event.conclusion for (new,) in paper.of("accept")] == ["approved", "refuse", "agree"]
 
 
 def test_nothing_is_stored_while_a_handler_cannot_be_read(paper, intake):
     """A newer version of flowhooks recorded it, and the event could be one that it takes."""
     with pytest.raises(Unavailable) as refused:
-        intake(replace(rules(), router=Router([], unreadable=["p:newer"]))).take(CALL_BACK, wait=0)
+        intake(replace(rules(), router=Router([], unreadable_handlers=["p:newer"]))).accept(CALL_BACK, wait=0)
     assert refused.value.key == "newer_handlers"
     assert paper.asked == []
 
@@ -318,10 +318,10 @@ def test_events_without_a_name_have_their_own_setting(paper, intake, routing, bo
     taking = intake(rules(routing=RoutingSettings(**routing)))
     call_back = replace(CALL_BACK, body=BODY | body)
     if key is None:
-        assert taking.take(call_back, wait=0).status == Status.PARKED
+        assert taking.accept(call_back, wait=0).status == AnswerStatus.PARKED
         return
-    with pytest.raises(Unprocessable) as refused:
-        taking.take(call_back, wait=0)
+    with pytest.raises(InvalidCallback) as refused:
+        taking.accept(call_back, wait=0)
     assert refused.value.key == key
     assert paper.of("accept") == []
 
@@ -329,30 +329,33 @@ def test_events_without_a_name_have_their_own_setting(paper, intake, routing, bo
 def test_what_nobody_wants_is_refused_if_the_settings_say_so(paper, intake):
     """Unless it came before: then it is answered as any repeat. Whoever cannot see that stores nothing."""
     taking = intake(rules(candidate("h", process_keys=("other",)), routing=RoutingSettings(no_handler="reject")))
-    with pytest.raises(Unprocessable) as refused:
-        taking.take(CALL_BACK, wait=0)
+    with pytest.raises(InvalidCallback) as refused:
+        taking.accept(CALL_BACK, wait=0)
     assert refused.value.key == "no_handler"
     assert paper.asked == [("is_stored", ("hr", "complete", "i", ""))]
     paper.known = LedgerUnusable("x")
     with pytest.raises(Unavailable) as away:
-        taking.take(CALL_BACK, wait=0)
+        taking.accept(CALL_BACK, wait=0)
     assert away.value.key == "ledger_down"
     paper.known = True
-    assert taking.take(CALL_BACK, wait=0).status == Status.PARKED
+    assert taking.accept(CALL_BACK, wait=0).status == AnswerStatus.PARKED
 
 
 def test_what_somebody_wants_is_not_refused(paper, intake):
     """The ledger is not even asked."""
-    assert intake(rules(routing=RoutingSettings(no_handler="reject"))).take(CALL_BACK, wait=0).status == Status.PENDING
+    assert (
+        intake(rules(routing=RoutingSettings(no_handler="reject"))).accept(CALL_BACK, wait=0).status
+        == AnswerStatus.PENDING
+    )
     assert paper.of("is_stored") == []
 
 
 def test_a_call_back_is_taken_by_the_rules_that_it_came_under(paper, intake):
     """By those of now, unless its sender was let in by others."""
     taking = intake()
-    taking.go_by(rules(candidate("new", process_keys=("k",))))
-    taking.take(CALL_BACK, wait=0)
-    taking.take(CALL_BACK, wait=0, rules=rules(candidate("old", process_keys=("k",))))
+    taking.reconfigure(rules(candidate("new", process_keys=("k",))))
+    taking.accept(CALL_BACK, wait=0)
+    taking.accept(CALL_BACK, wait=0, config=rules(candidate("old", process_keys=("k",))))
     assert [list(new.route) for (new,) in paper.of("accept")] == [["p:new"], ["p:old"]]
 
 
@@ -360,14 +363,14 @@ def tell(paper, new, state, *, until=9):
     """Have those who wait told of an event's first deliveries."""
     for delivery_id, name in new.deliveries[:until]:
         told = DeliveryStatus(delivery_id=delivery_id, handler=name, state=state, attempt=1, due_at=None)
-        paper.watches.tell(new.event.id, told)
+        paper.watches.notify(new.event.id, told)
 
 
 def test_who_waits_is_answered_when_all_has_settled(paper, intake):
     """With what was told meanwhile, without asking the ledger again; its place is free afterwards."""
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED)
-    answer = intake().take(CALL_BACK, wait=LONG)
-    assert answer.status == Status.DONE
+    answer = intake().accept(CALL_BACK, wait=LONG)
+    assert answer.status == AnswerStatus.DONE
     assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED] * 2
     assert paper.of("delivery_statuses") == []
     (seconds,) = paper.waited
@@ -380,9 +383,9 @@ def test_what_has_not_settled_in_time_is_answered_as_it_stands(paper, intake):
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
     paper.there = [standing("late", State.RUNNING)]
     started = time.monotonic()
-    answer = intake().take(CALL_BACK, wait=0.2)
+    answer = intake().accept(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
-    assert answer.status == Status.PENDING
+    assert answer.status == AnswerStatus.PENDING
     assert [one.state for one in answer.delivery_statuses] == [State.SUCCEEDED, State.WAITING, State.RUNNING]
     assert paper.of("delivery_statuses") == [(answer.event_id,)]
 
@@ -391,9 +394,9 @@ def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
     """What cannot be stored in time is not waited for as if it could."""
     paper.timeout = 0.1
     started = time.monotonic()
-    answer = intake().take(CALL_BACK, wait=0.5)
+    answer = intake().accept(CALL_BACK, wait=0.5)
     assert time.monotonic() - started >= 0.5
-    assert answer.status == Status.PENDING
+    assert answer.status == AnswerStatus.PENDING
     (seconds,) = paper.waited
     assert seconds == 0.0
 
@@ -401,11 +404,11 @@ def test_nobody_waits_longer_to_be_stored_than_that_may_take(paper, intake):
 def test_what_nobody_runs_is_not_waited_for(paper, intake):
     """Handlers that are absent or that no process runs: if there is no other, the answer comes at once."""
     paper.idle = {"p:one"}
-    assert intake(rules(absent={"p:two"})).take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert intake(rules(absent={"p:two"})).accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
     paper.idle = {"p:two"}
     paper.meanwhile = lambda new: tell(paper, new, State.SUCCEEDED, until=1)
-    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
 
 
 def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
@@ -416,13 +419,13 @@ def test_what_is_paused_while_it_is_stored_is_not_waited_for(paper, intake):
         return AcceptResult(event_id=new.event.id, new=True, state=new.state)
 
     paper.become = become
-    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
 
 
 def test_without_a_place_to_wait_the_answer_comes_at_once(paper, intake):
     """Accepting goes on however many wait."""
     assert paper.watches.open("other", ["d"], 1)
-    assert intake().take(CALL_BACK, wait=LONG).status == Status.PENDING
+    assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.PENDING
     assert len(paper.of("accept")) == 1
 
 
@@ -431,7 +434,7 @@ def test_what_could_not_be_stored_gives_its_place_back(paper, intake):
     paper.become = lambda new: (_ for _ in ()).throw(Unavailable("busy"))
     for wait in (0, LONG):
         with pytest.raises(Unavailable):
-            intake().take(CALL_BACK, wait=wait)
+            intake().accept(CALL_BACK, wait=wait)
     assert paper.takes_another()
     assert paper.of("notice") == []
 
@@ -443,7 +446,7 @@ def test_a_server_that_stops_takes_nothing_in(paper, intake):
     taking.drain()
     assert watch.wait(0)
     with pytest.raises(Unavailable) as refused:
-        taking.take(CALL_BACK, wait=0)
+        taking.accept(CALL_BACK, wait=0)
     assert refused.value.key == "draining"
     assert paper.asked == []
 
@@ -452,7 +455,7 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
     """The operator is told of whom, and what to do; the caller is told nothing."""
     paper.become = lambda new: AcceptResult(event_id="", new=False, state="", webhook_id_reused=True)
     with pytest.raises(Unauthorized) as refused:
-        intake().take(CALL_BACK, wait=LONG)
+        intake().accept(CALL_BACK, wait=LONG)
     assert (refused.value.key, refused.value.cause) == ("unauthorized", "message_reused")
     (entry,) = logged
     assert (entry["event"], entry["source"], entry["webhook_id"], entry["flow"]) == (
@@ -470,8 +473,8 @@ def test_a_signature_that_was_used_before_is_refused_and_logged(paper, intake, l
 def test_other_data_is_a_conflict(paper, intake, state, key):
     """Which names the event that came first, and says if it has been purged."""
     came_before(paper, conflict=True, state=state)
-    with pytest.raises(Conflict) as refused:
-        intake().take(CALL_BACK, wait=0)
+    with pytest.raises(IdentityConflict) as refused:
+        intake().accept(CALL_BACK, wait=0)
     assert (refused.value.event_id, refused.value.key) == ("before", key)
     assert paper.of("notice") == []
 
@@ -479,23 +482,23 @@ def test_other_data_is_a_conflict(paper, intake, state, key):
 @pytest.mark.parametrize(
     ("states", "state", "status"),
     [
-        ((State.SUCCEEDED, State.CLOSED), "routed", Status.DONE),
-        ((), "dismissed", Status.DONE),
-        ((), "parked", Status.PARKED),
-        ((State.SUCCEEDED,), "parked", Status.PARKED),
-        ((State.WAITING,), "parked", Status.PARKED),
-        ((State.DEAD, State.SUCCEEDED), "parked", Status.DEAD),
-        ((State.DEAD, State.WAITING), "routed", Status.DEAD),
-        ((State.SUCCEEDED, State.WAITING), "routed", Status.PENDING),
-        ((State.UNKNOWN,), "routed", Status.PENDING),
-        ((State.RUNNING,), "routed", Status.PENDING),
+        ((State.SUCCEEDED, State.CLOSED), "routed", AnswerStatus.DONE),
+        ((), "dismissed", AnswerStatus.DONE),
+        ((), "parked", AnswerStatus.PARKED),
+        ((State.SUCCEEDED,), "parked", AnswerStatus.PARKED),
+        ((State.WAITING,), "parked", AnswerStatus.PARKED),
+        ((State.DEAD, State.SUCCEEDED), "parked", AnswerStatus.DEAD),
+        ((State.DEAD, State.WAITING), "routed", AnswerStatus.DEAD),
+        ((State.SUCCEEDED, State.WAITING), "routed", AnswerStatus.PENDING),
+        ((State.UNKNOWN,), "routed", AnswerStatus.PENDING),
+        ((State.RUNNING,), "routed", AnswerStatus.PENDING),
     ],
 )
 def test_a_repeat_is_answered_as_its_event_stands(paper, intake, states, state, status):
     """The gravest decides; nobody is told of an event that came before."""
     delivery_statuses = [standing(f"h{number}", one) for number, one in enumerate(states)]
     came_before(paper, *delivery_statuses, state=state)
-    answer = intake().take(CALL_BACK, wait=0)
+    answer = intake().accept(CALL_BACK, wait=0)
     assert (answer.event_id, answer.status, list(answer.delivery_statuses)) == ("before", status, delivery_statuses)
     assert [one[0] for one in paper.asked] == ["accept"]
 
@@ -528,7 +531,7 @@ def test_what_is_dead_may_get_one_more_attempt(paper, intake, name, given, runs)
     other = standing("other", State.DEAD)
     came_before(paper, one, other)
     paper.there = [after := replace(one, state=State.WAITING)]
-    answer = intake(rules(absent={"p:x"})).take(CALL_BACK, wait=0)
+    answer = intake(rules(absent={"p:x"})).accept(CALL_BACK, wait=0)
     assert paper.of("requeue") == ([("transaction", [one], frozenset({"p:x"}))] if runs else [])
     assert answer.delivery_statuses == ((after, other) if runs else (one, other))
     assert paper.of("delivery_statuses") == [("before",)] * runs
@@ -546,16 +549,16 @@ def test_a_repeat_joins_what_moves(paper, intake):
     paper.there = [done, runs, waits]
 
     def told_later():
-        while not paper.watches.waited_for():
+        while not paper.watches.pending_event_ids():
             time.sleep(0.001)
         for one in (runs, waits):
-            paper.watches.tell("before", replace(one, state=State.SUCCEEDED))
+            paper.watches.notify("before", replace(one, state=State.SUCCEEDED))
 
     teller = threading.Thread(target=told_later)
     teller.start()
-    answer = intake().take(CALL_BACK, wait=LONG)
+    answer = intake().accept(CALL_BACK, wait=LONG)
     teller.join()
-    assert answer.status == Status.DONE
+    assert answer.status == AnswerStatus.DONE
     assert [one.delivery_id for one in answer.delivery_statuses] == ["d-done", "d-runs", "d-waits"]
     assert len(paper.of("delivery_statuses")) == 1
     assert paper.takes_another()
@@ -566,7 +569,7 @@ def test_what_settled_while_a_repeat_came_is_not_waited_for(paper, intake):
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = [replace(runs, state=State.DEAD)]
-    assert intake().take(CALL_BACK, wait=LONG).status == Status.DEAD
+    assert intake().accept(CALL_BACK, wait=LONG).status == AnswerStatus.DEAD
 
 
 def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
@@ -575,9 +578,9 @@ def test_a_repeat_waits_no_longer_than_it_may(paper, intake):
     came_before(paper, runs)
     paper.there = [runs]
     started = time.monotonic()
-    answer = intake().take(CALL_BACK, wait=0.2)
+    answer = intake().accept(CALL_BACK, wait=0.2)
     assert time.monotonic() - started >= 0.2
-    assert (answer.status, answer.delivery_statuses) == (Status.PENDING, (runs,))
+    assert (answer.status, answer.delivery_statuses) == (AnswerStatus.PENDING, (runs,))
     assert paper.of("delivery_statuses") == [("before",)] * 2
     assert paper.takes_another()
 
@@ -596,7 +599,7 @@ def test_a_repeat_does_not_wait_for_what_does_not_move(paper, intake, delivery_s
     """Its answer comes at once."""
     paper.idle = {"p:idle"}
     came_before(paper, *delivery_statuses)
-    answer = intake().take(CALL_BACK, wait=LONG)
+    answer = intake().accept(CALL_BACK, wait=LONG)
     assert list(answer.delivery_statuses) == delivery_statuses
     assert paper.of("delivery_statuses") == []
 
@@ -606,8 +609,8 @@ def test_a_repeat_is_answered_though_the_ledger_cannot_be_read(paper, intake):
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
     paper.there = LedgerUnusable("x")
-    answer = intake().take(CALL_BACK, wait=0.05)
-    assert (answer.status, answer.delivery_statuses) == (Status.PENDING, (runs,))
+    answer = intake().accept(CALL_BACK, wait=0.05)
+    assert (answer.status, answer.delivery_statuses) == (AnswerStatus.PENDING, (runs,))
 
 
 def test_a_repeat_finds_no_place_to_wait(paper, intake):
@@ -615,4 +618,4 @@ def test_a_repeat_finds_no_place_to_wait(paper, intake):
     assert paper.watches.open("other", ["d"], 1)
     runs = standing("runs", State.RUNNING)
     came_before(paper, runs)
-    assert intake().take(CALL_BACK, wait=LONG).delivery_statuses == (runs,)
+    assert intake().accept(CALL_BACK, wait=LONG).delivery_statuses == (runs,)

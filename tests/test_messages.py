@@ -11,13 +11,13 @@ import pytest
 
 import flowhooks
 from flowhooks import errors
-from flowhooks.messages import LANGUAGES, SENTENCES, shown, text
+from flowhooks.messages import LANGUAGES, MESSAGES, text, to_printable
 
 PACKAGE = Path(flowhooks.__file__).parent
 REFUSALS = {
     name
     for name, value in vars(errors).items()
-    if inspect.isclass(value) and issubclass(value, errors.Refusal) and value is not errors.Conflict
+    if inspect.isclass(value) and issubclass(value, errors.CallbackRejected) and value is not errors.IdentityConflict
 }
 
 
@@ -39,10 +39,10 @@ def said():
                 yield pytest.param(node.args[0].value, None if None in names else set(names), id=where)
 
 
-@pytest.mark.parametrize("key", SENTENCES)
+@pytest.mark.parametrize("key", MESSAGES)
 def test_both_languages(key):
     """A sentence is there in English and in Chinese, names the same things, and is one line of plain text."""
-    sentences = SENTENCES[key]
+    sentences = MESSAGES[key]
     assert tuple(sentences) == LANGUAGES
     assert placeholders(sentences["en"]) == placeholders(sentences["zh"])
     for sentence in sentences.values():
@@ -52,18 +52,18 @@ def test_both_languages(key):
     assert not sentences["zh"].isascii()
 
 
-@pytest.mark.parametrize("key", SENTENCES)
+@pytest.mark.parametrize("key", MESSAGES)
 def test_names_are_free(key):
     """No sentence names something that would clash with an argument of the functions that take it along."""
-    named = placeholders(SENTENCES[key]["en"])
+    named = placeholders(MESSAGES[key]["en"])
     assert all(name.isidentifier() for name in named)
     assert not named & {"self", "violations", "retry_after"}
 
 
-@pytest.mark.parametrize("key", SENTENCES)
+@pytest.mark.parametrize("key", MESSAGES)
 def test_ends_as_a_sentence(key):
     """Sentences end with a full stop, or with why a handler failed; clauses about a violation do not."""
-    english, chinese = SENTENCES[key].values()
+    english, chinese = MESSAGES[key].values()
     if key.startswith("schema."):
         assert english[-1] != "."
         assert chinese[-1] != "。"
@@ -75,8 +75,8 @@ def test_ends_as_a_sentence(key):
 @pytest.mark.parametrize(("key", "named"), list(said()))
 def test_what_the_code_says(key, named):
     """A key that stands in the code is one of the sentences, and what that names is given."""
-    assert key in SENTENCES
-    assert named is None or placeholders(SENTENCES[key]["en"]) <= named
+    assert key in MESSAGES
+    assert named is None or placeholders(MESSAGES[key]["en"]) <= named
 
 
 def test_text():
@@ -112,5 +112,5 @@ def test_text_that_is_not_there(key, language, params):
 )
 def test_shown(given, seen):
     """A caller's text is shown on one line, without what cannot be seen, in at most so many characters."""
-    assert shown(given, 10) == seen
-    assert len(shown(given * 100, 10)) <= 10
+    assert to_printable(given, 10) == seen
+    assert len(to_printable(given * 100, 10)) <= 10

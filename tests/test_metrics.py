@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowhooks.observability.metrics import MOST_HANDLERS, OTHERS, Metrics
+from flowhooks.observability.metrics import MAX_HANDLERS, OTHER_HANDLERS, Metrics
 
 
 def read(metrics):
@@ -53,13 +53,13 @@ def test_a_clock_that_was_set_back_makes_no_negative_time():
 def test_handlers_beyond_the_first_share_one_label():
     """However many handlers there are, what is told stays bounded, and those that had a line keep it."""
     metrics = Metrics()
-    for number in range(MOST_HANDLERS + 50):
+    for number in range(MAX_HANDLERS + 50):
         metrics.attempted(f"p:h{number}", "succeeded", 0.1, total=None)
     metrics.attempted("p:h0", "succeeded", 0.1, total=None)
     found = read(metrics)
-    assert found["flowhooks_attempts_total", OTHERS, "succeeded"] == 50
+    assert found["flowhooks_attempts_total", OTHER_HANDLERS, "succeeded"] == 50
     assert found["flowhooks_attempts_total", "p:h0", "succeeded"] == 2
-    assert sum(name == "flowhooks_attempts_total" for name, *_ in found) == MOST_HANDLERS + 1
+    assert sum(name == "flowhooks_attempts_total" for name, *_ in found) == MAX_HANDLERS + 1
 
 
 def test_two_processes_count_apart():

@@ -107,7 +107,7 @@ def test_who_joins_learns_it_too(having, without, answered, eventually):
     assert entered.wait(20)
 
     def opens():
-        eventually(taker.app.watches.waited_for)
+        eventually(taker.app.waiters.pending_event_ids)
         gate.set()
 
     answer = answered(taker, meanwhile=opens)
@@ -129,9 +129,9 @@ def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventual
     def operates():
         assert entered.wait(20)
         gate.set()
-        (event_id,) = eventually(taker.app.watches.waited_for)
+        (event_id,) = eventually(taker.app.waiters.pending_event_ids)
         standing = runs.settled(event_id, State.WAITING, attempt=1)
-        resolve(desk.app.desk, standing.delivery_id, Verdict.CLOSE, note="by hand")
+        resolve(desk.app.operation_context, standing.delivery_id, Verdict.CLOSE, note="by hand")
 
     answer = answered(taker, meanwhile=operates)
     assert answer.delivery_statuses[0].state is State.CLOSED
@@ -179,11 +179,11 @@ def test_what_settled_while_nobody_listened_is_found(having, without, answered, 
 
     def cuts():
         assert entered.wait(20)
-        (event_id,) = eventually(taker.app.watches.waited_for)
+        (event_id,) = eventually(taker.app.waiters.pending_event_ids)
         deafness(runs)
         gate.set()
         runs.settled(event_id, State.SUCCEEDED)
-        assert taker.app.watches.waited_for() == [event_id]
+        assert taker.app.waiters.pending_event_ids() == [event_id]
         deafness.over()
 
     answer = answered(taker, meanwhile=cuts)
@@ -197,9 +197,9 @@ def test_a_look_finds_what_was_not_heard(having, without, answered, eventually, 
     taker = without()
 
     def looks():
-        (event_id,) = eventually(taker.app.watches.waited_for)
+        (event_id,) = eventually(taker.app.waiters.pending_event_ids)
         taker.settled(event_id, State.SUCCEEDED)
-        taker.app.neighbours.look()
+        taker.app.cluster.poll()
 
     answer = answered(taker, meanwhile=looks)
     assert answer.status == "done"
@@ -219,11 +219,11 @@ def test_what_another_process_brings_is_routed_without_a_restart(having, without
 def test_what_was_parked_by_old_routes_is_delivered_once_they_are_new(having, without, eventually, monkeypatch):
     """An event that was parked after the other process had looked through what is parked finds its handler."""
     taker = without()
-    taker.app.neighbours._listener.stop(20)  # deaf
+    taker.app.cluster._listener.stop(20)  # deaf
     having()
     parked = taker.take("between")
     assert parked.status == "parked"
-    taker.app.neighbours.look()
+    taker.app.cluster.poll()
     taker.settled(parked.event_id, State.SUCCEEDED)
 
 
@@ -232,11 +232,11 @@ def test_what_another_process_retires_is_routed_no_longer(having, without, event
     has, taker = having(), without()
     follows(taker, "leave", eventually)
     assert taker.take("i1").status == "done"
-    retire(has.app.desk, ["p:h"])
+    retire(has.app.operation_context, ["p:h"])
     eventually(lambda: not taker.app.router.explain(process_key="leave").route.handlers)
     assert taker.take("i2").status == "parked"
     assert has.take("i3").status == "done"
-    assert has.app.absent == frozenset()
+    assert has.app.missing_handlers == frozenset()
 
 
 def test_what_has_not_changed_is_not_made_anew(having, without):
@@ -245,13 +245,13 @@ def test_what_has_not_changed_is_not_made_anew(having, without):
     taker = without()
     before = taker.app.router
     having()
-    taker.app.neighbours.look()
+    taker.app.cluster.poll()
     assert taker.app.router is before
 
 
 def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypatch):
     """It does not wait for its next look, which is a thousand seconds off."""
-    monkeypatch.setattr("flowhooks.execution.runners.embedded.LOOK_EVERY", 1000.0)
+    monkeypatch.setattr("flowhooks.execution.runners.embedded.POLL_INTERVAL", 1000.0)
     ran = threading.Event()
     has = having(lambda event: ran.set())
     taker = without()
@@ -259,7 +259,7 @@ def test_a_process_is_woken_by_what_another_one_stored(having, without, monkeypa
     assert ran.wait(20)
     has.settled(event_id, State.SUCCEEDED)
     ran.clear()
-    replay(having(start=False).app.desk, EventFilter(ids=(event_id,)), again=True)
+    replay(having(start=False).app.operation_context, EventFilter(ids=(event_id,)), again=True)
     assert ran.wait(20)
 
 
@@ -269,12 +269,12 @@ def test_nobody_waits_for_what_nobody_runs(having, without, eventually):
     follows(taker, "leave", eventually)
     assert taker.take("i1", wait=LONG).status == "done"
     has.close()
-    eventually(lambda: not taker.app.neighbours.run)
+    eventually(lambda: not taker.app.cluster.handlers_with_runner)
     answers = [taker.take("i2", wait=LONG), taker.take("i2", wait=LONG)]
     assert [(one.status, one.delivery_statuses[0].state) for one in answers] == [("pending", State.WAITING)] * 2
     having()
     taker.settled(answers[0].event_id, State.SUCCEEDED)
-    eventually(lambda: taker.app.neighbours.run)
+    eventually(lambda: taker.app.cluster.handlers_with_runner)
     assert taker.take("i3", wait=LONG).status == "done"
 
 
@@ -283,22 +283,22 @@ def test_a_process_that_is_silent_runs_nothing(having, without, eventually):
     taker, has = without(), having()
     follows(taker, "leave", eventually)
     taker.sql("UPDATE processes SET beat_at = 0 WHERE id = ?", has.app.ledger.process)
-    taker.app.neighbours.look()
-    assert taker.app.neighbours.run == frozenset()
+    taker.app.cluster.poll()
+    assert taker.app.cluster.handlers_with_runner == frozenset()
     has.app.ledger.heartbeat()
-    taker.app.neighbours.look()
-    assert taker.app.neighbours.run == {"p:h"}
+    taker.app.cluster.poll()
+    assert taker.app.cluster.handlers_with_runner == {"p:h"}
 
 
 def test_what_is_paused_here_does_not_begin_there(having, without, answered, eventually):
     """It is told at once: whoever waits for another process is answered, and what waits is run there when resumed."""
     runs, taker = having(), without()
-    pause(taker.app.desk, ["p:h"])
+    pause(taker.app.operation_context, ["p:h"])
     eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
     answer = answered(taker)
     assert (answer.status, taker.only(answer.event_id).attempt) == ("pending", 0)
     assert runs.take("2", wait=LONG).status == "pending"
-    resume(taker.app.desk, ["p:h"])
+    resume(taker.app.operation_context, ["p:h"])
     taker.settled(answer.event_id, State.SUCCEEDED)
     assert taker.take("3", wait=LONG).status == "done"
 
@@ -309,8 +309,8 @@ def test_who_waits_elsewhere_is_answered_when_it_is_paused(having, without, answ
     taker, operator = without(), without()
 
     def paused():
-        eventually(taker.app.watches.waited_for)
-        pause(operator.app.desk, ["p:h"])
+        eventually(taker.app.waiters.pending_event_ids)
+        pause(operator.app.operation_context, ["p:h"])
 
     assert answered(taker, meanwhile=paused).status == "pending"
 
@@ -320,11 +320,11 @@ def test_news_of_a_pause_that_were_lost_are_found_at_the_next_sign_of_life(house
     monkeypatch.setattr(notifications.ChangeNotice, "notify", lambda _news, _connection: None)
     runs = house.open(listens(nothing, name="h"), ledger={"stale_after": 3.0})
     other = house.open(ledger=SLOW)
-    pause(other.app.desk, ["p:h"])
+    pause(other.app.operation_context, ["p:h"])
     event_id = runs.take(wait=0).event_id
     eventually(lambda: runs.app.ledger.pauses.get() == {"p:h"})
     assert runs.only(event_id).attempt == 0
-    resume(other.app.desk, ["p:h"])
+    resume(other.app.operation_context, ["p:h"])
     runs.settled(event_id, State.SUCCEEDED)
 
 
@@ -335,7 +335,7 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     with psycopg.connect(flow.url) as claiming:
         claiming.execute("SELECT paused_at FROM handlers")
-        pausing = threading.Thread(target=pause, args=(flow.app.desk, ["p:h"]))
+        pausing = threading.Thread(target=pause, args=(flow.app.operation_context, ["p:h"]))
         pausing.start()
         eventually(lambda: flow.sql("SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"))
         assert flow.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation'")
@@ -345,32 +345,32 @@ def test_a_pause_comes_after_what_was_about_to_begin(having, eventually):
     assert flow.only(event_id).attempt == 0
     with psycopg.connect(flow.url) as dump:  # one that stays does not keep anybody from pausing
         dump.execute("SELECT paused_at FROM handlers")
-        assert resume(flow.app.desk, ["p:h"]).handlers == ("p:h",)
-        assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+        assert resume(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
+        assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
 
 
 def test_a_stop_waits_for_the_heartbeat_that_is_under_way(without, monkeypatch):
     """`Neighbours.stop` returns when the heartbeat thread has ended, so that the ledger can be closed after it."""
     flow = without()
-    neighbours, ledger = flow.app.neighbours, flow.app.ledger
+    neighbours, ledger = flow.app.cluster, flow.app.ledger
     begun, ended = threading.Event(), threading.Event()
     stopped_before = []
 
     def beat():
         begun.set()
-        assert neighbours._over.wait(20)
+        assert neighbours._stopping.wait(20)
         stopping.join(0.5)  # `stop` without a join returns within this time
         stopped_before.append(not stopping.is_alive())
         ended.set()
 
     stopping = threading.Thread(target=neighbours.stop, args=(20,))
     monkeypatch.setattr(ledger, "heartbeat", beat)
-    neighbours._life = threading.Thread(target=neighbours._live)
+    neighbours._heartbeat_thread = threading.Thread(target=neighbours._heartbeat_loop)
     monkeypatch.setattr(ledger, "heartbeat_interval", 0.01)
-    neighbours._life.start()
+    neighbours._heartbeat_thread.start()
     assert begun.wait(20)
     stopping.start()
     assert ended.wait(20)
     stopping.join(20)
     assert stopped_before == [False]
-    assert not neighbours._life.is_alive()
+    assert not neighbours._heartbeat_thread.is_alive()

@@ -8,7 +8,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import OutcomeKind, Retry, State
-from flowhooks.errors import Conflict
+from flowhooks.errors import IdentityConflict
 
 pytestmark = pytest.mark.either
 
@@ -66,7 +66,7 @@ def test_only_new_events_are_news(house, listens, make_plugin, listener, eventua
     flow = house.open(plugins={"p": make_plugin(listens(lambda event: 1, name="h"), **listener.hooks())})
     flow.take()
     flow.take()
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take(x=1)
     flow.take("i2", key="nobody")
     eventually(lambda: len(listener.told) == 3)
@@ -135,7 +135,7 @@ def test_an_interrupt_of_a_listener_ends_no_notices(house, make_plugin, listener
 
 def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch):
     """Answers and attempts do not wait for a listener, nor does the end of the server wait for ever."""
-    monkeypatch.setattr("flowhooks.app.NOTICES_GET", 0.3)
+    monkeypatch.setattr("flowhooks.app.STOP_TIMEOUT", 0.3)
     release, ended = threading.Event(), []
 
     def event_accepted(event):
@@ -164,7 +164,7 @@ def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, m
     assert entered.wait(WAIT_TIMEOUT)
     for number in range(20):
         assert flow.take(f"i{number}").status == "parked"
-    assert flow.app.notices.dropped == 15
+    assert flow.app.notifier.dropped == 15
     release.set()
     assert [entry["event"] for entry in logged].count("notices_dropped") == 1
 
@@ -182,6 +182,6 @@ def test_without_listeners_there_is_nothing_to_tell(house, listens):
     """No thread and no queue is kept for notices that nobody wants."""
     flow = house.open(listens(lambda event: 1, name="h"))
     flow.take()
-    assert not flow.app.notices.wanted
-    assert flow.app.notices._queue.empty()
+    assert not flow.app.notifier.wanted
+    assert flow.app.notifier._queue.empty()
     assert "notices" not in {thread.name for thread in threading.enumerate()}

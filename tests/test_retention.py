@@ -123,7 +123,7 @@ def test_old_entries_and_alerts_go(house, listens):
 
 def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatch):
     """However many transactions it took; one that found nothing says nothing."""
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(5):
         flow.take(f"i{number}")
@@ -136,8 +136,8 @@ def test_a_run_is_logged_once_with_its_counts(house, listens, logged, monkeypatc
 
 def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch, eventually):
     """The process that leads does it for all; what stops it stops it at once."""
-    monkeypatch.setattr(module, "FIRST_RUN", 0.01)
-    monkeypatch.setattr(module, "EVERY", 0.01)
+    monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
+    monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     leads = threading.Event()
     asked = threading.Event()
@@ -154,8 +154,8 @@ def test_it_begins_by_itself_and_only_where_it_leads(house, listens, monkeypatch
 
 def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, eventually, logged):
     """It is said once, and a later run does it."""
-    monkeypatch.setattr(module, "FIRST_RUN", 0.01)
-    monkeypatch.setattr(module, "EVERY", 0.01)
+    monkeypatch.setattr(module, "FIRST_RUN_DELAY", 0.01)
+    monkeypatch.setattr(module, "PURGE_INTERVAL", 0.01)
     monkeypatch.setattr(clock_trust, "DOUBT_SECONDS", 0.0)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     flow.take("i1")
@@ -169,14 +169,14 @@ def test_a_database_that_is_down_does_not_end_it(house, listens, monkeypatch, ev
 @pytest.mark.sqlite
 def test_it_takes_a_small_part_of_the_time(house, listens, monkeypatch):
     """After each transaction it pauses for nine times as long."""
-    monkeypatch.setattr(module, "AT_ONCE", 1)
+    monkeypatch.setattr(module, "BATCH_SIZE", 1)
     flow = house.open(listens(go, name="go"), retention={"succeeded": 1})
     for number in range(3):
         flow.take(f"i{number}")
     flow.clock.advance(2 * DAY)
     pauses = []
-    monkeypatch.setattr(flow.app.retention._over, "wait", pauses.append)
+    monkeypatch.setattr(flow.app.retention._stopping, "wait", pauses.append)
     times = iter(range(100))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(times))))
-    flow.app.retention._events(module.Counter(), module.MIN_RUN)
+    flow.app.retention._purge_events(module.Counter(), module.MIN_ROWS_PER_RUN)
     assert pauses == pytest.approx([9.0] * 3)

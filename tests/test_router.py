@@ -11,7 +11,7 @@ import pytest
 from flowhooks.model.event import Event, EventState, ParkedBy
 from flowhooks.model.selectors import Selectors
 from flowhooks.routing.index import Candidate, Route
-from flowhooks.routing.router import MOST_OF_A_KEY, Listener, Router
+from flowhooks.routing.router import MAX_ORDER_KEY_CHARS, Router, Subscription
 
 
 def make_event(**given):
@@ -121,8 +121,8 @@ def test_a_handler_that_also_takes_every_event_wants_its_class():
 def test_a_look_up_asks_no_handler_that_shares_nothing(monkeypatch):
     """With ten thousand handlers a look-up asks as many of them as with one: those that share class or key."""
     asked = []
-    refusal = Selectors.refusal
-    monkeypatch.setattr(Selectors, "refusal", lambda self, event: asked.append(self) or refusal(self, event))
+    refusal = Selectors.why_filtered_out
+    monkeypatch.setattr(Selectors, "why_filtered_out", lambda self, event: asked.append(self) or refusal(self, event))
     for number in (1, 10_000):
         router = Router(
             Candidate(f"p:h{i}", Selectors(callback_classes=(f"C{i}",), process_keys=(f"k{i}",), versions=">0"))
@@ -146,14 +146,14 @@ def test_two_candidates_of_one_id_are_refused():
 def test_which_handlers_a_router_has():
     """Each candidate, by its whole id."""
     router = make_router(a={"every": True}, b={"process_keys": ("k",)})
-    assert [router.has(handler) for handler in ("p:a", "p:b", "p:c", "a")] == [True, True, False, False]
-    assert not Router([]).has("p:a")
+    assert [router.has_handler(handler) for handler in ("p:a", "p:b", "p:c", "a")] == [True, True, False, False]
+    assert not Router([]).has_handler("p:a")
 
 
 def test_a_router_without_handlers():
     """Without any handler everything is parked."""
     assert Router([]).route(make_event(callback_class="C")) == Route({}, EventState.PARKED, ParkedBy.HANDLER)
-    assert Router([]).all() == ()
+    assert Router([]).subscriptions() == ()
 
 
 def test_every_way_in_is_listed():
@@ -170,11 +170,11 @@ def test_every_way_in_is_listed():
         "when": {},
         "handler_id": "p:a",
     }
-    assert router.all() == (
-        Listener(by="class", value="C", **common),
-        Listener(by="class", value="D", **common),
-        Listener(by="key", value="k", **common),
-        Listener(
+    assert router.subscriptions() == (
+        Subscription(by="class", value="C", **common),
+        Subscription(by="class", value="D", **common),
+        Subscription(by="key", value="k", **common),
+        Subscription(
             by="every", value="", kind="cancel", versions="", sources=(), conclusions=(), when={}, handler_id="p:b"
         ),
     )
@@ -318,7 +318,7 @@ def test_what_is_looked_up_once_for_all_is_what_every_look_up_gives(others, key,
     router = make_router(a={"callback_classes": ("C",)}, **others)
     plain = make_router(a={"callback_classes": ("C",)}, **others)
     for index in plain._kinds.values():
-        index.plain = {}
+        index.unfiltered = {}
     event = make_event(callback_class="C", process_definition_key=key, process_definition_version=version)
     assert router.route(event) == plain.route(event)
     assert list(router.route(event).handlers) == list(plain.route(event).handlers)
@@ -345,7 +345,7 @@ def test_what_an_ordered_handler_is_ordered_by():
 def test_an_order_key_is_of_a_bounded_length():
     """What is longer than an index takes is told apart by its digest; as it stands, it is told apart by itself."""
     router = Router([Candidate("p:h", Selectors(every=True), "business_key")])
-    longest = "中" * MOST_OF_A_KEY
+    longest = "中" * MAX_ORDER_KEY_CHARS
     assert router.order_keys(make_event(business_key=longest), ["p:h"]) == {"p:h": longest}
     longer = router.order_keys(make_event(business_key=longest + "x"), ["p:h"])["p:h"]
     assert longer == hashlib.sha256(f"{longest}x".encode()).hexdigest()

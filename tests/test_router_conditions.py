@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks.errors import HandlerError, NewerSelectorsError
 from flowhooks.model.event import Event, NoMatch
-from flowhooks.model.selectors import FORMAT, Selectors
+from flowhooks.model.selectors import SELECTORS_FORMAT, Selectors
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import MAX_REASONS, Router
 
@@ -220,7 +220,7 @@ def test_explanations_know_conditions():
 def test_how_many_candidates_are_explained(most, handlers, left_out):
     """The handlers that get the event come first when only some are explained, and the others are counted."""
     router = router_of(APPROVED, REJECTED, LARGE, REJECTED, {"process_keys": ("other",)})
-    explanation = router.explain_event(event_of(conclusion="rejected"), most=most)
+    explanation = router.explain_event(event_of(conclusion="rejected"), max_candidates=most)
     assert [verdict.handler_id for verdict in explanation.verdicts] == handlers
     assert explanation.left_out == left_out
 
@@ -230,7 +230,7 @@ def test_a_limited_explanation_has_no_hints():
     router = router_of(APPROVED)
     event = event_of(conclusion="aproved")
     assert router.explain_event(event).hints == ("conclusion 'approved' is similar",)
-    assert router.explain_event(event, most=5).hints == ()
+    assert router.explain_event(event, max_candidates=5).hints == ()
 
 
 def test_conclusions_are_looked_up(monkeypatch):
@@ -301,7 +301,9 @@ def test_an_ignored_key_with_an_undecided_handler_of_every_event():
 
 def test_a_router_that_cannot_read_a_handler_routes_nothing():
     """It could be one that takes the event; the error names the first three and says what to do."""
-    router = Router([Candidate("p:h", Selectors(process_keys=("k",)))], unreadable=["q:a", "q:b", "q:c", "q:d"])
+    router = Router(
+        [Candidate("p:h", Selectors(process_keys=("k",)))], unreadable_handlers=["q:a", "q:b", "q:c", "q:d"]
+    )
     why = "^a newer version of flowhooks has recorded what q:a, q:b, q:c listens to: run that version here, too$"
     with pytest.raises(NewerSelectorsError, match=why):
         router.route(event_of())
@@ -311,7 +313,7 @@ def test_selectors_are_remembered():
     """With their conclusions and conditions; those of the first format have none."""
     selectors = Selectors(process_keys=("k",), conclusions=("a", "b"), when={"/x": [1, None]})
     written = selectors.to_json()
-    assert written["format"] == FORMAT == 2
+    assert written["format"] == SELECTORS_FORMAT == 2
     assert Selectors.from_json(written) == selectors
     old = {name: value for name, value in written.items() if name not in {"format", "conclusions", "when"}}
     assert Selectors.from_json(old) == Selectors(process_keys=("k",))
@@ -331,4 +333,4 @@ def test_conclusions_that_are_refused(conclusion):
     """A conclusion is a string that an event can have."""
     with pytest.raises(HandlerError, match="conclusion= is a string of 1 to 128 characters"):
         Selectors(process_keys=("k",), conclusions=(conclusion,))
-    assert Selectors(process_keys=("k",), conclusions=("x" * 128,)).conditional
+    assert Selectors(process_keys=("k",), conclusions=("x" * 128,)).has_conditions

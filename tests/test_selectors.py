@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks.errors import HandlerError
 from flowhooks.model.event import Event
-from flowhooks.model.selectors import ConditionResult, Selectors, satisfiable
+from flowhooks.model.selectors import ConditionResult, Selectors, check_satisfiable
 
 
 def selectors_of(**given):
@@ -52,7 +52,7 @@ def test_the_order_of_conditions_makes_no_difference():
 )
 def test_the_member_that_an_undecided_condition_lacks(given, event, undecided):
     """The conclusion before the data, and of the data the first condition that cannot be decided."""
-    assert selectors_of(**given).undecided(event) == undecided
+    assert selectors_of(**given).first_undecided(event) == undecided
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_selectors_of_the_first_format_have_no_conditions():
     old = Selectors.from_json(
         {name: written[name] for name in written if name not in {"format", "conclusions", "when"}}
     )
-    assert (old.conclusions, old.when, old.conditional) == ((), {}, False)
+    assert (old.conclusions, old.when, old.has_conditions) == ((), {}, False)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_selectors_of_the_first_format_have_no_conditions():
 )
 def test_versions_that_can_be_satisfied(versions):
     """They are taken as they are."""
-    assert satisfiable(versions) == versions
+    assert check_satisfiable(versions) == versions
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,19 @@ def test_versions_that_contradict_themselves(versions):
     with pytest.raises(
         HandlerError, match=f"^versions= '{versions}' contradicts itself: no version satisfies all of it$"
     ):
-        satisfiable(versions)
+        check_satisfiable(versions)
 
 
 def test_a_version_beyond_int32():
     """It is refused: no event can have it."""
     why = r"^versions= names 2147483648, and a processDefinitionVersion is an int32, at most 2147483647$"
     with pytest.raises(HandlerError, match=why):
-        satisfiable("<2147483648")
+        check_satisfiable("<2147483648")
 
 
 @pytest.mark.parametrize("versions", [3, None])
 def test_versions_that_are_no_string(versions):
     """`Selectors` refuses them, with its own error."""
-    assert satisfiable(versions) == versions
+    assert check_satisfiable(versions) == versions
     with pytest.raises(HandlerError, match="versions= is a string"):
         selectors_of(versions=versions)

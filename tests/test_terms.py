@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flowhooks import handler
-from flowhooks.execution.run_options import terms
+from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.settings import HandlerSettings, RunnerSettings, Settings
 
 
@@ -16,7 +16,7 @@ def found(declared, said, general):
     given = {} if declared is None else {"isolation": declared}
     one = replace(handler(process_key="k", name="h", **given)(lambda event: None), plugin="p")
     handlers = {} if said is None else {"p:h": HandlerSettings(isolation=said)}
-    return terms(one, Settings(runner=RunnerSettings(isolation=general), handlers=handlers)).isolation
+    return resolve_run_options(one, Settings(runner=RunnerSettings(isolation=general), handlers=handlers)).isolation
 
 
 @pytest.mark.parametrize("general", ["thread", "process"])

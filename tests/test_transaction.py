@@ -424,7 +424,7 @@ def test_who_waits_elsewhere_and_plugins_are_told(house, listens, make_plugin, c
             )
         }
     )
-    eventually(lambda: waits.app.router.all())  # noqa: PLW0108 (another router takes its place)
+    eventually(lambda: waits.app.router.subscriptions())  # noqa: PLW0108 (another router takes its place)
     assert waits.take("i").status == "done"
     assert eventually(lambda: told) == [(1, "succeeded", State.SUCCEEDED)]
     assert runs.only(runs.events()[0]).finished_at <= runs.clock.now() + SECOND

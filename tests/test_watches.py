@@ -9,7 +9,7 @@ import pytest
 
 from flowhooks import State
 from flowhooks.clock import SECOND
-from flowhooks.intake.waiters import Watches
+from flowhooks.intake.waiters import WaiterRegistry
 from flowhooks.ledger.queries import DeliveryStatus
 
 
@@ -26,16 +26,16 @@ def over(watch):
 @pytest.fixture
 def watches(clock):
     """Two places to wait."""
-    return Watches(clock=clock, most=2)
+    return WaiterRegistry(clock=clock, max_waiters=2)
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD, State.UNKNOWN, State.CLOSED])
 def test_what_cannot_move_by_itself_has_settled(watches, state):
     """A watch is over when its last delivery is where it does not leave by itself in time."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.tell("e", standing("a", state))
+    watches.notify("e", standing("a", state))
     assert not over(watch)
-    watches.tell("e", standing("b", State.SUCCEEDED))
+    watches.notify("e", standing("b", State.SUCCEEDED))
     assert over(watch)
     assert {one.state for one in watch.delivery_statuses.values()} == {state, State.SUCCEEDED}
 
@@ -44,8 +44,8 @@ def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
     """What waits for a time within the wait may still settle; what waits for a later one, or for no time, may not."""
     for due_at, may_settle in ((clock.now() + 9 * SECOND, True), (clock.now() + 10 * SECOND, False), (None, False)):
         watch = watches.open("e", ["a"], 10)
-        watches.tell("e", standing("a", State.RUNNING))
-        watches.tell("e", standing("a", State.WAITING, due_at))
+        watches.notify("e", standing("a", State.RUNNING))
+        watches.notify("e", standing("a", State.WAITING, due_at))
         assert over(watch) is not may_settle
         watches.close("e", watch)
 
@@ -53,10 +53,10 @@ def test_a_retry_counts_if_it_is_due_before_the_end(watches, clock):
 def test_what_is_told_of_others_does_not_matter(watches):
     """Only what is told of the watched event reaches a watch; of it, every watch hears."""
     one, two = watches.open("e", ["a"], 10), watches.open("e", ["a"], 10)
-    watches.tell("other", standing("a", State.SUCCEEDED))
-    watches.tell("e", standing("unasked", State.SUCCEEDED))
+    watches.notify("other", standing("a", State.SUCCEEDED))
+    watches.notify("e", standing("unasked", State.SUCCEEDED))
     assert not over(one)
-    watches.tell("e", standing("a", State.SUCCEEDED))
+    watches.notify("e", standing("a", State.SUCCEEDED))
     assert over(one)
     assert over(two)
 
@@ -64,8 +64,8 @@ def test_what_is_told_of_others_does_not_matter(watches):
 def test_what_was_read_does_not_take_back_what_was_told(watches):
     """A standing that was read before, and is older, does not replace the news."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.tell("e", standing("a", State.SUCCEEDED))
-    watch.tell_before([standing("a", State.RUNNING), standing("b", State.DEAD)])
+    watches.notify("e", standing("a", State.SUCCEEDED))
+    watch.apply_snapshot([standing("a", State.RUNNING), standing("b", State.DEAD)])
     assert over(watch)
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {"a": State.SUCCEEDED, "b": State.DEAD}
 
@@ -79,12 +79,12 @@ def test_places_are_limited_and_given_back(watches):
     assert three is not None
     watches.close("f", two)
     watches.close("g", three)
-    assert watches._watches == {}
+    assert watches._waiters == {}
 
 
 def test_nobody_may_wait_where_there_is_no_place(clock):
     """Without places every answer is given at once."""
-    assert Watches(clock=clock, most=0).open("e", ["a"], 10) is None
+    assert WaiterRegistry(clock=clock, max_waiters=0).open("e", ["a"], 10) is None
 
 
 def test_everybody_is_let_go_at_the_end(watches):
@@ -92,7 +92,7 @@ def test_everybody_is_let_go_at_the_end(watches):
     watch = watches.open("e", ["a"], 10)
     waiting = threading.Thread(target=watch.wait, args=(30,))
     waiting.start()
-    watches.release()
+    watches.cancel_all()
     waiting.join(20)
     assert not waiting.is_alive()
     watches.close("e", watch)
@@ -102,12 +102,12 @@ def test_everybody_is_let_go_at_the_end(watches):
 def test_what_was_read_of_others_ends_a_wait(watches):
     """A standing that was read since somebody else settled it ends the wait, unless what was told here is newer."""
     watch = watches.open("e", ["a", "b"], 10)
-    watches.tell("e", standing("a", State.SUCCEEDED))
-    watches.tell("e", standing("b", State.WAITING, 0))
-    watches.tell_read("other", [standing("b", State.DEAD)])
-    watches.tell_read("e", [standing("a", State.RUNNING), standing("b", State.RUNNING)])
+    watches.notify("e", standing("a", State.SUCCEEDED))
+    watches.notify("e", standing("b", State.WAITING, 0))
+    watches.notify_snapshot("other", [standing("b", State.DEAD)])
+    watches.notify_snapshot("e", [standing("a", State.RUNNING), standing("b", State.RUNNING)])
     assert not over(watch)
-    watches.tell_read("e", [standing("a", State.DEAD), standing("b", State.CLOSED)])
+    watches.notify_snapshot("e", [standing("a", State.DEAD), standing("b", State.CLOSED)])
     assert over(watch)
     assert {name: one.state for name, one in watch.delivery_statuses.items()} == {
         "a": State.SUCCEEDED,
@@ -119,20 +119,20 @@ def test_what_is_waited_for_can_be_asked(watches):
     """Events for which somebody waits who has not been told all: of some events, or of all."""
     told = watches.open("e", ["a"], 10)
     waits = watches.open("f", ["a"], 10)
-    assert watches.waited_for() == ["e", "f"]
-    watches.tell("e", standing("a", State.DEAD))
-    assert not told.waits
-    assert waits.waits
-    assert watches.waited_for() == ["f"]
-    assert watches.waited_for(["e", "f", "unknown"]) == ["f"]
+    assert watches.pending_event_ids() == ["e", "f"]
+    watches.notify("e", standing("a", State.DEAD))
+    assert not told.is_pending
+    assert waits.is_pending
+    assert watches.pending_event_ids() == ["f"]
+    assert watches.pending_event_ids(["e", "f", "unknown"]) == ["f"]
     watches.close("f", waits)
-    assert watches.waited_for() == []
+    assert watches.pending_event_ids() == []
 
 
 def test_release_between_any_two_lines_of_wait(watches):
     """A release while `wait` returns, as at a shutdown, changes nothing: the watch is over, and stays over."""
     watch = watches.open("e", ["a"], 10)
-    watches.tell("e", standing("a", State.SUCCEEDED))
+    watches.notify("e", standing("a", State.SUCCEEDED))
     released = []
 
     def trace(frame, event, _):
@@ -140,7 +140,7 @@ def test_release_between_any_two_lines_of_wait(watches):
             return None
         if event == "line":
             released.append(frame.f_lineno)
-            watches.release()
+            watches.cancel_all()
         return trace
 
     before = sys.gettrace()
@@ -163,7 +163,7 @@ def test_releases_at_the_same_time_as_the_end_of_a_wait(watches):
     def release():
         for _ in range(rounds):
             opened[0].wait(20)
-            current[-1].release()
+            current[-1].cancel()
             opened[1].wait(20)
 
     def wait():

@@ -9,7 +9,7 @@ from flowhooks.clock import Clock
 from flowhooks.ledger.backlog import HandlerBacklog
 from flowhooks.ledger.stats import LedgerStats, Totals
 from flowhooks.model.delivery import State
-from flowhooks.observability.collectors import Here, OfLedger, OfProcess
+from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
 from generating.markdown import table
 
@@ -27,15 +27,15 @@ def families() -> Iterator[tuple[str, Metric]]:
     metrics.attempted("contracts:archive", "succeeded", 0.1, total=0.1)
     metrics.committed(1, 0.1)
     plugins: Any = [SimpleNamespace(name="contracts", state="loaded")]
-    here = Here(
+    here = ProcessInfo(
         version="1",
         plugins=plugins,
         running=lambda: 0,
         processes=lambda: 0,
         queued=lambda: 0,
-        notices_dropped=lambda: 0,
+        notifications_dropped=lambda: 0,
     )
-    metrics.add(OfProcess(here))
+    metrics.add(ProcessCollector(here))
     yield from (("process", family) for family in metrics.registry.collect())
     one = "contracts:archive"
     condition = LedgerStats(
@@ -53,7 +53,7 @@ def families() -> Iterator[tuple[str, Metric]]:
     reader: Any = SimpleNamespace(
         condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)
     )
-    ledger = OfLedger(reader, url="sqlite:///flowhooks.db", clock=Clock(), label=str)
+    ledger = LedgerCollector(reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str)
     yield from (("ledger", family) for family in ledger.collect())
 
 

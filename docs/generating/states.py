@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import dist
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from flowhooks.model.delivery import DONE, TRANSITIONS, State
+from flowhooks.model.delivery import COMPLETED_STATES, TRANSITIONS, State
 
 from .markdown import table
 
@@ -155,7 +155,7 @@ def _box(state: State | None, place: Point) -> Iterator[str]:
     if state is None:
         yield f'  <circle class="start" cx="{place.x:g}" cy="{place.y:g}" r="8"/>'
         return
-    kind = "box done" if state in DONE else "box"
+    kind = "box done" if state in COMPLETED_STATES else "box"
     corner = f'x="{place.x - BOX.x / 2:g}" y="{place.y - BOX.y / 2:g}"'
     yield f'  <rect class="{kind}" {corner} width="{BOX.x:g}" height="{BOX.y:g}" rx="8"/>'
     yield f'  <text class="name" x="{place.x:g}" y="{place.y + 5:g}">{escape(state)}</text>'

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
 
-DAY: Final = 86_400 * SECOND
+MAX_AHEAD: Final = 86_400 * SECOND
 """Microseconds by which the clock may be ahead of the newest thing that is stored, or jump, without being doubted."""
 DOUBT_SECONDS: Final = 3600.0
 """Seconds, by the monotonic clock, for which a clock is doubted."""
@@ -38,23 +38,23 @@ class ClockTrust:
     def __init__(self, clock: Clock, newest: int | None, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        self._difference = self._read()
-        ahead = newest is not None and clock.now() > newest + DAY
+        self._difference = self._read_difference()
+        ahead = newest is not None and clock.now() > newest + MAX_AHEAD
         self._doubted_since = monotonic() if ahead else None
 
-    def look(self) -> int:
+    def check_jump(self) -> int:
         """Microseconds by which the clock has jumped since the last look, negative for a jump back; 0 if it has not."""
-        before, self._difference = self._difference, self._read()
+        before, self._difference = self._difference, self._read_difference()
         jump = self._difference - before
-        if jump > DAY:
+        if jump > MAX_AHEAD:
             self._doubted_since = self._monotonic()
         return jump if abs(jump) >= MIN_JUMP else 0
 
     @property
     def is_trusted(self) -> bool:
         """Whether the clock has not been ahead by more than a day, or has stayed so for an hour."""
-        self.look()
+        self.check_jump()
         return self._doubted_since is None or self._monotonic() - self._doubted_since >= DOUBT_SECONDS
 
-    def _read(self) -> int:
+    def _read_difference(self) -> int:
         return self._clock.now() - round(self._monotonic() * SECOND)

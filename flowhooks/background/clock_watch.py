@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.background.clock_trust import ClockTrust
     from flowhooks.ledger.ledger import Ledger
 
-LOOK_INTERVAL: Final = 10.0
+POLL_INTERVAL: Final = 10.0
 """Seconds between two looks at the clock."""
 SWEEP_INTERVAL: Final = 3600.0
 """Seconds between two searches for due times that no schedule has, where the clock has not jumped meanwhile."""
@@ -34,7 +34,7 @@ class ClockWatch:
     def __init__(self, ledger: Ledger, trust: ClockTrust) -> None:
         self._ledger = ledger
         self._trust = trust
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="clock-watch", daemon=True)
 
     def start(self) -> None:
@@ -43,31 +43,31 @@ class ClockWatch:
 
     def stop(self, timeout: float) -> None:
         """End it; a correction under way gets `timeout` seconds."""
-        self._over.set()
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def _loop(self) -> None:
-        swept, trouble = float("-inf"), ""
+        corrected_at, last_error = float("-inf"), ""
         while True:
             try:
-                jumped = self._look()
-                if jumped or time.monotonic() - swept >= SWEEP_INTERVAL:
-                    self._sweep()
-                    swept = time.monotonic()
-                trouble = ""
+                jumped = self._check_clock()
+                if jumped or time.monotonic() - corrected_at >= SWEEP_INTERVAL:
+                    self._correct_due_times()
+                    corrected_at = time.monotonic()
+                last_error = ""
             except FlowhooksError as error:
-                if str(error) != trouble:
+                if str(error) != last_error:
                     log.error("cannot_correct_due_times", why=str(error), next="tried again in ten seconds")  # noqa: TRY400 (one line until it changes)
-                trouble, swept = str(error), float("-inf")
+                last_error, corrected_at = str(error), float("-inf")
             except Exception:
                 # A fault of ours must not end the watch.
                 log.exception("clock_watch_fault")
-            if self._over.wait(LOOK_INTERVAL):
+            if self._stopping.wait(POLL_INTERVAL):
                 return
 
-    def _look(self) -> bool:
-        jump = self._trust.look()
+    def _check_clock(self) -> bool:
+        jump = self._trust.check_jump()
         if jump:
             log.warning(
                 "clock_jumped",
@@ -76,10 +76,10 @@ class ClockWatch:
             )
         return bool(jump)
 
-    def _sweep(self) -> None:
+    def _correct_due_times(self) -> None:
         """One of those that share the ledger corrects them for all."""
         corrected = 0
-        while self._ledger.is_leader() and not self._over.is_set():
+        while self._ledger.is_leader() and not self._stopping.is_set():
             done = self._ledger.write(self._ledger.correct_due_times)
             corrected += done
             if not done:

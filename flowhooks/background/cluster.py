@@ -14,34 +14,34 @@ from flowhooks.ledger.notifications import ChangeNotice, NotificationListener
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from flowhooks.intake.waiters import Watches
+    from flowhooks.intake.waiters import WaiterRegistry
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.ledger import Ledger
 
-LOOKS_AFTER_NEW_ROUTES: Final = 2
+PARKED_CHECKS_AFTER_ROUTE_CHANGE: Final = 2
 """How often what is parked is looked through once the routes have changed: at once, and at the next sign of life, for
 what was still being stored by the old ones."""
 
 log = structlog.get_logger(__name__)
 
 
-class Neighbours:
+class ClusterSync:
     """Keeps a process in touch with the others that share its ledger.
 
     Args:
         url: the database.
         ledger: gives the signs of life.
-        watches: who waits here for what another process may settle.
+        waiters: who waits here for what another process may settle.
         loaded: ids of the handlers that are loaded here.
         missing: handlers that the ledger remembers and that are not loaded, as far as this process has heard.
         retired: ids of the handlers that were retired, likewise.
-        rerouted: called with those two whenever they have changed.
-        drain: called some time after that, to deliver what was parked and is wanted by now.
+        on_routes_changed: called with those two whenever they have changed.
+        deliver_parked: called some time after that, to deliver what was parked and is wanted by now.
         wake: called when there may be something to run.
 
     Attributes:
-        run: ids of the handlers whose deliveries processes that live run, this one's among them, as far as it has
-            heard.
+        handlers_with_runner: ids of the handlers whose deliveries processes that live run, this one's among them, as
+            far as it has heard.
 
     Raises:
         LedgerUnusable: the database cannot be read.
@@ -52,51 +52,51 @@ class Neighbours:
         *,
         url: str,
         ledger: Ledger,
-        watches: Watches,
+        waiters: WaiterRegistry,
         loaded: Collection[str],
         missing: Sequence[RegisteredHandler],
         retired: Collection[str],
-        rerouted: Callable[[Sequence[RegisteredHandler], frozenset[str]], None],
-        drain: Callable[[], None],
+        on_routes_changed: Callable[[Sequence[RegisteredHandler], frozenset[str]], None],
+        deliver_parked: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
         self._ledger = ledger
-        self._watches = watches
+        self._waiters = waiters
         self._loaded = frozenset(loaded)
-        self._rerouted = rerouted
-        self._drain = drain
+        self._on_routes_changed = on_routes_changed
+        self._deliver_parked = deliver_parked
         self._wake = wake
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._routing = threading.Lock()
         self._routes = _routes(missing, frozenset(retired))
         self._retired = frozenset(retired)
-        self._looks = 0
-        self.run = processes.handlers_run_by(ledger.live_processes(ledger.stale_after))
-        self._listener = NotificationListener(url, on_change=self._heard)
-        self._life = threading.Thread(target=self._live, name="life", daemon=True)
+        self._parked_checks = 0
+        self.handlers_with_runner = processes.handlers_run_by(ledger.live_processes(ledger.stale_after))
+        self._listener = NotificationListener(url, on_change=self._on_change)
+        self._heartbeat_thread = threading.Thread(target=self._heartbeat_loop, name="life", daemon=True)
 
     def start(self) -> None:
         """Give signs of life and listen, until `stop`."""
-        self._life.start()
+        self._heartbeat_thread.start()
         self._listener.start()
 
     def stop(self, timeout: float) -> None:
         """End it; what is being looked after gets `timeout` seconds."""
-        self._over.set()
+        self._stopping.set()
         self._listener.stop(timeout)
-        if self._life.is_alive():
-            self._life.join(timeout)
+        if self._heartbeat_thread.is_alive():
+            self._heartbeat_thread.join(timeout)
 
-    def _live(self) -> None:
+    def _heartbeat_loop(self) -> None:
         """Say every few seconds that this process lives, and see to what dead ones have left.
 
         Also look for all that should have been heard: a connection may be dumb without being broken.
         """
-        while not self._over.wait(self._ledger.heartbeat_interval):
+        while not self._stopping.wait(self._ledger.heartbeat_interval):
             try:
                 self._ledger.heartbeat()
-                self._see(self._ledger.recover(missing_handlers=self._retired))
-                self.look()
+                self._log_recovered(self._ledger.recover(missing_handlers=self._retired))
+                self.poll()
             except FlowhooksError as error:
                 log.warning("cannot_give_sign_of_life", why=str(error))
             except Exception:
@@ -104,46 +104,48 @@ class Neighbours:
                 log.exception("sign_of_life_fault")
 
     @staticmethod
-    def _see(recovered: dict[object, int]) -> None:
+    def _log_recovered(recovered: dict[object, int]) -> None:
         if any(recovered.values()):
             log.warning("recovered", **{f"now_{state}": count for state, count in recovered.items()})
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look at all that others may have changed.
 
         Raises:
             LedgerUnusable: the database cannot be read.
         """
-        self._read(self._watches.waited_for())
-        self._route_anew()
-        if self._looks:
-            self._looks -= 1
-            self._drain()
+        self._notify_waiters(self._waiters.pending_event_ids())
+        self._rebuild_routes()
+        if self._parked_checks:
+            self._parked_checks -= 1
+            self._deliver_parked()
 
-    def _heard(self, news: ChangeNotice) -> None:
-        if news.missed:
+    def _on_change(self, notice: ChangeNotice) -> None:
+        if notice.missed:
             self._wake()
-            self.look()
+            self.poll()
             return
-        self._read(self._watches.waited_for(news.events) if news.events else ())
-        if news.work:
+        self._notify_waiters(self._waiters.pending_event_ids(notice.events) if notice.events else ())
+        if notice.work:
             self._wake()
-        if news.handlers:
-            self.look()
+        if notice.handlers:
+            self.poll()
 
-    def _read(self, event_ids: Iterable[str]) -> None:
+    def _notify_waiters(self, event_ids: Iterable[str]) -> None:
         """Tell those who wait how these events' deliveries stand."""
         for event_id in event_ids:
-            self._watches.tell_read(event_id, self._ledger.delivery_statuses(event_id))
+            self._waiters.notify_snapshot(event_id, self._ledger.delivery_statuses(event_id))
 
-    def _route_anew(self) -> None:
+    def _rebuild_routes(self) -> None:
         """Take over what the ledger says of handlers that are not loaded here, and of who runs or has paused which."""
         with self._routing:
             with self._ledger.connection() as connection:
-                missing = [one for one in handlers.registered_handlers(connection) if one.id not in self._loaded]
+                missing = [
+                    handler for handler in handlers.registered_handlers(connection) if handler.id not in self._loaded
+                ]
                 # One that is loaded here goes on here, whoever has retired it.
                 retired = handlers.retired(connection) - self._loaded
-                self.run = processes.handlers_run_by(
+                self.handlers_with_runner = processes.handlers_run_by(
                     processes.live_processes(connection, stale_after=self._ledger.stale_after)
                 )
                 paused = pauses.paused(connection)
@@ -152,11 +154,11 @@ class Neighbours:
             if routes == self._routes:
                 return
             self._routes, self._retired = routes, retired
-            self._rerouted(missing, retired)
-            self._looks = LOOKS_AFTER_NEW_ROUTES
+            self._on_routes_changed(missing, retired)
+            self._parked_checks = PARKED_CHECKS_AFTER_ROUTE_CHANGE
         log.info("routes_changed", others=len(missing), retired=len(retired))
 
 
 def _routes(missing: Iterable[RegisteredHandler], retired: frozenset[str]) -> object:
     """What routing depends on: not when a handler was last seen."""
-    return [(one.id, one.selectors, one.order_by) for one in missing], retired
+    return [(handler.id, handler.selectors, handler.order_by) for handler in missing], retired

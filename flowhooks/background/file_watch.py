@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.lock import Lock
 
-WATCH_INTERVAL: Final = 1.0
+POLL_INTERVAL: Final = 1.0
 """Seconds between two looks at the database file and the lock file of a server that nobody calls."""
 
 log = structlog.get_logger(__name__)
@@ -31,37 +31,37 @@ class FileWatch:
     def __init__(self, ledger: Ledger, lock: Lock) -> None:
         self._ledger = ledger
         self._lock = lock
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="file-watch", daemon=True)
 
     def start(self) -> None:
         """Start. A large database file is checked for damage meanwhile, in a thread that nobody waits for."""
         self._thread.start()
         if self._ledger.guard is not None and self._ledger.guard.unchecked:
-            threading.Thread(target=self._check, name="file-check", daemon=True).start()
+            threading.Thread(target=self._check_damage, name="file-check", daemon=True).start()
 
     def stop(self, timeout: float) -> None:
         """End it; a look under way gets `timeout` seconds."""
-        self._over.set()
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     def _loop(self) -> None:
-        trouble = ""
-        while not self._over.wait(WATCH_INTERVAL):
+        last_error = ""
+        while not self._stopping.wait(POLL_INTERVAL):
             try:
                 self._lock.recreate_if_lost()
-                self._look()
-                trouble = ""
+                self._check_files()
+                last_error = ""
             except FlowhooksError as error:
-                if str(error) != trouble:
+                if str(error) != last_error:
                     log.error("cannot_look_after_files", why=str(error), next="tried again each second")  # noqa: TRY400 (one line until it changes)
-                trouble = str(error)
+                last_error = str(error)
             except Exception:
                 # A fault of ours must not end the watch: nobody would learn that a file is gone.
                 log.exception("watch_fault")
 
-    def _look(self) -> None:
+    def _check_files(self) -> None:
         """Once the file is back, let run what was marked as running in a transaction of which nobody was told."""
         guard = self._ledger.guard
         if guard is None or guard.find_problem() or not guard.unconfirmed:
@@ -73,7 +73,7 @@ class FileWatch:
             guard.unconfirmed = True
             raise
 
-    def _check(self) -> None:
+    def _check_damage(self) -> None:
         guard = self._ledger.guard
         if guard is not None:
             began = time.monotonic()

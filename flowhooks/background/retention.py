@@ -12,7 +12,7 @@ import structlog
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import purge
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from flowhooks.settings import RetentionSettings
 
 DAY: Final = 86_400 * SECOND
-FIRST_RUN: Final = 60.0
+FIRST_RUN_DELAY: Final = 60.0
 """Seconds after the start: whoever starts has better things to do."""
-EVERY: Final = 3600.0
+PURGE_INTERVAL: Final = 3600.0
 """Seconds from the end of a run to the next one."""
-AT_ONCE: Final = 100
+BATCH_SIZE: Final = 100
 """Rows that one transaction deletes at the most, but for what belongs to them."""
-SIGNED_FOR: Final = DAY
+WEBHOOK_ID_RETENTION: Final = DAY
 """Microseconds for which the id of a signed call-back is kept after it was last used. Its signature is taken for 5
 minutes before and after its time; what is more is for clocks that are wrong, and are put right."""
-NOT_MORE_THAN: Final = 0.1
+MAX_DUTY_CYCLE: Final = 0.1
 """The part of the time that it may take, however much there is to delete."""
-MIN_RUN: Final = 10_000
-MAX_SHARE: Final = 10
+MIN_ROWS_PER_RUN: Final = 10_000
+MAX_SHARE_DIVISOR: Final = 10
 """One run deletes so many of a kind, or a tenth of the stored events if that is more: what a clock that is wrong for a
 while can delete. Even what is kept for one day goes at a rate of a twenty-fourth an hour."""
 _EVERY_EVENT: Final = EventFilter()
-_ALWAYS: Final = 0
+_KEEP_FOREVER: Final = 0
 """Before 1970 nothing was received."""
 
 log = structlog.get_logger(__name__)
@@ -65,10 +65,10 @@ class Retention:
         self._clock = clock
         self._settings = settings
         self._postponed = False
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="retention", daemon=True)
 
-    def go_by(self, settings: RetentionSettings) -> None:
+    def reconfigure(self, settings: RetentionSettings) -> None:
         """Delete by other settings from now on."""
         self._settings = settings
 
@@ -78,7 +78,7 @@ class Retention:
 
     def stop(self, timeout: float) -> None:
         """End it; the transaction under way gets `timeout` seconds. The next run goes on with the rest."""
-        self._over.set()
+        self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
@@ -88,35 +88,35 @@ class Retention:
         Raises:
             FlowhooksError: the database cannot be read or written just now; a later run does the rest.
         """
-        gone: Counter[str] = Counter()
-        most = self._may_go()
+        deleted: Counter[str] = Counter()
+        max_rows = self._max_rows()
         try:
-            self._events(gone, most)
-            self._rest(gone, most)
+            self._purge_events(deleted, max_rows)
+            self._purge_records(deleted, max_rows)
         finally:
-            if any(gone.values()):
-                log.info("purged", **gone)
-            if max(gone.values(), default=0) >= most:
+            if any(deleted.values()):
+                log.info("purged", **deleted)
+            if max(deleted.values(), default=0) >= max_rows:
                 log.warning(
                     "purge_capped",
-                    most=most,
+                    most=max_rows,
                     why="one run deletes no more of a kind, in case the clock or a setting is wrong",
                     next="the next run goes on in an hour; `flowhooks db purge` deletes at once",
                 )
-        return gone
+        return deleted
 
     def _loop(self) -> None:
-        rest, trouble = FIRST_RUN, ""
-        while not self._over.wait(rest):
-            rest = EVERY
+        delay, last_error = FIRST_RUN_DELAY, ""
+        while not self._stopping.wait(delay):
+            delay = PURGE_INTERVAL
             try:
                 if self._ledger.is_leader():  # another process does it for all that share the ledger
-                    rest = self._run_if_trusted()
-                trouble = ""
+                    delay = self._run_if_trusted()
+                last_error = ""
             except FlowhooksError as error:
-                if str(error) != trouble and not self._over.is_set():
+                if str(error) != last_error and not self._stopping.is_set():
                     log.error("cannot_purge", why=str(error), next="tried again in an hour")  # noqa: TRY400 (one line until it changes)
-                trouble = str(error)
+                last_error = str(error)
             except Exception:
                 # A fault of ours must not end this: the disk would fill up, and nobody know why.
                 log.exception("purge_fault")
@@ -126,7 +126,7 @@ class Retention:
         if self._trust.is_trusted:
             self._postponed = False
             self.run()
-            return EVERY
+            return PURGE_INTERVAL
         if not self._postponed:
             log.warning(
                 "purge_postponed",
@@ -134,54 +134,54 @@ class Retention:
                 next="nothing is purged until it has stayed so for an hour; see that this machine's clock is right",
             )
         self._postponed = True
-        return FIRST_RUN
+        return FIRST_RUN_DELAY
 
-    def _may_go(self) -> int:
+    def _max_rows(self) -> int:
         """How many of each kind one run may delete."""
-        return max(MIN_RUN, self._ledger.totals().stored // MAX_SHARE)
+        return max(MIN_ROWS_PER_RUN, self._ledger.totals().stored // MAX_SHARE_DIVISOR)
 
-    def _before(self, name: str) -> int:
+    def _cutoff(self, name: str) -> int:
         days: int = getattr(self._settings, name)
-        return self._clock.now() - days * DAY if days else _ALWAYS
+        return self._clock.now() - days * DAY if days else _KEEP_FOREVER
 
-    def _events(self, gone: Counter[str], most: int) -> None:
-        before = {
-            state: self._before(state)
+    def _purge_events(self, deleted: Counter[str], max_rows: int) -> None:
+        cutoffs = {
+            state: self._cutoff(state)
             for state in (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
             if getattr(self._settings, state)
         }
         after = ""
-        while not self._over.is_set() and gone["events"] < most:
+        while not self._stopping.is_set() and deleted["events"] < max_rows:
             began = time.monotonic()
-            page = self._ledger.purgeable(before, event_filter=_EVERY_EVENT, after=after, limit=AT_ONCE)
+            page = self._ledger.purgeable(cutoffs, event_filter=_EVERY_EVENT, after=after, limit=BATCH_SIZE)
             if page.ids:
-                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, cutoffs=before))
-                reached("purge.committed")
-                gone.update(events=done.events, deliveries=done.deliveries)
+                done = self._ledger.write(partial(self._ledger.purge, ids=page.ids, cutoffs=cutoffs))
+                hit("purge.committed")
+                deleted.update(events=done.events, deliveries=done.deliveries)
             after = page.next
             if not after:
                 return
-            self._pause(began)
+            self._throttle(began)
 
-    def _rest(self, gone: Counter[str], most: int) -> None:
-        def forget(transaction: WriteTransaction) -> dict[str, int]:
+    def _purge_records(self, deleted: Counter[str], max_rows: int) -> None:
+        def expire(transaction: WriteTransaction) -> dict[str, int]:
             return purge.delete_expired(
                 transaction,
-                identities=self._before("identities"),
-                audits=self._before("audit"),
-                closed_alerts=self._before("alerts"),
-                signatures=self._clock.now() - SIGNED_FOR,
-                limit=AT_ONCE,
+                identities=self._cutoff("identities"),
+                audits=self._cutoff("audit"),
+                closed_alerts=self._cutoff("alerts"),
+                signatures=self._clock.now() - WEBHOOK_ID_RETENTION,
+                limit=BATCH_SIZE,
             )
 
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             began = time.monotonic()
-            done = self._ledger.write(forget)
-            gone.update(done)
-            if max(done.values()) < AT_ONCE or max(gone[name] for name in done) >= most:
+            done = self._ledger.write(expire)
+            deleted.update(done)
+            if max(done.values()) < BATCH_SIZE or max(deleted[name] for name in done) >= max_rows:
                 return
-            self._pause(began)
+            self._throttle(began)
 
-    def _pause(self, began: float) -> None:
+    def _throttle(self, began: float) -> None:
         """Leave the time to others, after what has been going on since `began`."""
-        self._over.wait((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
+        self._stopping.wait((time.monotonic() - began) * (1 / MAX_DUTY_CYCLE - 1))

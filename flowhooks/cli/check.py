@@ -13,8 +13,8 @@ from flowhooks.cli import output
 from flowhooks.cli.operations_client import load
 from flowhooks.cli.options import given_options, json_option
 from flowhooks.errors import SettingsError
-from flowhooks.execution.isolation import tried
-from flowhooks.execution.runners.required import jobs_of
+from flowhooks.execution.isolation import check_isolation
+from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.observability import logging
 from flowhooks.operations.check.finding import Mark
 from flowhooks.operations.check.run import check, from_settings_error
@@ -50,13 +50,13 @@ def command(given: Given, *, as_json: bool) -> None:
     logging.configure("critical", "text")  # what is logged of plugins is among the findings
     try:
         settings = given.load()
-        logging.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
+        logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
         environ = dict(os.environ)  # as it is before plugins are loaded
         found = check(
             settings,
             lambda: load(settings),
-            jobs=lambda: jobs_of(settings).check(database_url(settings)),
-            isolated=lambda plugins: tried(settings, plugins, environ),
+            jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
+            isolated=lambda plugins: check_isolation(settings, plugins, environ),
         )
     except SettingsError as error:
         found = from_settings_error(error)

@@ -14,7 +14,7 @@ from flowhooks.cli.db_maintenance import backup_command, purge_command
 from flowhooks.cli.operations_client import INTERRUPTED, holder_of
 from flowhooks.cli.options import Given, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
-from flowhooks.execution.runners.required import jobs_of
+from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import acquire_lock
 from flowhooks.ledger.migrations.upgrade import upgrade
@@ -51,7 +51,7 @@ def upgrade_command(settings: Settings) -> None:
     lock = acquire_lock(url)
     try:
         before, after = upgrade(url)
-        jobs = jobs_of(settings).upgrade(url) if settings.runner.kind == "procrastinate" else 0
+        jobs = procrastinate_schema_of(settings).upgrade(url) if settings.runner.kind == "procrastinate" else 0
     finally:
         if lock is not None:
             lock.release()

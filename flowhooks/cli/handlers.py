@@ -83,7 +83,7 @@ def _paused(one: Listed) -> str:
     since = output.moment(one.paused_at)
     if one.held is None:
         return since
-    return f"{since}\nheld: {messages.shown(one.held.why, 60)}\ntried at {output.moment(one.held.trial_at)}"
+    return f"{since}\nheld: {messages.to_printable(one.held.why, 60)}\ntried at {output.moment(one.held.trial_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")

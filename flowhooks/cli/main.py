@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.errors import FlowhooksError, SettingsError
-from flowhooks.messages import inert
+from flowhooks.messages import escape_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +58,11 @@ def _errors_shown_inertly() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:  # one problem a line
-        raise _WrongUsage("\n".join(inert(line) for line in str(error).split("\n"))) from error
+        raise _WrongUsage("\n".join(escape_control(line) for line in str(error).split("\n"))) from error
     except FlowhooksError as error:
-        raise _Trouble(inert(str(error))) from error
+        raise _Trouble(escape_control(str(error))) from error
     except click.ClickException as error:
-        error.message = inert(error.message)  # type: ignore[misc]  # click shows what the instance has
+        error.message = escape_control(error.message)  # type: ignore[misc]  # click shows what the instance has
         raise
 
 

@@ -174,7 +174,7 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
     # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
     reader = Reader(database_url(settings))
     try:
-        logging.configure(level, "text", conceal=masking(settings.plugins, os.environ))
+        logging.configure(level, "text", redact=masking(settings.plugins, os.environ))
         others = any(one.handlers for one in reader.live_processes(settings.ledger.stale_after))
         if dry_run:
             desk = _looking_desk(settings, reader)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.clock import to_datetime
-from flowhooks.messages import inert, shown
+from flowhooks.messages import escape_control, to_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ def line(text: str = "", *, err: bool = False, style: str | None = None) -> None
         style: a colour, on a terminal only.
     """
     stream = _ready(err=err)
-    text = inert(text)
+    text = escape_control(text)
     coloured = click.style(text, fg=style) if style and stream.isatty() and not os.environ.get("NO_COLOR") else text
     click.echo(coloured, err=err)
 
@@ -57,7 +57,7 @@ def confirm(question: str) -> None:
     Raises:
         click.Abort: the answer is not yes.
     """
-    click.confirm(inert(question), abort=True, err=True)
+    click.confirm(escape_control(question), abort=True, err=True)
 
 
 def emit(document: Any) -> None:
@@ -68,7 +68,7 @@ def emit(document: Any) -> None:
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
     """`document` as indented JSON in which every character can be seen, or is escaped as JSON escapes it."""
     text = json.dumps(document, ensure_ascii=ascii_only, indent=2)
-    return "\n".join(shown(one, max(1, len(one) * 12)) for one in text.split("\n"))
+    return "\n".join(to_printable(one, max(1, len(one) * 12)) for one in text.split("\n"))
 
 
 def pretty(body: str) -> str:
@@ -95,7 +95,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: S
     for heading in headings:
         made.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
     for row in rows:
-        made.add_row(*(Text("\n".join(shown(one, LONGEST) for one in cell.split("\n"))) for cell in row))
+        made.add_row(*(Text("\n".join(to_printable(one, LONGEST) for one in cell.split("\n"))) for cell in row))
     # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
     console = _console()
     with console.capture() as printed:

@@ -69,7 +69,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     2 wrong usage.
     """
     # At critical: plugins that cannot be used are in what is printed.
-    logging.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
+    logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
     schemas, plugins = load(settings)
     known, run = _known(settings)
     found = lookup(plugins, known, settings.ignore.process_key, run=run)
@@ -93,7 +93,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
             "state": found.standing(one.handler_id),
             "paused_since": to_text(paused.get(one.handler_id)),
         }
-        for one in found.router.all()
+        for one in found.router.subscriptions()
     ]
     quarantined = [info for info in plugins.infos if info.state == "quarantined"]
     if as_json:
@@ -101,7 +101,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
             {
                 "routes": listeners,
                 "quarantined": [{"plugin": info.name, "error": info.error} for info in quarantined],
-                "unreadable": list(found.router.unreadable),
+                "unreadable": list(found.router.unreadable_handlers),
             }
         )
         return
@@ -129,8 +129,8 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         )
         output.line()
     output.line(_summary(listeners))
-    if found.router.unreadable:
-        output.line(routes_text.unreadable(found.router.unreadable), style="red")
+    if found.router.unreadable_handlers:
+        output.line(routes_text.unreadable(found.router.unreadable_handlers), style="red")
     for info in quarantined:
         output.line(f"Quarantined: {info.error}", style="red")
 

@@ -12,8 +12,8 @@ import click
 
 from flowhooks import schema
 from flowhooks.cli import output
-from flowhooks.errors import Malformed, SettingsError, Unprocessable
-from flowhooks.messages import shown
+from flowhooks.errors import InvalidCallback, MalformedRequest, SettingsError
+from flowhooks.messages import to_printable
 from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy, from_body
 from flowhooks.operations.json.routing import explanation_to_json
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from flowhooks.operations.lookup import Lookup
     from flowhooks.routing.index import Route
-    from flowhooks.routing.router import Explanation, Verdict
+    from flowhooks.routing.router import CandidateMatch, Explanation
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
 
@@ -103,11 +103,11 @@ def _body(file: Path) -> dict[str, Any]:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"the file {shown(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
+            f"the file {to_printable(str(file), MAX_PATH_CHARS)} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     try:
         return schema.parse(raw)
-    except Malformed as error:
+    except MalformedRequest as error:
         raise click.UsageError(f"--data is not the body of a callback. {error}") from None
 
 
@@ -116,7 +116,7 @@ def _refusal(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
         return ""
     try:
         schemas.check_body(kind, body)
-    except Unprocessable as error:
+    except InvalidCallback as error:
         return str(error)
     return ""
 
@@ -218,11 +218,11 @@ def _named(example: Example) -> str:
     return ", ".join(["neither class nor key", *named])
 
 
-def _gets(one: Verdict) -> str:
+def _gets(one: CandidateMatch) -> str:
     return "yes" if one.won else "undecidable" if one.undecidable else "no"
 
 
-def _why(one: Verdict) -> str:
+def _why(one: CandidateMatch) -> str:
     """The reason, then the value of each condition where there are several."""
     if len(one.conditions) <= 1:
         return one.why

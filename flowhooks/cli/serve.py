@@ -98,7 +98,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
             settings,
             cores=serving.settle_in(settings, place),
             run=() if no_worker else ("*",),
-            asks_for=("sources", "operators"),
+            credential_kinds=("sources", "operators"),
         )
         try:
             token = secrets.token_urlsafe(32)
@@ -122,7 +122,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
         except BaseException:
             app.close()
             raise
-        app.describe(f"http://{admin.address}", token)
+        app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
             serving.keep_serving(server, ending, broken)
@@ -162,7 +162,7 @@ def _retire(app: App, ending: serving.Ending, web: Server, admin: Server) -> Non
 
 def _end(app: App, web: Server, admin: Server) -> None:
     log.info("stopping", running=app.runner.running)
-    app.drain()
+    app.begin_shutdown()
     web.drain(ANSWERS_GET)
     ended = app.close(app.settings.shutdown.timeout)
     web.close()

@@ -99,7 +99,7 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
             cores=serving.settle_in(settings, place),
             run=patterns or ("*",),
             kind="worker",
-            asks_for=("operators",) if listens else (),
+            credential_kinds=("operators",) if listens else (),
         )
         try:
             _check_handlers(app.plugins.handlers, patterns)

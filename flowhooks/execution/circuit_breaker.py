@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
-    from flowhooks.model.delivery import Claimed, Execute, Outcome, Queued
+    from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, Outcome, ReadyDelivery
     from flowhooks.model.handler import Handler
 
-LOOK_EVERY: Final = 0.5
+POLL_INTERVAL: Final = 0.5
 """Seconds between looks for handlers that are to be tried."""
-MOST_WHY: Final = 500
+MAX_REASON_CHARS: Final = 500
 """Characters of an error that are kept as the reason."""
 
 log = structlog.get_logger(__name__)
 
 
-class Holding:
+class CircuitBreaker:
     """Counts how attempts end, and acts by it.
 
     Args:
         ledger: where it is written down what is held.
-        hold_after: of each handler that this process runs, by its id, how many attempts have to fail in a row; 0: it
+        max_failures: of each handler that this process runs, by its id, how many attempts have to fail in a row; 0: it
             is never held.
-        releases: which release of its plugin each is of, by its id.
-        try_every: seconds between two trials of a handler.
+        plugin_versions: which release of its plugin each is of, by its id.
+        retry_interval: seconds between two trials of a handler.
         clock: tells the time.
     """
 
@@ -51,22 +51,22 @@ class Holding:
         self,
         *,
         ledger: Ledger,
-        hold_after: Mapping[str, int],
-        releases: Mapping[str, str],
-        try_every: float,
+        max_failures: Mapping[str, int],
+        plugin_versions: Mapping[str, str],
+        retry_interval: float,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
-        self._hold_after = hold_after
-        self._releases = releases
-        self._try_every = int(try_every * SECOND)
+        self._max_failures = max_failures
+        self._plugin_versions = plugin_versions
+        self._retry_interval = int(retry_interval * SECOND)
         self._clock = clock
         self._failures: dict[str, int] = {}
-        self._wanted: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
-        self._look = threading.Event()
-        self._trouble: str | None = None
+        self._changes: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
+        self._wakeup = threading.Event()
+        self._last_error: str | None = None
 
-    def ended(self, handler: str, outcome: Outcome, error: str) -> None:
+    def on_attempt_ended(self, handler: str, outcome: Outcome, error: str) -> None:
         """Take note of how an attempt ended, once that is durable. From the ledger's own thread: it must be quick.
 
         What is rejected, and what asks to be made again later, says nothing about whether the handler works.
@@ -78,19 +78,19 @@ class Holding:
         """
         if outcome.succeeded:
             if self._failures.pop(handler, 0) or handler in self._ledger.pauses.handlers:
-                self._want(handler, None)
+                self._request_change(handler, None)
         elif outcome.kind is not OutcomeKind.REJECTED and outcome.retry_after is None:
             failures = self._failures[handler] = self._failures.get(handler, 0) + 1
-            most = self._hold_after.get(handler, 0)
-            if most and failures >= most and handler not in self._ledger.pauses.handlers:
-                self._want(handler, error)
+            max_failures = self._max_failures.get(handler, 0)
+            if max_failures and failures >= max_failures and handler not in self._ledger.pauses.handlers:
+                self._request_change(handler, error)
 
-    def _want(self, handler: str, why: str | None) -> None:
+    def _request_change(self, handler: str, why: str | None) -> None:
         """Have a handler held for a reason; None: have it released if it is held."""
-        self._wanted.put((handler, why))
-        self._look.set()
+        self._changes.put((handler, why))
+        self._wakeup.set()
 
-    def run(self, execute: Execute, stop: threading.Event) -> None:
+    def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
         """Hold, try and release until `stop` is set; return when no trial runs any more.
 
         Args:
@@ -100,83 +100,83 @@ class Holding:
         trials: list[threading.Thread] = []
         while not stop.is_set():
             try:
-                self._act()
-                trials = [one for one in trials if one.is_alive()]
-                for one in self._tried(execute):
-                    trials.append(one)  # each at once: the next one may not come, and all are waited for
-                self._trouble = None
+                self._apply_changes()
+                trials = [trial for trial in trials if trial.is_alive()]
+                for trial in self._run_trials(execute):
+                    trials.append(trial)  # each at once: the next one may not come, and all are waited for
+                self._last_error = None
             except FlowhooksError as error:
-                if self._trouble is None:
+                if self._last_error is None:
                     log.error("cannot_hold_or_try", why=str(error))  # noqa: TRY400 (one line until it changes)
-                self._trouble = str(error)
+                self._last_error = str(error)
             except Exception as error:
                 # A fault of ours must not end the trials: what is held would be so for ever.
-                if self._trouble is None:
+                if self._last_error is None:
                     log.exception("cannot_hold_or_try")
-                self._trouble = type(error).__name__
-            self._look.wait(LOOK_EVERY)
-            self._look.clear()
-        for one in trials:
-            one.join()
+                self._last_error = type(error).__name__
+            self._wakeup.wait(POLL_INTERVAL)
+            self._wakeup.clear()
+        for trial in trials:
+            trial.join()
 
     def wake(self) -> None:
         """Look now rather than soon: `stop` was set."""
-        self._look.set()
+        self._wakeup.set()
 
-    def _act(self) -> None:
+    def _apply_changes(self) -> None:
         """Do what the ends of attempts ask for; what cannot be done now is asked for again by the next one's end."""
-        asked: dict[str, str | None] = {}
+        changes: dict[str, str | None] = {}
         while True:
             try:
-                handler, why = self._wanted.get_nowait()
+                handler, why = self._changes.get_nowait()
             except Empty:
                 break
-            asked[handler] = why  # the newest counts
-        for handler, why in asked.items():
+            changes[handler] = why  # the newest counts
+        for handler, why in changes.items():
             if why is not None:
-                self._hold(handler, why)
-            elif handler in self._ledger.pauses.handlers and self._release([handler]):
+                self._open(handler, why)
+            elif handler in self._ledger.pauses.handlers and self._close([handler]):
                 log.info("handler_released", handlers=[handler], why="an attempt has succeeded")
 
-    def _hold(self, handler: str, why: str) -> None:
+    def _open(self, handler: str, why: str) -> None:
         now = self._clock.now()
-        release, trial_at = self._releases.get(handler, ""), now + self._try_every
-        wish = circuit_breaker.OpenCircuit(handler, why[:MOST_WHY], release, trial_at)
+        plugin_version, trial_at = self._plugin_versions.get(handler, ""), now + self._retry_interval
+        circuit = circuit_breaker.OpenCircuit(handler, why[:MAX_REASON_CHARS], plugin_version, trial_at)
         pauses = self._ledger.pauses
-        if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, wish, now, pauses)):
+        if self._ledger.write(lambda transaction: circuit_breaker.open_circuit(transaction, circuit, now, pauses)):
             log.error(
                 "handler_held",
                 handler=handler,
                 failures=self._failures.get(handler, 0),
-                why=wish.why,
+                why=circuit.why,
                 next="mend it; it is tried now and then, and runs again when that succeeds, or by "
                 "`flowhooks handlers resume`",
             )
 
-    def _release(self, handlers: Collection[str]) -> frozenset[str]:
+    def _close(self, handlers: Collection[str]) -> frozenset[str]:
         now, pauses = self._clock.now(), self._ledger.pauses
         return self._ledger.write(
             lambda transaction: circuit_breaker.close_circuits(transaction, handlers, now, pauses)
         )
 
-    def _tried(self, execute: Execute) -> Iterator[threading.Thread]:
+    def _run_trials(self, execute: ExecuteFn) -> Iterator[threading.Thread]:
         """Begin a trial of each handler whose time has come, and that this process runs; their threads."""
-        if self._hold_after.keys().isdisjoint(self._ledger.pauses.handlers):
+        if self._max_failures.keys().isdisjoint(self._ledger.pauses.handlers):
             return
         now = self._clock.now()
-        for handler, held in self._ledger.open_circuits().items():
-            again_at = now + self._try_every
-            is_time = held.trial_at <= now or held.trial_at > again_at + circuit_breaker.MAX_TRIAL_AHEAD
-            if handler in self._hold_after and is_time:
-                begun = self._ledger.claim_trial_delivery(handler, again_at)
-                if begun is not None:
-                    yield from _started(execute, *begun)
+        for handler, circuit in self._ledger.open_circuits().items():
+            retry_at = now + self._retry_interval
+            is_time = circuit.trial_at <= now or circuit.trial_at > retry_at + circuit_breaker.MAX_TRIAL_AHEAD
+            if handler in self._max_failures and is_time:
+                started = self._ledger.claim_trial_delivery(handler, retry_at)
+                if started is not None:
+                    yield from _start_trial(execute, *started)
 
 
-def _started(execute: Execute, queued: Queued, claimed: Claimed) -> Iterator[threading.Thread]:
+def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAttempt) -> Iterator[threading.Thread]:
     """Begin a trial in a thread of its own; where there is no room for another, it is made here, and nothing else."""
 
-    def tried() -> None:
+    def run_trial() -> None:
         log.info("handler_tried", handler=queued.handler, delivery=queued.delivery_id, event_id=claimed.event.id)
         try:
             execute(queued, claimed)
@@ -184,40 +184,43 @@ def _started(execute: Execute, queued: Queued, claimed: Claimed) -> Iterator[thr
             # As in a runner: a fault of ours is told, and the next start recovers what it left running.
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
-    thread = threading.Thread(target=tried, name=f"trial-{queued.handler}", daemon=True)
+    thread = threading.Thread(target=run_trial, name=f"trial-{queued.handler}", daemon=True)
     try:
         thread.start()
     except RuntimeError:
-        tried()  # it stands as running: left so, nothing of its handler would ever be tried again
+        run_trial()  # it stands as running: left so, nothing of its handler would ever be tried again
     else:
         yield thread
 
 
-def releases(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:
+def plugin_versions(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:
     """Which release of its plugin each handler is of, by its id: the version, and what is in the function's own file.
 
     Args:
         handlers: those that are loaded, by id.
         version: the version of a plugin, by its name.
     """
-    return {one: f"{version(handlers[one].plugin)} {digest}".strip() for one, digest in files(handlers).items()}
+    return {
+        handler_id: f"{version(handlers[handler_id].plugin)} {digest}".strip()
+        for handler_id, digest in source_digests(handlers).items()
+    }
 
 
-def files(handlers: Mapping[str, Handler]) -> dict[str, str]:
+def source_digests(handlers: Mapping[str, Handler]) -> dict[str, str]:
     """What is in the file of each handler's function just now, by its id: a digest of it, `""` where there is no file.
 
     Args:
         handlers: those that are loaded, by id.
     """
     digests: dict[str, str] = {}
-    found = {}
-    for one, handler in handlers.items():
+    by_handler = {}
+    for handler_id, handler in handlers.items():
         code = getattr(unwrap(handler.function), "__code__", None)
         name = code.co_filename if code else ""
         if name not in digests:
             digests[name] = _digest(name)
-        found[one] = digests[name]
-    return found
+        by_handler[handler_id] = digests[name]
+    return by_handler
 
 
 def _digest(name: str) -> str:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.ledger.queries import DeliveryStatus
-    from flowhooks.model.delivery import Claimed, Queued
+    from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
 
-FALSE: Final = "not run: the handler's condition is false"
-UNDECIDED: Final = "not run: the handler's condition cannot be decided"
+FALSE_NOTE: Final = "not run: the handler's condition is false"
+UNDECIDED_NOTE: Final = "not run: the handler's condition cannot be decided"
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class ConditionCheck:
         self._clock = clock
         self._on_settled = on_settled
 
-    def passes(self, handler: Handler, queued: Queued, claimed: Claimed | None) -> bool:
+    def passes(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt | None) -> bool:
         """Whether the handler's conditions hold for a delivery's event; if not, it is closed or suspended.
 
         Args:
@@ -57,7 +57,7 @@ class ConditionCheck:
         Raises:
             Unavailable: the ledger could not be read or written; nothing is changed.
         """
-        if not handler.selectors.conditional:
+        if not handler.selectors.has_conditions:
             return True
         if claimed is not None:
             if handler.selectors.decide(claimed.event):
@@ -65,33 +65,33 @@ class ConditionCheck:
             self._end_attempt(handler, queued, claimed)
             return False
         try:
-            found = self._ledger.delivery(queued.delivery_id)
+            stored = self._ledger.delivery(queued.delivery_id)
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
-        if found is None or handler.selectors.decide(found[0]):
+        if stored is None or handler.selectors.decide(stored[0]):
             return True
-        self._settle(handler, *found, queued.attempt)
+        self._close_or_suspend(handler, *stored, queued.attempt)
         return False
 
-    def _settle(self, handler: Handler, event: Event, standing: DeliveryStatus, attempt: int) -> None:
+    def _close_or_suspend(self, handler: Handler, event: Event, standing: DeliveryStatus, attempt: int) -> None:
         """Close or suspend a delivery that waits, unless it has changed since its runner has seen it."""
-        target, note = _result(handler, event)
+        target, note = _next_state(handler, event)
         now = self._clock.now()
         if target is State.CLOSED:
-            closed = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
-            changed = bool(self._ledger.write(lambda transaction: apply_changes(transaction, [closed])))
+            change = StateChange(standing.delivery_id, State.WAITING, State.CLOSED, attempt, now, note=note)
+            changed = bool(self._ledger.write(lambda transaction: apply_changes(transaction, [change])))
         else:
             changed = self._ledger.write(
                 lambda transaction: suspend(transaction, standing.delivery_id, attempt, note=note, now=now)
             )
         if changed:
-            self._report(standing.delivery_id, event, target, note)
+            self._log(standing.delivery_id, event, target, note)
             self._on_settled(event.id, replace(standing, state=target, due_at=None, note=note))
 
-    def _end_attempt(self, handler: Handler, queued: Queued, claimed: Claimed) -> None:
+    def _end_attempt(self, handler: Handler, queued: ReadyDelivery, claimed: ClaimedAttempt) -> None:
         """End an attempt whose function was not entered."""
-        target, note = _result(handler, claimed.event)
-        settlement = AttemptResult(
+        target, note = _next_state(handler, claimed.event)
+        result = AttemptResult(
             queued.delivery_id,
             queued.handler,
             claimed.attempt,
@@ -103,13 +103,13 @@ class ConditionCheck:
             None,
             self._clock.now(),
         )
-        if self._ledger.record_result(settlement):
-            self._report(queued.delivery_id, claimed.event, target, note)
-            if found := self._ledger.delivery(queued.delivery_id):
-                self._on_settled(claimed.event.id, found[1])
+        if self._ledger.record_result(result):
+            self._log(queued.delivery_id, claimed.event, target, note)
+            if stored := self._ledger.delivery(queued.delivery_id):
+                self._on_settled(claimed.event.id, stored[1])
 
     @staticmethod
-    def _report(delivery_id: str, event: Event, target: State, note: str) -> None:
+    def _log(delivery_id: str, event: Event, target: State, note: str) -> None:
         log.warning(
             "condition_not_met",
             delivery=delivery_id,
@@ -120,9 +120,9 @@ class ConditionCheck:
         )
 
 
-def _result(handler: Handler, event: Event) -> tuple[State, str]:
+def _next_state(handler: Handler, event: Event) -> tuple[State, str]:
     """The state that a delivery goes to, and why."""
     why = handler.selectors.why_not(event)
     if handler.selectors.decide(event) is False:
-        return State.CLOSED, f"{FALSE}: {why}"
-    return State.WAITING, f"{UNDECIDED}: {why}"
+        return State.CLOSED, f"{FALSE_NOTE}: {why}"
+    return State.WAITING, f"{UNDECIDED_NOTE}: {why}"

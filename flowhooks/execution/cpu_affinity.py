@@ -11,12 +11,12 @@ import os
 from contextlib import suppress
 from typing import Final
 
-QUICK_SECONDS: Final = 0.005
+FAST_THRESHOLD_SECONDS: Final = 0.005
 """A handler that took less the last time gains nothing from a core of its own: moving its thread there and handing it
 the interpreter across would cost more (a fifth of the deliveries that `make bench` runs in a second)."""
 
 
-def gather(number: int = 0) -> frozenset[int]:
+def pin(number: int = 0) -> frozenset[int]:
     """Keep the calling thread, and those that it starts from now on, on one core.
 
     Args:
@@ -24,7 +24,7 @@ def gather(number: int = 0) -> frozenset[int]:
             first again.
 
     Returns:
-        The cores that it could use before, for `spread`; empty where the system does not offer this.
+        The cores that it could use before, for `unpin`; empty where the system does not offer this.
 
     Raises:
         OSError: the system does not allow it.
@@ -36,43 +36,43 @@ def gather(number: int = 0) -> frozenset[int]:
     return before
 
 
-def spread(cores: frozenset[int]) -> None:
+def unpin(cores: frozenset[int]) -> None:
     """Let the calling thread, and processes that it starts, use `cores` again; nothing if they are empty."""
     if cores:
         with suppress(OSError):  # an operator has taken them away meanwhile: on one core it is slower, not wrong
             os.sched_setaffinity(0, cores)
 
 
-class Room:
+class HandlerAffinity:
     """All cores for handlers that may need them, and the one core for those that were done in no time.
 
     What a handler starts, a process or a thread, keeps the cores that its thread had then. So a handler that is
     not known yet is given all of them.
 
     Args:
-        cores: what `gather` returned in the thread that makes this; with fewer than two there is nothing to choose,
+        cores: what `pin` returned in the thread that makes this; with fewer than two there is nothing to choose,
             and nothing is ever moved.
     """
 
     def __init__(self, cores: frozenset[int] = frozenset()) -> None:
-        self._all = cores if len(cores) > 1 else frozenset()
-        self._one = frozenset(os.sched_getaffinity(0)) if self._all else frozenset()
-        self._quick: set[str] = set()
+        self._all_cores = cores if len(cores) > 1 else frozenset()
+        self._pinned_cores = frozenset(os.sched_getaffinity(0)) if self._all_cores else frozenset()
+        self._fast_handlers: set[str] = set()
 
-    def enter(self, handler: str) -> bool:
+    def acquire(self, handler: str) -> bool:
         """Give the calling thread all cores unless `handler` was quick the last time; whether it has them now."""
-        wide = bool(self._all) and handler not in self._quick
-        if wide:
-            spread(self._all)
-        return wide
+        unpinned = bool(self._all_cores) and handler not in self._fast_handlers
+        if unpinned:
+            unpin(self._all_cores)
+        return unpinned
 
-    def leave(self, handler: str, seconds: float, *, wide: bool) -> None:
-        """Take back what `enter` gave (it answered `wide`), and note how long the handler took."""
-        if wide:
-            spread(self._one)
-        if not self._all:
+    def release(self, handler: str, seconds: float, *, unpinned: bool) -> None:
+        """Take back what `acquire` gave (it answered `unpinned`), and note how long the handler took."""
+        if unpinned:
+            unpin(self._pinned_cores)
+        if not self._all_cores:
             return
-        if seconds < QUICK_SECONDS:
-            self._quick.add(handler)
+        if seconds < FAST_THRESHOLD_SECONDS:
+            self._fast_handlers.add(handler)
         else:
-            self._quick.discard(handler)
+            self._fast_handlers.discard(handler)

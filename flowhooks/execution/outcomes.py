@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
+from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.model.delivery import Outcome, OutcomeKind
 from flowhooks.plugins.error_text import in_full
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Delivery
     from flowhooks.plugins.plugins import Plugins
 
-MOST_ERROR: Final = 2_000
-MOST_TRACEBACK: Final = 20_000
-MOST_RESULT: Final = 65_536
+MAX_ERROR_CHARS: Final = 2_000
+MAX_TRACEBACK_CHARS: Final = 20_000
+MAX_RESULT_CHARS: Final = 65_536
 """Characters kept of an error line, a traceback and a result, so that no handler can fill the disk by failing."""
-_DEEPEST: Final = 20
+_MAX_CAUSES: Final = 20
 """Exceptions behind one another that are looked at."""
 
 log = structlog.get_logger(__name__)
 
 
-class Outcomes:
+class OutcomeBuilder:
     """Makes outcomes.
 
     Args:
@@ -40,16 +40,16 @@ class Outcomes:
     def failure(self, error: BaseException, *, entered: bool) -> Outcome:
         """The outcome of an attempt that raised, before or after its handler was entered."""
         if isinstance(error, Reject):
-            return Outcome(kind=OutcomeKind.REJECTED, error=one_line(error), entered=entered)
-        if (lost := _loss(error)) is not None:
+            return Outcome(kind=OutcomeKind.REJECTED, error=error_to_line(error), entered=entered)
+        if (lost := _find_handler_lost(error)) is not None:
             return Outcome(kind=OutcomeKind.LOST, error=lost.why, traceback=lost.tail, entered=entered)
-        if isinstance(error, ProcessUnavailable) and not entered:
-            return Outcome(kind=OutcomeKind.FAILED, error=one_line(error), entered=False)
+        if isinstance(error, HandlerProcessUnavailable) and not entered:
+            return Outcome(kind=OutcomeKind.FAILED, error=error_to_line(error), entered=False)
         if isinstance(error, HandlerRaised):
             # Word for word what it would be in a thread: there its class and its text stand in it, too.
             line = f"{error.name}: {error.text}" if error.text else error.name
             return Outcome(kind=OutcomeKind.FAILED, error=line, traceback=error.traceback, entered=entered)
-        line = one_line(error)
+        line = error_to_line(error)
         if not isinstance(error, RetryAfter):
             line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
         if not entered:
@@ -76,20 +76,23 @@ class Outcomes:
                 "result_dropped",
                 handler=delivery.handler,
                 delivery=delivery.id,
-                why=self._plugins.conceal(one_line(error)),
+                why=self._plugins.conceal(error_to_line(error)),
             )
             return None
-        if len(text) > MOST_RESULT:
+        if len(text) > MAX_RESULT_CHARS:
             log.warning(
-                "result_dropped", handler=delivery.handler, delivery=delivery.id, why=f"over {MOST_RESULT} characters"
+                "result_dropped",
+                handler=delivery.handler,
+                delivery=delivery.id,
+                why=f"over {MAX_RESULT_CHARS} characters",
             )
             return None
         if (conceal := self._plugins.conceal)(text) != text:
-            text = json.dumps(_masked(json.loads(text), conceal))
+            text = json.dumps(_redact(json.loads(text), conceal))
         return text
 
 
-def one_line(error: BaseException) -> str:
+def error_to_line(error: BaseException) -> str:
     """What an exception says, on one line."""
     try:
         text = str(error)
@@ -98,30 +101,30 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _loss(error: BaseException) -> HandlerLost | None:
+def _find_handler_lost(error: BaseException) -> HandlerLost | None:
     """That the handler's own process ended, also where a wrapper has made another exception of it."""
-    at: BaseException | None = error
-    for _ in range(_DEEPEST):
-        if at is None or isinstance(at, HandlerLost):
-            return at
-        at = at.__cause__ or at.__context__
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if cause is None or isinstance(cause, HandlerLost):
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _masked(value: Any, conceal: Callable[[str], str]) -> Any:
+def _redact(value: Any, redact: Callable[[str], str]) -> Any:
     """`value`, which is out of JSON, with every string masked; numbers are none, whatever their digits."""
     match value:
         case str():
-            return conceal(value)
+            return redact(value)
         case list():
-            return [_masked(one, conceal) for one in value]
+            return [_redact(item, redact) for item in value]
         case dict():
-            return {conceal(name): _masked(one, conceal) for name, one in value.items()}
+            return {redact(name): _redact(item, redact) for name, item in value.items()}
     return value
 
 
-def kept(text: str, most: int) -> str:
+def truncate(text: str, max_chars: int) -> str:
     """What a database can keep of a text: no NUL, no lone surrogate, not without end."""
-    if len(text) > most:
-        text = f"{text[: most // 2]} … {text[-(most // 2) :]}"
+    if len(text) > max_chars:
+        text = f"{text[: max_chars // 2]} … {text[-(max_chars // 2) :]}"
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-class RunTerms(NamedTuple):
+class RunOptions(NamedTuple):
     """How a handler is run.
 
     Attributes:
@@ -27,13 +27,13 @@ class RunTerms(NamedTuple):
     hold_after: int
 
 
-def terms(handler: Handler, settings: Settings) -> RunTerms:
+def resolve_run_options(handler: Handler, settings: Settings) -> RunOptions:
     """What the operator says of this handler, else what it declares, else what the operator says of all."""
-    said = settings.handlers.get(handler.id, HandlerSettings())
+    overrides = settings.handlers.get(handler.id, HandlerSettings())
     runner = settings.runner
-    return RunTerms(
-        isolation=said.isolation or handler.isolation or runner.isolation,
-        timeout=said.timeout or handler.timeout or runner.timeout,
-        memory_mib=said.memory_mib or handler.memory_mib or runner.memory_mib,
-        hold_after=runner.hold_after if said.hold_after is None else said.hold_after,
+    return RunOptions(
+        isolation=overrides.isolation or handler.isolation or runner.isolation,
+        timeout=overrides.timeout or handler.timeout or runner.timeout,
+        memory_mib=overrides.memory_mib or handler.memory_mib or runner.memory_mib,
+        hold_after=runner.hold_after if overrides.hold_after is None else overrides.hold_after,
     )

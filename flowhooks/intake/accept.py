@@ -11,24 +11,24 @@ import structlog
 
 from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import (
-    Conflict,
+    IdentityConflict,
+    InvalidCallback,
     LedgerUnusable,
     NewerSelectorsError,
     Unauthorized,
     Unavailable,
-    Unprocessable,
 )
 from flowhooks.ledger.events import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
-from flowhooks.model.delivery import DONE, OutcomeKind, State
+from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State
 from flowhooks.model.event import EventState, ParkedBy, digest, from_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.intake.waiters import Watch, Watches
+    from flowhooks.intake.waiters import Waiter, WaiterRegistry
     from flowhooks.ledger.events import AcceptResult
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.event import Event
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from flowhooks.routing.router import Router
     from flowhooks.settings import RoutingSettings, Settings
 
-ANOTHER_ATTEMPT_AFTER: Final = 60 * SECOND
+REVIVE_COOLDOWN: Final = 60 * SECOND
 """A call-back that comes again gives a dead delivery one more attempt, once a minute at the most."""
 
 log = structlog.get_logger(__name__)
 
 
-class Status(StrEnum):
+class AnswerStatus(StrEnum):
     """What an answer says, the gravest first."""
 
     DEAD = "dead"
@@ -54,7 +54,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallBack:
+class Callback:
     """A call-back that its schema has accepted.
 
     Attributes:
@@ -87,25 +87,25 @@ class Answer:
     """
 
     event_id: str
-    status: Status
+    status: AnswerStatus
     delivery_statuses: tuple[DeliveryStatus, ...]
     parked_by: ParkedBy | None = None
     undecided: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class IntakeConfig:
     """What a call-back is taken by, from its credential to its route: one object, so that all of it changes at once.
 
     Attributes:
         settings: as they are now.
         router: says where it goes.
-        absent: ids of handlers that are known but not loaded.
+        missing_handlers: ids of handlers that are known but not loaded.
     """
 
     settings: Settings
     router: Router
-    absent: frozenset[str]
+    missing_handlers: frozenset[str]
 
 
 class Intake:
@@ -113,53 +113,53 @@ class Intake:
 
     Args:
         ledger: stores it.
-        rules: what it is taken by, until `go_by` says otherwise.
+        config: what it is taken by, until `reconfigure` says otherwise.
         handlers: those that are loaded, by id.
-        runs: whether a process that lives runs a handler's deliveries: for others nobody waits.
-        watches: where to wait.
-        notices: who is told of new events.
+        runs_somewhere: whether a process that lives runs a handler's deliveries: for others nobody waits.
+        waiters: where to wait.
+        notifier: who is told of new events.
         clock: time and ids.
 
     Attributes:
-        rules: what a call-back that comes now is taken by.
+        config: what a call-back that comes now is taken by.
     """
 
     def __init__(
         self,
         *,
         ledger: Ledger,
-        rules: Rules,
+        config: IntakeConfig,
         handlers: Mapping[str, Handler],
-        runs: Callable[[str], bool],
-        watches: Watches,
-        notices: Notices,
+        runs_somewhere: Callable[[str], bool],
+        waiters: WaiterRegistry,
+        notifier: Notices,
         clock: Clock,
     ) -> None:
         self._ledger = ledger
         self._handlers = handlers
-        self.rules = rules
-        self._runs = runs
-        self._watches = watches
-        self._notices = notices
+        self.config = config
+        self._runs_somewhere = runs_somewhere
+        self._waiters = waiters
+        self._notifier = notifier
         self._clock = clock
         self._draining = False
 
-    def go_by(self, rules: Rules) -> None:
+    def reconfigure(self, config: IntakeConfig) -> None:
         """Take what comes from now on by other rules; what has come is taken by those that it came under."""
-        self.rules = rules
+        self.config = config
 
     def drain(self) -> None:
         """Take nothing more in; those who wait are answered at once."""
         self._draining = True
-        self._watches.release()
+        self._waiters.cancel_all()
 
-    def take(self, call_back: CallBack, *, wait: float, rules: Rules | None = None) -> Answer:
+    def accept(self, callback: Callback, *, wait: float, config: IntakeConfig | None = None) -> Answer:
         """Store a call-back, once for its identity, and wait for its handlers.
 
         Args:
-            call_back: what was sent.
+            callback: what was sent.
             wait: seconds to wait for the handlers at the most; 0 answers as soon as it is stored.
-            rules: what its sender was let in by; default: those of now.
+            config: what its sender was let in by; default: those of now.
 
         Returns:
             The answer. It is durably stored.
@@ -172,33 +172,35 @@ class Intake:
         """
         if self._draining:
             raise Unavailable("draining")
-        new, route = self._routed(call_back, rules or self.rules)
+        new, route = self._build_event(callback, config or self.config)
         event_id = new.event.id
-        present = [
-            one for one, handler in new.deliveries if handler not in new.missing_handlers and self._runs(handler)
+        awaited = [
+            delivery_id
+            for delivery_id, handler in new.deliveries
+            if handler not in new.missing_handlers and self._runs_somewhere(handler)
         ]
-        watch = self._watches.open(event_id, present, wait) if wait > 0 and present else None
+        waiter = self._waiters.open(event_id, awaited, wait) if wait > 0 and awaited else None
         try:
-            accepted = self._stored(new, watch, wait)
+            accepted = self._store_and_wait(new, waiter, wait)
             if accepted.webhook_id_reused:
                 log.warning(
                     "signature_misused",
-                    source=call_back.source,
-                    webhook_id=call_back.message,
-                    flow=call_back.flow_instance_id,
+                    source=callback.source,
+                    webhook_id=callback.message,
+                    flow=callback.flow_instance_id,
                     why="its webhook-id was used before for another path or other data",
                     next="ask the engine whether it reuses ids; if not, somebody has a copy: replace its secret",
                 )
                 raise Unauthorized("unauthorized", cause="message_reused")
             if accepted.conflict:
-                raise Conflict(accepted.event_id, purged=accepted.state == PURGED)
+                raise IdentityConflict(accepted.event_id, purged=accepted.state == PURGED)
             if not accepted.new:
-                if watch is not None:
+                if waiter is not None:
                     # What it was to watch does not exist; its place may be the only one that is free.
-                    self._watches.close(event_id, watch)
-                    watch = None
-                return self._again(accepted, route, wait=wait)
-            self._notices.accepted(new.event, list(new.route))
+                    self._waiters.close(event_id, waiter)
+                    waiter = None
+                return self._answer_repeat(accepted, route, wait=wait)
+            self._notifier.accepted(new.event, list(new.route))
             delivery_statuses = {
                 delivery_id: DeliveryStatus(
                     delivery_id=delivery_id,
@@ -209,49 +211,51 @@ class Intake:
                 )
                 for delivery_id, handler in new.deliveries
             }
-            if watch is not None:
-                delivery_statuses |= watch.delivery_statuses
-                if watch.waits:
-                    delivery_statuses |= self._stored_standings(event_id)
-            return _answer(event_id, accepted.state, delivery_statuses.values(), route)
+            if waiter is not None:
+                delivery_statuses |= waiter.delivery_statuses
+                if waiter.is_pending:
+                    delivery_statuses |= self._read_statuses(event_id)
+            return _build_answer(event_id, accepted.state, delivery_statuses.values(), route)
         finally:
-            if watch is not None:
-                self._watches.close(event_id, watch)
+            if waiter is not None:
+                self._waiters.close(event_id, waiter)
 
-    def _stored(self, new: NewEvent, watch: Watch | None, wait: float) -> AcceptResult:
+    def _store_and_wait(self, new: NewEvent, waiter: Waiter | None, wait: float) -> AcceptResult:
         """Store an event; and where it is watched, wait for its handlers in the same breath.
 
         To be woken once, by what comes last, is cheaper than to be woken for every step.
         """
-        if watch is None:
+        if waiter is None:
             return self._ledger.accept(new)
 
-        def known(accepted: AcceptResult | None) -> None:
+        def on_stored(accepted: AcceptResult | None) -> None:
             if accepted is None or not accepted.new:
-                watch.release()
+                waiter.cancel()
             # Since this one was routed, its handler may have been paused, before there was anything to be told of.
-            elif not_run := [one for one, handler in new.deliveries if not self._runs(handler)]:
-                self._watches.pass_over(new.event.id, not_run)
+            elif not_run := [
+                delivery_id for delivery_id, handler in new.deliveries if not self._runs_somewhere(handler)
+            ]:
+                self._waiters.stop_waiting_for(new.event.id, not_run)
 
         started = time.monotonic()
-        stored = self._ledger.accept_async(new, known)
+        get_result = self._ledger.accept_async(new, on_stored)
         # No longer than storing may take: whoever cannot be told that it is stored is told that.
-        watch.wait(min(wait, self._ledger.timeout))
-        accepted = stored(max(0.0, self._ledger.timeout - (time.monotonic() - started)))
+        waiter.wait(min(wait, self._ledger.timeout))
+        accepted = get_result(max(0.0, self._ledger.timeout - (time.monotonic() - started)))
         if accepted.new:
-            watch.wait(max(0.0, wait - (time.monotonic() - started)))
+            waiter.wait(max(0.0, wait - (time.monotonic() - started)))
         return accepted
 
-    def _routed(self, call_back: CallBack, rules: Rules) -> tuple[NewEvent, Route]:
+    def _build_event(self, callback: Callback, config: IntakeConfig) -> tuple[NewEvent, Route]:
         now = self._clock.now()
-        settings, router = rules.settings, rules.router
-        source = settings.sources.get(call_back.source)
+        settings, router = config.settings, config.router
+        source = settings.sources.get(callback.source)
         event: Event = from_body(
-            call_back.body,
+            callback.body,
             id=self._clock.new_id(),
-            source=call_back.source,
-            kind=call_back.kind,
-            flow_instance_id=call_back.flow_instance_id,
+            source=callback.source,
+            kind=callback.kind,
+            flow_instance_id=callback.flow_instance_id,
             received_at=to_datetime(now),
             conclusions=source.conclusion if source else {},
         )
@@ -259,13 +263,13 @@ class Intake:
             route = router.route(event)
         except NewerSelectorsError as error:
             raise Unavailable("newer_handlers") from error
-        if (refused := _refusal(route, settings.routing)) and not self._is_stored(event):
-            raise Unprocessable(refused)
+        if (rejection := _rejection_key(route, settings.routing)) and not self._is_stored(event):
+            raise InvalidCallback(rejection)
         no_match = router.no_match(event) if route.state is not EventState.ROUTED or route.undecided else None
         new = NewEvent(
             event=event,
-            body=call_back.text,
-            digest=digest(call_back.body, settings.identity.ignore),
+            body=callback.text,
+            digest=digest(callback.body, settings.identity.ignore),
             state=route.state,
             parked_by=route.parked_by,
             dismissed_by=route.dismissed_by,
@@ -273,10 +277,10 @@ class Intake:
             unknown_conclusion=route.unknown_conclusion,
             route=route.handlers,
             deliveries=[(self._clock.new_id(), handler) for handler in route.handlers],
-            missing_handlers=rules.absent,
+            missing_handlers=config.missing_handlers,
             order_keys=router.order_keys(event, route.handlers),
-            webhook_id=call_back.message,
-            read=self._notices.wanted,
+            webhook_id=callback.message,
+            read=self._notifier.wanted,
             now=now,
         )
         return new, route
@@ -288,61 +292,67 @@ class Intake:
         except LedgerUnusable as error:
             raise Unavailable("ledger_down") from error
 
-    def _again(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
+    def _answer_repeat(self, accepted: AcceptResult, route: Route, *, wait: float) -> Answer:
         """Answer a call-back that came before: what succeeded stays, what moves is joined, what is dead may go on."""
         delivery_statuses = accepted.delivery_statuses
-        if any(one.state is State.DEAD for one in delivery_statuses):
-            delivery_statuses = self._revive(accepted.event_id, delivery_statuses)
-        moving = [one for one in delivery_statuses if self._moves(one)]
-        if moving and wait > 0:
+        if any(standing.state is State.DEAD for standing in delivery_statuses):
+            delivery_statuses = self._retry_dead(accepted.event_id, delivery_statuses)
+        unfinished = [standing for standing in delivery_statuses if self._may_progress(standing)]
+        if unfinished and wait > 0:
             started = time.monotonic()
-            watch = self._watches.open(accepted.event_id, [one.delivery_id for one in moving], wait)
-            if watch is not None:
+            waiter = self._waiters.open(accepted.event_id, [standing.delivery_id for standing in unfinished], wait)
+            if waiter is not None:
                 try:
-                    watch.tell_before(self._stored_standings(accepted.event_id).values())
-                    watch.wait(max(0.0, wait - (time.monotonic() - started)))
-                    latest = {one.delivery_id: one for one in delivery_statuses} | watch.delivery_statuses
-                    if watch.waits:
-                        latest |= self._stored_standings(accepted.event_id)
+                    waiter.apply_snapshot(self._read_statuses(accepted.event_id).values())
+                    waiter.wait(max(0.0, wait - (time.monotonic() - started)))
+                    latest = {
+                        standing.delivery_id: standing for standing in delivery_statuses
+                    } | waiter.delivery_statuses
+                    if waiter.is_pending:
+                        latest |= self._read_statuses(accepted.event_id)
                     delivery_statuses = tuple(latest.values())
                 finally:
-                    self._watches.close(accepted.event_id, watch)
-        return _answer(accepted.event_id, accepted.state, delivery_statuses, route)
+                    self._waiters.close(accepted.event_id, waiter)
+        return _build_answer(accepted.event_id, accepted.state, delivery_statuses, route)
 
-    def _moves(self, standing: DeliveryStatus) -> bool:
+    def _may_progress(self, standing: DeliveryStatus) -> bool:
         """Whether it may settle by itself soon."""
         if standing.state is State.WAITING:
-            return standing.due_at is not None and self._runs(standing.handler)
+            return standing.due_at is not None and self._runs_somewhere(standing.handler)
         return standing.state is State.RUNNING
 
-    def _revive(self, event_id: str, delivery_statuses: tuple[DeliveryStatus, ...]) -> tuple[DeliveryStatus, ...]:
+    def _retry_dead(self, event_id: str, delivery_statuses: tuple[DeliveryStatus, ...]) -> tuple[DeliveryStatus, ...]:
         now = self._clock.now()
-        again = [one for one in delivery_statuses if self._may_try_again(one, now)]
-        if not again:
+        retryable = [standing for standing in delivery_statuses if self._may_retry(standing, now)]
+        if not retryable:
             return delivery_statuses
-        absent = self.rules.absent
-        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, again, missing_handlers=absent))
-        return tuple(({one.delivery_id: one for one in delivery_statuses} | self._stored_standings(event_id)).values())
+        absent = self.config.missing_handlers
+        self._ledger.write(lambda transaction: self._ledger.requeue(transaction, retryable, missing_handlers=absent))
+        return tuple(
+            (
+                {standing.delivery_id: standing for standing in delivery_statuses} | self._read_statuses(event_id)
+            ).values()
+        )
 
-    def _stored_standings(self, event_id: str) -> dict[str, DeliveryStatus]:
+    def _read_statuses(self, event_id: str) -> dict[str, DeliveryStatus]:
         """How an event's deliveries stand, by id; nothing where that cannot be read, for it is stored all the same."""
         try:
-            return {one.delivery_id: one for one in self._ledger.delivery_statuses(event_id)}
+            return {standing.delivery_id: standing for standing in self._ledger.delivery_statuses(event_id)}
         except LedgerUnusable:
             return {}
 
-    def _may_try_again(self, standing: DeliveryStatus, now: int) -> bool:
+    def _may_retry(self, standing: DeliveryStatus, now: int) -> bool:
         handler = self._handlers.get(standing.handler)
         return (
             standing.state is State.DEAD
             and standing.outcome is not OutcomeKind.REJECTED
             and handler is not None
             and handler.retry is not None
-            and (standing.finished_at is None or now - standing.finished_at >= ANOTHER_ATTEMPT_AFTER)
+            and (standing.finished_at is None or now - standing.finished_at >= REVIVE_COOLDOWN)
         )
 
 
-def _refusal(route: Route, routing: RoutingSettings) -> str | None:
+def _rejection_key(route: Route, routing: RoutingSettings) -> str | None:
     """The message of the refusal, where the settings refuse what would be parked; None: it is stored."""
     if route.parked_by is ParkedBy.HANDLER and routing.no_handler == "reject":
         return "no_handler"
@@ -351,21 +361,21 @@ def _refusal(route: Route, routing: RoutingSettings) -> str | None:
     return None
 
 
-def _answer(event_id: str, state: str, delivery_statuses: Collection[DeliveryStatus], route: Route) -> Answer:
-    states = {one.state for one in delivery_statuses}
+def _build_answer(event_id: str, state: str, delivery_statuses: Collection[DeliveryStatus], route: Route) -> Answer:
+    states = {standing.state for standing in delivery_statuses}
     if State.DEAD in states:
-        status = Status.DEAD
+        status = AnswerStatus.DEAD
     elif state == EventState.PARKED:
         # A repeat is answered by the route of its own body, which is the same.
         return Answer(
             event_id=event_id,
-            status=Status.PARKED,
+            status=AnswerStatus.PARKED,
             delivery_statuses=tuple(delivery_statuses),
             parked_by=route.parked_by,
             undecided=route.undecided,
         )
-    elif states <= DONE:
-        status = Status.DONE
+    elif states <= COMPLETED_STATES:
+        status = AnswerStatus.DONE
     else:
-        status = Status.PENDING
+        status = AnswerStatus.PENDING
     return Answer(event_id=event_id, status=status, delivery_statuses=tuple(delivery_statuses))

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.rejected_requests import RejectedRequest
-from flowhooks.messages import shown
+from flowhooks.messages import to_printable
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
 
-MOST_PENDING: Final = 100
+MAX_PENDING: Final = 100
 """Refusals between two writes of which more than the last ones are not kept: whoever sends rubbish, however fast, costs
 one small transaction a second."""
-REST: Final = 1.0
+FLUSH_INTERVAL: Final = 1.0
 """Seconds from a refusal until it is written down, with all that have come meanwhile."""
-LONGEST_PATH: Final = 500
-LONGEST_REASON: Final = 2_000
-LONGEST_ADDRESS: Final = 100
+MAX_PATH_CHARS: Final = 500
+MAX_REASON_CHARS: Final = 2_000
+MAX_ADDRESS_CHARS: Final = 100
 
 
-class Refusals:
+class RejectedRequestLog:
     """The call-backs that were refused last.
 
     Args:
@@ -37,9 +37,9 @@ class Refusals:
     def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._pending: deque[RejectedRequest] = deque(maxlen=MOST_PENDING)
-        self._some = threading.Event()
-        self._over = threading.Event()
+        self._pending: deque[RejectedRequest] = deque(maxlen=MAX_PENDING)
+        self._has_pending = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="refusals", daemon=True)
 
     def start(self) -> None:
@@ -48,12 +48,12 @@ class Refusals:
 
     def stop(self, timeout: float) -> None:
         """Write down what is pending, for `timeout` seconds at the most, and end it."""
-        self._over.set()
-        self._some.set()
+        self._stopping.set()
+        self._has_pending.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def note(self, *, path: str, address: str, status: int, english: str, chinese: str) -> None:
+    def record(self, *, path: str, address: str, status: int, english: str, chinese: str) -> None:
         """A call-back was refused.
 
         Args:
@@ -67,36 +67,36 @@ class Refusals:
             RejectedRequest(
                 id=self._clock.new_id(),
                 refused_at=self._clock.now(),
-                path=shown(path, LONGEST_PATH),
-                address=shown(address, LONGEST_ADDRESS),
+                path=to_printable(path, MAX_PATH_CHARS),
+                address=to_printable(address, MAX_ADDRESS_CHARS),
                 status=status,
-                reason_en=shown(english, LONGEST_REASON),
-                reason_zh=shown(chinese, LONGEST_REASON),
+                reason_en=to_printable(english, MAX_REASON_CHARS),
+                reason_zh=to_printable(chinese, MAX_REASON_CHARS),
             )
         )
-        self._some.set()
+        self._has_pending.set()
 
     def flush(self) -> None:
         """Write down what is pending; what cannot be written just now stays pending."""
-        several = [self._pending.popleft() for _ in range(len(self._pending))]
-        if not several:
+        rejected = [self._pending.popleft() for _ in range(len(self._pending))]
+        if not rejected:
             return
 
         def write(transaction: WriteTransaction) -> None:
-            rejected_requests.store(transaction, several)
+            rejected_requests.store(transaction, rejected)
 
         try:
             self._ledger.write(write, certain=True)
         except FlowhooksError:
             # The ledger's own trouble is logged by whoever writes to it; the newest ones are the ones to keep.
-            room = MOST_PENDING - len(self._pending)
-            self._pending.extendleft(reversed(several[max(0, len(several) - room) :]))
-            self._some.set()
+            free_places = MAX_PENDING - len(self._pending)
+            self._pending.extendleft(reversed(rejected[max(0, len(rejected) - free_places) :]))
+            self._has_pending.set()
 
     def _loop(self) -> None:
-        while not self._over.is_set():
-            self._some.wait()
-            self._over.wait(REST)
-            self._some.clear()
+        while not self._stopping.is_set():
+            self._has_pending.wait()
+            self._stopping.wait(FLUSH_INTERVAL)
+            self._has_pending.clear()
             self.flush()
         self.flush()

@@ -30,7 +30,7 @@ _WORDS: Final = {
 log = structlog.get_logger(__name__)
 
 
-def missing(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
+def explain_missing(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
     """Why a process may not start with these settings, a line for each kind of credential; nothing with `insecure`.
 
     Args:
@@ -38,7 +38,7 @@ def missing(settings: Settings, required: Mapping[str, int], kinds: Collection[s
         required: since when each kind is required, as the ledger says.
         kinds: those that the process's listeners ask for, `"sources"` and `"operators"`.
     """
-    for kind in () if settings.insecure else _lacking(settings, required, kinds):
+    for kind in () if settings.insecure else _missing_kinds(settings, required, kinds):
         none, what, act = _WORDS[kind]
         yield (
             f"the settings name {none}, and {what} of the ledger {database.display_name(database_url(settings))} "
@@ -56,9 +56,9 @@ def check(ledger: Ledger, settings: Settings, kinds: Collection[str]) -> None:
         SettingsError: some are missing.
     """
     with ledger.connection() as connection:
-        found = list(missing(settings, required_credentials.required(connection), kinds))
-    if found:
-        raise SettingsError("\n".join(found))
+        missing = list(explain_missing(settings, required_credentials.required(connection), kinds))
+    if missing:
+        raise SettingsError("\n".join(missing))
 
 
 def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Clock) -> None:
@@ -73,7 +73,7 @@ def record(ledger: Ledger, settings: Settings, kinds: Collection[str], clock: Cl
     new = [kind for kind in kinds if getattr(settings, kind) and kind not in required]
     if new:
         ledger.write(lambda transaction: required_credentials.require(transaction, new, clock.now()))
-    released = list(_lacking(settings, required, kinds)) if settings.insecure else []
+    released = list(_missing_kinds(settings, required, kinds)) if settings.insecure else []
     if released:
         ledger.write(lambda transaction: required_credentials.stop_requiring(transaction, released))
         log.warning(
@@ -92,5 +92,5 @@ def record_if_possible(ledger: Ledger, settings: Settings, kinds: Collection[str
         log.error("credentials_not_recorded", why=str(error), next="the next start records them")  # noqa: TRY400 (one line says it)
 
 
-def _lacking(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
+def _missing_kinds(settings: Settings, required: Mapping[str, int], kinds: Collection[str]) -> Iterator[str]:
     return (kind for kind in kinds if kind in required and not getattr(settings, kind))

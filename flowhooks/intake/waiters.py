@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
 
 
-class Watch:
+class Waiter:
     """One waiter for one event.
 
     Attributes:
@@ -38,30 +38,30 @@ class Watch:
         self._done.acquire()
         self.delivery_statuses: dict[str, DeliveryStatus] = {}
 
-    def tell(self, standing: DeliveryStatus) -> None:
+    def notify(self, standing: DeliveryStatus) -> None:
         """Learn how a delivery stands now."""
         self.delivery_statuses[standing.delivery_id] = standing
         if not self._may_settle(standing):
-            self.pass_over(standing.delivery_id)
+            self.stop_waiting_for(standing.delivery_id)
 
-    def pass_over(self, delivery_id: str) -> None:
+    def stop_waiting_for(self, delivery_id: str) -> None:
         """Do not wait for a delivery any more."""
         self._pending.discard(delivery_id)
         if not self._pending:
-            self.release()
+            self.cancel()
 
-    def tell_before(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
-        """Learn how deliveries stood when they were read, which may be older than what `tell` has told."""
+    def apply_snapshot(self, delivery_statuses: Iterable[DeliveryStatus]) -> None:
+        """Learn how deliveries stood when they were read, which may be older than what `notify` has told."""
         for standing in delivery_statuses:
             if standing.delivery_id in self._pending or standing.delivery_id not in self.delivery_statuses:
-                self.tell(standing)
+                self.notify(standing)
 
     @property
-    def waits(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether there is something that it waits for."""
         return bool(self._pending)
 
-    def release(self) -> None:
+    def cancel(self) -> None:
         """Stop waiting, whatever has settled."""
         self._is_over = True
         with suppress(RuntimeError):  # it was let go before
@@ -80,76 +80,76 @@ class Watch:
         return standing.due_at is not None and standing.due_at < self._deadline
 
 
-class Watches:
+class WaiterRegistry:
     """Who waits for what, and who is told.
 
     Args:
         clock: tells deadlines.
-        most: how many may wait at once; more are not let in, so that accepting goes on.
+        max_waiters: how many may wait at once; more are not let in, so that accepting goes on.
         paused: the ids of the handlers that are paused: what waits for them settles in nobody's time.
     """
 
-    def __init__(self, *, clock: Clock, most: int, paused: Callable[[], Collection[str]] = frozenset) -> None:
+    def __init__(self, *, clock: Clock, max_waiters: int, paused: Callable[[], Collection[str]] = frozenset) -> None:
         self._clock = clock
         self._paused = paused
-        self._places = most
+        self._free_slots = max_waiters
         self._lock = threading.Lock()
-        self._watches: dict[str, list[Watch]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._closed = False
 
-    def open(self, event_id: str, delivery_ids: Iterable[str], seconds: float) -> Watch | None:
+    def open(self, event_id: str, delivery_ids: Iterable[str], seconds: float) -> Waiter | None:
         """A watch on deliveries of an event; None if too many wait already or the server is stopping.
 
         Everything told of the event from now on reaches the watch. `close` gives its place back.
         """
-        watch = Watch(self._clock.now() + int(seconds * SECOND), delivery_ids, paused=self._paused)
+        waiter = Waiter(self._clock.now() + int(seconds * SECOND), delivery_ids, paused=self._paused)
         with self._lock:
-            if self._closed or self._places <= 0:
+            if self._closed or self._free_slots <= 0:
                 return None
-            self._places -= 1
-            self._watches.setdefault(event_id, []).append(watch)
-        return watch
+            self._free_slots -= 1
+            self._waiters.setdefault(event_id, []).append(waiter)
+        return waiter
 
-    def close(self, event_id: str, watch: Watch) -> None:
+    def close(self, event_id: str, waiter: Waiter) -> None:
         """Stop watching."""
         with self._lock:
-            several = self._watches[event_id]
-            several.remove(watch)
-            if not several:
-                del self._watches[event_id]
-            self._places += 1
+            waiters = self._waiters[event_id]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[event_id]
+            self._free_slots += 1
 
-    def tell(self, event_id: str, standing: DeliveryStatus) -> None:
+    def notify(self, event_id: str, standing: DeliveryStatus) -> None:
         """A delivery of this event has changed; called after that is durable."""
-        if event_id in self._watches:
+        if event_id in self._waiters:
             with self._lock:
-                for watch in self._watches.get(event_id, ()):
-                    watch.tell(standing)
+                for waiter in self._waiters.get(event_id, ()):
+                    waiter.notify(standing)
 
-    def pass_over(self, event_id: str, delivery_ids: Iterable[str]) -> None:
+    def stop_waiting_for(self, event_id: str, delivery_ids: Iterable[str]) -> None:
         """Deliveries of this event settle in nobody's time."""
         with self._lock:
-            for watch in self._watches.get(event_id, ()):
-                for one in delivery_ids:
-                    watch.pass_over(one)
+            for waiter in self._waiters.get(event_id, ()):
+                for delivery_id in delivery_ids:
+                    waiter.stop_waiting_for(delivery_id)
 
-    def waited_for(self, event_ids: Iterable[str] | None = None) -> list[str]:
+    def pending_event_ids(self, event_ids: Iterable[str] | None = None) -> list[str]:
         """Those of these events, or of all, for which somebody waits who has not been told all."""
         with self._lock:
-            asked = self._watches if event_ids is None else self._watches.keys() & set(event_ids)
-            return [one for one in asked if any(watch.waits for watch in self._watches[one])]
+            candidates = self._waiters if event_ids is None else self._waiters.keys() & set(event_ids)
+            return [event_id for event_id in candidates if any(waiter.is_pending for waiter in self._waiters[event_id])]
 
-    def tell_read(self, event_id: str, delivery_statuses: Iterable[DeliveryStatus]) -> None:
-        """How an event's deliveries stood when they were read; what `tell` has told meanwhile is newer, and stays."""
+    def notify_snapshot(self, event_id: str, delivery_statuses: Iterable[DeliveryStatus]) -> None:
+        """How an event's deliveries stood when they were read; what `notify` has told meanwhile is newer, and stays."""
         delivery_statuses = tuple(delivery_statuses)
         with self._lock:
-            for watch in self._watches.get(event_id, ()):
-                watch.tell_before(delivery_statuses)
+            for waiter in self._waiters.get(event_id, ()):
+                waiter.apply_snapshot(delivery_statuses)
 
-    def release(self) -> None:
+    def cancel_all(self) -> None:
         """Let everybody go, now and from now on: the server is stopping."""
         with self._lock:
             self._closed = True
-            everybody = [watch for several in self._watches.values() for watch in several]
-        for watch in everybody:
-            watch.release()
+            waiters = [waiter for of_event in self._waiters.values() for waiter in of_event]
+        for waiter in waiters:
+            waiter.cancel()

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, select, update
 
 from flowhooks.clock import SECOND
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import CLAIM, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.ordering import admissible
 from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, attempts, deliveries, events, handlers, processes
-from flowhooks.model.delivery import Claimed, NoRoom, OutcomeKind, Queued, State
+from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, OutcomeKind, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -39,7 +39,7 @@ class ClaimRequest(NamedTuple):
         limit: how many of its handler's deliveries may run at once; None: any number.
     """
 
-    queued: Queued
+    queued: ReadyDelivery
     now: int
     limit: int | None = None
 
@@ -126,7 +126,7 @@ _ORPHANED: Final = _RUNNING.where(~_OWNER_ALIVE)
 _RUNNING_IN_PROCESS: Final = _RUNNING.where(attempts.c.process == bindparam("process"))
 
 
-_RECORDED: Final = partial(reached, "settle.committed")
+_RECORDED: Final = partial(hit, "settle.committed")
 
 
 class InFlightAttempts:
@@ -158,7 +158,7 @@ def claim(
     *,
     process: str,
     statements: ClaimStatements = CLAIM,
-) -> list[Claimed | NoRoom | None]:
+) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
     """Mark deliveries as running; None for one that is no longer as its runner knew it, or whose turn it is not.
 
     After this has been committed, and only then, the function may be entered.
@@ -184,13 +184,13 @@ def claim(
         constrained_changes = [_to_change(request) for request in constrained if request.queued.delivery_id in allowed]
         started |= {row.id for row in apply_changes_returning(transaction, constrained_changes, statements.ordered)}
     started_requests = {key: latest[key] for key in latest if key in started}
-    claimed: dict[str, Claimed] = {}
+    claimed: dict[str, ClaimedAttempt] = {}
     if started_requests:
         start_attempts(transaction, started_requests.values(), in_flight, process=process)
-        reached("claim.written")
+        hit("claim.written")
         rows = transaction.connection.execute(_CLAIMED, {"delivery_ids": json.dumps(list(started_requests))})
         claimed = {
-            row.delivery_id: Claimed(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
+            row.delivery_id: ClaimedAttempt(event=to_event(row), attempt=row.attempt, retries_from=row.retries_from)
             for row in rows
         }
     return [_to_result(request, latest, claimed, at_limit) for request in requests]
@@ -204,11 +204,14 @@ def _to_change(request: ClaimRequest) -> StateChange:
 
 
 def _to_result(
-    request: ClaimRequest, latest: Mapping[str, ClaimRequest], claimed: Mapping[str, Claimed], at_limit: Collection[str]
-) -> Claimed | NoRoom | None:
+    request: ClaimRequest,
+    latest: Mapping[str, ClaimRequest],
+    claimed: Mapping[str, ClaimedAttempt],
+    at_limit: Collection[str],
+) -> ClaimedAttempt | ConcurrencyLimitReached | None:
     delivery_id = request.queued.delivery_id
     if delivery_id in at_limit:
-        return NoRoom()
+        return ConcurrencyLimitReached()
     return claimed.get(delivery_id) if latest[delivery_id] is request else None
 
 
@@ -291,12 +294,12 @@ class ResultRecorder:
         for item in recorded:
             if item.target is State.WAITING and item.due_at is not None:
                 ordered = moved[item.delivery_id].lane is not None
-                retry = Queued(item.delivery_id, item.handler, item.attempt, ordered=ordered)
+                retry = ReadyDelivery(item.delivery_id, item.handler, item.attempt, ordered=ordered)
                 self._runner.enqueue(transaction, [retry], item.due_at)
         if self._limits:
             transaction.freed_handlers.update(item.handler for item in recorded if item.handler in self._limits)
         if recorded:
-            reached("settle.written")
+            hit("settle.written")
             transaction.after_commit(_RECORDED)
         keys = [(item.delivery_id, item.attempt) for item in items]
         transaction.after_commit(lambda: self._in_flight.discard(keys))
@@ -376,7 +379,7 @@ def recover_lost(
         )
     if results:
         recorder(transaction, results)
-        reached("recover.written")
+        hit("recover.written")
     return {
         state: sum(result.target is state for result in results) for state in (State.WAITING, State.DEAD, State.UNKNOWN)
     }

@@ -18,7 +18,7 @@ from flowhooks.ledger.attempts import ClaimRequest, claim
 from flowhooks.ledger.deliveries import CLAIM_TRIAL
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
-from flowhooks.model.delivery import Claimed, Queued, State
+from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -139,7 +139,7 @@ def _is_trial_due(next_trial_at: int, now: int) -> ColumnElement[bool]:
 
 def claim_trial_delivery(
     transaction: WriteTransaction, trial: TrialDelivery, in_flight: InFlightAttempts, process: str, now: int
-) -> tuple[Queued, Claimed] | None:
+) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
     """Begin one delivery of a handler that is held, of all processes in this one, if it is time for that.
 
     Of those that could run it takes one with the fewest attempts, so that trials do not use up the attempts of one.
@@ -172,8 +172,8 @@ def claim_trial_delivery(
     postpone = update(handlers).where(*due).values(trial_at=trial.next_trial_at)
     if connection.execute(postpone).rowcount == 0:
         return None
-    queued = Queued(candidate.id, handler, candidate.attempt, ordered=candidate.lane is not None)
+    queued = ReadyDelivery(candidate.id, handler, candidate.attempt, ordered=candidate.lane is not None)
     (claimed,) = claim(
         transaction, [ClaimRequest(queued, now, trial.limit)], in_flight, process=process, statements=CLAIM_TRIAL
     )
-    return (queued, claimed) if isinstance(claimed, Claimed) else None
+    return (queued, claimed) if isinstance(claimed, ClaimedAttempt) else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import and_, case, func, select
 
 from flowhooks.errors import LedgerUnusable
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import name_database_in_errors
 from flowhooks.ledger.row_stream import batches
@@ -136,8 +136,8 @@ def copy(source: DatabaseSnapshot, url: str, target: Engine, advance: Advance) -
         for batch in source.batches(_in_order(table, _columns_to_copy(table))):
             with name_database_in_errors(url), target.begin() as connection:
                 connection.execute(add, [dict(row._mapping) for row in batch])  # noqa: SLF001 (public, by SQLAlchemy's naming)
-                reached("copy.written")
-            reached("copy.committed")
+                hit("copy.written")
+            hit("copy.committed")
             digest.add(batch)
             advance(len(batch))
         digests[table.name] = digest.result()

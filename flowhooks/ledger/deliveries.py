@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Integer, Text, case, func, update
 
-from flowhooks.errors import IllegalMove
+from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import database
 from flowhooks.ledger.pauses import NOT_PAUSED
 from flowhooks.ledger.tables import deliveries
-from flowhooks.model.delivery import ALLOWED, State
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,8 +199,8 @@ def apply_changes_returning(
         IllegalMove: the table of states lacks one of the moves; nothing is changed.
     """
     for change in changes:
-        if (change.source, change.target) not in ALLOWED:
-            raise IllegalMove(f"a delivery cannot go from {change.source} to {change.target}")
+        if (change.source, change.target) not in ALLOWED_TRANSITIONS:
+            raise InvalidTransition(f"a delivery cannot go from {change.source} to {change.target}")
     if not changes:
         return ()
     # In one order, whoever moves them: two processes that hold each other's next row would wait in vain.

@@ -11,7 +11,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger import database
 from flowhooks.ledger.queries import WITH_WORK
 from flowhooks.ledger.tables import IS_SCHEDULED, audit, deliveries, events, processes
-from flowhooks.model.delivery import MOST_SECONDS, Queued, State
+from flowhooks.model.delivery import MAX_DELAY_SECONDS, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.model.delivery import Runner
 
-MAX_DELAY: Final = 2 * MOST_SECONDS * SECOND
+MAX_DELAY: Final = 2 * MAX_DELAY_SECONDS * SECOND
 """The longest delay that there is, in microseconds: a retry of 30 days with the largest jitter."""
 BATCH_SIZE: Final = 500
 """Deliveries that one transaction corrects of each handler."""
@@ -53,7 +53,8 @@ def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner
             continue
         rows = connection.execute(_CORRECT, {"ids": json.dumps(list(ids)), "latest": latest, "now": now}).all()
         queued = [
-            Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows
+            ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
+            for row in rows
         ]
         if queued:
             runner.enqueue(transaction, queued, now)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Integer, Text, delete, exists, func, select, update
 
 from flowhooks import schema
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, purge, webhook_ids
 from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
@@ -21,7 +21,7 @@ from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses
 from flowhooks.ledger.tables import conflicts, events, purged
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -138,7 +138,7 @@ _REPEATED_ROWS = database.row_array("repeated", id=Text, times=Integer)
 _REPEAT: Final = (
     update(events).where(events.c.id == _REPEATED_ROWS.c.id).values(repeats=events.c.repeats + _REPEATED_ROWS.c.times)
 )
-_COMMITTED: Final = partial(reached, "accept.committed")
+_COMMITTED: Final = partial(hit, "accept.committed")
 _COUNT_ACCEPTED: Final = INCREMENT.returning(exists(select(purged.c.identity)))
 """Counts, and says whether anything was ever purged. It comes after the insert, and sees what others have committed
 meanwhile: an insert that waited until an event was gone must know that it was there."""
@@ -176,7 +176,7 @@ class EventInserter:
 
     def __call__(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
         """Store what is new, count what was there, keep what differs; one result for each item, in order."""
-        reached("accept.begun")
+        hit("accept.begun")
         transaction.after_commit(_COMMITTED)
         if any(item.webhook_id is not None for item in items):
             reused = webhook_ids.record_ids(transaction, items)
@@ -188,7 +188,7 @@ class EventInserter:
             results = [_WEBHOOK_ID_REUSED if is_reused else next(new_results) for is_reused in reused]
         else:
             results = self._insert_new(transaction, items)
-        reached("accept.written")
+        hit("accept.written")
         return results
 
     def _insert_new(self, transaction: WriteTransaction, items: list[NewEvent]) -> list[AcceptResult]:
@@ -231,7 +231,7 @@ class EventInserter:
         stored = set(ids)
         if not stored:
             return stored, {}
-        reached("accept.inserted")
+        hit("accept.inserted")
         counted = {"name": "accepted", "process": self.process, "value": len(stored)}
         purged_before: dict[Identity, _Existing] = {}
         if connection.execute(_COUNT_ACCEPTED, counted).scalar_one():
@@ -253,7 +253,7 @@ class EventInserter:
         positions = _assign_positions(transaction, items)
         # What is held back is offered when its turn has come, and what is paused when it is resumed.
         queued = [
-            Queued(delivery_id, handler, 0, ordered=delivery_id in positions, fresh=item.load)
+            ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions, load_event=item.load)
             for item in items
             for delivery_id, handler in item.deliveries
             if handler not in item.missing_handlers
@@ -289,7 +289,7 @@ class EventInserter:
             unclaimed = [ready for ready in queued if ready.delivery_id not in claimed_ids]
             self._runner.enqueue(transaction, unclaimed, items[0].now)
 
-    def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[Queued]) -> set[str]:
+    def _claim_immediately(self, transaction: WriteTransaction, queued: Sequence[ReadyDelivery]) -> set[str]:
         """The ids of those that are stored as running."""
         # Whoever writes alone knows that nothing else is in a lane that it finds empty. How many run, nobody knows
         # before it is recorded how others have ended.

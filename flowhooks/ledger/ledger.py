@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.errors import LedgerUnusable, Unavailable
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import (
     attempts,
     circuit_breaker,
@@ -36,7 +36,7 @@ from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.reroute import RouteChange, reroute
-from flowhooks.model.delivery import Claimed, NoRoom, Queued, State
+from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AcceptResult",
     "AttemptResult",
-    "Claimed",
+    "ClaimedAttempt",
     "CommitOutcomeUnknown",
     "ConsistencyReport",
     "HandlerTransaction",
@@ -258,7 +258,7 @@ class Ledger(Reader):
         request = self._writer.submit(self._event_inserter, new, on_request_done)
         return lambda timeout: self._result(request, timeout)
 
-    def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[Queued]:
+    def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """What may run or be probed by `now`, of a limited handler only as much as there is room for.
 
         Args:
@@ -271,7 +271,7 @@ class Ledger(Reader):
         with self.connection() as connection:
             return due_deliveries(connection, now, self._order_scheduler.limit_to_free_slots(connection, limit_for))
 
-    def claim(self, queued: Queued) -> Claimed | NoRoom | None:
+    def claim(self, queued: ReadyDelivery) -> ClaimedAttempt | ConcurrencyLimitReached | None:
         """Mark a delivery as running, durably.
 
         Returns:
@@ -287,7 +287,9 @@ class Ledger(Reader):
         request = self._writer.submit(self._claim_batch, ClaimRequest(queued, self._clock.now(), limit))
         return self._result(request, certain=True)
 
-    def _claim_batch(self, transaction: WriteTransaction, claims: list[ClaimRequest]) -> list[Claimed | NoRoom | None]:
+    def _claim_batch(
+        self, transaction: WriteTransaction, claims: list[ClaimRequest]
+    ) -> list[ClaimedAttempt | ConcurrencyLimitReached | None]:
         # `self.process` is read here, in the writer's thread: a heartbeat in the same batch may have changed it.
         return attempts.claim(transaction, claims, self._in_flight, process=self.process)
 
@@ -339,7 +341,7 @@ class Ledger(Reader):
             transaction, items, runner=self._runner, missing_handlers=missing_handlers, now=self._clock.now()
         )
 
-    def claim_trial_delivery(self, handler: str, next_trial_at: int) -> tuple[Queued, Claimed] | None:
+    def claim_trial_delivery(self, handler: str, next_trial_at: int) -> tuple[ReadyDelivery, ClaimedAttempt] | None:
         """Begin one delivery of a handler that is held, if it is time for it: see `ledger.circuit_breaker`."""
         self._ensure_heartbeat()
         trial = circuit_breaker.TrialDelivery(handler, next_trial_at, self._order_scheduler.limits.get(handler))
@@ -396,7 +398,7 @@ class Ledger(Reader):
                     transaction,
                     self._result_recorder,
                     now,
-                    random=self._clock.chance,
+                    random=self._clock.random,
                     missing_handlers=missing_handlers,
                 )
             if self._heartbeat_state.covers_window():
@@ -405,7 +407,7 @@ class Ledger(Reader):
                 transaction,
                 self._result_recorder,
                 now,
-                random=self._clock.chance,
+                random=self._clock.random,
                 shared=True,
                 missing_handlers=missing_handlers,
             )
@@ -414,7 +416,7 @@ class Ledger(Reader):
 
         settled = self._write_at_start(recovered)
         if any(settled.values()):
-            reached("recover.committed")
+            hit("recover.committed")
         return settled
 
     def correct_due_times(self, transaction: WriteTransaction) -> int:

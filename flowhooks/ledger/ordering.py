@@ -32,7 +32,7 @@ from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.deliveries import NEXT, OrderGroup, Position
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
-from flowhooks.model.delivery import Queued, State
+from flowhooks.model.delivery import ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -250,7 +250,7 @@ class OrderScheduler:
         *,
         runner: Runner,
         clock: Clock,
-        due: Callable[[Connection, int, str, int], list[Queued]],
+        due: Callable[[Connection, int, str, int], list[ReadyDelivery]],
         shared: bool,
         write: Callable[[Callable[[WriteTransaction], None]], object],
     ) -> None:
@@ -298,7 +298,7 @@ class OrderScheduler:
     def _enqueue(self, transaction: WriteTransaction, promoted: Iterable[Row[Any]]) -> None:
         now = self._clock.now()
         queued = [
-            Queued(row.id, row.handler, row.attempt, ordered=True)
+            ReadyDelivery(row.id, row.handler, row.attempt, ordered=True)
             for row in promoted
             if row.due_at is not None and row.due_at <= now
         ]

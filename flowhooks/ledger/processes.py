@@ -131,7 +131,7 @@ def sync_clock(connection: Connection, clock: Clock, *, before: int) -> int:
     Returns:
         Microseconds by which they differ.
     """
-    skew = clock.follow(lambda: database.database_time(connection))
+    skew = clock.sync(lambda: database.database_time(connection))
     if skew and not before:
         why = "the database's time is used instead; set this machine's clock"
         log.warning("clock_off", seconds=round(skew / SECOND, 3), next=why)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from sqlalchemy import Text, bindparam, delete, func, select
 
 from flowhooks.clock import SECOND
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger import database, webhook_ids
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, purged
@@ -271,7 +271,7 @@ def purge(
     if identities:
         _KEEP_IDENTITIES(connection, identities)
     increment(transaction, "purged", process, len(purgeable))
-    reached("purge.written")
+    hit("purge.written")
     return PurgeCounts(len(purgeable), len(delivery_ids))
 
 

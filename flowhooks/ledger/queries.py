@@ -23,7 +23,7 @@ from flowhooks.ledger.tables import (
     deliveries,
     events,
 )
-from flowhooks.model.delivery import Attempt, OutcomeKind, Queued, State
+from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, NoMatch
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _to_status(row: Any) -> DeliveryStatus:
     )
 
 
-def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], int]) -> list[Queued]:
+def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
     """What may run or be probed by `now`, the longest due first within each handler.
 
     Args:
@@ -250,17 +250,20 @@ def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], 
         now: microseconds since 1970.
         limit_for: how many of a handler are wanted at the most; 0 passes it over.
     """
-    ready: list[Queued] = []
+    ready: list[ReadyDelivery] = []
     for handler in connection.execute(WITH_WORK).scalars().all():
         if handler is not None and (limit := limit_for(handler)) > 0:
             ready.extend(due_deliveries_of(connection, now, handler, limit))
     return ready
 
 
-def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int) -> list[Queued]:
+def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int) -> list[ReadyDelivery]:
     """What may run or be probed of one handler by `now`, the longest due first; `limit` at the most."""
     rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": limit})
-    return [Queued(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None) for row in rows]
+    return [
+        ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
+        for row in rows
+    ]
 
 
 def find(

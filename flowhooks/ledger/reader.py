@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowhooks.clock import to_text
-from flowhooks.errors import LedgerUnusable, NotFound, Purged
+from flowhooks.errors import EventPurged, LedgerUnusable, NotFound
 from flowhooks.ledger import circuit_breaker, database, events, handlers, pauses, processes, purge, queries
 from flowhooks.ledger.consistency import ConsistencyReport, verify
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.processes import LiveProcess
     from flowhooks.ledger.purge import Cutoffs, PurgePage
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
-    from flowhooks.model.delivery import Attempt, Queued
+    from flowhooks.model.delivery import Attempt, ReadyDelivery
     from flowhooks.model.event import Event
 
 
@@ -106,7 +106,7 @@ class Reader:
         if matches:
             return matches[0]
         if (received_at := self.purged_event_received_at(event_id)) is not None:
-            raise Purged(event_id, to_text(received_at))
+            raise EventPurged(event_id, to_text(received_at))
         raise NotFound(f"there is no event {event_id}")
 
     def purged_event_received_at(self, event_id: str) -> int | None:
@@ -130,7 +130,7 @@ class Reader:
         with self.connection() as connection:
             return queries.delivery(connection, delivery_id)
 
-    def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[Queued]:
+    def due_deliveries(self, now: int, limit_for: Callable[[str], int]) -> list[ReadyDelivery]:
         """What may run or be probed by `now`; `limit_for` says how many of a handler are wanted."""
         with self.connection() as connection:
             return queries.due_deliveries(connection, now, limit_for)

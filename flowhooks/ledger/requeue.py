@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.ledger.deliveries import NEXT, StateChange, apply_changes_returning
 from flowhooks.ledger.ordering import requeue_last
-from flowhooks.model.delivery import Queued, State
+from flowhooks.model.delivery import ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -80,7 +80,7 @@ def requeue(
     )
     moved = {row.id for row in rows}
     queued = [
-        Queued(status.delivery_id, status.handler, status.attempt, ordered=status.ordered)
+        ReadyDelivery(status.delivery_id, status.handler, status.attempt, ordered=status.ordered)
         for status in delivery_statuses
         if status.delivery_id in moved
         and status.handler not in options.missing_handlers

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from flowhooks.ledger.deliveries import NEXT, NewDelivery, OrderGroup, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.tables import events
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import EventState
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def reroute(
             ],
         )
         queued = [
-            Queued(delivery_id, handler, 0, ordered=delivery_id in positions)
+            ReadyDelivery(delivery_id, handler, 0, ordered=delivery_id in positions)
             for delivery_id, handler in item.deliveries
             if handler not in missing_handlers
             and (delivery_id not in positions or positions[delivery_id].number == NEXT)

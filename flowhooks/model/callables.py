@@ -23,16 +23,16 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return parameters
 
 
-def _positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
+def _count_positional(function: Callable[..., Any]) -> tuple[int, int, list[str]]:
     """How many positional arguments a function must and may be given, and their names."""
     parameters = _parameters(function)
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         raise HandlerError(
             "it has keyword-only arguments without a default; it is called as (event) or (event, delivery)"
         )
-    places = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
-    most = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
-    return sum(p.default is p.empty for p in places), most, [p.name for p in places]
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    max_count = 99 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+    return sum(p.default is p.empty for p in positional), max_count, [p.name for p in positional]
 
 
 def _refuse_async(function: Any) -> None:
@@ -55,13 +55,15 @@ def takes_delivery(function: Any) -> bool:
     if not callable(function) or isinstance(function, type):
         raise HandlerError(f"@handler goes on a function, not on {function!r}")
     _refuse_async(function)
-    least, most, names = _positional(function)
-    if least > 2 or most < 1:  # noqa: PLR2004 (event and delivery)
-        raise HandlerError(f"it takes {least} to {most} arguments; it is called as (event) or (event, delivery)")
-    return least == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
+    min_count, max_count, names = _count_positional(function)
+    if min_count > 2 or max_count < 1:  # noqa: PLR2004 (event and delivery)
+        raise HandlerError(
+            f"it takes {min_count} to {max_count} arguments; it is called as (event) or (event, delivery)"
+        )
+    return min_count == 2 or names[1:2] == ["delivery"]  # noqa: PLR2004 (event and delivery)
 
 
-def checked_probe(probe: Any) -> Any:
+def check_probe(probe: Any) -> Any:
     """A handler's `probe=` as it is.
 
     Raises:
@@ -72,7 +74,7 @@ def checked_probe(probe: Any) -> Any:
     if not callable(probe):
         raise HandlerError(f"probe= is a function of (event, delivery), not {probe!r}")
     _refuse_async(probe)
-    least, most, _ = _positional(probe)
-    if least > 2 or most < 2:  # noqa: PLR2004 (event and delivery)
+    min_count, max_count, _ = _count_positional(probe)
+    if min_count > 2 or max_count < 2:  # noqa: PLR2004 (event and delivery)
         raise HandlerError("probe= is called as (event, delivery)")
     return probe

@@ -24,15 +24,15 @@ MAX_CONDITIONS_CHARS: Final = 16_384
 """Characters of one handler's conditions as JSON: the ledger remembers them with the handler."""
 MAX_INDEX_DIGITS: Final = 7
 """Digits of an array's index in a pointer: a body of 1 MiB has fewer values than that."""
-MAX_SHOWN_CHARS: Final = 100
+MAX_QUOTED_CHARS: Final = 100
 """Characters of a value or a condition that a reason repeats."""
 
-_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
-_NOT_CHECKED: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
+_POINTER_ESCAPES: Final = re.compile(r"(?:[^~]|~[01])*")
+_ANNOTATIONS: Final = ("title", "description", "$comment", "examples", "default", "deprecated")
 """Annotations of JSON Schema: allowed, because they are known to check nothing."""
-_BRANCHES: Final = frozenset({"if", "then", "else"})
+_CONDITIONAL_KEYWORDS: Final = frozenset({"if", "then", "else"})
 """Keywords that jsonschema checks together under `if`."""
-_TYPES_OF_KEYWORDS: Final[Mapping[str, str]] = (
+_TYPE_BY_KEYWORD: Final[Mapping[str, str]] = (
     dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number")
     | dict.fromkeys(("minLength", "maxLength", "pattern"), "string")
     | dict.fromkeys(
@@ -132,7 +132,7 @@ def decide_all(decisions: Iterable[bool | None]) -> bool | None:
 
 
 def _parse_pointer(pointer: str) -> tuple[str, ...]:
-    if not pointer.startswith("/") or not _ESCAPES.fullmatch(pointer):
+    if not pointer.startswith("/") or not _POINTER_ESCAPES.fullmatch(pointer):
         raise HandlerError(f'when= at {pointer!r}: a JSON Pointer starts with "/", and writes "~" as "~0"')
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer[1:].split("/"))
 
@@ -165,7 +165,7 @@ def _article(name: str) -> str:
 
 def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
+    return text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}…"
 
 
 def _constants_check(expected: Any) -> Callable[[Any], bool | None]:
@@ -248,11 +248,15 @@ def _check_schema(schema: dict[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise HandlerError(f"it is no JSON Schema: {error.message}") from None
-    known = {*Draft202012Validator.VALIDATORS, *_NOT_CHECKED, *_BRANCHES} - {"$ref", "$dynamicRef", "format"}
+    keywords = {*Draft202012Validator.VALIDATORS, *_ANNOTATIONS, *_CONDITIONAL_KEYWORDS} - {
+        "$ref",
+        "$dynamicRef",
+        "format",
+    }
     for pointer, part in subschemas(schema):
         if not isinstance(part, dict):
             continue
-        if unknown := next((keyword for keyword in part if keyword not in known), None):
+        if unknown := next((keyword for keyword in part if keyword not in keywords), None):
             raise HandlerError(
                 f"the keyword {unknown!r}{f' at {pointer}' if pointer else ''} is not supported in a condition"
             )
@@ -281,20 +285,20 @@ def _types_of(schema: Any) -> frozenset[str] | None:
     if "type" in schema:
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         return frozenset("number" if name == "integer" else name for name in names)
-    found = [frozenset({kind}) for keyword, kind in _TYPES_OF_KEYWORDS.items() if keyword in schema]
-    found += [frozenset({_type_of(schema["const"])})] if "const" in schema else []
-    found += [frozenset(map(_type_of, schema["enum"]))] if "enum" in schema else []
-    found += [types for part in schema.get("allOf", ()) if (types := _types_of(part)) is not None]
-    found += [types] if "not" in schema and (types := _types_of(schema["not"])) is not None else []
+    type_sets = [frozenset({kind}) for keyword, kind in _TYPE_BY_KEYWORD.items() if keyword in schema]
+    type_sets += [frozenset({_type_of(schema["const"])})] if "const" in schema else []
+    type_sets += [frozenset(map(_type_of, schema["enum"]))] if "enum" in schema else []
+    type_sets += [types for part in schema.get("allOf", ()) if (types := _types_of(part)) is not None]
+    type_sets += [types] if "not" in schema and (types := _types_of(schema["not"])) is not None else []
     for keyword in ("anyOf", "oneOf"):
         branches = [_types_of(part) for part in schema.get(keyword, ())]
-        known = [types for types in branches if types is not None]
-        if known and len(known) == len(branches):
-            found.append(frozenset[str]().union(*known))
-    return reduce(frozenset.union, found) if found else None
+        branch_types = [types for types in branches if types is not None]
+        if branch_types and len(branch_types) == len(branches):
+            type_sets.append(frozenset[str]().union(*branch_types))
+    return reduce(frozenset.union, type_sets) if type_sets else None
 
 
-_PART: Final = re.compile(
+_PATTERN_PART: Final = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:[:=!]|<[=!]|<\w+>|P<\w+>)|\(|\)|[*+?]|\{\d*,?\d*\}|.", re.DOTALL
 )
 _AT_MOST_ONCE: Final = frozenset({"{0}", "{1}", "{0,1}", "{", "{}"})
@@ -305,7 +309,7 @@ def has_nested_repetition(pattern: str) -> bool:
     """Whether a group that repeats something is itself repeated, as in `(a+)+`."""
     repeats = [False]  # for each open group, whether something in it is repeated
     closed = False  # whether the previous part closed a group that repeats something
-    for part in _PART.findall(pattern):
+    for part in _PATTERN_PART.findall(pattern):
         is_repetition = part in {"*", "+"} or (part.startswith("{") and part not in _AT_MOST_ONCE)
         if is_repetition and closed:
             return True

@@ -59,12 +59,12 @@ TRANSITIONS: Final = (
 )
 """Every change of state there is. `ledger.move` refuses what is not in it."""
 
-ALLOWED: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
-DONE: Final = frozenset({State.SUCCEEDED, State.CLOSED})
+ALLOWED_TRANSITIONS: Final = frozenset((row.source, row.target) for row in TRANSITIONS)
+COMPLETED_STATES: Final = frozenset({State.SUCCEEDED, State.CLOSED})
 """The states in which nothing more is needed."""
 
 
-MOST_SECONDS: Final = 30 * 86400
+MAX_DELAY_SECONDS: Final = 30 * 86400
 """The longest time after which an attempt may ask to be made again."""
 
 
@@ -107,8 +107,8 @@ class Outcome:
         object.__setattr__(self, "kind", OutcomeKind(self.kind))
         if not isinstance(self.error, str) or not isinstance(self.traceback, str):
             raise TypeError("an outcome's error and traceback are strings")
-        if self.retry_after is not None and not 0 <= self.retry_after <= MOST_SECONDS:
-            raise ValueError(f"retry_after is 0 to {MOST_SECONDS} seconds, not {self.retry_after!r}")
+        if self.retry_after is not None and not 0 <= self.retry_after <= MAX_DELAY_SECONDS:
+            raise ValueError(f"retry_after is 0 to {MAX_DELAY_SECONDS} seconds, not {self.retry_after!r}")
 
     @property
     def succeeded(self) -> bool:
@@ -132,8 +132,10 @@ class Delivery:
     handler: str
     attempt: int
     _entered: list[bool] = field(default_factory=list, repr=False, compare=False)
-    _block: Callable[[], AbstractContextManager[Connection]] | None = field(default=None, repr=False, compare=False)
-    _elsewhere: Callable[[Event, Delivery], Any] | None = field(default=None, repr=False, compare=False)
+    _begin_transaction: Callable[[], AbstractContextManager[Connection]] | None = field(
+        default=None, repr=False, compare=False
+    )
+    _isolated_call: Callable[[Event, Delivery], Any] | None = field(default=None, repr=False, compare=False)
 
     def transaction(self) -> AbstractContextManager[Connection]:
         """A transaction on the ledger's own PostgreSQL, which commits what is written in it together with the outcome.
@@ -151,9 +153,9 @@ class Delivery:
                 runs in a process of its own, or it is used in another way. Raised by `with`, where it begins or ends;
                 nothing was written.
         """
-        if self._block is None:
+        if self._begin_transaction is None:
             raise TransactionError("delivery.transaction() is for the handler, while it runs as an attempt")
-        return self._block()
+        return self._begin_transaction()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,7 @@ class Attempt:
     process: str
 
 
-class Elsewhere(NamedTuple):
+class IsolatedCalls(NamedTuple):
     """How a handler is called that runs in a process of its own.
 
     Both raise what the function raised, as a `HandlerRaised` if it was neither `Reject` nor `RetryAfter`; `HandlerLost`
@@ -196,7 +198,7 @@ class Elsewhere(NamedTuple):
     probe: Callable[[Event, Delivery], Any]
 
 
-class Queued(NamedTuple):
+class ReadyDelivery(NamedTuple):
     """What a runner needs to know of a delivery that may run.
 
     Attributes:
@@ -205,7 +207,7 @@ class Queued(NamedTuple):
         attempt: how many attempts have been made: the claim is a compare-and-set on it.
         probe: whether it is *unknown* and its handler's `probe=` is to be asked, rather than run.
         ordered: whether it has to wait for its turn.
-        fresh: makes its event anew, where it is being stored just now. Not to be kept: it holds the body.
+        load_event: makes its event anew, where it is being stored just now. Not to be kept: it holds the body.
     """
 
     delivery_id: str
@@ -213,15 +215,15 @@ class Queued(NamedTuple):
     attempt: int
     probe: bool = False
     ordered: bool = False
-    fresh: Callable[[], Event] | None = None
+    load_event: Callable[[], Event] | None = None
 
-    def claimed(self) -> Claimed | None:
+    def to_claimed_attempt(self) -> ClaimedAttempt | None:
         """The first attempt of a delivery that is stored as running; None if it is not being stored just now."""
-        return None if self.fresh is None else Claimed(event=self.fresh(), attempt=1, retries_from=0)
+        return None if self.load_event is None else ClaimedAttempt(event=self.load_event(), attempt=1, retries_from=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class ClaimedAttempt:
     """An attempt that has begun: its delivery is durably marked as running.
 
     Attributes:
@@ -235,13 +237,13 @@ class Claimed:
     retries_from: int
 
 
-class NoRoom:
+class ConcurrencyLimitReached:
     """Instead of an attempt: as many of its handler's deliveries run as may, here and elsewhere."""
 
     __slots__ = ()
 
 
-class Transaction(Protocol):
+class TransactionHooks(Protocol):
     """The ledger transaction in which a runner is told of deliveries.
 
     Attributes:
@@ -260,11 +262,11 @@ class Transaction(Protocol):
         """Have `callback` called if the transaction comes to nothing."""
 
 
-class Execute(Protocol):
+class ExecuteFn(Protocol):
     """Makes one attempt, if the delivery still is as its runner knew it and nothing holds it back."""
 
-    def __call__(self, queued: Queued, claimed: Claimed | None, /) -> NoRoom | None:
-        """Make it; `NoRoom` if that could not be because of its handler's others."""
+    def __call__(self, queued: ReadyDelivery, claimed: ClaimedAttempt | None, /) -> ConcurrencyLimitReached | None:
+        """Make it; `ConcurrencyLimitReached` if that could not be because of its handler's others."""
 
 
 class Runner(Protocol):
@@ -273,23 +275,23 @@ class Runner(Protocol):
     The first one is `flowhooks.execution.runners.embedded`.
     """
 
-    def reserve(self, transaction: Transaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
+    def reserve(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
         """Choose which of `deliveries`, about to be stored, are run as soon as `transaction` is durable.
 
         Those are stored as running at once, which saves claiming them. A runner that works elsewhere chooses none.
         """
 
-    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+    def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         """Take note, within `transaction`, that `deliveries` may run from `not_before` (microseconds since 1970)."""
 
-    def run(self, execute: Execute, stop: Flag) -> None:
+    def run(self, execute: ExecuteFn, stop: Flag) -> None:
         """Call `execute` for what may run, from threads of its own, until `stop` is set; then wait for what runs.
 
-        For what it had reserved it hands over the claim, too. Where `execute` answers `NoRoom`, none of that handler's
-        deliveries can begin: they are offered again once one has ended.
+        For what it had reserved it hands over the claim, too. Where `execute` returns `ConcurrencyLimitReached`, none
+        of that handler's deliveries can begin: they are offered again once one has ended.
         """
 
-    def sweep(self, transaction: Transaction) -> None:
+    def sweep(self, transaction: TransactionHooks) -> None:
         """Recover what processes that died have left behind."""
 
     def health(self) -> str | None:

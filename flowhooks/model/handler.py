@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerError
-from flowhooks.model.callables import checked_probe, takes_delivery
+from flowhooks.model.callables import check_probe, takes_delivery
 from flowhooks.model.retry import Retry
-from flowhooks.model.selectors import Selectors, satisfiable
+from flowhooks.model.selectors import Selectors, check_satisfiable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Delivery
     from flowhooks.model.event import Event
 
-NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What names of plugins, handlers and sources look like."""
-ORDERS: Final = ("business_key", "process_key")
+ORDER_BY_CHOICES: Final = ("business_key", "process_key")
 """What a handler's deliveries may be ordered by."""
-MOST_AT_ONCE: Final = 1_000
+MAX_CONCURRENCY: Final = 1_000
 """The largest `concurrency=`: what is more than all machines have threads for is no limit."""
-ISOLATIONS: Final = ("thread", "process")
+ISOLATION_CHOICES: Final = ("thread", "process")
 """Where a handler's function may run."""
-MOST_TIMEOUT: Final = 86_400.0
+MAX_TIMEOUT_SECONDS: Final = 86_400.0
 """Seconds; the longest `timeout=`: a day."""
-LEAST_MEMORY: Final = 64
-MOST_MEMORY: Final = 1_048_576
+MIN_MEMORY_MIB: Final = 64
+MAX_MEMORY_MIB: Final = 1_048_576
 """Mebibytes; what `memory_mib=` may be: an interpreter with little more than nothing, up to a tebibyte."""
 
 
@@ -145,95 +145,97 @@ def handler(
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
-        called = getattr(function, "__name__", "") if name is None else name
+        handler_name = getattr(function, "__name__", "") if name is None else name
         try:
             return Handler(
                 function=function,
-                name=_checked_name(called),
+                name=_check_name(handler_name),
                 selectors=Selectors(
-                    callback_classes=_several("callback_class", callback_class),
-                    process_keys=_several("process_key", process_key),
-                    versions=satisfiable(versions),
-                    sources=_sources(source),
+                    callback_classes=_as_strings("callback_class", callback_class),
+                    process_keys=_as_strings("process_key", process_key),
+                    versions=check_satisfiable(versions),
+                    sources=_check_sources(source),
                     kind=kind,
-                    every=_a("every", every, bool),
-                    conclusions=_several("conclusion", conclusion),
+                    every=_instance_of("every", every, bool),
+                    conclusions=_as_strings("conclusion", conclusion),
                     when={} if when is None else when,
                 ),
-                retry=_a("retry", retry, Retry, None),
-                probe=checked_probe(probe),
-                order_by=_order(order_by),
-                concurrency=_at_once(concurrency),
-                isolation=_isolation(isolation, memory_mib),
-                timeout=_timeout(timeout),
-                memory_mib=_memory(memory_mib),
+                retry=_instance_of("retry", retry, Retry, None),
+                probe=check_probe(probe),
+                order_by=_check_order_by(order_by),
+                concurrency=_concurrency(concurrency),
+                isolation=_check_isolation(isolation, memory_mib),
+                timeout=_check_timeout(timeout),
+                memory_mib=_check_memory(memory_mib),
                 takes_delivery=_takes_delivery(function),
             )
         except HandlerError as error:
             code = getattr(inspect.unwrap(function), "__code__", None)
             where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
-            raise HandlerError(f"handler {called!r}{where}: {error}") from None
+            raise HandlerError(f"handler {handler_name!r}{where}: {error}") from None
 
     return decorate
 
 
-def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+def _check_name(name: str) -> str:
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise HandlerError(f"name= is 1 to 100 letters, digits, '.', '_' or '-', not {name!r}")
     return name
 
 
-def _several(what: str, given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        return (given,)
-    if not isinstance(given, tuple | list) or not all(isinstance(one, str) for one in given):
-        raise HandlerError(f"{what}= is a string or several, not {given!r}")
-    return tuple(dict.fromkeys(given))
+def _as_strings(parameter: str, value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
+        raise HandlerError(f"{parameter}= is a string or several, not {value!r}")
+    return tuple(dict.fromkeys(value))
 
 
-def _sources(given: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    sources = _several("source", given)
-    for one in sources:
-        if one and not NAME.fullmatch(one):
-            raise HandlerError(f"source= {one!r} is the name of no engine: 1 to 100 letters, digits, '.', '_' or '-'")
+def _check_sources(value: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    sources = _as_strings("source", value)
+    for source in sources:
+        if source and not NAME_PATTERN.fullmatch(source):
+            raise HandlerError(
+                f"source= {source!r} is the name of no engine: 1 to 100 letters, digits, '.', '_' or '-'"
+            )
     return sources
 
 
-def _order(order_by: str | None) -> str | None:
-    if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDERS):
-        raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDERS))}, not {order_by!r}")
+def _check_order_by(order_by: str | None) -> str | None:
+    if order_by is not None and (not isinstance(order_by, str) or order_by not in ORDER_BY_CHOICES):
+        raise HandlerError(f"order_by= is {' or '.join(map(repr, ORDER_BY_CHOICES))}, not {order_by!r}")
     return order_by
 
 
-def _at_once(concurrency: int | None) -> int | None:
-    whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-    if concurrency is not None and not (whole and 1 <= concurrency <= MOST_AT_ONCE):
-        raise HandlerError(f"concurrency= is a whole number from 1 to {MOST_AT_ONCE}, not {concurrency!r}")
+def _concurrency(concurrency: int | None) -> int | None:
+    is_integer = isinstance(concurrency, int) and not isinstance(concurrency, bool)
+    if concurrency is not None and not (is_integer and 1 <= concurrency <= MAX_CONCURRENCY):
+        raise HandlerError(f"concurrency= is a whole number from 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
     return concurrency
 
 
-def _isolation(isolation: str | None, memory_mib: int | None) -> str | None:
-    if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATIONS):
-        raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATIONS))}, not {isolation!r}")
+def _check_isolation(isolation: str | None, memory_mib: int | None) -> str | None:
+    if isolation is not None and (not isinstance(isolation, str) or isolation not in ISOLATION_CHOICES):
+        raise HandlerError(f"isolation= is {' or '.join(map(repr, ISOLATION_CHOICES))}, not {isolation!r}")
     if isolation != "process" and memory_mib is not None:
         raise HandlerError('memory_mib= needs isolation="process": threads share the memory of the server')
     return isolation
 
 
-def _timeout(timeout: float | None) -> float | None:
-    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and 0 < timeout <= MOST_TIMEOUT):
+def _check_timeout(timeout: float | None) -> float | None:
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout <= MAX_TIMEOUT_SECONDS):
         raise HandlerError(
-            f"timeout= is a number of seconds, more than 0 and at most {MOST_TIMEOUT:g}, not {timeout!r}"
+            f"timeout= is a number of seconds, more than 0 and at most {MAX_TIMEOUT_SECONDS:g}, not {timeout!r}"
         )
     return timeout if timeout is None else float(timeout)
 
 
-def _memory(memory_mib: int | None) -> int | None:
-    whole = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
-    if memory_mib is not None and not (whole and LEAST_MEMORY <= memory_mib <= MOST_MEMORY):
+def _check_memory(memory_mib: int | None) -> int | None:
+    is_integer = isinstance(memory_mib, int) and not isinstance(memory_mib, bool)
+    if memory_mib is not None and not (is_integer and MIN_MEMORY_MIB <= memory_mib <= MAX_MEMORY_MIB):
         raise HandlerError(
-            f"memory_mib= is a whole number of mebibytes from {LEAST_MEMORY} to {MOST_MEMORY}, not {memory_mib!r}"
+            f"memory_mib= is a whole number of mebibytes from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}, not {memory_mib!r}"
         )
     return memory_mib
 
@@ -244,8 +246,8 @@ def _takes_delivery(function: Any) -> bool:
     return takes_delivery(function)
 
 
-def _a(what: str, given: Any, kind: type, *others: Any) -> Any:
-    if not isinstance(given, kind) and given not in others:
+def _instance_of(parameter: str, value: Any, kind: type, *others: Any) -> Any:
+    if not isinstance(value, kind) and value not in others:
         hint = ": write Retry()" if kind is Retry else ""
-        raise HandlerError(f"{what}= is a {kind.__name__}, not {given!r}{hint}")
-    return given
+        raise HandlerError(f"{parameter}= is a {kind.__name__}, not {value!r}{hint}")
+    return value

@@ -8,7 +8,7 @@ from typing import Final
 
 DEFAULT_DELAYS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
 """Seconds before each further attempt: the schedule that Svix publishes for web-hooks, 27.6 hours in all."""
-MOST_ATTEMPTS: Final = 1000
+MAX_ATTEMPTS: Final = 1000
 """So that a slip of the finger does not run for years."""
 MAX_DELAY_SECONDS: Final = 30 * 86400
 
@@ -39,35 +39,35 @@ class Retry:
         seconds = _to_seconds(delays)
         if attempts is None:
             attempts = len(seconds) + 1
-        if type(attempts) is not int or not 1 <= attempts <= MOST_ATTEMPTS:
-            raise ValueError(f"attempts must be a whole number of 1 to {MOST_ATTEMPTS}, not {attempts!r}")
+        if type(attempts) is not int or not 1 <= attempts <= MAX_ATTEMPTS:
+            raise ValueError(f"attempts must be a whole number of 1 to {MAX_ATTEMPTS}, not {attempts!r}")
         if not (isinstance(jitter, int | float) and 0 <= jitter <= 1):
             raise ValueError(f"jitter must be 0 to 1, not {jitter!r}")
         object.__setattr__(self, "attempts", attempts)
         object.__setattr__(self, "delays", seconds)
         object.__setattr__(self, "jitter", jitter)
 
-    def delay(self, made: int, chance: float) -> float | None:
-        """Seconds to wait after attempt number `made` has failed.
+    def delay(self, attempts_made: int, random: float) -> float | None:
+        """Seconds to wait after attempt number `attempts_made` has failed.
 
         Args:
-            made: how many attempts have been made, from 1.
-            chance: a random number of 0 to 1, which the caller draws.
+            attempts_made: how many attempts have been made, from 1.
+            random: a random number of 0 to 1, which the caller draws.
 
         Returns:
             The delay in seconds, or None when no attempt is left.
         """
-        if made >= self.attempts:
+        if attempts_made >= self.attempts:
             return None
-        delay = self.delays[min(made, len(self.delays)) - 1]
-        return delay * (1 + self.jitter * chance)
+        delay = self.delays[min(attempts_made, len(self.delays)) - 1]
+        return delay * (1 + self.jitter * random)
 
 
 def _to_seconds(delays: object) -> tuple[float, ...]:
-    given = tuple(delays) if isinstance(delays, Iterable) else ()
-    if not given or not all(_is_delay(delay) for delay in given):
+    seconds = tuple(delays) if isinstance(delays, Iterable) else ()
+    if not seconds or not all(_is_delay(delay) for delay in seconds):
         raise ValueError(f"delays must be one or more numbers of 0 to {MAX_DELAY_SECONDS} seconds, not {delays!r}")
-    return tuple(float(delay) for delay in given)
+    return tuple(float(delay) for delay in seconds)
 
 
 def _is_delay(value: object) -> bool:

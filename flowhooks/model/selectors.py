@@ -27,10 +27,10 @@ _COMPARE: Final[Mapping[str, Callable[[int, int], bool]]] = {
 }
 MAX_CONCLUSION_CHARS: Final = 128
 """Characters of a conclusion; `process-end-call-back-ro.schema.json` has the same limit."""
-FORMAT: Final = 2
+SELECTORS_FORMAT: Final = 2
 """The format of `Selectors.to_json`. 1, which is not written, had neither conclusions nor conditions."""
-_LEAST_VERSION: Final = -(2**31)
-_MOST_VERSION: Final = 2**31 - 1
+_MIN_VERSION: Final = -(2**31)
+_MAX_VERSION: Final = 2**31 - 1
 """`processDefinitionVersion` is an int32, in every kind of call-back."""
 
 
@@ -93,7 +93,7 @@ class Selectors:
         if not isinstance(self.versions, str):
             raise HandlerError(f'versions= is a string such as ">=3,<5", not {self.versions!r}')
         if self.versions.strip():
-            object.__setattr__(self, "_terms", tuple(map(_term, _TERM_SPACES.split(self.versions.strip()))))
+            object.__setattr__(self, "_terms", tuple(map(_parse_term, _TERM_SPACES.split(self.versions.strip()))))
         for conclusion in self.conclusions:
             if not isinstance(conclusion, str) or not 0 < len(conclusion) <= MAX_CONCLUSION_CHARS:
                 raise HandlerError(
@@ -107,7 +107,7 @@ class Selectors:
             object.__setattr__(self, "_conditions", conditions)
 
     @property
-    def conditional(self) -> bool:
+    def has_conditions(self) -> bool:
         """Whether the handler has conditions: conclusions or `when`."""
         return bool(self.conclusions or self._conditions)
 
@@ -121,11 +121,11 @@ class Selectors:
             )
         )
 
-    def undecided(self, event: Event) -> str:
+    def first_undecided(self, event: Event) -> str:
         """The first member that an undecided condition lacks: `"conclusion"` or a JSON Pointer; `""` if none."""
         if self.conclusions and event.conclusion is None:
             return "conclusion"
-        pointers = (one.pointer for one in self._conditions if one.decide(event.data) is None)
+        pointers = (condition.pointer for condition in self._conditions if condition.decide(event.data) is None)
         return next(pointers, "")
 
     def evaluate(self, event: Event) -> tuple[ConditionResult, ...]:
@@ -151,7 +151,7 @@ class Selectors:
         wrong.sort(key=lambda result: result.holds is None)
         return wrong[0].why if wrong else None
 
-    def refusal(self, event: Event) -> str | None:
+    def why_filtered_out(self, event: Event) -> str | None:
         """Why `event` is not for this handler although its class or key may be, or None: kind, source and versions."""
         if event.kind != self.kind:
             return f"kind is {event.kind!r}, not {self.kind!r}"
@@ -169,7 +169,7 @@ class Selectors:
     def to_json(self) -> dict[str, Any]:
         """As the ledger keeps it; `Selectors.from_json` reads it back."""
         return {
-            "format": FORMAT,
+            "format": SELECTORS_FORMAT,
             "callback_classes": list(self.callback_classes),
             "process_keys": list(self.process_keys),
             "versions": self.versions,
@@ -187,8 +187,10 @@ class Selectors:
         Raises:
             NewerSelectorsError: a newer flowhooks wrote it.
         """
-        if (written := value.get("format", 1)) > FORMAT:
-            raise NewerSelectorsError(f"its selectors have format {written}, and this version reads up to {FORMAT}")
+        if (written := value.get("format", 1)) > SELECTORS_FORMAT:
+            raise NewerSelectorsError(
+                f"its selectors have format {written}, and this version reads up to {SELECTORS_FORMAT}"
+            )
         return cls(
             callback_classes=tuple(value["callback_classes"]),
             process_keys=tuple(value["process_keys"]),
@@ -201,21 +203,21 @@ class Selectors:
         )
 
 
-def _term(text: str) -> tuple[str, int]:
+def _parse_term(text: str) -> tuple[str, int]:
     if not (match := _VERSION_TERM.fullmatch(text)):
         raise HandlerError(f'versions= cannot be read at {text!r}: write whole numbers, such as ">=3,<5"')
     return match.group(1), int(match.group(2))
 
 
-def satisfiable(versions: str) -> str:
+def check_satisfiable(versions: str) -> str:
     """`versions` as it is, unless it can be read and no version satisfies it."""
     if not isinstance(versions, str) or not versions.strip():
         return versions  # refused, or taken, by `Selectors`
-    low, high, excluded = _LEAST_VERSION, _MOST_VERSION, set[int]()
-    for operator, number in map(_term, _TERM_SPACES.split(versions.strip())):
-        if number > _MOST_VERSION:
+    low, high, excluded = _MIN_VERSION, _MAX_VERSION, set[int]()
+    for operator, number in map(_parse_term, _TERM_SPACES.split(versions.strip())):
+        if number > _MAX_VERSION:
             raise HandlerError(
-                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MOST_VERSION}"
+                f"versions= names {number}, and a processDefinitionVersion is an int32, at most {_MAX_VERSION}"
             )
         if operator in {"==", ">=", ">"}:
             low = max(low, number + (operator == ">"))

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from flowhooks.ledger.stats import LedgerStats, Totals
     from flowhooks.plugins.loading import PluginInfo
 
-CONDITION_SECONDS: Final = 5.0
-TOTALS_SECONDS: Final = 60.0
+STATS_TTL_SECONDS: Final = 5.0
+TOTALS_TTL_SECONDS: Final = 60.0
 """For how long what was read is told again, whoever asks how often: what is open is found along indexes, but for the
 totals every event is counted (0.03 s for 1,000,000 on SQLite)."""
-OPEN: Final = (State.WAITING, State.RUNNING, State.UNKNOWN, State.DEAD)
+OPEN_STATES: Final = (State.WAITING, State.RUNNING, State.UNKNOWN, State.DEAD)
 """The states of deliveries that are counted: of what is at rest there may be millions."""
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Here(NamedTuple):
+class ProcessInfo(NamedTuple):
     """What this process can tell of itself at any time.
 
     Attributes:
@@ -52,8 +52,8 @@ class Here(NamedTuple):
         running: how many deliveries run just now.
         processes: how many processes there are for handlers that run in one of their own.
         queued: how many pieces of work wait for the ledger's writer.
-        notices_dropped: how many notices no plugin was given.
-        alone: whether it speaks for itself only; what it does just now is not told where it speaks for others, too.
+        notifications_dropped: how many notices no plugin was given.
+        is_single_process: whether it reports only itself; else it leaves out what it does just now.
     """
 
     version: str
@@ -61,66 +61,66 @@ class Here(NamedTuple):
     running: Callable[[], int]
     processes: Callable[[], int]
     queued: Callable[[], int]
-    notices_dropped: Callable[[], int]
-    alone: bool = True
+    notifications_dropped: Callable[[], int]
+    is_single_process: bool = True
 
 
-class OfProcess(Collector):
+class ProcessCollector(Collector):
     """What this process is about.
 
     Args:
-        here: what it can tell.
+        info: what it can tell.
     """
 
-    def __init__(self, here: Here) -> None:
-        self._here = here
+    def __init__(self, info: ProcessInfo) -> None:
+        self._info = info
 
     def collect(self) -> Iterator[Metric]:
         """The numbers."""
-        here = self._here
+        process = self._info
         build = GaugeMetricFamily(
             "flowhooks_build", "1; which flowhooks, on which Python.", labels=["version", "python"]
         )
-        build.add_metric([here.version, platform.python_version()], 1)
+        build.add_metric([process.version, platform.python_version()], 1)
         yield build
         plugins = GaugeMetricFamily(
             "flowhooks_plugin", "1 for each plugin found, in its state.", labels=["plugin", "state"]
         )
-        for (name, state), many in sorted(Counter((info.name, info.state) for info in here.plugins).items()):
+        for (name, state), many in sorted(Counter((info.name, info.state) for info in process.plugins).items()):
             plugins.add_metric([name, state], many)
         yield plugins
-        if not here.alone:
+        if not process.is_single_process:
             return
-        yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", here.running())
+        yield GaugeMetricFamily("flowhooks_running", "Deliveries that this process runs just now.", process.running())
         yield GaugeMetricFamily(
-            "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", here.processes()
+            "flowhooks_handler_processes", "Processes for handlers that run in one of their own.", process.processes()
         )
         yield GaugeMetricFamily(
-            "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", here.queued()
+            "flowhooks_writes_queued", "Pieces of work that wait for this process's next transaction.", process.queued()
         )
         yield CounterMetricFamily(
             "flowhooks_notices_dropped",
             "Notices that plugins were not given, for they were too slow.",
-            here.notices_dropped(),
+            process.notifications_dropped(),
         )
 
 
-class OfLedger(Collector):
+class LedgerCollector(Collector):
     """How the ledger fares.
 
     Args:
         ledger: is read.
         url: its database.
         clock: tells the time.
-        label: what a handler is called.
+        handler_label: what a handler is called.
     """
 
-    def __init__(self, ledger: Reader, *, url: str, clock: Clock, label: Callable[[str], str]) -> None:
+    def __init__(self, ledger: Reader, *, url: str, clock: Clock, handler_label: Callable[[str], str]) -> None:
         self._clock = clock
-        self._label = label
+        self._handler_label = handler_label
         self._file = database.database_file(url)
-        self._condition = _Kept(lambda: ledger.read_stats(clock.now()), CONDITION_SECONDS)
-        self._totals = _Kept(ledger.totals, TOTALS_SECONDS)
+        self._stats = _TTLCache(lambda: ledger.read_stats(clock.now()), STATS_TTL_SECONDS)
+        self._totals = _TTLCache(ledger.totals, TOTALS_TTL_SECONDS)
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: to be registered must not read the ledger."""
@@ -129,7 +129,7 @@ class OfLedger(Collector):
     def collect(self) -> Iterator[Metric]:
         """The numbers; only `flowhooks_ledger_up` if it cannot be read."""
         try:
-            condition, totals = self._condition.read(), self._totals.read()
+            condition, totals = self._stats.read(), self._totals.read()
         except LedgerUnusable as error:
             log.warning("ledger_not_measured", why=str(error))
             yield GaugeMetricFamily("flowhooks_ledger_up", "1 if the ledger can be read.", 0)
@@ -165,8 +165,8 @@ class OfLedger(Collector):
         )
         counted: Counter[tuple[str, State]] = Counter()
         for handler, backlog in condition.backlog.items():
-            for state in OPEN:
-                counted[self._label(handler), state] += getattr(backlog, state.value)
+            for state in OPEN_STATES:
+                counted[self._handler_label(handler), state] += getattr(backlog, state.value)
         for (handler, state), many in sorted(counted.items()):
             deliveries.add_metric([handler, state.value], many)
         yield deliveries
@@ -176,23 +176,23 @@ class OfLedger(Collector):
             labels=["handler", "state"],
         )
         since: dict[tuple[str, State], int] = {}
-        for (handler, state), moment in (
-            *(((handler, State.WAITING), moment) for handler, moment in condition.oldest_due.items()),
+        for (handler, state), timestamp in (
+            *(((handler, State.WAITING), timestamp) for handler, timestamp in condition.oldest_due.items()),
             *condition.oldest_failed.items(),
         ):
-            key = self._label(handler), state
-            since[key] = min(moment, since.get(key, moment))
-        for (handler, state), moment in sorted(since.items()):
-            ages.add_metric([handler, state.value], self._age(moment))
+            key = self._handler_label(handler), state
+            since[key] = min(timestamp, since.get(key, timestamp))
+        for (handler, state), timestamp in sorted(since.items()):
+            ages.add_metric([handler, state.value], self._age(timestamp))
         yield ages
-        yield self._each("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
-        yield self._each(
+        yield self._handler_gauge("flowhooks_handler_paused", "that is paused: its deliveries wait", condition.paused)
+        yield self._handler_gauge(
             "flowhooks_handler_held", "that is paused for having failed again and again", condition.circuit_open
         )
 
-    def _each(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
+    def _handler_gauge(self, name: str, what: str, handlers: Iterable[str]) -> Metric:
         gauge = GaugeMetricFamily(name, f"1 for each handler {what}.", labels=["handler"])
-        for handler in sorted({self._label(one) for one in handlers}):
+        for handler in sorted({self._handler_label(handler_id) for handler_id in handlers}):
             gauge.add_metric([handler], 1)
         return gauge
 
@@ -204,8 +204,8 @@ class OfLedger(Collector):
             0.0 if condition.oldest_parked is None else self._age(condition.oldest_parked),
         )
 
-    def _age(self, moment: int) -> float:
-        return max(0.0, (self._clock.now() - moment) / SECOND)
+    def _age(self, timestamp: int) -> float:
+        return max(0.0, (self._clock.now() - timestamp) / SECOND)
 
 
 def _counted(totals: Totals) -> Iterator[Metric]:
@@ -226,18 +226,18 @@ def _size(file: Path, suffix: str = "") -> int:
         return 0
 
 
-class _Kept(Generic[T]):
+class _TTLCache(Generic[T]):
     """What was read, for as long as it is told again; of many who ask at once one reads."""
 
     def __init__(self, read: Callable[[], T], seconds: float) -> None:
         self._read = read
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._kept: tuple[float, T] | None = None
+        self._cached: tuple[float, T] | None = None
 
     def read(self) -> T:
         with self._lock:
             now = time.monotonic()
-            if self._kept is None or now - self._kept[0] >= self._seconds:
-                self._kept = now, self._read()
-            return self._kept[1]
+            if self._cached is None or now - self._cached[0] >= self._seconds:
+                self._cached = now, self._read()
+            return self._cached[1]

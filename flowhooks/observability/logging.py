@@ -24,24 +24,24 @@ from uuid import UUID
 
 import structlog
 
-from flowhooks.messages import shown
+from flowhooks.messages import to_printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-LONGEST: Final = 8192
+MAX_VALUE_CHARS: Final = 8192
 """Characters of one value that are logged."""
-LONGEST_TRACEBACK: Final = 32768
+MAX_TRACEBACK_CHARS: Final = 32768
 """Characters of a traceback that are logged: its beginning and its end."""
-_DEEPEST: Final = 6
+_MAX_DEPTH: Final = 6
 _JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _ASCII_JSON: Final = json.JSONEncoder(allow_nan=False)
 MAX_ESCAPE_CHARS: Final = 12
 """Characters that JSON's escape of one character takes: two surrogates."""
-_WIDEST_NUMBER: Final = 64  # bits; readers of JSON lose the digits of wider ones
+_MAX_NUMBER_BITS: Final = 64  # bits; readers of JSON lose the digits of wider ones
 
-QUIETED: Final[Mapping[str, int]] = {
+LIBRARY_LEVELS: Final[Mapping[str, int]] = {
     "waitress.queue": logging.ERROR,  # warns of every request that waits for a thread
     "alembic": logging.WARNING,  # tells every start which dialect it found
     "sqlalchemy": logging.WARNING,  # at info it logs every statement, with the values of call-backs in it
@@ -54,7 +54,7 @@ def configure(
     format: Literal["json", "text"],  # noqa: A002 (the setting's own word)
     stream: TextIO | None = None,
     *,
-    conceal: Callable[[str], str] = str,
+    redact: Callable[[str], str] = str,
     pid: int | None = None,
 ) -> None:
     """Send every log record, warning and uncaught exception of this process to one stream, one line each.
@@ -68,17 +68,17 @@ def configure(
             of the record and, for an exception, its `traceback`; ASCII only if the stream is not UTF-8. `"text"`: for
             people.
         stream: default the standard error.
-        conceal: masks secrets in a text, whoever logs it; default: there are none.
+        redact: masks secrets in a text, whoever logs it; default: there are none.
         pid: named in each record; default: in none, for nobody else writes to this stream.
     """
     stream = stream or sys.stderr
-    handler = _Lines(stream)
+    handler = _LineHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
-                _Record(conceal, pid),
+                _RecordFields(redact, pid),
                 _JsonLine(_JSON if _is_utf8(stream) else _ASCII_JSON)
                 if format == "json"
                 else _TextLine(colors=_wants_colors(stream)),
@@ -86,11 +86,11 @@ def configure(
         )
     )
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _Lines)]:
+    for old in [old for old in root.handlers if isinstance(old, _LineHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    for name, least in QUIETED.items():
+    for name, least in LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)
     structlog.configure(
         processors=[
@@ -104,9 +104,9 @@ def configure(
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
-    threading.excepthook = _thread_died
-    sys.excepthook = _crashed
-    sys.unraisablehook = _unraisable
+    threading.excepthook = _log_thread_death
+    sys.excepthook = _log_crash
+    sys.unraisablehook = _log_unraisable
 
 
 def _logger(*names: str) -> logging.Logger:
@@ -122,7 +122,7 @@ def _is_utf8(stream: TextIO) -> bool:
     return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
 
 
-class _Lines(logging.StreamHandler[TextIO]):
+class _LineHandler(logging.StreamHandler[TextIO]):
     """Writes a line a record; whatever goes wrong with it, the program that logged goes on."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -159,42 +159,42 @@ def _stand_in(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
     )
 
 
-class _Record:
+class _RecordFields:
     """Puts what every record has first, then its own values made plain, then the traceback; masks secrets in them."""
 
-    __slots__ = ("_conceal", "_pid")
+    __slots__ = ("_pid", "_redact")
 
-    def __init__(self, conceal: Callable[[str], str], pid: int | None) -> None:
-        self._conceal = conceal
+    def __init__(self, redact: Callable[[str], str], pid: int | None) -> None:
+        self._redact = redact
         self._pid = pid
 
-    def __call__(self, _: Any, __: str, given: structlog.typing.EventDict) -> dict[str, Any]:
-        record: logging.LogRecord = given.pop("_record")
-        if not given.pop("_from_structlog"):
+    def __call__(self, _: Any, __: str, values: structlog.typing.EventDict) -> dict[str, Any]:
+        record: logging.LogRecord = values.pop("_record")
+        if not values.pop("_from_structlog"):
             for left_behind in ("message", "asctime"):  # by other formatters that have seen this record
-                given.pop(left_behind, None)
-        error = given.pop("exc_info", None)
-        text = given.pop("traceback") if isinstance(given.get("traceback"), str) else None
+                values.pop(left_behind, None)
+        error = values.pop("exc_info", None)
+        text = values.pop("traceback") if isinstance(values.get("traceback"), str) else None
         stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields: dict[str, Any] = {
             "time": stamp.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": plain(given.pop("event", ""), self._conceal),
+            "event": to_plain(values.pop("event", ""), self._redact),
         }
         if self._pid is not None:
             fields["pid"] = self._pid
-            if given.get("pid") == self._pid:
-                del given["pid"]
+            if values.get("pid") == self._pid:
+                del values["pid"]
         if not isinstance(fields["event"], str):
             fields["event"] = _JSON.encode(fields["event"])
-        for name, value in given.items():
-            key = plain(name, self._conceal)
-            fields[f"{key}_" if key in fields or key == "traceback" else key] = plain(value, self._conceal)
+        for name, value in values.items():
+            key = to_plain(name, self._redact)
+            fields[f"{key}_" if key in fields or key == "traceback" else key] = to_plain(value, self._redact)
         if error:
             text = structlog.processors.format_exc_info(None, "", {"exc_info": error}).get("exception") or text
         if text:
-            fields["traceback"] = _middle_out(self._conceal(text))
+            fields["traceback"] = _middle_out(self._redact(text))
         return fields
 
 
@@ -209,7 +209,7 @@ class _JsonLine:
     def __call__(self, _: Any, __: str, fields: structlog.typing.EventDict) -> str:
         line = self._encoder.encode(fields)
         # Line separators, marks that turn the text and the like could forge a line; within JSON they are in strings.
-        return line if line.isprintable() else shown(line, MAX_ESCAPE_CHARS * len(line))
+        return line if line.isprintable() else to_printable(line, MAX_ESCAPE_CHARS * len(line))
 
 
 class _TextLine:
@@ -222,18 +222,18 @@ class _TextLine:
 
     def __call__(self, logger: Any, method: str, fields: structlog.typing.EventDict) -> str:
         traceback = fields.pop("traceback", None)
-        shown: dict[str, Any] = {}
+        rendered: dict[str, Any] = {}
         for key, value in fields.items():
             if key in {"time", "level", "logger", "event"}:
-                shown[key] = _inert(value)
+                rendered[key] = _escape_control(value)
             else:
-                shown[f"{key}_" if key in {"exception", "stack"} else _inert(key)] = _Shown(value)
+                rendered[f"{key}_" if key in {"exception", "stack"} else _escape_control(key)] = _TextValue(value)
         if traceback:
-            shown["exception"] = "\n".join(f"    {_inert(line)}" for line in traceback.split("\n"))
-        return str(self._render(logger, method, shown))
+            rendered["exception"] = "\n".join(f"    {_escape_control(line)}" for line in traceback.split("\n"))
+        return str(self._render(logger, method, rendered))
 
 
-class _Shown:
+class _TextValue:
     """A value whose repr is what people see of it: a word as it is, anything else quoted, nothing unprintable."""
 
     __slots__ = ("_value",)
@@ -247,24 +247,24 @@ class _Shown:
         return str(value) if bare else repr(value)
 
 
-def _inert(text: str) -> str:
+def _escape_control(text: str) -> str:
     """`text` with what is not printable escaped: line ends, escape sequences, marks that reverse the text."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _middle_out(text: str) -> str:
-    if len(text) <= LONGEST_TRACEBACK:
+    if len(text) <= MAX_TRACEBACK_CHARS:
         return text
-    half = LONGEST_TRACEBACK // 2
+    half = MAX_TRACEBACK_CHARS // 2
     return f"{text[:half]}\n… ({len(text) - 2 * half} characters left out) …\n{text[-half:]}"
 
 
-def plain(value: Any, conceal: Callable[[str], str] = str) -> Any:
-    """What JSON can hold of `value`, at most `LONGEST` characters of it; never raises, whatever the value does."""
+def to_plain(value: Any, redact: Callable[[str], str] = str) -> Any:
+    """What JSON can hold of `value`, at most `MAX_VALUE_CHARS` of it; never raises, whatever the value does."""
     try:
-        return _Clipper(conceal).plain(value, 0)
+        return _Clipper(redact).to_plain(value, 0)
     except Exception:  # noqa: BLE001 (a value's own methods may raise anything)
         return f"<{type(value).__name__} that cannot be shown>"
 
@@ -272,43 +272,43 @@ def plain(value: Any, conceal: Callable[[str], str] = str) -> Any:
 class _Clipper:
     """Makes one value plain and stops when it has become too long, too deep or goes in a circle."""
 
-    __slots__ = ("_conceal", "_left")
+    __slots__ = ("_left", "_redact")
 
-    def __init__(self, conceal: Callable[[str], str]) -> None:
-        self._conceal = conceal
-        self._left = LONGEST
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+        self._left = MAX_VALUE_CHARS
 
-    def plain(self, value: Any, depth: int) -> Any:
+    def to_plain(self, value: Any, depth: int) -> Any:
         self._left -= 1
         if not isinstance(value, dict | list | tuple):
-            return self._single(value)
-        if depth >= _DEEPEST:
+            return self._to_scalar(value)
+        if depth >= _MAX_DEPTH:
             return "…"
         if isinstance(value, dict):
             return {
-                self._clip(key if isinstance(key, str) else repr(key)): self.plain(inner, depth + 1)
-                for key, inner in islice(value.items(), LONGEST)
+                self._clip(key if isinstance(key, str) else repr(key)): self.to_plain(inner, depth + 1)
+                for key, inner in islice(value.items(), MAX_VALUE_CHARS)
                 if self._left > 0
             }
-        return [self.plain(inner, depth + 1) for inner in islice(value, LONGEST) if self._left > 0]
+        return [self.to_plain(inner, depth + 1) for inner in islice(value, MAX_VALUE_CHARS) if self._left > 0]
 
-    def _single(self, value: Any) -> Any:
+    def _to_scalar(self, value: Any) -> Any:
         match value:
             case None | bool():
                 return value
             case str():
                 return self._clip(str.__str__(value))
             case int():
-                wide = value.bit_length() > _WIDEST_NUMBER
+                wide = value.bit_length() > _MAX_NUMBER_BITS
                 return f"<a number of {value.bit_length()} bits>" if wide else int(value)
             case float():
                 return float(value) if math.isfinite(value) else repr(float(value))
             case date() | PurePath() | UUID() | Decimal():
                 return self._clip(str(value))
-        return self._clip(repr(value[: LONGEST + 1] if isinstance(value, bytes | bytearray) else value))
+        return self._clip(repr(value[: MAX_VALUE_CHARS + 1] if isinstance(value, bytes | bytearray) else value))
 
     def _clip(self, text: str) -> str:
-        text = self._conceal(text)  # before a cut could halve a secret
+        text = self._redact(text)  # before a cut could halve a secret
         if len(text) <= max(self._left, 0):
             self._left -= len(text)
             return text
@@ -316,7 +316,7 @@ class _Clipper:
         return f"{kept}… ({len(text)} characters)"
 
 
-def _thread_died(args: threading.ExceptHookArgs) -> None:
+def _log_thread_death(args: threading.ExceptHookArgs) -> None:
     if issubclass(args.exc_type, SystemExit):
         return  # a thread's own way to end, as the standard hook has it
     structlog.get_logger("flowhooks").error(
@@ -326,14 +326,14 @@ def _thread_died(args: threading.ExceptHookArgs) -> None:
     )
 
 
-def _crashed(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _log_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return
     structlog.get_logger("flowhooks").critical("crashed", exc_info=(kind, error, traceback))
 
 
-def _unraisable(args: sys.UnraisableHookArgs) -> None:
+def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
     structlog.get_logger("flowhooks").error(
         "error_ignored",
         where=args.object,

@@ -1,7 +1,7 @@
 """What this process counts, for Prometheus; it must not know where that comes from.
 
 Each process counts for itself, so what is told is summed over processes; those of one supervisor count together. Values
-of labels are bounded: handlers beyond the first `MOST_HANDLERS` share one. What is read only when somebody asks is in
+of labels are bounded: handlers beyond the first `MAX_HANDLERS` share one. What is read only when somebody asks is in
 `flowhooks.observability.collectors`.
 """
 
@@ -18,19 +18,49 @@ from prometheus_client.multiprocess import MultiProcessCollector
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-MOST_HANDLERS: Final = 500
+MAX_HANDLERS: Final = 500
 """Handlers with lines of their own: each has some 40, and whoever stores them pays by the line."""
-OTHERS: Final = "(others)"
+OTHER_HANDLERS: Final = "(others)"
 """What stands for all further handlers; no handler's id looks so."""
-NONE: Final = "(none)"
+NO_KIND: Final = "(none)"
 """The kind of requests to no path of a call-back; no kind is called so."""
 
-ANSWER_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ATTEMPT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-DELIVERY_SECONDS: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 43_200.0, 172_800.0)
+ANSWER_SECONDS_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+ATTEMPT_SECONDS_BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+DELIVERY_SECONDS_BUCKETS: Final = (
+    0.01,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    60.0,
+    300.0,
+    1800.0,
+    7200.0,
+    43_200.0,
+    172_800.0,
+)
 """Up to the 27 hours and a half that the retries of `Retry()` take."""
-COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-COMMIT_ITEMS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COMMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+COMMIT_ITEMS_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -38,15 +68,15 @@ class Metrics:
 
     Attributes:
         registry: what this process tells; collectors may be added.
-        together: whether a supervisor has this process count together with others; then prometheus-client keeps what
-            is counted in files, and the sum over all that there are and were is told.
+        is_multiprocess: whether a supervisor has this process count together with others: prometheus-client then keeps
+            the counts in files, and the sum over all processes that exist or have existed is reported.
     """
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         self._looked_up = CollectorRegistry()
-        self.together: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-        if self.together:
+        self.is_multiprocess: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        if self.is_multiprocess:
             MultiProcessCollector(self._looked_up)  # type: ignore[no-untyped-call]  # it has no types
         self._labels: dict[str, str] = {}
         self._naming = threading.Lock()
@@ -63,7 +93,7 @@ class Metrics:
             "flowhooks_answer_seconds",
             "From a request's arrival to its answer, waiting for handlers included.",
             "kind",
-            ANSWER_SECONDS,
+            ANSWER_SECONDS_BUCKETS,
         )
         self._attempts = Counter(
             "flowhooks_attempts",
@@ -72,24 +102,24 @@ class Metrics:
             registry=self.registry,
         )
         self._attempting = self._histogram(
-            "flowhooks_attempt_seconds", "How long an attempt took in its handler.", "handler", ATTEMPT_SECONDS
+            "flowhooks_attempt_seconds", "How long an attempt took in its handler.", "handler", ATTEMPT_SECONDS_BUCKETS
         )
         self._delivering = self._histogram(
             "flowhooks_delivery_seconds",
             "From the receipt of a call-back until a delivery of it succeeded or was dead, retries included.",
             "handler",
-            DELIVERY_SECONDS,
+            DELIVERY_SECONDS_BUCKETS,
         )
         self._committing = Histogram(
             "flowhooks_commit_seconds",
             "How long a transaction of the ledger took, its commit included.",
-            buckets=COMMIT_SECONDS,
+            buckets=COMMIT_SECONDS_BUCKETS,
             registry=self.registry,
         )
         self._committed = Histogram(
             "flowhooks_commit_items",
             "How many pieces of work one transaction of the ledger committed together.",
-            buckets=COMMIT_ITEMS,
+            buckets=COMMIT_ITEMS_BUCKETS,
             registry=self.registry,
         )
         self._log_ins = Counter(
@@ -107,20 +137,20 @@ class Metrics:
             registry=self.registry,
         )
         # To find what counts a label's values takes longer than to count: each is looked for once.
-        self._of_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
-        self._of_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
-        self._of_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
-        self._of_outcome = cache(self._attempts.labels)
+        self._by_kind = cache(lambda kind: (self._received.labels(kind), self._answering.labels(kind)))
+        self._by_answer = cache(lambda kind, status: self._answered.labels(kind, str(status)))
+        self._by_handler = cache(lambda label: (self._attempting.labels(label), self._delivering.labels(label)))
+        self._by_outcome = cache(self._attempts.labels)
 
     def answers(self) -> dict[int, int]:
         """How many requests for call-backs this process has answered since its start, by HTTP status."""
-        found: dict[int, int] = {}
+        by_status: dict[int, int] = {}
         for family in self._answered.collect():
-            for one in family.samples:
-                if one.name.endswith("_total") and one.labels["kind"] != NONE:
-                    status = int(one.labels["status"])
-                    found[status] = found.get(status, 0) + int(one.value)
-        return dict(sorted(found.items()))
+            for sample in family.samples:
+                if sample.name.endswith("_total") and sample.labels["kind"] != NO_KIND:
+                    status = int(sample.labels["status"])
+                    by_status[status] = by_status.get(status, 0) + int(sample.value)
+        return dict(sorted(by_status.items()))
 
     def _histogram(self, name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, [label], buckets=buckets, registry=self.registry)
@@ -132,21 +162,21 @@ class Metrics:
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format 0.0.4; of processes that count together, what all have counted."""
-        return generate_latest(self._looked_up if self.together else self.registry)
+        return generate_latest(self._looked_up if self.is_multiprocess else self.registry)
 
     def received(self, kind: str) -> None:
         """A request has come."""
-        self._of_kind(kind)[0].inc()
+        self._by_kind(kind)[0].inc()
 
     def answered(self, kind: str, status: int, seconds: float) -> None:
         """A request was answered, `seconds` after it came."""
-        self._of_answer(kind, status).inc()
-        self._of_kind(kind)[1].observe(seconds)
+        self._by_answer(kind, status).inc()
+        self._by_kind(kind)[1].observe(seconds)
 
     def refused(self, status: int) -> None:
         """A request was answered before it was known what it is for."""
-        self.received(NONE)
-        self._of_answer(NONE, status).inc()
+        self.received(NO_KIND)
+        self._by_answer(NO_KIND, status).inc()
 
     def attempted(self, handler: str, outcome: str, seconds: float, *, total: float | None) -> None:
         """An attempt was settled.
@@ -157,9 +187,9 @@ class Metrics:
             seconds: how long it took in its handler.
             total: seconds since the call-back was received, if this attempt was the delivery's last.
         """
-        label = self.label(handler)
-        attempting, delivering = self._of_handler(label)
-        self._of_outcome(label, outcome).inc()
+        label = self.handler_label(handler)
+        attempting, delivering = self._by_handler(label)
+        self._by_outcome(label, outcome).inc()
         attempting.observe(seconds)
         if total is not None:
             delivering.observe(max(0.0, total))
@@ -177,10 +207,12 @@ class Metrics:
         self._committed.observe(items)
         self._committing.observe(seconds)
 
-    def label(self, handler: str) -> str:
-        """What a handler is called here: its id, or `OTHERS`."""
-        known = self._labels.get(handler)
-        if known is None:
+    def handler_label(self, handler: str) -> str:
+        """What a handler is called here: its id, or `OTHER_HANDLERS`."""
+        label = self._labels.get(handler)
+        if label is None:
             with self._naming:
-                known = self._labels.setdefault(handler, handler if len(self._labels) < MOST_HANDLERS else OTHERS)
-        return known
+                label = self._labels.setdefault(
+                    handler, handler if len(self._labels) < MAX_HANDLERS else OTHER_HANDLERS
+                )
+        return label

@@ -34,12 +34,12 @@ class ConnectionLimits(NamedTuple):
 def raise_limit() -> int:
     """Raise this process's limit of open files as far as it may; the limit that is then in force."""
     soft, hard = _limits()
-    if (wanted := attainable_limit()) > soft:
+    if (target := attainable_limit()) > soft:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
         except (ValueError, OSError):  # macOS has limits of its own below a hard limit of infinity
             return soft
-        return wanted
+        return target
     return soft
 
 

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 
@@ -78,7 +78,7 @@ def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
 
 
 def _refuse_foreign(url: str) -> None:
-    with suppress(LedgerOutdated):  # most of all before it is upgraded
+    with suppress(LedgerSchemaTooOld):  # most of all before it is upgraded
         Reader(url).close()
 
 
@@ -86,7 +86,7 @@ def _books(url: str) -> tuple[int | None, tuple[str, ...]]:
     try:
         with closing(Reader(url)) as reader:
             books = reader.verify()
-    except LedgerOutdated:
+    except LedgerSchemaTooOld:
         return None, ()
     return books.stored, tuple(books.trouble)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger.reroute import RouteChange
 from flowhooks.model.event import DismissedBy, EventState
 from flowhooks.operations.context import Deed
@@ -78,7 +78,7 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
                 "dismiss", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
             ),
         )
-        reached("dismiss.committed")
+        hit("dismiss.committed")
     return Dismissed(
         events=len(page),
         dismissed=len(done),
@@ -96,5 +96,5 @@ def of_parked(wanted: EventFilter) -> EventFilter:
 
 def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
     done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
-    reached("dismiss.written")
+    hit("dismiss.written")
     return done

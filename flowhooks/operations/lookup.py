@@ -68,4 +68,4 @@ def build_router(
             unreadable.append(handler.id)
         else:
             candidates.append(Candidate(handler.id, handler.selectors, handler.order_by))
-    return Router(candidates, ignore_keys=ignore_keys, unreadable=unreadable)
+    return Router(candidates, ignore_keys=ignore_keys, unreadable_handlers=unreadable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.execution.run_options import terms
+from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.ledger.backlog import HandlerBacklog, backlog
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reroute import oldest_parked_groups, parked_groups
@@ -17,7 +17,7 @@ from flowhooks.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowhooks.execution.run_options import RunTerms
+    from flowhooks.execution.run_options import RunOptions
     from flowhooks.ledger.handlers import RegisteredHandler
     from flowhooks.ledger.pauses import CircuitState
     from flowhooks.ledger.reader import Reader
@@ -55,7 +55,7 @@ class Listed:
     paused_at: int | None = None
     held: CircuitState | None = None
     dismissed: DismissedEvents | None = None
-    terms: RunTerms | None = None
+    terms: RunOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ def survey(
                 if most is None
                 else [group for group, *_ in oldest_parked_groups(connection, limit=most)]
             )
-            if not found.router.unreadable:
+            if not found.router.unreadable_handlers:
                 dismissed = dismissed_by_handler(connection, found.router)
         for handler, events in parked_by_handler(found.router, groups).items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
@@ -131,7 +131,9 @@ def survey(
                 paused_at=paused[one].paused_at if one in paused else None,
                 held=paused[one].circuit if one in paused else None,
                 dismissed=dismissed.get(one),
-                terms=terms(loaded, settings or Settings()) if (loaded := plugins.handlers.get(one)) else None,
+                terms=resolve_run_options(loaded, settings or Settings())
+                if (loaded := plugins.handlers.get(one))
+                else None,
             )
         )
     return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.operations.context import Deed
 
@@ -71,7 +71,7 @@ def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bo
             lambda transaction: desk.ledger.purge(transaction, page.ids, before),
             lambda done: Deed("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
         )
-        reached("purge.committed")
+        hit("purge.committed")
         if page.next:
             time.sleep((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
     return Purged(events=page.examined, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Deed
 
@@ -66,7 +66,7 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
     moved = {one.delivery_id for one in chosen}
     if chosen and not dry_run:
         moved = desk.change(lambda transaction: _again(desk, transaction, chosen), partial(_deed, wanted, page, again))
-        reached("replay.committed")
+        hit("replay.committed")
     return Replayed(
         events=len(page),
         deliveries=len(moved),
@@ -87,7 +87,7 @@ def _deed(wanted: EventFilter, page: Sequence[StoredEvent], again: bool, moved: 
 
 def _again(desk: Desk, transaction: WriteTransaction, chosen: Sequence[DeliveryStatus]) -> set[str]:
     moved = desk.ledger.requeue(transaction, chosen, missing_handlers=desk.absent, reset_retries=True)
-    reached("replay.written")
+    hit("replay.written")
     return moved
 
 

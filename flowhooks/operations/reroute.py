@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import NotFound
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.model.event import DismissedBy
 from flowhooks.operations.context import Deed
 from flowhooks.operations.routing import one_of, rerouted
@@ -77,7 +77,7 @@ def reroute(
         NotFound: no handler of this id is known.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    if handler is not None and not desk.router.has(handler):
+    if handler is not None and not desk.router.has_handler(handler):
         raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
     page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
     candidates = [stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _ON_PURPOSE]
@@ -88,7 +88,7 @@ def reroute(
             lambda transaction: _written(desk, transaction, items),
             lambda moved: _deed(wanted, handler, items, moved),
         )
-        reached("reroute.committed")
+        hit("reroute.committed")
         done = [item for item in items if item.event_id in changed]
     parked = sum((item.expected_state, item.state) == ("dismissed", "parked") for item in done)
     dismissed = sum(item.state == "dismissed" for item in done)
@@ -117,5 +117,5 @@ def _made(items: Sequence[RouteChange]) -> int:
 
 def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
     done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
-    reached("reroute.written")
+    hit("reroute.written")
     return done

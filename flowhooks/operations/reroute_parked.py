@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.event import Event, EventState
 from flowhooks.operations.context import Deed
@@ -69,7 +69,7 @@ def drain(desk: Desk, *, dry_run: bool = False, after: str = "") -> Drained:
                 "drain", "", {"events": sum(item.event_id in done for item in items if item.state != "parked")}
             ),
         )
-        reached("drain.committed")
+        hit("drain.committed")
         items = [item for item in items if item.event_id in changed]
     return Drained(
         events=len(page),
@@ -139,5 +139,5 @@ def _wanted(desk: Desk, stored: StoredEvent) -> RouteChange | None:
 
 def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
     done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
-    reached("drain.written")
+    hit("drain.written")
     return done

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.errors import IllegalMove, NotFound
-from flowhooks.failpoints import reached
+from flowhooks.errors import InvalidTransition, NotFound
+from flowhooks.failpoints import hit
 from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Deed
@@ -68,11 +68,11 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
     event, standing = found
     target = TARGET[verdict]
     if verdict is not Verdict.CLOSE and standing.state is not State.UNKNOWN:
-        raise IllegalMove(
+        raise InvalidTransition(
             f"delivery {delivery_id} is {standing.state}: only of an unknown one can it be said whether it did its work"
         )
     if verdict is Verdict.CLOSE and standing.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
-        raise IllegalMove(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
+        raise InvalidTransition(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
     if not dry_run:
         said = note or f"an operator said: {verdict}"
         detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
@@ -80,9 +80,9 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
             lambda transaction: _said(desk, transaction, standing, target, said),
             lambda _moved: Deed("resolve", event.id, detail),
         )
-        reached("resolve.committed")
+        hit("resolve.committed")
         if not moved:
-            raise IllegalMove(f"delivery {delivery_id} has just moved on; look at it again")
+            raise InvalidTransition(f"delivery {delivery_id} has just moved on; look at it again")
     return Resolved(
         delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target, dry_run=dry_run
     )
@@ -98,5 +98,5 @@ def _said(desk: Desk, transaction: WriteTransaction, standing: DeliveryStatus, t
             standing.delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=note
         )
         moved = apply_changes(transaction, [change])
-    reached("resolve.written")
+    hit("resolve.written")
     return moved

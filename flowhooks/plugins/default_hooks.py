@@ -20,8 +20,8 @@ _NOT_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 @hookimpl(trylast=True)
 def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
     """Call the handler's function, here or in its own process; what it raises goes on to the wrappers and dispatch."""
-    if delivery._elsewhere is not None:  # noqa: SLF001 (dispatch has put it there)
-        value = delivery._elsewhere(event, delivery)  # noqa: SLF001 (as above)
+    if delivery._isolated_call is not None:  # noqa: SLF001 (dispatch has put it there)
+        value = delivery._isolated_call(event, delivery)  # noqa: SLF001 (as above)
     else:
         delivery._entered.append(True)  # noqa: SLF001 (tells dispatch that the function was entered)
         value = called(handler, event, delivery)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowhooks.errors import PluginError
 from flowhooks.hookspecs import PROJECT
-from flowhooks.model.handler import NAME
+from flowhooks.model.handler import NAME_PATTERN
 from flowhooks.plugins import default_hooks, error_text
 from flowhooks.plugins.attribution import Blame
 from flowhooks.plugins.registration import Admitted, Terms, admit, manager
@@ -153,7 +153,7 @@ class Loader:
 
     def _claim(self, found: Found) -> None:
         """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
-        if not NAME.fullmatch(found.name):
+        if not NAME_PATTERN.fullmatch(found.name):
             raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
         if found.name == PROJECT:
             raise PluginError(f"the name {PROJECT!r} is reserved")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowhooks.messages import shown
+from flowhooks.messages import to_printable
 from flowhooks.schema.files import CLASSES, KEYS, SUFFIX
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def _impossible_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
     selectors = handler.selectors
     for value in selectors.callback_classes:
         if refused := schemas.refused_member(selectors.kind, "callBackProcessClass", value):
-            yield f"no call-back can have the callback_class= {shown(value, 60)}, which {refused}"
+            yield f"no call-back can have the callback_class= {to_printable(value, 60)}, which {refused}"
     for value in selectors.process_keys:
         refused = schemas.refused_member(selectors.kind, "processDefinitionKey", value)
         # An engine may send it as the first part of a processDefinitionId only.
         if refused and (":" in value or schemas.refused_member(selectors.kind, "processDefinitionId", f"{value}:1:1")):
-            yield f"no call-back can have the process_key= {shown(value, 60)}, which {refused}"
+            yield f"no call-back can have the process_key= {to_printable(value, 60)}, which {refused}"
 
 
 def unheard(schemas: OwnSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flowhooks.model.event import DismissedBy, Event, ParkedBy
     from flowhooks.model.selectors import Selectors
 
-_NONE: Final = ()
+_NO_ENTRIES: Final = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ class Route(NamedTuple):
         return self.state is EventState.PARKED
 
 
-class Entry:
+class IndexEntry:
     """A candidate with the parts of its reasons written out once, not per event."""
 
-    __slots__ = ("conditional", "handler_id", "narrow", "order", "pointers", "selectors", "sources", "versions")
+    __slots__ = ("handler_id", "has_conditions", "has_filters", "order", "pointers", "selectors", "sources", "versions")
 
     def __init__(self, order: int, candidate: Candidate) -> None:
         self.order = order
@@ -68,68 +68,68 @@ class Entry:
         self.versions = self.selectors.versions.strip()
         self.sources = ", ".join(self.selectors.sources)
         self.pointers = ", ".join(self.selectors.when)
-        self.conditional = self.selectors.conditional
+        self.has_conditions = self.selectors.has_conditions
         # Most have none of them: with ten thousand handlers, what need not be touched is not fetched from memory.
-        self.narrow = bool(self.versions or self.sources)
+        self.has_filters = bool(self.versions or self.sources)
 
-    def takes(self, event: Event) -> bool:
+    def passes_filters(self, event: Event) -> bool:
         """Whether versions and source, of an event of the right kind, are right."""
-        return not self.narrow or self.selectors.refusal(event) is None
+        return not self.has_filters or self.selectors.why_filtered_out(event) is None
 
     def decide(self, event: Event) -> bool | None:
         """Whether the conditions hold; None: it cannot be decided."""
-        return self.selectors.decide(event) if self.conditional else True
+        return self.selectors.decide(event) if self.has_conditions else True
 
-    def reason(self, shares: str, event: Event) -> str:
+    def reason(self, matched_on: str, event: Event) -> str:
         """Why it gets the event, given what both share."""
         if self.versions:
-            shares = f"{shares}, version {event.process_definition_version} in {self.versions}"
+            matched_on = f"{matched_on}, version {event.process_definition_version} in {self.versions}"
         if self.sources:
-            shares = f"{shares}, source {event.source} of {self.sources}"
+            matched_on = f"{matched_on}, source {event.source} of {self.sources}"
         if self.selectors.conclusions:
-            shares = f"{shares}, conclusion {event.conclusion}"
+            matched_on = f"{matched_on}, conclusion {event.conclusion}"
         if self.pointers:
-            shares = f"{shares}, conditions on {self.pointers}"
-        return shares
+            matched_on = f"{matched_on}, conditions on {self.pointers}"
+        return matched_on
 
 
 class Bucket:
     """The entries of one class, or of one key: those that require a conclusion are found by it."""
 
-    __slots__ = ("any_conclusion", "by_conclusion", "concluding", "shares")
+    __slots__ = ("any_conclusion", "by_conclusion", "matched_on", "requiring_conclusion")
 
-    def __init__(self, shares: str) -> None:
-        self.shares = shares
-        self.any_conclusion: list[Entry] = []
-        self.by_conclusion: dict[str | None, list[Entry]] = {}
-        self.concluding: list[Entry] = []
+    def __init__(self, matched_on: str) -> None:
+        self.matched_on = matched_on
+        self.any_conclusion: list[IndexEntry] = []
+        self.by_conclusion: dict[str | None, list[IndexEntry]] = {}
+        self.requiring_conclusion: list[IndexEntry] = []
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: IndexEntry) -> None:
         """Take in a candidate."""
         if not entry.selectors.conclusions:
             self.any_conclusion.append(entry)
             return
-        self.concluding.append(entry)
+        self.requiring_conclusion.append(entry)
         for conclusion in entry.selectors.conclusions:
             self.by_conclusion.setdefault(conclusion, []).append(entry)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[IndexEntry]:
         """All candidates, those that require no conclusion first."""
-        return [*self.any_conclusion, *self.concluding]
+        return [*self.any_conclusion, *self.requiring_conclusion]
 
 
-class Index:
+class RoutingIndex:
     """The entries of one kind of call-back, by what they listen to."""
 
-    __slots__ = ("classes", "every", "keys", "plain")
+    __slots__ = ("classes", "every", "keys", "unfiltered")
 
     def __init__(self) -> None:
-        self.plain: dict[str | None, Route] = {}
+        self.unfiltered: dict[str | None, Route] = {}
         self.classes: dict[str | None, Bucket] = {}
         self.keys: dict[str | None, Bucket] = {}
-        self.every: list[Entry] = []
+        self.every: list[IndexEntry] = []
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: IndexEntry) -> None:
         """Take in a candidate under each of its classes and keys."""
         for name in entry.selectors.callback_classes:
             self.classes.setdefault(name, Bucket(f"class {name}")).add(entry)
@@ -140,65 +140,67 @@ class Index:
 
     def buckets(self, event: Event) -> list[Bucket]:
         """Those of the event's class and of its key."""
-        found = (self.classes.get(event.callback_class), self.keys.get(event.process_definition_key))
-        return [bucket for bucket in found if bucket is not None]
+        buckets = (self.classes.get(event.callback_class), self.keys.get(event.process_definition_key))
+        return [bucket for bucket in buckets if bucket is not None]
 
-    def settle(self) -> None:
+    def freeze(self) -> None:
         """Once for all: the routes of classes for which nothing but the class counts, unless a key has a say, too."""
         if not self.every:
-            self.plain = {
-                name: Route({entry.handler_id: of.shares for entry in of.any_conclusion})
-                for name, of in self.classes.items()
-                if not any(entry.narrow or entry.conditional for entry in of.entries())
+            self.unfiltered = {
+                name: Route({entry.handler_id: bucket.matched_on for entry in bucket.any_conclusion})
+                for name, bucket in self.classes.items()
+                if not any(entry.has_filters or entry.has_conditions for entry in bucket.entries())
             }
 
 
 class Match:
     """What the candidates of one event come to, while they are gone through."""
 
-    __slots__ = ("event", "taken", "undecided", "were_asked")
+    __slots__ = ("any_evaluated", "event", "matched", "undecided")
 
     def __init__(self, event: Event) -> None:
         self.event = event
-        self.taken: dict[int, tuple[Entry, str]] = {}
+        self.matched: dict[int, tuple[IndexEntry, str]] = {}
         self.undecided = ""
-        self.were_asked = False
+        self.any_evaluated = False
         """Whether a candidate passed kind, versions and source, so that its conditions counted."""
 
-    def ask_bucket(self, bucket: Bucket) -> None:
+    def evaluate_bucket(self, bucket: Bucket) -> None:
         """Ask the candidates of a class or a key; of those that require another conclusion, no more than needed."""
         conclusion = self.event.conclusion
         for entry in bucket.any_conclusion:
-            self._ask(entry, bucket.shares)
-        for entry in bucket.by_conclusion.get(conclusion, _NONE):
-            self._ask(entry, bucket.shares)
+            self._evaluate(entry, bucket.matched_on)
+        for entry in bucket.by_conclusion.get(conclusion, _NO_ENTRIES):
+            self._evaluate(entry, bucket.matched_on)
         if conclusion is None:
-            for entry in bucket.concluding:  # none of them is true: the first undecided one settles it
+            for entry in bucket.requiring_conclusion:  # none of them is true: the first undecided one settles it
                 if self.undecided:
                     return
-                self._ask(entry, bucket.shares)
-        elif not self.were_asked:
-            self.were_asked = any(entry.takes(self.event) for entry in bucket.concluding)
+                self._evaluate(entry, bucket.matched_on)
+        elif not self.any_evaluated:
+            self.any_evaluated = any(entry.passes_filters(self.event) for entry in bucket.requiring_conclusion)
 
-    def ask_every(self, entries: Iterable[Entry]) -> None:
+    def evaluate_every(self, entries: Iterable[IndexEntry]) -> None:
         """Ask the candidates that listen to every event."""
         for entry in entries:
-            if entry.order not in self.taken:
-                self._ask(entry, "every")
+            if entry.order not in self.matched:
+                self._evaluate(entry, "every")
 
-    def _ask(self, entry: Entry, shares: str) -> None:
-        if (taken := self.taken.get(entry.order)) is not None:
-            self.taken[entry.order] = entry, f"{taken[1]} and {shares}"
+    def _evaluate(self, entry: IndexEntry, matched_on: str) -> None:
+        if (taken := self.matched.get(entry.order)) is not None:
+            self.matched[entry.order] = entry, f"{taken[1]} and {matched_on}"
             return
-        if not entry.takes(self.event):
+        if not entry.passes_filters(self.event):
             return
-        self.were_asked = True
+        self.any_evaluated = True
         decision = entry.decide(self.event)
         if decision:
-            self.taken[entry.order] = entry, shares
+            self.matched[entry.order] = entry, matched_on
         elif decision is None and not self.undecided:
-            self.undecided = entry.selectors.undecided(self.event)
+            self.undecided = entry.selectors.first_undecided(self.event)
 
     def handlers(self) -> dict[str, str]:
         """Who gets the event, and why, in the order of the candidates."""
-        return {entry.handler_id: entry.reason(shares, self.event) for _, (entry, shares) in sorted(self.taken.items())}
+        return {
+            entry.handler_id: entry.reason(shares, self.event) for _, (entry, shares) in sorted(self.matched.items())
+        }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import NewerSelectorsError
 from flowhooks.model.event import DismissedBy, Event, EventState, NoMatch, ParkedBy
-from flowhooks.routing.index import Bucket, Candidate, Entry, Index, Match, Route
+from flowhooks.routing.index import Bucket, Candidate, IndexEntry, Match, Route, RoutingIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class Subscription:
     """One way into the look-up: a value for which one handler listens.
 
     Attributes:
@@ -45,7 +45,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class CandidateMatch:
     """Why one candidate gets an event or does not.
 
     Attributes:
@@ -65,7 +65,7 @@ class Verdict:
     @property
     def undecidable(self) -> bool:
         """Whether no condition is false, and at least one cannot be decided."""
-        values = [one.holds for one in self.conditions]
+        values = [condition.holds for condition in self.conditions]
         return None in values and False not in values
 
 
@@ -81,7 +81,7 @@ class Explanation:
     """
 
     route: Route
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[CandidateMatch, ...]
     hints: tuple[str, ...]
     left_out: int = 0
 
@@ -89,14 +89,14 @@ class Explanation:
 _NO_KEYS: Final = MappingProxyType(dict[str, str]())
 MAX_REASONS: Final = 20
 """Handlers for which it is stored why they do not get an event."""
-MOST_OF_A_KEY: Final = 512
+MAX_ORDER_KEY_CHARS: Final = 512
 """Characters of an order key that are kept as they are: what is longer does not fit into an index."""
 
 
 def order_key(event: Event, by: str) -> str:
     """What an event is ordered by; `""` if it has none, and then comes in any order."""
     key = (event.business_key if by == "business_key" else event.process_definition_key) or ""
-    return key if len(key) <= MOST_OF_A_KEY else hashlib.sha256(key.encode()).hexdigest()
+    return key if len(key) <= MAX_ORDER_KEY_CHARS else hashlib.sha256(key.encode()).hexdigest()
 
 
 class Router:
@@ -105,10 +105,10 @@ class Router:
     Args:
         candidates: every handler, present or known. The order given is the order of every answer.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        unreadable: ids of known handlers whose selectors a newer flowhooks has recorded.
+        unreadable_handlers: ids of known handlers whose selectors a newer flowhooks has recorded.
 
     Attributes:
-        unreadable: as given. Unless it is empty, nothing is routed: an event could miss one of them.
+        unreadable_handlers: as given. Unless it is empty, nothing is routed: an event could miss one of them.
 
     Raises:
         ValueError: two candidates have one id.
@@ -119,22 +119,24 @@ class Router:
         candidates: Iterable[Candidate],
         *,
         ignore_keys: Iterable[str] = (),
-        unreadable: Iterable[str] = (),
+        unreadable_handlers: Iterable[str] = (),
     ) -> None:
         candidates = tuple(candidates)
-        self.unreadable = tuple(unreadable)
-        self._entries = tuple(Entry(order, candidate) for order, candidate in enumerate(candidates))
-        self._order_by = {one.handler_id: one.order_by for one in candidates if one.order_by is not None}
+        self.unreadable_handlers = tuple(unreadable_handlers)
+        self._entries = tuple(IndexEntry(order, candidate) for order, candidate in enumerate(candidates))
+        self._order_by = {
+            candidate.handler_id: candidate.order_by for candidate in candidates if candidate.order_by is not None
+        }
         self._ignore_keys = frozenset(ignore_keys)
-        self._kinds: dict[str, Index] = {}
+        self._kinds: dict[str, RoutingIndex] = {}
         seen: set[str] = set()
         for entry in self._entries:
             if entry.handler_id in seen:
                 raise ValueError(f"two candidates are called {entry.handler_id!r}")
             seen.add(entry.handler_id)
-            self._kinds.setdefault(entry.selectors.kind, Index()).add(entry)
+            self._kinds.setdefault(entry.selectors.kind, RoutingIndex()).add(entry)
         for index in self._kinds.values():
-            index.settle()
+            index.freeze()
 
     def route(self, event: Event) -> Route:
         """Look up where `event` goes, each handler once.
@@ -142,34 +144,34 @@ class Router:
         Raises:
             NewerSelectorsError: a newer flowhooks has recorded handlers that this one cannot read.
         """
-        if self.unreadable:
+        if self.unreadable_handlers:
             raise NewerSelectorsError(
-                f"a newer version of flowhooks has recorded what {', '.join(self.unreadable[:3])} listens to: "
+                f"a newer version of flowhooks has recorded what {', '.join(self.unreadable_handlers[:3])} listens to: "
                 "run that version here, too"
             )
         index = self._kinds.get(event.kind)
         if index is not None and event.process_definition_key not in index.keys:
-            plain = index.plain.get(event.callback_class)
+            plain = index.unfiltered.get(event.callback_class)
             if plain is not None:
                 return plain
-        return self._ask_candidates(event, index)
+        return self._evaluate_candidates(event, index)
 
-    def _ask_candidates(self, event: Event, index: Index | None) -> Route:
+    def _evaluate_candidates(self, event: Event, index: RoutingIndex | None) -> Route:
         """Ask each handler that shares the class or the key, or takes every event."""
         match = Match(event)
         buckets = [] if index is None else index.buckets(event)
         for bucket in buckets:
-            match.ask_bucket(bucket)
+            match.evaluate_bucket(bucket)
         # What `every` handlers come to makes no difference to the event's state.
-        is_taken, undecided, were_asked = bool(match.taken), match.undecided, match.were_asked
+        is_taken, undecided, any_evaluated = bool(match.matched), match.undecided, match.any_evaluated
         if index is not None and index.every:
-            match.ask_every(index.every)
+            match.evaluate_every(index.every)
         handlers = match.handlers()
         if is_taken:
             return Route(handlers, undecided=match.undecided)
         if undecided:
             return Route(handlers, EventState.PARKED, ParkedBy.CONDITION, undecided=undecided)
-        if were_asked:
+        if any_evaluated:
             return Route(
                 handlers,
                 EventState.DISMISSED,
@@ -199,21 +201,21 @@ class Router:
 
     def no_match(self, event: Event) -> NoMatch:
         """Why the handlers that share the event's class or key do not get it; those that get it are left out."""
-        sharing = {
+        sharing_entries = {
             entry.order: entry
             for index in self._kinds.values()
             for bucket in index.buckets(event)
             for entry in bucket.entries()
         }
-        refused: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         total = 0
-        for _, entry in sorted(sharing.items()):
-            if len(refused) == MAX_REASONS:
+        for _, entry in sorted(sharing_entries.items()):
+            if len(reasons) == MAX_REASONS:
                 total += 1
-            elif why := entry.selectors.refusal(event) or entry.selectors.why_not(event):
-                refused[entry.handler_id] = why
+            elif why := entry.selectors.why_filtered_out(event) or entry.selectors.why_not(event):
+                reasons[entry.handler_id] = why
                 total += 1
-        return NoMatch(refused, total)
+        return NoMatch(reasons, total)
 
     def order_keys(self, event: Event, handlers: Iterable[str]) -> Mapping[str, str]:
         """The order key of `event` for each of these handlers that is ordered and for which the event has one."""
@@ -222,7 +224,7 @@ class Router:
         ordered = [(handler, self._order_by[handler]) for handler in handlers if handler in self._order_by]
         return {handler: key for handler, by in ordered if (key := order_key(event, by))}
 
-    def has(self, handler_id: str) -> bool:
+    def has_handler(self, handler_id: str) -> bool:
         """Whether there is a candidate of this id."""
         return any(entry.handler_id == handler_id for entry in self._entries)
 
@@ -230,10 +232,10 @@ class Router:
         """What a handler's deliveries are ordered by, or None."""
         return self._order_by.get(handler_id)
 
-    def all(self) -> tuple[Listener, ...]:
+    def subscriptions(self) -> tuple[Subscription, ...]:
         """Every way into the look-up, handler by handler."""
         return tuple(
-            Listener(
+            Subscription(
                 kind=entry.selectors.kind,
                 by=by,
                 value=value,
@@ -292,37 +294,39 @@ class Router:
             )
         )
 
-    def explain_event(self, event: Event, *, most: int | None = None) -> Explanation:
+    def explain_event(self, event: Event, *, max_candidates: int | None = None) -> Explanation:
         """Say of each candidate for an event why it gets it or not, as `explain` does.
 
         Args:
             event: the event.
-            most: explain at most this many candidates, those that get the event first, and give no hints, because each
-                hint compares all names; None: all candidates, with hints.
+            max_candidates: explain at most this many candidates, those that get the event first, and give no hints,
+                because each hint compares all names; None: all candidates, with hints.
         """
         route = self.route(event)
-        sharing = [(entry, shares) for entry in self._entries if (shares := _shared(entry.selectors, event))]
-        shown = sharing
-        if most is not None:
-            shown = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:most]
-        verdicts = []
-        for entry, shares in shown:
-            refused = entry.selectors.refusal(event)
-            verdicts.append(
-                Verdict(
+        sharing = [(entry, shares) for entry in self._entries if (shares := _common_fields(entry.selectors, event))]
+        explained = sharing
+        if max_candidates is not None:
+            explained = sorted(sharing, key=lambda each: each[0].handler_id not in route.handlers)[:max_candidates]
+        matches = []
+        for entry, shares in explained:
+            filtered_out = entry.selectors.why_filtered_out(event)
+            matches.append(
+                CandidateMatch(
                     handler_id=entry.handler_id,
                     shares=shares,
                     won=entry.handler_id in route.handlers,
-                    why=route.handlers.get(entry.handler_id) or refused or entry.selectors.why_not(event) or "",
-                    conditions=entry.selectors.evaluate(event) if refused is None else (),
+                    why=route.handlers.get(entry.handler_id) or filtered_out or entry.selectors.why_not(event) or "",
+                    conditions=entry.selectors.evaluate(event) if filtered_out is None else (),
                 )
             )
-        hints = () if most is not None or route.state is EventState.ROUTED else self._hints(event)
-        return Explanation(route=route, verdicts=tuple(verdicts), hints=hints, left_out=len(sharing) - len(verdicts))
+        hints = () if max_candidates is not None or route.state is EventState.ROUTED else self._hints(event)
+        return Explanation(route=route, verdicts=tuple(matches), hints=hints, left_out=len(sharing) - len(matches))
 
     def is_unknown_conclusion(self, event: Event) -> bool:
         """Whether handlers of the event's class or key require conclusions, and none of them names the event's."""
-        return _is_unknown(event.conclusion, [one for index in self._kinds.values() for one in index.buckets(event)])
+        return _is_unknown(
+            event.conclusion, [bucket for index in self._kinds.values() for bucket in index.buckets(event)]
+        )
 
     def similar_conclusions(self, event: Event) -> tuple[str, ...]:
         """Hints at conclusions that may have been meant, where no handler of the event's class or key names its own."""
@@ -335,45 +339,45 @@ class Router:
         )
         if event.conclusion is None or event.conclusion in named:
             return ()
-        return tuple(f"conclusion {name!r} {how}" for name, how in _near(event.conclusion, named))
+        return tuple(f"conclusion {name!r} {how}" for name, how in _similar(event.conclusion, named))
 
     def _hints(self, event: Event) -> tuple[str, ...]:
         classes = dict.fromkeys(name for entry in self._entries for name in entry.selectors.callback_classes)
         keys = dict.fromkeys(name for entry in self._entries for name in entry.selectors.process_keys)
         hints: list[str] = []
-        for what, given, known, others in (
+        for what, event_name, names_of_kind, names_of_other in (
             ("class", event.callback_class, classes, keys),
             ("key", event.process_definition_key, keys, classes),
         ):
-            if given is None or given in known:
+            if event_name is None or event_name in names_of_kind:
                 continue
-            if given in others:
-                hints.append(f"{given!r} is known, but not as a {what}")
-            hints += [f"{what} {name!r} {how}" for name, how in _near(given, known)]
+            if event_name in names_of_other:
+                hints.append(f"{event_name!r} is known, but not as a {what}")
+            hints += [f"{what} {name!r} {how}" for name, how in _similar(event_name, names_of_kind)]
         return (*hints, *self.similar_conclusions(event))
 
 
 def _is_unknown(conclusion: str | None, buckets: Iterable[Bucket]) -> bool:
     """Whether handlers of these buckets require conclusions, and none of them this one."""
-    required = [bucket.by_conclusion for bucket in buckets if bucket.concluding]
+    required = [bucket.by_conclusion for bucket in buckets if bucket.requiring_conclusion]
     return conclusion is not None and bool(required) and not any(conclusion in named for named in required)
 
 
-def _shared(selectors: Selectors, event: Event) -> str:
+def _common_fields(selectors: Selectors, event: Event) -> str:
     shares = [f"class {event.callback_class}"] if event.callback_class in selectors.callback_classes else []
     if event.process_definition_key in selectors.process_keys:
         shares.append(f"key {event.process_definition_key}")
     return " and ".join(shares) or ("every" if selectors.every else "")
 
 
-def _near(given: str, known: Iterable[str]) -> list[tuple[str, str]]:
+def _similar(wanted_name: str, names: Iterable[str]) -> list[tuple[str, str]]:
     """Known names that may have been meant, at most three, with how they differ."""
-    folded = _folded(given)
-    same = [name for name in known if _folded(name) == folded]
+    folded = _casefold(wanted_name)
+    same = [name for name in names if _casefold(name) == folded]
     if same:
         return [(name, "differs only in case or white space") for name in same[:3]]
-    return [(name, "is similar") for name in difflib.get_close_matches(given, list(known), n=3, cutoff=0.75)]
+    return [(name, "is similar") for name in difflib.get_close_matches(wanted_name, list(names), n=3, cutoff=0.75)]
 
 
-def _folded(name: str) -> str:
+def _casefold(name: str) -> str:
     return "".join(name.split()).casefold()

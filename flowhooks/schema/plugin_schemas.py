@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks import messages
 from flowhooks.errors import SettingsError
-from flowhooks.messages import shown
+from flowhooks.messages import to_printable
 from flowhooks.schema import files
 from flowhooks.schema.schemas import LOOKED_FOR, SHOWN, Schemas, validators
 from flowhooks.schema.violations import MAX_ALLOWED, Violation, violations
@@ -77,7 +77,7 @@ class OwnSchemas:
             return messages.text(violation.key, "en", **params)
         said = _OF_SETTINGS[violation.key].format_map(params)
         if violation.key == "schema.nothing" and len(violation.path) == 1 and self._known:
-            said += f"; there are {shown(', '.join(self._known), MAX_ALLOWED)}"
+            said += f"; there are {to_printable(', '.join(self._known), MAX_ALLOWED)}"
         return said
 
     def refused_data(
@@ -104,7 +104,7 @@ class OwnSchemas:
 
 
 def _refused(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
-    file = shown(f"{name}{files.SUFFIX}", MAX_ALLOWED)
+    file = to_printable(f"{name}{files.SUFFIX}", MAX_ALLOWED)
     try:
         found = _found([validator], data)
     except Exception:  # noqa: BLE001 (as for settings)

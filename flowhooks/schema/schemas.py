@@ -12,7 +12,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from flowhooks import messages
-from flowhooks.errors import SettingsError, Unprocessable
+from flowhooks.errors import InvalidCallback, SettingsError
 from flowhooks.schema import files
 from flowhooks.schema.ecma_regex import translate
 from flowhooks.schema.violations import Violation, violations
@@ -123,15 +123,15 @@ class Schemas:
         try:
             found = _check(validators, body)
         except Exception as error:  # jsonschema's own limits, such as of nesting and of huge numbers
-            raise Unprocessable("body_unchecked") from error
+            raise InvalidCallback("body_unchecked") from error
         if not found:
             return
         first = _first(found)
         if len(found) <= SHOWN:
-            raise Unprocessable("body_refused", first)
+            raise InvalidCallback("body_refused", first)
         if len(found) <= LOOKED_FOR:
-            raise Unprocessable("body_refused_more", first, total=len(found), shown=SHOWN)
-        raise Unprocessable("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
+            raise InvalidCallback("body_refused_more", first, total=len(found), shown=SHOWN)
+        raise InvalidCallback("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
 
     def refused_member(self, kind: str, name: str, value: Any) -> str | None:
         """Why no call-back of a kind can have `value` as its member `name`, in a sentence; None if one can.
@@ -160,7 +160,7 @@ class Schemas:
             Unprocessable: it is not.
         """
         if found := _check(self._validators[FLOW_INSTANCE_ID], text):
-            raise Unprocessable("path_id", [("flowInstanceId", key, params) for _, key, params in _first(found)])
+            raise InvalidCallback("path_id", [("flowInstanceId", key, params) for _, key, params in _first(found)])
 
 
 def validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:

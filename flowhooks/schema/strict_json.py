@@ -11,8 +11,8 @@ from collections import Counter
 from itertools import accumulate
 from typing import Any, Final
 
-from flowhooks.errors import Malformed
-from flowhooks.messages import shown
+from flowhooks.errors import MalformedRequest
+from flowhooks.messages import to_printable
 
 MAX_DEPTH: Final = 64
 """Levels of objects and arrays; what engines send has two or three, and a small thread stack can hold these."""
@@ -46,25 +46,25 @@ def parse(body: bytes) -> dict[str, Any]:
             whole number is longer than Python reads; a string has NUL or half of a surrogate pair.
     """
     if not body.strip(b" \t\r\n"):
-        raise Malformed("body_empty")
+        raise MalformedRequest("body_empty")
     if body.startswith(b"\xef\xbb\xbf"):
-        raise Malformed("body_bom")
+        raise MalformedRequest("body_bom")
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise Malformed("body_not_utf8", byte=error.start + 1) from None
+        raise MalformedRequest("body_not_utf8", byte=error.start + 1) from None
     if _too_deep(body):
-        raise Malformed("body_too_deep", limit=MAX_DEPTH)
+        raise MalformedRequest("body_too_deep", limit=MAX_DEPTH)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise Malformed("body_not_json", line=error.lineno, column=error.colno) from None
+        raise MalformedRequest("body_not_json", line=error.lineno, column=error.colno) from None
     except ValueError:
-        raise Malformed("number_too_long", limit=sys.get_int_max_str_digits()) from None
+        raise MalformedRequest("number_too_long", limit=sys.get_int_max_str_digits()) from None
     except RecursionError:  # the caller's own stack was nearly used up
-        raise Malformed("body_too_deep", limit=MAX_DEPTH) from None
+        raise MalformedRequest("body_too_deep", limit=MAX_DEPTH) from None
     if not isinstance(value, dict):
-        raise Malformed("body_not_object")
+        raise MalformedRequest("body_not_object")
     if "\\u0000" in text or "\\ud" in text or "\\uD" in text:
         _check_escapes(text)
     return value
@@ -86,7 +86,7 @@ def _too_deep(body: bytes) -> bool:
 def _check_escapes(text: str) -> None:
     for match in _BAD_ESCAPE.finditer(text):
         if match.lastgroup:
-            raise Malformed(
+            raise MalformedRequest(
                 f"string_{match.lastgroup}",
                 line=text.count("\n", 0, match.start()) + 1,
                 column=match.start() - text.rfind("\n", 0, match.start()),
@@ -97,7 +97,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise Malformed("duplicate_member", name=shown(json.dumps(twice, ensure_ascii=False), MAX_NAME))
+        raise MalformedRequest("duplicate_member", name=to_printable(json.dumps(twice, ensure_ascii=False), MAX_NAME))
     if None in members.values():
         return {name: value for name, value in pairs if value is not None}
     return members
@@ -106,12 +106,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _number(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise Malformed("number_not_finite")
+        raise MalformedRequest("number_not_finite")
     return int(number) if number.is_integer() and abs(number) < _EXACT else number
 
 
 def _constant(text: str) -> Any:
-    raise Malformed("number_constant", constant=text)
+    raise MalformedRequest("number_constant", constant=text)
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)

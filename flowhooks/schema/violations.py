@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from flowhooks.messages import SENTENCES, shown
+from flowhooks.messages import MESSAGES, to_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,7 +35,7 @@ class Violation(NamedTuple):
     def pointer(self) -> str:
         """The JSON Pointer (RFC 6901), made fit to be shown and cut to 200 characters."""
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
-        return shown("".join(f"/{part}" for part in parts), MAX_POINTER)
+        return to_printable("".join(f"/{part}" for part in parts), MAX_POINTER)
 
 
 def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list[Violation]:
@@ -83,8 +83,8 @@ def _sentence(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str
         return "nothing", {}
     if keyword == "oneOf" and several:
         return "oneOf_several", {}
-    if f"schema.{keyword}" not in SENTENCES:
-        return "other", {"keyword": shown(keyword, MAX_ALLOWED)}
+    if f"schema.{keyword}" not in MESSAGES:
+        return "other", {"keyword": to_printable(keyword, MAX_ALLOWED)}
     return keyword, _named(keyword, value)
 
 
@@ -94,11 +94,11 @@ def _named(keyword: str, value: Any) -> dict[str, str]:
         case "type":
             return {"types": value if isinstance(value, str) else ", ".join(value)}
         case "enum":
-            return {"allowed": shown(", ".join(map(_json, value)), MAX_ALLOWED)}
+            return {"allowed": to_printable(", ".join(map(_json, value)), MAX_ALLOWED)}
         case "const":
             return {"allowed": _json(value)}
         case "pattern":
-            return {"pattern": shown(value.ecma, MAX_ALLOWED)}
+            return {"pattern": to_printable(value.ecma, MAX_ALLOWED)}
         case _:
             return {"limit": _json(value)} if isinstance(value, int | float) else {}
 
@@ -109,4 +109,4 @@ def _violation(path: tuple[str | int, ...], key: str, **params: str) -> Violatio
 
 def _json(value: Any) -> str:
     """A schema's own value as JSON, cut to 200 characters."""
-    return shown(json.dumps(value, ensure_ascii=False), MAX_ALLOWED)
+    return to_printable(json.dumps(value, ensure_ascii=False), MAX_ALLOWED)

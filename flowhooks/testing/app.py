@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from flowhooks.app import App
 from flowhooks.errors import SettingsError
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.delivery import DONE, State
+from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
 from flowhooks.testing import plugin_names, text
 from flowhooks.testing.clock import HandClock
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-_SETTLED: Final = DONE | {State.DEAD}
+_SETTLED: Final = COMPLETED_STATES | {State.DEAD}
 """States in which a delivery blocks no other one."""
 
 

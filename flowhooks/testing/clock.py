@@ -36,7 +36,7 @@ class HandClock(Clock):
         """It follows nobody."""
         return 0
 
-    def chance(self) -> float:
+    def random(self) -> float:
         """The number that was set."""
         return self.drawn
 

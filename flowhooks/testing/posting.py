@@ -55,7 +55,7 @@ def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
             if one.state is not State.WAITING or one.due_at is None:
                 continue
             if one.due_at > now or (one.behind is not None and _stands_still(app, one, now)):
-                app.watches.tell(stored.event.id, replace(one, due_at=None))
+                app.waiters.notify(stored.event.id, replace(one, due_at=None))
 
 
 def _stands_still(app: App, held: DeliveryStatus, now: int) -> bool:

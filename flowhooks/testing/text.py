@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_datetime
-from flowhooks.execution.condition_check import UNDECIDED
-from flowhooks.model.delivery import DONE, State
+from flowhooks.execution.condition_check import UNDECIDED_NOTE
+from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.model.event import DismissedBy, ParkedBy
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def at_rest(found: DeliverySeen, now: int) -> str | None:
     """
     if found.state is State.RUNNING:
         return None
-    if found.state in DONE or found.state is State.DEAD:
+    if found.state in COMPLETED_STATES or found.state is State.DEAD:
         return f"it is {found.state}, and stays so by itself"
     if found.due_at is None:
         if found.state is State.UNKNOWN:
             return "its handler has neither retry= nor probe=, so it waits for an operator"
-        return found.note if found.note.startswith(UNDECIDED) else "no plugin that is loaded has its handler"
+        return found.note if found.note.startswith(UNDECIDED_NOTE) else "no plugin that is loaded has its handler"
     left = (found.due_at - to_datetime(now)) / timedelta(seconds=1)
     if left <= 0:
         return None

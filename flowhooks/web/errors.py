@@ -11,14 +11,14 @@ import structlog
 
 from flowhooks import messages
 from flowhooks.errors import (
-    Conflict,
+    CallbackRejected,
     Forbidden,
-    Malformed,
-    Refusal,
-    TooMany,
+    IdentityConflict,
+    InvalidCallback,
+    MalformedRequest,
+    RateLimited,
     Unauthorized,
     Unavailable,
-    Unprocessable,
     UnsupportedMedia,
 )
 from flowhooks.web import negotiation
@@ -26,14 +26,14 @@ from flowhooks.web import negotiation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-STATUS: Final[Mapping[type[Refusal], int]] = {
-    Malformed: 400,
+STATUS: Final[Mapping[type[CallbackRejected], int]] = {
+    MalformedRequest: 400,
     Unauthorized: 401,
     Forbidden: 403,
-    Conflict: 409,
+    IdentityConflict: 409,
     UnsupportedMedia: 415,
-    Unprocessable: 422,
-    TooMany: 429,
+    InvalidCallback: 422,
+    RateLimited: 429,
     Unavailable: 503,
 }
 """The status of each refusal."""
@@ -66,7 +66,7 @@ class HTTPRefusal(falcon.HTTPError):
 
     Args:
         status: the HTTP status.
-        key: the sentence, a key of `flowhooks.messages.SENTENCES`.
+        key: the sentence, a key of `flowhooks.messages.MESSAGES`.
         **params: what the sentence names. Never a value out of the request's body.
     """
 
@@ -155,11 +155,13 @@ def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
 
         say(request, response, error.status_code, text, text)
 
-    def refused(request: falcon.Request, response: falcon.Response, error: Refusal, _params: dict[str, Any]) -> None:
-        say(request, response, _status(response, error), error.text, error.note)
+    def refused(
+        request: falcon.Request, response: falcon.Response, error: CallbackRejected, _params: dict[str, Any]
+    ) -> None:
+        say(request, response, _status(response, error), error.text, error.operator_text)
 
     app.set_error_serializer(serialize)
-    app.add_error_handler(Refusal, refused)
+    app.add_error_handler(CallbackRejected, refused)
     app.add_error_handler(Exception, _unexpected)
 
 
@@ -175,17 +177,17 @@ def _sentence(
         return error.key, error.params
     status = error.status_code
     key = _SENTENCES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
-    given = messages.shown(request.content_type or "", negotiation.LONGEST_SHOWN)
+    given = messages.to_printable(request.content_type or "", negotiation.LONGEST_SHOWN)
     return key, {"allowed": response.get_header("Allow", default=""), "given": given}
 
 
-def _status(response: falcon.Response, error: Refusal) -> int:
+def _status(response: falcon.Response, error: CallbackRejected) -> int:
     """The status of a refusal, which is sent with the headers that belong to it."""
-    if isinstance(error, Unavailable | TooMany):
+    if isinstance(error, Unavailable | RateLimited):
         response.set_header("Retry-After", str(error.retry_after))
     elif isinstance(error, Unauthorized):
         response.set_header("WWW-Authenticate", "Bearer")
-    elif isinstance(error, Conflict):
+    elif isinstance(error, IdentityConflict):
         response.set_header("Flowhooks-Event", error.event_id)
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 400)
 

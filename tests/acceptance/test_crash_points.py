@@ -25,7 +25,7 @@ from callers import calling, until_more
 from sqlalchemy import MetaData, create_engine, make_url
 from waiting import WAIT_TIMEOUT, until
 
-from flowhooks.failpoints import POINTS
+from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger import audit
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
@@ -216,7 +216,7 @@ def rounds(by):
 
 def test_the_table_has_every_point():
     """A new point comes with a round that kills there."""
-    assert set(TABLE) == {*POINTS, "handler"}
+    assert set(TABLE) == {*FAILPOINTS, "handler"}
     every = [one for by in ROUNDS for one in rounds(by)]
     assert {one.values[1] for one in every} == set(TABLE)
     assert {one.values[1] for one in every if not one.marks} == {

@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 from siege import Shared, Siege, besieged
 
-from flowhooks.failpoints import POINTS
+from flowhooks.failpoints import FAILPOINTS
 
 SHORT = (
     *(("migrate.applied", 2), ("replay.written", 1), ("recover.written", 1), ("purge.written", 1)),
@@ -54,5 +54,5 @@ def test_every_point_under_load_on_postgresql(site, postgresql_url):
 
 def test_every_point_is_in_the_long_set():
     """But for those of the runner `procrastinate` and of copies, which no server of SQLite has."""
-    others = {at for at in POINTS if at.partition(".")[0] in {"job", "sweep", "copy"}} | {"migrate.jobs"}
-    assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*POINTS, "handler", "checkpoint"} - others
+    others = {at for at in FAILPOINTS if at.partition(".")[0] in {"job", "sweep", "copy"}} | {"migrate.jobs"}
+    assert {at for at, _ in (*SHORT, *OPERATORS, *LOAD)} == {*FAILPOINTS, "handler", "checkpoint"} - others

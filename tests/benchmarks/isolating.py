@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import load
 from figures import Figure
 
-from flowhooks.execution.isolation import Pool
+from flowhooks.execution.isolation import ProcessPool
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.event import Event
 from flowhooks.plugins.plugins import Plugins
@@ -22,7 +22,7 @@ from flowhooks.settings import RunnerSettings, Settings
 if TYPE_CHECKING:
     from bench import Bench
 
-    from flowhooks.model.delivery import Elsewhere
+    from flowhooks.model.delivery import IsolatedCalls
     from flowhooks.model.handler import Handler
 
 TURNS = 3_000
@@ -43,12 +43,12 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
         plugins = Plugins.load(
             dirs=[site.plugins()], allow=["bench"], deny=[], safe_mode=False, sections={}, entry_points=[]
         )
-        with closing(Pool.of(settings, plugins, os.environ)) as pool:
+        with closing(ProcessPool.from_settings(settings, plugins, os.environ)) as pool:
             pool.start()
-            if whys := [why for why in pool.missing().values() if why]:
+            if whys := [why for why in pool.unavailable().values() if why]:
                 raise load.LoadError(whys[0])
             (handler,) = plugins.handlers.values()
-            subject = _Subject(plugins, handler, pool.elsewhere()[handler.id])
+            subject = _Subject(plugins, handler, pool.callers()[handler.id])
             figures, notes = [], []
             for at_once in (1, AT_ONCE):
                 bench.tell(f"{at_once} at once")
@@ -61,14 +61,14 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
 class _Subject:
     """One handler, run as dispatch runs it."""
 
-    def __init__(self, plugins: Plugins, handler: Handler, elsewhere: Elsewhere) -> None:
+    def __init__(self, plugins: Plugins, handler: Handler, elsewhere: IsolatedCalls) -> None:
         self._plugins, self._handler, self._elsewhere = plugins, handler, elsewhere
 
     def turn(self, number: int) -> tuple[float, float]:
         """Seconds in a thread, and in a process of its own."""
         return self._timed(number, None), self._timed(number, self._elsewhere)
 
-    def _timed(self, number: int, elsewhere: Elsewhere | None) -> float:
+    def _timed(self, number: int, elsewhere: IsolatedCalls | None) -> float:
         event = Event(
             id=f"event-{number}",
             flow_instance_id=f"instance-{number}",
@@ -81,7 +81,7 @@ class _Subject:
             event_id=event.id,
             handler=self._handler.id,
             attempt=1,
-            _elsewhere=elsewhere.run if elsewhere else None,
+            _isolated_call=elsewhere.run if elsewhere else None,
         )
         started = time.perf_counter()
         self._plugins.run_handler(self._handler, event, delivery)

@@ -18,7 +18,7 @@ from flowhooks.ledger import database, queries
 from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, ResultRecorder, claim
 from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.group_commit import WriteTransaction
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,10 +32,10 @@ BATCH = 8
 class _Leaves:
     """A runner that takes nothing, and has nobody told."""
 
-    def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[Queued]) -> list[Queued]:
+    def reserve(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         return []
 
-    def enqueue(self, _transaction: WriteTransaction, _deliveries: Sequence[Queued], _not_before: int) -> None:
+    def enqueue(self, _transaction: WriteTransaction, _deliveries: Sequence[ReadyDelivery], _not_before: int) -> None:
         pass
 
 
@@ -65,7 +65,7 @@ def of(url: str) -> str:
             step("The same again: a duplicate")
             queries.due_deliveries(connection, clock.now(), lambda _handler: 1000)
             step("Look for what is due")
-            queued = [Queued(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
+            queued = [ReadyDelivery(delivery, handler, 0) for new in news for delivery, handler in new.deliveries]
             claim(transaction, [ClaimRequest(one, clock.now()) for one in queued], hands, process="plans")
             step("Claim")
             settling(transaction, [stations._settlement(new) for new in news])

@@ -224,7 +224,7 @@ def _measure(rows: Sequence[Row], bench: Bench) -> list[Result]:
             ) -> None:
                 progress.update(step, description=f"{row.name}: {text}", completed=done, total=total)
 
-            results.append(_measured(row, replace(bench, notify=tell)))
+            results.append(_measured(row, replace(bench, tell=tell)))
             progress.remove_task(step)
             progress.advance(overall)
     return results

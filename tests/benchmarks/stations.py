@@ -32,7 +32,7 @@ from flowhooks.routing.router import Router
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from flowhooks.model.delivery import Queued
+    from flowhooks.model.delivery import ReadyDelivery
 
 BODY = {
     "businessKey": "HT-2026-0042",
@@ -47,10 +47,10 @@ HANDLER = "bench:nothing"
 class _Takes:
     """A runner that begins whatever is stored at once, and runs nothing."""
 
-    def reserve(self, _transaction: WriteTransaction, deliveries: Sequence[Queued]) -> Sequence[Queued]:
+    def reserve(self, _transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery]) -> Sequence[ReadyDelivery]:
         return deliveries
 
-    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[Queued], not_before: int) -> None:
+    def enqueue(self, transaction: WriteTransaction, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         raise NotImplementedError
 
 

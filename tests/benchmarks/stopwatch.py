@@ -54,9 +54,9 @@ FLOWHOOKS = BOTH | {
         "flowhooks.schema.schemas:Schemas.check_body",
         "flowhooks.schema.schemas:Schemas.check_flow_instance_id",
     ),
-    "event and digest": ("flowhooks.intake.accept:Intake._routed",),
+    "event and digest": ("flowhooks.intake.accept:Intake._build_event",),
     "route": ("flowhooks.routing.router:Router.route",),
-    "intake": ("flowhooks.intake.accept:Intake.take",),
+    "intake": ("flowhooks.intake.accept:Intake.accept",),
     "to the writer and back": (
         "flowhooks.ledger.group_commit:Writer.submit",
         "flowhooks.ledger.group_commit:Ticket.result",
@@ -76,12 +76,12 @@ FLOWHOOKS = BOTH | {
     ),
     "commit": ("sqlalchemy.engine.default:DefaultDialect.do_commit",),
     "runner": (
-        "flowhooks.execution.runners.embedded:Embedded._take",
-        "flowhooks.execution.runners.embedded:Embedded._give_back",
+        "flowhooks.execution.runners.embedded:EmbeddedRunner._dequeue",
+        "flowhooks.execution.runners.embedded:EmbeddedRunner._return",
     ),
     "dispatch": (
-        "flowhooks.execution.dispatcher:Dispatch.execute",
-        "flowhooks.execution.dispatcher:Dispatch._recorded",
+        "flowhooks.execution.dispatcher:Dispatcher.execute",
+        "flowhooks.execution.dispatcher:Dispatcher._on_recorded",
     ),
     "event anew": ("flowhooks.ledger.events:NewEvent.fresh",),
     "hook and handler": ("flowhooks.plugins:Plugins.run_handler",),

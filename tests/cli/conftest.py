@@ -25,7 +25,7 @@ from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.app import App
 from flowhooks.cli.main import main
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 from flowhooks.observability import logging as logs
 from flowhooks.settings import Settings
 
@@ -268,10 +268,10 @@ def left(tmp_path, new_database):
     app.start()
     body = {"processDefinitionKey": "order", "processDefinitionVersion": 2}
     for number in range(4):
-        call_back = CallBack(
+        call_back = Callback(
             source="default", kind="complete", flow_instance_id=f"f{number}", body=body, text=json.dumps(body)
         )
-        app.intake.take(call_back, wait=20)
+        app.intake.accept(call_back, wait=20)
     app.close(20)
     left.file = file
     return left
@@ -282,7 +282,7 @@ def logging_kept():
     """Everything that `logs.configure` changes in this process is put back afterwards."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
-    levels = {name: logging.getLogger(name).level for name in logs.QUIETED}
+    levels = {name: logging.getLogger(name).level for name in logs.LIBRARY_LEVELS}
     hooks = threading.excepthook, sys.excepthook, sys.unraisablehook
     showwarning = warnings.showwarning
     yield

@@ -11,7 +11,7 @@ import pytest
 from waiting import until
 
 from flowhooks.app import App
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.settings import Settings
 
@@ -87,10 +87,10 @@ def expenses(tmp_path, new_database, make_shop):
         app = start(plugin)
         for instance, members in bodies.items():
             body = {"processDefinitionKey": "expense", **members}
-            call_back = CallBack(
+            call_back = Callback(
                 source="default", kind="complete", flow_instance_id=instance, body=body, text=json.dumps(body)
             )
-            app.intake.take(call_back, wait=20)
+            app.intake.accept(call_back, wait=20)
         app.close(20)
 
     left.app = start

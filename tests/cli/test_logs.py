@@ -321,13 +321,13 @@ def test_broken_pipe():
 def test_secrets_are_masked(form, stream):
     """Wherever they stand in a record, whoever logs it, and before anything is cut."""
     secret = "hunter2-v\u00e4rde"
-    logs.configure("debug", form, stream, conceal=concealing([secret]))
+    logs.configure("debug", form, stream, redact=concealing([secret]))
     ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")
     ours.info("sent", to=f"https://me:{secret}@example.com", headers={secret: [secret]}, raw=secret.encode())
     theirs.info("using %s", secret, extra={"key": Path(secret)})
-    theirs.info("x" * (logs.LONGEST - 3) + secret)
+    theirs.info("x" * (logs.MAX_VALUE_CHARS - 3) + secret)
     theirs.error("failed", exc_info=ValueError(secret))
-    ours.error("failed", traceback="y" * (logs.LONGEST_TRACEBACK // 2 - 3) + secret + "z" * logs.LONGEST_TRACEBACK)
+    ours.error("failed", traceback="y" * (logs.MAX_TRACEBACK_CHARS // 2 - 3) + secret + "z" * logs.MAX_TRACEBACK_CHARS)
     said = stream.getvalue()
     assert "hun" not in said
     assert "using \u2026" in said or "using \\u2026" in said

@@ -19,7 +19,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.app import App
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.settings import Settings
@@ -188,8 +188,8 @@ def store(there, key, count):
     app = App(Settings(database=str(there.database), plugins_allow=("none",)))
     body = {"processDefinitionKey": key}
     for number in range(count):
-        app.intake.take(
-            CallBack(
+        app.intake.accept(
+            Callback(
                 source="default",
                 kind="complete",
                 flow_instance_id=f"{key}-{number}",

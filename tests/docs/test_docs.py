@@ -29,7 +29,7 @@ from fences import DOCS, PAGES, ROOT, blocks, name_of, prose
 
 from flowhooks import OutcomeKind, State, hookspecs
 from flowhooks.cli.main import COMMANDS, main
-from flowhooks.errors import Unprocessable
+from flowhooks.errors import InvalidCallback
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
 from flowhooks.model.delivery import TRANSITIONS
@@ -327,7 +327,7 @@ def test_the_kinds_of_call_back_that_are_shown(tmp_path):
         schemas.check_body("suspend", example)
     schemas.check_body("complete", {"businessKey": "1"})
     for name, body in (("suspend", {}), ("suspend", {"reason": "x", "businessKey": 1}), ("complete", {})):
-        with pytest.raises(Unprocessable):
+        with pytest.raises(InvalidCallback):
             schemas.check_body(name, body)
 
 

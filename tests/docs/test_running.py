@@ -14,7 +14,7 @@ import pytest
 import yaml
 from fences import DOCS
 
-from flowhooks.app import NOTICES_GET
+from flowhooks.app import STOP_TIMEOUT
 from flowhooks.cli.main import main
 from flowhooks.cli.process.serving import LEAVING_GETS
 from flowhooks.cli.process.supervisor import STARTS_WITHIN
@@ -26,7 +26,7 @@ from flowhooks.settings.model import leaves, variable
 RUNNING = DOCS / "running"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
 COMPOSE = yaml.safe_load((RUNNING / "compose.yml").read_text("utf-8"))
-ENDS_WITHIN = Settings().shutdown.timeout + ANSWERS_GET + 3 * NOTICES_GET + LEAVING_GETS
+ENDS_WITHIN = Settings().shutdown.timeout + ANSWERS_GET + 3 * STOP_TIMEOUT + LEAVING_GETS
 """Seconds that an orderly end may take."""
 
 

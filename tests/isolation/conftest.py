@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks import Event
-from flowhooks.execution.isolation import Pool
+from flowhooks.execution.isolation import ProcessPool
 from flowhooks.model.delivery import Delivery
 from flowhooks.settings import RunnerSettings, Settings
 
@@ -34,8 +34,8 @@ class Running:
         from flowhooks.plugins.from_settings import load
 
         _, self.plugins = load(self.settings, environ=environ)
-        self.pool = Pool.of(self.settings, self.plugins, environ, ended=self.reasons.append)
-        self.calls = self.pool.elsewhere()
+        self.pool = ProcessPool.from_settings(self.settings, self.plugins, environ, on_ended=self.reasons.append)
+        self.calls = self.pool.callers()
         self.pool.start()
 
     def delivery(self, handler: str) -> Delivery:

@@ -10,7 +10,7 @@ import threading
 import pytest
 from waiting import WAIT_TIMEOUT, until
 
-from flowhooks.errors import HandlerLost, HandlerRaised, ProcessUnavailable, Reject, RetryAfter
+from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.execution.isolation import pool as pool_module
 from flowhooks.execution.isolation.output_capture import Output
 from flowhooks.execution.isolation.process import HandlerProcess
@@ -71,7 +71,9 @@ def test_an_event_that_cannot_cross(running):
     """A wrapper has put something into it: nothing is run, that is said, and no process is left behind busy."""
     delivery = running.delivery("nothing")
     for _ in range(6):
-        with pytest.raises(ProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"):
+        with pytest.raises(
+            HandlerProcessUnavailable, match=r"its event cannot cross into its own process: .* not JSON"
+        ):
             running.run("nothing", delivery=delivery, odd=object())
         assert not delivery._entered
     assert not [one for one in running.pool._processes if one.busy]
@@ -146,7 +148,7 @@ def test_what_it_keeps_is_given_back(running):
 
 def test_it_is_replaced_after_many_runs(running, monkeypatch):
     """What leaks slowly is given back."""
-    monkeypatch.setattr(pool_module, "MOST_RUNS", 3)
+    monkeypatch.setattr(pool_module, "MAX_RUNS_PER_PROCESS", 3)
     pids = [running.run("limits") and running.run("echo")["pid"] for _ in range(12)]
     assert len(set(pids)) >= 4
 
@@ -298,11 +300,11 @@ def probed(make_running, tmp_path):
 def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually):
     """A nursery that is started again loads what is on the disk by then: not what the server has loaded."""
     (tmp_path / "probed.py").write_text(PROBED.format(there="/nowhere", ran=tmp_path / "ran"))
-    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: [one for one in logged if one["event"] == "isolated_handler_missing"])
     why = "a file of plugin 'probed' has changed since the server was started, which runs what it was: restart it"
     for call in (probed.probe, probed.run):
-        with pytest.raises(ProcessUnavailable, match=why):
+        with pytest.raises(HandlerProcessUnavailable, match=why):
             call("work")
     assert not (tmp_path / "ran").exists()
 
@@ -310,7 +312,7 @@ def test_what_was_changed_since_is_not_run(probed, tmp_path, logged, eventually)
 def test_a_probe_that_is_not_there_cannot_tell(probed, tmp_path, logged, eventually):
     """Whatever was loaded where it is to be asked: the handler's function is never run in its place."""
     (tmp_path / "there").unlink()
-    os.kill(probed.pool._keeper.pid, signal.SIGKILL)
+    os.kill(probed.pool._manager.pid, signal.SIGKILL)
     eventually(lambda: sum(one["event"] == "isolation_ready" for one in logged))
     assert probed.probe("work") is None
     assert not (tmp_path / "ran").exists()
@@ -342,7 +344,7 @@ def test_signals_to_everybody_end_nobody(running, eventually):
     pid = running.run("echo")["pid"]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(pid, number)
-        os.kill(running.pool._keeper.pid, number)
+        os.kill(running.pool._manager.pid, number)
     assert running.run("echo")["pid"] == pid
 
 
@@ -392,7 +394,7 @@ def test_closing_leaves_nothing(make_running, is_gone, eventually, tmp_path):
     assert outcome == ["killed, for the server has stopped"]
     for pid in (found["pid"], found["ppid"], int(mark.read_text())):
         eventually(lambda pid=pid: is_gone(pid))
-    with pytest.raises(ProcessUnavailable, match="the server has stopped"):
+    with pytest.raises(HandlerProcessUnavailable, match="the server has stopped"):
         running.run("echo")
 
 
@@ -427,9 +429,9 @@ def test_a_plugin_that_loads_only_once_is_named(make_running, tmp_path, what, wh
     """Its handlers' functions are not entered, and the attempt may be made again."""
     (tmp_path / "half.py").write_text(HALF.format(pid=os.getpid(), what=what))
     running = make_running(tmp_path, "half")
-    assert why in running.pool.missing()["half:half"]
+    assert why in running.pool.unavailable()["half:half"]
     delivery = running.delivery("half")
-    with pytest.raises(ProcessUnavailable, match="its own process could not be had") as unavailable:
+    with pytest.raises(HandlerProcessUnavailable, match="its own process could not be had") as unavailable:
         running.run("half", delivery=delivery)
     assert why in str(unavailable.value)
     assert not delivery._entered
@@ -443,12 +445,12 @@ def test_closing_while_a_process_is_discarded(make_running):
     reads, writes = os.pipe()
     os.close(writes)
     late = HandlerProcess(2, ours, Output(reads))
-    late.over.set()
+    late.ended_event.set()
 
     class Discarding(socket.socket):
         def close(self):
             super().close()
-            pool.lost(late, "crashed")
+            pool.discard(late, "crashed")
 
     streams = [Discarding() for _ in range(2)]
     others = [HandlerProcess(number, stream, late.output) for number, stream in enumerate(streams)]

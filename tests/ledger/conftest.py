@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.ledger.events import NewEvent
-from flowhooks.model.delivery import OutcomeKind, Queued, State
+from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import digest, from_body
 
 SOON = WAIT_TIMEOUT
@@ -59,7 +59,7 @@ class Hands:
     def queued(self, delivery_id):
         """A delivery as a runner would know it now."""
         _, standing = self.ledger.delivery(delivery_id)
-        return Queued(delivery_id, standing.handler, standing.attempt)
+        return ReadyDelivery(delivery_id, standing.handler, standing.attempt)
 
     def standing(self, delivery_id):
         """How a delivery stands."""

@@ -151,7 +151,7 @@ def test_an_event_that_was_purged_is_not_new_any_more(hands):
     new = hands.new("i1")
     assert hands.ledger.accept(new).new
     hands.clock.advance(1)
-    assert purge(hands.flow.app.desk, EventFilter(state="parked", until=hands.clock.now())).purged == 1
+    assert purge(hands.flow.app.operation_context, EventFilter(state="parked", until=hands.clock.now())).purged == 1
     again = hands.ledger.accept(new)
     assert (again.event_id, again.new, again.state) == (new.event.id, False, "purged")
 

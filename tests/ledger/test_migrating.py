@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, insert, select
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry
-from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
+from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.migrations.upgrade import upgrade
@@ -109,7 +109,7 @@ def test_a_migration_that_breaks_off_leaves_nothing(writing, monkeypatch):
 def test_an_empty_database_can_be_told_from_a_ledger(tmp_path):
     """Who only reads is told to upgrade an empty database."""
     file = make(tmp_path / "empty.db", "VACUUM")
-    with pytest.raises(LedgerOutdated, match="empty"):
+    with pytest.raises(LedgerSchemaTooOld, match="empty"):
         Reader(url(file))
 
 
@@ -223,13 +223,16 @@ def full(house, listens):
     dead, parked = flow.take("i1").event_id, flow.take("i2", key="travel").event_id
     done = [flow.take(f"o{number}", key="order", businessKey="k").event_id for number in range(3)]
     flow.take("l1", key="leave", conclusion="withdrawn")
-    with suppress(Conflict):
+    with suppress(IdentityConflict):
         flow.take("i1", other=1)
-    flow.app.alerts.look()
-    flow.app.refusals.note(path="/x", address="a", status=404, english="no", chinese="无")
-    flow.app.refusals.stop(WAIT_TIMEOUT)
+    flow.app.alerts.poll()
+    flow.app.rejected_requests.record(path="/x", address="a", status=404, english="no", chinese="无")
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)
     flow.clock.advance(86_400)
-    purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(until=flow.clock.now(), ids=(done[0],)))
+    purge(
+        replace(flow.app.operation_context, by=Actor("ann", "command")),
+        EventFilter(until=flow.clock.now(), ids=(done[0],)),
+    )
     session = "INSERT INTO sessions (digest, operator, begun_at, used_at) VALUES ('d', 'ann', 1, 1)"
     flow.sql(session)
     flow.sql("INSERT INTO required_credentials (kind, since) VALUES ('sources', 1)")
@@ -289,7 +292,7 @@ def test_a_ledger_of_every_older_version_is_upgraded(house, full, other, before)
             copied = [dict(row) for row in source.execute(select(*columns)).mappings()]
             assert copied, f"there is nothing in {name} to be upgraded"
             target.execute(insert(table), copied)
-    with pytest.raises(LedgerOutdated, match=f"at version {before}"):
+    with pytest.raises(LedgerSchemaTooOld, match=f"at version {before}"):
         Reader(other)
     held = rows(old, tables)
     assert upgrade(other) == (before, runner.HEAD)
@@ -313,7 +316,7 @@ def goes_on(house, address, handlers, dead, parked):
     assert {stored for (_, stored) in flow.app.ledger.conflicts(dead)} == {
         '{"processDefinitionKey": "leave", "other": 1}'
     }
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     assert {dead, parked} <= {row[0] for row in flow.sql("SELECT event_id FROM alerts")}
     assert flow.take("new", key="order", businessKey="k").status == "done"
     assert flow.take("i1").event_id == dead

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from flowhooks.errors import IllegalMove
+from flowhooks.errors import InvalidTransition
 from flowhooks.ledger.deliveries import StateChange, apply_changes, defer_probe
 from flowhooks.model.delivery import TRANSITIONS, OutcomeKind, State
 
@@ -39,7 +39,7 @@ def test_every_pair_of_states(hands, one):
             assert hands.ledger.write(lambda transaction, change=change: apply_changes(transaction, [change])) == {one}
             assert state_of(hands, one)[0] == target
         else:
-            with pytest.raises(IllegalMove, match=f"from {source} to {target}"):
+            with pytest.raises(InvalidTransition, match=f"from {source} to {target}"):
                 hands.ledger.write(lambda transaction, change=change: apply_changes(transaction, [change]))
             assert state_of(hands, one) == before
 
@@ -51,7 +51,7 @@ def test_one_illegal_move_refuses_all_of_its_kind(hands, one):
         StateChange(other.delivery_id, State.WAITING, State.CLOSED, 0, hands.clock.now()),
         StateChange(one, State.WAITING, State.SUCCEEDED, 0, hands.clock.now()),
     ]
-    with pytest.raises(IllegalMove):
+    with pytest.raises(InvalidTransition):
         hands.ledger.write(lambda transaction: apply_changes(transaction, moves))
     assert hands.standing(other.delivery_id).state is State.WAITING
 

@@ -174,6 +174,6 @@ def test_on_sqlite_nobody_is_told(house, listens):
     """One process has the database to itself: it does not listen, and works as ever."""
     before = set(threading.enumerate())  # a listener of an earlier test may be about to end
     flow = house.open(listens(nothing, name="h"))
-    assert flow.app.neighbours is None
+    assert flow.app.cluster is None
     assert flow.take().status == "done"
     assert not any(thread.name == "listener" for thread in set(threading.enumerate()) - before)

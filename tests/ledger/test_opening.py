@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
@@ -47,7 +47,7 @@ def test_a_refusal_names_the_database(file, opened):
 def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
     """Only what an upgrade can mend is a LedgerOutdated."""
     file.touch()
-    assert type(said_of(file, Reader)) is LedgerOutdated
+    assert type(said_of(file, Reader)) is LedgerSchemaTooOld
     assert upgrade(f"sqlite:///{file}")[0] is None
     Reader(f"sqlite:///{file}").close()
     with sqlite3.connect(file) as changed:

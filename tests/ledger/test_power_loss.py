@@ -24,7 +24,7 @@ from waiting import until
 
 from flowhooks import Retry, State, handler
 from flowhooks.clock import Clock
-from flowhooks.errors import Conflict
+from flowhooks.errors import IdentityConflict
 from flowhooks.ledger.database import engines
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.queries import EventFilter
@@ -100,7 +100,7 @@ class Life:
                 for _ in range(chance.choice([1, 1, 2])):
                     self.take(flow, instance, key, pad=pad, wait=chance.choice([0, 0.05]))
                 if chance.random() < 0.1:
-                    with suppress(Conflict):
+                    with suppress(IdentityConflict):
                         self.take(flow, instance, key, pad="other", wait=0)
                     self.say("conflict", instance)
 
@@ -135,7 +135,7 @@ class Life:
         """What operators do meanwhile: purge what is old, replay what is dead, dismiss what nobody wants."""
         old = set(flow.events(until=self.clock.now() - DAY * 1_000_000))
         self.say("purging", old)
-        done = purge(flow.app.desk, EventFilter(until=self.clock.now() - DAY * 1_000_000))
+        done = purge(flow.app.operation_context, EventFilter(until=self.clock.now() - DAY * 1_000_000))
         gone = old - set(flow.events())
         assert done.purged == len(gone) > 0
         self.say("purged", gone)
@@ -145,9 +145,9 @@ class Life:
             for one in it.delivery_statuses
         }
         assert dead
-        replay(flow.app.desk, EventFilter())
+        replay(flow.app.operation_context, EventFilter())
         self.say("replayed", dead)
-        dismiss(flow.app.desk, EventFilter(process_key="nobody"))
+        dismiss(flow.app.operation_context, EventFilter(process_key="nobody"))
         self.say("dismissed", set(flow.events(state="dismissed")))
 
     def live(self, several=6):

@@ -196,7 +196,7 @@ def test_what_was_lost_together_does_not_come_back_together(house, listens):
         first.app.ledger.claim(queued)
     house.crash(first)
     drawn = iter([0.1, 0.2, 0.3, 0.4, 0.5, *[0.6] * 10])
-    house.clock.chance = lambda: next(drawn)
+    house.clock.random = lambda: next(drawn)
     second = house.open(listener, start=False)
     due = [due_at for (due_at,) in second.sql("SELECT due_at FROM deliveries")]
     assert len(set(due)) == 5

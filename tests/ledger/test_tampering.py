@@ -11,7 +11,7 @@ from house import House, until
 from sqlalchemy import text
 
 from flowhooks import OutcomeKind, Retry, State, handler
-from flowhooks.errors import Conflict
+from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import database
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.migrations.upgrade import upgrade
@@ -49,13 +49,15 @@ def fill(house, hands_of):
     flow.take("parked", key="nobody")
     flow.take("ignored", key="ignored")
     flow.take("failed", key=None, callback_class="com.example.Fails")
-    with suppress(Conflict):
+    with suppress(IdentityConflict):
         flow.take("done", businessKey="k1", other=1, **body)
     until(flow.at_rest)
     flow.clock.advance(86_400)
     (old,) = flow.events(flow_instance_id="purged")
-    purge(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(ids=(old,), until=flow.clock.now()))
-    flow.app.alerts.look()
+    purge(
+        replace(flow.app.operation_context, by=Actor("ann", "command")), EventFilter(ids=(old,), until=flow.clock.now())
+    )
+    flow.app.alerts.poll()
     flow.close()
     flow = house.open(start=False)
     hands = hands_of(flow)

@@ -11,7 +11,7 @@ from flowhooks import OutcomeKind, Retry, State
 from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.model.delivery import NoRoom, Queued
+from flowhooks.model.delivery import ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Verdict, resolve
 
@@ -37,7 +37,7 @@ class Lane:
     def queued(self, delivery_id):
         """A delivery as a runner would know it now."""
         standing = self.ledger.delivery(delivery_id)[1]
-        return Queued(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
+        return ReadyDelivery(delivery_id, standing.handler, standing.attempt, ordered=standing.ordered)
 
     def due(self):
         """The ids of the deliveries that are offered."""
@@ -164,10 +164,10 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
     assert lane.due() == []
-    resolve(lane.flow.app.desk, first.delivery_id, Verdict.DID)
+    resolve(lane.flow.app.operation_context, first.delivery_id, Verdict.DID)
     assert lane.due() == [second.delivery_id]
     lane.end(second, OutcomeKind.LOST, State.UNKNOWN)
-    resolve(lane.flow.app.desk, second.delivery_id, Verdict.DID_NOT)
+    resolve(lane.flow.app.operation_context, second.delivery_id, Verdict.DID_NOT)
     assert lane.due() == [second.delivery_id]
     lane.end(second)
     assert lane.due() == [third.delivery_id]
@@ -176,9 +176,9 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
 def test_closing_one_lets_the_next_run(lane):
     """The first one, or one in between."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
-    resolve(lane.flow.app.desk, second.delivery_id, Verdict.CLOSE)
+    resolve(lane.flow.app.operation_context, second.delivery_id, Verdict.CLOSE)
     assert lane.due() == [first.delivery_id]
-    resolve(lane.flow.app.desk, first.delivery_id, Verdict.CLOSE)
+    resolve(lane.flow.app.operation_context, first.delivery_id, Verdict.CLOSE)
     assert lane.due() == [third.delivery_id]
 
 
@@ -194,7 +194,7 @@ def test_a_replayed_one_comes_after_all_that_waits(lane):
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
     lane.begin(second)
-    done = replay(lane.flow.app.desk, lane.flow_filter(first))
+    done = replay(lane.flow.app.operation_context, lane.flow_filter(first))
     assert (done.deliveries, done.out_of_order) == (1, 1)
     assert lane.due() == []
     assert lane.hands.settle(second, 1)
@@ -209,7 +209,7 @@ def test_a_replayed_one_runs_at_once_where_nothing_waits(lane):
     """And what comes later comes after it."""
     first = lane.take("1")
     lane.end(first, OutcomeKind.FAILED, State.DEAD)
-    replay(lane.flow.app.desk, lane.flow_filter(first))
+    replay(lane.flow.app.operation_context, lane.flow_filter(first))
     assert lane.due() == [first.delivery_id]
     lane.take("2")
     assert lane.due() == [first.delivery_id]
@@ -263,7 +263,7 @@ def test_what_was_parked_is_delivered_in_order(house, ordered, hands_of):
     events = [away.take(instance, wait=0, businessKey="k").event_id for instance in ("c", "a", "b")]
     away.close()
     back = house.open(ordered, start=False)
-    back.app._drain()
+    back.app._deliver_parked()
     lane = Lane(back, hands_of(back))
     for event_id in events:
         (due,) = lane.due()
@@ -366,11 +366,11 @@ def test_no_more_run_at_once_than_may(limited):
     """Those beyond find no room, and stay as they are; each that ends makes room for one."""
     several = [limited.take(str(number), None) for number in range(4)]
     limited.begin(several[0]), limited.begin(several[1])
-    assert isinstance(limited.ledger.claim(several[2]), NoRoom)
+    assert isinstance(limited.ledger.claim(several[2]), ConcurrencyLimitReached)
     assert limited.state(several[2]) is State.WAITING
     assert limited.hands.settle(several[0], 1)
     limited.begin(several[2])
-    assert isinstance(limited.ledger.claim(several[3]), NoRoom)
+    assert isinstance(limited.ledger.claim(several[3]), ConcurrencyLimitReached)
 
 
 def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
@@ -378,7 +378,7 @@ def test_claims_that_are_made_together_find_no_more_room(limited, eventually):
     several = [limited.take(str(number), None) for number in range(4)]
     limited.hands.flow_until = eventually
     results = limited.hands.queue_up(*[lambda queued=queued: limited.ledger.claim(queued) for queued in several])
-    assert [isinstance(one, NoRoom) for one in results] == [False, False, True, True]
+    assert [isinstance(one, ConcurrencyLimitReached) for one in results] == [False, False, True, True]
 
 
 def test_one_that_ends_and_one_that_begins_in_one_batch(limited, eventually):
@@ -406,5 +406,5 @@ def test_processes_share_the_room(house, listens, hands_of, together):
             for number, queued in enumerate(several)
         ]
     )
-    assert sum(bool(one) and not isinstance(one, NoRoom) for one in results) == 2
+    assert sum(bool(one) and not isinstance(one, ConcurrencyLimitReached) for one in results) == 2
     assert [lane.due() for lane in lanes] == [[], []]

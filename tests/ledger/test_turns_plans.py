@@ -15,7 +15,7 @@ from flowhooks.ledger.deliveries import OrderGroup
 from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.ordering import OrderScheduler, admissible
 from flowhooks.ledger.queries import due_deliveries
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 
 BEHIND_ONE = 100_000
 KEYS = 10_000
@@ -118,7 +118,7 @@ def test_no_table_is_read_as_a_whole(fill, shape, analyzed):
 
         steps = {
             "due": lambda: due_deliveries(connection, now, lambda _handler: 1000),
-            "claim": lambda: admissible(transaction, [ClaimRequest(Queued(first, "p:h", 0, ordered=True), now)]),
+            "claim": lambda: admissible(transaction, [ClaimRequest(ReadyDelivery(first, "p:h", 0, ordered=True), now)]),
             "call up": leave,
             "sign of life": lambda: turns.promote_missed(transaction),
         }

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from flowhooks.errors import IllegalMove, NotFound
+from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.model.delivery import State
 from model import desk
 from model.listeners import HANDLERS, SECOND, Conditions
@@ -73,7 +73,7 @@ class Acting(Running):
         one = self.paper.events[event].deliveries[handler]
         expected = desk.resolve(self.paper, one, verdict, dry_run=dry)
         if expected is None:
-            with pytest.raises(IllegalMove):
+            with pytest.raises(InvalidTransition):
                 self._perform(which, "resolve", {}, **arguments)
         else:
             self._perform(which, "resolve", expected, **arguments)

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from flowhooks.errors import Conflict
-from flowhooks.model.delivery import Claimed, State
+from flowhooks.errors import IdentityConflict
+from flowhooks.model.delivery import ClaimedAttempt, State
 from model.listeners import IGNORED, Conditions, handlers_of
 from model.paper import Delivery, Event, Paper
 
 if TYPE_CHECKING:
     from flowhooks.intake.accept import Answer
-    from flowhooks.model.delivery import Queued
+    from flowhooks.model.delivery import ReadyDelivery
     from model.real import Real
 
 LOOK_CLOSER_EVERY = 8
@@ -59,8 +59,8 @@ class Hand(NamedTuple):
     """An attempt that a process has begun, and perhaps has in hand still when it is no longer its own."""
 
     flow: int
-    queued: Queued
-    claimed: Claimed
+    queued: ReadyDelivery
+    claimed: ClaimedAttempt
     delivery: Delivery
 
 
@@ -155,13 +155,13 @@ class Machine(RuleBasedStateMachine):
         flow.app.runner.free = free
         by = flow.app.ledger.process if free else None
         if paper.conflicts(identity, body):
-            with pytest.raises(Conflict) as refused:
-                flow.app.intake.take(self.real.call(identity, body), wait=0)
+            with pytest.raises(IdentityConflict) as refused:
+                flow.app.intake.accept(self.real.call(identity, body), wait=0)
             assert refused.value.event_id == paper.store("", identity, body, by)
             assert refused.value.key == ("conflict_purged" if identity in paper.gone else "conflict")
             return
         known = identity in paper.gone or paper.find(identity) is not None
-        answer = flow.app.intake.take(self.real.call(identity, body), wait=0)
+        answer = flow.app.intake.accept(self.real.call(identity, body), wait=0)
         assert answer.event_id == paper.store(answer.event_id, identity, body, by)
         if known:
             paper.revive(answer.event_id)
@@ -190,7 +190,9 @@ class Machine(RuleBasedStateMachine):
         names = {delivery_id: name for name, delivery_id in self.real.ids.items()}
         for queued in flow.app.runner.begun:
             event, handler = names[queued.delivery_id]
-            self.hands.append(Hand(which, queued, queued.claimed(), self.paper.events[event].deliveries[handler]))
+            self.hands.append(
+                Hand(which, queued, queued.to_claimed_attempt(), self.paper.events[event].deliveries[handler])
+            )
         flow.app.runner.begun.clear()
 
     def advance(self, seconds: int) -> None:

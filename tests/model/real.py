@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
-from flowhooks.execution.runners.embedded import Embedded
-from flowhooks.intake.accept import CallBack
+from flowhooks.execution.runners.embedded import EmbeddedRunner
+from flowhooks.intake.accept import Callback
 from flowhooks.ledger.attempts import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.context import Actor, Desk
 from flowhooks.operations.deliverable_events import dismissed_by_handler
 from flowhooks.operations.registry import perform
@@ -39,18 +39,18 @@ SOON = 60.0
 """Seconds that a step gets on a busy machine."""
 
 
-class ByHand(Embedded):
+class ByHand(EmbeddedRunner):
     """The runner of a process whose threads are the test: `free` says whether one is, and it begins nothing itself."""
 
     free = False
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.begun: list[Queued] = []
+        self.begun: list[ReadyDelivery] = []
 
-    def reserve(self, transaction: Any, deliveries: Sequence[Queued]) -> list[Queued]:
+    def reserve(self, transaction: Any, deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """All that are this process's to run, or none. Paused ones are the ledger's to leave out."""
-        reserved = [one for one in deliveries if self.free and self._mine(one.handler)]
+        reserved = [one for one in deliveries if self.free and self._handles(one.handler)]
         transaction.after_commit(lambda: self.begun.extend(reserved))
         return reserved
 
@@ -166,22 +166,22 @@ class Real:
             flow = self.flows[0]
             flow.sql("; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
 
-    def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> Queued:
+    def queued(self, event: str, handler: str, attempt: int, *, probe: bool = False) -> ReadyDelivery:
         """A delivery as a runner would know it that has been told of `attempt` attempts."""
-        return Queued(self.ids[event, handler], handler, attempt, probe)
+        return ReadyDelivery(self.ids[event, handler], handler, attempt, probe)
 
-    def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> CallBack:
+    def call(self, identity: tuple[str, str, str], body: Mapping[str, Any]) -> Callback:
         """A call-back."""
         instance, callback_class, kind = identity
         whole = dict(body) | ({"callBackProcessClass": callback_class} if callback_class else {})
         text = json.dumps(whole)
-        return CallBack(
+        return Callback(
             source="default", kind=kind, flow_instance_id=instance, body=schema.parse(text.encode()), text=text
         )
 
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
         """Do an operation, as commands and the administration API ask for it."""
-        desk: Desk = flow.app.desk
+        desk: Desk = flow.app.operation_context
         by = Actor("ann", "api")
         return perform(
             Desk(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by), name, arguments
@@ -203,7 +203,7 @@ class Real:
         finally:
             free.set()
 
-    def claim_soon(self, flow: Any, queued: Queued) -> Any:
+    def claim_soon(self, flow: Any, queued: ReadyDelivery) -> Any:
         """Have it claimed with what else is submitted just now; a function that says what became of it."""
         ledger = flow.app.ledger
         ticket = ledger._writer.submit(ledger._claim_batch, ClaimRequest(queued, self.clock.now()))

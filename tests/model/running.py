@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from flowhooks.ledger.attempts import AttemptResult
-from flowhooks.model.delivery import Claimed, OutcomeKind, State
+from flowhooks.model.delivery import ClaimedAttempt, OutcomeKind, State
 from model.listeners import HANDLERS
 from model.machine import CALLS, PICKS, WHICH, Hand, Machine
 
@@ -55,24 +55,24 @@ class Running(Machine):
         may = self.paper.may_begin(one, number)
         queued = self.real.queued(one.event, one.handler, made)
         if one.handler not in self.paper.loaded:
-            flow.app.dispatch.execute(queued)
+            flow.app.dispatcher.execute(queued)
             if may:
                 one.begin(flow.app.ledger.process, self.paper.now)
                 one.end("failed", State.WAITING, self.paper.now, None)
             return
         if self.paper.decide(one) is not True:
-            flow.app.dispatch.execute(queued)  # which enters no function: no fate is set for it
+            flow.app.dispatcher.execute(queued)  # which enters no function: no fate is set for it
             self.paper.check_conditions(one, made)
             return
         claimed = flow.app.ledger.claim(queued)
-        assert isinstance(claimed, Claimed) is may
+        assert isinstance(claimed, ClaimedAttempt) is may
         if may:
             one.begin(flow.app.ledger.process, self.paper.now)
             self._check_claimed(one, claimed)
             self.hands.append(Hand(which, queued, claimed, one))
 
     @staticmethod
-    def _check_claimed(one: Delivery, claimed: Claimed) -> None:
+    def _check_claimed(one: Delivery, claimed: ClaimedAttempt) -> None:
         assert (claimed.event.id, claimed.attempt, claimed.retries_from) == (
             one.event,
             len(one.attempts),
@@ -89,7 +89,7 @@ class Running(Machine):
         flow, one, number = self._flow(hand.flow), hand.delivery, hand.claimed.attempt
         self.real.work.fates[hand.queued.delivery_id] = fate
         self.real.work.entered.clear()
-        flow.app.dispatch.execute(hand.queued, hand.claimed)
+        flow.app.dispatcher.execute(hand.queued, hand.claimed)
         passes = one.handler in self.paper.loaded and self.paper.decide(one) is True
         assert self.real.work.entered == [(hand.queued.delivery_id, number, one.event)] * (
             passes and fate != "never enters"
@@ -123,7 +123,7 @@ class Running(Machine):
         one = self._nth(pick, *([State.UNKNOWN] if lost else []))
         queued = self.real.queued(one.event, one.handler, len(one.attempts), probe=True)
         self.real.work.fates[queued.delivery_id] = verdict
-        self._flow(which).app.dispatch.execute(queued)
+        self._flow(which).app.dispatcher.execute(queued)
         if HANDLERS[one.handler].probes:
             self.paper.asked(one, None if verdict == "raises" else verdict)
 
@@ -148,7 +148,7 @@ class Running(Machine):
                     self._finish(hand, fate)
             stored = []
             for identity, body in calls:
-                new, _ = flow.app.intake._routed(self.real.call(identity, body), flow.app.intake.rules)
+                new, _ = flow.app.intake._build_event(self.real.call(identity, body), flow.app.intake.config)
                 conflict = paper.conflicts(identity, body)
                 stored.append(
                     (flow.app.ledger.accept_async(new), paper.store(new.event.id, identity, body, by), conflict)
@@ -171,8 +171,8 @@ class Running(Machine):
         self._hold(which)
         for one, queued, result in wanted.values():
             claimed = result()
-            assert isinstance(claimed, Claimed) is paper.may_begin(one, len(one.attempts) + 1)
-            if isinstance(claimed, Claimed):
+            assert isinstance(claimed, ClaimedAttempt) is paper.may_begin(one, len(one.attempts) + 1)
+            if isinstance(claimed, ClaimedAttempt):
                 one.begin(flow.app.ledger.process, paper.now)
                 self._check_claimed(one, claimed)
                 self.hands.append(Hand(which, queued, claimed, one))

@@ -13,7 +13,7 @@ from flowhooks.operations.context import Actor
 @pytest.fixture
 def by():
     """The desk of a flow, asked by Ann at the console."""
-    return lambda flow: replace(flow.app.desk, by=Actor("ann", "console"))
+    return lambda flow: replace(flow.app.operation_context, by=Actor("ann", "console"))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def flow(house, listens):
     flow = house.open(listens(fails, name="a"), listens(fails, name="b"), start=False)
     flow.take(wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead'")
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     return flow
 
 
@@ -77,11 +77,11 @@ def test_a_cause_that_goes_and_comes_again_is_a_new_alert(flow, by):
     first, _ = still_open(flow)
     acknowledge(by(flow), [first.id])
     flow.sql("UPDATE deliveries SET state = 'closed' WHERE handler = ?", first.subject)
-    flow.app.alerts.look()
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
+    flow.app.alerts.poll()
     assert first.subject not in {one.subject for one in still_open(flow)}
     flow.sql("UPDATE deliveries SET state = 'dead' WHERE handler = ?", first.subject)
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     (again,) = [one for one in still_open(flow) if one.subject == first.subject]
     assert again.id != first.id
     assert again.acknowledged_at is None
@@ -101,12 +101,12 @@ def test_who_has_not_been_told_is_told_all_the_same(house, listens, by, make_plu
     flow = house.open(plugins={"p": plugin}, start=False)
     flow.take("i1", wait=0)
     flow.sql("UPDATE deliveries SET state = 'dead'")
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     (alert,) = still_open(flow)
     acknowledge(by(flow), [alert.id])
     mute[0] = False
     flow.clock.advance(60)
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     assert told == [alert.id]
     (after,) = still_open(flow)
     assert (after.told, after.acknowledged_by) == (("p",), "ann")

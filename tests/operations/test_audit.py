@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flowhooks.errors import IllegalMove
+from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor, Deed
@@ -38,7 +38,7 @@ def flow(house, listens):
 
 def by(flow, actor=ANN):
     """The desk, asked by somebody."""
-    return replace(flow.app.desk, by=actor)
+    return replace(flow.app.operation_context, by=actor)
 
 
 def test_a_replay_is_written_down(flow):
@@ -59,7 +59,7 @@ def test_a_dry_run_and_nothing_done_leave_no_entry(flow):
 
 def test_what_nobody_asked_for_is_no_deed(flow):
     """The desk that no operator sits at, as when parked events are drained at the start."""
-    replay(flow.app.desk, EventFilter())
+    replay(flow.app.operation_context, EventFilter())
     assert entries(flow) == []
 
 
@@ -85,8 +85,8 @@ def test_what_is_undone_leaves_no_entry(flow):
     """The deed and its entry are one transaction: where the change fails, nothing says that it was made."""
 
     def breaks(transaction):
-        raise IllegalMove("no")
+        raise InvalidTransition("no")
 
-    with pytest.raises(IllegalMove):
+    with pytest.raises(InvalidTransition):
         by(flow).change(breaks, lambda _done: Deed("resolve", "", {}))
     assert entries(flow) == []

@@ -74,7 +74,7 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
     before = flow.sql("SELECT * FROM deliveries")
     for name, arguments in REFUSED:
         try:
-            done = perform(flow.app.desk, name, arguments)
+            done = perform(flow.app.operation_context, name, arguments)
         except SettingsError as refusal:
             done = str(refusal)
         assert isinstance(done, str), (name, arguments)
@@ -84,7 +84,9 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
 
 def test_a_replay_in_json(flow):
     """The answer is what the operation did, as JSON has it."""
-    answer = perform(flow.app.desk, "replay", {"wanted": {"business_key": "B", "state": None}, "dry_run": True})
+    answer = perform(
+        flow.app.operation_context, "replay", {"wanted": {"business_key": "B", "state": None}, "dry_run": True}
+    )
     assert json.loads(json.dumps(answer)) == {
         "events": 1,
         "deliveries": 1,
@@ -100,7 +102,9 @@ def test_resolving_in_json(flow):
     """A verdict and a note travel as text."""
     delivery_id = flow.only(flow.events()[0]).delivery_id
     answer = perform(
-        flow.app.desk, "resolve", {"delivery_id": delivery_id, "verdict": "close", "note": "paid by hand ✓"}
+        flow.app.operation_context,
+        "resolve",
+        {"delivery_id": delivery_id, "verdict": "close", "note": "paid by hand ✓"},
     )
     assert json.loads(json.dumps(answer)) == {
         "delivery_id": delivery_id,
@@ -114,13 +118,13 @@ def test_resolving_in_json(flow):
 
 def test_draining_in_json(flow):
     """A drain needs no arguments."""
-    assert perform(flow.app.desk, "drain", {})["delivered"] == 0
+    assert perform(flow.app.operation_context, "drain", {})["delivered"] == 0
 
 
 def test_what_the_operation_refuses_is_passed_on(flow):
     """An operation's own refusal says what it is."""
     with pytest.raises(NotFound):
-        perform(flow.app.desk, "resolve", {"delivery_id": "none", "verdict": "did"})
+        perform(flow.app.operation_context, "resolve", {"delivery_id": "none", "verdict": "did"})
 
 
 def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatch):
@@ -131,7 +135,7 @@ def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatc
 
     monkeypatch.setitem(CALLS, "drain", (faulty, CALLS["drain"][1]))
     with pytest.raises(TypeError, match="ours"):
-        perform(flow.app.desk, "drain", {})
+        perform(flow.app.operation_context, "drain", {})
 
 
 def test_a_filter_out_of_json():

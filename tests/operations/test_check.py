@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from flowhooks.clock import to_text
-from flowhooks.errors import LedgerOutdated, SettingsError
+from flowhooks.errors import LedgerSchemaTooOld, SettingsError
 from flowhooks.operations.check.run import check
 from flowhooks.operations.pause import pause
 from flowhooks.settings import HandlerSettings
@@ -68,7 +68,7 @@ def test_what_another_process_runs_is_not_missing(house, listens, bare, findings
         "2 handlers not loaded here are run by other processes: p:nothing, p:other",
     )
     assert findings(bare, "deliveries")[0].what == "0 waiting, 0 running"
-    bare.app.neighbours.look()
+    bare.app.cluster.poll()
     bare.take(wait=0)
     has.close()
     (found,) = findings(bare, "handlers")
@@ -95,7 +95,7 @@ def test_what_is_loaded_here_and_run_by_nobody(house, listens, bare, findings):
     has.close()
     (found,) = findings(has, "handlers")
     assert (found.mark, found.what) == ("note", "1 handler loaded here is run by no process that lives: p:nothing")
-    bare.app.neighbours.look()
+    bare.app.cluster.poll()
     bare.take(wait=0)
     (found,) = findings(has, "handlers")
     assert (found.mark, found.why) == ("trouble", "1 delivery waits for them")
@@ -111,7 +111,7 @@ def test_nobody_lives(listens, house, findings):
     assert findings(has, "handlers") == []
 
 
-@pytest.mark.parametrize("error", [LedgerOutdated("they are missing"), SettingsError("needs a package")])
+@pytest.mark.parametrize("error", [LedgerSchemaTooOld("they are missing"), SettingsError("needs a package")])
 def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
     """They are trouble where the settings' runner needs them."""
 
@@ -129,7 +129,7 @@ def test_tables_of_jobs_that_cannot_be_used(bare, findings, error):
 def test_what_is_paused(house, listens, findings, clock):
     """A note for each, with since when, how much waits for it, and how to end it."""
     flow = house.open(listens(nothing), listens(nothing, name="other"))
-    pause(flow.app.desk, ["p:nothing"])
+    pause(flow.app.operation_context, ["p:nothing"])
     flow.take(wait=0)
     (found,) = findings(flow, "handlers")
     assert (found.mark, found.what) == ("note", f"p:nothing is paused since {to_text(clock.now())}")

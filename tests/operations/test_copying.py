@@ -14,8 +14,8 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
-from flowhooks.errors import Conflict, LedgerOutdated, LedgerUnusable
-from flowhooks.intake.accept import Status
+from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.intake.accept import AnswerStatus
 from flowhooks.ledger import database, row_stream
 from flowhooks.ledger.copy import DatabaseSnapshot
 from flowhooks.ledger.migrations.upgrade import upgrade
@@ -123,7 +123,7 @@ def furnished(house, rooms):
     flow = house.open(*rooms.handlers)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
     flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)  # once more
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take("good", key="good", businessKey="another")
     flow.take("good", key="good", callback_class="com.example.Other", source="erp")
     flow.take("bad", key="bad")
@@ -213,7 +213,7 @@ def test_what_was_open_goes_on_there(furnished, rooms, empty):
         flow.advance(3600)
         flow.settled(of["later"], State.WAITING, attempt=2)
         again = flow.take("good", key="good", businessKey=CHINESE, processDefinitionVersion=3, text=LARGE)
-        assert (again.event_id, again.status) == (of["good"], Status.DONE)
+        assert (again.event_id, again.status) == (of["good"], AnswerStatus.DONE)
         assert rooms.entered.count(("good", "good")) == 2, "one for each class, and none for the repeated call-back"
     finally:
         house.end()
@@ -348,7 +348,7 @@ def test_a_source_of_an_older_version_is_refused(house, postgresql_url):
     house.check_books = False
     with closing(sqlite3.connect(house.file)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    with pytest.raises(LedgerOutdated, match="flowhooks db upgrade"):
+    with pytest.raises(LedgerSchemaTooOld, match="flowhooks db upgrade"):
         move(house.address, postgresql_url)
 
 
@@ -405,7 +405,7 @@ def test_a_target_of_a_newer_version_is_refused(house, postgresql_url, tmp_path)
 def test_what_is_paused_stays_paused(house, listens, postgresql_url):
     """And what waits for it waits on, in the new house."""
     flow = house.open(listens(lambda event: None, name="h"))
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     flow.take(wait=0)
     flow.close()
     move(house.address, postgresql_url)

@@ -58,9 +58,9 @@ def test_what_is_not_parked_is_passed_over(flow, by, deeds):
 
 def test_of_all_events_only_the_parked_ones_are_looked_at(flow):
     """Without ids or a state it goes by the index of what is parked."""
-    done = dismiss(flow.app.desk, ALL)
+    done = dismiss(flow.app.operation_context, ALL)
     assert (done.events, done.dismissed, done.passed_over) == (3, 3, 0)
-    assert dismiss(flow.app.desk, ALL).events == 0
+    assert dismiss(flow.app.operation_context, ALL).events == 0
 
 
 def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
@@ -73,10 +73,10 @@ def test_a_dry_run_counts_and_changes_nothing(flow, by, deeds):
 
 def test_what_was_dismissed_is_done_with(flow):
     """The engine that calls again is answered that all is done, and no drain brings it back."""
-    dismiss(flow.app.desk, EventFilter(flow_instance_id="p1"))
+    dismiss(flow.app.operation_context, EventFilter(flow_instance_id="p1"))
     assert flow.take("p1", key="trip").status == "done"
-    assert wanted_by_now(flow.app.desk) == 0
-    drain(flow.app.desk)
+    assert wanted_by_now(flow.app.operation_context) == 0
+    drain(flow.app.operation_context)
     assert states(flow)["p1"] == "dismissed"
 
 
@@ -84,7 +84,7 @@ def test_deliveries_of_a_dismissed_event_stay(house, listens):
     """What handlers of every event were given they keep."""
     flow = house.open(listens(lambda event: 1, name="every", every=True))
     event_id = flow.take("i1", key="trip").event_id
-    assert dismiss(flow.app.desk, ALL).dismissed == 1
+    assert dismiss(flow.app.operation_context, ALL).dismissed == 1
     assert flow.only(event_id).state is State.SUCCEEDED
     assert flow.app.ledger.event(event_id).route == {"p:every": "every"}
 
@@ -92,8 +92,8 @@ def test_deliveries_of_a_dismissed_event_stay(house, listens):
 def test_a_page_at_a_time(flow, monkeypatch):
     """Each call goes through so many events, and says where to go on."""
     monkeypatch.setattr(module, "AT_ONCE", 2)
-    first = dismiss(flow.app.desk, ALL)
-    rest = dismiss(flow.app.desk, ALL, after=first.next)
+    first = dismiss(flow.app.operation_context, ALL)
+    rest = dismiss(flow.app.operation_context, ALL, after=first.next)
     assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
 
 
@@ -104,7 +104,9 @@ def test_at_the_same_moment_as_a_drain(house, listens, together):
         flow.take(f"i{number}")
     flow.close()
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
-    drained, dismissed = together(lambda: drain(flow.app.desk), lambda: dismiss(flow.app.desk, ALL))
+    drained, dismissed = together(
+        lambda: drain(flow.app.operation_context), lambda: dismiss(flow.app.operation_context, ALL)
+    )
     assert drained.delivered + dismissed.dismissed == 20
     assert list(states(flow).values()).count("dismissed") == dismissed.dismissed
     assert flow.sql("SELECT count(*) FROM deliveries") == [(drained.delivered,)]

@@ -40,7 +40,7 @@ def test_what_a_new_handler_would_take(house, listens, counted):
     flow.take("c", kind="cancel")
     by_operator = flow.take("o", conclusion="rejected", key="other").event_id
     flow.take("n", conclusion="rejected", key="ignored")
-    dismiss(replace(flow.app.desk, by=Actor("ann", "command")), EventFilter(flow_instance_id="o"))
+    dismiss(replace(flow.app.operation_context, by=Actor("ann", "command")), EventFilter(flow_instance_id="o"))
     flow.close()
     rejected = {"conclusion": "rejected", "process_key": ["leave", "other", "ignored"]}
     flow, found = counted(
@@ -57,8 +57,8 @@ def test_what_a_new_handler_would_take(house, listens, counted):
     }
     command = reroute_command("p:b", found["p:b"])
     assert command == "flowhooks events reroute --handler=p:b --state=dismissed --since=2026-01-02"
-    assert reroute(flow.app.desk, EventFilter(state="dismissed"), handler="p:b").delivered == 3
-    assert reroute(flow.app.desk, EventFilter(ids=(by_operator,)), handler="p:b").delivered == 1
+    assert reroute(flow.app.operation_context, EventFilter(state="dismissed"), handler="p:b").delivered == 3
+    assert reroute(flow.app.operation_context, EventFilter(ids=(by_operator,)), handler="p:b").delivered == 1
     with flow.app.ledger.connection() as connection:
         assert "p:b" not in dismissed_by_handler(connection, flow.app.router)
 

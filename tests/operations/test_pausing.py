@@ -46,7 +46,7 @@ class Gate:
 def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
     """Stored and answered at once, with its time; others run; resumed, it runs at once."""
     flow = house.open(listens(nothing, name="h"), listens(nothing, name="other", process_key="order"))
-    done = pause(flow.app.desk, ["p:h"])
+    done = pause(flow.app.operation_context, ["p:h"])
     assert (done.handlers, done.passed_over, done.waiting, done.dry_run) == (("p:h",), (), 0, False)
     answer = flow.take("1", wait=LONG)
     assert answer.status == "pending"
@@ -54,7 +54,7 @@ def test_what_is_paused_waits_and_runs_when_it_is_resumed(house, listens):
     standing = flow.only(answer.event_id)
     assert (standing.state, standing.attempt) == (State.WAITING, 0)
     assert standing.due_at is not None
-    done = resume(flow.app.desk, ["p:h"])
+    done = resume(flow.app.operation_context, ["p:h"])
     assert (done.handlers, done.waiting) == (("p:h",), 1)
     assert flow.settled(answer.event_id, State.SUCCEEDED).attempt == 1
     assert flow.take("3").status == "done"
@@ -88,9 +88,9 @@ def test_who_waits_already_is_answered_when_it_is_paused(house, listens, togethe
     assert gate.entered.wait(WAIT_TIMEOUT)
 
     def paused():
-        while not flow.app.watches._watches:
+        while not flow.app.waiters._waiters:
             time.sleep(0.001)
-        return pause(flow.app.desk, ["p:h"])
+        return pause(flow.app.operation_context, ["p:h"])
 
     answer, done = together(lambda: flow.take("waits", wait=LONG), paused)
     assert answer.status == "pending"
@@ -105,21 +105,21 @@ def test_what_runs_goes_on_to_its_end_and_its_retry_waits(house, listens):
     flow = house.open(handler)
     event_id = flow.take(wait=0).event_id
     assert gate.entered.wait(WAIT_TIMEOUT)
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     gate.open.set()
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(60)
     assert flow.take(wait=LONG).status == "pending"
     assert flow.only(event_id).attempt == 1
     gate.fails = False
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
 
 def test_pausing_survives_a_restart(house, listens):
     """To be loaded again does not resume it, nor does a crash; what was stored before and after waits."""
     flow = house.open(listens(nothing, name="h"))
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     first = flow.take("1", wait=0).event_id
     house.crash(flow)
     flow = house.open(listens(nothing, name="h"))
@@ -127,7 +127,7 @@ def test_pausing_survives_a_restart(house, listens):
     assert known.paused_at == flow.clock.now()
     second = flow.take("2", wait=LONG).event_id
     assert [flow.only(one).attempt for one in (first, second)] == [0, 0]
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     for one in (first, second):
         flow.settled(one, State.SUCCEEDED)
 
@@ -138,13 +138,13 @@ def test_what_was_running_is_recovered_and_waits(house, listens):
     event_id = flow.take(wait=0).event_id
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     house.crash(flow)
     flow = house.open(listens(nothing, name="h", retry=Retry(delays=[1], jitter=0)))
     assert flow.settled(event_id, State.WAITING, attempt=1).outcome == "lost"
     flow.advance(60)
     assert flow.take(wait=LONG).status == "pending"
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
 
 
@@ -152,12 +152,12 @@ def test_one_that_is_only_known_can_be_paused(house, listens):
     """Its plugin is missing; when that comes back it is paused still."""
     house.open(listens(nothing, name="h"), start=False).close()
     flow = house.open()
-    assert pause(flow.app.desk, ["p:h"]).handlers == ("p:h",)
+    assert pause(flow.app.operation_context, ["p:h"]).handlers == ("p:h",)
     event_id = flow.take(wait=0).event_id
     flow.close()
     flow = house.open(listens(nothing, name="h"))
     assert flow.take(wait=LONG).status == "pending"
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     flow.settled(event_id, State.SUCCEEDED)
 
 
@@ -173,15 +173,15 @@ def test_probes_are_not_asked_either(house, listens):
     event_id = flow.take(wait=0).event_id
     (queued,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert flow.app.ledger.claim(queued)
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     house.crash(flow)
     flow = house.open(listens(nothing, name="h", probe=probe), listens(nothing, name="other", process_key="order"))
     (due,) = flow.app.ledger.due_deliveries(flow.clock.now(), lambda _handler: 1)
     assert due.probe
-    flow.app.dispatch.execute(due)
+    flow.app.dispatcher.execute(due)
     assert flow.take("2", key="order").status == "done"
     assert (asked, flow.only(event_id).state) == ([], State.UNKNOWN)
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     flow.settled(event_id, State.SUCCEEDED)
     assert asked
 
@@ -200,12 +200,12 @@ def test_order_and_limits_hold_when_it_is_resumed(house, listens, eventually):
             done.append((event.business_key, event.data["number"]))
 
     flow = house.open(listens(handle, name="h", order_by="business_key", concurrency=2), runner={"threads": 8})
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     for number in range(10):
         for key in "abc":
             flow.take(f"{key}{number}", wait=0, businessKey=key, number=number)
     assert done == []
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(done) == 30)
     for key in "abc":
         assert [number for one, number in done if one == key] == list(range(10))
@@ -217,16 +217,16 @@ def test_a_backlog_is_run_without_being_rewritten(house, listens, eventually):
     """Hundreds that wait keep their time while they are paused and when they are resumed."""
     seen = []
     flow = house.open(listens(lambda event: seen.append(event.id), name="h"))
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     for number in range(300):
         flow.take(str(number), wait=0)
     before = flow.sql("SELECT id, due_at, changed_at FROM deliveries ORDER BY id")
     flow.clock.advance(60)
-    resume(flow.app.desk, ["p:h"])
-    pause(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     after = flow.sql("SELECT id, due_at, changed_at FROM deliveries WHERE state = 'waiting' ORDER BY id")
     assert set(after) <= set(before)
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(seen) == 300)
     eventually(flow.at_rest)
     assert len(set(seen)) == 300
@@ -241,7 +241,7 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
         },
         start=False,
     )
-    desk = flow.app.desk
+    desk = flow.app.operation_context
     retire(desk, ["leave:c"])
     dry = pause(desk, ["contracts:*", "leave:c", "nobody:*"], dry_run=True)
     assert (dry.handlers, dry.passed_over) == (("contracts:a", "contracts:b"), ("leave:c", "nobody:*"))
@@ -256,7 +256,7 @@ def test_patterns_and_what_is_passed_over(house, listens, make_plugin):
 def test_it_is_called_by_name_and_written_down(house, listens):
     """As the administration API and commands ask for it; the handler is the subject, the note is kept."""
     flow = house.open(listens(nothing, name="h"), start=False)
-    desk = replace(flow.app.desk, by=Actor("mia", "command"))
+    desk = replace(flow.app.operation_context, by=Actor("mia", "command"))
     assert perform(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
         "handlers": ("p:h",),
         "passed_over": (),
@@ -276,15 +276,15 @@ def test_it_is_called_by_name_and_written_down(house, listens):
 
 def test_jobs_of_a_large_backlog_are_made_soon(house, listens, eventually, monkeypatch):
     """More than one sweep makes jobs for does not wait for the next one in its time."""
-    monkeypatch.setattr(procrastinate, "MOST_SWEPT", 10)
-    monkeypatch.setattr(procrastinate, "SWEEP_SOON", 0.02)
-    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 600.0)
+    monkeypatch.setattr(procrastinate, "SWEEP_BATCH_SIZE", 10)
+    monkeypatch.setattr(procrastinate, "FAST_SWEEP_INTERVAL", 0.02)
+    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 600.0)
     done = []
     flow = house.open(listens(lambda event: done.append(event.id), name="h"))
-    pause(flow.app.desk, ["p:h"])
+    pause(flow.app.operation_context, ["p:h"])
     for number in range(100):
         flow.take(str(number), wait=0)
     flow.clock.advance(60)
-    resume(flow.app.desk, ["p:h"])
+    resume(flow.app.operation_context, ["p:h"])
     eventually(lambda: len(done) == 100)
     eventually(flow.at_rest)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry
-from flowhooks.errors import Conflict, NotFound, SettingsError, Unavailable, Unprocessable
+from flowhooks.errors import IdentityConflict, InvalidCallback, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger import purge as purging
 from flowhooks.ledger.queries import EventFilter
@@ -52,8 +52,8 @@ def full(house, listens):
         "dismissed": flow.take("i", key="ignored").event_id,
     }
     closing_one = flow.only(ids["closed"]).delivery_id
-    resolve(flow.app.desk, closing_one, Verdict.CLOSE, note="by hand")
-    with suppress(Conflict):
+    resolve(flow.app.operation_context, closing_one, Verdict.CLOSE, note="by hand")
+    with suppress(IdentityConflict):
         flow.take("s", key="go", other=1)
     assert len(flow.sql("SELECT * FROM conflicts")) == 1
     flow.clock.advance(100 * DAY)
@@ -74,20 +74,20 @@ def left(flow, ids):
 def test_what_is_done_goes_with_all_that_is_theirs(full):
     """Succeeded, closed and dismissed events go, with their deliveries, attempts and conflicts; the books balance."""
     flow, ids = full
-    done = purge(flow.app.desk, before(flow, 90))
+    done = purge(flow.app.operation_context, before(flow, 90))
     assert (done.events, done.purged, done.deliveries, done.next) == (5, 3, 2, "")
     assert left(flow, ids) == {"dead", "parked"}
     assert flow.sql("SELECT count(*) FROM conflicts") == [(0,)]
     assert flow.sql("SELECT count(*) FROM attempts") == [(1,)]
     books = flow.app.ledger.verify()
     assert (books.accepted, books.stored, books.purged, books.trouble) == (5, 2, 3, [])
-    assert purge(flow.app.desk, before(flow, 90)).purged == 0
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 0
 
 
 def test_what_is_younger_stays(full):
     """Nothing goes that is not as old as asked for."""
     flow, ids = full
-    assert purge(flow.app.desk, before(flow, 101)).events == 0
+    assert purge(flow.app.operation_context, before(flow, 101)).events == 0
     assert left(flow, ids) == set(ids)
 
 
@@ -95,18 +95,18 @@ def test_old_is_what_nothing_has_happened_to(full):
     """What was replayed yesterday is of yesterday, whenever its call-back came."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
-    resolve(flow.app.desk, standing.delivery_id, Verdict.CLOSE)
-    assert purge(flow.app.desk, before(flow, 90)).purged == 3
+    resolve(flow.app.operation_context, standing.delivery_id, Verdict.CLOSE)
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
     assert left(flow, ids) == {"dead", "parked"}
     flow.clock.advance(91 * DAY)
-    assert purge(flow.app.desk, before(flow, 90)).purged == 1
+    assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
 
 
 @pytest.mark.parametrize("state", [*purging.PURGED_BY_DEFAULT, *purging.PURGED_ON_REQUEST])
 def test_only_those_in_a_state(full, state):
     """With a state only those go that are in it: dead and parked ones only so."""
     flow, ids = full
-    assert purge(flow.app.desk, before(flow, 90, state=state)).purged == 1
+    assert purge(flow.app.operation_context, before(flow, 90, state=state)).purged == 1
     assert left(flow, ids) == set(ids) - {state}
 
 
@@ -137,9 +137,9 @@ def test_what_is_open_is_refused(full, state):
     """Whoever asks for what never goes is told so, as is who says no time."""
     flow, _ = full
     with pytest.raises(SettingsError, match="never purged"):
-        purge(flow.app.desk, before(flow, 90, state=state))
+        purge(flow.app.operation_context, before(flow, 90, state=state))
     with pytest.raises(SettingsError, match="until"):
-        purge(flow.app.desk, EventFilter())
+        purge(flow.app.operation_context, EventFilter())
 
 
 @pytest.mark.parametrize("state", ["waiting", "unknown", "running"])
@@ -151,7 +151,7 @@ def test_what_is_open_stays(house, listens, state):
         house.check_books = False
         flow.sql("UPDATE deliveries SET state = ?", state)
     flow.clock.advance(1000 * DAY)
-    assert purge(flow.app.desk, before(flow, 1)).purged == 0
+    assert purge(flow.app.operation_context, before(flow, 1)).purged == 0
     assert flow.events() == [event]
 
 
@@ -166,14 +166,14 @@ def test_what_is_open_stays(house, listens, state):
 def test_a_filter_narrows(full, narrower, stay):
     """Only what the filter means goes."""
     flow, ids = full
-    assert purge(flow.app.desk, before(flow, 90, **narrower)).purged == 1
+    assert purge(flow.app.operation_context, before(flow, 90, **narrower)).purged == 1
     assert left(flow, ids) == stay | {"dead", "parked"}
 
 
 def test_a_dry_run_changes_nothing(full):
     """It counts what would go."""
     flow, ids = full
-    done = purge(flow.app.desk, before(flow, 90), dry_run=True)
+    done = purge(flow.app.operation_context, before(flow, 90), dry_run=True)
     assert (done.purged, done.deliveries, done.dry_run) == (3, 2, True)
     assert left(flow, ids) == set(ids)
 
@@ -182,11 +182,11 @@ def test_page_by_page(full, monkeypatch):
     """A call does a page, and says where to go on; one that stopped is simply begun again."""
     flow, ids = full
     monkeypatch.setattr(module, "AT_ONCE", 2)
-    first = purge(flow.app.desk, before(flow, 90))
+    first = purge(flow.app.operation_context, before(flow, 90))
     assert (first.events, first.next) == (2, ids["dead"])
-    second = purge(flow.app.desk, before(flow, 90), after=first.next)
+    second = purge(flow.app.operation_context, before(flow, 90), after=first.next)
     assert second.next
-    third = purge(flow.app.desk, before(flow, 90), after=second.next)
+    third = purge(flow.app.operation_context, before(flow, 90), after=second.next)
     assert third.next == ""
     assert first.purged + second.purged + third.purged == 3
 
@@ -194,7 +194,7 @@ def test_page_by_page(full, monkeypatch):
 def test_by_its_name_and_with_an_entry(full):
     """It is asked for as every operation is, and who has done it is written down in the same transaction."""
     flow, _ = full
-    desk = flow.app.desk
+    desk = flow.app.operation_context
     wanted = {"until": before(flow, 90).until}
     done = perform(replace(desk, by=Actor("ann", "command")), "purge", {"wanted": wanted, "after": ""})
     assert done == {"events": 5, "purged": 3, "deliveries": 2, "next": "", "dry_run": False}
@@ -207,7 +207,7 @@ def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
     """With the event's id, however often it comes, and nothing is stored or run."""
     flow, ids = full
     event = {"s": ids["succeeded"], "c": ids["closed"], "i": ids["dismissed"]}[instance]
-    purge(flow.app.desk, before(flow, 90))
+    purge(flow.app.operation_context, before(flow, 90))
     for _ in range(2):
         answer = flow.take(instance, key=key)
         assert (answer.status, answer.event_id, answer.delivery_statuses) == ("done", event, ())
@@ -219,7 +219,7 @@ def test_the_same_call_back_again_is_answered_as_done(full, instance, key):
 def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(full, instance, key, state):
     """It is then answered as what was closed or dismissed."""
     flow, ids = full
-    purge(flow.app.desk, before(flow, 90, state=state))
+    purge(flow.app.operation_context, before(flow, 90, state=state))
     answer = flow.take(instance, key=key)
     assert (answer.status, answer.event_id) == ("done", ids[state])
 
@@ -227,8 +227,8 @@ def test_to_purge_what_is_dead_or_parked_is_to_say_that_nothing_more_is_needed(f
 def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
     """The first call-back stands; there is no event beside which the second could be kept, and it is told so."""
     flow, ids = full
-    purge(flow.app.desk, before(flow, 90))
-    with pytest.raises(Conflict) as raised:
+    purge(flow.app.operation_context, before(flow, 90))
+    with pytest.raises(IdentityConflict) as raised:
         flow.take("s", key="go", other=2)
     assert raised.value.event_id == ids["succeeded"]
     assert raised.value.key == "conflict_purged"
@@ -238,18 +238,18 @@ def test_other_data_is_a_conflict_that_nothing_is_kept_of(full):
 def test_it_is_no_new_event_even_where_what_nobody_wants_is_refused(full, house):
     """With routing.no_handler = "reject" a call-back that was purged is answered as any that came before."""
     flow, ids = full
-    purge(flow.app.desk, before(flow, 90))
+    purge(flow.app.operation_context, before(flow, 90))
     flow.close()
     flow = house.open(routing={"no_handler": "reject"})
     assert flow.take("s", key="go").event_id == ids["succeeded"]
-    with pytest.raises(Unprocessable):
+    with pytest.raises(InvalidCallback):
         flow.take("new", key="nobody")
 
 
 def test_it_is_told_that_an_event_was_purged(full):
     """Whoever asks for its id is told; for another, that there is none."""
     flow, ids = full
-    purge(flow.app.desk, before(flow, 90))
+    purge(flow.app.operation_context, before(flow, 90))
     with pytest.raises(NotFound, match=f"{ids['closed']}, received 20.*, was purged"):
         flow.app.ledger.event(ids["closed"])
     for other in (flow.clock.new_id(), "nothing", ""):
@@ -262,7 +262,7 @@ def test_identities_too_old_to_be_kept_are_not(full, house):
     flow, _ = full
     flow.close()
     flow = house.open(retention={"identities": 50})
-    purge(flow.app.desk, before(flow, 90))
+    purge(flow.app.operation_context, before(flow, 90))
     assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
     again = flow.take("s", key="go", wait=0)
     assert again.status == "pending"
@@ -272,7 +272,7 @@ def test_identities_too_old_to_be_kept_are_not(full, house):
 def test_new_and_purged_in_one_batch(full, together):
     """What is new is stored, and counted, beside what was purged."""
     flow, _ = full
-    purge(flow.app.desk, before(flow, 90))
+    purge(flow.app.operation_context, before(flow, 90))
     answers = together(
         *(lambda: flow.take("s", key="go", wait=0) for _ in range(3)),
         *(lambda number=number: flow.take(f"new{number}", key="go") for number in range(5)),
@@ -291,7 +291,7 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(purging, "count", broken)
         with pytest.raises(Unavailable):
-            purge(flow.app.desk, before(flow, 90))
+            purge(flow.app.operation_context, before(flow, 90))
     assert left(flow, ids) == set(ids)
     assert flow.sql("SELECT count(*) FROM purged") == [(0,)]
 
@@ -333,7 +333,7 @@ class TestRaces:
             connection.execute(
                 text("SELECT id FROM deliveries WHERE event_id = :id FOR UPDATE"), {"id": ids["closed"]}
             ).all()
-            assert purge(flow.app.desk, before(flow, 90)).purged == 1
+            assert purge(flow.app.operation_context, before(flow, 90)).purged == 1
         engine.dispose()
         assert left(flow, ids) == set(ids) - {"dismissed"}
 
@@ -346,7 +346,7 @@ class TestRaces:
         def purging_on():
             while not over.is_set():
                 soon = EventFilter(until=third.clock.now() + DAY * 1_000_000)
-                purge(third.app.desk, soon)
+                purge(third.app.operation_context, soon)
 
         def calling(flow, name):
             return [flow.take(f"{name}{number // 3}").event_id for number in range(60)]

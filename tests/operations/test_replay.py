@@ -41,7 +41,7 @@ def test_what_is_dead_runs_again(house, listens, works):
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
-    done = replay(flow.app.desk, ALL)
+    done = replay(flow.app.operation_context, ALL)
     assert (done.events, done.deliveries, done.passed_over, done.moved_on, done.next) == (1, 1, 0, 0, "")
     standing = flow.settled(event_id, State.SUCCEEDED)
     assert standing.attempt == 2
@@ -56,7 +56,7 @@ def test_the_retry_schedule_starts_anew(house, listens, works):
     flow.settled(event_id, State.WAITING, attempt=1)
     flow.advance(7)
     flow.settled(event_id, State.DEAD, attempt=2)
-    replay(flow.app.desk, ALL)
+    replay(flow.app.operation_context, ALL)
     assert flow.settled(event_id, State.WAITING, attempt=3).due_at == flow.clock.now() + 7 * SECOND
     flow.advance(7)
     flow.settled(event_id, State.DEAD, attempt=4)
@@ -68,7 +68,7 @@ def test_what_was_rejected_may_be_replayed(house, listens):
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     works.error = None
-    assert replay(flow.app.desk, ALL).deliveries == 1
+    assert replay(flow.app.operation_context, ALL).deliveries == 1
     flow.settled(event_id, State.SUCCEEDED)
 
 
@@ -77,9 +77,9 @@ def test_what_succeeded_runs_again_only_when_asked(house, listens, works):
     works.error = None
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
-    done = replay(flow.app.desk, ALL)
+    done = replay(flow.app.operation_context, ALL)
     assert (done.deliveries, done.passed_over) == (0, 1)
-    done = replay(flow.app.desk, ALL, again=True)
+    done = replay(flow.app.operation_context, ALL, again=True)
     assert (done.deliveries, done.passed_over) == (1, 0)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert works.runs == [("i1", 1), ("i1", 2)]
@@ -93,7 +93,7 @@ def test_waiting_running_unknown_and_closed_are_passed_over(house, listens, work
         flow.take(f"i{number}", wait=0)
         flow.sql("UPDATE deliveries SET state = ? WHERE id = (SELECT max(id) FROM deliveries)", state)
     before = flow.sql("SELECT * FROM deliveries")
-    done = replay(flow.app.desk, ALL, again=True)
+    done = replay(flow.app.operation_context, ALL, again=True)
     assert (done.events, done.deliveries, done.passed_over) == (4, 0, 4)
     assert flow.sql("SELECT * FROM deliveries") == before
 
@@ -103,7 +103,7 @@ def test_a_dry_run_changes_nothing(house, listens, works):
     flow = house.open(listens(works, name="h"))
     flow.take()
     before = flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")
-    done = replay(flow.app.desk, ALL, dry_run=True)
+    done = replay(flow.app.operation_context, ALL, dry_run=True)
     assert (done.deliveries, done.dry_run) == (1, True)
     assert (flow.sql("SELECT * FROM deliveries"), flow.sql("SELECT * FROM attempts")) == before
     assert len(works.runs) == 1
@@ -115,7 +115,7 @@ def test_a_handler_in_the_filter_means_its_deliveries_only(house, listens, works
     flow = house.open(listens(works, name="h"), listens(other, name="other"))
     answer = flow.take()
     works.error = other.error = None
-    done = replay(flow.app.desk, EventFilter(handler="p:h"))
+    done = replay(flow.app.operation_context, EventFilter(handler="p:h"))
     assert (done.events, done.deliveries, done.passed_over) == (1, 1, 0)
     (mended,) = [one for one in answer.delivery_statuses if one.handler == "p:h"]
     flow.settled(answer.event_id, State.SUCCEEDED)
@@ -130,7 +130,7 @@ def test_a_state_in_the_filter_means_such_deliveries_only(house, listens, works)
     flow = house.open(listens(works, name="h"), listens(good, name="good"))
     event_id = flow.take().event_id
     works.error = None
-    assert replay(flow.app.desk, EventFilter(state="dead"), again=True).deliveries == 1
+    assert replay(flow.app.operation_context, EventFilter(state="dead"), again=True).deliveries == 1
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert len(good.runs) == 1
 
@@ -140,7 +140,7 @@ def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
     flow = house.open(listens(works, name="h"))
     first, second = flow.take("i1").event_id, flow.take("i2").event_id
     works.error = None
-    assert replay(flow.app.desk, EventFilter(flow_instance_id="i1")).events == 1
+    assert replay(flow.app.operation_context, EventFilter(flow_instance_id="i1")).events == 1
     flow.settled(first, State.SUCCEEDED)
     assert flow.only(second).state is State.DEAD
 
@@ -156,7 +156,7 @@ def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, mo
     works.error = None
     pages, after = [], ""
     while True:
-        done = replay(flow.app.desk, EventFilter(state="dead"), after=after)
+        done = replay(flow.app.operation_context, EventFilter(state="dead"), after=after)
         pages.append((done.events, done.deliveries))
         if not (after := done.next):
             break
@@ -171,9 +171,9 @@ def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, wo
     flow = house.open(listens(works, name="h"))
     flow.take("i1")
     flow.take("i2")
-    first = replay(flow.app.desk, ALL, dry_run=True)
+    first = replay(flow.app.operation_context, ALL, dry_run=True)
     assert first.next == flow.events()[-1]
-    last = replay(flow.app.desk, ALL, after=first.next, dry_run=True)
+    last = replay(flow.app.operation_context, ALL, after=first.next, dry_run=True)
     assert (last.events, last.next) == (0, "")
 
 
@@ -187,11 +187,11 @@ def test_what_has_moved_on_meanwhile_is_left_alone_and_counted(house, listens, w
     def page(*given, **more):
         read = real(*given, **more)
         monkeypatch.undo()
-        assert replay(flow.app.desk, EventFilter(flow_instance_id="i1")).deliveries == 1
+        assert replay(flow.app.operation_context, EventFilter(flow_instance_id="i1")).deliveries == 1
         return read
 
     monkeypatch.setattr(flow.app.ledger, "page", page)
-    done = replay(flow.app.desk, ALL)
+    done = replay(flow.app.operation_context, ALL)
     assert (done.events, done.deliveries, done.moved_on) == (2, 1, 1)
 
 
@@ -203,7 +203,7 @@ def test_two_replays_at_once_run_each_delivery_once(house, listens, works, toget
     for event_id in flow.events():
         flow.settled(event_id, State.DEAD)
     works.error = None
-    results = together(*[lambda: replay(flow.app.desk, EventFilter(state="dead"))] * 4)
+    results = together(*[lambda: replay(flow.app.operation_context, EventFilter(state="dead"))] * 4)
     assert sum(one.deliveries for one in results) == 10
     for event_id in flow.events():
         flow.settled(event_id, State.SUCCEEDED, attempt=2)
@@ -217,7 +217,7 @@ def test_nothing_is_routed_anew(house, listens, works):
     new = Works()
     new.error = works.error = None
     flow = house.open(listens(works, name="h"), listens(new, name="new"))
-    replay(flow.app.desk, ALL)
+    replay(flow.app.operation_context, ALL)
     flow.settled(flow.events()[0], State.SUCCEEDED)
     assert new.runs == []
 
@@ -228,10 +228,10 @@ def test_a_replay_that_cannot_be_written_changes_nothing(house, listens, works, 
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(), pytest.raises(Unavailable):
-        replay(flow.app.desk, ALL)
+        replay(flow.app.operation_context, ALL)
     assert flow.only(event_id).state is State.DEAD
     works.error = None
-    assert replay(flow.app.desk, ALL).deliveries == 1
+    assert replay(flow.app.operation_context, ALL).deliveries == 1
     flow.settled(event_id, State.SUCCEEDED)
 
 
@@ -241,7 +241,7 @@ def test_a_replay_that_was_refused_does_not_come_through_later(house, listens, w
     flow = house.open(listens(works, name="h"))
     event_id = flow.take().event_id
     with flow.locked(timeout=0.1), pytest.raises(Unavailable):
-        replay(flow.app.desk, ALL)
+        replay(flow.app.operation_context, ALL)
     flow.app.ledger.write(lambda transaction: None, timeout=20)
     assert flow.only(event_id).state is State.DEAD
     assert len(works.runs) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import handler, hookimpl
 from flowhooks.app import App
-from flowhooks.intake.accept import CallBack
+from flowhooks.intake.accept import Callback
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
 from flowhooks.operations.replay import replay
@@ -35,10 +35,10 @@ def app(tmp_path_factory):
     database = str(tmp_path_factory.mktemp("replay") / "ledger.db")
     app = App(Settings(database=database, plugins_allow=("two",)), objects={"two": Plugin()})
     app.start()
-    call_back = CallBack(
+    call_back = Callback(
         source="default", kind="complete", flow_instance_id="1", body={"processDefinitionKey": "leave"}, text="{}"
     )
-    answer = app.intake.take(call_back, wait=10)
+    answer = app.intake.accept(call_back, wait=10)
     assert {one.handler: one.state for one in answer.delivery_statuses} == {
         "two:fails": State.DEAD,
         "two:works": State.SUCCEEDED,
@@ -61,4 +61,4 @@ def app(tmp_path_factory):
 )
 def test_a_state_in_the_filter_means_deliveries_too(app, wanted, again, deliveries):
     """Asking for dead deliveries does not run their event's succeeded ones a second time."""
-    assert replay(app.desk, wanted, again=again, dry_run=True).deliveries == deliveries
+    assert replay(app.operation_context, wanted, again=again, dry_run=True).deliveries == deliveries

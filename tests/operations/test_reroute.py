@@ -57,7 +57,7 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
     before = flow.delivery_statuses(event_id)
     flow.close()
     flow = house.open(first, dead, noted("late"))
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED, attempt=1)
     late = next(one for one in flow.delivery_statuses(event_id) if one.handler == "p:late")
     assert [one for one in flow.delivery_statuses(event_id) if one is not late and one.handler != "p:late"] == list(
@@ -68,7 +68,7 @@ def test_a_plugin_installed_later_gets_what_came_before(house, noted, runs):
         "p:dead": "key leave",
         "p:late": "key leave",
     }
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
     flow.take("i1")
     assert sorted(runs) == [("dead", "i1"), ("first", "i1"), ("late", "i1")]
 
@@ -79,7 +79,7 @@ def test_no_delivery_is_taken_away(house, noted, runs):
     event_id = flow.take("i1").event_id
     flow.close()
     flow = house.open(noted("h", process_key="other"))
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
     stored = flow.app.ledger.event(event_id)
     assert (stored.state, stored.route) == ("routed", {"p:h": "key leave"})
     assert runs == [("h", "i1")]
@@ -91,7 +91,12 @@ def test_parked_events_get_their_deliveries(house, noted, runs, eventually):
     wanted, other = flow.take("i1", wait=0).event_id, flow.take("i2", key="else", wait=0).event_id
     flow.close()
     flow = house.open(noted("h"), start=False)
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 2, "delivered": 1, "deliveries": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {
+        "events": 2,
+        "delivered": 1,
+        "deliveries": 1,
+        "passed_over": 1,
+    }
     assert flow.only(wanted).state is State.WAITING
     flow.app.start()
     flow.settled(wanted, State.SUCCEEDED)
@@ -103,11 +108,11 @@ def test_a_dismissal_is_undone(house, noted):
     """To parked where nobody wants the event; to its deliveries where somebody does by now."""
     flow = house.open()
     nobody, somebody = flow.take("i1", key="else").event_id, flow.take("i2").event_id
-    dismiss(flow.app.desk, ALL)
+    dismiss(flow.app.operation_context, ALL)
     flow.close()
     flow = house.open(noted("h"))
     assert flow.app.ledger.event(somebody).state == "dismissed"
-    done = reroute(flow.app.desk, EventFilter(state="dismissed"))
+    done = reroute(flow.app.operation_context, EventFilter(state="dismissed"))
     assert counts(done) == {"events": 2, "delivered": 1, "deliveries": 1, "parked": 1}
     assert flow.app.ledger.event(nobody).state == "parked"
     flow.settled(somebody, State.SUCCEEDED)
@@ -120,11 +125,11 @@ def test_handlers_of_every_event_are_no_reason_to_unpark(house, noted, runs, eve
     event_id = flow.take("i1").event_id
     flow.close()
     flow = house.open(noted("every", process_key=(), every=True))
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "delivered": 1, "deliveries": 1}
     flow.settled(event_id, State.SUCCEEDED)
-    dismiss(flow.app.desk, ALL)
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "parked": 1}
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    dismiss(flow.app.operation_context, ALL)
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "parked": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
     assert flow.app.ledger.event(event_id).state == "parked"
     assert runs == [("every", "i1")]
 
@@ -135,8 +140,8 @@ def test_keys_that_need_no_handler(house, noted):
     event_id = flow.take("i1").event_id
     flow.close()
     flow = house.open(ignore={"process_key": ("leave",)}, start=False)
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "dismissed": 1}
-    assert counts(reroute(flow.app.desk, ALL)) == {"events": 1, "passed_over": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "dismissed": 1}
+    assert counts(reroute(flow.app.operation_context, ALL)) == {"events": 1, "passed_over": 1}
     assert flow.app.ledger.event(event_id).state == "dismissed"
 
 
@@ -166,7 +171,7 @@ def test_rerouted_to_a_missing_handler_waits_for_it(house, noted):
     flow.close()
     house.open(noted("h"), start=False).close()
     flow = house.open(start=False)
-    assert reroute(flow.app.desk, ALL).deliveries == 1
+    assert reroute(flow.app.operation_context, ALL).deliveries == 1
     assert flow.only(event_id).due_at is None
 
 
@@ -176,7 +181,7 @@ def test_ordered_handlers_take_turns(house, noted, runs):
     ids = [flow.take(f"i{number}", wait=0, businessKey="B").event_id for number in range(4)]
     flow.close()
     flow = house.open(noted("h", order_by="business_key"), start=False)
-    reroute(flow.app.desk, ALL)
+    reroute(flow.app.operation_context, ALL)
     assert [flow.only(one).behind for one in ids] == [None, ids[0], ids[0], ids[0]]
     flow.app.start()
     for one in ids:
@@ -191,7 +196,7 @@ def test_rerouting_at_once_delivers_once(house, noted, together):
         flow.take(f"i{number}", wait=0)
     flow.close()
     flow = house.open(noted("h"), start=False)
-    done = together(*[lambda: reroute(flow.app.desk, ALL)] * 4)
+    done = together(*[lambda: reroute(flow.app.operation_context, ALL)] * 4)
     assert sum(one.delivered for one in done) == sum(one.deliveries for one in done) == 10
     assert sum(one.events for one in done) == sum(one.delivered + one.passed_over + one.moved_on for one in done)
     assert flow.sql("SELECT count(*) FROM deliveries") == [(10,)]
@@ -205,7 +210,7 @@ def test_two_look_ups_at_once(house, noted, together):
     a, b = noted("a"), noted("b")
     flow = house.open(a, b, start=False)
     desks = [
-        replace(flow.app.desk, router=Router([one for one in _candidates(flow) if one.handler_id == name]))
+        replace(flow.app.operation_context, router=Router([one for one in _candidates(flow) if one.handler_id == name]))
         for name in ("p:a", "p:b")
     ]
     together(*[lambda desk=desk: reroute(desk, ALL) for desk in desks])
@@ -231,7 +236,7 @@ def test_a_page_at_a_time(house, noted, monkeypatch):
     flow = house.open(noted("h"), start=False)
     pages, after = [], ""
     while True:
-        done = reroute(flow.app.desk, ALL, after=after)
+        done = reroute(flow.app.operation_context, ALL, after=after)
         pages.append((done.events, done.deliveries))
         if not (after := done.next):
             break

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from flowhooks import OutcomeKind, Retry, State
-from flowhooks.errors import IllegalMove, NotFound
+from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.ledger.attempts import AttemptResult
 from flowhooks.operations.resolve import Verdict, resolve
 
@@ -31,7 +31,7 @@ def put(house, listens):
         answer = flow.take(state, wait=0)
         standing = flow.only(answer.event_id)
         if state is State.CLOSED:
-            resolve(flow.app.desk, standing.delivery_id, Verdict.CLOSE)
+            resolve(flow.app.operation_context, standing.delivery_id, Verdict.CLOSE)
         elif state is not State.WAITING:
             found = [
                 one
@@ -64,14 +64,14 @@ def test_every_verdict_on_every_state(put):
         flow.clock.advance(1)
         target = MAY.get((verdict, state))
         if target is None:
-            with pytest.raises(IllegalMove, match=state):
-                resolve(flow.app.desk, delivery_id, verdict)
+            with pytest.raises(InvalidTransition, match=state):
+                resolve(flow.app.operation_context, delivery_id, verdict)
             assert flow.app.ledger.delivery(delivery_id)[1] == before
         else:
-            said = resolve(flow.app.desk, delivery_id, verdict, note="seen by hand", dry_run=True)
+            said = resolve(flow.app.operation_context, delivery_id, verdict, note="seen by hand", dry_run=True)
             assert (said.before, said.after, said.dry_run) == (state, target, True)
             assert flow.app.ledger.delivery(delivery_id)[1] == before
-            said = resolve(flow.app.desk, delivery_id, verdict, note="seen by hand")
+            said = resolve(flow.app.operation_context, delivery_id, verdict, note="seen by hand")
             assert (said.delivery_id, said.handler, said.before, said.after) == (delivery_id, "p:h", state, target)
             after = flow.app.ledger.delivery(delivery_id)[1]
             assert (after.state, after.note) == (target, "seen by hand")
@@ -92,7 +92,7 @@ def put_again(put, state, verdict):
 def test_without_a_note_it_says_who_said_it(put):
     """Whoever looks later sees that an operator decided."""
     delivery_id = put(State.DEAD)
-    resolve(put.flow.app.desk, delivery_id, Verdict.CLOSE)
+    resolve(put.flow.app.operation_context, delivery_id, Verdict.CLOSE)
     assert put.flow.app.ledger.delivery(delivery_id)[1].note == "an operator said: close"
 
 
@@ -101,7 +101,7 @@ def test_a_delivery_that_is_not_there(house, verdict):
     """Of nothing, nothing can be said."""
     flow = house.open()
     with pytest.raises(NotFound, match="no delivery none"):
-        resolve(flow.app.desk, "none", verdict)
+        resolve(flow.app.operation_context, "none", verdict)
 
 
 def test_what_did_not_do_its_work_runs_again(house, listens):
@@ -110,7 +110,7 @@ def test_what_did_not_do_its_work_runs_again(house, listens):
     listener = listens(lambda event, delivery: runs.append(delivery.attempt), name="h")
     event_id = lost(house, listener)
     flow = house.open(listener)
-    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.DID_NOT)
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.DID_NOT)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert runs == [2]
 
@@ -121,7 +121,7 @@ def test_what_did_its_work_does_not_run_again(house, listens):
     listener = listens(lambda event: runs.append(1), name="h")
     event_id = lost(house, listener)
     flow = house.open(listener)
-    resolve(flow.app.desk, flow.only(event_id).delivery_id, Verdict.DID)
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.DID)
     assert flow.take().status == "done"
     assert runs == []
 
@@ -136,7 +136,7 @@ def test_what_is_closed_while_it_waits_is_not_run(house, listens):
 
     flow = house.open(listens(failing, retry=Retry()))
     event_id = flow.take(wait=0).event_id
-    resolve(flow.app.desk, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Verdict.CLOSE)
     flow.advance(10)
     flow.settled(flow.take("i2", wait=0).event_id, State.WAITING, attempt=1)
     assert flow.only(event_id).state is State.CLOSED
@@ -148,7 +148,7 @@ def test_what_is_closed_in_the_queue_is_not_run(house, listens):
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
     first = flow.take("i1", wait=0).event_id
-    resolve(flow.app.desk, flow.only(first).delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, flow.only(first).delivery_id, Verdict.CLOSE)
     flow.app.start()
     assert flow.take("i2").status == "done"
     assert runs == ["i2"]
@@ -160,8 +160,8 @@ def test_of_two_operators_one_decides(house, listens, together):
     event_id = lost(house, listener)
     flow = house.open(listener, start=False)
     delivery_id = flow.only(event_id).delivery_id
-    results = together(*[lambda: resolve(flow.app.desk, delivery_id, Verdict.CLOSE)] * 4)
-    assert sum(not isinstance(one, IllegalMove) for one in results) == 1
+    results = together(*[lambda: resolve(flow.app.operation_context, delivery_id, Verdict.CLOSE)] * 4)
+    assert sum(not isinstance(one, InvalidTransition) for one in results) == 1
 
 
 def lost(house, listener):

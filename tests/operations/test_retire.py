@@ -25,8 +25,8 @@ def test_what_is_retired_is_known_no_longer(house, listens):
     """Nobody waits for it from the next start on: what only it wanted is parked, and no start misses it."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
-    assert flow.app.absent == {"p:nothing"}
-    done = retire(flow.app.desk, ["p:nothing"])
+    assert flow.app.missing_handlers == {"p:nothing"}
+    done = retire(flow.app.operation_context, ["p:nothing"])
     assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), (), False)
     assert flow.app.ledger.registered_handlers() == []
     flow.close()
@@ -38,7 +38,7 @@ def test_a_dry_run_changes_nothing(house, listens):
     """It says the same, and the handler is as known as before."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
-    done = retire(flow.app.desk, ["p:nothing", "p:other"], dry_run=True)
+    done = retire(flow.app.operation_context, ["p:nothing", "p:other"], dry_run=True)
     assert (done.handlers, done.passed_over, done.dry_run) == (("p:nothing",), ("p:other",), True)
     assert [one.id for one in flow.app.ledger.registered_handlers()] == ["p:nothing"]
 
@@ -47,10 +47,10 @@ def test_what_was_never_known_or_is_retired_already_is_passed_over(house, listen
     """A second time does nothing, and the time of the first one stays."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
-    retire(flow.app.desk, ["p:nothing"])
+    retire(flow.app.operation_context, ["p:nothing"])
     (before,) = flow.sql("SELECT retired_at FROM handlers")
     flow.clock.advance(60)
-    done = retire(flow.app.desk, ["p:nothing", "p:other", "p:other"])
+    done = retire(flow.app.operation_context, ["p:nothing", "p:other", "p:other"])
     assert (done.handlers, done.passed_over) == ((), ("p:nothing", "p:other"))
     assert flow.sql("SELECT retired_at FROM handlers") == [before]
 
@@ -73,7 +73,7 @@ def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
     waiting = [flow.take(f"waits-{number}", wait=0).event_id for number in range(2)]
     states = {event_id: flow.only(event_id).state for event_id in (dead, lost, *waiting)}
     assert list(states.values()) == [State.DEAD, State.UNKNOWN, State.WAITING, State.WAITING]
-    done = retire(flow.app.desk, ["p:h"])
+    done = retire(flow.app.operation_context, ["p:h"])
     assert (done.waiting, done.unknown, done.dead) == (2, 1, 1)
     assert {event_id: flow.only(event_id).state for event_id in states} == states
 
@@ -81,7 +81,7 @@ def test_what_is_stored_for_it_stays_and_is_counted(house, listens):
 def test_a_running_server_goes_on_as_it_was_started(house, listens):
     """A handler that is loaded while it is retired still gets its events, and they still run."""
     flow = house.open(listens(nothing))
-    assert retire(flow.app.desk, ["p:nothing"]).handlers == ("p:nothing",)
+    assert retire(flow.app.operation_context, ["p:nothing"]).handlers == ("p:nothing",)
     assert flow.take().status == "done"
 
 
@@ -90,7 +90,7 @@ def test_what_is_loaded_again_is_known_again_and_gets_what_waits(house, listens)
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
     event_id = flow.take(wait=0).event_id
-    retire(flow.app.desk, ["p:nothing"])
+    retire(flow.app.operation_context, ["p:nothing"])
     flow.close()
     flow = house.open(listens(nothing))
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 1
@@ -111,11 +111,11 @@ def test_what_is_made_to_run_again_waits_for_a_handler_that_was_retired(house, l
     lost = flow.take("lost", wait=0).event_id
     (queued,) = due(flow)
     assert flow.app.ledger.claim(queued)
-    retire(flow.app.desk, ["p:h"])
+    retire(flow.app.operation_context, ["p:h"])
     house.crash(flow)
     flow = house.open()
     assert flow.only(lost).state is State.WAITING
-    replay(flow.app.desk, EventFilter(handler="p:h"))
+    replay(flow.app.operation_context, EventFilter(handler="p:h"))
     assert flow.only(dead).state is State.WAITING
     assert due(flow) == []
     assert [flow.only(one).attempt for one in (dead, lost)] == [1, 1]
@@ -125,7 +125,7 @@ def test_it_is_called_by_name(house, listens):
     """As the administration API and commands ask for it: ids as a list of strings."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
-    assert perform(flow.app.desk, "retire", {"handlers": ["p:nothing"]}) == {
+    assert perform(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
         "handlers": ("p:nothing",),
         "passed_over": (),
         "waiting": 0,

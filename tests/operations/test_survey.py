@@ -73,7 +73,7 @@ def test_every_standing(house, listens, make_plugin):
         ["missing"],
     )
     assert found["b"].handlers[0].selectors == listens(nothing).selectors
-    retire(flow.app.desk, ["b:nothing"])
+    retire(flow.app.operation_context, ["b:nothing"])
     (one,) = look(flow)["b"].handlers
     assert (look(flow)["b"].state, one.standing, one.selectors) == ("retired", "retired", None)
     assert one.backlog == HandlerBacklog(waiting=1)

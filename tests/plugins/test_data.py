@@ -130,7 +130,7 @@ def test_replay_after_the_schema_was_mended(house, listens, with_schemas):
     mended = {"properties": {"amount": {"type": "string"}}}
     flow = house.open(plugins={"p": with_schemas(work, **{"data/key/leave": mended})})
     assert flow.only(event_id).state is State.DEAD
-    replay(flow.app.desk, EventFilter())
+    replay(flow.app.operation_context, EventFilter())
     assert flow.settled(event_id, State.SUCCEEDED).attempt == 2
     assert ran == ["1.5"]
 

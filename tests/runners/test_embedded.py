@@ -13,7 +13,7 @@ from waiting import WAIT_TIMEOUT
 from flowhooks import Retry, State
 from flowhooks.clock import SECOND
 from flowhooks.execution.runners import embedded
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.settings import HandlerSettings
 
 
@@ -39,12 +39,12 @@ def test_one_handler_gets_half_of_the_pool(house, listens, gate, new_gate):
 
 def test_whose_turn_it_is_comes_before_what_is_new(clock):
     """A free thread is not given to a new delivery while one of another handler waits for its turn."""
-    runner = embedded.Embedded(threads=2, due=lambda now, most: [], clock=clock)
-    runner._free = 1
-    runner._offer([Queued("waits", "p:a", 0)])
-    assert runner._reserve([Queued("new", "p:b", 0)]) == []
-    runner._free = 2
-    assert runner._reserve([Queued("new", "p:b", 0)]) == [Queued("new", "p:b", 0)]
+    runner = embedded.EmbeddedRunner(threads=2, fetch_due=lambda now, most: [], clock=clock)
+    runner._free_threads = 1
+    runner._enqueue_ready([ReadyDelivery("waits", "p:a", 0)])
+    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == []
+    runner._free_threads = 2
+    assert runner._reserve([ReadyDelivery("new", "p:b", 0)]) == [ReadyDelivery("new", "p:b", 0)]
 
 
 def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, backlog):
@@ -61,18 +61,18 @@ def test_a_backlog_of_one_handler_does_not_delay_another(house, listens, gate, b
     for number in range(20):
         assert flow.take(f"k{number}", key="k").status == "done"
     assert len(gate.runs) == 2
-    assert len(flow.app.runner._here) <= embedded.MOST_OF_ONE
+    assert len(flow.app.runner._delivery_ids) <= embedded.MAX_QUEUED_PER_HANDLER
 
 
 def test_what_does_not_fit_into_memory_is_run_all_the_same(house, listens, eventually, monkeypatch, backlog):
     """Of a handler with more deliveries than are kept in memory every one is run, once, the oldest first."""
-    monkeypatch.setattr(embedded, "MOST_OF_ONE", 40)
+    monkeypatch.setattr(embedded, "MAX_QUEUED_PER_HANDLER", 40)
     runs = []
     most = []
 
     def function(event):
         runs.append(event.flow_instance_id)
-        most.append(len(flow.app.runner._here))
+        most.append(len(flow.app.runner._delivery_ids))
 
     flow = house.open(listens(function), start=False, runner={"threads": 2})
     backlog(flow, 150)
@@ -113,7 +113,7 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
 
         eventually(hold)
         eventually(flow.app.runner.health)
-        assert flow.app.trouble()
+        assert flow.app.readiness_problems()
     eventually(lambda: flow.app.runner.health() is None)
     assert flow.take().status == "done"
 
@@ -121,7 +121,7 @@ def test_it_says_when_it_cannot_look(house, listens, eventually, monkeypatch):
 def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventually, logged):
     """Whatever looking for work raises is logged, shown as trouble, and looking goes on."""
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
-    real, faults = flow.app.runner._due, []
+    real, faults = flow.app.runner._fetch_due, []
 
     def broken(now, most):
         if len(faults) < 2:
@@ -129,7 +129,7 @@ def test_a_fault_while_looking_does_not_end_the_looking(house, listens, eventual
             raise KeyError("fault")
         return real(now, most)
 
-    flow.app.runner._due = broken
+    flow.app.runner._fetch_due = broken
     event_id = flow.take(wait=0).event_id
     flow.app.start()
     flow.settled(event_id, State.SUCCEEDED)
@@ -196,7 +196,7 @@ def test_a_thread_whose_attempt_takes_too_long_is_replaced(house, listens, gate,
     for one in hanging:
         assert flow.settled(one, State.SUCCEEDED).attempt == 1
     eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("runner-")]) == 2)
-    assert flow.app.runner._given_up == 0
+    assert flow.app.runner._abandoned == 0
 
 
 def test_the_number_of_threads_is_bounded_whatever_hangs(house, listens, gate, eventually):
@@ -265,18 +265,18 @@ def test_each_handler_has_its_own_timeout(house, listens, gate, eventually, logg
 @contextmanager
 def begins(execute, clock):
     """A function that has deliveries of one handler begin together in a runner of eight threads, run by `execute`."""
-    runner, stop = embedded.Embedded(threads=8, due=lambda now, most: [], clock=clock), threading.Event()
+    runner, stop = embedded.EmbeddedRunner(threads=8, fetch_due=lambda now, most: [], clock=clock), threading.Event()
     thread = threading.Thread(target=runner.run, args=(execute, stop))
     thread.start()
     event = object()
 
     def begin(*names):
-        queued = [Queued(name, "p:h", 0, fresh=lambda: event) for name in names]
+        queued = [ReadyDelivery(name, "p:h", 0, load_event=lambda: event) for name in names]
         reserved = runner._reserve(queued)
         assert reserved == queued
-        runner._start(reserved)
+        runner._start_reserved(reserved)
 
-    while not runner._runs:
+    while not runner._is_running:
         time.sleep(0.001)
     try:
         yield begin
@@ -289,8 +289,8 @@ def begins(execute, clock):
 
 def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, eventually):
     """To wake a thread for each would cost more than to run them; of a handler nobody knows yet, each gets one."""
-    monkeypatch.setattr(embedded, "LOOK_EVERY", 60)
-    monkeypatch.setattr(embedded, "QUICK_SECONDS", 60)
+    monkeypatch.setattr(embedded, "POLL_INTERVAL", 60)
+    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
     ran, together = [], threading.Barrier(3)
 
     def execute(queued, claimed):
@@ -309,7 +309,7 @@ def test_what_begins_together_and_is_quick_takes_one_thread(clock, monkeypatch, 
 
 def test_one_that_was_quick_and_hangs_keeps_no_other(clock, monkeypatch, eventually):
     """What was left to the thread that now hangs is begun by others at the next look."""
-    monkeypatch.setattr(embedded, "QUICK_SECONDS", 60)
+    monkeypatch.setattr(embedded, "FAST_THRESHOLD_SECONDS", 60)
     ran, opened = [], threading.Event()
 
     def execute(queued, claimed):

@@ -13,9 +13,9 @@ from procrastinate.schema import SchemaManager
 from flowhooks import State
 from flowhooks.cli.main import main
 from flowhooks.clock import Clock
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
+from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.execution.runners import procrastinate_schema
-from flowhooks.execution.runners.procrastinate import Procrastinate
+from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
 from flowhooks.ledger.migrations.upgrade import upgrade
 
 MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
@@ -72,7 +72,7 @@ def as_it_was(url, last):
 def test_they_are_made_and_recorded(new_ledger):
     """By `db upgrade` only, and once; tables of an older or a newer version are told from those that fit."""
     url = new_ledger()
-    with pytest.raises(LedgerOutdated, match="missing: run `flowhooks db upgrade`"):
+    with pytest.raises(LedgerSchemaTooOld, match="missing: run `flowhooks db upgrade`"):
         procrastinate_schema.check(url)
     assert procrastinate_schema.upgrade(url) == 1
     procrastinate_schema.check(url)
@@ -80,7 +80,7 @@ def test_they_are_made_and_recorded(new_ledger):
     upgrade(url)
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM job_migrations WHERE name = (SELECT max(name) FROM job_migrations)")
-    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
         procrastinate_schema.check(url)
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO job_migrations VALUES ('99.00.00_01_later', now())")
@@ -107,7 +107,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
     )
     before = run(house.url, JOBS)
     house.runner = "procrastinate"
-    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
         house.open(listener)
 
     environ = {"FLOWHOOKS_DATABASE": house.url, "FLOWHOOKS_RUNNER_KIND": "procrastinate"}
@@ -122,7 +122,7 @@ def test_those_of_an_older_procrastinate_are_brought_up(new_ledger, house, liste
     assert sorted(run(house.url, SHAPE)) == sorted(run(new, SHAPE))
 
     # So that nothing is run by a job that was made anew.
-    monkeypatch.setattr(Procrastinate, "_sweep", lambda _self, _late: None)
+    monkeypatch.setattr(ProcrastinateRunner, "_sweep", lambda _self, _late: None)
     flow = house.open(listener)
     for event_id in events:
         flow.settled(event_id, State.SUCCEEDED)
@@ -136,12 +136,12 @@ def test_what_cannot_be_brought_up_stays_as_it_is(new_ledger, monkeypatch):
     as_it_was(url, "03.00.00_50_post")
     third = next(name for name in MIGRATIONS if name.startswith("03.02.00_01"))
     broken = MIGRATIONS | {third: b"CREATE TABLE half (x int); SELECT nothing_of_that_name()"}
-    monkeypatch.setattr(procrastinate_schema, "_known", lambda: broken)
+    monkeypatch.setattr(procrastinate_schema, "_available", lambda: broken)
     with pytest.raises(LedgerUnusable, match=f"nothing_of_that_name.*[(]migration {third}[)]"):
         procrastinate_schema.upgrade(url)
     assert run(url, "SELECT to_regclass('half')") == [(None,)]
     monkeypatch.undo()
-    with pytest.raises(LedgerOutdated, match="older than the Procrastinate"):
+    with pytest.raises(LedgerSchemaTooOld, match="older than the Procrastinate"):
         procrastinate_schema.check(url)
     assert procrastinate_schema.upgrade(url) == sum(name > "03.01.99" for name in MIGRATIONS)
     procrastinate_schema.check(url)

@@ -62,7 +62,7 @@ def test_a_job_is_stored_with_its_delivery_or_not_at_all(house, listens):
     ]
 
     def comes_to_nothing(transaction):
-        flow.app.runner.enqueue(transaction, [procrastinate.Queued("d", "p:h", 0)], 0)
+        flow.app.runner.enqueue(transaction, [procrastinate.ReadyDelivery("d", "p:h", 0)], 0)
         raise LedgerUnusable("on purpose")
 
     with pytest.raises(LedgerUnusable):
@@ -139,8 +139,8 @@ def test_a_job_of_an_attempt_that_is_over_hides_nothing(house, listens):
 
 def test_a_delivery_that_could_not_be_marked_is_run_soon_after(house, listens, monkeypatch, eventually):
     """Its job is gone, so another one is made, although it fell due only just before."""
-    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.2)
-    monkeypatch.setattr(procrastinate, "LATE", 1_000.0)
+    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
+    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 1_000.0)
     runs = []
     flow = house.open(listens(lambda event: runs.append(1), name="h"), runner=KIND)
     real, refused = flow.app.ledger.claim, []
@@ -245,7 +245,7 @@ def test_stopping_waits_for_what_runs_and_leaves_the_rest(house, listens, gate):
     flow = house.open(listens(gate, name="gate"), runner=KIND | {"threads": 2})
     events = [flow.take(f"i{number}", wait=0).event_id for number in range(4)]
     assert gate.enter(1)
-    flow.app.drain()
+    flow.app.begin_shutdown()
     ending = threading.Timer(0.1, gate.opened.set)
     ending.start()
     assert flow.close()
@@ -296,8 +296,8 @@ def test_a_worker_that_has_failed_begins_anew(house, listens, logged, eventually
 
 def test_what_was_taken_and_not_run_is_found_again(house, listens, monkeypatch):
     """An outage may leave a job as taken under a worker that lives, which nobody would ever take again."""
-    monkeypatch.setattr(procrastinate, "SWEEP_EVERY", 0.2)
-    monkeypatch.setattr(procrastinate, "LATE", 0.0)
+    monkeypatch.setattr(procrastinate, "SWEEP_INTERVAL", 0.2)
+    monkeypatch.setattr(procrastinate, "LOST_JOB_THRESHOLD_SECONDS", 0.0)
     flow = house.open(listens(lambda event: None, name="h"), start=False, runner=KIND)
     event_id = flow.take("i1", wait=0).event_id
     flow.sql("INSERT INTO procrastinate_workers DEFAULT VALUES")

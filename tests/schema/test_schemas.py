@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from flowhooks.errors import Unprocessable
+from flowhooks.errors import InvalidCallback
 from flowhooks.schema import Schemas, parse
 from flowhooks.schema.violations import violations
 
@@ -35,7 +35,7 @@ def kind(folder):
 
 def refusal(check):
     """Why `check` refuses."""
-    with pytest.raises(Unprocessable) as caught:
+    with pytest.raises(InvalidCallback) as caught:
         check()
     return caught.value
 

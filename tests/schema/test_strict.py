@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowhooks.errors import Malformed
+from flowhooks.errors import MalformedRequest
 from flowhooks.schema import parse
 from flowhooks.schema.strict_json import MAX_DEPTH
 
@@ -36,9 +36,9 @@ PIECES = st.sampled_from(
 """What JSON is made of, and what it is not."""
 
 
-def refusal(body: bytes) -> Malformed:
+def refusal(body: bytes) -> MalformedRequest:
     """Why `body` is refused."""
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(MalformedRequest) as caught:
         parse(body)
     return caught.value
 
@@ -223,7 +223,7 @@ def test_stack_nearly_used_up():
     sys.setrecursionlimit(depth + 40)
     try:
         answer = parse(body)
-    except Malformed as error:
+    except MalformedRequest as error:
         answer = error.key
     finally:
         sys.setrecursionlimit(limit)
@@ -252,7 +252,7 @@ def test_any_bytes(body):
     """Whatever bytes come: an object that every database can keep, or Malformed."""
     try:
         value = parse(body)
-    except Malformed as error:
+    except MalformedRequest as error:
         assert error.text("zh").encode()  # noqa: PT017 (says that the refusal itself can be sent)
     else:
         assert isinstance(value, dict)

@@ -14,7 +14,7 @@ import fuzz_strict
 import pytest
 import rfc8259
 
-from flowhooks.errors import Malformed
+from flowhooks.errors import MalformedRequest
 from flowhooks.schema import parse
 
 SEED = 20261125
@@ -142,7 +142,7 @@ def agree(seed, times):
         fuzz_strict.agree(body)
         try:
             parse(body)
-        except Malformed as refusal:
+        except MalformedRequest as refusal:
             found[refusal.key] += 1
         else:
             found["taken"] += 1
@@ -227,7 +227,7 @@ def seconds(body):
     taken = []
     for _ in range(3):
         began = time.thread_time()
-        with suppress(Malformed):
+        with suppress(MalformedRequest):
             parse(body)
         taken.append(time.thread_time() - began)
     return min(taken)

@@ -77,6 +77,6 @@ def test_the_clock_stands_still():
     assert clock.now() - before == (1 + 120 + 3 * 3600 + 4 * 86400) * 1_000_000
     ids.append(clock.new_id())
     assert ids == sorted(set(ids))
-    assert clock.chance() == 0
+    assert clock.random() == 0
     with pytest.raises(ValueError, match="forward only"):
         clock.advance(-1)

@@ -54,7 +54,7 @@ def test_installed_plugins_are_not_loaded(app_of, make_plugin, logged):
     assert {(one.name, one.origin, one.state) for one in app.app.plugins.infos} == {
         (name, "object", "loaded") for name in (*given, "listener")
     }
-    app.app.alerts.look()
+    app.app.alerts.poll()
     assert alerts == []
     assert troubles(logged) == []
 

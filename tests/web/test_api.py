@@ -18,7 +18,7 @@ from openapi_spec_validator import validate
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry, State, hookimpl
-from flowhooks.errors import Conflict, LedgerUnusable, SettingsError
+from flowhooks.errors import IdentityConflict, LedgerUnusable, SettingsError
 from flowhooks.ledger import rejected_requests
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
@@ -138,12 +138,12 @@ def busy(house, serve, listens, make_plugin):
     flow.take("4713", key="contract", businessKey="B-later", wait=0)
     flow.take("4714", key="leave", callback_class="com.example.Leave")
     flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take("4711", key="contract", businessKey="B-other")
     flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
     flow.dead = flow.events(flow_instance_id="4712")[0]
     for _ in range(2):
-        replay(replace(flow.app.desk, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
+        replay(replace(flow.app.operation_context, by=Actor("ann", "console")), EventFilter(ids=(flow.dead,)))
         flow.settled(flow.dead, State.DEAD)
     flow.app.alerts.stop(WAIT_TIMEOUT)  # a look would close an alert that has no cause
     for closed in ("NULL", "1"):
@@ -742,7 +742,7 @@ def test_reroute_takes_one_handler(concluded):
 
 def test_handlers_of_a_newer_version(concluded, monkeypatch):
     """What would be routed by a part of the handlers is answered 503, with what to do."""
-    monkeypatch.setattr(concluded.flow.app.router, "unreadable", ("books:later",))
+    monkeypatch.setattr(concluded.flow.app.router, "unreadable_handlers", ("books:later",))
     event = concluded.flow.events()[0]
     for path in (f"/api/events/{event}/explanation", "/api/parked"):
         answer = concluded.ask(path)

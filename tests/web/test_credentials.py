@@ -157,7 +157,7 @@ def test_what_is_wrong_is_for_the_operator(credentials):
             credentials.source(authorization, None)
         for language in ("en", "zh"):
             said.add(caught.value.text(language))
-            noted.add(caught.value.note(language))
+            noted.add(caught.value.operator_text(language))
     assert len(said) == 2
     assert len(noted) == 6
 

@@ -12,27 +12,27 @@ from structlog.testing import capture_logs
 
 from flowhooks import messages
 from flowhooks.errors import (
-    Conflict,
+    CallbackRejected,
     Forbidden,
-    Malformed,
-    Refusal,
+    IdentityConflict,
+    InvalidCallback,
+    MalformedRequest,
     Unauthorized,
     Unavailable,
-    Unprocessable,
     UnsupportedMedia,
 )
 from flowhooks.web import errors
 
 REFUSALS = [
-    (Malformed("bad_request"), 400),
+    (MalformedRequest("bad_request"), 400),
     (Unauthorized("unauthorized"), 401),
     (Forbidden("forbidden"), 403),
-    (Conflict("event-1"), 409),
+    (IdentityConflict("event-1"), 409),
     (UnsupportedMedia("media_type", given="text/plain"), 415),
-    (Unprocessable("bad_request", violations=[("/a", "not_implemented", {})]), 422),
+    (InvalidCallback("bad_request", violations=[("/a", "not_implemented", {})]), 422),
     (Unavailable("draining", retry_after=7), 503),
     (type("Later", (Unavailable,), {})("draining"), 503),
-    (Refusal("bad_request"), 400),
+    (CallbackRejected("bad_request"), 400),
 ]
 
 FALCONS = [
@@ -101,7 +101,7 @@ def test_encode():
 
 def test_every_refusal_has_a_status():
     """No kind of refusal was forgotten."""
-    assert set(errors.STATUS) == set(Refusal.__subclasses__())
+    assert set(errors.STATUS) == set(CallbackRejected.__subclasses__())
 
 
 @pytest.mark.parametrize(("error", "status"), REFUSALS)
@@ -121,8 +121,10 @@ def test_headers_of_refusals(ask):
     """What a caller needs to go on is in the headers that HTTP has for it."""
     assert ask(Unavailable("draining", retry_after=7)).headers["retry-after"] == "7"
     assert ask(Unauthorized("unauthorized")).headers["www-authenticate"] == "Bearer"
-    assert ask(Conflict("event-1")).headers["flowhooks-event"] == "event-1"
-    assert not {"retry-after", "www-authenticate", "flowhooks-event"} & set(ask(Malformed("bad_request")).headers)
+    assert ask(IdentityConflict("event-1")).headers["flowhooks-event"] == "event-1"
+    assert not {"retry-after", "www-authenticate", "flowhooks-event"} & set(
+        ask(MalformedRequest("bad_request")).headers
+    )
 
 
 @pytest.mark.parametrize(("error", "status", "said"), FALCONS)

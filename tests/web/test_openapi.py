@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flowhooks import __version__
-from flowhooks.errors import Unprocessable
+from flowhooks.errors import InvalidCallback
 from flowhooks.schema import Schemas, parse
 from flowhooks.web.callback.openapi import openapi
 from flowhooks.web.errors import envelope
@@ -276,7 +276,7 @@ def test_null_for_an_absent_member_is_published(tmp_path):
         schemas.check_body("revoke", parse(json.dumps(key | given).encode()))
     for given in (key | {"why": "c"}, {"processDefinitionKey": None}, {"businessKey": None}):
         assert not body.is_valid(given), given
-        with pytest.raises(Unprocessable):
+        with pytest.raises(InvalidCallback):
             schemas.check_body("revoke", parse(json.dumps(given).encode()))
     answer = component(document, "answer")
     assert answer.is_valid({"success": True})

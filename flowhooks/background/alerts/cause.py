@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.clock import to_text
-from flowhooks.commands import quoted
+from flowhooks.commands import shell_quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ class Cause:
             count=count,
             cause=self.cause,
             subject=self.subject,
-            quoted=quoted(self.subject),
+            quoted=shell_quote(self.subject),
             since=to_text(since),
             why=self.why.rstrip("."),
         )

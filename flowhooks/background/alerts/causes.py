@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.background.alerts.cause import Cause
-from flowhooks.background.alerts.routing_causes import RoutingCauses, names_of
+from flowhooks.background.alerts.routing_causes import RoutingCauseFinder, describe_names
 from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, circuit_breaker
 from flowhooks.model.alert import AlertCause
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from flowhooks.plugins.loading import PluginInfo
     from flowhooks.settings import AlertsSettings
 
-MOST_GROUPS: Final = 1_000
+MAX_PARKED_GROUPS: Final = 1_000
 """Classes and keys of parked events that are looked at: whoever calls back can make up as many as they like."""
-OTHERS: Final = "(others)"
+OTHERS_SUBJECT: Final = "(others)"
 """The subject of the one alert for all that would be too many."""
 
 _TEXTS: Final[Mapping[AlertCause, str]] = {
@@ -60,17 +60,17 @@ _TEXTS: Final[Mapping[AlertCause, str]] = {
         "Mend it, and start the server again."
     ),
 }
-_SHELVED: Final = (
+_SUSPENDED_TEXT: Final = (
     "{many} of handler {subject} {are} kept for its plugin, which is not loaded, the first since {since}: "
     "mend the plugin or bring it back, and start the server again; `flowhooks check` says what is wrong."
 )
-_OTHERS: Final = (
+_OTHERS_TEXT: Final = (
     "{count:,} more alerts of the cause {cause} would be too many, and were not raised, since {since}: "
     "run `flowhooks check`."
 )
 
 
-class Causes:
+class CauseFinder:
     """Finds them.
 
     Args:
@@ -85,7 +85,7 @@ class Causes:
         settings: AlertsSettings,
         plugins: Sequence[PluginInfo],
         timeout: Callable[[str], float],
-        routing: RoutingCauses,
+        routing: RoutingCauseFinder,
     ) -> None:
         self._timeout = timeout
         self._routing = routing
@@ -100,86 +100,86 @@ class Causes:
             connection: reads one moment's state.
             now: microseconds since 1970.
         """
-        found: dict[tuple[AlertCause, str], Cause] = {}
-        groups, complete = alert_queries.parked_backlogs(connection, now - self._parked_after, limit=MOST_GROUPS)
-        for one in (
+        causes: dict[tuple[AlertCause, str], Cause] = {}
+        groups, complete = alert_queries.parked_backlogs(connection, now - self._parked_after, limit=MAX_PARKED_GROUPS)
+        for cause in (
             *self._routing.find(connection, now),
             *_failed(connection),
             *_waiting(connection, now - self._waiting_after, self._routing.loaded),
-            *_held(connection),
+            *_open_circuits(connection),
             *self._overdue(connection, now),
             *(_parked(group, now - self._parked_after) for group in groups),
             *(_quarantined(info, now) for info in self._quarantined),
         ):
-            found.setdefault(one.key, one)
-        return found, complete
+            causes.setdefault(cause.key, cause)
+        return causes, complete
 
     def _overdue(self, connection: Connection, now: int) -> Iterator[Cause]:
-        late: dict[str, list[HandlerIssue]] = {}
-        for one in alert_queries.running(connection):
-            if one.since + int(self._timeout(one.handler) * SECOND) < now:
-                late.setdefault(one.handler, []).append(one)
-        for several in late.values():
-            first = min(several, key=lambda one: one.since)
-            yield _of_handler(AlertCause.OVERDUE, first, partial(_so_many, several), _TEXTS[AlertCause.OVERDUE])
+        overdue: dict[str, list[HandlerIssue]] = {}
+        for attempt in alert_queries.running(connection):
+            if attempt.since + int(self._timeout(attempt.handler) * SECOND) < now:
+                overdue.setdefault(attempt.handler, []).append(attempt)
+        for attempts in overdue.values():
+            first = min(attempts, key=lambda attempt: attempt.since)
+            yield _of_handler(AlertCause.OVERDUE, first, partial(_count_attempts, attempts), _TEXTS[AlertCause.OVERDUE])
 
 
-def _so_many(several: Sequence[HandlerIssue], _connection: Connection) -> int:
-    return len(several)
+def _count_attempts(attempts: Sequence[HandlerIssue], _connection: Connection) -> int:
+    return len(attempts)
 
 
-def _held(connection: Connection) -> Iterator[Cause]:
-    for handler, one in circuit_breaker.open_circuits(connection).items():
+def _open_circuits(connection: Connection) -> Iterator[Cause]:
+    for handler, circuit in circuit_breaker.open_circuits(connection).items():
         yield Cause(
             cause=AlertCause.HELD,
             subject=handler,
-            since=one.since,
+            since=circuit.since,
             count=partial(alert_queries.count_waiting, handler=handler),
             text=_TEXTS[AlertCause.HELD],
-            why=printable(one.why),
+            why=printable(circuit.why),
         )
 
 
-def others(cause: AlertCause, several: Sequence[Cause]) -> Cause:
+def merge_causes(cause: AlertCause, merged: Sequence[Cause]) -> Cause:
     """The one cause that stands for several of the same kind."""
     return Cause(
         cause=cause,
-        subject=OTHERS,
-        since=min(one.since for one in several),
-        count=lambda _: len(several),
-        event_id=several[0].event_id,
-        text=_OTHERS,
+        subject=OTHERS_SUBJECT,
+        since=min(single.since for single in merged),
+        count=lambda _: len(merged),
+        event_id=merged[0].event_id,
+        text=_OTHERS_TEXT,
     )
 
 
 def _failed(connection: Connection) -> Iterator[Cause]:
     for cause, state in ((AlertCause.DEAD, State.DEAD), (AlertCause.UNKNOWN, State.UNKNOWN)):
-        for one in alert_queries.failed(connection, state):
-            count = partial(alert_queries.count_failed, state=state, handler=one.handler)
-            latest = partial(alert_queries.latest_failed, state=state, handler=one.handler)
-            yield replace(_of_handler(cause, one, count, _TEXTS[cause]), latest=latest)
+        for issue in alert_queries.failed(connection, state):
+            count = partial(alert_queries.count_failed, state=state, handler=issue.handler)
+            latest = partial(alert_queries.latest_failed, state=state, handler=issue.handler)
+            yield replace(_of_handler(cause, issue, count, _TEXTS[cause]), latest=latest)
 
 
 def _waiting(connection: Connection, before: int, loaded: Collection[str]) -> Iterator[Cause]:
-    for one in alert_queries.missing_handlers(connection, before):
-        if one.handler in loaded:
+    for issue in alert_queries.missing_handlers(connection, before):
+        if issue.handler in loaded:
             continue  # it waits for a decision, of which `RoutingCauses` tells at once
-        count = partial(alert_queries.count_missing_handler, handler=one.handler)
-        yield _of_handler(AlertCause.WAITING, one, count, _SHELVED)
-    for one in alert_queries.overdue(connection, before):
-        count = partial(alert_queries.count_overdue, before=before, handler=one.handler)
-        yield _of_handler(AlertCause.WAITING, one, count, _TEXTS[AlertCause.WAITING])
+        count = partial(alert_queries.count_missing_handler, handler=issue.handler)
+        yield _of_handler(AlertCause.WAITING, issue, count, _SUSPENDED_TEXT)
+    for issue in alert_queries.overdue(connection, before):
+        count = partial(alert_queries.count_overdue, before=before, handler=issue.handler)
+        yield _of_handler(AlertCause.WAITING, issue, count, _TEXTS[AlertCause.WAITING])
 
 
-def _of_handler(cause: AlertCause, one: HandlerIssue, count: Callable[[Connection], int], text: str) -> Cause:
-    return Cause(cause=cause, subject=one.handler, since=one.since, count=count, event_id=one.event_id, text=text)
+def _of_handler(cause: AlertCause, issue: HandlerIssue, count: Callable[[Connection], int], text: str) -> Cause:
+    return Cause(cause=cause, subject=issue.handler, since=issue.since, count=count, event_id=issue.event_id, text=text)
 
 
 def _parked(group: ParkedBacklog, before: int) -> Cause:
     key = group.process_key
     return Cause(
         cause=AlertCause.PARKED,
-        subject=names_of(group.callback_class, group.process_key),
+        subject=describe_names(group.callback_class, group.process_key),
         since=group.since,
         count=partial(alert_queries.count_parked, before=before, callback_class=group.callback_class, process_key=key),
         latest=partial(

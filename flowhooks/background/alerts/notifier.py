@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from flowhooks.model.alert import Alert
     from flowhooks.plugins.plugins import Plugins
 
-PATIENCE: Final = 20.0
+NOTIFY_TIMEOUT: Final = 20.0
 """Seconds for which a look waits for one listener: twice the timeout of a step that flowhooks-notice has by default."""
 
 log = structlog.get_logger(__name__)
 
 
-class Telling:
+class AlertNotification:
     """Begins at once. Nothing ends a listener that hangs, but nobody has to wait for it.
 
     Args:
@@ -27,34 +27,34 @@ class Telling:
 
     Attributes:
         alert: the alert.
-        taken: whether the listener has taken it, once it has come back.
+        accepted: whether the listener has taken it, once it has come back.
     """
 
     def __init__(self, plugins: Plugins, name: str, alert: Alert) -> None:
         self._plugins = plugins
         self._name = name
-        self._back = threading.Event()
+        self._done = threading.Event()
         self.alert = alert
-        self.taken = False
+        self.accepted = False
         threading.Thread(target=self._run, name=f"alert-{name}", daemon=True).start()
 
     @property
-    def over(self) -> bool:
+    def is_done(self) -> bool:
         """Whether the listener has come back."""
-        return self._back.is_set()
+        return self._done.is_set()
 
     def wait(self) -> bool:
         """Wait a while for the listener; whether it has come back. That it has not is logged."""
-        if self._back.wait(PATIENCE):
+        if self._done.wait(NOTIFY_TIMEOUT):
             return True
-        log.warning("notice_hangs", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=PATIENCE)
+        log.warning("notice_hangs", plugin=self._name, hook="alert_raised", alert=self.alert.id, seconds=NOTIFY_TIMEOUT)
         return False
 
     def _run(self) -> None:
         try:
-            self.taken = bool(self._plugins.alert_raised(self.alert, [self._name]))
+            self.accepted = bool(self._plugins.alert_raised(self.alert, [self._name]))
         except BaseException:
             # Even an interrupt that a plugin raised: in this thread it is no operator's.
             log.exception("notice_failed", plugin=self._name, hook="alert_raised")
         finally:
-            self._back.set()
+            self._done.set()

@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from flowhooks.ledger.routing_issues import Conflicts, Undecided
     from flowhooks.routing.router import Router
 
-RECENT: Final = 24 * 3600 * SECOND
+RECENT_PERIOD: Final = 24 * 3600 * SECOND
 """For how long an event that was routed in spite of an undecided condition, or a conflict, keeps its alert open."""
 
-_UNDECIDED_EVENTS: Final = (
+_UNDECIDED_EVENTS_TEXT: Final = (
     "{many} for {subject} {have} an undecided condition, the first since {since}: {why}. Have the engine send the "
     "member, then decide on the events that are parked: `flowhooks events list --state parked`."
 )
-_UNDECIDED_DELIVERIES: Final = (
+_UNDECIDED_DELIVERIES_TEXT: Final = (
     "{many} of handler {subject} {have} not run because its condition cannot be decided, the first since {since}: "
     "{why}. Correct the handler, then start the server again; or close them: `flowhooks events resolve`."
 )
-_CONCLUSION: Final = (
+_CONCLUSION_TEXT: Final = (
     "No handler takes {subject}, which was first received at {since}; such events are dismissed{why}. Add the "
     "conclusion to a handler, map the engine's word in [sources.NAME.conclusion], or name it in "
     "routing.ignore_conclusions."
 )
-_CONFLICT: Final = (
+_CONFLICT_TEXT: Final = (
     "{many} of source {subject} {have} the identity of an earlier event, but other data, the first since {since}: each "
     "was answered 409 and kept. `flowhooks events show {why}` compares them. Find out whether the engine reuses "
     "instance ids or has changed a decision."
 )
-_NO_NAME: Final = (
+_NO_NAME_TEXT: Final = (
     "{many} {have} neither callBackProcessClass nor processDefinitionKey, the first since {since}, so that no handler "
     "can be found: have the engine send one of them, then run `flowhooks events dismiss` for those that are parked."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingCauses:
+class RoutingCauseFinder:
     """Finds them.
 
     Args:
@@ -72,7 +72,7 @@ class RoutingCauses:
             connection: reads one moment's state.
             now: microseconds since 1970.
         """
-        since = now - RECENT
+        since = now - RECENT_PERIOD
         for undecided in routing_issues.undecided(connection, since=since):
             yield _undecided_events(undecided)
         for delivery in alert_queries.missing_handlers(connection, now):
@@ -94,16 +94,16 @@ class RoutingCauses:
         return Cause(
             cause=AlertCause.CONCLUSION,
             subject=f"conclusion {printable(unknown.conclusion)!r} of "
-            f"{names_of(unknown.callback_class, unknown.process_key or None)}",
+            f"{describe_names(unknown.callback_class, unknown.process_key or None)}",
             since=unknown.seen_at,
             count=lambda _: 1,
             event_id=unknown.event_id,
-            text=_CONCLUSION,
+            text=_CONCLUSION_TEXT,
             why=f" ({printable('; '.join(hints))})" if hints else "",
         )
 
 
-def names_of(callback_class: str, process_key: str | None) -> str:
+def describe_names(callback_class: str, process_key: str | None) -> str:
     """An event's class and key, on one line; what cannot be printed is replaced."""
     names = [f"class {printable(callback_class)}"] if callback_class else []
     names += [f"key {printable(process_key)}"] if process_key else []
@@ -125,12 +125,12 @@ def _event_of(unknown: UnknownConclusion) -> Event:
 def _undecided_events(undecided: Undecided) -> Cause:
     return Cause(
         cause=AlertCause.CONDITION,
-        subject=names_of(undecided.callback_class, undecided.process_key),
+        subject=describe_names(undecided.callback_class, undecided.process_key),
         since=undecided.since,
         count=lambda _: undecided.events,
         event_id=undecided.event_id,
         nouns=("event", "events"),
-        text=_UNDECIDED_EVENTS,
+        text=_UNDECIDED_EVENTS_TEXT,
         why=printable(undecided.why),
     )
 
@@ -142,7 +142,7 @@ def _undecided_deliveries(delivery: HandlerIssue) -> Cause:
         since=delivery.since,
         count=partial(alert_queries.count_missing_handler, handler=delivery.handler),
         event_id=delivery.event_id,
-        text=_UNDECIDED_DELIVERIES,
+        text=_UNDECIDED_DELIVERIES_TEXT,
         why=f"`flowhooks events show {delivery.event_id}` shows why",
     )
 
@@ -155,7 +155,7 @@ def _conflict(conflicts: Conflicts) -> Cause:
         count=lambda _: conflicts.callbacks,
         event_id=conflicts.event_id,
         nouns=("callback", "callbacks"),
-        text=_CONFLICT,
+        text=_CONFLICT_TEXT,
         why=conflicts.event_id,
     )
 
@@ -163,11 +163,11 @@ def _conflict(conflicts: Conflicts) -> Cause:
 def _no_name(event_id: str, since: int, now: int) -> Cause:
     return Cause(
         cause=AlertCause.PARKED,
-        subject=names_of("", None),
+        subject=describe_names("", None),
         since=since,
         count=partial(alert_queries.count_parked, before=now, callback_class="", process_key=None),
         latest=partial(alert_queries.latest_parked, before=now, callback_class="", process_key=None),
         event_id=event_id,
         nouns=("event", "events"),
-        text=_NO_NAME,
+        text=_NO_NAME_TEXT,
     )

@@ -13,7 +13,7 @@ from flowhooks.cli.events import text
 from flowhooks.cli.filters import filter_options
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.reader import Reader
-from flowhooks.model.delivery import DONE
+from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.json.events import event_to_json
 from flowhooks.settings import database_url
 
@@ -97,5 +97,5 @@ def _deliveries(stored: StoredEvent) -> str:
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # What needs somebody's look comes first.
-        lines += [_line(one) for one in sorted(stored.delivery_statuses, key=lambda one: one.state in DONE)]
+        lines += [_line(one) for one in sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)]
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from flowhooks.cli.events.list import event_table
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.commands import command_line
-from flowhooks.errors import NotFound, Purged
-from flowhooks.execution.condition_check import UNDECIDED
+from flowhooks.errors import EventPurged, NotFound
+from flowhooks.execution.condition_check import UNDECIDED_NOTE
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
@@ -82,7 +82,7 @@ def _found(reader: Reader, name: str) -> list[StoredEvent]:
     if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
         return found
     if gone := reader.purged_event_received_at(name):
-        raise Purged(name, to_text(gone))
+        raise EventPurged(name, to_text(gone))
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 
@@ -203,7 +203,7 @@ def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | Non
             f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
             f"{suggestions.resume(standing.handler)}"
         )
-    if standing.due_at is None and standing.note.startswith(UNDECIDED):
+    if standing.due_at is None and standing.note.startswith(UNDECIDED_NOTE):
         close = command_line("events", "resolve", standing.delivery_id, "--close")
         return f"when a process starts whose handler can decide its condition (see the note); to close it: {close}"
     if standing.due_at is None:

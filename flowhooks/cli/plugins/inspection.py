@@ -53,7 +53,7 @@ def look(settings: Settings) -> Looked:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     # At critical: what is logged of plugins is in what is printed.
-    logging.configure("critical", "text", conceal=masking(settings.plugins, os.environ))
+    logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
     _, plugins = load(settings)
     ignored = settings.ignore.process_key
     file = database.database_file(database_url(settings))

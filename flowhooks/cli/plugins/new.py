@@ -15,7 +15,7 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import utf8
 from flowhooks.cli.plugins import template
-from flowhooks.commands import command_line, quoted
+from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import SettingsError
 from flowhooks.hookspecs import PROJECT
 
@@ -202,7 +202,7 @@ def _say(target: Path, answers: dict[str, str]) -> None:
     output.line()
     output.line("Next:")
     for command in (
-        f"cd {quoted(str(target))}",
+        f"cd {shell_quote(str(target))}",
         "pip install -e '.[test]'",
         "pytest",
         "flowhooks serve",

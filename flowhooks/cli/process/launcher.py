@@ -115,6 +115,6 @@ def _log(settings: Settings, conceal: Callable[[str], str], *, of_several: bool 
     logging.configure(
         settings.log.level,
         settings.log.format,
-        conceal=conceal,
+        redact=conceal,
         pid=os.getpid() if of_several else None,
     )

@@ -20,7 +20,7 @@ import structlog
 from flowhooks.cli.process import malloc
 from flowhooks.cli.process.signals import ENDS
 from flowhooks.errors import SettingsError
-from flowhooks.execution.cpu_affinity import gather
+from flowhooks.execution.cpu_affinity import pin
 from flowhooks.ledger import database
 from flowhooks.observability import open_files
 from flowhooks.settings import database_url
@@ -56,7 +56,7 @@ def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
     sys.setswitchinterval(SWITCH_INTERVAL)
     malloc.share()
     try:
-        return gather(0 if place is None else place.number) if settings.one_core else frozenset()
+        return pin(0 if place is None else place.number) if settings.one_core else frozenset()
     except OSError as error:
         log.warning("not_on_one_core", why=str(error))
         return frozenset()

@@ -22,6 +22,6 @@ wire     how deliveries and answers look on the way
 
 from __future__ import annotations
 
-from flowhooks.execution.isolation.pool import ENDED_WITHIN, Pool, tried
+from flowhooks.execution.isolation.pool import ATTEMPT_END_TIMEOUT, ProcessPool, check_isolation
 
-__all__ = ["ENDED_WITHIN", "Pool", "tried"]
+__all__ = ["ATTEMPT_END_TIMEOUT", "ProcessPool", "check_isolation"]

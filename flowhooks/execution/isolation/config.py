@@ -28,7 +28,7 @@ _LENGTH: Final = struct.Struct("!I")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
+class ForkServerConfig:
     """What the nursery is told.
 
     Attributes:
@@ -56,11 +56,11 @@ class Setup:
     version: str = flowhooks.__version__
 
     @classmethod
-    def of(cls, settings: Settings, cores: frozenset[int] = frozenset()) -> Self:
+    def from_settings(cls, settings: Settings, cores: frozenset[int] = frozenset()) -> Self:
         """What makes a nursery load what this process loads by `settings`."""
         return cls(
             path=tuple(sys.path),
-            dirs=tuple(Path(one).absolute() for one in settings.plugins_dirs),
+            dirs=tuple(Path(folder).absolute() for folder in settings.plugins_dirs),
             allow=settings.plugins_allow,
             deny=settings.plugins_deny,
             safe_mode=settings.safe_mode,
@@ -83,8 +83,8 @@ class Setup:
             EOFError: nothing was.
         """
         (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-        found: Self = pickle.loads(_exactly(stream, length))  # noqa: S301 (from the server that has started this process)
-        return found
+        config: Self = pickle.loads(_exactly(stream, length))  # noqa: S301 (from the server that has started this process)
+        return config
 
     def load(self) -> Plugins:
         """Load the plugins.
@@ -104,10 +104,10 @@ class Setup:
 
 
 def _exactly(stream: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        part = stream.recv(count - len(found))
+    data = b""
+    while len(data) < count:
+        part = stream.recv(count - len(data))
         if not part:
             raise EOFError
-        found += part
-    return found
+        data += part
+    return data

@@ -15,13 +15,13 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-LONGEST: Final = 8192
+MAX_MESSAGE_CHARS: Final = 8192
 """Characters of a message that are shipped."""
-LONGEST_TRACEBACK: Final = 32768
-MOST_FIELDS: Final = 65536
+MAX_TRACEBACK_CHARS: Final = 32768
+MAX_FIELDS_CHARS: Final = 65536
 """Characters of what a record says besides its message, as JSON; more is left out."""
-_ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_OURS: Final = frozenset(
+_STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_RESERVED_FIELDS: Final = frozenset(
     {
         "attempt",
         "delivery",
@@ -42,18 +42,18 @@ _LEVELS: Final = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO
 """Those at which it is logged again: of a level of a handler's own structlog would have no name."""
 
 
-class Shipping(logging.Handler):
+class ForwardingHandler(logging.Handler):
     """Hands each record on.
 
     Args:
-        ship: takes a record, as plain values.
-        conceal: masks secrets, before anything is cut: of half a one the server would not know that it is one.
+        forward: takes a record, as plain values.
+        redact: masks secrets, before anything is cut: of half a one the server would not know that it is one.
     """
 
-    def __init__(self, ship: Callable[[dict[str, Any]], None], conceal: Callable[[str], str]) -> None:
+    def __init__(self, forward: Callable[[dict[str, Any]], None], redact: Callable[[str], str]) -> None:
         super().__init__()
-        self._ship = ship
-        self._conceal = conceal
+        self._forward = forward
+        self._redact = redact
         self._pid = os.getpid()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -63,15 +63,18 @@ class Shipping(logging.Handler):
                 sys.stderr.write(f"{record.getMessage()}\n")
             return
         try:
-            self._ship(_plain(record, self._conceal))
+            self._forward(_to_plain(record, self._redact))
         except Exception:  # noqa: BLE001 (logging stops nobody: the server has gone, or the record cannot be shown)
             return
 
 
-def install(ship: Callable[[dict[str, Any]], None], level: int, conceal: Callable[[str], str] = str) -> None:
+def install(forward: Callable[[dict[str, Any]], None], level: int, redact: Callable[[str], str] = str) -> None:
     """Have every log record of this process shipped, those of structlog too."""
     root = logging.getLogger()
-    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, Shipping)), Shipping(ship, conceal)]
+    root.handlers[:] = [
+        *(handler for handler in root.handlers if not isinstance(handler, ForwardingHandler)),
+        ForwardingHandler(forward, redact),
+    ]
     root.setLevel(level)
     structlog.configure(
         processors=[
@@ -86,51 +89,53 @@ def install(ship: Callable[[dict[str, Any]], None], level: int, conceal: Callabl
     logging.captureWarnings(True)
 
 
-def _plain(record: logging.LogRecord, conceal: Callable[[str], str]) -> dict[str, Any]:
+def _to_plain(record: logging.LogRecord, redact: Callable[[str], str]) -> dict[str, Any]:
     error: Any = record.exc_info
     if isinstance(record.msg, dict):
         fields = dict(record.msg)
         message = str(fields.pop("event", ""))
         error = fields.pop("exc_info", None) or error
     else:
-        fields = {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
         message = record.getMessage()
     text = ""
     if error:
-        found = sys.exc_info()[1] if error is True else error[1] if isinstance(error, tuple) else error
-        text = "".join(traceback.format_exception(found)) if isinstance(found, BaseException) else ""
+        exception = sys.exc_info()[1] if error is True else error[1] if isinstance(error, tuple) else error
+        text = "".join(traceback.format_exception(exception)) if isinstance(exception, BaseException) else ""
     try:
-        shown = json.loads(json.dumps(fields, default=repr))
-        if len(json.dumps(shown)) > MOST_FIELDS:
-            shown = {"left_out": sorted(shown)[:20]}
+        plain_fields = json.loads(json.dumps(fields, default=repr))
+        if len(json.dumps(plain_fields)) > MAX_FIELDS_CHARS:
+            plain_fields = {"left_out": sorted(plain_fields)[:20]}
     except (TypeError, ValueError, RecursionError):
-        shown = {}
+        plain_fields = {}
     return {
         "logger": record.name,
         "level": record.levelno,
-        "message": conceal(message)[:LONGEST],
-        "fields": shown,
-        "traceback": conceal(text)[-LONGEST_TRACEBACK:],
+        "message": redact(message)[:MAX_MESSAGE_CHARS],
+        "fields": plain_fields,
+        "traceback": redact(text)[-MAX_TRACEBACK_CHARS:],
     }
 
 
-def relog(found: Mapping[str, Any], **about: object) -> None:
+def emit_forwarded(record: Mapping[str, Any], **context: object) -> None:
     """Log in the server what was logged in a handler's process.
 
     Args:
-        found: the record, as it was shipped.
-        **about: on which attempt it was.
+        record: the record, as it was shipped.
+        **context: on which attempt it was.
     """
-    level = found.get("level")
-    fields = found.get("fields")
-    given = {
-        f"{name}_" if name in _OURS or name in about else str(name): value
+    level = record.get("level")
+    fields = record.get("fields")
+    values = {
+        f"{name}_" if name in _RESERVED_FIELDS or name in context else str(name): value
         for name, value in (fields.items() if isinstance(fields, dict) else ())
     }
-    if text := str(found.get("traceback") or ""):
-        given["traceback"] = text
-    said = level if isinstance(level, int) else logging.INFO
-    logger = structlog.get_logger(str(found.get("logger") or "handler"))
+    if text := str(record.get("traceback") or ""):
+        values["traceback"] = text
+    number = level if isinstance(level, int) else logging.INFO
+    logger = structlog.get_logger(str(record.get("logger") or "handler"))
     logger.log(
-        next((one for one in _LEVELS if one <= said), logging.DEBUG), str(found.get("message")), **{**given, **about}
+        next((standard_level for standard_level in _LEVELS if standard_level <= number), logging.DEBUG),
+        str(record.get("message")),
+        **{**values, **context},
     )

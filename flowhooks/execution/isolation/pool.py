@@ -16,85 +16,90 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from flowhooks.errors import ProcessUnavailable
-from flowhooks.execution.circuit_breaker import files
+from flowhooks.errors import HandlerProcessUnavailable
+from flowhooks.execution.circuit_breaker import source_digests
 from flowhooks.execution.isolation.call import call
-from flowhooks.execution.isolation.config import Setup
-from flowhooks.execution.isolation.fork_server_manager import READY_WITHIN, Keeper
-from flowhooks.execution.isolation.process import ENDING_GETS
-from flowhooks.execution.run_options import terms
-from flowhooks.model.delivery import Elsewhere
+from flowhooks.execution.isolation.config import ForkServerConfig
+from flowhooks.execution.isolation.fork_server_manager import READY_TIMEOUT, ForkServerManager
+from flowhooks.execution.isolation.process import KILL_TIMEOUT
+from flowhooks.execution.run_options import resolve_run_options
+from flowhooks.model.delivery import IsolatedCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.execution.isolation.process import HandlerProcess
-    from flowhooks.execution.run_options import RunTerms
+    from flowhooks.execution.run_options import RunOptions
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
 
-MOST_RUNS: Final = 1_000
+MAX_RUNS_PER_PROCESS: Final = 1_000
 """Deliveries after which a process is replaced: what leaks slowly is given back."""
-MOST_GROWTH: Final = 4
+MAX_GROWTH_DIVISOR: Final = 4
 """A process that keeps more than this part (one over it) of the memory that it may take is replaced, so that what one
 delivery has left behind is not missed by the next."""
-ENDED_WITHIN: Final = 2 * READY_WITHIN
+ATTEMPT_END_TIMEOUT: Final = 2 * READY_TIMEOUT
 """Seconds besides its time in which an attempt has surely ended, though it first waits for a process and then for its
 end."""
-KNOWN_WITHIN: Final = 1.0
+EXIT_STATUS_TIMEOUT: Final = 1.0
 """Seconds in which it is known of a process that has closed its end how it ended, unless it goes on."""
 
 log = structlog.get_logger(__name__)
 
 
-class Pool:
+class ProcessPool:
     """The processes of isolated handlers.
 
     Args:
-        terms: on which terms each handler runs that has a process of its own, by its id.
-        setup: what makes a process load what this one has loaded.
+        options: on which terms each handler runs that has a process of its own, by its id.
+        config: what makes a process load what this one has loaded.
         environ: the environment of those processes.
-        most: processes that there are at once at the most.
-        ended: is told, in one word, why a process has ended: `"overdue"`, `"crashed"`, `"worn"` (it was replaced after
-            many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
-        conceal: masks secrets in what processes print; default: there are none.
+        max_processes: processes that there are at once at the most.
+        on_ended: called with the reason why a process has ended: `"overdue"`, `"crashed"`, `"worn"` (it was replaced
+            after many runs, or having grown), `"evicted"` (another handler needed its place) or `"stopped"`.
+        redact: masks secrets in what processes print; default: there are none.
         versions: of the plugins as they run here, by name.
-        files: what was in the file of each handler's function when it was loaded here, by its id: a digest of it.
+        digests: what was in the file of each handler's function when it was loaded here, by its id: a digest of it.
     """
 
     def __init__(
         self,
-        terms: Mapping[str, RunTerms],
+        options: Mapping[str, RunOptions],
         *,
-        setup: Setup,
+        config: ForkServerConfig,
         environ: Mapping[str, str],
-        most: int,
-        ended: Callable[[str], None] = lambda _reason: None,
-        conceal: Callable[[str], str] = str,
+        max_processes: int,
+        on_ended: Callable[[str], None] = lambda _reason: None,
+        redact: Callable[[str], str] = str,
         versions: Mapping[str, str] = MappingProxyType({}),
-        files: Mapping[str, str] = MappingProxyType({}),
+        digests: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._versions = versions
-        self._files = files
-        self._terms = dict(terms)
-        self._most = most
-        self._tell = ended
+        self._source_digests = digests
+        self._options = dict(options)
+        self._max_processes = max_processes
+        self._on_ended = on_ended
         self._changed = threading.Condition(threading.Lock())
         self._processes: set[HandlerProcess] = set()
         self._idle: dict[str, list[HandlerProcess]] = {}
-        self._rested: dict[HandlerProcess, None] = {}
+        self._idle_order: dict[HandlerProcess, None] = {}
         self._spare: HandlerProcess | None = None
-        self._there: frozenset[str] | None = None
-        self._trouble: Mapping[str, str] = {}
-        self._why = ""
+        self._loaded_handlers: frozenset[str] | None = None
+        self._problems: Mapping[str, str] = {}
+        self._failure = ""
         self._closing = ""
         self._started_at = 0.0
-        self._keeper = Keeper(
-            setup, environ=environ, ready=self._ready, failed=self._failed, ended=self._over, conceal=conceal
+        self._manager = ForkServerManager(
+            config,
+            environ=environ,
+            on_ready=self._on_ready,
+            on_failed=self._on_failed,
+            on_ended=self._on_process_ended,
+            redact=redact,
         )
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         settings: Settings,
         plugins: Plugins,
@@ -102,7 +107,7 @@ class Pool:
         *,
         cores: frozenset[int] = frozenset(),
         runs: Callable[[str], bool] = lambda _handler: True,
-        ended: Callable[[str], None] = lambda _reason: None,
+        on_ended: Callable[[str], None] = lambda _reason: None,
     ) -> Self:
         """The pool for the isolated ones of those handlers that a process runs.
 
@@ -113,65 +118,67 @@ class Pool:
             environ: the environment as it was before plugins were loaded, which may have changed it.
             cores: the processor cores that handlers may use; empty: no matter.
             runs: whether the process runs deliveries of a handler, by its id; default: it runs all.
-            ended: as above.
+            on_ended: as above.
         """
-        given = {one.name for one in plugins.infos if one.origin == "object"}
+        object_plugins = {info.name for info in plugins.infos if info.origin == "object"}
         isolated = {
-            one.id: on_terms
-            for one in plugins.handlers.values()
-            if (on_terms := terms(one, settings)).isolation == "process" and one.plugin not in given and runs(one.id)
+            handler.id: options
+            for handler in plugins.handlers.values()
+            if (options := resolve_run_options(handler, settings)).isolation == "process"
+            and handler.plugin not in object_plugins
+            and runs(handler.id)
         }
-        setup = Setup.of(settings, cores)
+        config = ForkServerConfig.from_settings(settings, cores)
         return cls(
             isolated,
-            setup=setup,
+            config=config,
             environ=environ,
-            most=settings.runner.threads,
-            ended=ended,
-            conceal=plugins.conceal,
-            versions={one.name: one.version for one in plugins.infos if one.state == "loaded"},
-            files=files({one: plugins.handlers[one] for one in isolated}),
+            max_processes=settings.runner.threads,
+            on_ended=on_ended,
+            redact=plugins.conceal,
+            versions={info.name: info.version for info in plugins.infos if info.state == "loaded"},
+            digests=source_digests({handler_id: plugins.handlers[handler_id] for handler_id in isolated}),
         )
 
     @property
     def handlers(self) -> Collection[str]:
         """The ids of the handlers that have a process of their own."""
-        return self._terms.keys()
+        return self._options.keys()
 
-    def elsewhere(self) -> dict[str, Elsewhere]:
+    def callers(self) -> dict[str, IsolatedCalls]:
         """How each handler is called that has a process of its own, by its id."""
         return {
-            one: Elsewhere(
-                run=partial(call, self, on_terms, probe=False), probe=partial(call, self, on_terms, probe=True)
+            handler_id: IsolatedCalls(
+                run=partial(call, self, options, probe=False), probe=partial(call, self, options, probe=True)
             )
-            for one, on_terms in self._terms.items()
+            for handler_id, options in self._options.items()
         }
 
     def start(self) -> None:
         """Begin; returns at once. Without any isolated handler nothing is ever started."""
-        if self._terms:
+        if self._options:
             self._started_at = time.monotonic()
-            self._keeper.start()
+            self._manager.start()
 
     def stop(self) -> bool:
         """End what still runs, and begin nothing more; returns whether something did. Each such attempt is lost."""
         with self._changed:
             self._closing = "the server has stopped"
             self._changed.notify_all()
-            busy = [one for one in self._processes if one.busy]
-            for one in busy:
-                one.leaving = one.leaving or "stopped"
-        for one in busy:
-            self._keeper.signal(one, signal.SIGKILL)
-        for one in busy:
-            one.over.wait(ENDING_GETS)
+            busy = [process for process in self._processes if process.busy]
+            for process in busy:
+                process.closing_reason = process.closing_reason or "stopped"
+        for process in busy:
+            self._manager.signal(process, signal.SIGKILL)
+        for process in busy:
+            process.ended_event.wait(KILL_TIMEOUT)
         return bool(busy)
 
     def close(self) -> None:
         """End everything."""
         self.stop()
-        if self._terms:
-            self._keeper.close()
+        if self._options:
+            self._manager.close()
         with self._changed:
             # A copy, because a handler's thread may discard its process meanwhile.
             processes = list(self._processes)
@@ -184,185 +191,197 @@ class Pool:
         with self._changed:
             return len(self._processes)
 
-    def missing(self, within: float = READY_WITHIN) -> dict[str, str]:
+    def unavailable(self, timeout: float = READY_TIMEOUT) -> dict[str, str]:
         """Why each handler cannot be run in a process of its own, by its id; `""` if it can. Waits until it is known.
 
         Args:
-            within: seconds to wait at the most.
+            timeout: seconds to wait at the most.
         """
         with self._changed:
-            self._changed.wait_for(self._known, within)
-            return {one: self._cannot(one) for one in self._terms}
+            self._changed.wait_for(self._is_known, timeout)
+            return {handler_id: self._why_unavailable(handler_id) for handler_id in self._options}
 
-    def _known(self) -> bool:
-        return bool(self._closing or self._why or self._there is not None)
+    def _is_known(self) -> bool:
+        return bool(self._closing or self._failure or self._loaded_handlers is not None)
 
-    def _cannot(self, handler: str) -> str:
+    def _why_unavailable(self, handler: str) -> str:
         """Why a handler gets no process just now; `""` if it does."""
         if self._closing:
             return self._closing
-        if self._there is None:
-            return self._why or f"the plugins are not loaded there after {READY_WITHIN:g} s"
-        if handler in self._there:
+        if self._loaded_handlers is None:
+            return self._failure or f"the plugins are not loaded there after {READY_TIMEOUT:g} s"
+        if handler in self._loaded_handlers:
             return ""
         plugin = handler.partition(":")[0]
-        return self._trouble.get(plugin) or f"plugin {plugin!r} gives no such handler when it is loaded there"
+        return self._problems.get(plugin) or f"plugin {plugin!r} gives no such handler when it is loaded there"
 
-    def _ready(self, said: Mapping[str, Any]) -> None:
+    def _on_ready(self, ready: Mapping[str, Any]) -> None:
         with self._changed:
-            self._trouble = {
-                **said["trouble"],
-                **self._other_files(said["files"]),
-                **self._other_versions(said["versions"]),
+            self._problems = {
+                **ready["trouble"],
+                **self._changed_files(ready["files"]),
+                **self._changed_versions(ready["versions"]),
             }
-            self._there = frozenset(one for one in said["handlers"] if one.partition(":")[0] not in self._trouble)
-            self._why = ""
-            lacking = {one: self._cannot(one) for one in self._terms if one not in self._there}
+            self._loaded_handlers = frozenset(
+                handler_id for handler_id in ready["handlers"] if handler_id.partition(":")[0] not in self._problems
+            )
+            self._failure = ""
+            missing = {
+                handler_id: self._why_unavailable(handler_id)
+                for handler_id in self._options
+                if handler_id not in self._loaded_handlers
+            }
             self._prepare()
             self._changed.notify_all()
-        for one, why in lacking.items():
-            log.error("isolated_handler_missing", handler=one, why=why, next="its deliveries wait")
-        if said["threads"]:
+        for handler_id, why in missing.items():
+            log.error("isolated_handler_missing", handler=handler_id, why=why, next="its deliveries wait")
+        if ready["threads"]:
             log.warning(
                 "isolation_threads",
-                threads=said["threads"],
+                threads=ready["threads"],
                 why="a plugin has started them while it was loaded: handlers' processes do not have them",
             )
         seconds = round(time.monotonic() - self._started_at, 3)
-        log.info("isolation_ready", handlers=len(self._terms) - len(lacking), seconds=seconds)
+        log.info("isolation_ready", handlers=len(self._options) - len(missing), seconds=seconds)
 
-    def _other_versions(self, there: Mapping[str, str]) -> dict[str, str]:
+    def _changed_versions(self, loaded_versions: Mapping[str, str]) -> dict[str, str]:
         """Of plugins that were upgraded since the server was started, what to do."""
         return {
-            name: f"version {version} of plugin {name!r} is installed by now, and the server runs {here}: restart it"
-            for name, version in there.items()
-            if (here := self._versions.get(name, version)) != version
+            name: f"version {version} of plugin {name!r} is installed by now, and the server runs {own}: restart it"
+            for name, version in loaded_versions.items()
+            if (own := self._versions.get(name, version)) != version
         }
 
-    def _other_files(self, there: Mapping[str, str]) -> dict[str, str]:
+    def _changed_files(self, loaded_digests: Mapping[str, str]) -> dict[str, str]:
         """Of plugins whose files were changed since the server was started, what to do."""
-        changed = {one.partition(":")[0] for one, here in self._files.items() if there.get(one, here) != here}
+        changed = {
+            handler_id.partition(":")[0]
+            for handler_id, own in self._source_digests.items()
+            if loaded_digests.get(handler_id, own) != own
+        }
         why = "has changed since the server was started, which runs what it was: restart it"
         return {name: f"a file of plugin {name!r} {why}" for name in changed}
 
-    def _failed(self, why: str) -> None:
+    def _on_failed(self, why: str) -> None:
         with self._changed:
-            self._there, self._why = None, why and f"the process that they come from has failed: {why}"
+            self._loaded_handlers, self._failure = None, why and f"the process that they come from has failed: {why}"
             self._changed.notify_all()
 
-    def _over(self, one: HandlerProcess) -> None:
+    def _on_process_ended(self, process: HandlerProcess) -> None:
         """A process has ended."""
         with self._changed:
-            self._processes.discard(one)
-            self._no_longer_idle(one)
-            if self._spare is one:
+            self._processes.discard(process)
+            self._unidle(process)
+            if self._spare is process:
                 self._spare = None
             self._changed.notify_all()
-            reason = one.leaving or ("stopped" if self._closing else "crashed")
-        if not one.busy:
-            one.stream.close()
-        self._tell(reason)
+            reason = process.closing_reason or ("stopped" if self._closing else "crashed")
+        if not process.busy:
+            process.stream.close()
+        self._on_ended(reason)
 
     def _prepare(self) -> None:
         """Have one process ready for whoever needs one next; with the lock."""
-        if self._spare is None and not self._closing and self._here() < self._most:
+        if self._spare is None and not self._closing and self._count_staying() < self._max_processes:
             with suppress(OSError):
-                self._spare = self._keeper.fork()
+                self._spare = self._manager.fork()
                 self._processes.add(self._spare)
 
-    def _here(self) -> int:
-        return sum(not one.leaving for one in self._processes)
+    def _count_staying(self) -> int:
+        return sum(not process.closing_reason for process in self._processes)
 
-    def _no_longer_idle(self, one: HandlerProcess) -> None:
-        self._rested.pop(one, None)
-        idle = self._idle.get(one.handler)
-        if idle and one in idle:
-            idle.remove(one)
+    def _unidle(self, process: HandlerProcess) -> None:
+        self._idle_order.pop(process, None)
+        idle = self._idle.get(process.handler)
+        if idle and process in idle:
+            idle.remove(process)
 
-    def take(self, handler: str) -> HandlerProcess:
+    def acquire(self, handler: str) -> HandlerProcess:
         """A process for a delivery of this handler: its own, one that was prepared, or one that is made.
 
         Raises:
             ProcessUnavailable: there is none.
         """
         with self._changed:
-            self._changed.wait_for(self._known, READY_WITHIN)
-            if why := self._cannot(handler):
-                raise ProcessUnavailable(f"its own process could not be had: {why}")
+            self._changed.wait_for(self._is_known, READY_TIMEOUT)
+            if why := self._why_unavailable(handler):
+                raise HandlerProcessUnavailable(f"its own process could not be had: {why}")
             idle = self._idle.setdefault(handler, [])
             while idle:
-                one = idle[-1]
-                self._no_longer_idle(one)
-                if one.usable:
+                process = idle[-1]
+                self._unidle(process)
+                if process.is_alive:
                     break
-                self._dismiss(one, "crashed")
+                self._end(process, "crashed")
             else:
-                one = self._new()
-            one.handler = handler
-            one.busy = True
+                process = self._create()
+            process.handler = handler
+            process.busy = True
             self._prepare()
-            return one
+            return process
 
-    def _new(self) -> HandlerProcess:
+    def _create(self) -> HandlerProcess:
         if (spare := self._spare) is not None:
             self._spare = None
-            if spare.usable:
+            if spare.is_alive:
                 return spare
-        if self._here() >= self._most and self._rested:
-            longest = next(iter(self._rested))
-            self._no_longer_idle(longest)
-            self._dismiss(longest, "evicted")
+        if self._count_staying() >= self._max_processes and self._idle_order:
+            longest = next(iter(self._idle_order))
+            self._unidle(longest)
+            self._end(longest, "evicted")
         try:
-            made = self._keeper.fork()
+            process = self._manager.fork()
         except OSError as error:
-            raise ProcessUnavailable(f"its own process could not be had: {error.strerror or error}") from None
-        self._processes.add(made)
-        return made
+            raise HandlerProcessUnavailable(f"its own process could not be had: {error.strerror or error}") from None
+        self._processes.add(process)
+        return process
 
-    def _dismiss(self, one: HandlerProcess, reason: str) -> None:
+    def _end(self, process: HandlerProcess, reason: str) -> None:
         """Have a process end that nobody waits for."""
-        one.leaving = one.leaving or reason
-        self._keeper.signal(one, signal.SIGKILL)
+        process.closing_reason = process.closing_reason or reason
+        self._manager.signal(process, signal.SIGKILL)
 
-    def give_back(self, one: HandlerProcess, grown: int) -> None:
+    def release(self, process: HandlerProcess, grown: int) -> None:
         """A process has answered: it rests, or is replaced."""
-        allowed = self._terms[one.handler].memory_mib * 1024**2
+        allowed = self._options[process.handler].memory_mib * 1024**2
         with self._changed:
-            one.busy = False
-            if one.leaving or one.over.is_set():
+            process.busy = False
+            if process.closing_reason or process.ended_event.is_set():
                 pass
-            elif self._closing or one.runs >= MOST_RUNS or grown > allowed // MOST_GROWTH:
-                self._dismiss(one, "stopped" if self._closing else "worn")
+            elif self._closing or process.runs >= MAX_RUNS_PER_PROCESS or grown > allowed // MAX_GROWTH_DIVISOR:
+                self._end(process, "stopped" if self._closing else "worn")
                 self._prepare()
             else:
-                self._idle.setdefault(one.handler, []).append(one)
-                self._rested[one] = None
-        if one.over.is_set():
-            one.stream.close()
+                self._idle.setdefault(process.handler, []).append(process)
+                self._idle_order[process] = None
+        if process.ended_event.is_set():
+            process.stream.close()
 
-    def lost(self, one: HandlerProcess, reason: str, *, asking: bool = False, quiet: bool = False) -> None:
+    def discard(
+        self, process: HandlerProcess, reason: str, *, with_traceback: bool = False, has_disconnected: bool = False
+    ) -> None:
         """End a process that has not answered.
 
         Args:
-            one: the process.
+            process: the process.
             reason: why, in one word.
-            asking: whether it is to say first where it was.
-            quiet: whether it has closed its end: then it has most likely ended, and that will be known in a moment.
+            with_traceback: whether it is to say first where it was.
+            has_disconnected: whether it has closed its end: it has most likely ended, and its exit status comes soon.
         """
-        gone = one.over.wait(KNOWN_WITHIN) if quiet else False
+        has_ended = process.ended_event.wait(EXIT_STATUS_TIMEOUT) if has_disconnected else False
         with self._changed:
-            if not gone:
-                one.leaving = one.leaving or reason
-        if not gone:
-            self._keeper.kill(one, asking=asking)
+            if not has_ended:
+                process.closing_reason = process.closing_reason or reason
+        if not has_ended:
+            self._manager.kill(process, with_traceback=with_traceback)
         with self._changed:
-            one.busy = False
-            self._processes.discard(one)
+            process.busy = False
+            self._processes.discard(process)
             self._prepare()
-        one.stream.close()
+        process.stream.close()
 
 
-def tried(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
+def check_isolation(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> dict[str, str]:
     """Why each isolated handler cannot be run in a process of its own, by its id; `""` if it can. It is tried out.
 
     Args:
@@ -370,9 +389,9 @@ def tried(settings: Settings, plugins: Plugins, environ: Mapping[str, str]) -> d
         plugins: what was loaded.
         environ: the environment as it was before that.
     """
-    pool = Pool.of(settings, plugins, environ)
+    pool = ProcessPool.from_settings(settings, plugins, environ)
     pool.start()
     try:
-        return pool.missing() if pool.elsewhere() else {}
+        return pool.unavailable() if pool.callers() else {}
     finally:
         pool.close()

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
     from flowhooks.execution.isolation.output_capture import Output
 
-SIGNALS_GET: Final = 1.0
+TRACEBACK_TIMEOUT: Final = 1.0
 """Seconds in which a process that is to be killed says where it was."""
-ENDING_GETS: Final = 10.0
+KILL_TIMEOUT: Final = 10.0
 """Seconds in which it is known how a process that was killed has ended."""
-_HINTS: Final = ("MemoryError", "out of memory", "bad_alloc", "cannot allocate memory", "memory allocation")
+_OUT_OF_MEMORY_TEXTS: Final = (
+    "MemoryError",
+    "out of memory",
+    "bad_alloc",
+    "cannot allocate memory",
+    "memory allocation",
+)
 
 
 class HandlerProcess:
@@ -36,9 +42,9 @@ class HandlerProcess:
         pid: its process id, once that is known.
         runs: how many deliveries it has been given.
         busy: whether it runs one.
-        leaving: whether it was told to end; then why, in one word.
+        closing_reason: whether it was told to end; then why, in one word.
         code: as `subprocess` has it, once it has ended; None: nobody knows.
-        unmade: why it was never there; `""`: it was.
+        spawn_error: why it was never there; `""`: it was.
     """
 
     def __init__(self, number: int, stream: socket.socket, output: Output) -> None:
@@ -49,16 +55,16 @@ class HandlerProcess:
         self.pid: int | None = None
         self.runs = 0
         self.busy = False
-        self.leaving = ""
+        self.closing_reason = ""
         self.code: int | None = None
-        self.unmade = ""
-        self.over = threading.Event()
-        self._frames = protocol.Frames(stream, most=protocol.MOST_ANSWER)
+        self.spawn_error = ""
+        self.ended_event = threading.Event()
+        self._frames = protocol.FrameReader(stream, max_bytes=protocol.MAX_FRAME_BYTES)
 
     @property
-    def usable(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether it is there, and listens."""
-        if self.over.is_set() or self.leaving:
+        if self.ended_event.is_set() or self.closing_reason:
             return False
         try:
             self.stream.setblocking(False)
@@ -68,18 +74,18 @@ class HandlerProcess:
         except OSError:
             return False
 
-    def ask(self, what: Mapping[str, Any], until: float) -> None:
+    def send(self, request: Mapping[str, Any], until: float) -> None:
         """Tell it what to run.
 
         Raises:
             TimeoutError: it does not listen.
             OSError: it has gone. Neither way it has begun.
         """
-        message = protocol.frame(what)
+        message = protocol.encode_frame(request)
         self.stream.settimeout(max(0.001, until - time.monotonic()))
         self.stream.sendall(message)
 
-    def hear(self, until: float) -> dict[str, Any]:
+    def receive(self, until: float) -> dict[str, Any]:
         """What it says next.
 
         Raises:
@@ -89,32 +95,32 @@ class HandlerProcess:
         """
         return self._frames.next(until)
 
-    def ended(self, *, code: int | None, unmade: str = "") -> None:
+    def mark_ended(self, *, code: int | None, spawn_error: str = "") -> None:
         """It has: whoever waits for its answer is told."""
         self.code = code
-        self.unmade = unmade
-        self.over.set()
+        self.spawn_error = spawn_error
+        self.ended_event.set()
         with suppress(OSError):
             self.stream.shutdown(socket.SHUT_RDWR)
 
-    def how(self, memory_mib: int) -> str:
+    def exit_text(self, memory_mib: int) -> str:
         """How it has ended, in words, if nobody here wanted that before it stopped talking."""
-        if not self.over.is_set() or self.code is None:
+        if not self.ended_event.is_set() or self.code is None:
             return "its process ended together with the one that it came from"
         if self.code >= 0:
             return f"its process ended with exit code {self.code}, and no answer"
-        by = f"signal {-self.code} ({_named(-self.code)})"
+        by = f"signal {-self.code} ({_signal_name(-self.code)})"
         tail = self.output.tail
-        if any(hint in tail for hint in _HINTS):
+        if any(hint in tail for hint in _OUT_OF_MEMORY_TEXTS):
             return f"its process was ended for want of memory (limit {memory_mib} MiB): {by}"
-        if self.code == -signal.SIGKILL and self.leaving:
+        if self.code == -signal.SIGKILL and self.closing_reason:
             return "killed, for its process has closed its end, and given no answer"
         if self.code == -signal.SIGKILL:
             return f"its process was ended by {by} from elsewhere, perhaps for want of memory on this machine"
         return f"its process was ended by {by}"
 
 
-def _named(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import HandlerRaised, Reject, RetryAfter
-from flowhooks.execution.outcomes import MOST_ERROR, MOST_TRACEBACK, kept, one_line
+from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, error_to_line, truncate
 from flowhooks.model.event import Event
 from flowhooks.plugins.error_text import in_full
 
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
 
     from flowhooks.model.delivery import Delivery
 
-MOST_ANSWER: Final = 4 * 1024**2
+MAX_FRAME_BYTES: Final = 4 * 1024**2
 """Bytes of the largest frame that is taken out of a handler's process."""
-MOST_VALUE: Final = 1024**2
+MAX_VALUE_CHARS: Final = 1024**2
 """Characters of the largest result that crosses, as JSON. Of one of that size the ledger keeps nothing, but wrappers
 see it."""
 _LENGTH: Final = struct.Struct("!I")
 _FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in {"data", "received_at"})
 
 
-class Gone(Exception):
+class ConnectionClosed(Exception):
     """The other end is closed."""
 
 
-class Nonsense(Exception):
+class ProtocolError(Exception):
     """What came is no frame, or says nothing that was asked for."""
 
 
-def frame(message: Mapping[str, Any]) -> bytes:
+def encode_frame(message: Mapping[str, Any]) -> bytes:
     """A message as it travels."""
     body = json.dumps(message, separators=(",", ":")).encode()
     return _LENGTH.pack(len(body)) + body
 
 
-class Frames:
+class FrameReader:
     """Reads messages off a socket.
 
     Args:
         stream: the socket.
-        most: bytes of the largest that is taken; None: any.
+        max_bytes: bytes of the largest that is taken; None: any.
     """
 
-    def __init__(self, stream: socket.socket, *, most: int | None = None) -> None:
+    def __init__(self, stream: socket.socket, *, max_bytes: int | None = None) -> None:
         self._stream = stream
-        self._most = most
-        self._read = bytearray()
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
 
     def next(self, until: float | None = None) -> dict[str, Any]:
         """The next message.
@@ -72,46 +72,46 @@ class Frames:
             Nonsense: what comes is none.
         """
         (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, until))
-        if self._most is not None and length > self._most:
-            raise Nonsense(f"a message of {length} bytes")
+        if self._max_bytes is not None and length > self._max_bytes:
+            raise ProtocolError(f"a message of {length} bytes")
         try:
-            found = json.loads(self._exactly(length, until))
+            message = json.loads(self._exactly(length, until))
         except (ValueError, RecursionError):
-            raise Nonsense("a message that is no JSON") from None
-        if not isinstance(found, dict):
-            raise Nonsense("a message that is no object")
-        return found
+            raise ProtocolError("a message that is no JSON") from None
+        if not isinstance(message, dict):
+            raise ProtocolError("a message that is no object")
+        return message
 
     def _exactly(self, count: int, until: float | None) -> bytes:
-        while len(self._read) < count:
+        while len(self._buffer) < count:
             if until is not None:
-                left = until - time.monotonic()
-                if left <= 0:
+                remaining = until - time.monotonic()
+                if remaining <= 0:
                     raise TimeoutError
-                self._stream.settimeout(left)
+                self._stream.settimeout(remaining)
             try:
-                part = self._stream.recv(max(65536, min(count - len(self._read), 1024**2)))
+                part = self._stream.recv(max(65536, min(count - len(self._buffer), 1024**2)))
             except TimeoutError:
                 raise
             except OSError:
                 part = b""
             if not part:
-                raise Gone
-            self._read += part
-        found = bytes(self._read[:count])
-        del self._read[:count]
-        return found
+                raise ConnectionClosed
+            self._buffer += part
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
 
 
 def from_event(event: Event) -> dict[str, Any]:
     """An event on its way to a handler's process."""
-    found = {name: getattr(event, name) for name in _FIELDS}
-    return {**found, "data": dict(event.data), "received_at": event.received_at.isoformat()}
+    fields = {name: getattr(event, name) for name in _FIELDS}
+    return {**fields, "data": dict(event.data), "received_at": event.received_at.isoformat()}
 
 
-def to_event(found: Mapping[str, Any]) -> Event:
+def to_event(fields: Mapping[str, Any]) -> Event:
     """The same event, there."""
-    return Event(**{**found, "received_at": datetime.fromisoformat(found["received_at"])})
+    return Event(**{**fields, "received_at": datetime.fromisoformat(fields["received_at"])})
 
 
 def from_delivery(delivery: Delivery) -> dict[str, Any]:
@@ -124,36 +124,36 @@ def from_delivery(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def from_error(error: BaseException, conceal: Callable[[str], str]) -> dict[str, Any]:
+def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, Any]:
     """What a handler raised, as far as it crosses: its name, its texts and its traceback, without secrets."""
-    line = kept(conceal(one_line(error)), MOST_ERROR)
+    line = truncate(redact(error_to_line(error)), MAX_ERROR_CHARS)
     if isinstance(error, Reject):
         return {"as": "reject", "text": line}
     traceback = ""
     with suppress(BaseException):  # a plugin's exception may do anything when it is looked at
-        traceback = kept(conceal(in_full(error)), MOST_TRACEBACK)
+        traceback = truncate(redact(in_full(error)), MAX_TRACEBACK_CHARS)
     name = type(error).__qualname__
     if isinstance(error, RetryAfter):
         return {"as": "retry", "seconds": error.seconds, "name": name, "text": line, "traceback": traceback}
     return {"as": "error", "name": name, "text": line, "traceback": traceback}
 
 
-def to_error(found: Mapping[str, Any]) -> BaseException:
+def to_error(fields: Mapping[str, Any]) -> BaseException:
     """What is raised in the server for that.
 
     Raises:
         Nonsense: it says nothing that could be raised.
     """
     try:
-        if found["as"] == "reject":
-            return Reject(_text(found["text"]))
-        raised = HandlerRaised(_text(found["name"]), _text(found["text"]), _text(found["traceback"]))
-        if found["as"] == "retry":
-            again = RetryAfter(found["seconds"], raised.text)
-            again.__cause__ = raised
-            return again
+        if fields["as"] == "reject":
+            return Reject(_text(fields["text"]))
+        raised = HandlerRaised(_text(fields["name"]), _text(fields["text"]), _text(fields["traceback"]))
+        if fields["as"] == "retry":
+            retry = RetryAfter(fields["seconds"], raised.text)
+            retry.__cause__ = raised
+            return retry
     except (LookupError, TypeError, ValueError):
-        raise Nonsense("an exception that makes no sense") from None
+        raise ProtocolError("an exception that makes no sense") from None
     return raised
 
 

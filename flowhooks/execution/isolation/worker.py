@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks.errors import TransactionError
 from flowhooks.execution.isolation import log_forwarding, protocol
-from flowhooks.execution.outcomes import one_line
+from flowhooks.execution.outcomes import error_to_line
 from flowhooks.model.delivery import Delivery
 from flowhooks.plugins.default_hooks import called
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowhooks.plugins.plugins import Plugins
 
 MEBIBYTE: Final = 1024**2
-_DATA: Final = 5
+_STATM_DATA_FIELD: Final = 5
 """Which number of /proc/self/statm is what is private to the process and can be written, in pages."""
 
 
@@ -44,84 +44,84 @@ def serve(stream: socket.socket, plugins: Plugins, level: int) -> NoReturn:
     os.setsid()  # whatever it starts can be ended with it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for one in (sys.stdout, sys.stderr):
+    for file in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
-            one.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # plugins may have replaced it
+            file.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # plugins may have replaced it
     faulthandler.enable(file=2, all_threads=True)  # on which line it crashed goes to whoever reads what it prints
     try:
-        _Child(stream, plugins, level).serve()
-    except (protocol.Gone, OSError):
+        _Worker(stream, plugins, level).serve()
+    except (protocol.ConnectionClosed, OSError):
         os._exit(0)
     except BaseException:  # noqa: BLE001 (nothing of the nursery, whose stack this still is, may run here)
         os._exit(70)
 
 
-class _Child:
+class _Worker:
     def __init__(self, stream: socket.socket, plugins: Plugins, level: int) -> None:
         self._stream = stream
         self._plugins = plugins
         self._sending = threading.Lock()
         self._pid = os.getpid()
-        self._memory = _Memory()
+        self._memory = _MemoryLimit()
         log_forwarding.install(lambda record: self._send({"log": record}), level, plugins.conceal)
 
     def serve(self) -> NoReturn:
-        frames = protocol.Frames(self._stream)
+        frames = protocol.FrameReader(self._stream)
         while True:
-            asked = frames.next()
-            answer = self._answer(asked)
+            request = frames.next()
+            answer = self._answer(request)
             if os.getpid() != self._pid:
                 os._exit(0)  # the handler has forked, and its copy came back from it, too
-            for one in (sys.stdout, sys.stderr):
+            for file in (sys.stdout, sys.stderr):
                 with suppress(Exception):  # closed by the handler
-                    one.flush()
-            self._send({"run": asked["run"], "grown": self._memory.grown(), **answer})
+                    file.flush()
+            self._send({"run": request["run"], "grown": self._memory.grown(), **answer})
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with self._sending:
-            self._stream.sendall(protocol.frame(message))
+            self._stream.sendall(protocol.encode_frame(message))
 
-    def _answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Call what was asked for; everything that it raises is an answer."""
-        event = protocol.to_event(asked["event"])
-        delivery = Delivery(**asked["delivery"], _block=_refused)
+        event = protocol.to_event(request["event"])
+        delivery = Delivery(**request["delivery"], _begin_transaction=_refuse_transaction)
         handler = self._plugins.handlers[delivery.handler]
-        logging.getLogger().setLevel(asked["level"])
-        self._memory.limit(asked["memory_mib"])
+        logging.getLogger().setLevel(request["level"])
+        self._memory.limit(request["memory_mib"])
         try:
-            if asked["probe"]:
+            if request["probe"]:
                 # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
                 value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
-            return _told(called(handler, event, delivery))
+            return _result_message(called(handler, event, delivery))
         except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)
-            self._memory.free()
+            self._memory.lift()
             return {"raised": protocol.from_error(error, self._plugins.conceal)}
         finally:
-            self._memory.free()
+            self._memory.lift()
 
 
-def _told(value: Any) -> dict[str, Any]:
+def _result_message(value: Any) -> dict[str, Any]:
     """What a function returned, or why it does not cross."""
     if value is None:
         return {}
     try:
         text = json.dumps(value, allow_nan=False)
     except Exception as error:  # noqa: BLE001 (the value is a plugin's: reading it may do anything)
-        return {"dropped": one_line(error) or type(error).__name__}
-    if len(text) > protocol.MOST_VALUE:
-        return {"dropped": f"over {protocol.MOST_VALUE} characters"}
+        return {"dropped": error_to_line(error) or type(error).__name__}
+    if len(text) > protocol.MAX_VALUE_CHARS:
+        return {"dropped": f"over {protocol.MAX_VALUE_CHARS} characters"}
     return {"value": json.loads(text)}
 
 
-def _refused() -> NoReturn:
+def _refuse_transaction() -> NoReturn:
     raise TransactionError(
         "delivery.transaction() is for handlers that run in the server's own process: this one runs in a process of "
         'its own, and the server alone writes to its ledger; have it run in a thread (isolation="thread")'
     )
 
 
-class _Memory:
+class _MemoryLimit:
     """How much this process may take beyond what it began with: what is loaded is shared with all the others.
 
     A soft limit, so that what follows an attempt has room again. It guards against accidents, not against a plugin
@@ -135,21 +135,21 @@ class _Memory:
         except OSError:  # not Linux
             self._file = None
         self._page = resource.getpagesize()
-        self._start = self._taken()
+        self._start = self._used_bytes()
 
     def limit(self, mebibytes: int) -> None:
         """Take more from now on, and it fails."""
         if self._file is not None:
             self._set(self._start + mebibytes * MEBIBYTE)
 
-    def free(self) -> None:
+    def lift(self) -> None:
         """Whatever was said, from now on it may take what there is."""
         if self._file is not None:
             self._set(self._hard)
 
     def grown(self) -> int:
         """How many bytes more there are than at the beginning."""
-        return max(0, self._taken() - self._start)
+        return max(0, self._used_bytes() - self._start)
 
     def _set(self, soft: int) -> None:
         if self._hard != resource.RLIM_INFINITY:
@@ -157,10 +157,10 @@ class _Memory:
         with suppress(ValueError, OSError):  # a handler has lowered the hard one
             resource.setrlimit(resource.RLIMIT_DATA, (soft, self._hard))
 
-    def _taken(self) -> int:
+    def _used_bytes(self) -> int:
         if self._file is None:
             return 0
         try:
-            return int(os.pread(self._file, 200, 0).split()[_DATA]) * self._page
+            return int(os.pread(self._file, 200, 0).split()[_STATM_DATA_FIELD]) * self._page
         except (OSError, ValueError, LookupError):  # a handler has closed it
             return 0

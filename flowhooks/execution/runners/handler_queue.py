@@ -7,52 +7,52 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from flowhooks.model.delivery import Queued
+    from flowhooks.model.delivery import ReadyDelivery
 
-REPLACED: Final = "another thread takes its place; find out what it waits for"
-KEPT: Final = "too many are overdue: it keeps its place; find out what it waits for, or start the server again"
-FEWER: Final = "tried again in a moment; until then fewer deliveries run at once"
+SLOT_REPLACED: Final = "another thread takes its place; find out what it waits for"
+SLOT_KEPT: Final = "too many are overdue: it keeps its place; find out what it waits for, or start the server again"
+SLOT_LOST: Final = "tried again in a moment; until then fewer deliveries run at once"
 
 
-class Line:
+class HandlerQueue:
     """The deliveries of one handler that are in memory."""
 
-    __slots__ = ("given_up", "has_turn", "more", "queue", "running", "share")
+    __slots__ = ("abandoned", "deliveries", "has_more", "is_scheduled", "max_running", "running")
 
-    def __init__(self, share: int) -> None:
-        self.share = share
-        self.queue: deque[Queued] = deque()
+    def __init__(self, max_running: int) -> None:
+        self.max_running = max_running
+        self.deliveries: deque[ReadyDelivery] = deque()
         self.running = 0
-        self.given_up = 0
-        self.has_turn = False
-        self.more = False
+        self.abandoned = 0
+        self.is_scheduled = False
+        self.has_more = False
 
     @property
-    def here(self) -> int:
+    def size(self) -> int:
         """How many are here, waiting or running."""
-        return len(self.queue) + self.running + self.given_up
+        return len(self.deliveries) + self.running + self.abandoned
 
 
-class Run:
+class RunningAttempt:
     """What a thread is at.
 
     Attributes:
         queued: the delivery.
         began: when its thread took it, by `time.monotonic`.
         overdue: whether it has been told that it takes too long.
-        given_up: whether another thread has taken the place of its.
+        abandoned: whether another thread has taken the place of its.
     """
 
-    __slots__ = ("began", "given_up", "overdue", "queued")
+    __slots__ = ("abandoned", "began", "overdue", "queued")
 
-    def __init__(self, queued: Queued) -> None:
+    def __init__(self, queued: ReadyDelivery) -> None:
         self.queued = queued
         self.began = time.monotonic()
         self.overdue = False
-        self.given_up = False
+        self.abandoned = False
 
 
-def told(run: Run, now: float) -> dict[str, Any]:
+def log_fields(attempt: RunningAttempt, now: float) -> dict[str, Any]:
     """What a line of the log says of it at `now`, by `time.monotonic`."""
-    queued = run.queued
-    return {"handler": queued.handler, "delivery": queued.delivery_id, "seconds": round(now - run.began, 3)}
+    queued = attempt.queued
+    return {"handler": queued.handler, "delivery": queued.delivery_id, "seconds": round(now - attempt.began, 3)}

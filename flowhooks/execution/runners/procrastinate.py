@@ -27,42 +27,42 @@ from psycopg.conninfo import conninfo_to_dict
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import FlowhooksError, Unavailable
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger.database import postgresql_timeouts
 from flowhooks.ledger.database.engines import IDLE_SECONDS
-from flowhooks.model.delivery import Queued
+from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from flowhooks.clock import Clock
-    from flowhooks.model.delivery import Execute, Transaction
+    from flowhooks.model.delivery import ExecuteFn, TransactionHooks
 
 TASK: Final = "flowhooks:deliver"
-MOST_OF_A_QUEUES_NAME: Final = 40
+MAX_QUEUE_NAME_BYTES: Final = 40
 """Bytes: PostgreSQL's notifications have names of 63, of which Procrastinate takes 23."""
-NONE_AT_ALL: Final = "-"
+NO_QUEUE: Final = "-"
 """A queue that is always empty: Procrastinate takes an empty list for all queues there are."""
-POLL_EVERY: Final = 0.5
+POLL_INTERVAL: Final = 0.5
 """Seconds between looks for jobs that have become due, or whose notification was missed."""
-STOP_EVERY: Final = 0.1
+STOP_POLL_INTERVAL: Final = 0.1
 """Seconds between looks at whether it is to stop."""
-SWEEP_EVERY: Final = 5.0
+SWEEP_INTERVAL: Final = 5.0
 """Seconds between looks for deliveries that have no job."""
-SWEEP_SOON: Final = 0.5
+FAST_SWEEP_INTERVAL: Final = 0.5
 """The same where there was more than one sweep makes jobs for."""
-LATE: Final = 5.0
+LOST_JOB_THRESHOLD_SECONDS: Final = 5.0
 """Seconds for which a delivery may be due before it is taken for one whose job was lost."""
-MOST_SWEPT: Final = 1_000
+SWEEP_BATCH_SIZE: Final = 1_000
 """Jobs made for one handler in one sweep at the most."""
-HEART_STOPPED: Final = 30.0
+WORKER_DEAD_AFTER_SECONDS: Final = 30.0
 """Seconds after which Procrastinate's record of a worker without a sign of life is removed."""
-OPENED_WITHIN: Final = 6.0
+POOL_OPEN_TIMEOUT: Final = 6.0
 """Seconds in which a first connection must be made: a pool would wait for 30, of which 8 between two tries."""
-AGAIN: Final = (0.2, 0.5, 1.0, 2.0)
+RETRY_DELAYS: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds until a worker that the database has thrown out tries again; the last one goes on."""
 
-_FORGET_JOBS: Final = """
+_DELETE_DEAD_JOBS: Final = """
 DELETE FROM procrastinate_jobs WHERE id IN (
     SELECT job.id FROM procrastinate_jobs job LEFT JOIN procrastinate_workers worker ON worker.id = job.worker_id
     WHERE job.status = 'doing'
@@ -70,7 +70,7 @@ DELETE FROM procrastinate_jobs WHERE id IN (
     FOR UPDATE OF job SKIP LOCKED
 )
 """
-_FORGET_WORKERS: Final = """
+_DELETE_DEAD_WORKERS: Final = """
 DELETE FROM procrastinate_workers WHERE id IN (
     SELECT id FROM procrastinate_workers worker WHERE last_heartbeat < now() - %s * interval '1 second'
     AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
@@ -78,43 +78,43 @@ DELETE FROM procrastinate_workers WHERE id IN (
 )
 """
 """Workers without a sign of life, but those whose jobs are still there: to remove these would wait for their locks."""
-_JOBS: Final = """
+_SELECT_JOBS: Final = """
 SELECT args ->> 'delivery_id', (args ->> 'attempt')::int, (args -> 'probe') IS NOT NULL FROM procrastinate_jobs
 WHERE args ->> 'delivery_id' = ANY(%s) AND status = 'todo'
 AND (scheduled_at IS NULL OR scheduled_at < now() + interval '1 second')
 """
 """Of the deliveries that are given, what jobs that will soon be taken are for. One that somebody has taken does not
 count: an outage may have left it so for ever, and to make another one is harmless."""
-_IN_SO_LONG: Final = "SELECT clock_timestamp() + %s * interval '1 microsecond'"
+_DATABASE_TIME_IN: Final = "SELECT clock_timestamp() + %s * interval '1 microsecond'"
 
-_SWEPT: Final = partial(reached, "sweep.committed")
+_ON_SWEEP_COMMITTED: Final = partial(hit, "sweep.committed")
 
 log = structlog.get_logger(__name__)
 
 
 def queue_of(handler: str) -> str:
     """The queue of a handler: its id, or where that is too long for a notification's name, what stands for it."""
-    return handler if len(handler.encode()) <= MOST_OF_A_QUEUES_NAME else sha256(handler.encode()).hexdigest()[:40]
+    return handler if len(handler.encode()) <= MAX_QUEUE_NAME_BYTES else sha256(handler.encode()).hexdigest()[:40]
 
 
-class _Pool(psycopg_pool.AsyncConnectionPool[Any]):
+class _ConnectionPool(psycopg_pool.AsyncConnectionPool[Any]):
     """Its connections are asked for anew before it waits for longer and longer between its tries."""
 
-    async def open(self, wait: bool = False, timeout: float = OPENED_WITHIN) -> None:  # noqa: ASYNC109 (as the pool's own)
+    async def open(self, wait: bool = False, timeout: float = POOL_OPEN_TIMEOUT) -> None:  # noqa: ASYNC109 (as the pool's own)
         """Open it; if told to wait, give up soon, for whoever wants it tries again."""
-        await super().open(wait, min(timeout, OPENED_WITHIN))
+        await super().open(wait, min(timeout, POOL_OPEN_TIMEOUT))
 
 
-class Procrastinate:
+class ProcrastinateRunner:
     """Runs deliveries for which there are jobs, one queue for each handler.
 
     Args:
         url: the ledger's database.
         threads: how many run at once at the most. One handler gets half of them at the most (but one at least).
-        due: reads from the ledger what may run by a time, and how many of a handler at the most.
+        fetch_due: reads from the ledger what may run by a time, and how many of a handler at the most.
         write: has a function called in a transaction of the ledger.
         clock: tells the time.
-        mine: the ids of the handlers whose deliveries this process runs.
+        handlers: the ids of the handlers whose deliveries this process runs.
         limit: how many of a handler's deliveries run at once at the most; None: as many as there are threads for.
         paused: the ids of the handlers that are passed over just now; their jobs stay.
     """
@@ -124,111 +124,115 @@ class Procrastinate:
         url: str,
         *,
         threads: int,
-        due: Callable[[int, Callable[[str], int]], list[Queued]],
-        write: Callable[[Callable[[Transaction], None]], None],
+        fetch_due: Callable[[int, Callable[[str], int]], list[ReadyDelivery]],
+        write: Callable[[Callable[[TransactionHooks], None]], None],
         clock: Clock,
-        mine: Collection[str],
+        handlers: Collection[str],
         limit: Callable[[str], int | None] = lambda _handler: None,
         paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._url = url
         self._threads = threads
-        self._share = max(1, threads // 2)
-        self._due = due
+        self._max_per_handler = max(1, threads // 2)
+        self._fetch_due = fetch_due
         self._write = write
         self._clock = clock
-        self._mine = frozenset(mine)
-        limits = {handler: limit(handler) for handler in self._mine}
-        self._shares = {one: min(self._share, most) for one, most in limits.items() if most is not None}
+        self._handlers = frozenset(handlers)
+        limits = {handler: limit(handler) for handler in self._handlers}
+        self._handler_limits = {
+            handler: min(self._max_per_handler, limit_of_one)
+            for handler, limit_of_one in limits.items()
+            if limit_of_one is not None
+        }
         # Never opened: jobs are stored through the ledger's own connection.
-        self._storing = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+        self._enqueuing_app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
         self._paused = paused
-        self._passed: frozenset[str] = frozenset()
+        self._paused_handlers: frozenset[str] = frozenset()
         self._running: Counter[str] = Counter()
         self._queues: list[str] = []
-        self._more = False
-        self._look = threading.Event()
-        self._not_run = threading.Event()
-        self._trouble: str | None = None
+        self._has_more = False
+        self._wakeup = threading.Event()
+        self._has_failed = threading.Event()
+        self._last_error: str | None = None
 
-    def reserve(self, _transaction: Transaction, _deliveries: Sequence[Queued]) -> list[Queued]:
+    def reserve(self, _transaction: TransactionHooks, _deliveries: Sequence[ReadyDelivery]) -> list[ReadyDelivery]:
         """None: what is stored now may be run on any machine."""
         return []
 
-    def enqueue(self, transaction: Transaction, deliveries: Sequence[Queued], not_before: int) -> None:
+    def enqueue(self, transaction: TransactionHooks, deliveries: Sequence[ReadyDelivery], not_before: int) -> None:
         """Store a job for each in the same transaction.
 
         Raises:
             Unavailable: the database did not take them.
         """
-        later, wait = None, not_before - self._clock.now()
+        due_at, wait = None, not_before - self._clock.now()
         if wait > 0:
             # The database's clock tells when a job is due, and this machine's may be another.
-            later = transaction.connection.exec_driver_sql(_IN_SO_LONG, (wait,)).scalar_one()
-        by_queue: dict[str, list[Queued]] = {}
+            due_at = transaction.connection.exec_driver_sql(_DATABASE_TIME_IN, (wait,)).scalar_one()
+        by_queue: dict[str, list[ReadyDelivery]] = {}
         for queued in deliveries:
             by_queue.setdefault(queue_of(queued.handler), []).append(queued)
         connection = transaction.connection.connection.driver_connection
         try:
-            for queue, of_one in sorted(by_queue.items()):
-                task = self._storing.configure_task(TASK, queue=queue, schedule_at=later, connection=connection)
-                task.batch_defer(*(_arguments(queued) for queued in of_one))
+            for queue, of_queue in sorted(by_queue.items()):
+                task = self._enqueuing_app.configure_task(TASK, queue=queue, schedule_at=due_at, connection=connection)
+                task.batch_defer(*(_arguments(queued) for queued in of_queue))
         except ConnectorException as error:
             raise Unavailable("ledger_down") from error
 
-    def run(self, execute: Execute, stop: threading.Event) -> None:
+    def run(self, execute: ExecuteFn, stop: threading.Event) -> None:
         """Run what jobs name until `stop` is set; return when nothing runs any more."""
         # It logs every job twice, and while the database is away a traceback at each try. What ends it is logged below.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
-        sweeping = threading.Thread(target=self._keep_sweeping, args=(stop,), name="sweeper", daemon=True)
+        sweeping = threading.Thread(target=self._sweep_loop, args=(stop,), name="sweeper", daemon=True)
         sweeping.start()
         tries = 0
         with ThreadPoolExecutor(self._threads, thread_name_prefix="runner") as pool:
             while not stop.is_set():
                 began = time.monotonic()
                 try:
-                    asyncio.run(self._work(execute, stop, pool))
+                    asyncio.run(self._run_worker(execute, stop, pool))
                 except Exception as error:  # noqa: BLE001 (whatever ends the worker, it must begin anew)
-                    self._trouble = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-                    log.error("cannot_take_jobs", why=self._trouble)  # noqa: TRY400 (one line for each try)
-                if time.monotonic() - began > HEART_STOPPED:
+                    self._last_error = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+                    log.error("cannot_take_jobs", why=self._last_error)  # noqa: TRY400 (one line for each try)
+                if time.monotonic() - began > WORKER_DEAD_AFTER_SECONDS:
                     tries = 0
-                stop.wait(AGAIN[min(tries, len(AGAIN) - 1)])
+                stop.wait(RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)])
                 tries += 1
         sweeping.join()
 
-    def sweep(self, transaction: Transaction) -> None:
+    def sweep(self, transaction: TransactionHooks) -> None:
         """Remove the jobs that died with their workers; what they were for is in the ledger.
 
         What the database still holds for somebody who fell silent is passed over: who waited for that would keep
         everybody from writing, and fail in the end.
         """
-        for statement in (_FORGET_JOBS, _FORGET_WORKERS):
-            transaction.connection.exec_driver_sql(statement, (HEART_STOPPED,))
+        for statement in (_DELETE_DEAD_JOBS, _DELETE_DEAD_WORKERS):
+            transaction.connection.exec_driver_sql(statement, (WORKER_DEAD_AFTER_SECONDS,))
 
     def health(self) -> str | None:
         """Why deliveries cannot be run just now, or None."""
-        return self._trouble
+        return self._last_error
 
     def wake(self) -> None:
         """Look now rather than soon: `stop` was set, or something has changed in the ledger."""
-        self._look.set()
+        self._wakeup.set()
 
     @property
     def running(self) -> int:
         """How many deliveries run just now."""
         return self._running.total()
 
-    async def _work(self, execute: Execute, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
+    async def _run_worker(self, execute: ExecuteFn, stop: threading.Event, pool: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_pass_over)
+        loop.set_exception_handler(_ignore_connector_errors)
         connector = procrastinate.PsycopgConnector(
             conninfo=self._url,
             min_size=1,
             max_size=4,
             timeout=5.0,
             connection_class=postgresql_timeouts.connection_group(),
-            pool_factory=_Pool,
+            pool_factory=_ConnectionPool,
             kwargs={
                 "application_name": "flowhooks",
                 "connect_timeout": 5,
@@ -236,40 +240,40 @@ class Procrastinate:
                 **postgresql_timeouts.keepalive_options(self._url),
             },
         )
-        working = procrastinate.App(connector=connector)
+        app = procrastinate.App(connector=connector)
 
         async def deliver(
             delivery_id: str, handler: str, attempt: int, *, probe: bool = False, ordered: bool = False
         ) -> None:
-            queued = Queued(delivery_id, handler, attempt, probe, ordered)
-            reached("job.taken")
-            self._begin(handler)
+            queued = ReadyDelivery(delivery_id, handler, attempt, probe, ordered)
+            hit("job.taken")
+            self._on_started(handler)
             try:
                 await loop.run_in_executor(pool, self._run, execute, queued)
             finally:
-                self._end(handler)
-            reached("job.done")
+                self._on_finished(handler)
+            hit("job.done")
 
-        working.task(name=TASK)(deliver)
+        app.task(name=TASK)(deliver)
         self._running.clear()
-        self._passed = frozenset(self._paused())
-        self._queues = [NONE_AT_ALL, *sorted({queue_of(handler) for handler in self._mine - self._passed})]
-        async with working.open_async():
+        self._paused_handlers = frozenset(self._paused())
+        self._queues = [NO_QUEUE, *sorted({queue_of(handler) for handler in self._handlers - self._paused_handlers})]
+        async with app.open_async():
             worker = asyncio.create_task(
-                working.run_worker_async(
+                app.run_worker_async(
                     queues=self._queues,
                     concurrency=self._threads,
-                    fetch_job_polling_interval=POLL_EVERY,
+                    fetch_job_polling_interval=POLL_INTERVAL,
                     delete_jobs="always",
                     install_signal_handlers=False,
-                    stalled_worker_timeout=HEART_STOPPED,
+                    stalled_worker_timeout=WORKER_DEAD_AFTER_SECONDS,
                 )
             )
             while not worker.done() and not stop.is_set():
-                await asyncio.wait([worker], timeout=STOP_EVERY)
-                self._follow_pauses()
+                await asyncio.wait([worker], timeout=STOP_POLL_INTERVAL)
+                self._apply_pauses()
                 if not worker.done():
-                    self._trouble = None
+                    self._last_error = None
             if not stop.is_set():
                 await worker
                 return
@@ -277,81 +281,88 @@ class Procrastinate:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
-    def _run(self, execute: Execute, queued: Queued) -> None:
+    def _run(self, execute: ExecuteFn, queued: ReadyDelivery) -> None:
         try:
             execute(queued, None)
         except FlowhooksError as error:
-            self._not_run.set()
+            self._has_failed.set()
             log.warning("not_run", delivery=queued.delivery_id, handler=queued.handler, why=str(error))
         except BaseException:
             # A fault of ours must not end the worker.
-            self._not_run.set()
+            self._has_failed.set()
             log.exception("runner_fault", delivery=queued.delivery_id, handler=queued.handler)
 
-    def _begin(self, handler: str) -> None:
+    def _on_started(self, handler: str) -> None:
         """Take no more of a handler that has its share of the threads: the worker reads the list at every look."""
         self._running[handler] += 1
-        if self._running[handler] >= self._shares.get(handler, self._share):
+        if self._running[handler] >= self._handler_limits.get(handler, self._max_per_handler):
             self._subscribe(handler)
 
-    def _end(self, handler: str) -> None:
+    def _on_finished(self, handler: str) -> None:
         self._running[handler] -= 1
         self._subscribe(handler)
 
-    def _follow_pauses(self) -> None:
+    def _apply_pauses(self) -> None:
         """Take no more of handlers that have been paused, and again of those that have been resumed."""
         paused = frozenset(self._paused())
-        changed, self._passed = (self._passed ^ paused) & self._mine, paused
+        changed, self._paused_handlers = (self._paused_handlers ^ paused) & self._handlers, paused
         for handler in changed:
             self._subscribe(handler)
 
     def _subscribe(self, handler: str) -> None:
-        queue, share = queue_of(handler), self._shares.get(handler, self._share)
-        takes = self._running[handler] < share and handler not in self._passed
-        if takes and queue not in self._queues:
+        queue, limit = queue_of(handler), self._handler_limits.get(handler, self._max_per_handler)
+        has_capacity = self._running[handler] < limit and handler not in self._paused_handlers
+        if has_capacity and queue not in self._queues:
             self._queues.append(queue)
-        elif not takes and queue in self._queues:
+        elif not has_capacity and queue in self._queues:
             self._queues.remove(queue)
 
-    def _keep_sweeping(self, stop: threading.Event) -> None:
+    def _sweep_loop(self, stop: threading.Event) -> None:
         """Make the jobs that are missing: of deliveries that were made due otherwise, or whose job was lost."""
-        everything = True
+        ignore_lateness = True
         while not stop.is_set():
-            self._not_run.clear()
+            self._has_failed.clear()
             try:
-                self._sweep(0.0 if everything else LATE)
+                self._sweep(0.0 if ignore_lateness else LOST_JOB_THRESHOLD_SECONDS)
             except FlowhooksError as error:
-                self._not_run.set()
+                self._has_failed.set()
                 log.error("cannot_sweep", why=str(error))  # noqa: TRY400 (one line says it)
             except Exception:
                 # A fault of ours must not end the sweeping: what has no job would never be run again.
-                self._not_run.set()
+                self._has_failed.set()
                 log.exception("cannot_sweep")
             # What was taken and could not be run has lost its job, however lately it fell due.
-            everything = self._look.wait(SWEEP_SOON if self._more else SWEEP_EVERY) or self._not_run.is_set()
-            self._look.clear()
+            ignore_lateness = (
+                self._wakeup.wait(FAST_SWEEP_INTERVAL if self._has_more else SWEEP_INTERVAL)
+                or self._has_failed.is_set()
+            )
+            self._wakeup.clear()
 
-    def _sweep(self, late: float) -> None:
+    def _sweep(self, lateness: float) -> None:
         now = self._clock.now()
-        mine = self._mine.difference(self._paused())
-        due = self._due(now - int(late * SECOND), lambda handler: MOST_SWEPT if handler in mine else 0)
+        handlers = self._handlers.difference(self._paused())
+        due = self._fetch_due(
+            now - int(lateness * SECOND), lambda handler: SWEEP_BATCH_SIZE if handler in handlers else 0
+        )
 
-        def swept(transaction: Transaction) -> None:
+        def write(transaction: TransactionHooks) -> None:
             # What has been short of jobs stays so until less is due than one sweep makes jobs for.
-            full = len(due) >= MOST_SWEPT
-            self._more = self._more and full
+            full = len(due) >= SWEEP_BATCH_SIZE
+            self._has_more = self._has_more and full
             self.sweep(transaction)
             if not due:
                 return
-            found = transaction.connection.exec_driver_sql(_JOBS, ([queued.delivery_id for queued in due],))
-            have = {tuple(row) for row in found}
-            if missing := [one for one in due if (one.delivery_id, one.attempt, one.probe) not in have]:
-                self._more = full
+            rows = transaction.connection.exec_driver_sql(_SELECT_JOBS, ([queued.delivery_id for queued in due],))
+            existing = {tuple(row) for row in rows}
+            if missing := [
+                queued for queued in due if (queued.delivery_id, queued.attempt, queued.probe) not in existing
+            ]:
+                self._has_more = full
                 self.enqueue(transaction, missing, now)
-                reached("sweep.written")
-                transaction.after_commit(_SWEPT)
+                hit("sweep.written")
+                transaction.after_commit(_ON_SWEEP_COMMITTED)
 
-        self._write(swept)
+        self._write(write)
 
 
 def _options(url: str) -> str:
@@ -360,12 +371,12 @@ def _options(url: str) -> str:
     A power cut may bring some of those back, which is harmless. Who falls silent in the middle is to hold nothing for
     long: behind a proxy that goes on by itself, the server never hears that there is nobody.
     """
-    given = str(conninfo_to_dict(url).get("options") or "")
-    ours = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
-    return f"{given} {ours} {postgresql_timeouts.SERVER_KEEPALIVE_OPTIONS}".strip()
+    url_options = str(conninfo_to_dict(url).get("options") or "")
+    own_options = f"-c synchronous_commit=off -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
+    return f"{url_options} {own_options} {postgresql_timeouts.SERVER_KEEPALIVE_OPTIONS}".strip()
 
 
-def _arguments(queued: Queued) -> dict[str, Any]:
+def _arguments(queued: ReadyDelivery) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "delivery_id": queued.delivery_id,
         "handler": queued.handler,
@@ -375,7 +386,7 @@ def _arguments(queued: Queued) -> dict[str, Any]:
     return arguments | {mark: True for mark, is_set in marks.items() if is_set}
 
 
-def _pass_over(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _ignore_connector_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Leave out the tracebacks of jobs whose end could not be written down: the sweep sees to what they were for."""
     if not isinstance(context.get("exception"), ConnectorException):
         loop.default_exception_handler(context)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from procrastinate.schema import SchemaManager
 
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
-from flowhooks.failpoints import reached
+from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.failpoints import hit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOCK: Final = 7_021_845_551
+_ADVISORY_LOCK_ID: Final = 7_021_845_551
 """Held while tables change, so that two who bring them up do not do so at once."""
-_RECORD: Final = "CREATE TABLE IF NOT EXISTS job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)"
-_INDEX: Final = (
+_CREATE_MIGRATIONS_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS job_migrations (name text PRIMARY KEY, applied_at timestamptz NOT NULL)"
+)
+_CREATE_INDEX: Final = (
     "CREATE INDEX IF NOT EXISTS procrastinate_jobs_delivery ON procrastinate_jobs ((args ->> 'delivery_id'))"
 )
 
@@ -38,18 +40,18 @@ def upgrade(url: str) -> int:
     at = ""
     try:
         with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
-            connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))  # until the connection is closed
-            connection.execute(_RECORD)
+            connection.execute("SELECT pg_advisory_lock(%s)", (_ADVISORY_LOCK_ID,))  # until the connection is closed
+            connection.execute(_CREATE_MIGRATIONS_TABLE)
             steps = _steps(_applied(connection))
             # Each by itself: some need what those before them have committed, such as new values of a type.
             for names, statements in steps:
                 at = f" (migration {names[0]})" if len(names) == 1 else ""
                 with connection.transaction():
                     connection.execute(statements)
-                    connection.execute(_INDEX)
+                    connection.execute(_CREATE_INDEX)
                     for name in names:
                         connection.execute("INSERT INTO job_migrations VALUES (%s, now())", (name,))
-                    reached("migrate.jobs")
+                    hit("migrate.jobs")
     except psycopg.Error as error:
         raise LedgerUnusable(f"the tables of jobs cannot be made: {' '.join(str(error).split())}{at}") from None
     return len(steps)
@@ -57,11 +59,11 @@ def upgrade(url: str) -> int:
 
 def _steps(applied: set[str]) -> list[tuple[list[str], bytes]]:
     """The migrations that are missing, each with its statements; where there is none, all of them at once."""
-    known = _known()
+    available = _available()
     if not applied:
-        return [(sorted(known), SchemaManager.get_schema().encode())]
-    _refuse_newer(applied, set(known))
-    return [([name], known[name]) for name in sorted(known.keys() - applied)]
+        return [(sorted(available), SchemaManager.get_schema().encode())]
+    _refuse_newer(applied, set(available))
+    return [([name], available[name]) for name in sorted(available.keys() - applied)]
 
 
 def check(url: str) -> None:
@@ -78,18 +80,18 @@ def check(url: str) -> None:
         applied = set()
     except psycopg.Error as error:
         raise LedgerUnusable(f"the tables of jobs cannot be read: {' '.join(str(error).split())}") from None
-    known = set(_known())
-    _refuse_newer(applied, known)
-    if known - applied:
+    available = set(_available())
+    _refuse_newer(applied, available)
+    if available - applied:
         what = "older than the Procrastinate that is installed" if applied else "missing"
-        raise LedgerOutdated(f"the tables of jobs are {what}: run `flowhooks db upgrade`")
+        raise LedgerSchemaTooOld(f"the tables of jobs are {what}: run `flowhooks db upgrade`")
 
 
 def _applied(connection: psycopg.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM job_migrations")}
 
 
-def _known() -> dict[str, bytes]:
+def _available() -> dict[str, bytes]:
     return dict(_migrations())
 
 
@@ -98,6 +100,6 @@ def _migrations() -> Iterator[tuple[str, bytes]]:
         yield file.stem, file.read_bytes()
 
 
-def _refuse_newer(applied: set[str], known: set[str]) -> None:
-    if newer := sorted(applied - known):
+def _refuse_newer(applied: set[str], available: set[str]) -> None:
+    if newer := sorted(applied - available):
         raise LedgerUnusable(f"its tables of jobs were made by a newer Procrastinate (migration {newer[-1]})")

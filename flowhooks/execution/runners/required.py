@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
 
 
-def jobs_of(settings: Settings) -> ModuleType:
+def procrastinate_schema_of(settings: Settings) -> ModuleType:
     """What looks after the tables of the runner `procrastinate`.
 
     Raises:

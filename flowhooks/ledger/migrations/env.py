@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from flowhooks.failpoints import reached
+from flowhooks.failpoints import hit
 from flowhooks.ledger.tables import metadata
 
 context.configure(
@@ -12,6 +12,6 @@ context.configure(
     target_metadata=metadata,
     render_as_batch=True,
     transactional_ddl=True,
-    on_version_apply=lambda **_applied: reached("migrate.applied"),
+    on_version_apply=lambda **_applied: hit("migrate.applied"),
 )
 context.run_migrations()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from flowhooks.errors import LedgerOutdated, LedgerUnusable
-from flowhooks.failpoints import reached
+from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
+from flowhooks.failpoints import hit
 from flowhooks.ledger import database
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             if before != HEAD:
                 _alembic(connection, before)
         if before != HEAD:
-            reached("migrate.committed")
+            hit("migrate.committed")
         database.enable_wal(engine)
     except (OperationalError, DatabaseError) as error:
         raise LedgerUnusable(str(error.orig)) from None
@@ -70,10 +70,10 @@ def check(connection: Connection) -> None:
     """
     version = revision(connection)
     if version is None:
-        raise LedgerOutdated("it is empty: run `flowhooks db upgrade`")
+        raise LedgerSchemaTooOld("it is empty: run `flowhooks db upgrade`")
     if version != HEAD:
         _reject_newer(version)
-        raise LedgerOutdated(f"its tables are at version {version} of {HEAD}: run `flowhooks db upgrade`")
+        raise LedgerSchemaTooOld(f"its tables are at version {version} of {HEAD}: run `flowhooks db upgrade`")
 
 
 def _config(connection: Connection | None = None) -> Config:

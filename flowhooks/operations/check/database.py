@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
-from flowhooks.errors import FlowhooksError, LedgerOutdated
+from flowhooks.errors import FlowhooksError, LedgerSchemaTooOld
 from flowhooks.ledger import database, required_credentials
 from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
@@ -91,7 +91,7 @@ class Database:
     def _contents(self, name: str, *, idle: str = "") -> Iterator[Finding]:
         try:
             reader = Reader(self._url)
-        except LedgerOutdated as error:
+        except LedgerSchemaTooOld as error:
             if database.is_shared(self._url):
                 yield trouble("database", str(error), "a start does not: other processes may be using it")
             else:

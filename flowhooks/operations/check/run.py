@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import to_text
-from flowhooks.commands import command_line, quoted
+from flowhooks.commands import command_line, shell_quote
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
@@ -91,7 +91,7 @@ def check(
     found += state.findings()
     found += [
         trouble("binds", line)
-        for line in required_credentials.missing(settings, state.required, ("sources", "operators"))
+        for line in required_credentials.explain_missing(settings, state.required, ("sources", "operators"))
     ]
     if settings.runner.kind == "procrastinate":
         found.append(_jobs(jobs))
@@ -261,7 +261,7 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
             f"{_are(missing)} not loaded{nowhere}: {_names([one.id for one in missing])}",
             f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}; "
             f"{_waiting(state, [one.id for one in missing])} for them",
-            to_do.format(plugin=quoted(plugin), handler=quoted(missing[0].id.partition(":")[2])),
+            to_do.format(plugin=shell_quote(plugin), handler=shell_quote(missing[0].id.partition(":")[2])),
         )
     if unknown := sorted(settings.handlers.keys() - plugins.handlers.keys() - {one.id for one in state.known}):
         yield note(
@@ -272,7 +272,7 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
         )
     yield from _run(plugins, found.absent, state)
     yield from _paused(state)
-    if unreadable := found.router.unreadable:
+    if unreadable := found.router.unreadable_handlers:
         yield trouble(
             "handlers",
             f"a newer version of flowhooks has recorded what {_names(unreadable)} {_listens(unreadable)} to",
@@ -280,7 +280,7 @@ def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[F
             "run the newer version here, too",
         )
     handlers = len(plugins.handlers) + len(found.absent)
-    yield ok("routes", f"{_several(len(found.router.all()), 'route')} to {_several(handlers, 'handler')}")
+    yield ok("routes", f"{_several(len(found.router.subscriptions()), 'route')} to {_several(handlers, 'handler')}")
 
 
 def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 from flowhooks.clock import to_text
 from flowhooks.ledger import audit, circuit_breaker, pauses
 from flowhooks.ledger.search import EventSummary, summarize
-from flowhooks.model.delivery import DONE
+from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.operations.json.encoding import facts
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
 
 def _chosen(delivery_statuses: Sequence[DeliveryStatus], most: int | None) -> list[DeliveryStatus]:
     """Those that are to be given: of too many first those that are not done."""
-    urgent_first = sorted(delivery_statuses, key=lambda one: one.state in DONE)[:most]
+    urgent_first = sorted(delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)[:most]
     return sorted(urgent_first, key=lambda one: one.delivery_id)
 
 

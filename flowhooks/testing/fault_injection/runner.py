@@ -6,7 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.model.delivery import DONE, State
+from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.testing import text
 from flowhooks.testing.events import event_of
 from flowhooks.testing.fault_injection.faults import Fate, Fates, Held, KilledAfter, KilledAt, KilledBefore
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flowhooks.testing.fault_injection.report import Finding, Scenario
     from flowhooks.testing.views import Answer
 
-_SETTLED: Final = DONE | {State.DEAD, State.UNKNOWN}
+_SETTLED: Final = COMPLETED_STATES | {State.DEAD, State.UNKNOWN}
 
 
 class Trial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.model.delivery import DONE, State
+from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.testing.fault_injection.report import Finding
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _verdict(scenario: Scenario, times: int, seen: DeliverySeen, handler: Handle
         return "held", f"The work {done}: the delivery is dead, and an operator is shown its error: {seen.error}"
     if times == 1:
         return "once", "The work was done once."
-    if seen.state in DONE:
+    if seen.state in COMPLETED_STATES:
         return "lost", _lost(scenario, seen.attempt, handler)
     return "held", f"The work was not done: the delivery is {seen.state}, and an operator is shown that."
 

@@ -13,7 +13,15 @@ import structlog
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from flowhooks import schema
-from flowhooks.errors import Forbidden, IllegalMove, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
+from flowhooks.errors import (
+    Forbidden,
+    InvalidTransition,
+    LedgerError,
+    LedgerUnusable,
+    NotFound,
+    SettingsError,
+    Unavailable,
+)
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import perform
 from flowhooks.web import errors
@@ -48,7 +56,7 @@ class Readiness:
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
         """Say whether, and why not."""
-        trouble = self._app.trouble()
+        trouble = self._app.readiness_problems()
         response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
         response.media = {"ready": not trouble, "trouble": trouble}
         if self._app.ledger.guard is not None and self._app.ledger.guard.unchecked:
@@ -89,12 +97,12 @@ class Operation:
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
             by = _asking(request, operator, arguments)
-            response.media = perform(replace(self._app.desk, by=by), name, arguments)
+            response.media = perform(replace(self._app.operation_context, by=by), name, arguments)
         except LedgerUnusable as error:
             _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
         except (LedgerError, SettingsError) as error:
-            status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, IllegalMove) else 422
+            status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422
             errors.answer(request, response, status=status, message=str(error))
         else:
             self._app.runner.wake()

@@ -56,7 +56,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
     errors.install(web, _noted(app))
     credentials = Latest(app.settings, app.environ)
-    app.follow(credentials.read)
+    app.on_reload(credentials.read)
     gate = Gate(credentials, app.clock)
     for kind in app.schemas.kinds:
         resource = CallBackResource(kind=kind, schemas=app.schemas, gate=gate, intake=app.intake)
@@ -71,6 +71,8 @@ def _noted(app: App) -> errors.Noted:
     def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
         if (path := errors.raw_path(request.env)).startswith(_CALL_BACKS):
             address = request.env.get("REMOTE_ADDR") or ""
-            app.refusals.note(path=path, address=address, status=status, english=text("en"), chinese=text("zh"))
+            app.rejected_requests.record(
+                path=path, address=address, status=status, english=text("en"), chinese=text("zh")
+            )
 
     return noted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowhooks.errors import TooMany
+from flowhooks.errors import RateLimited
 from flowhooks.web.callback import local_only, signatures
 from flowhooks.web.callback.rate_limit import Rates
 from flowhooks.web.errors import HTTPRefusal
@@ -94,7 +94,7 @@ class Gate:
     def _count(self, name: str, credentials: Credentials) -> None:
         source = credentials.sources[name]
         if source.rate and (wait := self._rates.take(name, source.rate, source.burst)):
-            raise TooMany("too_many", retry_after=wait)
+            raise RateLimited("too_many", retry_after=wait)
 
 
 def read_body(request: falcon.Request, limit: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.observability.metrics import NONE
+from flowhooks.observability.metrics import NO_KIND
 from flowhooks.web.callback.resource import CallBackResource
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ class Counting:
         _succeeded: bool,
     ) -> None:
         """Count it, and its answer."""
-        kind = resource.kind if isinstance(resource, CallBackResource) else NONE
+        kind = resource.kind if isinstance(resource, CallBackResource) else NO_KIND
         self._metrics.received(kind)
         self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_BEGAN])

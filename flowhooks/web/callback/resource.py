@@ -9,9 +9,9 @@ from urllib.parse import unquote_to_bytes
 import falcon
 
 from flowhooks import messages, schema
-from flowhooks.errors import Unprocessable
-from flowhooks.failpoints import reached
-from flowhooks.intake.accept import CallBack, Status
+from flowhooks.errors import InvalidCallback
+from flowhooks.failpoints import hit
+from flowhooks.intake.accept import AnswerStatus, Callback
 from flowhooks.model.delivery import State
 from flowhooks.model.event import ParkedBy
 from flowhooks.web import errors, negotiation
@@ -68,7 +68,7 @@ class CallBackResource:
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
         """Take a call-back."""
         headers = request.env
-        rules = self._intake.rules  # once: the settings may change at any moment
+        rules = self._intake.config  # once: the settings may change at any moment
         settings = rules.settings
         admitted = self._gate.let_in(request, settings)
         instance = _decoded(flow_instance_id)
@@ -80,8 +80,8 @@ class CallBackResource:
         seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), settings.wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
-        answer = self._intake.take(
-            CallBack(
+        answer = self._intake.accept(
+            Callback(
                 source=admitted.source,
                 kind=self.kind,
                 flow_instance_id=instance,
@@ -90,9 +90,9 @@ class CallBackResource:
                 message=admitted.message,
             ),
             wait=seconds,
-            rules=rules,
+            config=rules,
         )
-        reached("answer.made")
+        hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
         _say(request, response, answer)
 
@@ -102,23 +102,23 @@ def _decoded(segment: str) -> str:
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
-        raise Unprocessable("path_id_encoding") from None
+        raise InvalidCallback("path_id_encoding") from None
 
 
 def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
     response.set_headers(errors.HEADERS)
-    if answer.status is Status.DONE:
+    if answer.status is AnswerStatus.DONE:
         response.data = _SUCCESS
         return
     language = negotiation.language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
-    if answer.status is Status.DEAD:
+    if answer.status is AnswerStatus.DEAD:
         dead = [one for one in answer.delivery_statuses if one.state is State.DEAD]
-        params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.shown(dead[0].error, LONGEST_WHY)}
+        params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.to_printable(dead[0].error, LONGEST_WHY)}
         key = "dead" if len(dead) == 1 else "dead_several"
         message = messages.text(key, language, count=len(dead), **params)
         errors.answer(request, response, status=500, message=message)
         return
-    if answer.status is Status.PARKED:
+    if answer.status is AnswerStatus.PARKED:
         message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
     else:
         states = Counter(one.state for one in answer.delivery_statuses)

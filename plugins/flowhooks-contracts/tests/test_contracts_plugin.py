@@ -13,7 +13,7 @@ import flowhooks_contracts as contracts
 import pytest
 
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
-from flowhooks.errors import Unprocessable
+from flowhooks.errors import InvalidCallback
 from flowhooks.plugins.plugins import Plugins
 from flowhooks.schema import Schemas, taken
 
@@ -181,7 +181,7 @@ def test_one_schema_file_opens_a_kind_of_call_back() -> None:
     schemas, _ = taken(Schemas.load(), contracts.schemas())
     assert set(schemas.kinds) == {"cancel", "complete", "error", "revoke", "terminate"}
     schemas.check_body("revoke", {"revokeReason": "withdrawn", "businessKey": "1", "more": 1})
-    with pytest.raises(Unprocessable) as raised:
+    with pytest.raises(InvalidCallback) as raised:
         schemas.check_body("revoke", {"businessKey": 1})
     assert [pointer for pointer, *_ in raised.value.violations] == ["", "/businessKey"]
 

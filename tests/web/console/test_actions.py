@@ -326,7 +326,7 @@ def test_drain(busy, listens):
     app = busy.flow.app
     wanted = Candidate("p:archive", listens(lambda event: None, process_key="nobody").selectors)
     app.router = Router([wanted])
-    app.desk = replace(app.desk, router=app.router)
+    app.operation_context = replace(app.operation_context, router=app.router)
     (address,) = busy.page("/parked").to_do("drain")
     answer, asking = busy.act(address, language="zh")
     assert "将补投的暂存事件：2 个" in asking.text
@@ -360,7 +360,7 @@ def test_a_handler_is_paused_and_resumed(busy):
 
 def test_an_alert_is_acknowledged(busy):
     """Whose name stands beside it is whoever clicked."""
-    busy.flow.app.alerts.look()
+    busy.flow.app.alerts.poll()
     (address, *_) = busy.page("/alerts").to_do("acknowledge")
     answer, asking = busy.act(address, note="I call the archive")
     assert "dead" in asking.text
@@ -454,7 +454,7 @@ def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
     assert times.keys() == TIMES
     wanted = {"state": "succeeded", "process_key": "leave"} | {name: moment(value) for name, value in times.items()}
     paid.flow.app.runner.wake()
-    registry.perform(paid.flow.app.desk, "replay", {"wanted": wanted, "again": True, "after": after})
+    registry.perform(paid.flow.app.operation_context, "replay", {"wanted": wanted, "again": True, "after": after})
     eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
 
 
@@ -518,7 +518,7 @@ def test_a_ledger_that_cannot_be_written(busy):
 def test_only_forms_change_anything(busy):
     """Every page and every address that a page leads to is asked for, and all that is stored stays as it was."""
     unknown(busy)
-    busy.flow.app.alerts.look()
+    busy.flow.app.alerts.poll()
     left = ["/console/", *(f"/console/do/{name}" for name in ACTIONS), "/console/events?state=parked"]
     left += [f"/console/do/{name}?flow=4711&handler=p:archive&delivery=x&alert=x" for name in ACTIONS]
     before, seen, asked = everything(busy.flow), set(), 0

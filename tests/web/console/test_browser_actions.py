@@ -47,7 +47,7 @@ def console(house, serve, listens):
         flow.take(instance, key="contract", businessKey=f"C-{instance}")
     for instance in ("p1", "p2", "p3"):
         flow.take(instance, key=f"key-{instance}")
-    flow.app.alerts.look()
+    flow.app.alerts.poll()
     return serve(flow)
 
 

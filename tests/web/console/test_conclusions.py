@@ -42,7 +42,7 @@ def approvals(house, listens):
     flow.take("nobody", key="leave", conclusion="approved")
     flow.take("nameless", key=None)
     flow.take("dropped", key="leave")
-    dismiss(flow.app.desk, EventFilter(flow_instance_id="dropped"))
+    dismiss(flow.app.operation_context, EventFilter(flow_instance_id="dropped"))
     return flow
 
 

@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.clock import SECOND
-from flowhooks.errors import Conflict, LedgerUnusable
+from flowhooks.errors import IdentityConflict, LedgerUnusable
 from flowhooks.ledger import alert_queries, circuit_breaker, recent_activity
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
@@ -58,7 +58,7 @@ def busy(house, serve, listens, make_plugin):
     flow.take("4713", key="contract", businessKey="B-later", wait=0)
     flow.take("4714", key="leave", callback_class="com.example.Leave")
     flow.take("4711", key="contract", businessKey="B-1", processDefinitionVersion=3)
-    with pytest.raises(Conflict):
+    with pytest.raises(IdentityConflict):
         flow.take("4711", key="contract", businessKey="B-other")
     flow.settled(flow.events(flow_instance_id="4713")[0], State.WAITING, attempt=1)
     return serve(flow)
@@ -269,7 +269,7 @@ def test_what_operators_did_about_an_event(busy):
     (dead,) = busy.flow.events(flow_instance_id="4712")
     (parked,) = busy.flow.events(flow_instance_id="4714")
     assert not any("/audit?subject=" in one for one in busy.page(f"/events/{parked}").links())
-    desk = replace(busy.flow.app.desk, by=Actor("ann", "console"))
+    desk = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
     dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
     reroute(replace(desk, by=Actor("bob", "command")), EventFilter(ids=(parked,)))
     resolve(desk, busy.flow.only(dead).delivery_id, Verdict.CLOSE, note="by hand")
@@ -281,13 +281,13 @@ def test_what_operators_did_about_an_event(busy):
 
 def test_who_sees_to_an_alert(busy):
     """An alert that was acknowledged says by whom, comes after the others, and does not count in the overview."""
-    busy.flow.app.alerts.look()
+    busy.flow.app.alerts.poll()
     with busy.flow.app.ledger.connection() as connection:
         found = alert_queries.open_alerts(connection)
     assert f"Alerts that nobody sees to yet: {len(found)}" in busy.page("/").text
     first = found[0]
     assert len(busy.page("/alerts").to_do("acknowledge")) == len(found)
-    acknowledge(replace(busy.flow.app.desk, by=Actor("ann", "console")), [first.id])
+    acknowledge(replace(busy.flow.app.operation_context, by=Actor("ann", "console")), [first.id])
     page = busy.page("/alerts")
     assert len(page.to_do("acknowledge")) == len(found) - 1
     assert re.search(r"\bann 20", page.text)
@@ -383,7 +383,7 @@ def test_parked_events(house, serve, listens):
 def test_an_alert_shows_how_it_has_grown(busy):
     """The page has the count of the last look, what is new since the last notification, and the last error."""
     busy.flow.app.alerts.stop(WAIT_TIMEOUT)
-    busy.flow.app.alerts.look()
+    busy.flow.app.alerts.poll()
     busy.flow.sql(
         "UPDATE alerts SET count = 3220, notified_count = 20, last_error = 'ErpUnavailable <b>503</b>',"
         " notifications = 3, told = '[\"mail\"]' WHERE cause = 'dead'"
@@ -497,12 +497,12 @@ def test_a_plugin_that_other_processes_run_is_elsewhere(house, listens, serve):
 def test_a_paused_handler(busy):
     """Its badge and since when, on the page of handlers; and at each delivery that waits for it."""
     assert "paused" not in busy.page("/handlers").text
-    pause(busy.flow.app.desk, ["contracts:archive"])
+    pause(busy.flow.app.operation_context, ["contracts:archive"])
     event = busy.flow.take("4720", key="contract", businessKey="B-9", wait=0).event_id
     assert "paused What comes for it is stored and waits. Paused since" in busy.page("/handlers").text
     assert "已暂停" in busy.page("/handlers", "zh").text
     assert "It waits until its handler is resumed, which is paused since" in busy.page(f"/events/{event}").text
-    resume(busy.flow.app.desk, ["contracts:archive"])
+    resume(busy.flow.app.operation_context, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
     assert "paused" not in busy.page("/handlers").text
 
@@ -520,7 +520,7 @@ def test_a_held_handler(busy):
     assert "<b>away</b>. One delivery is tried from" in page
     assert "已搁置" in busy.page("/handlers", "zh").text
     assert "It waits until its handler works again" in busy.page(f"/events/{event}").text
-    resume(app.desk, ["contracts:archive"])
+    resume(app.operation_context, ["contracts:archive"])
     busy.flow.settled(event, State.SUCCEEDED)
 
 
@@ -528,7 +528,7 @@ def test_an_event_that_was_purged_is_said_to_have_been(house, serve):
     """Its page says so, in both languages, rather than that there is nothing."""
     flow = house.open(ignore={"process_key": ("leave",)})
     event_id = flow.take("i1").event_id
-    purge(flow.app.desk, EventFilter(until=flow.clock.now() + 1))
+    purge(flow.app.operation_context, EventFilter(until=flow.clock.now() + 1))
     console = serve(flow)
     for language, words in (("en", "This event was purged"), ("zh", "该事件已被清理")):
         answer = console.get(f"/events/{event_id}", Accept_Language=language)

@@ -59,7 +59,7 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
         assert send("/flow/i5/call-back/complete", method="GET") == 405
         assert send("/flow/i1/call-back/complete", json.dumps({"businessKey": "other"})) == 409
         assert send("/favicon.ico") == 404
-    flow.app.refusals.stop(WAIT_TIMEOUT)  # a flush beside its own could return before that one has written
+    flow.app.rejected_requests.stop(WAIT_TIMEOUT)  # a flush beside its own could return before that one has written
     found = kept(flow)
     assert [one.status for one in found] == [409, 405, 404, 422, 400]
     assert {one.address for one in found} == {"127.0.0.1"}
@@ -75,9 +75,9 @@ def test_what_was_refused_is_shown_with_the_reason(house, serve):
 def test_it_is_written_down_by_itself(house, eventually):
     """A moment after a refusal it is in the ledger; those that are pending at the end are written then."""
     flow = house.open()
-    flow.app.refusals.note(path="/flow/1", address="", status=400, english="a", chinese="b")
+    flow.app.rejected_requests.record(path="/flow/1", address="", status=400, english="a", chinese="b")
     eventually(lambda: kept(flow))
-    flow.app.refusals.note(path="/flow/2", address="", status=400, english="a", chinese="b")
+    flow.app.rejected_requests.record(path="/flow/2", address="", status=400, english="a", chinese="b")
     flow.close()
     assert flow.sql("SELECT path FROM refusals ORDER BY id") == [("/flow/1",), ("/flow/2",)]
 
@@ -86,18 +86,18 @@ def test_many_are_bounded(house, monkeypatch):
     """Of a flood the last ones are kept; of all of them so many as a ledger keeps; none is longer than it may be."""
     flow = house.open(start=False)
     for number in range(300):
-        flow.app.refusals.note(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
-    flow.app.refusals.flush()
+        flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
+    flow.app.rejected_requests.flush()
     assert [one.path for one in kept(flow)] == [f"/flow/{number}" for number in range(299, 199, -1)]
     for _ in range(10):
-        for _number in range(rejected_requests.MOST_PENDING):
-            flow.app.refusals.note(
+        for _number in range(rejected_requests.MAX_PENDING):
+            flow.app.rejected_requests.record(
                 path="/flow/x\x00\u202e" * 999, address="\x1b", status=400, english="a\n", chinese="b"
             )
-        flow.app.refusals.flush()
+        flow.app.rejected_requests.flush()
     found = kept(flow)
     assert len(found) == 1_000
-    assert all(len(one.path) <= rejected_requests.LONGEST_PATH and one.path.isprintable() for one in found)
+    assert all(len(one.path) <= rejected_requests.MAX_PATH_CHARS and one.path.isprintable() for one in found)
 
 
 def test_what_cannot_be_written_stays(house, monkeypatch):
@@ -105,15 +105,15 @@ def test_what_cannot_be_written_stays(house, monkeypatch):
     flow = house.open(start=False)
 
     def fails(*given, **more):
-        flow.app.refusals.note(path="/flow/2", address="", status=503, english="a", chinese="b")
+        flow.app.rejected_requests.record(path="/flow/2", address="", status=503, english="a", chinese="b")
         raise Unavailable("ledger_down")
 
-    flow.app.refusals.note(path="/flow/1", address="", status=503, english="a", chinese="b")
+    flow.app.rejected_requests.record(path="/flow/1", address="", status=503, english="a", chinese="b")
     with monkeypatch.context() as patched:
         patched.setattr(flow.app.ledger, "write", fails)
-        flow.app.refusals.flush()
+        flow.app.rejected_requests.flush()
     assert kept(flow) == []
-    flow.app.refusals.flush()
+    flow.app.rejected_requests.flush()
     assert [one.path for one in kept(flow)] == ["/flow/2", "/flow/1"]
 
 
@@ -122,8 +122,8 @@ def test_all_processes_are_on_one_page(house, serve):
     """Whichever process refused it, each shows it."""
     one, two = house.open(), house.open()
     for number, flow in enumerate((one, two)):
-        flow.app.refusals.note(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
-        flow.app.refusals.stop(WAIT_TIMEOUT)
+        flow.app.rejected_requests.record(path=f"/flow/{number}", address="", status=400, english="a", chinese="b")
+        flow.app.rejected_requests.stop(WAIT_TIMEOUT)
     text = serve(two).page("/refused").text
     assert "/flow/0" in text
     assert "/flow/1" in text

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from flowhooks.messages import shown
+from flowhooks.messages import to_printable
 from flowhooks.web.errors import HTTPRefusal
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read(request: falcon.Request, takes: Sequence[Parameter]) -> dict[str, list[
         name, _, value = (_decoded(one) for one in part.partition(b"="))
         if name not in by_name:
             allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (a dash: nothing)
-            raise HTTPRefusal(400, "query_unknown", name=shown(name, LONGEST_SHOWN), allowed=allowed)
+            raise HTTPRefusal(400, "query_unknown", name=to_printable(name, LONGEST_SHOWN), allowed=allowed)
         if name in given and not by_name[name].several:
             raise HTTPRefusal(400, "query_twice", name=name)
         if not value.strip() or len(value) > LONGEST or "\0" in value:

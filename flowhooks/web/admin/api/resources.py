@@ -113,12 +113,12 @@ class Explanation(Resource):
         """Route it, without any change."""
         app = self.app
         stored = event_named(app.ledger, path["id"])
-        return explanation_to_json(app.router.explain_event(stored.event, most=MOST_HANDLERS), self._standing)
+        return explanation_to_json(app.router.explain_event(stored.event, max_candidates=MOST_HANDLERS), self._standing)
 
     def _standing(self, handler: str) -> str:
         if handler in self.app.plugins.handlers:
             return "present"
-        return "missing" if handler in self.app.absent else "elsewhere"
+        return "missing" if handler in self.app.missing_handlers else "elsewhere"
 
 
 class Plugins(Resource):
@@ -293,7 +293,7 @@ class Overview(Resource):
             "sampled_since": to_text(found.sampled_since),
             "alerts": found.alerts,
             "answers": {str(status): count for status, count in app.metrics.answers().items()},
-            "trouble": app.trouble(),
+            "trouble": app.readiness_problems(),
         }
 
 

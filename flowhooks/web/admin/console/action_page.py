@@ -14,7 +14,7 @@ import falcon
 import structlog
 
 from flowhooks.commands import command_line
-from flowhooks.errors import IllegalMove, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
+from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.context import Actor
 from flowhooks.operations.registry import perform
@@ -180,7 +180,7 @@ class ActionPage(Page):
 
     def _pages(self, case: _Case, arguments: Mapping[str, Any], before: _Way = _NOWHERE, *, patience: float) -> _Way:
         """Do page after page, until all is done or the time is over; at least one."""
-        desk = replace(self.app.desk, by=Actor(operator_of(case.request).name, "console"))
+        desk = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
         sums, after = dict(before.sums), before.after
         over = time.monotonic() + patience
         while True:
@@ -208,7 +208,7 @@ class ActionPage(Page):
             ("gone", 404)
             if isinstance(error, NotFound)
             else ("moved", 409)
-            if isinstance(error, IllegalMove)
+            if isinstance(error, InvalidTransition)
             else ("unavailable", 503)
             if isinstance(error, Unavailable)
             else ("unclear", 422)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from flowhooks.background.alerts.causes import OTHERS
+from flowhooks.background.alerts.causes import OTHERS_SUBJECT
 from flowhooks.ledger import alert_queries
 from flowhooks.model.alert import AlertCause
 from flowhooks.web.admin.console.page import Page
@@ -49,6 +49,6 @@ def _address(alert: OpenAlert) -> str:
     if alert.cause is AlertCause.QUARANTINED:
         return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
     query = {"state": _STATES.get(alert.cause, alert.cause.value)}
-    if alert.subject != OTHERS:
+    if alert.subject != OTHERS_SUBJECT:
         query["handler"] = alert.subject
     return f"{ROOT}/events?{urlencode(query)}"

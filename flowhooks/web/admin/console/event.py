@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.execution import condition_check
 from flowhooks.ledger import circuit_breaker, pauses
-from flowhooks.model.delivery import DONE, State
+from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
 from flowhooks.operations.find_event import event_named
 from flowhooks.web.admin.console import audit
@@ -29,7 +29,10 @@ MOST_ATTEMPTS: Final = 50
 """Attempts of one delivery that a page shows, the last ones."""
 MAX_EXPLAINED: Final = 100
 """Handlers for which a page explains why they get an event or not."""
-_NOT_RUN: Final = {State.WAITING: f"{condition_check.UNDECIDED}: ", State.CLOSED: f"{condition_check.FALSE}: "}
+_NOT_RUN: Final = {
+    State.WAITING: f"{condition_check.UNDECIDED_NOTE}: ",
+    State.CLOSED: f"{condition_check.FALSE_NOTE}: ",
+}
 """How the note of a delivery starts that its handler's conditions kept from running, by its state."""
 
 
@@ -43,7 +46,7 @@ class EventPage(Page):
         """All that is known of it."""
         stored = event_named(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
-        urgent_first = sorted(stored.delivery_statuses, key=lambda one: one.state in DONE)
+        urgent_first = sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)
         with self.app.ledger.connection() as connection:
             acts = audit.of(connection, stored.event.id)
             paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
@@ -69,7 +72,7 @@ class EventPage(Page):
         """Why each present handler gets the event or not, if the address asks for it."""
         if not text(request, "explain"):
             return None
-        return self.app.router.explain_event(stored.event, most=MAX_EXPLAINED)
+        return self.app.router.explain_event(stored.event, max_candidates=MAX_EXPLAINED)
 
     def _delivery(self, stored: StoredEvent, one: DeliveryStatus) -> dict[str, Any]:
         attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.clock import SECOND, to_datetime, to_text
 from flowhooks.ledger.queries import STATES
 from flowhooks.ledger.search import search_events
-from flowhooks.model.delivery import DONE
+from flowhooks.model.delivery import COMPLETED_STATES
 from flowhooks.model.event import DismissedBy
 from flowhooks.web.admin.console.filters import asked, text
 from flowhooks.web.admin.console.page import Page
@@ -86,5 +86,5 @@ def _time(look: Asked, name: str) -> dict[str, Any]:
 
 def _row(one: EventSummary) -> dict[str, Any]:
     # What needs somebody's look comes first.
-    urgent_first = sorted(one.delivery_statuses, key=lambda standing: standing.state in DONE)
+    urgent_first = sorted(one.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
     return {"event": one, "named": urgent_first[:MOST_NAMED], "more": max(0, len(urgent_first) - MOST_NAMED)}

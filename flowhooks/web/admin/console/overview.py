@@ -38,7 +38,7 @@ class OverviewPage(Page):
             "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
             "left_out": max(0, len(found.performance) - MOST_HANDLERS),
             "answers": self.app.metrics.answers(),
-            "trouble": self.app.trouble(),
+            "trouble": self.app.readiness_problems(),
         }
 
 

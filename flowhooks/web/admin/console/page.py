@@ -10,7 +10,7 @@ import falcon
 import structlog
 
 from flowhooks import __version__
-from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Purged, Unavailable
+from flowhooks.errors import EventPurged, LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.messages import LANGUAGES
 from flowhooks.operations.registry import CALLS
 from flowhooks.web import errors, negotiation
@@ -91,7 +91,7 @@ class Page:
         """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
         try:
             work()
-        except Purged:
+        except EventPurged:
             self.problem(request, response, status=404, key="problem.purged", language=language)
         except NotFound:
             self.problem(request, response, status=404, key="problem.nothing", language=language)
