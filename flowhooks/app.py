@@ -40,10 +40,10 @@ from flowhooks.ledger.lock import LockOwner, acquire_lock
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics
-from flowhooks.operations.context import Desk
+from flowhooks.operations.context import OperationContext
 from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.lookup import build_router
-from flowhooks.operations.reroute_parked import drain
+from flowhooks.operations.reroute_parked import reroute_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.plugins.notifier import Notices
 from flowhooks.settings import Settings, database_url
@@ -296,8 +296,8 @@ class App:
             notifier=self.notifier,
             clock=self.clock,
         )
-        self.operation_context = Desk(
-            ledger=self.ledger, router=self.router, absent=self.missing_handlers, clock=self.clock
+        self.operation_context = OperationContext(
+            ledger=self.ledger, router=self.router, missing_handlers=self.missing_handlers, clock=self.clock
         )
         self._register_collectors()
         if self.ledger.shared:
@@ -421,7 +421,7 @@ class App:
         after, delivered = "", 0
         try:
             while not self._stop.is_set():
-                page = drain(self.operation_context, after=after)
+                page = reroute_parked(self.operation_context, after=after)
                 after = page.next
                 delivered += page.delivered
                 if not after:

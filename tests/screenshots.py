@@ -26,7 +26,7 @@ from flowhooks.settings import OperatorSettings, Settings
 from flowhooks.testing import HandClock
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console import action_page
-from flowhooks.web.admin.passwords import hashed
+from flowhooks.web.admin.passwords import hash_password
 from flowhooks.web.server.server import Limits, Server
 
 FOLDER = Path(__file__).parent.parent / "docs" / "how-to" / "console"
@@ -136,16 +136,16 @@ def operate(app):
     dead = [one.event.id for one in app.ledger.find(EventFilter(state="dead"), limit=3)]
     parked = [one.event.id for one in app.ledger.find(EventFilter(state="parked"), limit=1)]
     (alert, *_) = _alerts(app)
-    registry.perform(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
-    registry.perform(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
-    registry.perform(desk, "replay", {"wanted": {"ids": dead[1:2]}})
+    registry.run_operation(desk, "acknowledge", {"alerts": [alert], "note": "I call the archive"})
+    registry.run_operation(desk, "pause", {"handlers": ["staff:book_leave"], "note": "the calendar moves until noon"})
+    registry.run_operation(desk, "replay", {"wanted": {"ids": dead[1:2]}})
     note = "filed by hand, says Ms Chen"
-    registry.perform(
+    registry.run_operation(
         replace(desk, by=Actor("chen", "command")),
         "resolve",
         {"delivery_id": _delivery(app, dead[2]), "verdict": "close", "note": note},
     )
-    registry.perform(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
+    registry.run_operation(desk, "dismiss", {"wanted": {"ids": parked}, "note": "a trial of the payroll team"})
 
 
 def _delivery(app, event_id):
@@ -168,18 +168,18 @@ def leads(app, page, path, address):
         page.goto(f"{root}{path.replace('EVENT', f'/events/{dead}')}")
         return
     # As it looks with many more of them than such a day has.
-    before = action_page.WORKING, dismiss.AT_ONCE
-    action_page.WORKING, dismiss.AT_ONCE = -1.0, 3
+    before = action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE
+    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = -1.0, 3
     page.add_init_script("window.setTimeout = () => 0")
     page.goto(f"{root}/do/dismiss?state=parked&back=/console/parked")
     page.locator("main button").click()
     page.locator("progress").wait_for()
-    action_page.WORKING, dismiss.AT_ONCE = before
+    action_page.REQUEST_TIME_BUDGET, dismiss.PAGE_SIZE = before
 
 
 def operated(app):
     """The same company's settings, with somebody who logs in."""
-    password = hashed("correct horse battery staple")
+    password = hash_password("correct horse battery staple")
     return replace(app.settings, operators={"li": OperatorSettings(role="operate", password=password)})
 
 

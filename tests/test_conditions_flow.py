@@ -14,8 +14,8 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.tables import handlers
 from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.operations.reroute import reroute
-from flowhooks.operations.reroute_parked import drain, wanted_by_now
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.settings import Source
 
 pytestmark = pytest.mark.runners
@@ -147,7 +147,7 @@ def test_install_one_after_the_other(house, noted, runs):
     flow.close()
 
     flow = house.open(noted("a", conclusion="approved"), noted("b", conclusion="rejected"))
-    assert drain(flow.app.operation_context).delivered == 0
+    assert reroute_parked(flow.app.operation_context).delivered == 0
     for event_id in (waited["rejected"], later):
         assert facts(flow, event_id) == ("dismissed", None, "condition", [])
     assert facts(flow, waited[""])[:2] == ("parked", "condition")
@@ -181,15 +181,15 @@ def test_parked_events_are_routed_by_their_own_bodies(house, noted, runs):
     ids = {amount: flow.take(f"i{amount}", amount=amount).event_id for amount in (10, 2000, "much")}
     flow.close()
     flow = house.open(noted(when={"/amount": {"minimum": 1000}}), start=False)
-    assert wanted_by_now(flow.app.operation_context) == 3
-    done = drain(flow.app.operation_context)
+    assert count_deliverable(flow.app.operation_context) == 3
+    done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.dismissed) == (3, 1, 1)
     assert [facts(flow, ids[amount])[:3] for amount in ids] == [
         ("dismissed", None, "condition"),
         ("routed", None, None),
         ("parked", "condition", None),
     ]
-    assert drain(flow.app.operation_context).delivered == 0
+    assert reroute_parked(flow.app.operation_context).delivered == 0
 
 
 def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
@@ -200,7 +200,7 @@ def test_kinds_that_no_handler_takes_are_dismissed(house, noted, runs):
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     flow.close()
     flow = house.open(noted(conclusion="approved"), noted("undo", kind="cancel"))
-    drain(flow.app.operation_context)
+    reroute_parked(flow.app.operation_context)
     assert facts(flow, answer.event_id) == ("dismissed", None, "kind", [])
     assert runs == []
 
@@ -280,7 +280,7 @@ def test_an_undecided_delivery_can_be_closed(house, noted, runs):
     ids = waits_for_its_plugin(house, noted, "")
     flow = house.open(noted(conclusion="approved"))
     undecided = flow.noted_as_undecided(ids[""])
-    resolve(flow.app.operation_context, undecided.delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, undecided.delivery_id, Resolution.CLOSE)
     assert flow.only(ids[""]).state is State.CLOSED
     assert not flow.sql("SELECT id FROM alerts WHERE cause = 'condition' AND closed_at IS NULL")
 
@@ -323,7 +323,7 @@ def test_a_handler_that_a_newer_version_remembers_stops_routing(house, noted, ru
     assert refused.value.key == "newer_handlers"
     assert flow.events() == [parked]
     with pytest.raises(NewerSelectorsError):
-        drain(flow.app.operation_context, after="0")
+        reroute_parked(flow.app.operation_context, after="0")
     flow.close()
     flow = house.open(noted(conclusion="approved"))
     assert flow.app.readiness_problems() == []
@@ -475,8 +475,8 @@ def test_why_events_are_parked_is_kept_up_to_date(house, noted, runs):
     assert facts(flow, event_id) == ("parked", "handler", None, [])
     flow.close()
     flow = house.open(noted(conclusion="approved"), start=False)
-    done = drain(flow.app.operation_context)
+    done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.deliveries) == (0, 0)
     assert facts(flow, event_id) == ("parked", "condition", None, [])
     assert list(flow.app.ledger.event(event_id).no_match.reasons) == ["p:book"]
-    assert drain(flow.app.operation_context).events == 0
+    assert reroute_parked(flow.app.operation_context).events == 0

@@ -13,7 +13,7 @@ from flowhooks.clock import SECOND
 from flowhooks.errors import Unavailable
 from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_RESULT_CHARS, MAX_TRACEBACK_CHARS
 from flowhooks.model.delivery import ReadyDelivery
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 
 pytestmark = [pytest.mark.runners, pytest.mark.either]
 
@@ -597,7 +597,7 @@ def test_a_probe_of_what_an_operator_resolved_meanwhile_changes_nothing(house, l
     event_id = lost(house, listener)
     flow = house.open(listener)
     assert thinking.wait(20)
-    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.CLOSE, note="by hand")
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.CLOSE, note="by hand")
     told.set()
     eventually(lambda: flow.app.runner.running == 0)
     standing = flow.only(event_id)

@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT, until
 from flowhooks import Reject, Retry, RetryAfter, State
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, InvalidCallback, Unavailable
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 
 pytestmark = pytest.mark.runners
 
@@ -407,7 +407,7 @@ def test_what_is_unknown_waits_for_its_operator(house, listens):
     flow = house.open(listener)
     answer = flow.take(wait=30)
     assert (answer.status, answer.delivery_statuses[0].state) == ("pending", State.UNKNOWN)
-    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Verdict.DID)
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.DID)
     assert flow.take().status == "done"
     assert runs == []
 
@@ -416,7 +416,7 @@ def test_closed_is_done(house, listens):
     """What an operator closed needs nothing more, so a repeat is answered *done*."""
     flow = house.open(listens(failing(ValueError("x")), name="h"))
     answer = flow.take()
-    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, answer.delivery_statuses[0].delivery_id, Resolution.CLOSE)
     assert flow.take().status == "done"
 
 

@@ -12,7 +12,7 @@ from flowhooks.ledger import notifications
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.replay import replay
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
 
 pytestmark = pytest.mark.postgresql
@@ -131,7 +131,7 @@ def test_an_operator_elsewhere_ends_the_wait(having, without, answered, eventual
         gate.set()
         (event_id,) = eventually(taker.app.waiters.pending_event_ids)
         standing = runs.settled(event_id, State.WAITING, attempt=1)
-        resolve(desk.app.operation_context, standing.delivery_id, Verdict.CLOSE, note="by hand")
+        resolve(desk.app.operation_context, standing.delivery_id, Resolution.CLOSE, note="by hand")
 
     answer = answered(taker, meanwhile=operates)
     assert answer.delivery_statuses[0].state is State.CLOSED

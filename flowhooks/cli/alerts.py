@@ -12,7 +12,7 @@ from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.ledger import alert_queries
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.json.encoding import facts
+from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     found.sort(key=lambda one: one[0].acknowledged_at is not None)
     found += over
     if as_json:
-        output.emit({"alerts": [facts(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]})
+        output.emit(
+            {"alerts": [dataclass_to_json(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]}
+        )
         return
     if not found:
         output.line("No alert is open.")

@@ -11,7 +11,7 @@ from flowhooks.cli import audit_text, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger import audit
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.json.encoding import facts
+from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     following = found[limit - 1].id if len(found) > limit else ""
     del found[limit:]
     if as_json:
-        output.emit({"entries": [facts(one) for one in found], "next": following})
+        output.emit({"entries": [dataclass_to_json(one) for one in found], "next": following})
         return
     if not found:
         output.line("Nobody has done anything yet." if subject is None and not after else "Nothing of that was done.")

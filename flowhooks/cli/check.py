@@ -16,16 +16,16 @@ from flowhooks.errors import SettingsError
 from flowhooks.execution.isolation import check_isolation
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.observability import logging
-from flowhooks.operations.check.finding import Mark
+from flowhooks.operations.check.finding import Severity
 from flowhooks.operations.check.run import check, from_settings_error
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import Given
-    from flowhooks.operations.check.finding import Finding
+    from flowhooks.operations.check.finding import CheckFinding
 
-_STYLES: Final = {Mark.OK: "green", Mark.NOTE: "yellow", Mark.TROUBLE: "red"}
+_STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBLE: "red"}
 
 
 @click.command("check", short_help="Find out what is wrong before, or while, it runs.")
@@ -62,18 +62,18 @@ def command(given: Given, *, as_json: bool) -> None:
         found = from_settings_error(error)
     marks = Counter(one.mark for one in found)
     if as_json:
-        counts = {"trouble": marks[Mark.TROUBLE], "notes": marks[Mark.NOTE]}
+        counts = {"trouble": marks[Severity.TROUBLE], "notes": marks[Severity.NOTE]}
         output.emit({**counts, "findings": [asdict(one) for one in found]})
     else:
         _show(found)
-        troubles = output.several(marks[Mark.TROUBLE], "trouble")
+        troubles = output.several(marks[Severity.TROUBLE], "trouble")
         output.line()
-        output.line(f"{troubles}, {output.several(marks[Mark.NOTE], 'note')}.")
-    if marks[Mark.TROUBLE]:
+        output.line(f"{troubles}, {output.several(marks[Severity.NOTE], 'note')}.")
+    if marks[Severity.TROUBLE]:
         raise SystemExit(1)
 
 
-def _show(found: list[Finding]) -> None:
+def _show(found: list[CheckFinding]) -> None:
     width = max(len(one.about) for one in found)
     for one in found:
         output.line(f"{one.mark:<7}  {one.about:<{width}}  {one.what}", style=_STYLES[one.mark])

@@ -61,4 +61,4 @@ def key(file: Path | None) -> bytes | None:
 def signature(key: bytes, body: bytes) -> dict[str, str]:
     """The headers that sign a body, now, as a message of its own."""
     clock = Clock()
-    return signatures.headers([key], body, message=clock.new_id(), at=clock.now())
+    return signatures.sign([key], body, message=clock.new_id(), at=clock.now())

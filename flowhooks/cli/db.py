@@ -24,7 +24,7 @@ from flowhooks.settings import addresses, database_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowhooks.operations.copy import Moved
+    from flowhooks.operations.copy import CopyResult
     from flowhooks.settings import Settings
 
 
@@ -137,7 +137,7 @@ def _locked(settings: Settings, url: str) -> Iterator[None]:
             lock.release()
 
 
-def _report(moved: Moved, *, source: str, target: str, as_json: bool) -> None:
+def _report(moved: CopyResult, *, source: str, target: str, as_json: bool) -> None:
     if as_json:
         output.emit(
             {

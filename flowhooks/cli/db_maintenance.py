@@ -17,7 +17,7 @@ from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.backup import backup
-from flowhooks.operations.purge import before_of
+from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.settings import database_url
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def purge_command(
 def _performed(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
-            return reader.count_purge_candidates(before_of(wanted))
+            return reader.count_purge_candidates(cutoffs_from_filter(wanted))
 
     arguments = {"wanted": wanted.to_json(), "dry_run": dry_run}
     try:

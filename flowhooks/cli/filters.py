@@ -11,7 +11,7 @@ from flowhooks.cli.options import utf8
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
 from flowhooks.model.event import DismissedBy
-from flowhooks.operations.time_parsing import moment
+from flowhooks.operations.time_parsing import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def time(value: str) -> int:
     Without a zone it is UTC, as is everything that is printed.
     """
     try:
-        return moment(value)
+        return parse_time(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is {error}") from None
 

@@ -23,7 +23,7 @@ from flowhooks.settings.types import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.operations.plugin_status import Listed
+    from flowhooks.operations.plugin_status import HandlerStatus
     from flowhooks.settings import Settings
 
 _ids = click.argument("handlers", type=utf8, nargs=-1, required=True, metavar="ID...")
@@ -78,7 +78,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         output.line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _paused(one: Listed) -> str:
+def _paused(one: HandlerStatus) -> str:
     """Since when a handler is paused, and why if it is held."""
     since = output.moment(one.paused_at)
     if one.held is None:

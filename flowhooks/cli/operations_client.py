@@ -25,8 +25,8 @@ from flowhooks.ledger.lock import Lock
 from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations import registry
-from flowhooks.operations.context import Actor, Desk
-from flowhooks.operations.lookup import lookup
+from flowhooks.operations.context import Actor, OperationContext
+from flowhooks.operations.lookup import build_lookup
 from flowhooks.plugins import from_settings
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
@@ -178,7 +178,7 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
         others = any(one.handlers for one in reader.live_processes(settings.ledger.stale_after))
         if dry_run:
             desk = _looking_desk(settings, reader)
-            yield (lambda name, arguments: registry.perform(desk, name, arguments)), others
+            yield (lambda name, arguments: registry.run_operation(desk, name, arguments)), others
             return
         with redirect_stdout(sys.stderr):
             opened = app.App(settings, run=(), kind="command")
@@ -190,17 +190,19 @@ def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[A
         reader.close()
 
 
-def _looking_desk(settings: Settings, reader: Reader) -> Desk:
+def _looking_desk(settings: Settings, reader: Reader) -> OperationContext:
     """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
     _, plugins = load(settings)
-    found = lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
+    found = build_lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
     ledger = cast("Ledger", reader)  # a dry run only reads
-    return Desk(ledger=ledger, router=found.router, absent=frozenset(found.absent), clock=Clock())
+    return OperationContext(
+        ledger=ledger, router=found.router, missing_handlers=frozenset(found.missing_handlers), clock=Clock()
+    )
 
 
-def _done_here(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _done_here(desk: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return registry.perform(replace(desk, by=Actor(_who(), "command")), name, arguments)
+        return registry.run_operation(replace(desk, by=Actor(_who(), "command")), name, arguments)
     except Unavailable:  # its own sentence is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 

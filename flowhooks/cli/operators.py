@@ -14,7 +14,7 @@ from flowhooks.cli.options import json_option, settings_options
 from flowhooks.errors import SettingsError
 from flowhooks.settings.types import NAME
 from flowhooks.web.admin.operators import Role
-from flowhooks.web.admin.passwords import LEAST, LONGEST, hashed
+from flowhooks.web.admin.passwords import MAX_CHARS, MIN_CHARS, hash_password
 from flowhooks.web.callback.credentials import new_token
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def new_command(*, name: str, role: str, by_token: bool) -> None:
         token, digest = new_token()
         credential = f"token_sha256 = {json.dumps([digest])}"
     else:
-        credential = f"password = {json.dumps(hashed(_password(name)))}"
+        credential = f"password = {json.dumps(hash_password(_password(name)))}"
     key = name if _BARE_KEY.fullmatch(name) else json.dumps(name)
     for line in ("", f"[operators.{key}]", f"role = {json.dumps(role)}", credential):
         output.line(line)
@@ -88,9 +88,9 @@ def _password(name: str) -> str:
         given: str = click.prompt(
             f"Password of {name}", hide_input=True, confirmation_prompt="The same again", err=True
         )
-        if LEAST <= len(given) <= LONGEST:
+        if MIN_CHARS <= len(given) <= MAX_CHARS:
             return given
-        output.line(f"A password has {LEAST} to {LONGEST} characters.", err=True)
+        output.line(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
 
 
 @command.command("list")

@@ -19,7 +19,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
-from flowhooks.operations.lookup import lookup
+from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 
@@ -72,7 +72,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
     schemas, plugins = load(settings)
     known, run = _known(settings)
-    found = lookup(plugins, known, settings.ignore.process_key, run=run)
+    found = build_lookup(plugins, known, settings.ignore.process_key, executed_handlers=run)
     paused = {one.id: one.paused_at for one in known}
     if any(value is not None for value in asked.values()):
         example = routes_text.read(settings, schemas, **asked)
@@ -90,7 +90,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         {
             **asdict(one),
             **_turns(one.handler_id, found, plugins),
-            "state": found.standing(one.handler_id),
+            "state": found.availability(one.handler_id),
             "paused_since": to_text(paused.get(one.handler_id)),
         }
         for one in found.router.subscriptions()

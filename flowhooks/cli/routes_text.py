@@ -150,7 +150,7 @@ def hints(settings: Settings, schemas: Schemas, example: Example, explanation: E
 def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[str, Any]:
     """The explanation as JSON, without its verdict and hints."""
     event = example.event
-    explained: dict[str, Any] = {**explanation_to_json(explanation, found.standing)}
+    explained: dict[str, Any] = {**explanation_to_json(explanation, found.availability)}
     if example.refusal:  # nothing is routed
         explained |= {"state": None, "parked_by": None}
     return {
@@ -176,7 +176,7 @@ def show(example: Example, found: Lookup, explanation: Explanation, *, result: s
         output.table(
             ("gets it", "handler", "state", "shares", "why"),
             [
-                (_gets(one), one.handler_id, found.standing(one.handler_id), one.shares, _why(one))
+                (_gets(one), one.handler_id, found.availability(one.handler_id), one.shares, _why(one))
                 for one in explanation.verdicts
             ],
             unbroken=("gets it", "state"),
@@ -188,7 +188,7 @@ def show(example: Example, found: Lookup, explanation: Explanation, *, result: s
             f"A condition on {member} cannot be decided: that handler does not get it, and an alert is raised.",
             style="yellow",
         )
-    if any(found.standing(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
+    if any(found.availability(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
         output.line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
     for hint in hints:
         output.line(f"Hint: {hint}.")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARGIN: Final = 15.0
 """Seconds on top of the longest wait that a server grants."""
-LONGEST_WAIT: Final = 60.0
+MAX_WAIT_SECONDS: Final = 60.0
 _HEADERS: Final = {
     "flowhooks-event": "Flowhooks-Event",
     "preference-applied": "Preference-Applied",
@@ -54,7 +54,7 @@ _MEMBERS: Final = {
     "--data", type=utf8, metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for the standard input."
 )
 @click.option(
-    "--wait", type=click.FloatRange(0, LONGEST_WAIT), metavar="SECONDS", help="Wait so long for the handlers."
+    "--wait", type=click.FloatRange(0, MAX_WAIT_SECONDS), metavar="SECONDS", help="Wait so long for the handlers."
 )
 @click.option("--async", "at_once", is_flag=True, help="Do not wait for the handlers.")
 @click.option("--language", type=click.Choice(["zh", "en"]), help="The language of the answer's message.")
@@ -120,7 +120,7 @@ def command(
         f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
         body=body,
         headers=headers,
-        timeout=LONGEST_WAIT + MARGIN,
+        timeout=MAX_WAIT_SECONDS + MARGIN,
     )
     (_emit if as_json else _show)(answer)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)

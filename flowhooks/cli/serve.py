@@ -21,9 +21,9 @@ from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
 from flowhooks.settings import check_binds, check_operators, check_sources, database_url
 from flowhooks.web.admin.app import create_admin
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 from flowhooks.web.callback.app import create_app
-from flowhooks.web.negotiation import LONGEST_WAIT
+from flowhooks.web.negotiation import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
     from flowhooks.cli.options import Given
@@ -145,7 +145,7 @@ def _greet(call_backs: str, admin: str) -> None:
     with suppress(OSError):  # the terminal has gone, which SIGHUP says
         output.line()
         output.line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
-        output.line(f"  Console     {admin}{ROOT}/", style="green")
+        output.line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")
         output.line("  Ctrl-C ends it in order.")
         output.line()
 
@@ -155,8 +155,8 @@ def _retire(app: App, ending: serving.Ending, web: Server, admin: Server) -> Non
     log.info("retiring", running=app.runner.running)
     admin.retire()
     web.retire()
-    until = time.monotonic() + app.settings.http.read_timeout + LONGEST_WAIT + ANSWERS_GET
-    while not web.gone(0.05) and time.monotonic() < until and not ending.wait(0):
+    until = time.monotonic() + app.settings.http.read_timeout + MAX_WAIT_SECONDS + ANSWERS_GET
+    while not web.wait_closed(0.05) and time.monotonic() < until and not ending.wait(0):
         pass
 
 

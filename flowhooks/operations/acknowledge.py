@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger import alert_queries
-from flowhooks.operations.context import Deed
-from flowhooks.operations.routing import one_of
+from flowhooks.operations.context import AuditRecord
+from flowhooks.operations.routing import single_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledged:
+class AcknowledgeResult:
     """What was acknowledged, or would be.
 
     Attributes:
@@ -33,11 +33,13 @@ class Acknowledged:
     dry_run: bool
 
 
-def acknowledge(desk: Desk, alerts: Sequence[str], *, note: str = "", dry_run: bool = False) -> Acknowledged:
+def acknowledge(
+    context: OperationContext, alerts: Sequence[str], *, note: str = "", dry_run: bool = False
+) -> AcknowledgeResult:
     """Say that somebody sees to open alerts. They stay open until their causes have gone.
 
     Args:
-        desk: what operations work with; `by` is whoever sees to them.
+        context: what operations work with; `by` is whoever sees to them.
         alerts: their ids.
         note: what is to be done, for those who look later.
         dry_run: only say which would be acknowledged.
@@ -45,23 +47,29 @@ def acknowledge(desk: Desk, alerts: Sequence[str], *, note: str = "", dry_run: b
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
     """
-    asked = tuple(dict.fromkeys(alerts))
+    alert_ids = tuple(dict.fromkeys(alerts))
     if dry_run:
-        with desk.ledger.connection() as connection:
-            found = alert_queries.open_alerts(connection)
-        done = {one.id: one.about for one in found if one.id in asked and one.acknowledged_at is None}
+        with context.ledger.connection() as connection:
+            open_alerts = alert_queries.open_alerts(connection)
+        acknowledged = {
+            alert.id: alert.about for alert in open_alerts if alert.id in alert_ids and alert.acknowledged_at is None
+        }
     else:
-        who, now = desk.by.name if desk.by else "", desk.clock.now()
-        done = desk.change(
-            lambda transaction: alert_queries.acknowledge(transaction, asked, who, now),
-            lambda moved: Deed(
+        operator, now = context.by.name if context.by else "", context.clock.now()
+        acknowledged = context.change(
+            lambda transaction: alert_queries.acknowledge(transaction, alert_ids, operator, now),
+            lambda moved: AuditRecord(
                 "acknowledge",
-                one_of(moved),
-                {"alerts": [one for one in asked if one in moved], "about": list(moved.values()), "note": note},
+                single_id(moved),
+                {
+                    "alerts": [alert_id for alert_id in alert_ids if alert_id in moved],
+                    "about": list(moved.values()),
+                    "note": note,
+                },
             ),
         )
-    return Acknowledged(
-        alerts=tuple(one for one in asked if one in done),
-        passed_over=tuple(one for one in asked if one not in done),
+    return AcknowledgeResult(
+        alerts=tuple(alert_id for alert_id in alert_ids if alert_id in acknowledged),
+        passed_over=tuple(alert_id for alert_id in alert_ids if alert_id not in acknowledged),
         dry_run=dry_run,
     )

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flowhooks.operations.copy import Progress
+    from flowhooks.operations.copy import ProgressReporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackedUp:
+class BackupResult:
     """A backup that is there, whole, and on the disk.
 
     Attributes:
@@ -41,7 +41,7 @@ class BackedUp:
     trouble: tuple[str, ...]
 
 
-def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
+def backup(url: str, target: Path, *, progress: ProgressReporter) -> BackupResult:
     """Copy a ledger's file as it is at one moment, and check the copy. Nobody is held up by it.
 
     Args:
@@ -53,7 +53,7 @@ def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
         LedgerUnusable: the target is there or cannot be written, the ledger is no file or cannot be read, or the copy
             is not whole. Nothing is left at the target.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     source = database.database_file(url)
     if source is None:
         raise LedgerUnusable(
@@ -62,27 +62,27 @@ def backup(url: str, target: Path, *, progress: Progress) -> BackedUp:
         )
     if not source.exists():
         raise LedgerUnusable(f"there is no database at {source}")
-    _refuse_foreign(url)
-    with _put_at(target) as unfinished:
+    _check_is_ledger(url)
+    with _atomic_target(target) as unfinished:
         with name_database_in_errors(url), progress("copy", lambda: database.count_pages(source)) as advance:
             database.copy_file(source, unfinished, advance)
-        events, trouble = _books(f"sqlite:///{unfinished}")
-    return BackedUp(
+        events, trouble = _verify_copy(f"sqlite:///{unfinished}")
+    return BackupResult(
         source=str(source),
         target=str(target),
         bytes=target.stat().st_size,
-        microseconds=round((time.monotonic() - began) * 1_000_000),
+        microseconds=round((time.monotonic() - started_at) * 1_000_000),
         events=events,
         trouble=trouble,
     )
 
 
-def _refuse_foreign(url: str) -> None:
+def _check_is_ledger(url: str) -> None:
     with suppress(LedgerSchemaTooOld):  # most of all before it is upgraded
         Reader(url).close()
 
 
-def _books(url: str) -> tuple[int | None, tuple[str, ...]]:
+def _verify_copy(url: str) -> tuple[int | None, tuple[str, ...]]:
     try:
         with closing(Reader(url)) as reader:
             books = reader.verify()
@@ -92,7 +92,7 @@ def _books(url: str) -> tuple[int | None, tuple[str, ...]]:
 
 
 @contextmanager
-def _put_at(target: Path) -> Iterator[Path]:
+def _atomic_target(target: Path) -> Iterator[Path]:
     """A file beside the target that takes its name once it is finished and on the disk; else nothing of it is left."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
@@ -101,17 +101,17 @@ def _put_at(target: Path) -> Iterator[Path]:
         os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             yield unfinished
-            _sync(unfinished)
-            _name(unfinished, target)
+            _fsync(unfinished)
+            _publish(unfinished, target)
         finally:
             for suffix in ("", "-journal", "-wal", "-shm"):
                 unfinished.with_name(unfinished.name + suffix).unlink(missing_ok=True)
-        _sync(target.parent)
+        _fsync(target.parent)
     except OSError as error:
         raise LedgerUnusable(f"cannot write {target}: {error.strerror or error}") from None
 
 
-def _name(unfinished: Path, target: Path) -> None:
+def _publish(unfinished: Path, target: Path) -> None:
     """Give it its name, unless a file of that name has come meanwhile."""
     try:
         os.link(unfinished, target)
@@ -123,7 +123,7 @@ def _name(unfinished: Path, target: Path) -> None:
         unfinished.rename(target)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

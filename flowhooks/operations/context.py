@@ -23,14 +23,14 @@ class Actor(NamedTuple):
 
     Attributes:
         name: the operator's name.
-        face: by which they do it: `"console"`, `"api"` or `"command"`.
+        interface: by which they do it: `"console"`, `"api"` or `"command"`.
     """
 
     name: str
-    face: str
+    interface: str
 
 
-class Deed(NamedTuple):
+class AuditRecord(NamedTuple):
     """What somebody has done, for those who look later.
 
     Attributes:
@@ -45,46 +45,46 @@ class Deed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class OperationContext:
     """What every operation works with.
 
     Attributes:
         ledger: the ledger, for writing.
         router: the present look-up.
-        absent: ids of handlers that are known, or were, but are not loaded.
+        missing_handlers: ids of handlers that are known, or were, but are not loaded.
         clock: time and ids.
         by: who asks; None: nobody does, flowhooks does it by itself, and no deed is written down.
     """
 
     ledger: Ledger
     router: Router
-    absent: Collection[str]
+    missing_handlers: Collection[str]
     clock: Clock
     by: Actor | None = None
 
-    def change(self, function: Callable[[WriteTransaction], T], deed: Callable[[T], Deed]) -> T:
+    def change(self, write: Callable[[WriteTransaction], T], audit_record: Callable[[T], AuditRecord]) -> T:
         """Change something in one transaction, and write down in the same one who has done it.
 
         Args:
-            function: changes it, and returns what it has changed; nothing is written down of what is false.
-            deed: what to write down of what was changed.
+            write: changes it, and returns what it has changed; nothing is written down of what is false.
+            audit_record: what to write down of what was changed.
 
         Raises:
             Unavailable: the ledger could not be written; nothing was changed.
-            FlowhooksError: whatever `function` raised; nothing was changed.
+            FlowhooksError: whatever `write` raised; nothing was changed.
         """
 
         def changed(transaction: WriteTransaction) -> T:
-            done = function(transaction)
-            if done and self.by is not None:
+            result = write(transaction)
+            if result and self.by is not None:
                 entry = audit.AuditEntry(
                     id=self.clock.new_id(),
                     done_at=self.clock.now(),
                     who=self.by.name,
-                    face=self.by.face,
-                    **deed(done)._asdict(),
+                    face=self.by.interface,
+                    **audit_record(result)._asdict(),
                 )
                 audit.record(transaction, entry)
-            return done
+            return result
 
         return self.ledger.write(changed)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.consistency import ConsistencyReport
 
-    Progress = Callable[[str, Callable[[], int]], AbstractContextManager[Callable[[int], None]]]
+    ProgressReporter = Callable[[str, Callable[[], int]], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
+class TableCopyResult:
     """What has become of a table.
 
     Attributes:
@@ -41,7 +41,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class CopyResult:
     """A ledger that has been copied, and was found to be the same.
 
     Attributes:
@@ -51,11 +51,11 @@ class Moved:
     """
 
     made: bool
-    tables: Mapping[str, Copied]
+    tables: Mapping[str, TableCopyResult]
     books: ConsistencyReport
 
 
-def copy(source: str, target: str, *, stale_after: float, progress: Progress) -> Moved:
+def copy(source: str, target: str, *, stale_after: float, progress: ProgressReporter) -> CopyResult:
     """Copy a ledger into an empty database, or go on with a copy that was cut off.
 
     Args:
@@ -73,61 +73,62 @@ def copy(source: str, target: str, *, stale_after: float, progress: Progress) ->
             cannot be read or written, or they are not the same at the end.
     """
     with closing(Reader(source)) as reader:
-        _refuse_used(reader, source, stale_after)
+        _reject_if_in_use(reader, source, stale_after)
         before, _ = upgrade(target)
-        with _seen(reader, source) as ours:
-            with closing(Reader(target)) as its_reader:
-                _refuse_used(its_reader, target, stale_after)
+        with _open_snapshot(reader, source) as source_side:
+            with closing(Reader(target)) as target_reader:
+                _reject_if_in_use(target_reader, target, stale_after)
                 with (
-                    _seen(its_reader, target) as its,
-                    progress("compare", lambda: copying.count_rows(its.connection)) as advance,
+                    _open_snapshot(target_reader, target) as target_side,
+                    progress("compare", lambda: copying.count_rows(target_side.connection)) as advance,
                 ):
-                    kept = copying.compare(ours, its, advance)
-            with progress("copy", lambda: copying.count_rows(ours.connection)) as advance:
-                wanted = _written(ours, target, advance)
-        with closing(Reader(target)) as its_reader, _seen(its_reader, target) as its:
-            with progress("verify", lambda: copying.count_rows(its.connection)) as advance:
-                found = copying.digest_tables(its, advance)
-            books = its_reader.verify()
-        _refuse_used(reader, source, stale_after)
-    for name, content in wanted.items():
-        if found[name] != content:
+                    kept = copying.compare(source_side, target_side, advance)
+            with progress("copy", lambda: copying.count_rows(source_side.connection)) as advance:
+                copied = _copy_rows(source_side, target, advance)
+        with closing(Reader(target)) as target_reader, _open_snapshot(target_reader, target) as target_side:
+            with progress("verify", lambda: copying.count_rows(target_side.connection)) as advance:
+                copy_digests = copying.digest_tables(target_side, advance)
+            books = target_reader.verify()
+        _reject_if_in_use(reader, source, stale_after)
+    for name, content in copied.items():
+        if copy_digests[name] != content:
             raise LedgerUnusable(
                 f"{database.display_name(target)} is no true copy of {database.display_name(source)}: its {name} have "
-                f"{found[name].rows:,} rows with the digest {found[name].digest}, "
+                f"{copy_digests[name].rows:,} rows with the digest {copy_digests[name].digest}, "
                 f"the source's {content.rows:,} with {content.digest}. "
                 "Has somebody used it meanwhile? Copy into an empty database"
             )
     tables = {
-        name: Copied(rows=content.rows, kept=kept[name], digest=content.digest) for name, content in wanted.items()
+        name: TableCopyResult(rows=content.rows, kept=kept[name], digest=content.digest)
+        for name, content in copied.items()
     }
-    return Moved(made=before is None, tables=tables, books=books)
+    return CopyResult(made=before is None, tables=tables, books=books)
 
 
-def _written(ours: DatabaseSnapshot, target: str, advance: Callable[[int], None]) -> dict[str, copying.TableDigest]:
+def _copy_rows(source: DatabaseSnapshot, target: str, advance: Callable[[int], None]) -> dict[str, copying.TableDigest]:
     engine = database.open_engine(target, writing=True)
     try:
-        return copying.copy(ours, target, engine, advance)
+        return copying.copy(source, target, engine, advance)
     finally:
         engine.dispose()
 
 
 @contextmanager
-def _seen(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
+def _open_snapshot(reader: Reader, url: str) -> Iterator[DatabaseSnapshot]:
     """A ledger as it is at one moment."""
     with reader.connection() as connection:
         yield DatabaseSnapshot(url, connection)
 
 
-def _refuse_used(reader: Reader, url: str, stale_after: float) -> None:
+def _reject_if_in_use(reader: Reader, url: str, stale_after: float) -> None:
     """Refuse a ledger that other processes use; that of a file is locked, so that there is none."""
     if not database.is_shared(url):
         return
     with name_database_in_errors(url), reader.connection() as connection:
         living = processes.live_processes(connection, stale_after=stale_after)
     if living:
-        who = ", ".join(f"{one.pid} on {one.host}" for one in living[:5])
+        users = ", ".join(f"{process.pid} on {process.host}" for process in living[:5])
         raise LedgerUnusable(
-            f"{database.display_name(url)} is in use by process {who}: stop what uses it, then copy again "
+            f"{database.display_name(url)} is in use by process {users}: stop what uses it, then copy again "
             f"(one that was killed counts as alive until it has been silent for {stale_after:g} s)"
         )

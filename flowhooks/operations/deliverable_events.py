@@ -32,7 +32,7 @@ MAX_EVENTS: Final = 10_000
 """Dismissed events that are gone through, the newest ones."""
 MAX_BODIES: Final = 1_000
 """Bodies that are read, of the newest events, where a condition needs the data."""
-_BODIES_AT_ONCE: Final = 20
+_BODY_BATCH_SIZE: Final = 20
 """Bodies in memory at a time: each may have a mebibyte."""
 
 log = structlog.get_logger(__name__)
@@ -66,19 +66,19 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
         NewerSelectorsError: handlers are known that this version cannot route for.
     """
     rows = connection.execute(_NEWEST).all()
-    candidates = [(row, _event(row, {})) for row in rows]
+    candidates = [(row, _to_event(row, {})) for row in rows]
     by_data = [row.id for row, event in candidates if router.reads_data(event)][:MAX_BODIES]
-    data = dict(_data_of(connection, by_data))
-    found: dict[str, DismissedEvents] = {}
+    data = dict(_read_bodies(connection, by_data))
+    by_handler: dict[str, DismissedEvents] = {}
     for row, event in candidates:
-        route = router.route(_event(row, data[row.id]) if row.id in data else event)
-        had = json.loads(row.route)
+        route = router.route(_to_event(row, data[row.id]) if row.id in data else event)
+        stored_route = json.loads(row.route)
         for handler, why in route.handlers.items():
             # An `every` handler had its delivery when the event came, or was not there then.
-            if handler not in had and not why.startswith("every"):
-                before = found.get(handler, DismissedEvents(0, row.received_at))
-                found[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
-    return found
+            if handler not in stored_route and not why.startswith("every"):
+                before = by_handler.get(handler, DismissedEvents(0, row.received_at))
+                by_handler[handler] = DismissedEvents(before.events + 1, min(before.since, row.received_at))
+    return by_handler
 
 
 def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> None:
@@ -90,10 +90,10 @@ def log_dismissed(reader: Reader, router: Router, handlers: Collection[str]) -> 
         log.error("cannot_count_dismissed", why=str(error))  # noqa: TRY400 (one line says it)
         return
     for handler in handlers:
-        if found := dismissed.get(handler):
-            command = reroute_command(handler, found)
+        if deliverable := dismissed.get(handler):
+            command = reroute_command(handler, deliverable)
             log.warning(
-                "dismissed_not_delivered", handler=handler, events=found.events, next=f"`{command}` delivers them"
+                "dismissed_not_delivered", handler=handler, events=deliverable.events, next=f"`{command}` delivers them"
             )
 
 
@@ -103,14 +103,14 @@ def reroute_command(handler: str, dismissed: DismissedEvents) -> str:
     return command_line("events", "reroute", f"--handler={handler}", "--state=dismissed", f"--since={since}")
 
 
-def _data_of(connection: Connection, ids: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for start in range(0, len(ids), _BODIES_AT_ONCE):
-        page = json.dumps(ids[start : start + _BODIES_AT_ONCE])
+def _read_bodies(connection: Connection, ids: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for start in range(0, len(ids), _BODY_BATCH_SIZE):
+        page = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
         for row in connection.execute(_BODIES, {"ids": page}):
             yield row.id, schema.parse(row.body.encode())
 
 
-def _event(row: Any, data: Mapping[str, Any]) -> Event:
+def _to_event(row: Any, data: Mapping[str, Any]) -> Event:
     return Event(
         id=row.id,
         source=row.source,

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.failpoints import hit
 from flowhooks.ledger.reroute import RouteChange
 from flowhooks.model.event import DismissedBy, EventState
-from flowhooks.operations.context import Deed
-from flowhooks.operations.routing import one_of
+from flowhooks.operations.context import AuditRecord
+from flowhooks.operations.routing import single_id
 
 if TYPE_CHECKING:
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-AT_ONCE: Final = 500
+PAGE_SIZE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dismissed:
+class DismissResult:
     """What one call of a dismissal did, or would do.
 
     Attributes:
@@ -44,11 +44,13 @@ class Dismissed:
     dry_run: bool
 
 
-def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = False, after: str = "") -> Dismissed:
+def dismiss(
+    context: OperationContext, wanted: EventFilter, *, note: str = "", dry_run: bool = False, after: str = ""
+) -> DismissResult:
     """Dismiss parked events; a page of events for each call. Deliveries that they have stay as they are.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         wanted: which events; where it names neither ids nor a state, only those that are parked are looked at.
         note: why, for those who look later.
         dry_run: only count.
@@ -57,7 +59,7 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
     Raises:
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    page = desk.ledger.page(of_parked(wanted), after=after, limit=AT_ONCE)
+    page = context.ledger.page(parked_only(wanted), after=after, limit=PAGE_SIZE)
     items = [
         RouteChange(
             event_id=stored.event.id,
@@ -70,31 +72,31 @@ def dismiss(desk: Desk, wanted: EventFilter, *, note: str = "", dry_run: bool = 
         for stored in page
         if stored.state == "parked"
     ]
-    done = {item.event_id for item in items}
+    dismissed = {item.event_id for item in items}
     if items and not dry_run:
-        done = desk.change(
-            lambda transaction: _written(desk, transaction, items),
-            lambda moved: Deed(
-                "dismiss", one_of(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
+        dismissed = context.change(
+            lambda transaction: _write(context, transaction, items),
+            lambda moved: AuditRecord(
+                "dismiss", single_id(moved), {"wanted": wanted.to_json(), "events": len(moved), "note": note}
             ),
         )
         hit("dismiss.committed")
-    return Dismissed(
+    return DismissResult(
         events=len(page),
-        dismissed=len(done),
+        dismissed=len(dismissed),
         passed_over=len(page) - len(items),
-        moved_on=len(items) - len(done),
-        next=page[-1].event.id if len(page) == AT_ONCE else "",
+        moved_on=len(items) - len(dismissed),
+        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,
     )
 
 
-def of_parked(wanted: EventFilter) -> EventFilter:
+def parked_only(event_filter: EventFilter) -> EventFilter:
     """A filter as a dismissal takes it: among a million events, the few that are parked are found by an index."""
-    return wanted if wanted.ids or wanted.state is not None else replace(wanted, state="parked")
+    return event_filter if event_filter.ids or event_filter.state is not None else replace(event_filter, state="parked")
 
 
-def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
-    done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
+def _write(context: OperationContext, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+    done = context.ledger.reroute(transaction, items, missing_handlers=context.missing_handlers)
     hit("dismiss.written")
     return done

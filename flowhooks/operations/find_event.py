@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
 
 
-def event_named(reader: Reader, name: str) -> StoredEvent:
+def find_event(reader: Reader, name: str) -> StoredEvent:
     """The event of this id, or of the delivery of this id.
 
     Raises:
@@ -23,6 +23,6 @@ def event_named(reader: Reader, name: str) -> StoredEvent:
     try:
         return reader.event(name)
     except NotFound:
-        if (found := reader.delivery(name)) is None:
+        if (delivery := reader.delivery(name)) is None:
             raise
-        return reader.event(found[0].id)
+        return reader.event(delivery[0].id)

@@ -22,39 +22,45 @@ class Lookup:
 
     Attributes:
         router: the look-up.
-        absent: the handlers that are remembered and not loaded: `"elsewhere"` if another process runs them, else each
-            with what is the matter with its plugin: `"quarantined"`, `"denied"` by the settings, or `"missing"`, which
-            it also is where the plugin is loaded but has no such handler any more.
+        missing_handlers: the handlers that are remembered and not loaded: `"elsewhere"` if another process runs them,
+            else each with what is the matter with its plugin: `"quarantined"`, `"denied"` by the settings, or
+            `"missing"`, which it also is where the plugin is loaded but has no such handler any more.
     """
 
     router: Router
-    absent: Mapping[str, str]
+    missing_handlers: Mapping[str, str]
 
-    def standing(self, handler_id: str) -> str:
+    def availability(self, handler_id: str) -> str:
         """`"present"`, `"elsewhere"`, or what is the matter with its plugin."""
-        return self.absent.get(handler_id, "present")
+        return self.missing_handlers.get(handler_id, "present")
 
 
-def lookup(
-    plugins: Plugins, known: Iterable[RegisteredHandler], ignore_keys: Iterable[str], *, run: Collection[str] = ()
+def build_lookup(
+    plugins: Plugins,
+    registered: Iterable[RegisteredHandler],
+    ignore_keys: Iterable[str],
+    *,
+    executed_handlers: Collection[str] = (),
 ) -> Lookup:
     """Make the look-up.
 
     Args:
         plugins: what is loaded.
-        known: what the ledger remembers.
+        registered: what the ledger remembers.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        run: ids of the handlers whose deliveries processes that live run.
+        executed_handlers: ids of the handlers whose deliveries processes that live run.
     """
-    missing = [one for one in known if one.id not in plugins.handlers]
+    missing = [handler for handler in registered if handler.id not in plugins.handlers]
     # Of two of one name the first one has the handlers.
     states = {info.name: info.state for info in reversed(plugins.infos)}
-    absent: dict[str, str] = {}
-    for one in missing:
-        state = states.get(one.id.partition(":")[0])
-        why = state if state in {"quarantined", "denied"} else "missing"
-        absent[one.id] = "elsewhere" if one.id in run else why
-    return Lookup(router=build_router(plugins.handlers.values(), missing, ignore_keys), absent=absent)
+    missing_handlers: dict[str, str] = {}
+    for handler in missing:
+        state = states.get(handler.id.partition(":")[0])
+        reason = state if state in {"quarantined", "denied"} else "missing"
+        missing_handlers[handler.id] = "elsewhere" if handler.id in executed_handlers else reason
+    return Lookup(
+        router=build_router(plugins.handlers.values(), missing, ignore_keys), missing_handlers=missing_handlers
+    )
 
 
 def build_router(

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
     from flowhooks.ledger.recent_activity import RecentDelivery
 
-MOST_ARRIVALS: Final = 10_000
-MOST_RECENT: Final = 2_000
+MAX_ARRIVALS: Final = 10_000
+MAX_RECENT_DELIVERIES: Final = 2_000
 """The newest deliveries out of which rates of success and latencies are made."""
-SPANS: Final = (3600, 900, 300, 60, 10, 1)
+PERIODS: Final = (3600, 900, 300, 60, 10, 1)
 """Seconds that the chart of arrivals may span: the longest in which no more came than are read."""
-BARS: Final = 60
-POINTS: Final = 30
+BUCKETS: Final = 60
+SERIES_POINTS: Final = 30
 """Parts of time that the charts of a handler have."""
 
 
@@ -147,87 +147,91 @@ def overview(reader: Reader, now: int) -> Overview:
         LedgerUnusable: the ledger cannot be read.
     """
     with reader.connection() as connection:
-        newest = recent_activity.recent_deliveries(connection, limit=MOST_RECENT)
+        newest = recent_activity.recent_deliveries(connection, limit=MAX_RECENT_DELIVERIES)
         return Overview(
             now=now,
             counts=recent_activity.count_by_state_bounded(connection),
             oldest=_oldest(connection, now),
             arrivals=_arrivals(
-                recent_activity.arrival_times(connection, now - SPANS[0] * SECOND, limit=MOST_ARRIVALS), now
+                recent_activity.arrival_times(connection, now - PERIODS[0] * SECOND, limit=MAX_ARRIVALS), now
             ),
             performance=_performance(newest, now),
             sampled=len(newest),
             sampled_since=newest[-1].created_at if newest else None,
-            alerts=sum(one.acknowledged_at is None for one in alert_queries.open_alerts(connection)),
+            alerts=sum(alert.acknowledged_at is None for alert in alert_queries.open_alerts(connection)),
         )
 
 
 def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
-    found: dict[str, Oldest] = {}
-    for name, troubled in (
+    oldest_by_state: dict[str, Oldest] = {}
+    for name, issues in (
         ("waiting", alert_queries.overdue(connection, now)),
         ("shelved", alert_queries.missing_handlers(connection, now)),
     ):
-        if troubled:
-            found[name] = min(map(_of, troubled))
+        if issues:
+            oldest_by_state[name] = min(map(_to_oldest, issues))
     for state in (State.RUNNING, State.DEAD, State.UNKNOWN):
         if (oldest := recent_activity.oldest_in_state(connection, state)) is not None:
             event_id, handler, since = oldest
-            found[state.value] = Oldest(since, event_id, handler)
+            oldest_by_state[state.value] = Oldest(since, event_id, handler)
     if (parked := recent_activity.oldest_parked_event(connection)) is not None:
-        found["parked"] = Oldest(parked[1], parked[0])
-    return found
+        oldest_by_state["parked"] = Oldest(parked[1], parked[0])
+    return oldest_by_state
 
 
-def _of(one: HandlerIssue) -> Oldest:
-    return Oldest(one.since, one.event_id, one.handler)
+def _to_oldest(issue: HandlerIssue) -> Oldest:
+    return Oldest(issue.since, issue.event_id, issue.handler)
 
 
-def _arrivals(came: Sequence[int], now: int) -> Arrivals:
+def _arrivals(arrival_times: Sequence[int], now: int) -> Arrivals:
     """The longest span of which every event was read."""
-    ages = [max(0.0, now / 1000 - one) / 1000 for one in came]  # in seconds, the youngest first
-    whole = len(ages) < MOST_ARRIVALS
-    span = next((one for one in SPANS if whole or ages[-1] >= one), SPANS[-1])
-    bars = [0] * BARS
+    ages = [max(0.0, now / 1000 - arrival) / 1000 for arrival in arrival_times]  # in seconds, the youngest first
+    is_complete = len(ages) < MAX_ARRIVALS
+    span = next((period for period in PERIODS if is_complete or ages[-1] >= period), PERIODS[-1])
+    bars = [0] * BUCKETS
     for age in ages:
         if age < span:
-            bars[BARS - 1 - int(age * BARS / span)] += 1
+            bars[BUCKETS - 1 - int(age * BUCKETS / span)] += 1
     return Arrivals(span=span, bars=tuple(bars), total=sum(bars))
 
 
 def _performance(newest: Sequence[RecentDelivery], now: int) -> tuple[Performance, ...]:
     if not newest:
         return ()
-    each: dict[str, list[RecentDelivery]] = defaultdict(list)
-    for one in newest:
-        each[one.handler].append(one)
-    start = min(one.created_at for one in newest)
-    found = [_of_handler(handler, several, start, now) for handler, several in each.items()]
-    return tuple(sorted(found, key=lambda one: (not one.failed, -one.deliveries, one.handler)))
+    by_handler: dict[str, list[RecentDelivery]] = defaultdict(list)
+    for delivery in newest:
+        by_handler[delivery.handler].append(delivery)
+    start = min(delivery.created_at for delivery in newest)
+    performances = [_handler_performance(handler, deliveries, start, now) for handler, deliveries in by_handler.items()]
+    return tuple(
+        sorted(
+            performances, key=lambda performance: (not performance.failed, -performance.deliveries, performance.handler)
+        )
+    )
 
 
-def _of_handler(handler: str, several: Sequence[RecentDelivery], start: int, now: int) -> Performance:
-    points = [[0, 0, 0] for _ in range(POINTS)]
+def _handler_performance(handler: str, recent: Sequence[RecentDelivery], start: int, now: int) -> Performance:
+    points = [[0, 0, 0] for _ in range(SERIES_POINTS)]
     lengths = []
     succeeded = failed = 0
-    for one in several:
-        if one.started_at is None or one.finished_at is None:
+    for delivery in recent:
+        if delivery.started_at is None or delivery.finished_at is None:
             continue
-        good = one.outcome is OutcomeKind.SUCCEEDED
-        succeeded, failed = succeeded + good, failed + (not good)
-        length = max(0, one.finished_at - one.started_at)
+        has_succeeded = delivery.outcome is OutcomeKind.SUCCEEDED
+        succeeded, failed = succeeded + has_succeeded, failed + (not has_succeeded)
+        length = max(0, delivery.finished_at - delivery.started_at)
         lengths.append(length)
-        place = (one.finished_at - start) * POINTS // max(1, now + 1 - start)
-        point = points[min(POINTS - 1, max(0, place))]
-        point[0 if good else 1] += 1
+        index = (delivery.finished_at - start) * SERIES_POINTS // max(1, now + 1 - start)
+        point = points[min(SERIES_POINTS - 1, max(0, index))]
+        point[0 if has_succeeded else 1] += 1
         point[2] = max(point[2], length)
     lengths.sort()
     return Performance(
         handler=handler,
-        deliveries=len(several),
+        deliveries=len(recent),
         succeeded=succeeded,
         failed=failed,
         median=lengths[len(lengths) // 2] if lengths else None,
         most=lengths[min(len(lengths) - 1, len(lengths) * 19 // 20)] if lengths else None,
-        points=tuple(Point(*one) for one in points),
+        points=tuple(Point(*values) for values in points),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reroute import oldest_parked_groups
 from flowhooks.model.event import ParkedBy
-from flowhooks.operations.reroute_parked import like, may_be_taken
+from flowhooks.operations.reroute_parked import is_deliverable, representative_event
 
 if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from flowhooks.routing.index import Route
     from flowhooks.routing.router import Router
 
-HINTED: Final = 10
+MAX_HINTED_GROUPS: Final = 10
 """Groups for which it is looked up what may have been meant, and which member the oldest event lacks."""
-FEW_HANDLERS: Final = 500
+MAX_COMPARED_HANDLERS: Final = 500
 """With more handlers than this nothing is looked up, for each is compared with each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class ParkedGroupStatus:
     """Parked events that wait for the same.
 
     Attributes:
@@ -46,45 +46,51 @@ class Waiting:
     hints: tuple[str, ...]
 
 
-def parked(reader: Reader, router: Router, *, most: int, handlers: int) -> list[Waiting]:
+def list_parked_groups(reader: Reader, router: Router, *, max_events: int, n_handlers: int) -> list[ParkedGroupStatus]:
     """What is parked, the largest group first.
 
     Args:
         reader: the ledger.
         router: the present look-up.
-        most: how many events are gone through, the oldest ones.
-        handlers: how many handlers are loaded.
+        max_events: how many events are gone through, the oldest ones.
+        n_handlers: how many handlers are loaded.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
         NewerSelectorsError: handlers are known that this version cannot route for.
     """
     with reader.connection() as connection:
-        found = oldest_parked_groups(connection, limit=most)
-    by_data = [router.reads_data(like(group)) for group, *_ in found]
-    oldest = [event_id for (_, event_id, _), own in zip(found[:HINTED], by_data[:HINTED], strict=True) if own]
-    lacking = _undecided(reader, router, oldest) if oldest else {}
+        groups = oldest_parked_groups(connection, limit=max_events)
+    by_data = [router.reads_data(representative_event(group)) for group, *_ in groups]
+    undecided_ids = [
+        event_id
+        for (_, event_id, _), reads_data in zip(groups[:MAX_HINTED_GROUPS], by_data[:MAX_HINTED_GROUPS], strict=True)
+        if reads_data
+    ]
+    lacking = _undecided(reader, router, undecided_ids) if undecided_ids else {}
     return [
-        Waiting(
+        ParkedGroupStatus(
             facts=group,
             event_id=event_id,
             since=since,
-            wanted=may_be_taken(router, group),
-            by_data=by_data[number],
-            undecided=lacking.get(event_id, "") if by_data[number] else _lacking(router.route(like(group))),
-            hints=_hints(router, group) if number < HINTED and handlers <= FEW_HANDLERS else (),
+            wanted=is_deliverable(router, group),
+            by_data=by_data[index],
+            undecided=lacking.get(event_id, "")
+            if by_data[index]
+            else _missing_member(router.route(representative_event(group))),
+            hints=_hints(router, group) if index < MAX_HINTED_GROUPS and n_handlers <= MAX_COMPARED_HANDLERS else (),
         )
-        for number, (group, event_id, since) in enumerate(found)
+        for index, (group, event_id, since) in enumerate(groups)
     ]
 
 
 def _undecided(reader: Reader, router: Router, event_ids: list[str]) -> dict[str, str]:
     """The member that a handler's condition needs, by the id of each of these events that lacks one."""
     stored = reader.page(EventFilter(ids=tuple(event_ids)), limit=len(event_ids))
-    return {each.event.id: _lacking(router.route(each.event)) for each in stored}
+    return {event.event.id: _missing_member(router.route(event.event)) for event in stored}
 
 
-def _lacking(route: Route) -> str:
+def _missing_member(route: Route) -> str:
     """The member that an event lacks, where it is parked because of that; `""` if it is not parked for that."""
     return route.undecided if route.parked_by is ParkedBy.CONDITION else ""
 

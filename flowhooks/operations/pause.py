@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger import pauses as pausing
 from flowhooks.ledger.backlog import HandlerBacklog, backlog
-from flowhooks.operations.context import Deed
+from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-_WILD: Final = frozenset("*?[")
+_WILDCARDS: Final = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Paused:
+class PauseResult:
     """What was paused or resumed, or would be.
 
     Attributes:
@@ -41,11 +41,11 @@ class Paused:
     dry_run: bool
 
 
-def pause(desk: Desk, handlers: Sequence[str], *, note: str = "", dry_run: bool = False) -> Paused:
+def pause(context: OperationContext, handlers: Sequence[str], *, note: str = "", dry_run: bool = False) -> PauseResult:
     """Have no delivery of handlers begin, in no process, until they are resumed; one that is held is not tried, then.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         handlers: their ids, `plugin:name`, or patterns of them, such as `contracts:*`.
         note: why, for those who look later.
         dry_run: only say which would be paused.
@@ -53,67 +53,72 @@ def pause(desk: Desk, handlers: Sequence[str], *, note: str = "", dry_run: bool 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
     """
-    meant = _meant(desk, handlers, paused=False)
-    return _changed(desk, handlers, meant, "pause", note=note, dry_run=dry_run)
+    selected = _select(context, handlers, paused=False)
+    return _apply(context, handlers, selected, "pause", note=note, dry_run=dry_run)
 
 
-def resume(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Paused:
+def resume(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> PauseResult:
     """Have deliveries of handlers that were paused or held run again, those first that have waited longest.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         handlers: their ids, `plugin:name`, or patterns of them, such as `contracts:*`.
         dry_run: only say which would be resumed.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
     """
-    meant = _meant(desk, handlers, paused=True)
-    return _changed(desk, handlers, meant, "resume", dry_run=dry_run)
+    selected = _select(context, handlers, paused=True)
+    return _apply(context, handlers, selected, "resume", dry_run=dry_run)
 
 
-def _meant(desk: Desk, given: Sequence[str], *, paused: bool) -> frozenset[str]:
+def _select(context: OperationContext, patterns: Sequence[str], *, paused: bool) -> frozenset[str]:
     """The ids of the known handlers that are meant, out of those that are paused or those that are not."""
-    known = [
-        one.id
-        for one in desk.ledger.registered_handlers()
-        if (one.paused_at is not None if paused else one.paused_at is None or one.circuit is not None)
+    candidates = [
+        handler.id
+        for handler in context.ledger.registered_handlers()
+        if (handler.paused_at is not None if paused else handler.paused_at is None or handler.circuit is not None)
     ]
-    return frozenset(one for one in known if any(_means(word, one) for word in given))
+    return frozenset(handler_id for handler_id in candidates if any(_matches(word, handler_id) for word in patterns))
 
 
-def _means(given: str, handler: str) -> bool:
-    return given == handler or (not _WILD.isdisjoint(given) and fnmatchcase(handler, given))
+def _matches(pattern: str, handler: str) -> bool:
+    return pattern == handler or (not _WILDCARDS.isdisjoint(pattern) and fnmatchcase(handler, pattern))
 
 
-def _changed(
-    desk: Desk,
-    given: Sequence[str],
-    meant: frozenset[str],
+def _apply(
+    context: OperationContext,
+    patterns: Sequence[str],
+    selected: frozenset[str],
     action: str,
     *,
     note: str = "",
     dry_run: bool,
-) -> Paused:
-    with desk.ledger.connection() as connection:
+) -> PauseResult:
+    with context.ledger.connection() as connection:
         stored = backlog(connection)  # before: what is resumed may be done with by the time that it is counted
-    done = meant
-    if meant and not dry_run:
+    changed = selected
+    if selected and not dry_run:
         change = pausing.pause if action == "pause" else pausing.resume
-        pauses, now = desk.ledger.pauses, desk.clock.now()
-        done = desk.change(
-            lambda transaction: change(transaction, meant, now, pauses), lambda them: _deed(action, them, note)
+        pauses, now = context.ledger.pauses, context.clock.now()
+        changed = context.change(
+            lambda transaction: change(transaction, selected, now, pauses),
+            lambda them: _audit_record(action, them, note),
         )
-    theirs = [stored.get(one, HandlerBacklog()) for one in done]
-    return Paused(
-        handlers=tuple(sorted(done)),
-        passed_over=tuple(word for word in dict.fromkeys(given) if not any(_means(word, one) for one in done)),
-        waiting=sum(one.waiting for one in theirs),
-        running=sum(one.running for one in theirs),
+    backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in changed]
+    return PauseResult(
+        handlers=tuple(sorted(changed)),
+        passed_over=tuple(
+            pattern
+            for pattern in dict.fromkeys(patterns)
+            if not any(_matches(pattern, handler_id) for handler_id in changed)
+        ),
+        waiting=sum(handler_backlog.waiting for handler_backlog in backlogs),
+        running=sum(handler_backlog.running for handler_backlog in backlogs),
         dry_run=dry_run,
     )
 
 
-def _deed(action: str, changed: Collection[str], note: str) -> Deed:
+def _audit_record(action: str, changed: Collection[str], note: str) -> AuditRecord:
     subject = next(iter(changed)) if len(changed) == 1 else ""
-    return Deed(action, subject, {"handlers": sorted(changed), **({"note": note} if note else {})})
+    return AuditRecord(action, subject, {"handlers": sorted(changed), **({"note": note} if note else {})})

@@ -10,8 +10,8 @@ from flowhooks.ledger.backlog import HandlerBacklog, backlog
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reroute import oldest_parked_groups, parked_groups
 from flowhooks.operations.deliverable_events import DismissedEvents, dismissed_by_handler
-from flowhooks.operations.lookup import lookup
-from flowhooks.operations.reroute_parked import parked_by_handler
+from flowhooks.operations.lookup import build_lookup
+from flowhooks.operations.reroute_parked import count_parked_by_handler
 from flowhooks.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _URGENCY: Final = ("quarantined", "missing", "loaded", "elsewhere", "retired", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class HandlerStatus:
     """A handler that is loaded, that the ledger remembers, or that something is still stored for.
 
     Attributes:
@@ -59,7 +59,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surveyed:
+class PluginStatus:
     """A plugin that was found, or that only the ledger remembers.
 
     Attributes:
@@ -74,134 +74,134 @@ class Surveyed:
     name: str
     state: str
     info: PluginInfo | None
-    handlers: tuple[Listed, ...]
+    handlers: tuple[HandlerStatus, ...]
 
 
-def survey(
+def list_plugins(
     plugins: Plugins,
     reader: Reader | None,
     ignore_keys: Iterable[str] = (),
     *,
-    most: int | None = None,
+    max_counted: int | None = None,
     stale_after: float = 30.0,
     settings: Settings | None = None,
-) -> tuple[Surveyed, ...]:
+) -> tuple[PluginStatus, ...]:
     """Look at every plugin; those that were found first, in the order in which they were registered.
 
     Args:
         plugins: what was found.
         reader: the ledger; None where there is none.
         ignore_keys: values of `processDefinitionKey` whose events need no handler.
-        most: how many deliveries and parked events are counted at the most; None: all of them.
+        max_counted: how many deliveries and parked events are counted at the most; None: all of them.
         stale_after: seconds without a sign of life after which a process counts as dead.
         settings: what the operator says of how handlers run; default: nothing.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
     """
-    known: list[RegisteredHandler] = reader.registered_handlers() if reader else []
+    registered: list[RegisteredHandler] = reader.registered_handlers() if reader else []
     stored: dict[str, HandlerBacklog] = {}
     dismissed: dict[str, DismissedEvents] = {}
-    run = handlers_run_by(reader.live_processes(stale_after)) if reader else ()
-    found = lookup(plugins, known, ignore_keys, run=run)
+    executed_handlers = handlers_run_by(reader.live_processes(stale_after)) if reader else ()
+    lookup = build_lookup(plugins, registered, ignore_keys, executed_handlers=executed_handlers)
     if reader:
         with reader.connection() as connection:
-            stored = dict(backlog(connection, limit=most))
+            stored = dict(backlog(connection, limit=max_counted))
             groups = (
                 parked_groups(connection)
-                if most is None
-                else [group for group, *_ in oldest_parked_groups(connection, limit=most)]
+                if max_counted is None
+                else [group for group, *_ in oldest_parked_groups(connection, limit=max_counted)]
             )
-            if not found.router.unreadable_handlers:
-                dismissed = dismissed_by_handler(connection, found.router)
-        for handler, events in parked_by_handler(found.router, groups).items():
+            if not lookup.router.unreadable_handlers:
+                dismissed = dismissed_by_handler(connection, lookup.router)
+        for handler, events in count_parked_by_handler(lookup.router, groups).items():
             stored[handler] = replace(stored.get(handler, HandlerBacklog()), parked=events)
-    selectors: dict[str, Selectors | None] = {one.id: one.selectors for one in known}
-    paused = {one.id: one for one in known if one.paused_at is not None}
-    selectors |= {one.id: one.selectors for one in plugins.handlers.values()}
-    listed: dict[str, list[Listed]] = {}
-    for one in sorted({*selectors, *stored}):
-        listed.setdefault(one.partition(":")[0], []).append(
-            Listed(
-                id=one,
-                standing=found.standing(one) if one in selectors else "retired",
-                selectors=selectors.get(one),
-                handler=plugins.handlers.get(one),
-                backlog=stored.get(one, HandlerBacklog()),
-                paused_at=paused[one].paused_at if one in paused else None,
-                held=paused[one].circuit if one in paused else None,
-                dismissed=dismissed.get(one),
+    selectors: dict[str, Selectors | None] = {handler.id: handler.selectors for handler in registered}
+    paused = {handler.id: handler for handler in registered if handler.paused_at is not None}
+    selectors |= {handler.id: handler.selectors for handler in plugins.handlers.values()}
+    listed: dict[str, list[HandlerStatus]] = {}
+    for handler_id in sorted({*selectors, *stored}):
+        listed.setdefault(handler_id.partition(":")[0], []).append(
+            HandlerStatus(
+                id=handler_id,
+                standing=lookup.availability(handler_id) if handler_id in selectors else "retired",
+                selectors=selectors.get(handler_id),
+                handler=plugins.handlers.get(handler_id),
+                backlog=stored.get(handler_id, HandlerBacklog()),
+                paused_at=paused[handler_id].paused_at if handler_id in paused else None,
+                held=paused[handler_id].circuit if handler_id in paused else None,
+                dismissed=dismissed.get(handler_id),
                 terms=resolve_run_options(loaded, settings or Settings())
-                if (loaded := plugins.handlers.get(one))
+                if (loaded := plugins.handlers.get(handler_id))
                 else None,
             )
         )
-    return (*_found(plugins.infos, listed), *_gone(plugins.infos, listed))
+    return (*_found_plugins(plugins.infos, listed), *_missing_plugins(plugins.infos, listed))
 
 
-def urgent_first(plugins: Iterable[Surveyed]) -> list[Surveyed]:
+def sort_by_urgency(plugins: Iterable[PluginStatus]) -> list[PluginStatus]:
     """Those first that somebody should look at."""
-    return sorted(plugins, key=lambda one: _URGENCY.index(one.state))
+    return sorted(plugins, key=lambda plugin: _URGENCY.index(plugin.state))
 
 
-def sought_in(plugin: Surveyed, sought: str) -> Surveyed | None:
-    """A plugin with those of its handlers that have `sought` in their id or its name; None if there is nothing."""
-    if not sought or sought in plugin.name:
+def filter_handlers(plugin: PluginStatus, text: str) -> PluginStatus | None:
+    """A plugin with those of its handlers that have `text` in their id or its name; None if there is nothing."""
+    if not text or text in plugin.name:
         return plugin
-    handlers = tuple(one for one in plugin.handlers if sought in one.id)
+    handlers = tuple(handler for handler in plugin.handlers if text in handler.id)
     return replace(plugin, handlers=handlers) if handlers else None
 
 
-def slice_of(found: Iterable[Surveyed], start: int, most: int) -> list[Surveyed]:
-    """What belongs on a page of `most` handlers that begins with number `start`; plugins without any on the first."""
+def slice_handlers(plugins: Iterable[PluginStatus], start: int, max_handlers: int) -> list[PluginStatus]:
+    """A page of `max_handlers` handlers from number `start`, by their plugins; plugins without any are on the first."""
     page = []
-    passed = 0
-    for plugin in found:
-        handlers = plugin.handlers[max(0, start - passed) : max(0, start + most - passed)]
+    n_before = 0
+    for plugin in plugins:
+        handlers = plugin.handlers[max(0, start - n_before) : max(0, start + max_handlers - n_before)]
         if handlers or (not plugin.handlers and start == 0):
             page.append(replace(plugin, handlers=handlers))
-        passed += len(plugin.handlers)
+        n_before += len(plugin.handlers)
     return page
 
 
-def cut(plugins: Iterable[Surveyed], most: int) -> bool:
+def is_backlog_truncated(plugins: Iterable[PluginStatus], max_counted: int) -> bool:
     """Whether there may be more of what is open than `survey` was told to count."""
-    stored = [one.backlog for plugin in plugins for one in plugin.handlers]
+    backlogs = [handler.backlog for plugin in plugins for handler in plugin.handlers]
     sums = (
-        sum(one.dead + one.unknown + one.running for one in stored),
-        sum(one.waiting for one in stored),
-        sum(one.parked for one in stored),
+        sum(handler_backlog.dead + handler_backlog.unknown + handler_backlog.running for handler_backlog in backlogs),
+        sum(handler_backlog.waiting for handler_backlog in backlogs),
+        sum(handler_backlog.parked for handler_backlog in backlogs),
     )
-    return max(sums) >= most
+    return max(sums) >= max_counted
 
 
-def _found(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
+def _found_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[HandlerStatus]]) -> list[PluginStatus]:
     """Of two plugins of one name the first has the handlers: ids in the ledger are its."""
     seen: set[str] = set()
-    surveyed = []
+    plugins = []
     for info in infos:
         handlers = () if info.name in seen else tuple(listed.get(info.name, ()))
         seen.add(info.name)
-        surveyed.append(Surveyed(name=info.name, state=info.state, info=info, handlers=handlers))
-    return surveyed
+        plugins.append(PluginStatus(name=info.name, state=info.state, info=info, handlers=handlers))
+    return plugins
 
 
-def _state(delivery_statuses: set[str]) -> str:
+def _missing_plugin_state(delivery_statuses: set[str]) -> str:
     """What became of a plugin that was not found, by its handlers that are not retired."""
     if not delivery_statuses:
         return "retired"
     return "elsewhere" if delivery_statuses == {"elsewhere"} else "missing"
 
 
-def _gone(infos: Iterable[PluginInfo], listed: Mapping[str, list[Listed]]) -> list[Surveyed]:
-    here = {info.name for info in infos}
+def _missing_plugins(infos: Iterable[PluginInfo], listed: Mapping[str, list[HandlerStatus]]) -> list[PluginStatus]:
+    found_names = {info.name for info in infos}
     return [
-        Surveyed(
+        PluginStatus(
             name=name,
-            state=_state({one.standing for one in handlers} - {"retired"}),
+            state=_missing_plugin_state({handler.standing for handler in handlers} - {"retired"}),
             info=None,
             handlers=tuple(handlers),
         )
         for name, handlers in listed.items()
-        if name not in here
+        if name not in found_names
     ]

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from flowhooks.errors import SettingsError
 from flowhooks.failpoints import hit
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
-from flowhooks.operations.context import Deed
+from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from flowhooks.ledger.purge import Cutoffs
     from flowhooks.ledger.queries import EventFilter
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-AT_ONCE: Final = 100
+PAGE_SIZE: Final = 100
 """Events gone through by one call, and deleted by one transaction at the most: call-backs that come wait for it."""
-NOT_MORE_THAN: Final = 0.2
+MAX_DUTY_CYCLE: Final = 0.2
 """The part of the time that a purge may take: the rest is for call-backs."""
 
-OLD_ENOUGH: Final[dict[str, Any]] = {
+PURGE_FILTER_SCHEMA: Final[dict[str, Any]] = {
     "properties": {"until": {"type": "integer"}, "state": {"enum": [*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST, None]}},
     "required": ["until"],
 }
@@ -29,7 +29,7 @@ OLD_ENOUGH: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purged:
+class PurgeResult:
     """What one call of a purge did, or would do.
 
     Attributes:
@@ -47,14 +47,20 @@ class Purged:
     dry_run: bool
 
 
-def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bool = False, after: str = "") -> Purged:
+def purge(
+    context: OperationContext,
+    wanted: Annotated[EventFilter, PURGE_FILTER_SCHEMA],
+    *,
+    dry_run: bool = False,
+    after: str = "",
+) -> PurgeResult:
     """Delete old events, a page for each call.
 
     Those that are done go: all of their deliveries succeeded or were closed, or they were dismissed. With a state only
     those in it, which may also be *dead* or *parked*: to purge such a one is to say that nothing more is needed.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         wanted: which events; `until` must be given, and nothing may have happened to them since.
         dry_run: only count.
         after: where the last call left off.
@@ -63,31 +69,31 @@ def purge(desk: Desk, wanted: Annotated[EventFilter, OLD_ENOUGH], *, dry_run: bo
         SettingsError: there is no `until`, or the state is one in which no event goes.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    before, began = before_of(wanted), time.monotonic()
-    page = desk.ledger.purgeable(before, event_filter=wanted, after=after, limit=AT_ONCE)
+    cutoffs, started_at = cutoffs_from_filter(wanted), time.monotonic()
+    page = context.ledger.purgeable(cutoffs, event_filter=wanted, after=after, limit=PAGE_SIZE)
     purged, deliveries = len(page.ids), page.deliveries
     if page.ids and not dry_run:
-        purged, deliveries = desk.change(
-            lambda transaction: desk.ledger.purge(transaction, page.ids, before),
-            lambda done: Deed("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
+        purged, deliveries = context.change(
+            lambda transaction: context.ledger.purge(transaction, page.ids, cutoffs),
+            lambda done: AuditRecord("purge", "", {"wanted": wanted.to_json(), "events": done.events}),
         )
         hit("purge.committed")
         if page.next:
-            time.sleep((time.monotonic() - began) * (1 / NOT_MORE_THAN - 1))
-    return Purged(events=page.examined, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
+            time.sleep((time.monotonic() - started_at) * (1 / MAX_DUTY_CYCLE - 1))
+    return PurgeResult(events=page.examined, purged=purged, deliveries=deliveries, next=page.next, dry_run=dry_run)
 
 
-def before_of(wanted: EventFilter) -> Cutoffs:
+def cutoffs_from_filter(event_filter: EventFilter) -> Cutoffs:
     """In which states events are meant to go, and how old.
 
     Raises:
         SettingsError: as `purge` has it.
     """
-    if wanted.until is None:
+    if event_filter.until is None:
         raise SettingsError("a purge needs a time before which events are old enough: wanted.until")
-    if wanted.state is None:
-        return dict.fromkeys(PURGED_BY_DEFAULT, wanted.until)
-    if wanted.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:
+    if event_filter.state is None:
+        return dict.fromkeys(PURGED_BY_DEFAULT, event_filter.until)
+    if event_filter.state not in {*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST}:
         states = ", ".join((*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST))
-        raise SettingsError(f"events that are {wanted.state} are never purged; there are {states}")
-    return {wanted.state: wanted.until}
+        raise SettingsError(f"events that are {event_filter.state} are never purged; there are {states}")
+    return {event_filter.state: event_filter.until}

@@ -17,16 +17,16 @@ from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
 from flowhooks.operations.reroute import reroute
-from flowhooks.operations.reroute_parked import drain
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.reroute_parked import reroute_parked
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-_TEXTS: Final = frozenset(
+_TEXT_FIELDS: Final = frozenset(
     {
         "flow_instance_id",
         "business_key",
@@ -38,15 +38,15 @@ _TEXTS: Final = frozenset(
         "state",
     }
 )
-_TIMES: Final = frozenset({"since", "until"})
+_TIME_FIELDS: Final = frozenset({"since", "until"})
 
 
-def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def run_operation(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Do one operation.
 
     Args:
-        desk: what operations work with; `by` says who asks.
-        name: a name of `CALLS`.
+        context: what operations work with; `by` says who asks.
+        name: a name of `OPERATIONS`.
         arguments: its arguments, as JSON has them.
 
     Returns:
@@ -57,18 +57,18 @@ def perform(desk: Desk, name: str, arguments: Mapping[str, Any]) -> dict[str, An
         LedgerError: what was asked for cannot be done.
         Unavailable: the ledger could not be written just now.
     """
-    if name not in CALLS:
-        raise SettingsError(f"there is no operation {name!r}; there are {', '.join(sorted(CALLS))}")
-    function, takes = CALLS[name]
-    unknown = sorted(set(arguments) - set(takes))
+    if name not in OPERATIONS:
+        raise SettingsError(f"there is no operation {name!r}; there are {', '.join(sorted(OPERATIONS))}")
+    function, parsers = OPERATIONS[name]
+    unknown = sorted(set(arguments) - set(parsers))
     if unknown:
-        raise SettingsError(f"{name} takes {', '.join(takes)}, not {', '.join(unknown)}")
-    read = {key: takes[key](key, value) for key, value in arguments.items()}
+        raise SettingsError(f"{name} takes {', '.join(parsers)}, not {', '.join(unknown)}")
+    parsed = {key: parsers[key](key, value) for key, value in arguments.items()}
     try:
-        inspect.signature(function).bind(desk, **read)
+        inspect.signature(function).bind(context, **parsed)
     except TypeError:
-        raise SettingsError(f"{name} needs more than {', '.join(sorted(read)) or 'nothing'}") from None
-    return asdict(function(desk, **read))
+        raise SettingsError(f"{name} needs more than {', '.join(sorted(parsed)) or 'nothing'}") from None
+    return asdict(function(context, **parsed))
 
 
 def filter_from_json(key: str, value: Any) -> EventFilter:
@@ -79,61 +79,61 @@ def filter_from_json(key: str, value: Any) -> EventFilter:
     """
     if not isinstance(value, dict):
         raise SettingsError(f"{key} is an object")
-    unknown = sorted(set(value) - {one.name for one in fields(EventFilter)})
+    unknown = sorted(set(value) - {field.name for field in fields(EventFilter)})
     if unknown:
         raise SettingsError(f"{key} has no {', '.join(unknown)}")
-    for name, given in value.items():
+    for name, member in value.items():
         fits = (
-            isinstance(given, str)
-            if name in _TEXTS
-            else type(given) is int
-            if name in _TIMES
-            else isinstance(given, list)
-        ) or given is None
+            isinstance(member, str)
+            if name in _TEXT_FIELDS
+            else type(member) is int
+            if name in _TIME_FIELDS
+            else isinstance(member, list)
+        ) or member is None
         if not fits:
             raise SettingsError(f"{key}.{name} is of the wrong type")
     ids = value.get("ids")
-    if ids is not None and not (ids and all(isinstance(one, str) for one in ids)):
+    if ids is not None and not (ids and all(isinstance(item, str) for item in ids)):
         # None at all would mean every event, which is hardly what a caller without any means.
         raise SettingsError(f"{key}.ids are one or more strings")
     return EventFilter(**{**value, "ids": tuple(ids or ())})
 
 
-def _text(key: str, value: Any) -> str:
+def _string(key: str, value: Any) -> str:
     if not isinstance(value, str):
         raise SettingsError(f"{key} is a string")
     return value
 
 
-def _texts(key: str, value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+def _string_list(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise SettingsError(f"{key} is a list of strings")
     return value
 
 
-def _truth(key: str, value: Any) -> bool:
+def _boolean(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{key} is true or false")
     return value
 
 
-def _verdict(key: str, value: Any) -> Verdict:
+def _resolution(key: str, value: Any) -> Resolution:
     try:
-        return Verdict(value)
+        return Resolution(value)
     except ValueError:
-        raise SettingsError(f"{key} is one of {', '.join(Verdict)}") from None
+        raise SettingsError(f"{key} is one of {', '.join(Resolution)}") from None
 
 
-CALLS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
-    "replay": (replay, {"wanted": filter_from_json, "again": _truth, "dry_run": _truth, "after": _text}),
-    "resolve": (resolve, {"delivery_id": _text, "verdict": _verdict, "note": _text, "dry_run": _truth}),
-    "drain": (drain, {"dry_run": _truth, "after": _text}),
-    "reroute": (reroute, {"wanted": filter_from_json, "handler": _text, "dry_run": _truth, "after": _text}),
-    "dismiss": (dismiss, {"wanted": filter_from_json, "note": _text, "dry_run": _truth, "after": _text}),
-    "acknowledge": (acknowledge, {"alerts": _texts, "note": _text, "dry_run": _truth}),
-    "purge": (purge, {"wanted": filter_from_json, "dry_run": _truth, "after": _text}),
-    "retire": (retire, {"handlers": _texts, "dry_run": _truth}),
-    "pause": (pause, {"handlers": _texts, "note": _text, "dry_run": _truth}),
-    "resume": (resume, {"handlers": _texts, "dry_run": _truth}),
+OPERATIONS: Final[dict[str, tuple[Callable[..., Any], dict[str, Callable[[str, Any], Any]]]]] = {
+    "replay": (replay, {"wanted": filter_from_json, "again": _boolean, "dry_run": _boolean, "after": _string}),
+    "resolve": (resolve, {"delivery_id": _string, "verdict": _resolution, "note": _string, "dry_run": _boolean}),
+    "drain": (reroute_parked, {"dry_run": _boolean, "after": _string}),
+    "reroute": (reroute, {"wanted": filter_from_json, "handler": _string, "dry_run": _boolean, "after": _string}),
+    "dismiss": (dismiss, {"wanted": filter_from_json, "note": _string, "dry_run": _boolean, "after": _string}),
+    "acknowledge": (acknowledge, {"alerts": _string_list, "note": _string, "dry_run": _boolean}),
+    "purge": (purge, {"wanted": filter_from_json, "dry_run": _boolean, "after": _string}),
+    "retire": (retire, {"handlers": _string_list, "dry_run": _boolean}),
+    "pause": (pause, {"handlers": _string_list, "note": _string, "dry_run": _boolean}),
+    "resume": (resume, {"handlers": _string_list, "dry_run": _boolean}),
 }
 """Every operation, with the arguments that it takes and how each is read."""

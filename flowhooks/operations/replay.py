@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.failpoints import hit
 from flowhooks.model.delivery import State
-from flowhooks.operations.context import Deed
+from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-AT_ONCE: Final = 500
+PAGE_SIZE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
+class ReplayResult:
     """What one call of a replay did, or would do.
 
     Attributes:
@@ -45,11 +45,13 @@ class Replayed:
     dry_run: bool
 
 
-def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: bool = False, after: str = "") -> Replayed:
+def replay(
+    context: OperationContext, wanted: EventFilter, *, again: bool = False, dry_run: bool = False, after: str = ""
+) -> ReplayResult:
     """Run dead deliveries again, with a fresh retry schedule; a page of events for each call.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         wanted: which events; its `handler` and its `state` also say which of their deliveries, so that what
             was not asked for is not run a second time.
         again: also those that succeeded: their handlers do their work a second time.
@@ -60,39 +62,49 @@ def replay(desk: Desk, wanted: EventFilter, *, again: bool = False, dry_run: boo
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
     states = {State.DEAD, State.SUCCEEDED} if again else {State.DEAD}
-    page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    meant = [one for stored in page for one in stored.delivery_statuses if _meant(wanted, one)]
-    chosen = [one for one in meant if one.state in states]
-    moved = {one.delivery_id for one in chosen}
-    if chosen and not dry_run:
-        moved = desk.change(lambda transaction: _again(desk, transaction, chosen), partial(_deed, wanted, page, again))
+    page = context.ledger.page(wanted, after=after, limit=PAGE_SIZE)
+    selected = [delivery for stored in page for delivery in stored.delivery_statuses if _matches(wanted, delivery)]
+    replayable = [delivery for delivery in selected if delivery.state in states]
+    requeued = {delivery.delivery_id for delivery in replayable}
+    if replayable and not dry_run:
+        requeued = context.change(
+            lambda transaction: _requeue(context, transaction, replayable), partial(_audit_record, wanted, page, again)
+        )
         hit("replay.committed")
-    return Replayed(
+    return ReplayResult(
         events=len(page),
-        deliveries=len(moved),
-        passed_over=len(meant) - len(chosen),
-        moved_on=len(chosen) - len(moved),
-        out_of_order=sum(one.ordered for one in chosen if one.delivery_id in moved),
-        next=page[-1].event.id if len(page) == AT_ONCE else "",
+        deliveries=len(requeued),
+        passed_over=len(selected) - len(replayable),
+        moved_on=len(replayable) - len(requeued),
+        out_of_order=sum(delivery.ordered for delivery in replayable if delivery.delivery_id in requeued),
+        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,
     )
 
 
-def _deed(wanted: EventFilter, page: Sequence[StoredEvent], again: bool, moved: Collection[str]) -> Deed:
+def _audit_record(
+    event_filter: EventFilter, page: Sequence[StoredEvent], again: bool, requeued: Collection[str]
+) -> AuditRecord:
     subject = page[0].event.id if len(page) == 1 else ""
     # Where to go on, should this have been the last page that was done: beginning again would run all of them again.
     after = {"after": page[-1].event.id} if again and len(page) > 1 else {}
-    return Deed("replay", subject, {"wanted": wanted.to_json(), "again": again, "deliveries": len(moved), **after})
+    return AuditRecord(
+        "replay", subject, {"wanted": event_filter.to_json(), "again": again, "deliveries": len(requeued), **after}
+    )
 
 
-def _again(desk: Desk, transaction: WriteTransaction, chosen: Sequence[DeliveryStatus]) -> set[str]:
-    moved = desk.ledger.requeue(transaction, chosen, missing_handlers=desk.absent, reset_retries=True)
+def _requeue(
+    context: OperationContext, transaction: WriteTransaction, replayable: Sequence[DeliveryStatus]
+) -> set[str]:
+    requeued = context.ledger.requeue(
+        transaction, replayable, missing_handlers=context.missing_handlers, reset_retries=True
+    )
     hit("replay.written")
-    return moved
+    return requeued
 
 
-def _meant(wanted: EventFilter, standing: DeliveryStatus) -> bool:
+def _matches(event_filter: EventFilter, standing: DeliveryStatus) -> bool:
     """Whether a filter that names a handler or a delivery's state means this one of an event's deliveries."""
-    return (wanted.handler is None or standing.handler == wanted.handler) and (
-        wanted.state not in set(State) or standing.state == wanted.state
+    return (event_filter.handler is None or standing.handler == event_filter.handler) and (
+        event_filter.state not in set(State) or standing.state == event_filter.state
     )

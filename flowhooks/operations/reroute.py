@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.errors import NotFound
 from flowhooks.failpoints import hit
 from flowhooks.model.event import DismissedBy
-from flowhooks.operations.context import Deed
-from flowhooks.operations.routing import one_of, rerouted
+from flowhooks.operations.context import AuditRecord
+from flowhooks.operations.routing import compute_route_change, single_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.reroute import RouteChange
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
-AT_ONCE: Final = 500
+PAGE_SIZE: Final = 500
 """Events gone through by one call: a short request, short transactions, and something to show progress by."""
 
-_ON_PURPOSE: Final = frozenset({DismissedBy.OPERATOR, DismissedBy.SETTING})
+_DELIBERATE_DISMISSALS: Final = frozenset({DismissedBy.OPERATOR, DismissedBy.SETTING})
 """Dismissals that somebody meant: a new handler does not undo them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedAgain:
+class RerouteResult:
     """What one call of a reroute did, or would do.
 
     Attributes:
@@ -57,15 +57,20 @@ class RoutedAgain:
 
 
 def reroute(
-    desk: Desk, wanted: EventFilter, *, handler: str | None = None, dry_run: bool = False, after: str = ""
-) -> RoutedAgain:
+    context: OperationContext,
+    wanted: EventFilter,
+    *,
+    handler: str | None = None,
+    dry_run: bool = False,
+    after: str = "",
+) -> RerouteResult:
     """Route events again by the present look-up; a page of events for each call.
 
     Parked ones get their deliveries, as a drain gives them; dismissed ones are routed, or parked if nobody wants
     them; routed ones get deliveries for handlers that want them now and have none yet.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         wanted: which events.
         handler: the id of the only handler that gets deliveries. Events that it does not take are passed over, and so
             are those that an operator or a setting dismissed, unless `wanted` has their ids. None: every handler that
@@ -77,45 +82,51 @@ def reroute(
         NotFound: no handler of this id is known.
         Unavailable: the ledger could not be written; the call changed nothing, and may be made again.
     """
-    if handler is not None and not desk.router.has_handler(handler):
+    if handler is not None and not context.router.has_handler(handler):
         raise NotFound(f"no handler is called {handler}; `flowhooks handlers list` shows their ids")
-    page = desk.ledger.page(wanted, after=after, limit=AT_ONCE)
-    candidates = [stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _ON_PURPOSE]
-    items = [item for stored in candidates if (item := rerouted(desk, stored, handler=handler)) is not None]
-    done = items
+    page = context.ledger.page(wanted, after=after, limit=PAGE_SIZE)
+    candidates = [
+        stored for stored in page if handler is None or wanted.ids or stored.dismissed_by not in _DELIBERATE_DISMISSALS
+    ]
+    items = [
+        item for stored in candidates if (item := compute_route_change(context, stored, handler=handler)) is not None
+    ]
+    applied = items
     if items and not dry_run:
-        changed = desk.change(
-            lambda transaction: _written(desk, transaction, items),
-            lambda moved: _deed(wanted, handler, items, moved),
+        changed = context.change(
+            lambda transaction: _write(context, transaction, items),
+            lambda moved: _audit_record(wanted, handler, items, moved),
         )
         hit("reroute.committed")
-        done = [item for item in items if item.event_id in changed]
-    parked = sum((item.expected_state, item.state) == ("dismissed", "parked") for item in done)
-    dismissed = sum(item.state == "dismissed" for item in done)
-    return RoutedAgain(
+        applied = [item for item in items if item.event_id in changed]
+    parked = sum((item.expected_state, item.state) == ("dismissed", "parked") for item in applied)
+    dismissed = sum(item.state == "dismissed" for item in applied)
+    return RerouteResult(
         events=len(page),
-        delivered=len(done) - parked - dismissed,
-        deliveries=_made(done),
+        delivered=len(applied) - parked - dismissed,
+        deliveries=_count_deliveries(applied),
         parked=parked,
         dismissed=dismissed,
         passed_over=len(page) - len(items),
-        moved_on=len(items) - len(done),
-        next=page[-1].event.id if len(page) == AT_ONCE else "",
+        moved_on=len(items) - len(applied),
+        next=page[-1].event.id if len(page) == PAGE_SIZE else "",
         dry_run=dry_run,
     )
 
 
-def _deed(wanted: EventFilter, handler: str | None, items: Sequence[RouteChange], moved: Collection[str]) -> Deed:
-    made = _made([item for item in items if item.event_id in moved])
-    asked = {"wanted": wanted.to_json(), **({"handler": handler} if handler else {})}
-    return Deed("reroute", one_of(moved), {**asked, "events": len(moved), "deliveries": made})
+def _audit_record(
+    event_filter: EventFilter, handler: str | None, items: Sequence[RouteChange], changed: Collection[str]
+) -> AuditRecord:
+    n_deliveries = _count_deliveries([item for item in items if item.event_id in changed])
+    request = {"wanted": event_filter.to_json(), **({"handler": handler} if handler else {})}
+    return AuditRecord("reroute", single_id(changed), {**request, "events": len(changed), "deliveries": n_deliveries})
 
 
-def _made(items: Sequence[RouteChange]) -> int:
+def _count_deliveries(items: Sequence[RouteChange]) -> int:
     return sum(len(item.deliveries) for item in items)
 
 
-def _written(desk: Desk, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
-    done = desk.ledger.reroute(transaction, items, missing_handlers=desk.absent)
+def _write(context: OperationContext, transaction: WriteTransaction, items: list[RouteChange]) -> set[str]:
+    done = context.ledger.reroute(transaction, items, missing_handlers=context.missing_handlers)
     hit("reroute.written")
     return done

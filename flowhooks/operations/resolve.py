@@ -10,15 +10,15 @@ from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.failpoints import hit
 from flowhooks.ledger.deliveries import StateChange, apply_changes
 from flowhooks.model.delivery import State
-from flowhooks.operations.context import Deed
+from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import DeliveryStatus
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
 
-class Verdict(StrEnum):
+class Resolution(StrEnum):
     """What an operator says of a delivery."""
 
     DID = "did"
@@ -26,11 +26,15 @@ class Verdict(StrEnum):
     CLOSE = "close"
 
 
-TARGET: Final = {Verdict.DID: State.SUCCEEDED, Verdict.DID_NOT: State.WAITING, Verdict.CLOSE: State.CLOSED}
+TARGET_STATES: Final = {
+    Resolution.DID: State.SUCCEEDED,
+    Resolution.DID_NOT: State.WAITING,
+    Resolution.CLOSE: State.CLOSED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class ResolveResult:
     """What was changed, or would be.
 
     Attributes:
@@ -48,11 +52,13 @@ class Resolved:
     dry_run: bool
 
 
-def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", dry_run: bool = False) -> Resolved:
+def resolve(
+    context: OperationContext, delivery_id: str, verdict: Resolution, *, note: str = "", dry_run: bool = False
+) -> ResolveResult:
     """Say that an *unknown* delivery did its work, or did not (it then runs again); or close one for good.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         delivery_id: the delivery.
         verdict: `did`, `did-not`, or `close` (an *unknown*, *dead* or *waiting* one of which no more is needed).
         note: why, for those who look later.
@@ -62,40 +68,42 @@ def resolve(desk: Desk, delivery_id: str, verdict: Verdict, *, note: str = "", d
         NotFound: there is no such delivery.
         IllegalMove: it is in a state of which this cannot be said, or has just moved on.
     """
-    found = desk.ledger.delivery(delivery_id)
-    if found is None:
+    stored = context.ledger.delivery(delivery_id)
+    if stored is None:
         raise NotFound(f"there is no delivery {delivery_id}")
-    event, standing = found
-    target = TARGET[verdict]
-    if verdict is not Verdict.CLOSE and standing.state is not State.UNKNOWN:
+    event, standing = stored
+    target_state = TARGET_STATES[verdict]
+    if verdict is not Resolution.CLOSE and standing.state is not State.UNKNOWN:
         raise InvalidTransition(
             f"delivery {delivery_id} is {standing.state}: only of an unknown one can it be said whether it did its work"
         )
-    if verdict is Verdict.CLOSE and standing.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
+    if verdict is Resolution.CLOSE and standing.state not in {State.UNKNOWN, State.DEAD, State.WAITING}:
         raise InvalidTransition(f"delivery {delivery_id} is {standing.state}: it cannot be closed")
     if not dry_run:
-        said = note or f"an operator said: {verdict}"
+        comment = note or f"an operator said: {verdict}"
         detail = {"delivery": delivery_id, "handler": standing.handler, "verdict": verdict.value, "note": note}
-        moved = desk.change(
-            lambda transaction: _said(desk, transaction, standing, target, said),
-            lambda _moved: Deed("resolve", event.id, detail),
+        changed = context.change(
+            lambda transaction: _write(context, transaction, standing, target_state, comment),
+            lambda _moved: AuditRecord("resolve", event.id, detail),
         )
         hit("resolve.committed")
-        if not moved:
+        if not changed:
             raise InvalidTransition(f"delivery {delivery_id} has just moved on; look at it again")
-    return Resolved(
-        delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target, dry_run=dry_run
+    return ResolveResult(
+        delivery_id=delivery_id, handler=standing.handler, before=standing.state, after=target_state, dry_run=dry_run
     )
 
 
-def _said(desk: Desk, transaction: WriteTransaction, standing: DeliveryStatus, target: State, note: str) -> set[str]:
+def _write(
+    context: OperationContext, transaction: WriteTransaction, standing: DeliveryStatus, target: State, note: str
+) -> set[str]:
     if target is State.WAITING:
-        moved = desk.ledger.requeue(
-            transaction, [standing], missing_handlers=desk.absent, reset_retries=True, note=note
+        moved = context.ledger.requeue(
+            transaction, [standing], missing_handlers=context.missing_handlers, reset_retries=True, note=note
         )
     else:
         change = StateChange(
-            standing.delivery_id, standing.state, target, standing.attempt, desk.clock.now(), note=note
+            standing.delivery_id, standing.state, target, standing.attempt, context.clock.now(), note=note
         )
         moved = apply_changes(transaction, [change])
     hit("resolve.written")

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from flowhooks.ledger import handlers as known
 from flowhooks.ledger.backlog import HandlerBacklog, backlog
-from flowhooks.operations.context import Deed
+from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retired:
+class RetireResult:
     """What was retired, or would be.
 
     Attributes:
@@ -40,34 +40,38 @@ class Retired:
     dry_run: bool
 
 
-def retire(desk: Desk, handlers: Sequence[str], *, dry_run: bool = False) -> Retired:
+def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> RetireResult:
     """Have the ledger forget handlers; one that is loaded again later is remembered again, and gets what waits.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         handlers: their ids, `plugin:name`.
         dry_run: only say which would be retired.
 
     Raises:
         Unavailable: the ledger could not be written; nothing was changed.
     """
-    asked = tuple(dict.fromkeys(handlers))
+    handler_ids = tuple(dict.fromkeys(handlers))
     if dry_run:
-        done = frozenset(one.id for one in desk.ledger.registered_handlers()).intersection(asked)
-    else:
-        now = desk.clock.now()
-        done = desk.change(
-            lambda transaction: known.retire(transaction, asked, now),
-            lambda retired: Deed("retire", asked[0] if len(asked) == 1 else "", {"handlers": sorted(retired)}),
+        retired_ids = frozenset(handler.id for handler in context.ledger.registered_handlers()).intersection(
+            handler_ids
         )
-    with desk.ledger.connection() as connection:
+    else:
+        now = context.clock.now()
+        retired_ids = context.change(
+            lambda transaction: known.retire(transaction, handler_ids, now),
+            lambda retired: AuditRecord(
+                "retire", handler_ids[0] if len(handler_ids) == 1 else "", {"handlers": sorted(retired)}
+            ),
+        )
+    with context.ledger.connection() as connection:
         stored = backlog(connection)
-    theirs = [stored.get(one, HandlerBacklog()) for one in asked if one in done]
-    return Retired(
-        handlers=tuple(one for one in asked if one in done),
-        passed_over=tuple(one for one in asked if one not in done),
-        waiting=sum(one.waiting for one in theirs),
-        unknown=sum(one.unknown for one in theirs),
-        dead=sum(one.dead for one in theirs),
+    backlogs = [stored.get(handler_id, HandlerBacklog()) for handler_id in handler_ids if handler_id in retired_ids]
+    return RetireResult(
+        handlers=tuple(handler_id for handler_id in handler_ids if handler_id in retired_ids),
+        passed_over=tuple(handler_id for handler_id in handler_ids if handler_id not in retired_ids),
+        waiting=sum(handler_backlog.waiting for handler_backlog in backlogs),
+        unknown=sum(handler_backlog.unknown for handler_backlog in backlogs),
+        dead=sum(handler_backlog.dead for handler_backlog in backlogs),
         dry_run=dry_run,
     )

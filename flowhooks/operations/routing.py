@@ -11,50 +11,54 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from flowhooks.ledger.queries import StoredEvent
-    from flowhooks.operations.context import Desk
+    from flowhooks.operations.context import OperationContext
 
 
-def rerouted(desk: Desk, stored: StoredEvent, *, handler: str | None = None) -> RouteChange | None:
+def compute_route_change(
+    context: OperationContext, stored: StoredEvent, *, handler: str | None = None
+) -> RouteChange | None:
     """What the present look-up makes of an event; None if nothing of it changes.
 
     What it has it keeps: no delivery is taken away, and one that is routed stays so, whoever wants it by now.
 
     Args:
-        desk: what operations work with.
+        context: what operations work with.
         stored: the event.
         handler: the id of the only handler that may get a delivery; None: every handler that takes the event.
 
     Raises:
         NewerSelectorsError: handlers are known that this version cannot route for.
     """
-    route = desk.router.route(stored.event)
+    route = context.router.route(stored.event)
     if handler is not None and handler not in route.handlers:
         return None
-    gets = route.handlers if handler is None else {handler: route.handlers[handler]}
-    fresh = [one for one in gets if one not in stored.route]
-    whole = {**stored.route, **{one: gets[one] for one in fresh}}
-    if handler is not None and gets[handler].startswith("every"):
+    accepted = route.handlers if handler is None else {handler: route.handlers[handler]}
+    new_handlers = [handler_id for handler_id in accepted if handler_id not in stored.route]
+    merged_route = {**stored.route, **{handler_id: accepted[handler_id] for handler_id in new_handlers}}
+    if handler is not None and accepted[handler].startswith("every"):
         # An `every` handler alone routes no event: the handlers of its class or key are still to get it.
-        return _with_deliveries(desk, stored, whole, fresh) if fresh else None
+        return _add_deliveries(context, stored, merged_route, new_handlers) if new_handlers else None
     state = EventState.ROUTED if stored.state == EventState.ROUTED else route.state
     parked_by = route.parked_by if state is EventState.PARKED else None
-    if not fresh and (state, parked_by) == (stored.state, stored.parked_by):
+    if not new_handlers and (state, parked_by) == (stored.state, stored.parked_by):
         return None
-    no_match = desk.router.no_match(stored.event) if state is not EventState.ROUTED or route.undecided else None
+    no_match = context.router.no_match(stored.event) if state is not EventState.ROUTED or route.undecided else None
     return RouteChange(
         event_id=stored.event.id,
         state=state,
         parked_by=parked_by,
         dismissed_by=route.dismissed_by if state is EventState.DISMISSED else None,
         no_match=no_match.to_json() if no_match and no_match.total else None,
-        route=whole,
-        deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
-        order_keys=desk.router.order_keys(stored.event, fresh),
+        route=merged_route,
+        deliveries=tuple((context.clock.new_id(), handler_id) for handler_id in new_handlers),
+        order_keys=context.router.order_keys(stored.event, new_handlers),
         expected_state=stored.state,
     )
 
 
-def _with_deliveries(desk: Desk, stored: StoredEvent, route: Mapping[str, str], fresh: Sequence[str]) -> RouteChange:
+def _add_deliveries(
+    context: OperationContext, stored: StoredEvent, route: Mapping[str, str], new_handlers: Sequence[str]
+) -> RouteChange:
     """An event with deliveries added, and its state and reasons as they are."""
     return RouteChange(
         event_id=stored.event.id,
@@ -63,13 +67,13 @@ def _with_deliveries(desk: Desk, stored: StoredEvent, route: Mapping[str, str], 
         dismissed_by=stored.dismissed_by,
         no_match=stored.no_match.to_json() if stored.no_match else None,
         route=route,
-        deliveries=tuple((desk.clock.new_id(), one) for one in fresh),
-        order_keys=desk.router.order_keys(stored.event, fresh),
+        deliveries=tuple((context.clock.new_id(), handler_id) for handler_id in new_handlers),
+        order_keys=context.router.order_keys(stored.event, new_handlers),
         expected_state=stored.state,
     )
 
 
-def one_of(ids: Collection[str]) -> str:
+def single_id(ids: Collection[str]) -> str:
     """What a deed is about: the id, if it is one; else `""`."""
     (subject,) = ids if len(ids) == 1 else ("",)
     return subject

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
 
 
-def explain(event: Event) -> str:
+def explain_command(event: Event) -> str:
     """The command that explains which handlers want such an event; `""` where it names neither class nor key."""
     if not (event.callback_class or event.process_definition_key):
         return ""
@@ -25,16 +25,16 @@ def explain(event: Event) -> str:
     return command_line("routes", *(f"--{name}={value}" for name, value in named.items() if value not in {None, ""}))
 
 
-def replay(event_id: str, handler: str) -> str:
+def replay_command(event_id: str, handler: str) -> str:
     """The command that runs a dead delivery again."""
     return command_line("events", "replay", event_id, "--handler", handler)
 
 
-def resolve(delivery_id: str) -> str:
+def resolve_command(delivery_id: str) -> str:
     """The command that says what an unknown delivery did, but for the verdict."""
     return command_line("events", "resolve", delivery_id)
 
 
-def resume(handler: str) -> str:
+def resume_command(handler: str) -> str:
     """The command that resumes a handler."""
     return command_line("handlers", "resume", handler)

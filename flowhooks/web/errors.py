@@ -26,7 +26,7 @@ from flowhooks.web import negotiation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-STATUS: Final[Mapping[type[CallbackRejected], int]] = {
+STATUS_OF: Final[Mapping[type[CallbackRejected], int]] = {
     MalformedRequest: 400,
     Unauthorized: 401,
     Forbidden: 403,
@@ -45,10 +45,10 @@ HEADERS: Final = (
 )
 """What every error is sent with."""
 
-LONGEST_PATH: Final = 2048
+MAX_PATH_CHARS: Final = 2048
 """Characters of the path that an error repeats."""
 
-_SENTENCES: Final[Mapping[int, str]] = {
+_MESSAGE_KEYS: Final[Mapping[int, str]] = {
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
@@ -61,7 +61,7 @@ _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 _log = structlog.get_logger(__name__)
 
 
-class HTTPRefusal(falcon.HTTPError):
+class LocalizedHTTPError(falcon.HTTPError):
     """A request that HTTP itself does not let through, with one of our sentences.
 
     Args:
@@ -91,7 +91,7 @@ def envelope(*, status: int, message: str, path: str) -> dict[str, Any]:
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "status": status,
         "error": falcon.code_to_http_status(status).partition(" ")[2],
-        "path": path[:LONGEST_PATH],
+        "path": path[:MAX_PATH_CHARS],
     }
 
 
@@ -106,7 +106,7 @@ def raw_path(environ: Mapping[str, Any]) -> str:
     return target.partition("?")[0] if target else str(environ.get("PATH_INFO", ""))
 
 
-def answer(request: falcon.Request, response: falcon.Response, *, status: int, message: str) -> None:
+def respond(request: falcon.Request, response: falcon.Response, *, status: int, message: str) -> None:
     """Make `response` an error.
 
     Args:
@@ -120,11 +120,11 @@ def answer(request: falcon.Request, response: falcon.Response, *, status: int, m
     response.set_headers(HEADERS)
 
 
-Noted: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
+ErrorLog: TypeAlias = "Callable[[falcon.Request, int, Callable[[str], str]], None]"
 """Is told of a request, the status that it was answered, and what an operator is told of it, by its language."""
 
 
-def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
+def install(app: falcon.App[Any, Any], error_log: ErrorLog | None = None) -> None:
     """Have every error of `app` answered with the body of the contract, in the caller's language.
 
     That is every `falcon.HTTPError`, every `Refusal`, and whatever nobody expected: the last is logged with
@@ -132,7 +132,7 @@ def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
 
     Args:
         app: whose errors they are.
-        noted: is told of every error but the last kind.
+        error_log: is told of every error but the last kind.
     """
 
     def say(
@@ -142,13 +142,13 @@ def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
         text: Callable[[str], str],
         note: Callable[[str], str],
     ) -> None:
-        answer(request, response, status=status, message=text(_language(request)))
-        if noted is not None:
-            noted(request, status, note)
+        respond(request, response, status=status, message=text(_language(request)))
+        if error_log is not None:
+            error_log(request, status, note)
 
     def serialize(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
         # Falcon has set the status and the error's headers before it calls this.
-        key, params = _sentence(request, response, error)
+        key, params = _message(request, response, error)
 
         def text(language: str) -> str:
             return messages.text(key, language, **params)
@@ -166,19 +166,19 @@ def install(app: falcon.App[Any, Any], noted: Noted | None = None) -> None:
 
 
 def _language(request: falcon.Request) -> str:
-    return negotiation.language(request.get_header("Accept-Language"))
+    return negotiation.parse_accept_language(request.get_header("Accept-Language"))
 
 
-def _sentence(
+def _message(
     request: falcon.Request, response: falcon.Response, error: falcon.HTTPError
 ) -> tuple[str, Mapping[str, Any]]:
     """What is said of an error that HTTP itself knows, and what that names."""
-    if isinstance(error, HTTPRefusal):
+    if isinstance(error, LocalizedHTTPError):
         return error.key, error.params
     status = error.status_code
-    key = _SENTENCES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
-    given = messages.to_printable(request.content_type or "", negotiation.LONGEST_SHOWN)
-    return key, {"allowed": response.get_header("Allow", default=""), "given": given}
+    key = _MESSAGE_KEYS.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004 (server errors)
+    content_type = messages.to_printable(request.content_type or "", negotiation.MAX_SHOWN_CHARS)
+    return key, {"allowed": response.get_header("Allow", default=""), "given": content_type}
 
 
 def _status(response: falcon.Response, error: CallbackRejected) -> int:
@@ -189,9 +189,9 @@ def _status(response: falcon.Response, error: CallbackRejected) -> int:
         response.set_header("WWW-Authenticate", "Bearer")
     elif isinstance(error, IdentityConflict):
         response.set_header("Flowhooks-Event", error.event_id)
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 400)
+    return next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), 400)
 
 
 def _unexpected(request: falcon.Request, response: falcon.Response, error: Exception, _params: dict[str, Any]) -> None:
     _log.error("request_failed", method=request.method, path=raw_path(request.env), exc_info=error)
-    answer(request, response, status=500, message=messages.text("internal", _language(request)))
+    respond(request, response, status=500, message=messages.text("internal", _language(request)))

@@ -8,11 +8,11 @@ from typing import Final
 from flowhooks.errors import UnsupportedMedia
 from flowhooks.messages import to_printable
 
-LONGEST: Final = 1000
+MAX_HEADER_CHARS: Final = 1000
 """Characters of a header that are looked at. What follows is ignored, so that work is bounded under any server."""
-LONGEST_SHOWN: Final = 100
+MAX_SHOWN_CHARS: Final = 100
 """Characters of a header that a refusal repeats."""
-LONGEST_WAIT: Final = 60
+MAX_WAIT_SECONDS: Final = 60
 """Seconds that `Prefer: wait=N` may ask for at most."""
 
 _RANGE: Final = re.compile(
@@ -26,7 +26,7 @@ _NUMBER: Final = re.compile(r"[0-9]+")
 _JSON: Final = re.compile(r"application/(?:json|[!#$%&'*+\-.^_`|~0-9a-z]+\+json)", re.IGNORECASE | re.ASCII)
 
 
-def language(accept_language: str | None) -> str:
+def parse_accept_language(accept_language: str | None) -> str:
     """The language to answer in.
 
     Args:
@@ -36,7 +36,7 @@ def language(accept_language: str | None) -> str:
         `"zh"` if Chinese, in whatever script or country, is what the caller likes better; else `"en"`.
     """
     best, liked = 0.0, "en"
-    for item in (accept_language or "")[:LONGEST].split(","):
+    for item in (accept_language or "")[:MAX_HEADER_CHARS].split(","):
         if not (match := _RANGE.fullmatch(item.strip())):
             continue
         primary = match["tag"].lower().replace("_", "-").partition("-")[0]
@@ -47,7 +47,7 @@ def language(accept_language: str | None) -> str:
     return liked
 
 
-def wait(prefer: str | None, default: float) -> tuple[float, str | None]:
+def parse_prefer_wait(prefer: str | None, default: float) -> tuple[float, str | None]:
     """How long the caller wants its answer to wait for the handlers.
 
     `respond-async` alone asks for an answer at once; together with `wait=N` for one within N seconds
@@ -58,18 +58,19 @@ def wait(prefer: str | None, default: float) -> tuple[float, str | None]:
         default: seconds to wait when the caller does not say.
 
     Returns:
-        Seconds, at most `LONGEST_WAIT` if the caller said them, and what to answer as `Preference-Applied`, or None.
+        Seconds, at most `MAX_WAIT_SECONDS` if the caller said them, and what to answer as `Preference-Applied`, or
+        None.
     """
     seconds: int | None = None
     at_once = False
-    for item in _ITEM.findall((prefer or "")[:LONGEST]):
+    for item in _ITEM.findall((prefer or "")[:MAX_HEADER_CHARS]):
         name, _, value = (part.strip() for part in item.partition(";")[0].partition("="))
         if len(value) > 1 and value[0] == value[-1] == '"':
             value = value[1:-1]
         if name.lower() == "respond-async":
             at_once = at_once or not value
         elif name.lower() == "wait" and seconds is None and _NUMBER.fullmatch(value):
-            seconds = min(int(value), LONGEST_WAIT)
+            seconds = min(int(value), MAX_WAIT_SECONDS)
     if seconds is None:
         return (0.0, "respond-async") if at_once else (default, None)
     return float(seconds), f"respond-async, wait={seconds}" if at_once else f"wait={seconds}"
@@ -86,11 +87,11 @@ def check_media_type(content_type: str | None, content_encoding: str | None) -> 
         UnsupportedMedia: it says otherwise.
     """
     if content_encoding and any(coding.strip().lower() != "identity" for coding in content_encoding.split(",")):
-        raise UnsupportedMedia("content_encoding", given=to_printable(content_encoding, LONGEST_SHOWN))
+        raise UnsupportedMedia("content_encoding", given=to_printable(content_encoding, MAX_SHOWN_CHARS))
     if not content_type or content_type == "application/json":
         return
     kind, *parameters = (part.strip() for part in content_type.split(";"))
     pairs = (parameter.lower().partition("=") for parameter in parameters)
     charsets = [value.strip().strip('"') for name, _, value in pairs if name.strip() == "charset"]
     if not _JSON.fullmatch(kind) or any(charset not in {"utf-8", "utf8"} for charset in charsets):
-        raise UnsupportedMedia("media_type", given=to_printable(content_type, LONGEST_SHOWN))
+        raise UnsupportedMedia("media_type", given=to_printable(content_type, MAX_SHOWN_CHARS))

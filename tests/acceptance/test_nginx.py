@@ -18,8 +18,8 @@ from ports import free_port
 from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.settings import Settings
-from flowhooks.web.admin.passwords import hashed
-from flowhooks.web.negotiation import LONGEST_WAIT
+from flowhooks.web.admin.passwords import hash_password
+from flowhooks.web.negotiation import MAX_WAIT_SECONDS
 
 FILE = Path(__file__).parents[2] / "docs/running/nginx.conf"
 ENGINES, CONSOLE = "flowhooks.example.com", "flowhooks-console.example.com"
@@ -139,7 +139,7 @@ token_sha256 = ["{digest}"]
 allow = ["127.0.0.1"]
 [operators.anna]
 role = "operate"
-password = "{hashed("secret of anna")}"
+password = "{hash_password("secret of anna")}"
 """
     return site.start(config=config)
 
@@ -243,6 +243,6 @@ def test_its_limits_fit_those_of_flowhooks():
     """Nginx takes more and waits longer than flowhooks does, and closes idle connections sooner."""
     http_ = Settings().http
     assert int(LIMITS["client_max_body_size"].removesuffix("m")) * 1024**2 > http_.max_body_bytes
-    assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > LONGEST_WAIT
+    assert float(LIMITS["proxy_read_timeout"].removesuffix("s")) > MAX_WAIT_SECONDS
     assert float(LIMITS["keepalive_timeout"].removesuffix("s")) < http_.idle_timeout
     assert float(LIMITS["client_body_timeout"].removesuffix("s")) == http_.read_timeout

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from flowhooks.web.admin.passwords import hashed
+from flowhooks.web.admin.passwords import hash_password
 
 PASSWORD = "correct horse battery staple"
 TOKEN = "robot-token-0123456789abcdefghij"
@@ -24,7 +24,7 @@ def config(tmp_path_factory):
     return f"""
 [operators.li]
 role = "operate"
-password = "{hashed(PASSWORD)}"
+password = "{hash_password(PASSWORD)}"
 [operators.robot]
 role = "view"
 token_file = "{file}"

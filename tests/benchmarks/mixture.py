@@ -184,7 +184,7 @@ class _Caller:
     ) -> None:
         self._place, self._told, self._lock, self._name, self._chance = place, told, lock, name, chance
         self._line: _Line | None = None
-        self._count = itertools.count()
+        self._check_rate = itertools.count()
         self._recent: deque[Sent] = deque(maxlen=RECENT)
         self._kinds, self._weights = kinds, [KINDS[one][0] for one in kinds]
 
@@ -219,7 +219,7 @@ class _Caller:
         if kind == "conflict":
             before = self._chance.choice(self._recent)
             return before._replace(body=before.body.replace(b'"HT-', b'"XX-')), "complete"
-        number = next(self._count)
+        number = next(self._check_rate)
         body = json.dumps({"businessKey": f"HT-{number}", "processDefinitionKey": kind, "pad": "x" * (number % 500)})
         if kind == "not JSON":
             body = body[:-1]

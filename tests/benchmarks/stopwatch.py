@@ -48,7 +48,7 @@ FLOWHOOKS = BOTH | {
         "flowhooks.web.callback.metrics_middleware:Counting.process_request",
         "flowhooks.web.callback.metrics_middleware:Counting.process_response",
     ),
-    "resource": ("flowhooks.web.callback.resource:CallBackResource.on_post",),
+    "resource": ("flowhooks.web.callback.resource:CallbackResource.on_post",),
     "JSON": ("flowhooks.schema:parse",),
     "JSON Schema": (
         "flowhooks.schema.schemas:Schemas.check_body",

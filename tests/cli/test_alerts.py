@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.operations.registry import CALLS
+from flowhooks.operations.registry import OPERATIONS
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -143,7 +143,7 @@ DETAILS = {
 }
 
 
-@pytest.mark.parametrize("action", CALLS)
+@pytest.mark.parametrize("action", OPERATIONS)
 def test_every_operation_has_its_words(alerted, run, action):
     """`flowhooks audit` says in words what each operation of this version did, not in JSON."""
     with closing(sqlite3.connect(alerted.file)) as connection:

@@ -80,14 +80,14 @@ def test_a_missing_plugin_is_named_on_the_way(left, run):
 
 def test_pages_are_added_up(left, asked, monkeypatch):
     """An operation is asked for until all is done, and its numbers are one sum."""
-    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     done = asked("events", "replay", "--all", "--yes", server=left)
     assert (done["events"], done["deliveries"], done["next"]) == (4, 4, "")
 
 
 def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkeypatch):
     """The first Ctrl-C ends it after the page under way, with exit code 130; the same command goes on."""
-    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     page, pages = Reader.page, []
 
     def interrupted(self, *args, **kwargs):
@@ -110,7 +110,7 @@ def test_ctrl_c_lets_the_step_be_done_and_says_how_far_it_came(left, run, monkey
 
 def test_what_would_be_done_twice_is_gone_on_with_by_its_place(left, run, monkeypatch):
     """An interrupted `--again` says where to go on, so that nothing that ran is run once more."""
-    monkeypatch.setattr(replay, "AT_ONCE", 1)
+    monkeypatch.setattr(replay, "PAGE_SIZE", 1)
     page = Reader.page
 
     def interrupted(self, *args, **kwargs):

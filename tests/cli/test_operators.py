@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from flowhooks.cli.main import main
 from flowhooks.settings import load
-from flowhooks.web.admin.passwords import Passwords
+from flowhooks.web.admin.passwords import PasswordVerifier
 
 PASSWORD = "correct horse battery staple"
 
@@ -29,7 +29,7 @@ def test_a_password(tmp_path):
     (tmp_path / "f.toml").write_text(ran.stdout)
     one = load(tmp_path / "f.toml", {}, {}).operators["li.wei"]
     assert one.role == "operate"
-    assert Passwords().match(PASSWORD, one.password)
+    assert PasswordVerifier().match(PASSWORD, one.password)
 
 
 def test_a_terminal_is_asked_twice(monkeypatch):

@@ -13,7 +13,7 @@ from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.operations.replay import replay
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 
 
 def nothing(event):
@@ -164,10 +164,10 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
     lane.end(first, OutcomeKind.LOST, State.UNKNOWN)
     assert lane.due() == []
-    resolve(lane.flow.app.operation_context, first.delivery_id, Verdict.DID)
+    resolve(lane.flow.app.operation_context, first.delivery_id, Resolution.DID)
     assert lane.due() == [second.delivery_id]
     lane.end(second, OutcomeKind.LOST, State.UNKNOWN)
-    resolve(lane.flow.app.operation_context, second.delivery_id, Verdict.DID_NOT)
+    resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.DID_NOT)
     assert lane.due() == [second.delivery_id]
     lane.end(second)
     assert lane.due() == [third.delivery_id]
@@ -176,9 +176,9 @@ def test_an_unknown_one_holds_back_its_key_until_it_is_resolved(lane):
 def test_closing_one_lets_the_next_run(lane):
     """The first one, or one in between."""
     first, second, third = lane.take("1"), lane.take("2"), lane.take("3")
-    resolve(lane.flow.app.operation_context, second.delivery_id, Verdict.CLOSE)
+    resolve(lane.flow.app.operation_context, second.delivery_id, Resolution.CLOSE)
     assert lane.due() == [first.delivery_id]
-    resolve(lane.flow.app.operation_context, first.delivery_id, Verdict.CLOSE)
+    resolve(lane.flow.app.operation_context, first.delivery_id, Resolution.CLOSE)
     assert lane.due() == [third.delivery_id]
 
 

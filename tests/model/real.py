@@ -20,9 +20,9 @@ from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata
 from flowhooks.model.delivery import ReadyDelivery
-from flowhooks.operations.context import Actor, Desk
+from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.deliverable_events import dismissed_by_handler
-from flowhooks.operations.registry import perform
+from flowhooks.operations.registry import run_operation
 from model.listeners import HANDLERS, IGNORED
 
 if TYPE_CHECKING:
@@ -181,10 +181,12 @@ class Real:
 
     def perform(self, flow: Any, name: str, **arguments: Any) -> dict[str, Any]:
         """Do an operation, as commands and the administration API ask for it."""
-        desk: Desk = flow.app.operation_context
+        desk: OperationContext = flow.app.operation_context
         by = Actor("ann", "api")
-        return perform(
-            Desk(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by), name, arguments
+        return run_operation(
+            OperationContext(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by),
+            name,
+            arguments,
         )
 
     def silence(self, flow: Any, other: Any) -> None:

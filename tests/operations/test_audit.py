@@ -9,9 +9,9 @@ import pytest
 from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import audit
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.operations.context import Actor, Deed
+from flowhooks.operations.context import Actor, AuditRecord
 from flowhooks.operations.replay import replay
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.operations.retire import retire
 
 ANN = Actor("ann", "console")
@@ -66,7 +66,7 @@ def test_what_nobody_asked_for_is_no_deed(flow):
 def test_a_verdict_and_a_retirement_are_written_down(flow):
     """Under the event, and under the handler, so that their pages find them."""
     (standing,) = flow.app.ledger.delivery_statuses(flow.dead)
-    resolve(by(flow), standing.delivery_id, Verdict.CLOSE, note="by hand")
+    resolve(by(flow), standing.delivery_id, Resolution.CLOSE, note="by hand")
     retire(by(flow), [standing.handler])
     (closed,) = entries(flow, subject=flow.dead)
     assert closed.detail == {
@@ -88,5 +88,5 @@ def test_what_is_undone_leaves_no_entry(flow):
         raise InvalidTransition("no")
 
     with pytest.raises(InvalidTransition):
-        by(flow).change(breaks, lambda _done: Deed("resolve", "", {}))
+        by(flow).change(breaks, lambda _done: AuditRecord("resolve", "", {}))
     assert entries(flow) == []

@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks import State
 from flowhooks.errors import NotFound, SettingsError
-from flowhooks.operations.registry import CALLS, filter_from_json, perform
+from flowhooks.operations.registry import OPERATIONS, filter_from_json, run_operation
 
 REFUSED = [
     ("destroy", {}),
@@ -74,7 +74,7 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
     before = flow.sql("SELECT * FROM deliveries")
     for name, arguments in REFUSED:
         try:
-            done = perform(flow.app.operation_context, name, arguments)
+            done = run_operation(flow.app.operation_context, name, arguments)
         except SettingsError as refusal:
             done = str(refusal)
         assert isinstance(done, str), (name, arguments)
@@ -84,7 +84,7 @@ def test_what_is_not_as_an_operation_takes_it_is_refused(flow):
 
 def test_a_replay_in_json(flow):
     """The answer is what the operation did, as JSON has it."""
-    answer = perform(
+    answer = run_operation(
         flow.app.operation_context, "replay", {"wanted": {"business_key": "B", "state": None}, "dry_run": True}
     )
     assert json.loads(json.dumps(answer)) == {
@@ -101,7 +101,7 @@ def test_a_replay_in_json(flow):
 def test_resolving_in_json(flow):
     """A verdict and a note travel as text."""
     delivery_id = flow.only(flow.events()[0]).delivery_id
-    answer = perform(
+    answer = run_operation(
         flow.app.operation_context,
         "resolve",
         {"delivery_id": delivery_id, "verdict": "close", "note": "paid by hand ✓"},
@@ -118,13 +118,13 @@ def test_resolving_in_json(flow):
 
 def test_draining_in_json(flow):
     """A drain needs no arguments."""
-    assert perform(flow.app.operation_context, "drain", {})["delivered"] == 0
+    assert run_operation(flow.app.operation_context, "drain", {})["delivered"] == 0
 
 
 def test_what_the_operation_refuses_is_passed_on(flow):
     """An operation's own refusal says what it is."""
     with pytest.raises(NotFound):
-        perform(flow.app.operation_context, "resolve", {"delivery_id": "none", "verdict": "did"})
+        run_operation(flow.app.operation_context, "resolve", {"delivery_id": "none", "verdict": "did"})
 
 
 def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatch):
@@ -133,9 +133,9 @@ def test_a_fault_in_an_operation_is_not_blamed_on_its_arguments(flow, monkeypatc
     def faulty(desk, *, dry_run=False, after=""):
         raise TypeError("ours")
 
-    monkeypatch.setitem(CALLS, "drain", (faulty, CALLS["drain"][1]))
+    monkeypatch.setitem(OPERATIONS, "drain", (faulty, OPERATIONS["drain"][1]))
     with pytest.raises(TypeError, match="ours"):
-        perform(flow.app.operation_context, "drain", {})
+        run_operation(flow.app.operation_context, "drain", {})
 
 
 def test_a_filter_out_of_json():

@@ -9,7 +9,7 @@ from flowhooks.errors import Unavailable
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss as module
 from flowhooks.operations.dismiss import dismiss
-from flowhooks.operations.reroute_parked import drain, wanted_by_now
+from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
 
 ALL = EventFilter()
 
@@ -75,8 +75,8 @@ def test_what_was_dismissed_is_done_with(flow):
     """The engine that calls again is answered that all is done, and no drain brings it back."""
     dismiss(flow.app.operation_context, EventFilter(flow_instance_id="p1"))
     assert flow.take("p1", key="trip").status == "done"
-    assert wanted_by_now(flow.app.operation_context) == 0
-    drain(flow.app.operation_context)
+    assert count_deliverable(flow.app.operation_context) == 0
+    reroute_parked(flow.app.operation_context)
     assert states(flow)["p1"] == "dismissed"
 
 
@@ -91,7 +91,7 @@ def test_deliveries_of_a_dismissed_event_stay(house, listens):
 
 def test_a_page_at_a_time(flow, monkeypatch):
     """Each call goes through so many events, and says where to go on."""
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = dismiss(flow.app.operation_context, ALL)
     rest = dismiss(flow.app.operation_context, ALL, after=first.next)
     assert [(one.events, one.dismissed, bool(one.next)) for one in (first, rest)] == [(2, 2, True), (1, 1, False)]
@@ -105,7 +105,7 @@ def test_at_the_same_moment_as_a_drain(house, listens, together):
     flow.close()
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     drained, dismissed = together(
-        lambda: drain(flow.app.operation_context), lambda: dismiss(flow.app.operation_context, ALL)
+        lambda: reroute_parked(flow.app.operation_context), lambda: dismiss(flow.app.operation_context, ALL)
     )
     assert drained.delivered + dismissed.dismissed == 20
     assert list(states(flow).values()).count("dismissed") == dismissed.dismissed

@@ -70,7 +70,7 @@ def test_a_bounded_look(house, listens, counted, monkeypatch):
         flow.take(f"r{number}", conclusion="rejected", amount=number)
     flow.close()
     monkeypatch.setattr(deliverable_events, "MAX_BODIES", 2)
-    monkeypatch.setattr(deliverable_events, "_BODIES_AT_ONCE", 1)
+    monkeypatch.setattr(deliverable_events, "_BODY_BATCH_SIZE", 1)
     large = {"conclusion": "rejected", "when": {"/amount": {"minimum": 0}}}
     flow, found = counted(large=large)
     assert found["p:large"].events == 2

@@ -7,7 +7,7 @@ import pytest
 from flowhooks import State
 from flowhooks.errors import Unavailable
 from flowhooks.operations import reroute_parked as module
-from flowhooks.operations.reroute_parked import drain, wanted_by_now
+from flowhooks.operations.reroute_parked import count_deliverable, reroute_parked
 
 pytestmark = pytest.mark.runners
 
@@ -49,11 +49,11 @@ def test_a_dry_run_counts_and_changes_nothing(house, listens):
     """It says what would be delivered, and leaves all as it is."""
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="a"), listens(lambda event: 1, name="b"), start=False)
-    done = drain(flow.app.operation_context, dry_run=True)
+    done = reroute_parked(flow.app.operation_context, dry_run=True)
     assert (done.events, done.delivered, done.dismissed, done.deliveries, done.dry_run) == (3, 3, 0, 6, True)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
     assert flow.sql("SELECT count(*) FROM deliveries") == [(0,)]
-    assert wanted_by_now(flow.app.operation_context) == 3
+    assert count_deliverable(flow.app.operation_context) == 3
 
 
 def test_handlers_of_every_event_do_not_run_twice(house, listens, eventually):
@@ -73,7 +73,7 @@ def test_keys_that_need_no_handler_are_dismissed(house):
     """When the settings come to say that nobody need want a key, its parked events are dismissed."""
     ids = parked(house)
     flow = house.open(ignore={"process_key": ("leave",)}, start=False)
-    done = drain(flow.app.operation_context)
+    done = reroute_parked(flow.app.operation_context)
     assert (done.delivered, done.dismissed, done.deliveries) == (0, 3, 0)
     assert [flow.app.ledger.event(one).state for one in ids] == ["dismissed"] * 3
     assert flow.take("i0").status == "done"
@@ -81,7 +81,7 @@ def test_keys_that_need_no_handler_are_dismissed(house):
 
 def test_a_page_at_a_time(house, listens, monkeypatch):
     """Each call goes through so many parked events, wanted or not, and says where to go on."""
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(start=False)
     for number in range(7):
         flow.take(f"i{number}", key="leave" if number in {0, 3, 6} else "else", wait=0)
@@ -89,7 +89,7 @@ def test_a_page_at_a_time(house, listens, monkeypatch):
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     pages, after = [], ""
     while True:
-        done = drain(flow.app.operation_context, after=after)
+        done = reroute_parked(flow.app.operation_context, after=after)
         pages.append((done.events, done.delivered))
         if not (after := done.next):
             break
@@ -100,7 +100,7 @@ def test_a_page_at_a_time(house, listens, monkeypatch):
 def test_a_start_goes_through_every_page(house, listens, monkeypatch):
     """At start all of it is delivered, however many pages that are."""
     ids = parked(house, count=7)
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(listens(lambda event: 1, name="h"))
     for event_id in ids:
         flow.settled(event_id, State.SUCCEEDED)
@@ -112,7 +112,7 @@ def test_drained_for_a_missing_handler_waits_for_it(house, listens):
     ids = parked(house, count=1)
     house.open(listens(lambda event: 1, name="h"), start=False).close()
     flow = house.open(start=False)
-    assert drain(flow.app.operation_context).deliveries == 1
+    assert reroute_parked(flow.app.operation_context).deliveries == 1
     assert flow.only(ids[0]).due_at is None
 
 
@@ -120,14 +120,14 @@ def test_draining_at_once_delivers_once(house, listens, together):
     """However many drain at the same moment, each event has its deliveries once."""
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
-    together(*[lambda: drain(flow.app.operation_context)] * 4)
+    together(*[lambda: reroute_parked(flow.app.operation_context)] * 4)
     assert [len(flow.delivery_statuses(one)) for one in ids] == [1, 1, 1]
 
 
 def test_nothing_to_drain(house, listens):
     """Without parked events there is nothing to do."""
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
-    done = drain(flow.app.operation_context)
+    done = reroute_parked(flow.app.operation_context)
     assert (done.events, done.delivered, done.next) == (0, 0, "")
 
 
@@ -137,6 +137,6 @@ def test_a_drain_that_cannot_be_written_changes_nothing(house, listens, monkeypa
     ids = parked(house)
     flow = house.open(listens(lambda event: 1, name="h"), start=False)
     with flow.locked(), pytest.raises(Unavailable):
-        drain(flow.app.operation_context)
+        reroute_parked(flow.app.operation_context)
     assert [flow.app.ledger.event(one).state for one in ids] == ["parked"] * 3
-    assert drain(flow.app.operation_context).delivered == 3
+    assert reroute_parked(flow.app.operation_context).delivered == 3

@@ -50,7 +50,7 @@ def test_how_handlers_have_done(house, listens, clock):
 
 def test_more_than_are_read_shorten_the_span(house, monkeypatch):
     """The chart of arrivals spans the longest time of which every event was read."""
-    monkeypatch.setattr(looking, "MOST_ARRIVALS", 10)
+    monkeypatch.setattr(looking, "MAX_ARRIVALS", 10)
     flow = house.open(start=False)
     for number in range(12):
         flow.take(f"i{number}", wait=0)

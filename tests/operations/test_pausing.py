@@ -14,7 +14,7 @@ from flowhooks.execution.runners import procrastinate
 from flowhooks.ledger import audit
 from flowhooks.operations.context import Actor
 from flowhooks.operations.pause import pause, resume
-from flowhooks.operations.registry import perform
+from flowhooks.operations.registry import run_operation
 from flowhooks.operations.retire import retire
 
 pytestmark = pytest.mark.runners
@@ -257,15 +257,15 @@ def test_it_is_called_by_name_and_written_down(house, listens):
     """As the administration API and commands ask for it; the handler is the subject, the note is kept."""
     flow = house.open(listens(nothing, name="h"), start=False)
     desk = replace(flow.app.operation_context, by=Actor("mia", "command"))
-    assert perform(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
+    assert run_operation(desk, "pause", {"handlers": ["p:h"], "note": "the archive moves"}) == {
         "handlers": ("p:h",),
         "passed_over": (),
         "waiting": 0,
         "running": 0,
         "dry_run": False,
     }
-    perform(desk, "pause", {"handlers": ["p:h"]})
-    perform(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
+    run_operation(desk, "pause", {"handlers": ["p:h"]})
+    run_operation(desk, "resume", {"handlers": ["p:h"], "dry_run": False})
     with flow.app.ledger.connection() as connection:
         entries = audit.entries(connection, limit=10)
     assert [(one.action, one.subject, dict(one.detail)) for one in entries] == [

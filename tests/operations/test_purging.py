@@ -19,8 +19,8 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import purge as module
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from flowhooks.operations.registry import perform
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.registry import run_operation
+from flowhooks.operations.resolve import Resolution, resolve
 
 DAY = 86_400
 
@@ -52,7 +52,7 @@ def full(house, listens):
         "dismissed": flow.take("i", key="ignored").event_id,
     }
     closing_one = flow.only(ids["closed"]).delivery_id
-    resolve(flow.app.operation_context, closing_one, Verdict.CLOSE, note="by hand")
+    resolve(flow.app.operation_context, closing_one, Resolution.CLOSE, note="by hand")
     with suppress(IdentityConflict):
         flow.take("s", key="go", other=1)
     assert len(flow.sql("SELECT * FROM conflicts")) == 1
@@ -95,7 +95,7 @@ def test_old_is_what_nothing_has_happened_to(full):
     """What was replayed yesterday is of yesterday, whenever its call-back came."""
     flow, ids = full
     (standing,) = flow.delivery_statuses(ids["dead"])
-    resolve(flow.app.operation_context, standing.delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
     assert purge(flow.app.operation_context, before(flow, 90)).purged == 3
     assert left(flow, ids) == {"dead", "parked"}
     flow.clock.advance(91 * DAY)
@@ -181,7 +181,7 @@ def test_a_dry_run_changes_nothing(full):
 def test_page_by_page(full, monkeypatch):
     """A call does a page, and says where to go on; one that stopped is simply begun again."""
     flow, ids = full
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     first = purge(flow.app.operation_context, before(flow, 90))
     assert (first.events, first.next) == (2, ids["dead"])
     second = purge(flow.app.operation_context, before(flow, 90), after=first.next)
@@ -196,7 +196,7 @@ def test_by_its_name_and_with_an_entry(full):
     flow, _ = full
     desk = flow.app.operation_context
     wanted = {"until": before(flow, 90).until}
-    done = perform(replace(desk, by=Actor("ann", "command")), "purge", {"wanted": wanted, "after": ""})
+    done = run_operation(replace(desk, by=Actor("ann", "command")), "purge", {"wanted": wanted, "after": ""})
     assert done == {"events": 5, "purged": 3, "deliveries": 2, "next": "", "dry_run": False}
     ((who, action, detail),) = flow.sql("SELECT who, action, detail FROM audit WHERE who = 'ann'")
     assert (who, action, json.loads(detail)) == ("ann", "purge", {"wanted": wanted, "events": 3})

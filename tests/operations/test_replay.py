@@ -147,7 +147,7 @@ def test_an_event_that_is_not_meant_is_left_alone(house, listens, works):
 
 def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, monkeypatch):
     """Each call goes through so many events and says where to go on, until all have been replayed once."""
-    monkeypatch.setattr(module, "AT_ONCE", 10)
+    monkeypatch.setattr(module, "PAGE_SIZE", 10)
     flow = house.open(listens(works, name="h"))
     for number in range(25):
         flow.take(f"i{number}", wait=0)
@@ -167,7 +167,7 @@ def test_more_than_a_page_is_gone_through_page_by_page(house, listens, works, mo
 
 def test_a_page_that_is_just_full_is_followed_by_an_empty_one(house, listens, works, monkeypatch):
     """When the last page is full, the next call finds nothing more, and says that all is done."""
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(listens(works, name="h"))
     flow.take("i1")
     flow.take("i2")

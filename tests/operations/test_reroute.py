@@ -232,7 +232,7 @@ def test_a_page_at_a_time(house, noted, monkeypatch):
     for number in range(5):
         flow.take(f"i{number}", wait=0)
     flow.close()
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     flow = house.open(noted("h"), start=False)
     pages, after = [], ""
     while True:

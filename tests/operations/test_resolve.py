@@ -9,14 +9,14 @@ import pytest
 from flowhooks import OutcomeKind, Retry, State
 from flowhooks.errors import InvalidTransition, NotFound
 from flowhooks.ledger.attempts import AttemptResult
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 
 MAY = {
-    (Verdict.DID, State.UNKNOWN): State.SUCCEEDED,
-    (Verdict.DID_NOT, State.UNKNOWN): State.WAITING,
-    (Verdict.CLOSE, State.UNKNOWN): State.CLOSED,
-    (Verdict.CLOSE, State.DEAD): State.CLOSED,
-    (Verdict.CLOSE, State.WAITING): State.CLOSED,
+    (Resolution.DID, State.UNKNOWN): State.SUCCEEDED,
+    (Resolution.DID_NOT, State.UNKNOWN): State.WAITING,
+    (Resolution.CLOSE, State.UNKNOWN): State.CLOSED,
+    (Resolution.CLOSE, State.DEAD): State.CLOSED,
+    (Resolution.CLOSE, State.WAITING): State.CLOSED,
 }
 
 pytestmark = pytest.mark.runners
@@ -31,7 +31,7 @@ def put(house, listens):
         answer = flow.take(state, wait=0)
         standing = flow.only(answer.event_id)
         if state is State.CLOSED:
-            resolve(flow.app.operation_context, standing.delivery_id, Verdict.CLOSE)
+            resolve(flow.app.operation_context, standing.delivery_id, Resolution.CLOSE)
         elif state is not State.WAITING:
             found = [
                 one
@@ -57,8 +57,8 @@ def put(house, listens):
 def test_every_verdict_on_every_state(put):
     """What may be said moves the delivery; everything else is refused with its state, and changes nothing."""
     flow = put.flow
-    for verdict, state in itertools.product(Verdict, State):
-        delivery_id = put(state) if verdict is Verdict.DID else put_again(put, state, verdict)
+    for verdict, state in itertools.product(Resolution, State):
+        delivery_id = put(state) if verdict is Resolution.DID else put_again(put, state, verdict)
         before = flow.app.ledger.delivery(delivery_id)[1]
         assert before.state is state
         flow.clock.advance(1)
@@ -92,11 +92,11 @@ def put_again(put, state, verdict):
 def test_without_a_note_it_says_who_said_it(put):
     """Whoever looks later sees that an operator decided."""
     delivery_id = put(State.DEAD)
-    resolve(put.flow.app.operation_context, delivery_id, Verdict.CLOSE)
+    resolve(put.flow.app.operation_context, delivery_id, Resolution.CLOSE)
     assert put.flow.app.ledger.delivery(delivery_id)[1].note == "an operator said: close"
 
 
-@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("verdict", Resolution)
 def test_a_delivery_that_is_not_there(house, verdict):
     """Of nothing, nothing can be said."""
     flow = house.open()
@@ -110,7 +110,7 @@ def test_what_did_not_do_its_work_runs_again(house, listens):
     listener = listens(lambda event, delivery: runs.append(delivery.attempt), name="h")
     event_id = lost(house, listener)
     flow = house.open(listener)
-    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.DID_NOT)
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID_NOT)
     flow.settled(event_id, State.SUCCEEDED, attempt=2)
     assert runs == [2]
 
@@ -121,7 +121,7 @@ def test_what_did_its_work_does_not_run_again(house, listens):
     listener = listens(lambda event: runs.append(1), name="h")
     event_id = lost(house, listener)
     flow = house.open(listener)
-    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Verdict.DID)
+    resolve(flow.app.operation_context, flow.only(event_id).delivery_id, Resolution.DID)
     assert flow.take().status == "done"
     assert runs == []
 
@@ -136,7 +136,7 @@ def test_what_is_closed_while_it_waits_is_not_run(house, listens):
 
     flow = house.open(listens(failing, retry=Retry()))
     event_id = flow.take(wait=0).event_id
-    resolve(flow.app.operation_context, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, flow.settled(event_id, State.WAITING, attempt=1).delivery_id, Resolution.CLOSE)
     flow.advance(10)
     flow.settled(flow.take("i2", wait=0).event_id, State.WAITING, attempt=1)
     assert flow.only(event_id).state is State.CLOSED
@@ -148,7 +148,7 @@ def test_what_is_closed_in_the_queue_is_not_run(house, listens):
     runs = []
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="h"), start=False)
     first = flow.take("i1", wait=0).event_id
-    resolve(flow.app.operation_context, flow.only(first).delivery_id, Verdict.CLOSE)
+    resolve(flow.app.operation_context, flow.only(first).delivery_id, Resolution.CLOSE)
     flow.app.start()
     assert flow.take("i2").status == "done"
     assert runs == ["i2"]
@@ -160,7 +160,7 @@ def test_of_two_operators_one_decides(house, listens, together):
     event_id = lost(house, listener)
     flow = house.open(listener, start=False)
     delivery_id = flow.only(event_id).delivery_id
-    results = together(*[lambda: resolve(flow.app.operation_context, delivery_id, Verdict.CLOSE)] * 4)
+    results = together(*[lambda: resolve(flow.app.operation_context, delivery_id, Resolution.CLOSE)] * 4)
     assert sum(not isinstance(one, InvalidTransition) for one in results) == 1
 
 

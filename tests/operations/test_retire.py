@@ -6,7 +6,7 @@ import pytest
 
 from flowhooks import Retry, State
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.operations.registry import perform
+from flowhooks.operations.registry import run_operation
 from flowhooks.operations.replay import replay
 from flowhooks.operations.retire import retire
 
@@ -125,7 +125,7 @@ def test_it_is_called_by_name(house, listens):
     """As the administration API and commands ask for it: ids as a list of strings."""
     house.open(listens(nothing), start=False).close()
     flow = house.open(start=False)
-    assert perform(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
+    assert run_operation(flow.app.operation_context, "retire", {"handlers": ["p:nothing"]}) == {
         "handlers": ("p:nothing",),
         "passed_over": (),
         "waiting": 0,

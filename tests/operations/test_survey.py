@@ -8,7 +8,7 @@ import pytest
 
 from flowhooks.ledger.backlog import HandlerBacklog
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.plugin_status import survey
+from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.operations.retire import retire
 
 
@@ -24,13 +24,13 @@ def failing(event):
 def look(flow):
     """The survey of a flow, by plugin."""
     with closing(Reader(flow.address)) as reader:
-        return {one.name: one for one in survey(flow.app.plugins, reader)}
+        return {one.name: one for one in list_plugins(flow.app.plugins, reader)}
 
 
 def test_without_a_ledger_there_is_what_is_loaded(house, listens):
     """Each plugin with its handlers, and nothing stored for any."""
     flow = house.open(listens(nothing), start=False)
-    one = next(one for one in survey(flow.app.plugins, None) if one.name == "p")
+    one = next(one for one in list_plugins(flow.app.plugins, None) if one.name == "p")
     assert (one.state, [(handler.id, handler.standing) for handler in one.handlers]) == (
         "loaded",
         [("p:nothing", "present")],
@@ -49,7 +49,7 @@ def test_of_two_plugins_of_one_name_the_first_says_what_is_the_matter(house, lis
         ("p", "loaded"),
         ("p", "quarantined"),
     ]
-    (first,) = {one.handlers for one in survey(flow.app.plugins, flow.app.ledger) if one.handlers}
+    (first,) = {one.handlers for one in list_plugins(flow.app.plugins, flow.app.ledger) if one.handlers}
     assert [(one.id, one.standing) for one in first] == [("p:failing", "missing"), ("p:nothing", "present")]
 
 

@@ -24,8 +24,8 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.search import search_events
 from flowhooks.operations.context import Actor
 from flowhooks.operations.json.events import event_to_json, whole_event_to_json
-from flowhooks.operations.purge import before_of
-from flowhooks.operations.registry import CALLS, filter_from_json
+from flowhooks.operations.purge import cutoffs_from_filter
+from flowhooks.operations.registry import OPERATIONS, filter_from_json
 from flowhooks.operations.replay import replay
 from flowhooks.schema import Schemas
 from flowhooks.web.admin.api import resources
@@ -36,7 +36,7 @@ from flowhooks.web.admin.app import create_admin
 pytestmark = pytest.mark.either
 
 TOKEN = "t"
-TAKES = [(one.path, parameter.name) for one in RESOURCES for parameter in one.takes]
+TAKES = [(one.path, parameter.name) for one in RESOURCES for parameter in one.parameters]
 HOSTILE = {
     "nul": "%00",
     "surrogate": "%ed%a0%80",
@@ -194,7 +194,10 @@ def answered(document, path, method="get"):
 def test_the_document_is_openapi(document):
     """By the meta-schema of OpenAPI 3.1; each path and each operation is in it, and everything is described."""
     validate(document)
-    assert list(document["paths"]) == [*(one.path for one in RESOURCES), *(f"/api/operations/{one}" for one in CALLS)]
+    assert list(document["paths"]) == [
+        *(one.path for one in RESOURCES),
+        *(f"/api/operations/{one}" for one in OPERATIONS),
+    ]
     for path in document["paths"].values():
         for method, operation in path.items():
             assert operation["security"] == ([{}, {"bearer": []}] if method == "get" else [{"bearer": []}])
@@ -217,7 +220,7 @@ def test_paths_and_parameters_are_described_in_both_languages(document):
 
 def test_what_operations_take_is_what_is_published(document):
     """Each argument has a type, and those without a default are required."""
-    for name, (_, takes) in CALLS.items():
+    for name, (_, takes) in OPERATIONS.items():
         body = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         assert list(body["schema"]["properties"]) == list(takes)
         for one in body["schema"]["properties"].values():
@@ -232,14 +235,14 @@ def test_what_operations_refuse_is_not_published(document):
     """An argument that there is none of, a state, a time and a list of no ids that are refused; null is as nothing."""
     bodies = {
         name: document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
-        for name in CALLS
+        for name in OPERATIONS
     }
 
     def takes(name, body):
         schema = {**bodies[name]["schema"], "components": document["components"]}
         return Draft202012Validator(schema).is_valid(body)
 
-    assert all(not takes(name, {"nonsense": 1}) for name in CALLS)
+    assert all(not takes(name, {"nonsense": 1}) for name in OPERATIONS)
     assert takes("drain", {"dry_run": None, "after": None})
     assert takes("resolve", {"delivery_id": "x", "verdict": "did", "note": None})
     assert not takes("resolve", {"delivery_id": None, "verdict": "did"})
@@ -252,7 +255,7 @@ def test_what_operations_refuse_is_not_published(document):
     for wanted in ({}, {"until": None}, {"until": 1, "state": "running"}):
         assert not takes("purge", {"wanted": wanted}), wanted
         with pytest.raises(SettingsError):
-            before_of(filter_from_json("wanted", wanted))
+            cutoffs_from_filter(filter_from_json("wanted", wanted))
 
 
 def test_every_answer_is_as_published(busy, document):
@@ -285,8 +288,8 @@ def test_every_operation_answers_as_published(busy, document):
         "resume": {"handlers": ["shop:idle"]},
         "purge": {"wanted": {"until": busy.flow.clock.now()}},
     }
-    assert given.keys() == CALLS.keys()
-    for name in CALLS:
+    assert given.keys() == OPERATIONS.keys()
+    for name in OPERATIONS:
         body = json.dumps(given[name] | {"dry_run": True})
         schema = document["paths"][f"/api/operations/{name}"]["post"]["requestBody"]["content"]["application/json"]
         check(document, schema["schema"], json.loads(body))
@@ -348,11 +351,11 @@ def test_all_that_is_known_of_an_event(busy):
 
 def test_what_is_too_much_for_one_answer_is_left_out(busy, house, listens, serve, monkeypatch):
     """Of many attempts the last are given; of many deliveries those that are not done, and it is said how many more."""
-    monkeypatch.setattr(resources, "MOST_ATTEMPTS", 2)
-    monkeypatch.setattr(resources, "MOST_DELIVERIES", 0)
+    monkeypatch.setattr(resources, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(resources, "MAX_DELIVERIES", 0)
     whole = busy.get(f"/api/events/{busy.flow.dead}")
     assert (whole["deliveries"], whole["deliveries_left_out"]) == ([], 1)
-    monkeypatch.setattr(resources, "MOST_DELIVERIES", 1)
+    monkeypatch.setattr(resources, "MAX_DELIVERIES", 1)
     (delivery,) = busy.get(f"/api/events/{busy.flow.dead}")["deliveries"]
     assert [one["number"] for one in delivery["attempts"]] == [2, 3]
 

@@ -9,7 +9,7 @@ import pytest
 
 from flowhooks.errors import Forbidden, Unauthorized
 from flowhooks.settings import Key, Known, Settings, Source
-from flowhooks.web.callback.credentials import Credentials, Latest, new_token
+from flowhooks.web.callback.credentials import Credentials, CredentialStore, new_token
 
 ERP = "erp-token-_~+/.0123456789=="
 OLD = "erp-token-that-is-being-replaced"
@@ -58,7 +58,7 @@ def test_no_sources(authorization):
 )
 def test_known(credentials, authorization, address, name):
     """A known token from an allowed address names its source; the scheme's case does not matter."""
-    assert credentials.source(authorization, address) == name
+    assert credentials.by_token(authorization, address) == name
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_known(credentials, authorization, address, name):
 def test_unknown(credentials, authorization):
     """A missing, malformed, doubled, oversize or unknown credential is refused, always in the same words."""
     with pytest.raises(Unauthorized) as caught:
-        credentials.source(authorization, "10.0.0.1")
+        credentials.by_token(authorization, "10.0.0.1")
 
     assert (caught.value.key, caught.value.params) == ("unauthorized", {})
     assert caught.value.text("en")
@@ -129,7 +129,7 @@ def test_unknown(credentials, authorization):
 def test_not_from_there(credentials, address):
     """A known token from an address that is not allowed, or that cannot be read, is forbidden."""
     with pytest.raises(Forbidden) as caught:
-        credentials.source(f"Bearer {CRM}", address)
+        credentials.by_token(f"Bearer {CRM}", address)
 
     assert (caught.value.key, caught.value.params) == ("forbidden", {})
     assert caught.value.text("en")
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_for_the_operator(credentials):
     said, noted = set(), set()
     for authorization in (None, "Bearer", "Bearer not-a-known-token"):
         with pytest.raises(Unauthorized) as caught:
-            credentials.source(authorization, None)
+            credentials.by_token(authorization, None)
         for language in ("en", "zh"):
             said.add(caught.value.text(language))
             noted.add(caught.value.operator_text(language))
@@ -179,7 +179,7 @@ def test_who_signs_is_asked_before_anything_is_computed():
 def test_secrets_stay(credentials):
     """Neither the repr nor a refusal holds a token."""
     with pytest.raises(Unauthorized) as caught:
-        credentials.source("Bearer not-a-known-token", None)
+        credentials.by_token("Bearer not-a-known-token", None)
 
     assert "not-a-known-token" not in f"{caught.value!r} {caught.value}"
     assert sha256(ERP) not in repr(credentials)
@@ -205,16 +205,16 @@ def test_a_token_in_a_file(tmp_path):
         return Settings(sources={"erp": Source(token_file=str(file)), **more})
 
     first = settings()
-    latest = Latest(first, {})
-    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    latest = CredentialStore(first, {})
+    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
     file.write_text("another-token-of-the-same-kind\n")
-    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
     second = settings()
-    latest.read(second)
-    assert latest.of(second).source("Bearer another-token-of-the-same-kind", None) == "erp"
-    assert latest.of(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    latest.reload(second)
+    assert latest.get(second).source("Bearer another-token-of-the-same-kind", None) == "erp"
+    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
     file.unlink()
     third = settings(crm=Source(token_sha256=(sha256(CRM),)))
-    assert latest.of(third).source("Bearer another-token-of-the-same-kind", None) == "erp"
+    assert latest.get(third).source("Bearer another-token-of-the-same-kind", None) == "erp"
     with pytest.raises(Unauthorized):
-        latest.of(third).source(f"Bearer {CRM}", None)
+        latest.get(third).source(f"Bearer {CRM}", None)

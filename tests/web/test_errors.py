@@ -46,7 +46,7 @@ FALCONS = [
     (falcon.HTTPNotImplemented(), 501, ("not_implemented", {})),
     (falcon.HTTPGatewayTimeout(), 504, ("internal", {})),
     (falcon.HTTPError(422, title="secret"), 422, ("bad_request", {})),
-    (errors.HTTPRefusal(413, "too_large", limit=5), 413, ("too_large", {"limit": 5})),
+    (errors.LocalizedHTTPError(413, "too_large", limit=5), 413, ("too_large", {"limit": 5})),
 ]
 
 
@@ -101,7 +101,7 @@ def test_encode():
 
 def test_every_refusal_has_a_status():
     """No kind of refusal was forgotten."""
-    assert set(errors.STATUS) == set(CallbackRejected.__subclasses__())
+    assert set(errors.STATUS_OF) == set(CallbackRejected.__subclasses__())
 
 
 @pytest.mark.parametrize(("error", "status"), REFUSALS)

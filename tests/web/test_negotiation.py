@@ -50,7 +50,7 @@ from flowhooks.web import negotiation
 )
 def test_language(header, expected):
     """Chinese where it is liked better than English, English everywhere else."""
-    assert negotiation.language(header) == expected
+    assert negotiation.parse_accept_language(header) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_language(header, expected):
 )
 def test_wait(header, expected):
     """RFC 7240: the first of several counts, what is malformed does not, and what was applied is said."""
-    assert negotiation.wait(header, 10.0) == expected
+    assert negotiation.parse_prefer_wait(header, 10.0) == expected
 
 
 @pytest.mark.parametrize(
@@ -176,5 +176,5 @@ def test_codings_that_are_refused(coding):
 @pytest.mark.timeout(60)  # what takes time by the square of the length takes minutes
 def test_no_header_takes_long(header):
     """However long a header is under another server, reading it takes no time to speak of."""
-    negotiation.language(header)
-    negotiation.wait(header, 1.0)
+    negotiation.parse_accept_language(header)
+    negotiation.parse_prefer_wait(header, 1.0)

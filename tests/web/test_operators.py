@@ -16,7 +16,7 @@ from flowhooks.ledger import audit
 from flowhooks.settings import OperatorSettings
 from flowhooks.testing import HandClock
 from flowhooks.web.admin.app import create_admin
-from flowhooks.web.admin.login_throttle import FREE_ADDRESS, MOST_KNOWN, Attempts
+from flowhooks.web.admin.login_throttle import FREE_ADDRESS_FAILURES, MAX_ENTRIES, LoginThrottle
 from flowhooks.web.server.server import Limits, Server
 
 pytestmark = pytest.mark.either
@@ -177,45 +177,45 @@ def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path)
 def attempts():
     """Attempts, and the clock that they go by."""
     clock = HandClock()
-    attempts = Attempts(clock)
+    attempts = LoginThrottle(clock)
     attempts.clock = clock
     return attempts
 
 
 def test_an_address_is_delayed_too(attempts):
     """Whoever guesses names has to wait longer each time, up to a quarter of an hour, whatever name comes next."""
-    for number in range(FREE_ADDRESS):
-        assert attempts.begin(f"n{number}", "192.0.2.1") == 0
+    for number in range(FREE_ADDRESS_FAILURES):
+        assert attempts.check(f"n{number}", "192.0.2.1") == 0
     waits = []
     for number in range(12):
-        waits.append(attempts.begin(f"m{number}", "192.0.2.1"))
+        waits.append(attempts.check(f"m{number}", "192.0.2.1"))
         attempts.clock.advance(waits[-1])
-        assert attempts.begin(f"m{number}", "192.0.2.1") == 0
+        assert attempts.check(f"m{number}", "192.0.2.1") == 0
     assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
-    assert attempts.begin("m", "192.0.2.2") == 0
+    assert attempts.check("m", "192.0.2.2") == 0
     attempts.clock.advance(3601)
-    assert attempts.begin("m", "192.0.2.1") == 0
-    assert attempts.begin("m", "192.0.2.1") == 0
+    assert attempts.check("m", "192.0.2.1") == 0
+    assert attempts.check("m", "192.0.2.1") == 0
 
 
 def test_who_has_logged_in_cannot_guess_for_others(attempts):
     """A log-in that succeeds takes back its own attempt, and not those for other names from the same address."""
-    for number in range(FREE_ADDRESS - 1):
-        attempts.begin(f"n{number}", "192.0.2.1")
-        assert attempts.begin("mine", "192.0.2.1") == 0
-        attempts.succeeded("mine", "192.0.2.1")
-    attempts.begin("n", "192.0.2.1")
-    assert attempts.begin("mine", "192.0.2.1") == 1
+    for number in range(FREE_ADDRESS_FAILURES - 1):
+        attempts.check(f"n{number}", "192.0.2.1")
+        assert attempts.check("mine", "192.0.2.1") == 0
+        attempts.reset("mine", "192.0.2.1")
+    attempts.check("n", "192.0.2.1")
+    assert attempts.check("mine", "192.0.2.1") == 1
 
 
 def test_many_at_once_are_no_way_round(attempts):
     """An attempt counts from when it begins: of a hundred at once as many are made as of a hundred in turn."""
-    begun = [attempts.begin("li", "") for _ in range(100)]
+    begun = [attempts.check("li", "") for _ in range(100)]
     assert begun.count(0) == 5
 
 
 def test_what_is_remembered_is_bounded(attempts):
     """With ever new names the oldest are forgotten."""
-    for number in range(MOST_KNOWN + 10):
-        attempts.begin(f"n{number}", "127.0.0.1")
-    assert len(attempts._known) == MOST_KNOWN
+    for number in range(MAX_ENTRIES + 10):
+        attempts.check(f"n{number}", "127.0.0.1")
+    assert len(attempts._known) == MAX_ENTRIES

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waitress.adjustments import Adjustments
 
-from flowhooks.web.errors import HTTPRefusal
-from flowhooks.web.server.parser import Parser
+from flowhooks.web.errors import LocalizedHTTPError
+from flowhooks.web.server.parser import RequestParser
 
 ADJUSTMENTS = Adjustments(max_request_header_size=300, max_request_body_size=50, inbuf_overflow=20)
 PIECES = [
@@ -36,7 +36,7 @@ STREAMS = st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4)), ma
 
 def read(pieces):
     """What the first request of a stream came to, and how many bytes it was; or the status it is refused with."""
-    parser = Parser(ADJUSTMENTS)
+    parser = RequestParser(ADJUSTMENTS)
     taken = 0
     for piece in pieces:
         taken += parser.received(piece)
@@ -76,7 +76,7 @@ def test_chunks_are_the_body(body, sizes):
         chunks.append(b"%x\r\n%b\r\n" % (len(part), part))
         at += len(part)
     head = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-    parser = Parser(ADJUSTMENTS)
+    parser = RequestParser(ADJUSTMENTS)
     assert parser.received(head + b"NEXT") == len(head)
     tail = b"".join(chunks) + b"0\r\n\r\n"
     assert parser.received(tail + b"NEXT") == len(tail)
@@ -88,7 +88,7 @@ def test_chunks_are_the_body(body, sizes):
 
 def test_closed():
     """A parser whose connection is gone swallows what still comes."""
-    parser = Parser(ADJUSTMENTS)
+    parser = RequestParser(ADJUSTMENTS)
     parser.received(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 40\r\n\r\n")
     parser.received(b"a" * 30)
     parser.close()
@@ -98,7 +98,7 @@ def test_closed():
 
 def test_completed():
     """A request that is whole takes nothing more."""
-    parser = Parser(ADJUSTMENTS)
+    parser = RequestParser(ADJUSTMENTS)
     parser.received(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert parser.received(b"more") == 0
 
@@ -106,9 +106,9 @@ def test_completed():
 @pytest.mark.parametrize("head", [b"", b"GET /p HT", b"GET /p HTTP/1.1\r\nAccept-Language: zh\r\nA"])
 def test_refused_from_outside(head):
     """A request can be refused at any time; what is known of it by then is kept."""
-    parser = Parser(ADJUSTMENTS)
+    parser = RequestParser(ADJUSTMENTS)
     parser.received(head)
-    parser.refuse(HTTPRefusal(408, "request_timeout"))
+    parser.reject(LocalizedHTTPError(408, "request_timeout"))
     assert parser.completed
     assert parser.error.status_code == 408
     assert parser.request_uri == ("/p" if b"\r\n" in head else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.web.server.trusted_proxy import CLAIMS, Behind, client
+from flowhooks.web.server.trusted_proxy import FORWARDED_HEADERS, TrustedProxy, parse_client_address
 
 
 def seen(trusted, peer, **claims):
@@ -16,8 +16,8 @@ def seen(trusted, peer, **claims):
         found.update(environ)
         return []
 
-    Behind(application, lambda: trusted)(environ, None)
-    assert not found.keys() & set(CLAIMS)
+    TrustedProxy(application, lambda: trusted)(environ, None)
+    assert not found.keys() & set(FORWARDED_HEADERS)
     return found["REMOTE_ADDR"]
 
 
@@ -56,4 +56,4 @@ def test_where_it_says_nothing():
 )
 def test_addresses(said, address):
     """An address, perhaps with a port; anything else is nobody's, and in no network."""
-    assert client(said) == address
+    assert parse_client_address(said) == address

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from flowhooks.clock import SECOND
 from flowhooks.testing import HandClock
-from flowhooks.web.callback.rate_limit import Rates
+from flowhooks.web.callback.rate_limit import RateLimiter
 
 
 def test_a_bucket():
     """As many at once as it holds, then as many as come in; and each source has its own."""
     clock = HandClock()
-    rates = Rates(clock)
-    assert [rates.take("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
-    assert rates.take("crm", 2.0, 3) == 0
+    rates = RateLimiter(clock)
+    assert [rates.acquire("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
+    assert rates.acquire("crm", 2.0, 3) == 0
     clock.advance(0.5)
-    assert [rates.take("erp", 2.0, 3) for _ in range(2)] == [0, 1]
+    assert [rates.acquire("erp", 2.0, 3) for _ in range(2)] == [0, 1]
     clock.advance(3600)
-    assert [rates.take("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
+    assert [rates.acquire("erp", 2.0, 3) for _ in range(4)] == [0, 0, 0, 1]
 
 
 def test_slow_rates_say_how_long():
     """Less than one a second: one at once, then one when its time has come; a refusal costs nothing."""
     clock = HandClock()
-    rates = Rates(clock)
-    assert [rates.take("erp", 0.1, 0) for _ in range(3)] == [0, 10, 10]
+    rates = RateLimiter(clock)
+    assert [rates.acquire("erp", 0.1, 0) for _ in range(3)] == [0, 10, 10]
     clock.advance(9.5)
-    assert rates.take("erp", 0.1, 0) == 1
+    assert rates.acquire("erp", 0.1, 0) == 1
     clock.advance(0.5)
-    assert rates.take("erp", 0.1, 0) == 0
+    assert rates.acquire("erp", 0.1, 0) == 0
 
 
 def test_what_is_set_may_change():
     """A smaller bucket holds no more than it does, and a rate of 1,000 is a burst of 1,000 by itself."""
     clock = HandClock()
-    rates = Rates(clock)
-    assert sum(rates.take("erp", 1000.0, 0) == 0 for _ in range(1500)) == 1000
+    rates = RateLimiter(clock)
+    assert sum(rates.acquire("erp", 1000.0, 0) == 0 for _ in range(1500)) == 1000
     clock.advance(1)
-    assert [rates.take("erp", 1.0, 1) for _ in range(2)] == [0, 1]
+    assert [rates.acquire("erp", 1.0, 1) for _ in range(2)] == [0, 1]
 
 
 def test_a_clock_that_is_put_back():
@@ -47,5 +47,5 @@ def test_a_clock_that_is_put_back():
         def now(self):
             return next(times) * SECOND
 
-    rates = Rates(Clock())
-    assert [rates.take("erp", 1.0, 1) for _ in range(3)] == [0, 1, 0]
+    rates = RateLimiter(Clock())
+    assert [rates.acquire("erp", 1.0, 1) for _ in range(3)] == [0, 1, 0]

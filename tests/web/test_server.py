@@ -261,7 +261,7 @@ def test_client_that_sends_on_reads_its_answer(server, connect, head):
 
 def test_client_that_never_stops_sending(server, connect, monkeypatch):
     """A refused client is not listened to for ever."""
-    monkeypatch.setattr("flowhooks.web.server.channel.LINGER_BYTES", 1_000_000)
+    monkeypatch.setattr("flowhooks.web.server.channel.MAX_LINGER_BYTES", 1_000_000)
     client = connect(server).send(POST + b"Content-Length: 10000000\r\n\r\n")
 
     def send_on():
@@ -663,7 +663,7 @@ def test_retire_leaves_new_connections_to_others(start, connect):
         clients = [connect(one).send(GOOD) for _ in range(5)]
         one.retire()
         held.set()
-        assert one.gone(WAIT_TIMEOUT)
+        assert one.wait_closed(WAIT_TIMEOUT)
         other = start(inherited=socket_of_both.dup())
     assert other.address == one.address
     for client in clients:
@@ -672,7 +672,7 @@ def test_retire_leaves_new_connections_to_others(start, connect):
 
 def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     """A connection is closed after the answer that says so, and an idle one only after a while."""
-    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_SECONDS", WAIT_TIMEOUT)
+    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", WAIT_TIMEOUT)
     server = start()
     idle, active, busy = connect(server), connect(server), connect(server)
     for client in (idle, active):
@@ -690,20 +690,20 @@ def test_retire_says_that_it_closes(start, connect, resource, monkeypatch):
     with pytest.raises(BlockingIOError):  # it is still open
         idle.closed()
     idle.socket.settimeout(WAIT_TIMEOUT)
-    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr("flowhooks.web.server.server.RETIRING_IDLE_TIMEOUT", 0.1)
     assert idle.closed()
-    assert not server.gone(0)
+    assert not server.wait_closed(0)
     resource.go.set()
     assert busy.answer().headers["connection"] == "close"
     assert busy.closed()
     busy.close()
-    assert server.gone(WAIT_TIMEOUT)
+    assert server.wait_closed(WAIT_TIMEOUT)
     assert server.drain(WAIT_TIMEOUT)
 
 
 def test_close_does_not_wait_for_a_thread_that_hangs(start, connect, resource, monkeypatch):
     """A request that never ends does not keep the server from closing; its client sees the connection end."""
-    monkeypatch.setattr("flowhooks.web.server.server.STOP_SECONDS", 0.1)
+    monkeypatch.setattr("flowhooks.web.server.server.STOP_TIMEOUT", 0.1)
     server = start()
     client = connect(server).send(SLOW)
     assert resource.entered.acquire(timeout=WAIT_TIMEOUT)

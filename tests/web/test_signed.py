@@ -24,9 +24,9 @@ def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
     """What WSGI has of a request that the library has signed."""
     moment = datetime.fromtimestamp(at // SECOND, UTC)
     found = {
-        signatures.ID: message,
-        signatures.TIME: str(at // SECOND),
-        signatures.SIGNATURE: Webhook(key).sign(message, moment, body.decode()),
+        signatures.ID_HEADER: message,
+        signatures.TIMESTAMP_HEADER: str(at // SECOND),
+        signatures.SIGNATURE_HEADER: Webhook(key).sign(message, moment, body.decode()),
     } | more
     return {name: value for name, value in found.items() if value is not None}
 
@@ -34,7 +34,7 @@ def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
 def is_good(found, body=BODY, *, keys=(KEY,), now=NOW, not_after=None):
     """Whether a request with these headers is signed with one of the keys."""
     several = [Key(key=key, not_after=not_after) for key in keys]
-    return signatures.matches(signatures.read(found, now), body, several, now)
+    return signatures.verify(signatures.parse(found, now), body, several, now)
 
 
 def test_the_librarys_own():
@@ -42,8 +42,8 @@ def test_the_librarys_own():
     assert is_good(headers())
     assert is_good(headers(), keys=(OTHER, KEY))
     assert is_good(headers(b"{}", message="x" * 256), b"{}")
-    several = f"v1a,{'x' * 88} {GOOD} {headers()[signatures.SIGNATURE]} v2,abc"
-    assert is_good(headers() | {signatures.SIGNATURE: several})
+    several = f"v1a,{'x' * 88} {GOOD} {headers()[signatures.SIGNATURE_HEADER]} v2,abc"
+    assert is_good(headers() | {signatures.SIGNATURE_HEADER: several})
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_the_librarys_own():
     [
         (headers(), BODY + b" "),
         (headers(key=OTHER), BODY),
-        (headers() | {signatures.ID: "msg_4712"}, BODY),
-        (headers() | {signatures.TIME: str(NOW // SECOND + 1)}, BODY),
+        (headers() | {signatures.ID_HEADER: "msg_4712"}, BODY),
+        (headers() | {signatures.TIMESTAMP_HEADER: str(NOW // SECOND + 1)}, BODY),
         (headers(), b"\xff"),
         (headers(b""), b"\xef\xbb\xbf"),
     ],
@@ -78,16 +78,19 @@ def test_in_time(off):
 def test_too_late_or_too_early(off):
     """One second more is too much."""
     with pytest.raises(Unauthorized) as caught:
-        signatures.read(headers(at=NOW + off * SECOND), NOW)
+        signatures.parse(headers(at=NOW + off * SECOND), NOW)
     assert caught.value.cause == "signature_time"
 
 
 MALFORMED = [
-    *({name: None} for name in (signatures.ID, signatures.TIME, signatures.SIGNATURE)),
-    *({name: ""} for name in (signatures.ID, signatures.TIME, signatures.SIGNATURE)),
-    *({signatures.ID: one} for one in ("a,a", "a, a", "a b", " a", "a.b", "é", "a\n", "a\x00", "x" * 257, "消息")),
+    *({name: None} for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER)),
+    *({name: ""} for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER)),
     *(
-        {signatures.TIME: one}
+        {signatures.ID_HEADER: one}
+        for one in ("a,a", "a, a", "a b", " a", "a.b", "é", "a\n", "a\x00", "x" * 257, "消息")
+    ),
+    *(
+        {signatures.TIMESTAMP_HEADER: one}
         for one in (
             *(
                 "1e9",
@@ -116,7 +119,7 @@ MALFORMED = [
         )
     ),
     *(
-        {signatures.SIGNATURE: one}
+        {signatures.SIGNATURE_HEADER: one}
         for one in (
             *("v1", "v1,", "v1,=", f"v1,{'A' * 43}", f"v1,{'A' * 44}", f"v1,{'-' * 43}=", f"v1,{'é' * 43}=", GOOD[3:]),
             *(f"{GOOD}, {GOOD}", f"{GOOD},{GOOD}", f"{GOOD}  {GOOD}", f" {GOOD}", f"{GOOD} ", f"{GOOD}\n"),
@@ -131,29 +134,29 @@ MALFORMED = [
 def test_malformed(wrong):
     """Whatever is no signature is refused before a body is looked at, always in the same words."""
     with pytest.raises(Unauthorized) as caught:
-        signatures.read(headers(**wrong), NOW)
+        signatures.parse(headers(**wrong), NOW)
     assert (caught.value.key, caught.value.params) == ("unauthorized", {})
     assert caught.value.cause in {"signature_incomplete", "signature_malformed"}
 
 
 def test_one_way_to_write_it():
     """Base64 that decodes to the same bytes is another text, and is not taken."""
-    good = headers()[signatures.SIGNATURE]
+    good = headers()[signatures.SIGNATURE_HEADER]
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     twin = good[:-2] + letters[letters.index(good[-2]) + 1] + "="
     assert base64.b64decode(twin[3:]) == base64.b64decode(good[3:])
-    assert not is_good(headers() | {signatures.SIGNATURE: twin})
+    assert not is_good(headers() | {signatures.SIGNATURE_HEADER: twin})
 
 
 def test_is_signed():
     """Whoever sends one of the three headers means to sign."""
     assert not signatures.is_signed({"HTTP_AUTHORIZATION": "Bearer x"})
-    for name in (signatures.ID, signatures.TIME, signatures.SIGNATURE):
+    for name in (signatures.ID_HEADER, signatures.TIMESTAMP_HEADER, signatures.SIGNATURE_HEADER):
         assert signatures.is_signed({name: ""})
 
 
 def test_what_is_sent_is_what_the_library_takes():
     """The headers that commands send are good for the library's own check."""
     now = int(datetime.now(UTC).timestamp()) * SECOND
-    sent = signatures.headers([OTHER, KEY], BODY, message="m-1", at=now)
+    sent = signatures.sign([OTHER, KEY], BODY, message="m-1", at=now)
     assert Webhook(KEY).verify(BODY, sent) == json.loads(BODY)

@@ -11,7 +11,7 @@ from flowhooks.cli.events import text
 from flowhooks.cli.events.bulk import Act, Meant, act, dry_run_option, mass_options, note_option, performed, report
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.operations.dismiss import of_parked
+from flowhooks.operations.dismiss import parked_only
 
 if TYPE_CHECKING:
     from flowhooks.settings import Settings
@@ -97,6 +97,6 @@ def dismiss_command(meant: Meant, *, note: str) -> None:
         arguments={"note": note},
         in_words=text.dismissed,
         question=text.dismiss_question,
-        goes_through=of_parked(meant.wanted),
+        goes_through=parked_only(meant.wanted),
     )
     act(meant, what)

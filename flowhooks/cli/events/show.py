@@ -148,7 +148,7 @@ def _state(stored: StoredEvent) -> None:
     if stored.state == "dismissed":
         output.line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
         return
-    if explain := suggestions.explain(event):
+    if explain := suggestions.explain_command(event):
         output.line(f"  No class or key handler takes it; `{explain}` explains.")
     else:
         output.line("  It names neither class nor key, so only a handler for every event can get it.")
@@ -185,10 +185,10 @@ def _delivery(
         if traceback and one.traceback:
             output.lines(one.traceback.rstrip("\n"), indent="      ")
     if standing.state is State.UNKNOWN:
-        command = suggestions.resolve(standing.delivery_id)
+        command = suggestions.resolve_command(standing.delivery_id)
         output.line(f"  Say what it did: {command}, with --did, --did-not or --close")
     elif standing.state is State.DEAD:
-        output.line(f"  Run it again: {suggestions.replay(stored.event.id, standing.handler)}")
+        output.line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
 
 
 def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | None) -> str:
@@ -196,12 +196,12 @@ def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | Non
         return (
             f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "
             f"and again ({held.why}); tried next at {output.moment(held.trial_at)} UTC, or: "
-            f"{suggestions.resume(standing.handler)}"
+            f"{suggestions.resume_command(standing.handler)}"
         )
     if paused is not None:
         return (
             f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
-            f"{suggestions.resume(standing.handler)}"
+            f"{suggestions.resume_command(standing.handler)}"
         )
     if standing.due_at is None and standing.note.startswith(UNDECIDED_NOTE):
         close = command_line("events", "resolve", standing.delivery_id, "--close")

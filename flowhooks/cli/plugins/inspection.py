@@ -18,7 +18,7 @@ from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger import database
 from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
-from flowhooks.operations.plugin_status import survey
+from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.settings import database_url
 from flowhooks.settings.secrets import masking
 from flowhooks.settings.types import nearest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flowhooks.cli.options import Given
-    from flowhooks.operations.plugin_status import Surveyed
+    from flowhooks.operations.plugin_status import PluginStatus
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
 
@@ -42,7 +42,7 @@ class Looked(NamedTuple):
     """
 
     plugins: Plugins
-    surveyed: tuple[Surveyed, ...]
+    surveyed: tuple[PluginStatus, ...]
     ledger: dict[str, Any]
 
 
@@ -58,14 +58,16 @@ def look(settings: Settings) -> Looked:
     ignored = settings.ignore.process_key
     file = database.database_file(database_url(settings))
     if file is not None and not file.exists():
-        return Looked(plugins, survey(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
+        return Looked(plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
     try:
         with closing(Reader(database_url(settings))) as reader:
             stale_after = settings.ledger.stale_after
-            surveyed = survey(plugins, reader, ignored, stale_after=stale_after, settings=settings)
+            surveyed = list_plugins(plugins, reader, ignored, stale_after=stale_after, settings=settings)
             return Looked(plugins, surveyed, {"read": True, "why": ""})
     except FlowhooksError as error:
-        return Looked(plugins, survey(plugins, None, ignored, settings=settings), {"read": False, "why": str(error)})
+        return Looked(
+            plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": str(error)}
+        )
 
 
 def look_anew(given: Given) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flowhooks.plugins.metadata import package
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.operations.plugin_status import Surveyed
+    from flowhooks.operations.plugin_status import PluginStatus
     from flowhooks.settings import Settings
 
 
@@ -56,7 +56,7 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
         output.line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _in_full(one: Surveyed, settings: Settings) -> dict[str, Any]:
+def _in_full(one: PluginStatus, settings: Settings) -> dict[str, Any]:
     info = one.info
     folders = info.schema_folders if info else ()
     section = settings.plugins.get(one.name, {})

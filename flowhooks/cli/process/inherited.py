@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from flowhooks.errors import FlowhooksError, SettingsError
-from flowhooks.web.server.sockets import address
+from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
@@ -72,7 +72,7 @@ class Place:
 
     def settle(self, settings: Settings) -> Settings:
         """The settings, with the addresses that were inherited for those that the settings say by now."""
-        here: dict[str, Any] = {name: address(one) for name, one in self.sockets.items()}
+        here: dict[str, Any] = {name: bound_address(one) for name, one in self.sockets.items()}
         return replace(settings, **here)
 
     @contextmanager

@@ -101,7 +101,7 @@ def listener(
             threads=threads,
             limits=replace(limits(settings), max_connections=max_connections),
             name=name,
-            refused=refused,
+            on_rejected=refused,
             inherited=None if place is None else place.sockets[name],
         )
     except SettingsError as error:
@@ -124,7 +124,7 @@ def limits(settings: Settings) -> Limits:
 def go_by(settings: Settings, app: App, *servers: Server) -> None:
     """Have a process and its listeners go by settings of which only live ones have changed."""
     for server in servers:
-        server.go_by(limits(settings))
+        server.reconfigure(limits(settings))
     app.reload(settings)
 
 

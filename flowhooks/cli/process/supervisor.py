@@ -22,7 +22,7 @@ from flowhooks.cli.process.signals import ENDS, Signals
 from flowhooks.cli.process.slot import Slot, delay_after
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.settings import check_removed
-from flowhooks.web.server.sockets import address
+from flowhooks.web.server.sockets import bound_address
 
 if TYPE_CHECKING:
     import socket
@@ -107,7 +107,7 @@ class Supervisor:
                 self._say_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
-        where = {name: f"http://{address(one)}" for name, one in self.sockets.items()}
+        where = {name: f"http://{bound_address(one)}" for name, one in self.sockets.items()}
         return {"call_backs": where.get("listen"), "admin": where.get("admin")}
 
     def _children(self) -> Iterator[Child]:

@@ -15,7 +15,7 @@ from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
-from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
+from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from flowhooks.ledger.lock import LockOwner
     from flowhooks.ledger.processes import LiveProcess
 
-_FIXED: Final = (3, 51, 3)
-_FIXED_EARLIER: Final = ((3, 44, 6), (3, 50, 7))
-_BEGAN: Final = (3, 7, 0)
+_WAL_BUG_FIXED_IN: Final = (3, 51, 3)
+_WAL_BUG_BACKPORTS: Final = ((3, 44, 6), (3, 50, 7))
+_WAL_BUG_SINCE: Final = (3, 7, 0)
 """Releases of SQLite with the WAL-reset bug: from 3.7.0 to before 3.51.3, but for 3.44.6, 3.50.7 and what follows
 those in their branches (https://sqlite.org/wal.html#walresetbug)."""
-_MOST_NAMED: Final = 3
+_MAX_NAMED: Final = 3
 _NO_SERVER: Final = "; no server runs"
 
 
-class Database:
+class DatabaseCheck:
     """What is found of the database; looked at once, for several parts of the list.
 
     Args:
@@ -42,29 +42,29 @@ class Database:
         stale_after: seconds without a sign of life after which a process that shares it counts as dead.
 
     Attributes:
-        known: the handlers that the ledger remembers.
-        waiting: how many deliveries wait for each handler.
-        required: since when each kind of credential is required.
-        living: the servers and workers that share it and live.
-        run: the ids of the handlers whose deliveries they run.
+        registered_handlers: the handlers that the ledger remembers.
+        waiting_by_handler: how many deliveries wait for each handler.
+        required_credentials: since when each kind of credential is required.
+        live_processes: the servers and workers that share it and live.
+        executed_handlers: the ids of the handlers whose deliveries they run.
         counts: the findings on what it holds.
     """
 
     def __init__(self, url: str, *, stale_after: float) -> None:
-        self.known: list[RegisteredHandler] = []
-        self.waiting: Mapping[str, int] = {}
-        self.required: Mapping[str, int] = {}
-        self.living: list[LiveProcess] = []
-        self.run: frozenset[str] = frozenset()
-        self.counts: list[Finding] = []
+        self.registered_handlers: list[RegisteredHandler] = []
+        self.waiting_by_handler: Mapping[str, int] = {}
+        self.required_credentials: Mapping[str, int] = {}
+        self.live_processes: list[LiveProcess] = []
+        self.executed_handlers: frozenset[str] = frozenset()
+        self.counts: list[CheckFinding] = []
         self._url = url
         self._stale_after = stale_after
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[CheckFinding]:
         """Everything, the file first."""
         file = database.database_file(self._url)
         if file is None:
-            yield from self._contents(database.display_name(self._url))
+            yield from self._check_contents(database.display_name(self._url))
             return
         if is_affected(version := database.library_version()):
             yield note(
@@ -73,11 +73,11 @@ class Database:
                 "two processes that write at once can spoil a database; flowhooks lets only one write, so it is safe",
                 "open the file with nothing else that writes while the server runs",
             )
-        place = list(_place(file))
-        yield from place
-        if any(one.mark is Mark.TROUBLE for one in place):
+        location = list(_check_location(file))
+        yield from location
+        if any(result.mark is Severity.TROUBLE for result in location):
             return
-        holder, finding = _holder(file)
+        holder, finding = _check_lock(file)
         yield finding
         log = file.resolve().with_name(f"{file.resolve().name}-wal")
         if holder and holder.admin and not log.exists():
@@ -86,9 +86,9 @@ class Database:
                 "database", f"{log}, which the server writes, is gone", "it holds the newest data", PUT_BACK_ADVICE
             )
         elif file.exists():
-            yield from self._contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
+            yield from self._check_contents(str(file), idle="" if holder and holder.admin else _NO_SERVER)
 
-    def _contents(self, name: str, *, idle: str = "") -> Iterator[Finding]:
+    def _check_contents(self, name: str, *, idle: str = "") -> Iterator[CheckFinding]:
         try:
             reader = Reader(self._url)
         except LedgerSchemaTooOld as error:
@@ -104,48 +104,52 @@ class Database:
             if why := reader.quick_check():
                 yield trouble("database", f"{name} is damaged: {why}", "", "stop the server and restore a backup")
                 return
-            self.known = reader.registered_handlers()
+            self.registered_handlers = reader.registered_handlers()
             with reader.connection() as connection:
-                self.required = required_credentials.required(connection)
-                self.waiting = {handler: one.waiting for handler, one in backlog(connection).items()}
-            self._share(reader)
-            self.counts = list(_counts(reader, idle=self._idle() if reader.shared else idle))
+                self.required_credentials = required_credentials.required(connection)
+                self.waiting_by_handler = {
+                    handler: handler_backlog.waiting for handler, handler_backlog in backlog(connection).items()
+                }
+            self._read_processes(reader)
+            self.counts = list(_check_deliveries(reader, idle=self._idle_text() if reader.shared else idle))
             yield ok("database", f"{name} is a ledger of this version, and whole")
             if reader.shared:
-                yield from self._processes()
+                yield from self._check_processes()
         except FlowhooksError as error:
             yield trouble("database", f"{name}: {error}")
         finally:
             reader.close()
 
-    def _share(self, reader: Reader) -> None:
+    def _read_processes(self, reader: Reader) -> None:
         """See who shares it; not whoever is at work for a moment, such as a command."""
-        self.living = [one for one in reader.live_processes(self._stale_after) if one.kind != "command"]
-        self.run = handlers_run_by(self.living)
+        self.live_processes = [
+            process for process in reader.live_processes(self._stale_after) if process.kind != "command"
+        ]
+        self.executed_handlers = handlers_run_by(self.live_processes)
 
-    def _processes(self) -> Iterator[Finding]:
-        if not self.living:
+    def _check_processes(self) -> Iterator[CheckFinding]:
+        if not self.live_processes:
             yield note("processes", "none lives that shares this ledger", "what waits is run when one starts")
-        for one in self.living:
+        for process in self.live_processes:
             yield ok(
                 "processes",
-                f"{one.kind or 'process'} {one.pid} on {one.host}, since {to_text(one.since)}, "
-                f"runs {len(one.handlers):,} handler{'' if len(one.handlers) == 1 else 's'}",
-                host=one.host,
-                pid=one.pid,
-                kind=one.kind,
-                since=to_text(one.since),
-                handlers=len(one.handlers),
+                f"{process.kind or 'process'} {process.pid} on {process.host}, since {to_text(process.since)}, "
+                f"runs {len(process.handlers):,} handler{'' if len(process.handlers) == 1 else 's'}",
+                host=process.host,
+                pid=process.pid,
+                kind=process.kind,
+                since=to_text(process.since),
+                handlers=len(process.handlers),
             )
 
-    def _idle(self) -> str:
+    def _idle_text(self) -> str:
         """What keeps deliveries from coming or from being run, in all processes together."""
-        if not any(one.kind != "worker" for one in self.living):
-            return f"{_NO_SERVER}, only workers" if self.living else _NO_SERVER
-        return "" if self.run else "; no process runs handlers"
+        if not any(process.kind != "worker" for process in self.live_processes):
+            return f"{_NO_SERVER}, only workers" if self.live_processes else _NO_SERVER
+        return "" if self.executed_handlers else "; no process runs handlers"
 
 
-def _place(file: Path) -> Iterator[Finding]:
+def _check_location(file: Path) -> Iterator[CheckFinding]:
     """What keeps the file from being made or written, without trying."""
     folder = file.parent
     lock = Lock(file).path
@@ -156,7 +160,7 @@ def _place(file: Path) -> Iterator[Finding]:
             yield trouble("database", f"{file} is a folder", "", "name a file: --database")
         elif why := why_misplaced(file):
             yield trouble("database", why, "what it stores is not in the file at that path", PUT_BACK_ADVICE)
-        elif unwritable := [one for one in (folder, file, lock) if one.exists() and not os.access(one, os.W_OK)]:
+        elif unwritable := [path for path in (folder, file, lock) if path.exists() and not os.access(path, os.W_OK)]:
             yield trouble(
                 "database", f"{unwritable[0]} cannot be written", "the server writes the file, and others beside it"
             )
@@ -168,7 +172,7 @@ def _place(file: Path) -> Iterator[Finding]:
         yield trouble("database", str(error))
 
 
-def _holder(file: Path) -> tuple[LockOwner | None, Finding]:
+def _check_lock(file: Path) -> tuple[LockOwner | None, CheckFinding]:
     try:
         holder = Lock(file).owner()
     except FlowhooksError as error:
@@ -180,7 +184,7 @@ def _holder(file: Path) -> tuple[LockOwner | None, Finding]:
     return holder, ok("server", f"process {holder.pid} serves; its administration is at {holder.admin}")
 
 
-def _counts(reader: Reader, *, idle: str) -> Iterator[Finding]:
+def _check_deliveries(reader: Reader, *, idle: str) -> Iterator[CheckFinding]:
     tally = Counter(reader.count_by_state())
     yield ok(
         "deliveries",
@@ -204,8 +208,8 @@ def _counts(reader: Reader, *, idle: str) -> Iterator[Finding]:
         )
     if tally["parked"]:
         groups = reader.parked()
-        named = [_wanted(group.callback_class, group.process_key, group.events) for group in groups[:_MOST_NAMED]]
-        more = f" and {len(groups) - _MOST_NAMED:,} more" if len(groups) > _MOST_NAMED else ""
+        named = [_group_text(group.callback_class, group.process_key, group.events) for group in groups[:_MAX_NAMED]]
+        more = f" and {len(groups) - _MAX_NAMED:,} more" if len(groups) > _MAX_NAMED else ""
         yield note(
             "deliveries",
             f"{tally['parked']:,} parked",
@@ -214,7 +218,7 @@ def _counts(reader: Reader, *, idle: str) -> Iterator[Finding]:
         )
 
 
-def _wanted(callback_class: str, process_key: str | None, events: int) -> str:
+def _group_text(callback_class: str, process_key: str | None, events: int) -> str:
     names = [f"class {callback_class}"] if callback_class else []
     names += [f"key {process_key}"] if process_key else []
     return f"{' and '.join(names) or 'neither class nor key'} ({events:,})"
@@ -227,6 +231,6 @@ def is_affected(version: str) -> bool:
         version: such as `"3.46.1"`; one that cannot be read counts as affected.
     """
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-    if not _BEGAN <= numbers < _FIXED:
+    if not _WAL_BUG_SINCE <= numbers < _WAL_BUG_FIXED_IN:
         return not numbers
-    return not any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _FIXED_EARLIER)
+    return not any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in _WAL_BUG_BACKPORTS)

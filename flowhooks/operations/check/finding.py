@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Mark(StrEnum):
+class Severity(StrEnum):
     """How grave a finding is."""
 
     OK = "ok"
@@ -19,7 +19,7 @@ class Mark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class CheckFinding:
     """One thing that was looked at.
 
     Attributes:
@@ -33,7 +33,7 @@ class Finding:
         facts: what programs may want to read out of `what`.
     """
 
-    mark: Mark
+    mark: Severity
     about: str
     what: str
     why: str = ""
@@ -42,16 +42,16 @@ class Finding:
     facts: Mapping[str, str | int | None] = field(default_factory=dict)
 
 
-def ok(about: str, what: str, **facts: str | int | None) -> Finding:
+def ok(about: str, what: str, **facts: str | int | None) -> CheckFinding:
     """A finding that all is well."""
-    return Finding(mark=Mark.OK, about=about, what=what, facts=facts)
+    return CheckFinding(mark=Severity.OK, about=about, what=what, facts=facts)
 
 
-def note(about: str, what: str, why: str = "", to_do: str = "") -> Finding:
+def note(about: str, what: str, why: str = "", to_do: str = "") -> CheckFinding:
     """A finding that is worth knowing."""
-    return Finding(mark=Mark.NOTE, about=about, what=what, why=why, next=to_do)
+    return CheckFinding(mark=Severity.NOTE, about=about, what=what, why=why, next=to_do)
 
 
-def trouble(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> Finding:
+def trouble(about: str, what: str, why: str = "", to_do: str = "", *, traceback: str = "") -> CheckFinding:
     """A finding that keeps something from working."""
-    return Finding(mark=Mark.TROUBLE, about=about, what=what, why=why, next=to_do, traceback=traceback)
+    return CheckFinding(mark=Severity.TROUBLE, about=about, what=what, why=why, next=to_do, traceback=traceback)

@@ -13,9 +13,9 @@ from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.intake import required_credentials
 from flowhooks.observability import open_files
 from flowhooks.operations.check import sources
-from flowhooks.operations.check.database import Database
-from flowhooks.operations.check.finding import Finding, Mark, note, ok, trouble
-from flowhooks.operations.lookup import lookup
+from flowhooks.operations.check.database import DatabaseCheck
+from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
+from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import (
     check_binds,
     check_operators,
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
 
-__all__ = ["Finding", "Mark", "check", "from_settings_error"]
+__all__ = ["CheckFinding", "Severity", "check", "from_settings_error"]
 
-_ABSENT: Final = {
+_UNAVAILABLE: Final = {
     "quarantined": ("the plugin cannot be used", "see to its own trouble, which is said of plugins above"),
     "denied": ("the settings keep the plugin out", "take it off plugins_deny, or put it on plugins_allow"),
     "missing": (
@@ -53,7 +53,7 @@ _REMOVED: Final = (
     "bring it back; if it was renamed or removed for good, `flowhooks plugins uninstall {plugin} --handler {handler}`",
 )
 """The same where the plugin is there without it."""
-_MOST_NAMED: Final = 5
+_MAX_NAMED: Final = 5
 
 
 def check(
@@ -62,7 +62,7 @@ def check(
     *,
     jobs: Callable[[], None],
     isolated: Callable[[Plugins], Mapping[str, str]] = lambda _plugins: {},
-) -> list[Finding]:
+) -> list[CheckFinding]:
     """Look at everything that a server with these settings stands on.
 
     Args:
@@ -75,44 +75,46 @@ def check(
     Returns:
         What was found, in the order in which a start goes through it.
     """
-    found = [ok("settings", "the settings can be read"), *_processes(settings), *_binds(settings)]
-    found.append(_connections(settings))
+    findings = [ok("settings", "the settings can be read"), *_processes(settings), *_binds(settings)]
+    findings.append(_connections(settings))
     try:
         schemas, plugins = load()
     except SettingsError as error:
         schemas, plugins = None, None
-        found.append(trouble("plugins", str(error)))
+        findings.append(trouble("plugins", str(error)))
     if schemas is not None and plugins is not None:
-        found.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
-        found += _plugins(plugins, settings)
-        found += _isolated(isolated(plugins))
-        found.append(_alerts(plugins))
-    state = Database(database_url(settings), stale_after=settings.ledger.stale_after)
-    found += state.findings()
-    found += [
+        findings.append(ok("schemas", f"kinds of call-back: {', '.join(schemas.kinds)}"))
+        findings += _plugins(plugins, settings)
+        findings += _isolation(isolated(plugins))
+        findings.append(_alerts(plugins))
+    database_check = DatabaseCheck(database_url(settings), stale_after=settings.ledger.stale_after)
+    findings += database_check.findings()
+    findings += [
         trouble("binds", line)
-        for line in required_credentials.explain_missing(settings, state.required, ("sources", "operators"))
+        for line in required_credentials.explain_missing(
+            settings, database_check.required_credentials, ("sources", "operators")
+        )
     ]
     if settings.runner.kind == "procrastinate":
-        found.append(_jobs(jobs))
+        findings.append(_jobs(jobs))
     if plugins is not None:
-        found += _routes(plugins, state, settings)
-    return found + state.counts
+        findings += _routes(plugins, database_check, settings)
+    return findings + database_check.counts
 
 
-def from_settings_error(error: SettingsError) -> list[Finding]:
+def from_settings_error(error: SettingsError) -> list[CheckFinding]:
     """The findings where the settings themselves cannot be used: one for each problem."""
     return [trouble("settings", line) for line in str(error).splitlines()]
 
 
-def _processes(settings: Settings) -> Iterator[Finding]:
+def _processes(settings: Settings) -> Iterator[CheckFinding]:
     try:
         check_processes(settings)
     except SettingsError as error:
         yield trouble("processes", str(error))
 
 
-def _binds(settings: Settings) -> Iterator[Finding]:
+def _binds(settings: Settings) -> Iterator[CheckFinding]:
     try:
         check_binds(settings)
     except SettingsError as error:
@@ -128,23 +130,23 @@ def _binds(settings: Settings) -> Iterator[Finding]:
         yield ok("binds", where)
 
 
-def _connections(settings: Settings) -> Finding:
+def _connections(settings: Settings) -> CheckFinding:
     """How many connections a server that is started like this command could have open."""
     files = open_files.attainable_limit()
-    found = open_files.connection_limits(settings.http.max_connections, files)
-    what = f"at most {found.listen:,} connections for callbacks, {found.admin:,} for administration"
-    if min(found) == settings.http.max_connections:
-        return ok("connections", what)
+    limits = open_files.connection_limits(settings.http.max_connections, files)
+    summary = f"at most {limits.listen:,} connections for callbacks, {limits.admin:,} for administration"
+    if min(limits) == settings.http.max_connections:
+        return ok("connections", summary)
     return note(
         "connections",
-        f"{what}, fewer than http.max_connections ({settings.http.max_connections:,})",
+        f"{summary}, fewer than http.max_connections ({settings.http.max_connections:,})",
         f"a process may open {files} files here, and handlers, the database and logs need some of them",
         "raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
         "http.max_connections",
     )
 
 
-def _operators(settings: Settings) -> Iterator[Finding]:
+def _operators(settings: Settings) -> Iterator[CheckFinding]:
     if not settings.operators:
         return
     try:
@@ -154,7 +156,7 @@ def _operators(settings: Settings) -> Iterator[Finding]:
             yield trouble("operators", line)
         return
     public = not is_loopback(host_and_port(settings.admin)[0])
-    who = f"{_several(len(settings.operators), 'operator')} may come in: {_names(sorted(settings.operators))}"
+    who = f"{_plural(len(settings.operators), 'operator')} may come in: {_names(sorted(settings.operators))}"
     if settings.public_url.startswith("http://") or (public and not settings.public_url):
         yield note(
             "operators",
@@ -166,7 +168,7 @@ def _operators(settings: Settings) -> Iterator[Finding]:
         yield ok("operators", who)
 
 
-def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:
+def _plugins(plugins: Plugins, settings: Settings) -> Iterator[CheckFinding]:
     for info in plugins.infos:
         yield _plugin(info)
     for warning in plugins.warnings:
@@ -185,24 +187,24 @@ def _plugins(plugins: Plugins, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _plugin(info: PluginInfo) -> Finding:
+def _plugin(info: PluginInfo) -> CheckFinding:
     name = f"{info.name} {info.version}".rstrip()
     if info.state == "loaded":
-        return ok("plugins", f"{name} is loaded, with {_several(len(info.handlers), 'handler')}")
+        return ok("plugins", f"{name} is loaded, with {_plural(len(info.handlers), 'handler')}")
     if info.state == "denied":
         return note("plugins", f"{name} is kept out by the settings", info.error)
     return trouble(
         "plugins",
         f"{name} cannot be used and is quarantined; its handlers' deliveries wait",
         info.error,
-        f"{_mending(info)}; `{command_line('plugins', 'show', info.name)}` has its traceback"
+        f"{_remedy(info)}; `{command_line('plugins', 'show', info.name)}` has its traceback"
         if info.traceback
-        else _mending(info),
+        else _remedy(info),
         traceback=info.traceback,
     )
 
 
-def _mending(info: PluginInfo) -> str:
+def _remedy(info: PluginInfo) -> str:
     """What to do about a plugin in quarantine, whose error says already what is wrong."""
     if f"[plugins.{info.name}]" in info.error:
         return f"correct the section [plugins.{info.name}] of the settings, and check again"
@@ -211,31 +213,35 @@ def _mending(info: PluginInfo) -> str:
     return f"correct {info.origin.removeprefix('file ')}, and check again"
 
 
-def _isolated(tried: Mapping[str, str]) -> Iterator[Finding]:
+def _isolation(errors: Mapping[str, str]) -> Iterator[CheckFinding]:
     """Those handlers that are to run in processes of their own, which load the plugins once more."""
-    whys = {why: [one for one in sorted(tried) if tried[one] == why] for why in tried.values()}
-    for why, handlers in whys.items():
-        many = _several(len(handlers), "handler")
-        if why:
+    handlers_by_error = {
+        error: [handler for handler in sorted(errors) if errors[handler] == error] for error in errors.values()
+    }
+    for error, handlers in handlers_by_error.items():
+        count_text = _plural(len(handlers), "handler")
+        if error:
             yield trouble(
                 "isolation",
-                f"{many} cannot be run in a process of {'its' if len(handlers) == 1 else 'their'} own: "
+                f"{count_text} cannot be run in a process of {'its' if len(handlers) == 1 else 'their'} own: "
                 f"{_names(handlers)}",
-                why,
+                error,
                 "the plugin must load a second time while the server runs; or have it run in a thread: "
                 f'[handlers."{handlers[0]}"] isolation = "thread"',
             )
         else:
-            yield ok("isolation", f"{many} can be run in a process of {'its' if len(handlers) == 1 else 'their'} own")
+            yield ok(
+                "isolation", f"{count_text} can be run in a process of {'its' if len(handlers) == 1 else 'their'} own"
+            )
 
 
-def _alerts(plugins: Plugins) -> Finding:
+def _alerts(plugins: Plugins) -> CheckFinding:
     if listeners := plugins.alert_listeners:
         return ok("alerts", f"told to {', '.join(listeners)}")
     return ok("alerts", "no plugin listens, so they are only logged; flowhooks-notice sends mail, or posts in a chat")
 
 
-def _jobs(look: Callable[[], None]) -> Finding:
+def _jobs(look: Callable[[], None]) -> CheckFinding:
     try:
         look()
     except FlowhooksError as error:
@@ -243,109 +249,121 @@ def _jobs(look: Callable[[], None]) -> Finding:
     return ok("jobs", "the tables of jobs are those of the Procrastinate that is installed")
 
 
-def _routes(plugins: Plugins, state: Database, settings: Settings) -> Iterator[Finding]:
-    found = lookup(plugins, state.known, settings.ignore.process_key, run=state.run)
-    plugins_of: dict[tuple[str, str], list[RegisteredHandler]] = {}
-    for one in state.known:
-        if found.standing(one.id) not in {"present", "elsewhere"}:
-            plugins_of.setdefault((one.id.partition(":")[0], found.absent[one.id]), []).append(one)
+def _routes(plugins: Plugins, database_check: DatabaseCheck, settings: Settings) -> Iterator[CheckFinding]:
+    lookup = build_lookup(
+        plugins,
+        database_check.registered_handlers,
+        settings.ignore.process_key,
+        executed_handlers=database_check.executed_handlers,
+    )
+    missing_by_plugin: dict[tuple[str, str], list[RegisteredHandler]] = {}
+    for handler in database_check.registered_handlers:
+        if lookup.availability(handler.id) not in {"present", "elsewhere"}:
+            missing_by_plugin.setdefault(
+                (handler.id.partition(":")[0], lookup.missing_handlers[handler.id]), []
+            ).append(handler)
     loaded = {info.name for info in plugins.infos if info.state == "loaded"}
-    nowhere = ", and run by no process that lives" if state.living else ""
-    for (plugin, why_not), missing in plugins_of.items():
-        why, to_do = _ABSENT[why_not]
+    nowhere = ", and run by no process that lives" if database_check.live_processes else ""
+    for (plugin, why_not), missing in missing_by_plugin.items():
+        why, to_do = _UNAVAILABLE[why_not]
         if plugin in loaded:
             why, to_do = _REMOVED
         yield trouble(
             "handlers",
-            f"of plugin {plugin}, {_several(len(missing), 'handler')} known to the ledger "
-            f"{_are(missing)} not loaded{nowhere}: {_names([one.id for one in missing])}",
-            f"{why}; last loaded at {to_text(max(one.last_seen_at for one in missing))}; "
-            f"{_waiting(state, [one.id for one in missing])} for them",
+            f"of plugin {plugin}, {_plural(len(missing), 'handler')} known to the ledger "
+            f"{_are(missing)} not loaded{nowhere}: {_names([handler.id for handler in missing])}",
+            f"{why}; last loaded at {to_text(max(handler.last_seen_at for handler in missing))}; "
+            f"{_waiting_text(database_check, [handler.id for handler in missing])} for them",
             to_do.format(plugin=shell_quote(plugin), handler=shell_quote(missing[0].id.partition(":")[2])),
         )
-    if unknown := sorted(settings.handlers.keys() - plugins.handlers.keys() - {one.id for one in state.known}):
+    if unknown := sorted(
+        settings.handlers.keys()
+        - plugins.handlers.keys()
+        - {handler.id for handler in database_check.registered_handlers}
+    ):
         yield note(
             "handlers",
             f"the settings say how {_names(unknown)} {_runs(unknown)}, and nobody knows such a handler",
             "what they say there is passed over: the id may be misspelt, or its plugin not be installed",
             "`flowhooks handlers list` shows the ids",
         )
-    yield from _run(plugins, found.absent, state)
-    yield from _paused(state)
-    if unreadable := found.router.unreadable_handlers:
+    yield from _executed(plugins, lookup.missing_handlers, database_check)
+    yield from _paused(database_check)
+    if unreadable := lookup.router.unreadable_handlers:
         yield trouble(
             "handlers",
             f"a newer version of flowhooks has recorded what {_names(unreadable)} {_listens(unreadable)} to",
             "this version cannot read that, so it routes nothing: it is not ready, and call-backs are answered 503",
             "run the newer version here, too",
         )
-    handlers = len(plugins.handlers) + len(found.absent)
-    yield ok("routes", f"{_several(len(found.router.subscriptions()), 'route')} to {_several(handlers, 'handler')}")
+    handlers = len(plugins.handlers) + len(lookup.missing_handlers)
+    yield ok("routes", f"{_plural(len(lookup.router.subscriptions()), 'route')} to {_plural(handlers, 'handler')}")
 
 
-def _run(plugins: Plugins, absent: Collection[str], state: Database) -> Iterator[Finding]:
+def _executed(
+    plugins: Plugins, missing_handlers: Collection[str], database_check: DatabaseCheck
+) -> Iterator[CheckFinding]:
     """Who runs what, where several processes share the ledger and some of them live."""
-    if not state.living:
+    if not database_check.live_processes:
         return
-    if others := sorted(state.run.intersection(absent)):
+    if others := sorted(database_check.executed_handlers.intersection(missing_handlers)):
         yield ok(
             "handlers",
-            f"{_several(len(others), 'handler')} not loaded here {_are(others)} run by other processes: "
+            f"{_plural(len(others), 'handler')} not loaded here {_are(others)} run by other processes: "
             f"{_names(others)}",
         )
-    if unrun := sorted(set(plugins.handlers) - state.run):
-        yield (trouble if any(state.waiting.get(one) for one in unrun) else note)(
+    if idle := sorted(set(plugins.handlers) - database_check.executed_handlers):
+        yield (trouble if any(database_check.waiting_by_handler.get(handler) for handler in idle) else note)(
             "handlers",
-            f"{_several(len(unrun), 'handler')} loaded here {_are(unrun)} run by no process that lives: "
-            f"{_names(unrun)}",
-            f"{_waiting(state, unrun)} for them",
+            f"{_plural(len(idle), 'handler')} loaded here {_are(idle)} run by no process that lives: {_names(idle)}",
+            f"{_waiting_text(database_check, idle)} for them",
             "start a process that has them: `flowhooks worker`, or `flowhooks serve` without --no-worker; "
             "one that runs loads what is new at its next start",
         )
 
 
-def _paused(state: Database) -> Iterator[Finding]:
+def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
     """Each by itself, with the moment and what waits: somebody may have forgotten to resume it."""
-    for one in state.known:
-        if one.circuit is not None:
+    for handler in database_check.registered_handlers:
+        if handler.circuit is not None:
             yield trouble(
                 "handlers",
-                f"{one.id} is held since {to_text(one.circuit.since)}",
-                f"it failed again and again ({one.circuit.why}); {_waiting(state, [one.id])} for it",
+                f"{handler.id} is held since {to_text(handler.circuit.since)}",
+                f"it failed again and again ({handler.circuit.why}); {_waiting_text(database_check, [handler.id])} for it",
                 "mend it: it is tried now and then, and "
-                f"`{command_line('handlers', 'resume', one.id)}` runs what waits",
+                f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
             )
-        elif one.paused_at is not None:
+        elif handler.paused_at is not None:
             yield note(
                 "handlers",
-                f"{one.id} is paused since {to_text(one.paused_at)}",
-                f"{_waiting(state, [one.id])} for it",
-                f"`{command_line('handlers', 'resume', one.id)}` runs what waits",
+                f"{handler.id} is paused since {to_text(handler.paused_at)}",
+                f"{_waiting_text(database_check, [handler.id])} for it",
+                f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
             )
 
 
-def _waiting(state: Database, handlers: Collection[str]) -> str:
-    waiting = sum(state.waiting.get(one, 0) for one in handlers)
+def _waiting_text(database_check: DatabaseCheck, handlers: Collection[str]) -> str:
+    waiting = sum(database_check.waiting_by_handler.get(handler, 0) for handler in handlers)
     if not waiting:
         return "no delivery waits"
     return "1 delivery waits" if waiting == 1 else f"{waiting:,} deliveries wait"
 
 
 def _names(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_MOST_NAMED]) + (", …" if len(ids) > _MOST_NAMED else "")
+    return ", ".join(ids[:_MAX_NAMED]) + (", …" if len(ids) > _MAX_NAMED else "")
 
 
-def _are(several: Collection[object]) -> str:
-    return "is" if len(several) == 1 else "are"
+def _are(items: Collection[object]) -> str:
+    return "is" if len(items) == 1 else "are"
 
 
-def _listens(several: Collection[object]) -> str:
-    return "listens" if len(several) == 1 else "listen"
+def _listens(items: Collection[object]) -> str:
+    return "listens" if len(items) == 1 else "listen"
 
 
-def _runs(several: Collection[object]) -> str:
-    return "runs" if len(several) == 1 else "run"
+def _runs(items: Collection[object]) -> str:
+    return "runs" if len(items) == 1 else "run"
 
 
-def _several(count: int, word: str) -> str:
+def _plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"

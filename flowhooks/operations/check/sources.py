@@ -16,15 +16,15 @@ from flowhooks.settings.credentials import ends
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flowhooks.operations.check.finding import Finding
+    from flowhooks.operations.check.finding import CheckFinding
     from flowhooks.settings import Settings, Source
 
-SOON: Final = 14 * 86_400 * SECOND
+EXPIRY_WARNING: Final = 14 * 86_400 * SECOND
 """Before its end somebody should know that a secret ends."""
-_MOST_NAMED: Final = 5
+_MAX_NAMED: Final = 5
 
 
-def findings(settings: Settings) -> Iterator[Finding]:
+def findings(settings: Settings) -> Iterator[CheckFinding]:
     """What is found of the sources that the settings name; nothing where they name none."""
     if not settings.sources:
         return
@@ -41,25 +41,25 @@ def findings(settings: Settings) -> Iterator[Finding]:
         return
     now = time.time_ns() // 1000
     for name, source in sorted(settings.sources.items()):
-        yield from _ending(name, source, now)
-    yield _in_the_open(settings)
+        yield from _expiry(name, source, now)
+    yield _transport(settings)
 
 
-def _ending(name: str, source: Source, now: int) -> Iterator[Finding]:
+def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
     """What ends soon, or has ended; that it matters only where nothing else of the source goes on."""
     if not source.secrets:
         return
-    last = [ends(one) for one in source.secrets]
-    goes_on = bool(source.token_sha256 or source.token_file) or None in last
-    until = max((one for one in last if one is not None), default=0)
+    end_times = [ends(secret) for secret in source.secrets]
+    has_unlimited = bool(source.token_sha256 or source.token_file) or None in end_times
+    until = max((end_time for end_time in end_times if end_time is not None), default=0)
     rotate = f"`{command_line('sources', 'rotate', name)}` makes another"
-    if not goes_on and until < now:
+    if not has_unlimited and until < now:
         yield trouble(
             "sources", f"every secret of {name} has ended", f"the last one at {to_text(until)}; it is refused", rotate
         )
-    elif not goes_on and until < now + SOON:
+    elif not has_unlimited and until < now + EXPIRY_WARNING:
         yield note("sources", f"the last secret of {name} ends at {to_text(until)}", "then it is refused", rotate)
-    elif any(one is not None and one < now for one in last):
+    elif any(end_time is not None and end_time < now for end_time in end_times):
         yield note(
             "sources",
             f"a secret of {name} has ended",
@@ -68,11 +68,11 @@ def _ending(name: str, source: Source, now: int) -> Iterator[Finding]:
         )
 
 
-def _in_the_open(settings: Settings) -> Finding:
+def _transport(settings: Settings) -> CheckFinding:
     names = sorted(settings.sources)
-    listed = ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")
+    listed = ", ".join(names[:_MAX_NAMED]) + (", …" if len(names) > _MAX_NAMED else "")
     who = f"{len(names):,} source{'' if len(names) == 1 else 's'} may call back: {listed}"
-    tokens = any(one.token_sha256 or one.token_file for one in settings.sources.values())
+    tokens = any(source.token_sha256 or source.token_file for source in settings.sources.values())
     if is_loopback(host_and_port(settings.listen)[0]) or settings.http.trusted_proxy:
         return ok("sources", who)
     return note(

@@ -7,21 +7,21 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from flowhooks.clock import to_text
 
-Moment: TypeAlias = Annotated[str, "date-time"]
+TimestampJson: TypeAlias = Annotated[str, "date-time"]
 """A time as `clock.to_text` writes it."""
-_TIMES: Final = ("_at", "since")
+_TIME_SUFFIXES: Final = ("_at", "since")
 
 
 def is_time(name: str) -> bool:
     """Whether a member of this name is a time, in microseconds since 1970, or None."""
-    return name.endswith(_TIMES)
+    return name.endswith(_TIME_SUFFIXES)
 
 
-def facts(one: Any) -> dict[str, Any]:
+def dataclass_to_json(instance: Any) -> dict[str, Any]:
     """Every member of a dataclass by its name.
 
     Args:
-        one: a dataclass of values that JSON has, tuples, and times.
+        instance: a dataclass of values that JSON has, tuples, and times.
     """
-    members = {field.name: getattr(one, field.name) for field in fields(one)}
+    members = {field.name: getattr(instance, field.name) for field in fields(instance)}
     return {name: to_text(value) if is_time(name) else value for name, value in members.items()}

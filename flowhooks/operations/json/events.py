@@ -9,7 +9,7 @@ from flowhooks.clock import to_text
 from flowhooks.ledger import audit, circuit_breaker, pauses
 from flowhooks.ledger.search import EventSummary, summarize
 from flowhooks.model.delivery import COMPLETED_STATES
-from flowhooks.operations.json.encoding import facts
+from flowhooks.operations.json.encoding import dataclass_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from flowhooks.ledger.reader import Reader
     from flowhooks.model.delivery import Attempt, OutcomeKind, State
     from flowhooks.model.event import NoMatch
-    from flowhooks.operations.json.encoding import Moment
+    from flowhooks.operations.json.encoding import TimestampJson
 
-MOST_DEEDS: Final = 100
+MAX_AUDIT_RECORDS: Final = 100
 """Deeds of operators about one event that are given, the newest ones."""
 
 
-class _Standing(TypedDict):
+class _DeliveryFields(TypedDict):
     """How a delivery stands.
 
     Attributes:
@@ -44,16 +44,16 @@ class _Standing(TypedDict):
     id: str
     handler: str
     state: State
-    due_at: Moment | None
+    due_at: TimestampJson | None
     outcome: OutcomeKind | None
     error: str
-    finished_at: Moment | None
+    finished_at: TimestampJson | None
     note: str
     ordered: bool
     behind: str | None
 
 
-class DeliveryJson(_Standing):
+class DeliveryJson(_DeliveryFields):
     """One event for one handler, as listings have it.
 
     Attributes:
@@ -79,8 +79,8 @@ class AttemptJson(TypedDict):
     """
 
     number: int
-    started_at: Moment
-    finished_at: Moment | None
+    started_at: TimestampJson
+    finished_at: TimestampJson | None
     seconds: float | None
     outcome: OutcomeKind | None
     error: str
@@ -89,7 +89,7 @@ class AttemptJson(TypedDict):
     process: str
 
 
-class WholeDeliveryJson(_Standing):
+class WholeDeliveryJson(_DeliveryFields):
     """One event for one handler, with its attempts.
 
     Attributes:
@@ -98,12 +98,12 @@ class WholeDeliveryJson(_Standing):
         attempts: its attempts, the first one first.
     """
 
-    handler_paused_since: Moment | None
+    handler_paused_since: TimestampJson | None
     handler_held_why: str | None
     attempts: list[AttemptJson]
 
 
-class _Event(TypedDict):
+class _EventFields(TypedDict):
     """A call-back that was taken.
 
     Attributes:
@@ -126,7 +126,7 @@ class _Event(TypedDict):
     """
 
     id: str
-    received_at: Moment
+    received_at: TimestampJson
     source: str
     kind: str
     flow_instance_id: str
@@ -143,7 +143,7 @@ class _Event(TypedDict):
     repeats: int
 
 
-class EventJson(_Event):
+class EventJson(_EventFields):
     """An event without its body, as listings have it.
 
     Attributes:
@@ -161,7 +161,7 @@ class ConflictJson(TypedDict):
         body: as it was received.
     """
 
-    received_at: Moment
+    received_at: TimestampJson
     body: str
 
 
@@ -177,7 +177,7 @@ class NoMatchJson(TypedDict):
     total: int
 
 
-class WholeEventJson(_Event):
+class WholeEventJson(_EventFields):
     """All that is known of an event.
 
     Attributes:
@@ -199,33 +199,33 @@ class WholeEventJson(_Event):
     deeds: list[Annotated[dict[str, Any], AuditEntry]]
 
 
-def event_to_json(one: StoredEvent | EventSummary) -> EventJson:
+def event_to_json(event: StoredEvent | EventSummary) -> EventJson:
     """An event without its body."""
-    seen = one if isinstance(one, EventSummary) else summarize(one)
-    return {**_event(seen), "deliveries": [standing_to_json(each) for each in seen.delivery_statuses]}
+    summary = event if isinstance(event, EventSummary) else summarize(event)
+    return {**_event_fields(summary), "deliveries": [delivery_to_json(status) for status in summary.delivery_statuses]}
 
 
 def whole_event_to_json(
-    reader: Reader, stored: StoredEvent, *, most_deliveries: int | None = None, most_attempts: int | None = None
+    reader: Reader, stored: StoredEvent, *, max_deliveries: int | None = None, max_attempts: int | None = None
 ) -> WholeEventJson:
     """All that is known of an event.
 
     Args:
         reader: the ledger, which is asked for the rest.
         stored: the event.
-        most_deliveries: deliveries at the most, first of all those that are not done; None: all of them.
-        most_attempts: attempts of each at the most, the last ones; None: all of them.
+        max_deliveries: deliveries at the most, first of all those that are not done; None: all of them.
+        max_attempts: attempts of each at the most, the last ones; None: all of them.
 
     Raises:
         LedgerUnusable: the ledger cannot be read.
     """
     event_id = stored.event.id
-    chosen = _chosen(stored.delivery_statuses, most_deliveries)
+    selected = _select_deliveries(stored.delivery_statuses, max_deliveries)
     with reader.connection() as connection:
         paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
-        deeds = audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
+        audit_records = audit.entries(connection, limit=MAX_AUDIT_RECORDS, subject=event_id)
     return {
-        **_event(summarize(stored)),
+        **_event_fields(summarize(stored)),
         "no_match": _no_match(stored.no_match),
         "body": stored.body,
         "data": dict(stored.event.data),
@@ -234,82 +234,82 @@ def whole_event_to_json(
         ],
         "deliveries": [
             {
-                **_standing(each),
-                "handler_paused_since": to_text(paused.get(each.handler)),
-                "handler_held_why": held[each.handler].why if each.handler in held else None,
-                "attempts": attempts_to_json(reader.attempts(each.delivery_id, last=most_attempts)),
+                **_delivery_fields(status),
+                "handler_paused_since": to_text(paused.get(status.handler)),
+                "handler_held_why": held[status.handler].why if status.handler in held else None,
+                "attempts": attempts_to_json(reader.attempts(status.delivery_id, last=max_attempts)),
             }
-            for each in chosen
+            for status in selected
         ],
-        "deliveries_left_out": len(stored.delivery_statuses) - len(chosen),
-        "deeds": [facts(deed) for deed in deeds],
+        "deliveries_left_out": len(stored.delivery_statuses) - len(selected),
+        "deeds": [dataclass_to_json(record) for record in audit_records],
     }
 
 
-def standing_to_json(standing: DeliveryStatus) -> DeliveryJson:
+def delivery_to_json(standing: DeliveryStatus) -> DeliveryJson:
     """How a delivery stands."""
-    return {**_standing(standing), "attempts": standing.attempt}
+    return {**_delivery_fields(standing), "attempts": standing.attempt}
 
 
 def attempts_to_json(attempts: Iterable[Attempt]) -> list[AttemptJson]:
     """Every attempt of a delivery, with what it returned as JSON rather than as text of it."""
     return [
         {
-            "number": one.number,
-            "started_at": to_text(one.started_at),
-            "finished_at": to_text(one.finished_at),
-            "seconds": None if one.finished_at is None else (one.finished_at - one.started_at) / 1_000_000,
-            "outcome": one.outcome,
-            "error": one.error,
-            "traceback": one.traceback,
-            "result": None if one.result is None else json.loads(one.result),
-            "process": one.process,
+            "number": attempt.number,
+            "started_at": to_text(attempt.started_at),
+            "finished_at": to_text(attempt.finished_at),
+            "seconds": None if attempt.finished_at is None else (attempt.finished_at - attempt.started_at) / 1_000_000,
+            "outcome": attempt.outcome,
+            "error": attempt.error,
+            "traceback": attempt.traceback,
+            "result": None if attempt.result is None else json.loads(attempt.result),
+            "process": attempt.process,
         }
-        for one in attempts
+        for attempt in attempts
     ]
 
 
-def _chosen(delivery_statuses: Sequence[DeliveryStatus], most: int | None) -> list[DeliveryStatus]:
+def _select_deliveries(delivery_statuses: Sequence[DeliveryStatus], max_deliveries: int | None) -> list[DeliveryStatus]:
     """Those that are to be given: of too many first those that are not done."""
-    urgent_first = sorted(delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)[:most]
-    return sorted(urgent_first, key=lambda one: one.delivery_id)
+    urgent_first = sorted(delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)[:max_deliveries]
+    return sorted(urgent_first, key=lambda status: status.delivery_id)
 
 
-def _event(one: EventSummary) -> _Event:
+def _event_fields(event: EventSummary) -> _EventFields:
     return {
-        "id": one.id,
-        "received_at": to_text(one.received_at),
-        "source": one.source,
-        "kind": one.kind,
-        "flow_instance_id": one.flow_instance_id,
-        "business_key": one.business_key,
-        "callback_class": one.callback_class,
-        "process_definition_id": one.process_definition_id,
-        "process_definition_key": one.process_key,
-        "process_definition_version": one.process_version,
-        "conclusion": one.conclusion,
-        "state": one.state,
-        "parked_by": one.parked_by,
-        "dismissed_by": one.dismissed_by,
-        "route": dict(one.route),
-        "repeats": one.repeats,
+        "id": event.id,
+        "received_at": to_text(event.received_at),
+        "source": event.source,
+        "kind": event.kind,
+        "flow_instance_id": event.flow_instance_id,
+        "business_key": event.business_key,
+        "callback_class": event.callback_class,
+        "process_definition_id": event.process_definition_id,
+        "process_definition_key": event.process_key,
+        "process_definition_version": event.process_version,
+        "conclusion": event.conclusion,
+        "state": event.state,
+        "parked_by": event.parked_by,
+        "dismissed_by": event.dismissed_by,
+        "route": dict(event.route),
+        "repeats": event.repeats,
     }
 
 
-def _no_match(found: NoMatch | None) -> NoMatchJson | None:
-    return None if found is None else {"reasons": dict(found.reasons), "total": found.total}
+def _no_match(no_match: NoMatch | None) -> NoMatchJson | None:
+    return None if no_match is None else {"reasons": dict(no_match.reasons), "total": no_match.total}
 
 
-def _standing(one: DeliveryStatus) -> _Standing:
+def _delivery_fields(status: DeliveryStatus) -> _DeliveryFields:
     return {
-        "id": one.delivery_id,
-        "handler": one.handler,
-        "state": one.state,
-        "due_at": to_text(one.due_at),
-        "outcome": one.outcome,
-        "error": one.error,
-        "finished_at": to_text(one.finished_at),
-        "note": one.note,
-        "ordered": one.ordered,
-        "behind": one.behind,
+        "id": status.delivery_id,
+        "handler": status.handler,
+        "state": status.state,
+        "due_at": to_text(status.due_at),
+        "outcome": status.outcome,
+        "error": status.error,
+        "finished_at": to_text(status.finished_at),
+        "note": status.note,
+        "ordered": status.ordered,
+        "behind": status.behind,
     }

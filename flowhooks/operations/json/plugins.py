@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from flowhooks.ledger.backlog import HandlerBacklog
     from flowhooks.model.retry import Retry
     from flowhooks.model.selectors import Selectors
-    from flowhooks.operations.json.encoding import Moment
-    from flowhooks.operations.plugin_status import Listed, Surveyed
+    from flowhooks.operations.json.encoding import TimestampJson
+    from flowhooks.operations.plugin_status import HandlerStatus, PluginStatus
 
 
 class ListensJson(TypedDict):
@@ -81,9 +81,9 @@ class HandlerJson(TypedDict):
     backlog: Annotated[dict[str, Any], HandlerBacklog]
     dismissed_events: int
     deliver_dismissed: str
-    paused_since: Moment | None
+    paused_since: TimestampJson | None
     held_why: str | None
-    tried_at: Moment | None
+    tried_at: TimestampJson | None
 
 
 class PluginJson(TypedDict):
@@ -110,28 +110,28 @@ class PluginJson(TypedDict):
     handlers: list[HandlerJson]
 
 
-def plugin_to_json(one: Surveyed) -> PluginJson:
+def plugin_to_json(plugin: PluginStatus) -> PluginJson:
     """One plugin, with everything but what is for its author alone."""
-    info = one.info
+    info = plugin.info
     return {
-        "name": one.name,
+        "name": plugin.name,
         "version": info.version if info else "",
         "package": info.distribution if info else "",
         "origin": info.origin if info else "",
-        "state": one.state,
+        "state": plugin.state,
         "error": info.error if info else "",
         "hooks": list(info.hooks) if info else [],
-        "handlers": [handler_to_json(handler) for handler in one.handlers],
+        "handlers": [handler_to_json(handler) for handler in plugin.handlers],
     }
 
 
-def handler_to_json(one: Listed) -> HandlerJson:
+def handler_to_json(status: HandlerStatus) -> HandlerJson:
     """One handler, with what is stored for it."""
-    handler, terms = one.handler, one.terms
+    handler, terms = status.handler, status.terms
     return {
-        "id": one.id,
-        "standing": one.standing,
-        "listens": _listens(one.selectors) if one.selectors else None,
+        "id": status.id,
+        "standing": status.standing,
+        "listens": _listens(status.selectors) if status.selectors else None,
         "retry": asdict(handler.retry) if handler and handler.retry else None,
         "probe": bool(handler and handler.probe),
         "order_by": handler.order_by if handler else None,
@@ -141,12 +141,12 @@ def handler_to_json(one: Listed) -> HandlerJson:
         "memory_mib": terms.memory_mib if terms and terms.isolation == "process" else None,
         "summary": handler.summary if handler else "",
         "where": handler.where if handler else "",
-        "backlog": asdict(one.backlog),
-        "dismissed_events": one.dismissed.events if one.dismissed else 0,
-        "deliver_dismissed": reroute_command(one.id, one.dismissed) if one.dismissed else "",
-        "paused_since": to_text(one.paused_at),
-        "held_why": one.held.why if one.held else None,
-        "tried_at": to_text(one.held.trial_at if one.held else None),
+        "backlog": asdict(status.backlog),
+        "dismissed_events": status.dismissed.events if status.dismissed else 0,
+        "deliver_dismissed": reroute_command(status.id, status.dismissed) if status.dismissed else "",
+        "paused_since": to_text(status.paused_at),
+        "held_why": status.held.why if status.held else None,
+        "tried_at": to_text(status.held.trial_at if status.held else None),
     }
 
 

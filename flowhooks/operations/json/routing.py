@@ -70,12 +70,12 @@ class ExplanationJson(TypedDict):
     left_out: int
 
 
-def explanation_to_json(explanation: Explanation, standing: Callable[[str], str]) -> ExplanationJson:
+def explanation_to_json(explanation: Explanation, availability: Callable[[str], str]) -> ExplanationJson:
     """An explanation as JSON.
 
     Args:
         explanation: of the router.
-        standing: whether a handler of this id is there, or what is the matter with it.
+        availability: whether a handler of this id is there, or what is the matter with it.
     """
     route = explanation.route
     return {
@@ -87,17 +87,18 @@ def explanation_to_json(explanation: Explanation, standing: Callable[[str], str]
         "handlers": dict(route.handlers),
         "candidates": [
             {
-                "handler_id": one.handler_id,
-                "state": standing(one.handler_id),
-                "shares": one.shares,
-                "won": one.won,
-                "undecidable": one.undecidable,
-                "why": one.why,
+                "handler_id": candidate.handler_id,
+                "state": availability(candidate.handler_id),
+                "shares": candidate.shares,
+                "won": candidate.won,
+                "undecidable": candidate.undecidable,
+                "why": candidate.why,
                 "conditions": [
-                    {"member": each.member, "holds": each.holds, "why": each.why} for each in one.conditions
+                    {"member": condition.member, "holds": condition.holds, "why": condition.why}
+                    for condition in candidate.conditions
                 ],
             }
-            for one in explanation.verdicts
+            for candidate in explanation.verdicts
         ],
         "left_out": explanation.left_out,
     }

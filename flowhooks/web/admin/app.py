@@ -1,6 +1,6 @@
 """The administration listener: alive, ready, numbers, operations, console; it must not hold rules of its own.
 
-Who may ask for what, the doorkeeper has found out before any of these is called.
+Who may ask for what, `auth.AuthMiddleware` has found out before any of these is called.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flowhooks.errors import (
     Unavailable,
 )
 from flowhooks.operations.context import Actor
-from flowhooks.operations.registry import perform
+from flowhooks.operations.registry import run_operation
 from flowhooks.web import errors
 from flowhooks.web.admin.api import app as api
 from flowhooks.web.admin.console import app as console
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from flowhooks.app import App
     from flowhooks.web.admin.operators import Operator
 
-LONGEST_NAME: Final = 100
+MAX_NAME_CHARS: Final = 100
 
 _log = structlog.get_logger(__name__)
 
 
-class Health:
+class HealthResource:
     """`GET /healthz`: the process answers."""
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
@@ -48,7 +48,7 @@ class Health:
     on_head = on_get
 
 
-class Readiness:
+class ReadinessResource:
     """`GET /readyz`: 200 while call-backs can be taken and run, else 503 with the reasons."""
 
     def __init__(self, app: App) -> None:
@@ -56,16 +56,16 @@ class Readiness:
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
         """Say whether, and why not."""
-        trouble = self._app.readiness_problems()
-        response.status = falcon.HTTP_503 if trouble else falcon.HTTP_200
-        response.media = {"ready": not trouble, "trouble": trouble}
+        problems = self._app.readiness_problems()
+        response.status = falcon.HTTP_503 if problems else falcon.HTTP_200
+        response.media = {"ready": not problems, "trouble": problems}
         if self._app.ledger.guard is not None and self._app.ledger.guard.unchecked:
             response.media["checking"] = "the database file is being checked for damage"
 
     on_head = on_get
 
 
-class Numbers:
+class MetricsResource:
     """`GET /metrics`: for Prometheus."""
 
     def __init__(self, app: App) -> None:
@@ -79,7 +79,7 @@ class Numbers:
     on_head = on_get
 
 
-class Operation:
+class OperationResource:
     """`POST /api/operations/{name}`: what operators do, asked for by their programs, or by commands of this machine.
 
     Commands can read the token in the lock file, and say whose they are; an operator's token says who asks. A token
@@ -96,19 +96,19 @@ class Operation:
             raise Forbidden("operator_role")
         arguments: dict[str, Any] = schema.parse(request.bounded_stream.read())
         try:
-            by = _asking(request, operator, arguments)
-            response.media = perform(replace(self._app.operation_context, by=by), name, arguments)
+            by = _actor(request, operator, arguments)
+            response.media = run_operation(replace(self._app.operation_context, by=by), name, arguments)
         except LedgerUnusable as error:
             _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("ledger_unread") from None
         except (LedgerError, SettingsError) as error:
             status = 404 if isinstance(error, NotFound) else 409 if isinstance(error, InvalidTransition) else 422
-            errors.answer(request, response, status=status, message=str(error))
+            errors.respond(request, response, status=status, message=str(error))
         else:
             self._app.runner.wake()
 
 
-def _asking(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
+def _actor(request: falcon.Request, operator: Operator, arguments: dict[str, Any]) -> Actor:
     """Who asks: an operator, or a command of this machine, which can read the lock file, and says whose it is.
 
     Raises:
@@ -119,8 +119,8 @@ def _asking(request: falcon.Request, operator: Operator, arguments: dict[str, An
             raise SettingsError("leave out by, which only commands of this machine send: your token says who asks")
         return Actor(operator.name, "api")
     name = arguments.pop("by", "")
-    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
-        raise SettingsError(f"by is the name of whoever asks: up to {LONGEST_NAME} characters that can be seen")
+    if not isinstance(name, str) or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise SettingsError(f"by is the name of whoever asks: up to {MAX_NAME_CHARS} characters that can be seen")
     return Actor(name or "somebody", "command")
 
 
@@ -136,10 +136,10 @@ def create_admin(app: App, token: str) -> falcon.App[Any, Any]:
     """
     admin = falcon.App()
     errors.install(admin)
-    admin.add_route("/healthz", Health())
-    admin.add_route("/readyz", Readiness(app))
-    admin.add_route("/metrics", Numbers(app))
-    admin.add_route("/api/operations/{name}", Operation(app))
+    admin.add_route("/healthz", HealthResource())
+    admin.add_route("/readyz", ReadinessResource(app))
+    admin.add_route("/metrics", MetricsResource(app))
+    admin.add_route("/api/operations/{name}", OperationResource(app))
     api.install(admin, app)
     console.install(admin, app, token)
     return admin

@@ -9,27 +9,27 @@ import hmac
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import Forbidden, LedgerUnusable, Unauthorized, Unavailable
-from flowhooks.web.admin.console.login import LOG_IN, LOG_OUT
-from flowhooks.web.admin.console.page import NoPage, chosen_language
+from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH
+from flowhooks.web.admin.console.page import NotFoundPage, choose_language
 from flowhooks.web.admin.operators import LOCAL, Operator
-from flowhooks.web.admin.origin_check import ROOT, SAFE, Guard, is_page
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT, SAFE_METHODS, OriginCheck, is_page
 
 if TYPE_CHECKING:
     import falcon
 
     from flowhooks.app import App
     from flowhooks.web.admin.console.login import LoginPage
-    from flowhooks.web.admin.console.page import Desk
+    from flowhooks.web.admin.console.page import PageContext
     from flowhooks.web.admin.operators import Operators
     from flowhooks.web.admin.sessions import Sessions
 
-OPEN: Final = frozenset({"/healthz", "/readyz"})
+PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """What tells nothing that anybody must not know."""
-API: Final = "/api/"
-STATIC: Final = f"{ROOT}/static/"
+API_PREFIX: Final = "/api/"
+STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
 
 
-class Doorkeeper:
+class AuthMiddleware:
     """Falcon middleware: finds out who asks, as `request.context.operator`, and answers whoever may not.
 
     It also sets `context.logged_in`, whether that is by a cookie, and `context.by_command`, whether by the token of the
@@ -45,11 +45,11 @@ class Doorkeeper:
     """
 
     def __init__(
-        self, app: App, desk: Desk, *, token: str, operators: Operators, sessions: Sessions, login: LoginPage
+        self, app: App, context: PageContext, *, token: str, operators: Operators, sessions: Sessions, login: LoginPage
     ) -> None:
         self._app = app
-        self._guard = Guard(app)
-        self._page = NoPage(desk)
+        self._origin_check = OriginCheck(app)
+        self._not_found_page = NotFoundPage(context)
         self._token = f"Bearer {token}".encode()
         self._operators = operators
         self._sessions = sessions
@@ -64,74 +64,78 @@ class Doorkeeper:
         context = request.context
         context.operator, context.logged_in, context.by_command = None, False, False
         path, authorization = request.path, request.get_header("Authorization") or ""
-        if path in OPEN:
+        if path in PUBLIC_PATHS:
             return
-        if path.startswith(API) and hmac.compare_digest(authorization.encode("utf-8", "replace"), self._token):
+        if path.startswith(API_PREFIX) and hmac.compare_digest(authorization.encode("utf-8", "replace"), self._token):
             context.operator, context.by_command = LOCAL, True
         elif self._operators and authorization[:6].lower() == "bearer":
-            self._by_token(request, response, authorization)
-        elif self._operators or is_page(path) or path.startswith(API):
-            self._by_browser(request, response)
-        elif self._guard.refusal(request) == "refused.host":
+            self._authenticate_token(request, response, authorization)
+        elif self._operators or is_page(path) or path.startswith(API_PREFIX):
+            self._authenticate_browser(request, response)
+        elif self._origin_check.why_rejected(request) == "refused.host":
             raise Forbidden("operator_not_here")
 
-    def _by_token(self, request: falcon.Request, response: falcon.Response, authorization: str) -> None:
-        operator = self._operators.with_token(authorization)
+    def _authenticate_token(self, request: falcon.Request, response: falcon.Response, authorization: str) -> None:
+        operator = self._operators.by_token(authorization)
         if operator is None:
             self._app.metrics.logged_in("refused_token")
-            self._ask(request, response)
+            self._request_login(request, response)
             return
         request.context.operator = operator
         if is_page(request.path):
-            self._see_role(request, response, operator)
+            self._check_role(request, response, operator)
 
-    def _by_browser(self, request: falcon.Request, response: falcon.Response) -> None:
-        path, page, safe = request.path, is_page(request.path), request.method in SAFE
+    def _authenticate_browser(self, request: falcon.Request, response: falcon.Response) -> None:
+        path, page, safe = request.path, is_page(request.path), request.method in SAFE_METHODS
         if not page and not safe:
             # What changes something through the API does so with a token, which no site can make a browser send.
             raise Unauthorized("operator_unauthorized")
-        if (key := self._guard.refusal(request)) is not None:
-            self._refuse(request, response, key)
+        if (key := self._origin_check.why_rejected(request)) is not None:
+            self._reject(request, response, key)
             return
-        if not safe and not self._guard.is_own(request):
-            self._refuse(request, response, "refused.origin")
+        if not safe and not self._origin_check.is_from_console(request):
+            self._reject(request, response, "refused.origin")
             return
         if not self._operators:
             request.context.operator = LOCAL
             return
-        if path == LOG_IN or (path.startswith(STATIC) and safe):
+        if path == LOGIN_PATH or (path.startswith(STATIC_PREFIX) and safe):
             return
         try:
             operator = self._sessions.operator(request)
         except LedgerUnusable:
             if not page:
                 raise Unavailable("admin_ledger") from None
-            language = chosen_language(request, response)
-            self._page.problem(request, response, status=503, key="problem.ledger", language=language)
+            language = choose_language(request, response)
+            self._not_found_page.problem(request, response, status=503, key="problem.ledger", language=language)
             response.complete = True
             return
         if operator is None:
-            self._ask(request, response)
+            self._request_login(request, response)
             return
         request.context.operator, request.context.logged_in = operator, True
         if page:
-            self._see_role(request, response, operator)
+            self._check_role(request, response, operator)
 
-    def _see_role(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
+    def _check_role(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
         """See that whoever changes something may; everybody may leave."""
-        if request.method not in SAFE and request.path not in {LOG_IN, LOG_OUT} and not operator.may_operate:
-            self._refuse(request, response, "refused.role")
+        if (
+            request.method not in SAFE_METHODS
+            and request.path not in {LOGIN_PATH, LOGOUT_PATH}
+            and not operator.may_operate
+        ):
+            self._reject(request, response, "refused.role")
 
-    def _ask(self, request: falcon.Request, response: falcon.Response) -> None:
+    def _request_login(self, request: falcon.Request, response: falcon.Response) -> None:
         """Ask for a credential: with the page on which to log in, where a page was asked for."""
         if not is_page(request.path):
             raise Unauthorized("operator_unauthorized")
-        self._login.ask(request, response, language=chosen_language(request, response), status=401)
+        self._login.show_form(request, response, language=choose_language(request, response), status=401)
         response.complete = True
 
-    def _refuse(self, request: falcon.Request, response: falcon.Response, key: str) -> None:
+    def _reject(self, request: falcon.Request, response: falcon.Response, key: str) -> None:
         if not is_page(request.path):
             raise Forbidden("operator_not_here")
-        language = chosen_language(request, response)
-        self._page.problem(request, response, status=403, key=key, language=language)
+        language = choose_language(request, response)
+        self._not_found_page.problem(request, response, status=403, key=key, language=language)
         response.complete = True

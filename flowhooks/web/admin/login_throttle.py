@@ -16,19 +16,19 @@ from flowhooks.settings import is_loopback
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
 
-FREE: Final = 5
+FREE_FAILURES: Final = 5
 """Failures after which there is a delay: people mistype."""
-FREE_ADDRESS: Final = 10
-LONGEST: Final = 30
+FREE_ADDRESS_FAILURES: Final = 10
+MAX_DELAY_SECONDS: Final = 30
 """Seconds that a name is delayed at the most: 2,880 guesses a day."""
-LONGEST_ADDRESS: Final = 900
-FORGOTTEN_AFTER: Final = 3600
+MAX_ADDRESS_DELAY_SECONDS: Final = 900
+FORGET_AFTER_SECONDS: Final = 3600
 """Seconds without a failure after which all is as if there had been none."""
-MOST_KNOWN: Final = 10_000
+MAX_ENTRIES: Final = 10_000
 """Names and addresses that are remembered."""
 
 
-class Attempts:
+class LoginThrottle:
     """Counts failures by name and by address. Every method may be called from any thread.
 
     An address of this machine is not counted: behind it are a proxy or a tunnel, and so everybody.
@@ -40,9 +40,9 @@ class Attempts:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
 
-    def begin(self, name: str, address: str) -> int:
+    def check(self, name: str, address: str) -> int:
         """Begin an attempt, which counts as failed until `succeeded` is called, so that many at once are no way round.
 
         Args:
@@ -55,40 +55,44 @@ class Attempts:
         with self._lock:
             now = self._clock.now()
             keys = self._keys(name, address)
-            wait = max(self._until(key, now) for key in keys) - now
+            wait = max(self._blocked_until(key, now) for key in keys) - now
             if wait > 0:
                 return -(-wait // SECOND)
             for key in keys:
-                failures, _ = self._fresh(key, now)
-                self._known[key] = failures + 1, now
-                self._known.move_to_end(key)
-            while len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
+                failures, _ = self._recent(key, now)
+                self._failures[key] = failures + 1, now
+                self._failures.move_to_end(key)
+            while len(self._failures) > MAX_ENTRIES:
+                self._failures.popitem(last=False)
             return 0
 
-    def withdraw(self, name: str, address: str) -> None:
+    def cancel(self, name: str, address: str) -> None:
         """Take an attempt back that could not be made."""
         with self._lock:
             for key in self._keys(name, address):
-                if known := self._known.get(key):
-                    self._known[key] = max(0, known[0] - 1), known[1]
+                if entry := self._failures.get(key):
+                    self._failures[key] = max(0, entry[0] - 1), entry[1]
 
-    def succeeded(self, name: str, address: str) -> None:
+    def reset(self, name: str, address: str) -> None:
         """Forget a name's failures; an address only gets this attempt back, or an operator could guess for others."""
-        self.withdraw(name, address)
+        self.cancel(name, address)
         with self._lock:
-            self._known.pop(("name", name), None)
+            self._failures.pop(("name", name), None)
 
     def _keys(self, name: str, address: str) -> list[tuple[str, str]]:
         return [("name", name)] + ([("address", address)] if address and not is_loopback(address) else [])
 
-    def _fresh(self, key: tuple[str, str], now: int) -> tuple[int, int]:
-        failures, at = self._known.get(key, (0, 0))
-        return (0, 0) if now - at > FORGOTTEN_AFTER * SECOND else (failures, at)
+    def _recent(self, key: tuple[str, str], now: int) -> tuple[int, int]:
+        failures, at = self._failures.get(key, (0, 0))
+        return (0, 0) if now - at > FORGET_AFTER_SECONDS * SECOND else (failures, at)
 
-    def _until(self, key: tuple[str, str], now: int) -> int:
-        free, longest = (FREE, LONGEST) if key[0] == "name" else (FREE_ADDRESS, LONGEST_ADDRESS)
-        failures, at = self._fresh(key, now)
+    def _blocked_until(self, key: tuple[str, str], now: int) -> int:
+        free, longest = (
+            (FREE_FAILURES, MAX_DELAY_SECONDS)
+            if key[0] == "name"
+            else (FREE_ADDRESS_FAILURES, MAX_ADDRESS_DELAY_SECONDS)
+        )
+        failures, at = self._recent(key, now)
         if failures < free:
             return 0
         return at + min(1 << min(failures - free, 20), longest) * SECOND

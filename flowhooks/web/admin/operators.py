@@ -12,8 +12,8 @@ import structlog
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import check_operators, operator_tokens
-from flowhooks.web.admin.passwords import Passwords
-from flowhooks.web.callback.credentials import bearer
+from flowhooks.web.admin.passwords import PasswordVerifier
+from flowhooks.web.callback.credentials import parse_bearer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,52 +74,55 @@ class Operators:
     def __init__(self, app: App) -> None:
         check_operators(app.settings)
         self._app = app
-        self._passwords = Passwords()
-        self._read: tuple[Settings, Mapping[str, str]] = app.settings, operator_tokens(app.settings)
+        self._passwords = PasswordVerifier()
+        self._cached_tokens: tuple[Settings, Mapping[str, str]] = app.settings, operator_tokens(app.settings)
 
     def __bool__(self) -> bool:
         return bool(self._app.settings.operators)
 
-    def named(self, name: str) -> Operator | None:
+    def by_name(self, name: str) -> Operator | None:
         """The operator of this name; None if there is none, or none any more."""
-        found = self._app.settings.operators.get(name)
-        return None if found is None else Operator(name=name, role=Role(found.role))
+        settings = self._app.settings.operators.get(name)
+        return None if settings is None else Operator(name=name, role=Role(settings.role))
 
-    def with_token(self, authorization: str) -> Operator | None:
+    def by_token(self, authorization: str) -> Operator | None:
         """The operator whose bearer token a request carries; None if it is nobody's, or no bearer token."""
-        token = bearer(authorization)
+        token = parse_bearer(authorization)
         if token is None:
             return None
         digest = hashlib.sha256(token.encode("ascii")).hexdigest()
-        found = None
-        for known, name in self._tokens().items():  # to the end, always: the time taken does not tell whose it was
-            if hmac.compare_digest(digest, known):
-                found = name
-        return None if found is None else self.named(found)
+        name_found = None
+        for (
+            token_digest,
+            name,
+        ) in self._tokens().items():  # to the end, always: the time taken does not tell whose it was
+            if hmac.compare_digest(digest, token_digest):
+                name_found = name
+        return None if name_found is None else self.by_name(name_found)
 
-    def with_password(self, name: str, password: str) -> Operator | None:
+    def authenticate(self, name: str, password: str) -> Operator | None:
         """The operator of this name, if this is their password; takes the same time whether there is one or not.
 
         Raises:
-            Busy: too many passwords are being compared just now.
+            TooManyVerifications: too many passwords are being compared just now.
         """
         passwords = self.passwords()
         if not passwords:
             return None
-        matches = self._passwords.match(password, passwords.get(name), next(iter(passwords.values()), ""))
-        return self.named(name) if matches else None
+        matches = self._passwords.verify(password, passwords.get(name), next(iter(passwords.values()), ""))
+        return self.by_name(name) if matches else None
 
     def passwords(self) -> Mapping[str, str]:
         """The hash of each operator's password, by name, of those who have one."""
-        return {name: one.password for name, one in self._app.settings.operators.items() if one.password}
+        return {name: operator.password for name, operator in self._app.settings.operators.items() if operator.password}
 
     def _tokens(self) -> Mapping[str, str]:
-        settings, tokens = self._read
+        settings, tokens = self._cached_tokens
         if settings is not self._app.settings:
             settings = self._app.settings
             try:
                 tokens = operator_tokens(settings)
             except SettingsError as error:
                 _log.error("operators_not_read", why=str(error), next="the tokens that were known before are taken")
-            self._read = settings, tokens
+            self._cached_tokens = settings, tokens
         return tokens

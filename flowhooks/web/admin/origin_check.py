@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
     from flowhooks.app import App
 
-ROOT: Final = "/console"
+CONSOLE_ROOT: Final = "/console"
 """Under which every page lies."""
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
 
 def is_page(path: str) -> bool:
     """Whether a path is one of the console's."""
-    return path in {"/", ROOT} or path.startswith(f"{ROOT}/")
+    return path in {"/", CONSOLE_ROOT} or path.startswith(f"{CONSOLE_ROOT}/")
 
 
-class Guard:
+class OriginCheck:
     """Says why a request is not let through, whoever sends it.
 
     Where no operator is named in the settings, only this machine is let in. A browser on it can be made to ask for a
@@ -38,7 +38,7 @@ class Guard:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    def refusal(self, request: falcon.Request) -> str | None:
+    def why_rejected(self, request: falcon.Request) -> str | None:
         """The text that says why not, by its key; None where nothing speaks against it."""
         settings = self._app.settings
         host = host_of(request.env)
@@ -50,7 +50,7 @@ class Guard:
             return "refused.bound"
         return None if here else "refused.host"
 
-    def is_own(self, request: falcon.Request) -> bool:
+    def is_from_console(self, request: falcon.Request) -> bool:
         """Whether a request that would change something comes from one of our own pages, and from no other site's.
 
         A request that says neither is no page's.

@@ -14,24 +14,24 @@ from typing import Final
 
 from flowhooks.errors import SettingsError
 
-LEAST: Final = 12
+MIN_CHARS: Final = 12
 """Characters of a new password."""
-LONGEST: Final = 256
+MAX_CHARS: Final = 256
 """Characters of a password: what is longer is refused before anything is computed of it."""
-AT_ONCE: Final = 2
+MAX_PARALLEL_VERIFICATIONS: Final = 2
 """Passwords that are compared at the same time: each takes 64 MiB, and half of this listener's threads stay free."""
-_DUMMY: Final = "$argon2id$v=19$m=65536,t=3,p=4"
+_DUMMY_PARAMETERS: Final = "$argon2id$v=19$m=65536,t=3,p=4"
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """The hash of a password, as the settings hold it.
 
     Raises:
         SettingsError: the password is too short or too long, or what makes hashes is not installed.
     """
-    plain = _plain(password)
-    if not LEAST <= len(plain) <= LONGEST:
-        raise SettingsError(f"a password has {LEAST} to {LONGEST} characters")
+    plain = _normalize(password)
+    if not MIN_CHARS <= len(plain) <= MAX_CHARS:
+        raise SettingsError(f"a password has {MIN_CHARS} to {MAX_CHARS} characters")
     try:
         from argon2 import PasswordHasher  # noqa: PLC0415 (an extra, which those with tokens only do without)
     except ImportError:
@@ -39,52 +39,56 @@ def hashed(password: str) -> str:
     return PasswordHasher().hash(plain)
 
 
-class Busy(Exception):
+class TooManyVerifications(Exception):
     """As many passwords are being compared as may be at once."""
 
 
-class Passwords:
+class PasswordVerifier:
     """Compares passwords with hashes, a few at a time."""
 
     def __init__(self) -> None:
-        self._room = threading.BoundedSemaphore(AT_ONCE)
+        self._slots = threading.BoundedSemaphore(MAX_PARALLEL_VERIFICATIONS)
 
-    def match(self, password: str, known: str | None, like: str = "") -> bool:
+    def verify(self, password: str, password_hash: str | None, example_hash: str = "") -> bool:
         """Whether a password is the one that was hashed; takes the same time where there is no such hash.
 
         Args:
             password: what was given, of any length.
-            known: the hash; None: whoever is asked for does not exist, and the answer is no.
-            like: a hash of somebody who does exist, which says how long it is to take.
+            password_hash: the hash; None: whoever is asked for does not exist, and the answer is no.
+            example_hash: a hash of somebody who does exist, which says how long it is to take.
 
         Raises:
-            Busy: it is not known; nothing was compared.
+            TooManyVerifications: it is not known; nothing was compared.
         """
         from argon2 import PasswordHasher  # noqa: PLC0415 (as above)
         from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415 (as above)
 
-        if not self._room.acquire(blocking=False):
-            raise Busy
+        if not self._slots.acquire(blocking=False):
+            raise TooManyVerifications
         try:
-            plain = _plain(password)
-            fits = len(plain) <= LONGEST
+            normalized = _normalize(password)
+            is_short_enough = len(normalized) <= MAX_CHARS
             return (
-                PasswordHasher().verify(known or _nobodys(like), plain if fits else "") and fits and known is not None
+                PasswordHasher().verify(
+                    password_hash or _dummy_hash(example_hash), normalized if is_short_enough else ""
+                )
+                and is_short_enough
+                and password_hash is not None
             )
         except (VerificationError, InvalidHashError):
             return False
         finally:
-            self._room.release()
+            self._slots.release()
 
 
-def _plain(password: str) -> str:
+def _normalize(password: str) -> str:
     """The password in the one form that every keyboard comes to."""
-    short = password[: LONGEST + 1].encode("utf-8", "replace").decode()
+    short = password[: MAX_CHARS + 1].encode("utf-8", "replace").decode()
     return unicodedata.normalize("NFKC", short)
 
 
-def _nobodys(like: str) -> str:
+def _dummy_hash(example_hash: str) -> str:
     """A hash that no password has, with the parameters of another."""
-    parameters = like.rsplit("$", 2)[0] or _DUMMY
+    parameters = example_hash.rsplit("$", 2)[0] or _DUMMY_PARAMETERS
     salt, digest = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (16, 32))
     return f"{parameters}${salt}${digest}"

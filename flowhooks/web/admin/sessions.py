@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.web.admin.operators import Operator, Operators
 
-WRITTEN_EVERY: Final = 60 * SECOND
+TOUCH_INTERVAL: Final = 60 * SECOND
 """Microseconds between two notes that somebody is still here: to look is not to write each time."""
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -43,7 +43,7 @@ class Sessions:
         self._app = app
         self._operators = operators
 
-    def begin(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
+    def create(self, request: falcon.Request, response: falcon.Response, operator: Operator) -> None:
         """Log somebody in, under a secret that nobody has had before; what this browser had is over.
 
         Raises:
@@ -60,7 +60,7 @@ class Sessions:
             sessions.create(transaction, session)
 
         self._app.ledger.write(begun)
-        self._put(response, secret)
+        self._set_cookie(response, secret)
 
     def operator(self, request: falcon.Request) -> Operator | None:
         """Who has logged in with this browser, and is still an operator; None if nobody.
@@ -73,17 +73,17 @@ class Sessions:
             return None
         now = self._app.clock.now()
         with self._app.ledger.connection() as connection:
-            found = sessions.find(connection, list(digests), now)
-        if found is None or digests[found.digest] != found.operator:
+            session = sessions.find(connection, list(digests), now)
+        if session is None or digests[session.digest] != session.operator:
             return None
-        if now - found.used_at >= WRITTEN_EVERY:
+        if now - session.used_at >= TOUCH_INTERVAL:
             with suppress(FlowhooksError):  # whoever only looks is not to be kept from it
                 self._app.ledger.write(
-                    lambda transaction: sessions.touch(transaction, found.digest, now), certain=False
+                    lambda transaction: sessions.touch(transaction, session.digest, now), certain=False
                 )
-        return self._operators.named(found.operator)
+        return self._operators.by_name(session.operator)
 
-    def end(self, request: falcon.Request, response: falcon.Response) -> None:
+    def delete(self, request: falcon.Request, response: falcon.Response) -> None:
         """Log out for good.
 
         Raises:
@@ -91,7 +91,7 @@ class Sessions:
         """
         if digests := list(self._digests(self._secret(request))):
             self._app.ledger.write(lambda transaction: sessions.remove(transaction, digests))
-        self._put(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
+        self._set_cookie(response, "", expires=datetime(1970, 1, 2, tzinfo=UTC))
 
     @property
     def _cookie(self) -> str:
@@ -102,7 +102,7 @@ class Sessions:
     def _secure(self) -> bool:
         return self._app.settings.public_url.startswith("https://")
 
-    def _put(self, response: falcon.Response, value: str, expires: datetime | None = None) -> None:
+    def _set_cookie(self, response: falcon.Response, value: str, expires: datetime | None = None) -> None:
         """Give the browser its cookie, which ends with the browser, or sooner."""
         response.set_cookie(
             self._cookie, value, expires=expires, path="/", http_only=True, same_site="Strict", secure=self._secure
@@ -110,8 +110,8 @@ class Sessions:
 
     def _secret(self, request: falcon.Request) -> str:
         """What the browser was given; `""` if that is nothing, or cannot be ours, or is more than one."""
-        given = request.get_cookie_values(self._cookie) or []
-        return given[0] if len(given) == 1 and _SECRET.fullmatch(given[0]) else ""
+        values = request.get_cookie_values(self._cookie) or []
+        return values[0] if len(values) == 1 and _SECRET.fullmatch(values[0]) else ""
 
     def _digests(self, secret: str) -> Mapping[str, str]:
         """What the ledger has of it, if it is this or that operator's: their names by the digests."""

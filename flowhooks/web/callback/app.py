@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import falcon
 
 from flowhooks.web import errors
-from flowhooks.web.callback.authentication import Gate
-from flowhooks.web.callback.credentials import Latest
-from flowhooks.web.callback.metrics_middleware import Counting
+from flowhooks.web.callback.authentication import Authenticator
+from flowhooks.web.callback.credentials import CredentialStore
+from flowhooks.web.callback.metrics_middleware import MetricsMiddleware
 from flowhooks.web.callback.openapi import openapi
-from flowhooks.web.callback.resource import CallBackResource, RawPath
+from flowhooks.web.callback.resource import CallbackResource, RawPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-_CALL_BACKS: Final = "/flow/"
+_CALLBACK_PREFIX: Final = "/flow/"
 
 
-class OpenApi:
+class CallbackOpenApiResource:
     """`GET /openapi.json`: the contract, made from the schema files in force."""
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -53,23 +53,23 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     Raises:
         SettingsError: a token or a secret of a source cannot be had.
     """
-    web: falcon.App[Any, Any] = falcon.App(middleware=[Counting(app.metrics), RawPath()])
-    errors.install(web, _noted(app))
-    credentials = Latest(app.settings, app.environ)
+    web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics), RawPath()])
+    errors.install(web, _error_log(app))
+    credentials = CredentialStore(app.settings, app.environ)
     app.on_reload(credentials.read)
-    gate = Gate(credentials, app.clock)
+    authenticator = Authenticator(credentials, app.clock)
     for kind in app.schemas.kinds:
-        resource = CallBackResource(kind=kind, schemas=app.schemas, gate=gate, intake=app.intake)
+        resource = CallbackResource(kind=kind, schemas=app.schemas, authenticator=authenticator, intake=app.intake)
         web.add_route(f"/flow/{{flow_instance_id}}/call-back/{kind}", resource)
-    web.add_route("/openapi.json", OpenApi(openapi(app.schemas)))
+    web.add_route("/openapi.json", CallbackOpenApiResource(openapi(app.schemas)))
     return web
 
 
-def _noted(app: App) -> errors.Noted:
+def _error_log(app: App) -> errors.ErrorLog:
     """What has refused call-backs written down. What nobody can have meant for a call-back is none."""
 
     def noted(request: falcon.Request, status: int, text: Callable[[str], str]) -> None:
-        if (path := errors.raw_path(request.env)).startswith(_CALL_BACKS):
+        if (path := errors.raw_path(request.env)).startswith(_CALLBACK_PREFIX):
             address = request.env.get("REMOTE_ADDR") or ""
             app.rejected_requests.record(
                 path=path, address=address, status=status, english=text("en"), chinese=text("zh")

@@ -10,34 +10,34 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowhooks.errors import RateLimited
 from flowhooks.web.callback import local_only, signatures
-from flowhooks.web.callback.rate_limit import Rates
-from flowhooks.web.errors import HTTPRefusal
+from flowhooks.web.callback.rate_limit import RateLimiter
+from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     import falcon
 
     from flowhooks.clock import Clock
     from flowhooks.settings import Settings
-    from flowhooks.web.callback.credentials import Credentials, Latest
+    from flowhooks.web.callback.credentials import Credentials, CredentialStore
 
 
-class Admitted(NamedTuple):
+class AuthenticatedRequest(NamedTuple):
     """A request that was let in.
 
     Attributes:
         source: whose it is.
-        limit: bytes that its body may have.
+        max_body_bytes: bytes that its body may have.
         body: its body, if that had to be read for it.
-        message: the id under which it was signed; None if it is not signed.
+        webhook_id: the id under which it was signed; None if it is not signed.
     """
 
     source: str
-    limit: int
+    max_body_bytes: int
     body: bytes | None = None
-    message: str | None = None
+    webhook_id: str | None = None
 
 
-class Gate:
+class Authenticator:
     """Lets call-backs in.
 
     Args:
@@ -45,12 +45,12 @@ class Gate:
         clock: the time.
     """
 
-    def __init__(self, credentials: Latest, clock: Clock) -> None:
+    def __init__(self, credentials: CredentialStore, clock: Clock) -> None:
         self._credentials = credentials
         self._clock = clock
-        self._rates = Rates(clock)
+        self._rate_limiter = RateLimiter(clock)
 
-    def let_in(self, request: falcon.Request, settings: Settings) -> Admitted:
+    def authenticate(self, request: falcon.Request, settings: Settings) -> AuthenticatedRequest:
         """Let a request in; it is not parsed, and nothing is looked up in the ledger.
 
         Args:
@@ -62,38 +62,40 @@ class Gate:
             Forbidden: it comes from where its source may not call from, or no source is configured and a proxy or a web
                 page has sent it.
             TooMany: its source has sent too many.
-            HTTPRefusal: 413, its body is too large.
+            LocalizedHTTPError: 413, its body is too large.
         """
-        headers, most = request.env, settings.http.max_body_bytes
-        credentials = self._credentials.of(settings)
+        headers, max_body_bytes = request.env, settings.http.max_body_bytes
+        credentials = self._credentials.get(settings)
         if not credentials.open and signatures.is_signed(headers):
-            return self._let_signed_in(request, credentials, most)
-        name = credentials.source(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
+            return self._authenticate_signed(request, credentials, max_body_bytes)
+        name = credentials.by_token(headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR"))
         if credentials.open:
             local_only.check(headers, settings)
-            return Admitted(name, most)
-        self._count(name, credentials)
-        return Admitted(name, _limit(name, credentials, most))
+            return AuthenticatedRequest(name, max_body_bytes)
+        self._check_rate(name, credentials)
+        return AuthenticatedRequest(name, _body_limit(name, credentials, max_body_bytes))
 
-    def _let_signed_in(self, request: falcon.Request, credentials: Credentials, most: int) -> Admitted:
+    def _authenticate_signed(
+        self, request: falcon.Request, credentials: Credentials, max_body_bytes: int
+    ) -> AuthenticatedRequest:
         headers = request.env
         authorization, address = headers.get("HTTP_AUTHORIZATION"), headers.get("REMOTE_ADDR")
         now = self._clock.now()
-        signature = signatures.read(headers, now)
+        signature = signatures.parse(headers, now)
         # Whoever sends both has to have both right.
-        only = None if authorization is None else credentials.source(authorization, address)
-        names = credentials.signing(address, only)
-        body = read_body(request, max(_limit(name, credentials, most) for name in names))
-        name = credentials.signer(signature, body, names, now)
-        limit = _limit(name, credentials, most)
+        only = None if authorization is None else credentials.by_token(authorization, address)
+        names = credentials.candidates(address, only)
+        body = read_body(request, max(_body_limit(name, credentials, max_body_bytes) for name in names))
+        name = credentials.verify_signature(signature, body, names, now)
+        limit = _body_limit(name, credentials, max_body_bytes)
         if len(body) > limit:
-            raise HTTPRefusal(413, "too_large", limit=limit)
-        self._count(name, credentials)
-        return Admitted(name, limit, body, signature.id)
+            raise LocalizedHTTPError(413, "too_large", limit=limit)
+        self._check_rate(name, credentials)
+        return AuthenticatedRequest(name, limit, body, signature.id)
 
-    def _count(self, name: str, credentials: Credentials) -> None:
+    def _check_rate(self, name: str, credentials: Credentials) -> None:
         source = credentials.sources[name]
-        if source.rate and (wait := self._rates.take(name, source.rate, source.burst)):
+        if source.rate and (wait := self._rate_limiter.acquire(name, source.rate, source.burst)):
             raise RateLimited("too_many", retry_after=wait)
 
 
@@ -101,14 +103,14 @@ def read_body(request: falcon.Request, limit: int) -> bytes:
     """The body of a request.
 
     Raises:
-        HTTPRefusal: 413, it has more than `limit` bytes.
+        LocalizedHTTPError: 413, it has more than `limit` bytes.
     """
     raw: bytes = request.bounded_stream.read(limit + 1)
     if len(raw) > limit:
-        raise HTTPRefusal(413, "too_large", limit=limit)
+        raise LocalizedHTTPError(413, "too_large", limit=limit)
     return raw
 
 
-def _limit(name: str, credentials: Credentials, most: int) -> int:
-    own = credentials.sources[name].max_body_bytes
-    return most if own is None else min(own, most)
+def _body_limit(name: str, credentials: Credentials, max_body_bytes: int) -> int:
+    source_limit = credentials.sources[name].max_body_bytes
+    return max_body_bytes if source_limit is None else min(source_limit, max_body_bytes)

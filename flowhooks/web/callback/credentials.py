@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from flowhooks.settings import Key, Known, Network, Settings, Source
     from flowhooks.web.callback.signatures import Signature
 
-ANYONE: Final = "default"
+DEFAULT_SOURCE: Final = "default"
 """The source's name while none is configured."""
 
-_LONGEST: Final = 1024
+_MAX_TOKEN_CHARS: Final = 1024
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 """RFC 6750, section 2.1. No comma can match, so a doubled header, which arrives joined by one, is refused."""
 
@@ -45,19 +45,21 @@ class Credentials:
         sources: as given.
     """
 
-    __slots__ = ("_signing", "_tokens", "known", "open", "sources")
+    __slots__ = ("_signing_keys", "_tokens", "known", "open", "sources")
 
     def __init__(self, sources: Mapping[str, Source], known: Mapping[str, Known]) -> None:
         self.open = not sources  # a source that nothing is known of closes the door too
         self.sources, self.known = sources, known
         self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
-            (bytes.fromhex(token), name, sources[name].allow) for name, one in known.items() for token in one.tokens
+            (bytes.fromhex(token), name, sources[name].allow)
+            for name, source_credentials in known.items()
+            for token in source_credentials.tokens
         )
-        self._signing: tuple[tuple[str, tuple[Key, ...]], ...] = tuple(
-            (name, one.keys) for name, one in known.items() if one.keys
+        self._signing_keys: tuple[tuple[str, tuple[Key, ...]], ...] = tuple(
+            (name, source_credentials.keys) for name, source_credentials in known.items() if source_credentials.keys
         )
 
-    def source(self, authorization: str | None, address: str | None) -> str:
+    def by_token(self, authorization: str | None, address: str | None) -> str:
         """The name of the source whose bearer token a request carries.
 
         Args:
@@ -69,23 +71,27 @@ class Credentials:
             Forbidden: the source may not call from this address.
         """
         if self.open:
-            return ANYONE
-        token = bearer(authorization)
+            return DEFAULT_SOURCE
+        token = parse_bearer(authorization)
         if token is None:
             raise Unauthorized("unauthorized", cause="token_malformed" if authorization else "nothing_sent")
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        found: tuple[str, tuple[Network, ...]] | None = None
-        for known, name, allow in self._tokens:  # to the end, always: the time taken does not tell whose token it was
-            if hmac.compare_digest(digest, known):
-                found = name, allow
-        if found is None:
+        match: tuple[str, tuple[Network, ...]] | None = None
+        for (
+            token_digest,
+            name,
+            allow,
+        ) in self._tokens:  # to the end, always: the time taken does not tell whose token it was
+            if hmac.compare_digest(digest, token_digest):
+                match = name, allow
+        if match is None:
             raise Unauthorized("unauthorized", cause="token_unknown")
-        name, allow = found
-        if allow and not _within(address, allow):
+        name, allow = match
+        if allow and not _is_in_networks(address, allow):
             raise Forbidden("forbidden")
         return name
 
-    def signing(self, address: str | None, only: str | None = None) -> tuple[str, ...]:
+    def candidates(self, address: str | None, only: str | None = None) -> tuple[str, ...]:
         """The names of the sources that sign, and may call from an address; before anything is computed.
 
         Args:
@@ -96,15 +102,17 @@ class Credentials:
             Unauthorized: there is none that signs.
             Forbidden: there are some, and none of them may call from there.
         """
-        names = [name for name, _ in self._signing if only in {None, name}]
+        names = [name for name, _ in self._signing_keys if only in {None, name}]
         if not names:
             raise Unauthorized("unauthorized", cause="signature_unknown")
-        allowed = tuple(name for name in names if not (allow := self.sources[name].allow) or _within(address, allow))
+        allowed = tuple(
+            name for name in names if not (allow := self.sources[name].allow) or _is_in_networks(address, allow)
+        )
         if not allowed:
             raise Forbidden("forbidden_address")
         return allowed
 
-    def signer(self, signature: Signature, body: bytes, names: Sequence[str], now: int) -> str:
+    def verify_signature(self, signature: Signature, body: bytes, names: Sequence[str], now: int) -> str:
         """The name of the source that has signed a request.
 
         Args:
@@ -116,19 +124,19 @@ class Credentials:
         Raises:
             Unauthorized: it is none of them.
         """
-        for name, keys in self._signing:
-            if name in names and signatures.matches(signature, body, keys, now):
+        for name, keys in self._signing_keys:
+            if name in names and signatures.verify(signature, body, keys, now):
                 return name
         raise Unauthorized("unauthorized", cause="signature_unknown")
 
 
-def bearer(authorization: str | None) -> str | None:
+def parse_bearer(authorization: str | None) -> str | None:
     """The token of an Authorization header; None if there is no header, or not one with a single bearer token."""
     match = _BEARER.fullmatch(authorization or "")
-    return match.group(1) if match and len(match.group(1)) <= _LONGEST else None
+    return match.group(1) if match and len(match.group(1)) <= _MAX_TOKEN_CHARS else None
 
 
-class Latest:
+class CredentialStore:
     """The credentials of the sources, which are read again whenever the settings are.
 
     Args:
@@ -139,40 +147,45 @@ class Latest:
         SettingsError: a token or a secret cannot be had.
     """
 
-    __slots__ = ("_environ", "_lock", "_made")
+    __slots__ = ("_environ", "_lock", "_versions")
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = threading.Lock()
-        made = Credentials(settings.sources, known_sources(settings, environ))
-        self._made: tuple[tuple[Settings, Credentials], ...] = ((settings, made),)
+        credentials = Credentials(settings.sources, known_sources(settings, environ))
+        self._versions: tuple[tuple[Settings, Credentials], ...] = ((settings, credentials),)
 
-    def of(self, settings: Settings) -> Credentials:
+    def get(self, settings: Settings) -> Credentials:
         """The credentials by some settings, those of now or those of a moment ago; from any thread."""
-        for known, made in self._made:
-            if known is settings:
-                return made
-        return self.read(settings)
+        for version, credentials in self._versions:
+            if version is settings:
+                return credentials
+        return self.reload(settings)
 
-    def read(self, settings: Settings) -> Credentials:
+    def reload(self, settings: Settings) -> Credentials:
         """Read again what is known of the sources; what cannot be read is as it was, and nothing where it was not."""
         with self._lock:
-            for known, made in self._made:
-                if known is settings:
-                    return made
+            for version, credentials in self._versions:
+                if version is settings:
+                    return credentials
             try:
-                made = Credentials(settings.sources, known_sources(settings, self._environ))
+                credentials = Credentials(settings.sources, known_sources(settings, self._environ))
             except SettingsError as error:
                 _log.error("sources_not_read", why=str(error), next="what was known of them before is taken")
-                made = _as_before(settings.sources, self._made[0][1])
-            self._made = (settings, made), self._made[0]
-            return made
+                credentials = _unchanged(settings.sources, self._versions[0][1])
+            self._versions = (settings, credentials), self._versions[0]
+            return credentials
 
 
-def _as_before(sources: Mapping[str, Source], before: Credentials) -> Credentials:
+def _unchanged(sources: Mapping[str, Source], before: Credentials) -> Credentials:
     """What was known of those sources that are as they were; of others nothing, so that nobody comes in as them."""
     return Credentials(
-        sources, {name: one for name, one in before.known.items() if before.sources[name] == sources.get(name)}
+        sources,
+        {
+            name: source_credentials
+            for name, source_credentials in before.known.items()
+            if before.sources[name] == sources.get(name)
+        },
     )
 
 
@@ -182,7 +195,7 @@ def new_token() -> tuple[str, str]:
     return token, hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
-def _within(address: str | None, allow: tuple[Network, ...]) -> bool:
+def _is_in_networks(address: str | None, allow: tuple[Network, ...]) -> bool:
     try:
         client = ipaddress.ip_address(address or "")
     except ValueError:

@@ -6,17 +6,17 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.observability.metrics import NO_KIND
-from flowhooks.web.callback.resource import CallBackResource
+from flowhooks.web.callback.resource import CallbackResource
 
 if TYPE_CHECKING:
     import falcon
 
     from flowhooks.observability.metrics import Metrics
 
-_BEGAN: Final = "flowhooks.began"
+_STARTED_AT: Final = "flowhooks.began"
 
 
-class Counting:
+class MetricsMiddleware:
     """Falcon middleware, the outermost one.
 
     Args:
@@ -28,7 +28,7 @@ class Counting:
 
     def process_request(self, request: falcon.Request, _response: falcon.Response) -> None:
         """Note when it came."""
-        request.env[_BEGAN] = time.perf_counter()
+        request.env[_STARTED_AT] = time.perf_counter()
 
     def process_response(
         self,
@@ -38,6 +38,6 @@ class Counting:
         _succeeded: bool,
     ) -> None:
         """Count it, and its answer."""
-        kind = resource.kind if isinstance(resource, CallBackResource) else NO_KIND
+        kind = resource.kind if isinstance(resource, CallbackResource) else NO_KIND
         self._metrics.received(kind)
-        self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_BEGAN])
+        self._metrics.answered(kind, response.status_code, time.perf_counter() - request.env[_STARTED_AT])

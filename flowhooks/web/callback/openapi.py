@@ -120,8 +120,8 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         kind, are components, too.
     """
     kinds = {kind: f"call-back/{kind}{SUFFIX}" for kind in schemas.kinds}
-    answered = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
-    bodies = _needed(schemas.documents, kinds.values()) - _needed(schemas.documents, answered)
+    shared_files = (_ANSWER, ERROR, _FLOW_INSTANCE_ID)
+    bodies = _referenced_files(schemas.documents, kinds.values()) - _referenced_files(schemas.documents, shared_files)
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -136,7 +136,7 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
             for kind, name in kinds.items()
         },
         "components": {
-            "schemas": components(schemas.documents, (*answered, *kinds.values()), bodies=bodies),
+            "schemas": components(schemas.documents, (*shared_files, *kinds.values()), bodies=bodies),
             "parameters": {
                 "flowInstanceId": {
                     "name": "flowInstanceId",
@@ -189,18 +189,18 @@ def components(
         names: those that are needed.
         bodies: those of what is sent to us, in which a member that is null counts as absent.
     """
-    found = {}
-    required = _required(documents, bodies)
-    for name in sorted(_needed(documents, names)):
-        found[_component(name)] = published = _published(name, documents)
-        for schema in _objects(published) if name in bodies else ():
-            for member, its in schema.get("properties", {}).items():
-                if isinstance(its, dict) and member not in required:
-                    its.update(or_null(its))
-    return found
+    schemas = {}
+    required = _required_members(documents, bodies)
+    for name in sorted(_referenced_files(documents, names)):
+        schemas[_component(name)] = published = _as_component(name, documents)
+        for schema in _object_schemas(published) if name in bodies else ():
+            for member, property_schema in schema.get("properties", {}).items():
+                if isinstance(property_schema, dict) and member not in required:
+                    property_schema.update(nullable(property_schema))
+    return schemas
 
 
-def or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+def nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
     """What takes null, too, where a schema says of which types something is; any other is left as it is."""
     types = schema.get("type", [])
     names = [types] if isinstance(types, str) else list(types)
@@ -228,28 +228,30 @@ def _path(kind: str, name: str, documents: Mapping[str, dict[str, Any]]) -> dict
 
 def _content(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     examples = {
-        f"example-{number}": {"value": one} for number, one in enumerate(documents[name].get("examples", ()), 1)
+        f"example-{number}": {"value": example} for number, example in enumerate(documents[name].get("examples", ()), 1)
     }
     return {"application/json": {"schema": _reference(name)} | ({"examples": examples} if examples else {})}
 
 
-def _needed(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
+def _referenced_files(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
     """The files named, and those that they refer to, over any number of steps."""
     needed: set[str] = set()
-    rest = set(names)
-    while rest:
-        name = rest.pop()
+    remaining = set(names)
+    while remaining:
+        name = remaining.pop()
         needed.add(name)
-        rest |= {
-            locate(documents, name, schema["$ref"])[0] for schema in _objects(documents[name]) if "$ref" in schema
+        remaining |= {
+            locate(documents, name, schema["$ref"])[0]
+            for schema in _object_schemas(documents[name])
+            if "$ref" in schema
         } - needed
     return needed
 
 
-def _published(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _as_component(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """A schema file as a component: its references lead to components, so it needs no name of its own."""
     document = copy.deepcopy(documents[name])
-    for schema in _objects(document):
+    for schema in _object_schemas(document):
         for keyword in ("$schema", "$id", "$anchor"):
             schema.pop(keyword, None)
         if "$ref" in schema:
@@ -257,14 +259,16 @@ def _published(name: str, documents: Mapping[str, dict[str, Any]]) -> dict[str, 
     return document
 
 
-def _objects(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _object_schemas(document: dict[str, Any]) -> list[dict[str, Any]]:
     """A schema and those within it, but `true` and `false`."""
     return [schema for _, schema in subschemas(document) if isinstance(schema, dict)]
 
 
-def _required(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
+def _required_members(documents: Mapping[str, dict[str, Any]], names: Iterable[str]) -> set[str]:
     """The members that any of these files requires, on whichever level: of those, null may be an absence too many."""
-    return {member for name in names for schema in _objects(documents[name]) for member in schema.get("required", ())}
+    return {
+        member for name in names for schema in _object_schemas(documents[name]) for member in schema.get("required", ())
+    }
 
 
 def _component(name: str) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.clock import Clock
 
 
-class Rates:
+class RateLimiter:
     """Counts. From any thread.
 
     Args:
@@ -25,9 +25,9 @@ class Rates:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._left: dict[str, tuple[float, int]] = {}
+        self._tokens: dict[str, tuple[float, int]] = {}
 
-    def take(self, name: str, rate: float, burst: int) -> int:
+    def acquire(self, name: str, rate: float, burst: int) -> int:
         """Take one, if there is one.
 
         Args:
@@ -38,12 +38,12 @@ class Rates:
         Returns:
             0: taken. Else the whole seconds after which there is one.
         """
-        most = float(burst or max(1, math.ceil(rate)))
+        capacity = float(burst or max(1, math.ceil(rate)))
         with self._lock:
             now = self._clock.now()
-            left, at = self._left.get(name, (most, now))
+            tokens, updated_at = self._tokens.get(name, (capacity, now))
             # A clock that is put back gives nothing, and takes nothing either.
-            left = min(most, left + max(0, now - at) / SECOND * rate)
-            taken = left >= 1
-            self._left[name] = (left - 1 if taken else left), now
-            return 0 if taken else max(1, math.ceil((1 - left) / rate))
+            tokens = min(capacity, tokens + max(0, now - updated_at) / SECOND * rate)
+            is_acquired = tokens >= 1
+            self._tokens[name] = (tokens - 1 if is_acquired else tokens), now
+            return 0 if is_acquired else max(1, math.ceil((1 - tokens) / rate))

@@ -20,14 +20,14 @@ from flowhooks.web.callback.authentication import read_body
 if TYPE_CHECKING:
     from flowhooks.intake.accept import Answer, Intake
     from flowhooks.schema import Schemas
-    from flowhooks.web.callback.authentication import Gate
+    from flowhooks.web.callback.authentication import Authenticator
 
 _SUCCESS: Final = errors.encode({"success": True})
 _PARKED_MESSAGES: Final[dict[ParkedBy | None, str]] = {
     ParkedBy.NAME: "parked_name",
     ParkedBy.CONDITION: "parked_condition",
 }
-LONGEST_WHY: Final = 500
+MAX_REASON_CHARS: Final = 500
 """Characters of a handler's own error that an answer repeats."""
 
 
@@ -39,7 +39,7 @@ class RawPath:
         request.path = errors.raw_path(request.env)
 
 
-class CallBackResource:
+class CallbackResource:
     """One kind of call-back.
 
     Args:
@@ -57,12 +57,12 @@ class CallBackResource:
         *,
         kind: str,
         schemas: Schemas,
-        gate: Gate,
+        authenticator: Authenticator,
         intake: Intake,
     ) -> None:
         self.kind = kind
         self._schemas = schemas
-        self._gate = gate
+        self._authenticator = authenticator
         self._intake = intake
 
     def on_post(self, request: falcon.Request, response: falcon.Response, flow_instance_id: str) -> None:
@@ -70,34 +70,36 @@ class CallBackResource:
         headers = request.env
         rules = self._intake.config  # once: the settings may change at any moment
         settings = rules.settings
-        admitted = self._gate.let_in(request, settings)
-        instance = _decoded(flow_instance_id)
-        self._schemas.check_flow_instance_id(instance)
+        authenticated = self._authenticator.authenticate(request, settings)
+        instance_id = _decode_segment(flow_instance_id)
+        self._schemas.check_flow_instance_id(instance_id)
         negotiation.check_media_type(headers.get("CONTENT_TYPE"), headers.get("HTTP_CONTENT_ENCODING"))
-        raw = read_body(request, admitted.limit) if admitted.body is None else admitted.body
-        body = schema.parse(raw)
+        raw_body = (
+            read_body(request, authenticated.max_body_bytes) if authenticated.body is None else authenticated.body
+        )
+        body = schema.parse(raw_body)
         self._schemas.check_body(self.kind, body)
-        seconds, applied = negotiation.wait(headers.get("HTTP_PREFER"), settings.wait)
+        seconds, applied = negotiation.parse_prefer_wait(headers.get("HTTP_PREFER"), settings.wait)
         if applied is not None:
             response.set_header("Preference-Applied", applied)
         answer = self._intake.accept(
             Callback(
-                source=admitted.source,
+                source=authenticated.source,
                 kind=self.kind,
-                flow_instance_id=instance,
+                flow_instance_id=instance_id,
                 body=body,
-                text=raw.decode(),
-                message=admitted.message,
+                text=raw_body.decode(),
+                message=authenticated.webhook_id,
             ),
             wait=seconds,
             config=rules,
         )
         hit("answer.made")
         response.set_header("Flowhooks-Event", answer.event_id)
-        _say(request, response, answer)
+        _respond(request, response, answer)
 
 
-def _decoded(segment: str) -> str:
+def _decode_segment(segment: str) -> str:
     """A path segment, percent-decoded once as strict UTF-8."""
     try:
         return unquote_to_bytes(segment).decode()
@@ -105,23 +107,26 @@ def _decoded(segment: str) -> str:
         raise InvalidCallback("path_id_encoding") from None
 
 
-def _say(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
+def _respond(request: falcon.Request, response: falcon.Response, answer: Answer) -> None:
     response.set_headers(errors.HEADERS)
     if answer.status is AnswerStatus.DONE:
         response.data = _SUCCESS
         return
-    language = negotiation.language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
+    language = negotiation.parse_accept_language(request.env.get("HTTP_ACCEPT_LANGUAGE"))
     if answer.status is AnswerStatus.DEAD:
-        dead = [one for one in answer.delivery_statuses if one.state is State.DEAD]
-        params: dict[str, Any] = {"handler": dead[0].handler, "why": messages.to_printable(dead[0].error, LONGEST_WHY)}
+        dead = [delivery for delivery in answer.delivery_statuses if delivery.state is State.DEAD]
+        params: dict[str, Any] = {
+            "handler": dead[0].handler,
+            "why": messages.to_printable(dead[0].error, MAX_REASON_CHARS),
+        }
         key = "dead" if len(dead) == 1 else "dead_several"
         message = messages.text(key, language, count=len(dead), **params)
-        errors.answer(request, response, status=500, message=message)
+        errors.respond(request, response, status=500, message=message)
         return
     if answer.status is AnswerStatus.PARKED:
         message = messages.text(_PARKED_MESSAGES.get(answer.parked_by, "parked"), language, member=answer.undecided)
     else:
-        states = Counter(one.state for one in answer.delivery_statuses)
+        states = Counter(delivery.state for delivery in answer.delivery_statuses)
         message = messages.text(
             "pending",
             language,

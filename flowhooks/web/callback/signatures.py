@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
     from flowhooks.settings import Key
 
-ID: Final = "HTTP_WEBHOOK_ID"
-TIME: Final = "HTTP_WEBHOOK_TIMESTAMP"
-SIGNATURE: Final = "HTTP_WEBHOOK_SIGNATURE"
+ID_HEADER: Final = "HTTP_WEBHOOK_ID"
+TIMESTAMP_HEADER: Final = "HTTP_WEBHOOK_TIMESTAMP"
+SIGNATURE_HEADER: Final = "HTTP_WEBHOOK_SIGNATURE"
 """The headers of a signed request, as WSGI names them."""
-TOLERANCE: Final = 300 * SECOND
+MAX_TIMESTAMP_SKEW: Final = 300 * SECOND
 """By how much the time of a signature may differ from ours, both ways."""
-MOST_SIGNATURES: Final = 8
+MAX_SIGNATURES: Final = 8
 """Signatures that one request may carry: an engine signs with two secrets while one is being replaced."""
-LONGEST: Final = 2_048
+MAX_HEADER_CHARS: Final = 2_048
 """Characters of the header with them."""
 
 _ID: Final = re.compile(r"[!-+\-/-~]{1,256}")
 """Visible ASCII. No comma, which a doubled header is joined by. No full stop, which is what separates the id from the
 time where they are signed: with one in it the same signature would be that of another id, another time and another
 body."""
-_TIME: Final = re.compile(r"[1-9][0-9]{0,10}")
-_ONE: Final = re.compile(r"v1,([A-Za-z0-9+/]{43}=)")
-_OTHER: Final = re.compile(r"(?!v1,)[A-Za-z0-9_]{1,16},[A-Za-z0-9+/=_-]{1,512}")
+_TIMESTAMP: Final = re.compile(r"[1-9][0-9]{0,10}")
+_V1_SIGNATURE: Final = re.compile(r"v1,([A-Za-z0-9+/]{43}=)")
+_OTHER_SIGNATURE: Final = re.compile(r"(?!v1,)[A-Za-z0-9_]{1,16},[A-Za-z0-9+/=_-]{1,512}")
 """A signature of a version that is not known here, as `v1a`: passed over, for another beside it may be good."""
 
 
@@ -47,21 +47,21 @@ class Signature(NamedTuple):
 
     Attributes:
         id: the message's id.
-        at: its time, in microseconds since 1970.
-        ours: those of its signatures that can be compared here.
+        timestamp: its time, in microseconds since 1970.
+        v1_signatures: those of its signatures that can be compared here.
     """
 
     id: str
-    at: int
-    ours: tuple[str, ...]
+    timestamp: int
+    v1_signatures: tuple[str, ...]
 
 
 def is_signed(headers: Mapping[str, Any]) -> bool:
     """Whether a request means to be signed: one of the headers is there."""
-    return SIGNATURE in headers or ID in headers or TIME in headers
+    return SIGNATURE_HEADER in headers or ID_HEADER in headers or TIMESTAMP_HEADER in headers
 
 
-def read(headers: Mapping[str, Any], now: int) -> Signature:
+def parse(headers: Mapping[str, Any], now: int) -> Signature:
     """What a request says of its signature.
 
     Args:
@@ -71,23 +71,23 @@ def read(headers: Mapping[str, Any], now: int) -> Signature:
     Raises:
         Unauthorized: it cannot be a valid one.
     """
-    message, time, signatures = headers.get(ID), headers.get(TIME), headers.get(SIGNATURE)
-    if not message or not time or not signatures:
+    webhook_id, time, signatures = headers.get(ID_HEADER), headers.get(TIMESTAMP_HEADER), headers.get(SIGNATURE_HEADER)
+    if not webhook_id or not time or not signatures:
         raise Unauthorized("unauthorized", cause="signature_incomplete")
-    if not _ID.fullmatch(message) or not _TIME.fullmatch(time) or len(signatures) > LONGEST:
+    if not _ID.fullmatch(webhook_id) or not _TIMESTAMP.fullmatch(time) or len(signatures) > MAX_HEADER_CHARS:
         raise Unauthorized("unauthorized", cause="signature_malformed")
-    given = signatures.split(" ")
-    ours = tuple(one for one in given if _ONE.fullmatch(one))
-    others = sum(1 for one in given if _OTHER.fullmatch(one))
-    if len(given) > MOST_SIGNATURES or len(ours) + others < len(given) or not ours:
+    items = signatures.split(" ")
+    v1_signatures = tuple(item for item in items if _V1_SIGNATURE.fullmatch(item))
+    n_others = sum(1 for item in items if _OTHER_SIGNATURE.fullmatch(item))
+    if len(items) > MAX_SIGNATURES or len(v1_signatures) + n_others < len(items) or not v1_signatures:
         raise Unauthorized("unauthorized", cause="signature_malformed")
-    at = int(time) * SECOND
-    if abs(now - at) > TOLERANCE:
+    timestamp = int(time) * SECOND
+    if abs(now - timestamp) > MAX_TIMESTAMP_SKEW:
         raise Unauthorized("unauthorized", cause="signature_time")
-    return Signature(message, at, ours)
+    return Signature(webhook_id, timestamp, v1_signatures)
 
 
-def matches(signature: Signature, body: bytes, keys: Iterable[Key], now: int) -> bool:
+def verify(signature: Signature, body: bytes, keys: Iterable[Key], now: int) -> bool:
     """Whether one of the keys, of those that hold, has made one of the signatures.
 
     Args:
@@ -100,17 +100,17 @@ def matches(signature: Signature, body: bytes, keys: Iterable[Key], now: int) ->
         text = body.decode()
     except UnicodeDecodeError:
         return False
-    for one in keys:
-        if one.not_after is not None and now > one.not_after:
+    for key in keys:
+        if key.not_after is not None and now > key.not_after:
             continue
-        expected = Webhook(one.key).sign(signature.id, to_datetime(signature.at), text)
+        expected = Webhook(key.key).sign(signature.id, to_datetime(signature.timestamp), text)
         # As text: of a signature there is one way to write it in base64, and others are not taken.
-        if any([hmac.compare_digest(expected, given) for given in signature.ours]):  # noqa: C419 (each, always)
+        if any([hmac.compare_digest(expected, candidate) for candidate in signature.v1_signatures]):  # noqa: C419 (each, always)
             return True
     return False
 
 
-def headers(keys: Iterable[bytes], body: bytes, *, message: str, at: int) -> dict[str, str]:
+def sign(keys: Iterable[bytes], body: bytes, *, message: str, at: int) -> dict[str, str]:
     """The headers that sign a request.
 
     Args:
@@ -119,9 +119,9 @@ def headers(keys: Iterable[bytes], body: bytes, *, message: str, at: int) -> dic
         message: the message's id; the same whenever it is sent again.
         at: the time, in microseconds since 1970.
     """
-    moment, text = to_datetime(at), body.decode()
+    time, text = to_datetime(at), body.decode()
     return {
         "webhook-id": message,
         "webhook-timestamp": str(at // SECOND),
-        "webhook-signature": " ".join(Webhook(key).sign(message, moment, text) for key in keys),
+        "webhook-signature": " ".join(Webhook(key).sign(message, time, text) for key in keys),
     }

@@ -21,31 +21,33 @@ from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[imp
 
 from flowhooks import messages
 from flowhooks.web import errors, negotiation
-from flowhooks.web.server.parser import Parser
+from flowhooks.web.server.parser import RequestParser
 
-SENT_WHOLE: Final = 65536
+SEND_BUFFER_BYTES: Final = 65536
 """Bytes of an answer up to which it is sent when it is complete, not while it is written."""
-RETRY_AFTER: Final = 5
+RETRY_AFTER_SECONDS: Final = 5
 """Seconds after which a client may call again that was refused for want of room."""
 LINGER_SECONDS: Final = 2.0
 """How long a client that is still sending is listened to after its answer, so that it can read it."""
-LINGER_BYTES: Final = 64 * 1024 * 1024
+MAX_LINGER_BYTES: Final = 64 * 1024 * 1024
 """How much of what it is still sending is read and thrown away meanwhile."""
 
 _log = structlog.get_logger(__name__)
 
 
-def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
+def _write_error(task: Any, refusal: errors.LocalizedHTTPError) -> None:
     """Answer a task of waitress with an error, then close the connection."""
     request = task.request
     status = refusal.status_code
-    message = messages.text(refusal.key, negotiation.language(request.headers.get("ACCEPT_LANGUAGE")), **refusal.params)
+    message = messages.text(
+        refusal.key, negotiation.parse_accept_language(request.headers.get("ACCEPT_LANGUAGE")), **refusal.params
+    )
     path = request.request_uri.partition("?")[0]
     body = errors.encode(errors.envelope(status=status, message=message, path=path))
     task.status = falcon.code_to_http_status(status)
     task.response_headers = list(errors.HEADERS)
     if status == 503:  # noqa: PLR2004 (Service Unavailable)
-        task.response_headers.append(("Retry-After", str(RETRY_AFTER)))
+        task.response_headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
     task.content_length = len(body)
     task.content_bytes_written = 0
     task.complete = True
@@ -55,7 +57,7 @@ def _write_error(task: Any, refusal: errors.HTTPRefusal) -> None:
     task.write(b"" if request.command == "HEAD" else body)
 
 
-class _Timed:
+class _TimedTask:
     """What both kinds of task do when they answer, and when they have answered."""
 
     channel: Any
@@ -63,17 +65,17 @@ class _Timed:
     def write(self, data: bytes) -> None:
         """Send a part of the answer; the head goes out with the first one."""
         super().write(data)  # type: ignore[misc]  # the task of waitress that this is mixed into
-        self.channel.send_written()
+        self.channel.flush_output()
 
     def finish(self) -> None:
         """End the answer; from now on the client is waited for."""
         super().finish()  # type: ignore[misc]  # as above
-        self.channel.send_written()
+        self.channel.flush_output()
         # Before waitress takes the request off its list, from when on the loop may find the client too slow.
-        self.channel.since = time.monotonic()
+        self.channel.waiting_since = time.monotonic()
 
 
-class _Task(_Timed, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
+class _Task(_TimedTask, waitress.task.WSGITask):  # type: ignore[misc]  # waitress has no types
     """A request that the application answers."""
 
     def execute(self) -> None:
@@ -90,28 +92,28 @@ class _Task(_Timed, waitress.task.WSGITask):  # type: ignore[misc]  # waitress h
                 self.chunked_response = False
                 self.close_on_finish = True
             else:
-                _write_error(self, errors.HTTPRefusal(500, "internal"))
+                _write_error(self, errors.LocalizedHTTPError(500, "internal"))
 
     def build_response_header(self) -> bytes:
         """The head of the answer; while the server drains or retires, the last one says that the connection closes."""
         channel = self.channel
-        if channel.server.closing and len(channel.requests) <= 1 and not channel.began:
+        if channel.server.closing and len(channel.requests) <= 1 and not channel.request_started_at:
             channel.linger = True
             self.request.headers["CONNECTION"] = "close"
         head: bytes = super().build_response_header()
         return head
 
 
-class _ErrorTask(_Timed, waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
+class _ErrorTask(_TimedTask, waitress.task.ErrorTask):  # type: ignore[misc]  # waitress has no types
     """A request that is refused before the application sees it."""
 
     def execute(self) -> None:
         """Answer the parser's refusal."""
         refusal = self.request.error
-        if not isinstance(refusal, errors.HTTPRefusal):
-            refusal = errors.HTTPRefusal(500, "internal")  # waitress's own, after an error that it has logged
+        if not isinstance(refusal, errors.LocalizedHTTPError):
+            refusal = errors.LocalizedHTTPError(500, "internal")  # waitress's own, after an error that it has logged
         self.channel.linger = True
-        self.channel.server.refused(refusal.status_code)
+        self.channel.server.on_rejected(refusal.status_code)
         _write_error(self, refusal)
 
 
@@ -119,24 +121,25 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     """One connection.
 
     Attributes:
-        since: since when the client has been waited for, by `time.monotonic`: its connection or its last answer.
+        waiting_since: since when the client has been waited for, by `time.monotonic`: its connection or its last
+            answer.
         linger: whether the client may still be sending when its last answer is out. Closing at once would
             then reset the connection and lose the answer (RFC 9112 §9.6).
     """
 
     task_class = _Task
     error_task_class = _ErrorTask
-    parser_class = Parser
+    parser_class = RequestParser
     # What waitress says below a warning repeats the path, decoded: it could break a line of the log.
     logger = logging.getLogger("waitress.flowhooks")
     logger.setLevel(logging.WARNING)
-    request: Parser | None = None
+    request: RequestParser | None = None
     linger = False
     _lingering = False
     _discarded = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.since = self._active_at = time.monotonic()
+        self.waiting_since = self._active_at = time.monotonic()
         super().__init__(*args, **kwargs)
 
     @property
@@ -149,10 +152,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         self._active_at = time.monotonic()
 
     @property
-    def began(self) -> float:
+    def request_started_at(self) -> float:
         """When the request that is arriving began to, by `time.monotonic`; 0 if none is."""
         request = self.request
-        return request.began if request is not None else 0.0
+        return request.started_at if request is not None else 0.0
 
     def check(self, now: float) -> None:
         """Hold the client to its time limits. Called in the loop's thread, once a second or oftener.
@@ -162,17 +165,17 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         """
         limits = self.server.limits
         if self._lingering:
-            if now - self.since > LINGER_SECONDS:
+            if now - self.waiting_since > LINGER_SECONDS:
                 self.handle_close()
         elif self.requests:
             # The server's turn, unless the answer is so large that it waits for the client to read it.
             if self.total_outbufs_len and now - self._active_at > limits.idle_timeout:
                 self.handle_close()
-        elif self.began and not self.close_when_flushed:
+        elif self.request_started_at and not self.close_when_flushed:
             # What came while an earlier request was answered could not be read meanwhile.
-            if now - max(self.since, self.began) > limits.read_timeout:
-                self._refuse_late()
-        elif now - self.since > self.server.idle_timeout or (self.server.draining and self._is_idle()):
+            if now - max(self.waiting_since, self.request_started_at) > limits.read_timeout:
+                self._reject_late()
+        elif now - self.waiting_since > self.server.idle_timeout or (self.server.draining and self._is_idle()):
             self.handle_close()
 
     def _is_idle(self) -> bool:
@@ -183,12 +186,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         except OSError:  # nothing has come, or the client is gone
             return True
 
-    def _refuse_late(self) -> None:
+    def _reject_late(self) -> None:
         with self.requests_lock:
             request, self.request = self.request, None
             if request is None:  # closed meanwhile
                 return
-            request.refuse(errors.HTTPRefusal(408, "request_timeout"))
+            request.reject(errors.LocalizedHTTPError(408, "request_timeout"))
             self.requests.append(request)
         self.server.add_task(self)
 
@@ -198,7 +201,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             self._active_at = time.monotonic()
         return int(super().write_soon(data))
 
-    def send_written(self) -> None:
+    def flush_output(self) -> None:
         """Send what a task has written, as much as the client takes at once; the loop sends the rest.
 
         Not at each `write_soon`, as waitress does: head and body would be two calls of the system, and each of them
@@ -218,7 +221,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             return False
         # A thread that is writing its answer holds the lock that sending needs. The loop would spin until it lets go,
         # and take the interpreter from it meanwhile; the thread wakes the loop itself when the answer is complete.
-        if self.requests and self.total_outbufs_len < SENT_WHOLE and not self.will_close:
+        if self.requests and self.total_outbufs_len < SEND_BUFFER_BYTES and not self.will_close:
             return False
         return bool(super().writable())
 
@@ -232,7 +235,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
         except OSError:
             self.handle_close()
         else:
-            if self._discarded > LINGER_BYTES:
+            if self._discarded > MAX_LINGER_BYTES:
                 self.handle_close()
 
     def handle_write(self) -> None:
@@ -246,7 +249,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # waitress has no types
             self.handle_close()
         elif self.connected and self.close_when_flushed and not self.total_outbufs_len:
             self._lingering = True
-            self.since = time.monotonic()
+            self.waiting_since = time.monotonic()
             with contextlib.suppress(OSError):  # already gone, which the loop will see
                 self.socket.shutdown(socket.SHUT_WR)
 

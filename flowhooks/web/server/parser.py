@@ -17,7 +17,7 @@ from waitress.buffers import OverflowableBuffer  # type: ignore[import-untyped] 
 from waitress.parser import HTTPRequestParser  # type: ignore[import-untyped]  # waitress has no types
 from waitress.receiver import ChunkedReceiver, FixedStreamReceiver  # type: ignore[import-untyped]  # no types
 
-from flowhooks.web.errors import HTTPRefusal
+from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Z]+) ([!-~]+) HTTP/1\.([01])")
 """Methods in small letters are refused: no method is registered with any, and proxies differ on them."""
-_NAME: Final = re.compile(_TOKEN)
-_NOT_IN_A_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELD_NAME: Final = re.compile(_TOKEN)
+_INVALID_VALUE_BYTES: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:\[[A-Za-z0-9.:_~-]+\]|[A-Za-z0-9._~%!$&'()*+;=-]*)(?::[0-9]{0,5})?")
 """What a Host may be. The comma, with which a doubled one is joined, is left out."""
 _DIGITS: Final = re.compile(r"[0-9]+")
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
-_CHUNK_LINE: Final = 256
+_CHUNK_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t -~\x80-\xff]*)?")
+_MAX_CHUNK_LINE_BYTES: Final = 256
 """Bytes of the line that opens a chunk. What clients write there is the size, at most 16 digits."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+class RequestParser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """One request as its bytes arrive.
 
     The limits are `max_request_header_size` and `max_request_body_size` of waitress's adjustments; here they
     are the largest sizes that are taken. A request that is refused is `completed`, with the refusal as `error`.
 
     Attributes:
-        began: when its first byte came, by `time.monotonic`; 0 before that.
+        started_at: when its first byte came, by `time.monotonic`; 0 before that.
     """
 
     version = "1.1"
@@ -56,7 +56,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     request_uri = ""
     header_plus: bytes = b""
     headers_finished: bool = False
-    began = 0.0
+    started_at = 0.0
     _closed = False
 
     def received(self, data: bytes) -> int:
@@ -66,16 +66,16 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         if self.completed:
             return 0
         try:
-            return self._take_body(data) if self.headers_finished else self._take_head(data)
-        except HTTPRefusal as refusal:
-            self.refuse(refusal)
+            return self._receive_body(data) if self.headers_finished else self._receive_head(data)
+        except LocalizedHTTPError as refusal:
+            self.reject(refusal)
             return len(data)
 
-    def refuse(self, refusal: HTTPRefusal) -> None:
+    def reject(self, refusal: LocalizedHTTPError) -> None:
         """End the request with an error, which is what its task will answer."""
         if not self.headers_finished:
             # Path and language of a request that did not arrive whole are worth knowing for the answer.
-            with contextlib.suppress(HTTPRefusal):
+            with contextlib.suppress(LocalizedHTTPError):
                 self._parse_lines(self.header_plus.split(b"\r\n")[:-1])
         self.error = refusal
         self.completed = True
@@ -87,24 +87,24 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         with contextlib.suppress(OSError):  # the disk is full: what was still to be written to it does not matter
             super().close()
 
-    def _take_head(self, data: bytes) -> int:
-        known = len(self.header_plus)
+    def _receive_head(self, data: bytes) -> int:
+        n_buffered = len(self.header_plus)
         head = self.header_plus + data
-        if not known:
+        if not n_buffered:
             # Old clients end a body with an empty line that belongs to nothing (RFC 9112 §2.2).
             head = head.lstrip(b"\r\n")
             if not head:
                 return len(data)
-            self.began = time.monotonic()
-        end = head.find(b"\r\n\r\n", max(0, known - 3))
+            self.started_at = time.monotonic()
+        end = head.find(b"\r\n\r\n", max(0, n_buffered - 3))
         self.header_plus = head if end < 0 else head[: end + 4]
         limit = self.adj.max_request_header_size
         if len(self.header_plus) > limit:
-            raise HTTPRefusal(431, "headers_too_large", limit=limit)
+            raise LocalizedHTTPError(431, "headers_too_large", limit=limit)
         if end < 0:
-            if _BARE_LF.search(head, known):
+            if _BARE_LF.search(head, n_buffered):
                 # Said now, for lines that end so might never end the head.
-                raise HTTPRefusal(400, "bad_request")
+                raise LocalizedHTTPError(400, "bad_request")
             return len(data)
         self.headers_finished = True
         self._parse_lines(self.header_plus[:end].split(b"\r\n"))
@@ -128,7 +128,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
                 value = field[1].decode("latin-1")
                 headers[key] = f"{headers[key]}, {value}" if key in headers else value
         if not well_formed:
-            raise HTTPRefusal(400, "bad_request")
+            raise LocalizedHTTPError(400, "bad_request")
 
     def _parse_target(self) -> None:
         target: str = self.request_uri
@@ -138,9 +138,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             host = self.headers["HOST"] = absolute[1] or None
             target = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
         elif not target.startswith("/") and (self.command, target) != ("OPTIONS", "*"):
-            raise HTTPRefusal(400, "bad_request")
+            raise LocalizedHTTPError(400, "bad_request")
         if host is None or not _HOST.fullmatch(host) or "#" in target:
-            raise HTTPRefusal(400, "bad_request")
+            raise LocalizedHTTPError(400, "bad_request")
         self.request_uri = target
         path, _, self.query = target.partition("?")
         self.path = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
@@ -160,10 +160,10 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             self.body_rcv = _ChunkedBody(self._buffer(), limit, self.adj.max_request_header_size)
         elif length is not None:
             if not _DIGITS.fullmatch(length):
-                raise HTTPRefusal(400, "bad_request")
+                raise LocalizedHTTPError(400, "bad_request")
             length = length.lstrip("0") or "0"
             if len(length) > len(str(limit)) or int(length) > limit:
-                raise HTTPRefusal(413, "too_large", limit=limit)
+                raise LocalizedHTTPError(413, "too_large", limit=limit)
             headers["CONTENT_LENGTH"] = length
             self.content_length = int(length)
             if self.content_length:
@@ -176,19 +176,19 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         """RFC 9112 §6.1 and §6.3; what a server may refuse because proxies differ on it is refused."""
         codings = [coding.strip(" \t").lower() for coding in field.split(",")]
         if not alone or self.version == "1.0" or codings[-1] != "chunked" or codings.count("chunked") > 1:
-            raise HTTPRefusal(400, "bad_request")
+            raise LocalizedHTTPError(400, "bad_request")
         if len(codings) > 1:
-            raise HTTPRefusal(501, "not_implemented")
+            raise LocalizedHTTPError(501, "not_implemented")
 
     def _buffer(self) -> Any:
         return OverflowableBuffer(self.adj.inbuf_overflow)
 
-    def _take_body(self, data: bytes) -> int:
+    def _receive_body(self, data: bytes) -> int:
         try:
             taken: int = self.body_rcv.received(data)
         except OSError as error:  # a large body goes to a temporary file, and there is no room for it
             _log.error("body_not_kept", why=error.strerror or str(error))
-            raise HTTPRefusal(503, "no_room") from None
+            raise LocalizedHTTPError(503, "no_room") from None
         if self.body_rcv.completed:
             self.completed = True
             if self.chunked:
@@ -211,7 +211,7 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
         self._limit = limit
         self._trailers_left = most_trailers
         self._line = b""
-        self._left = 0
+        self._chunk_bytes_left = 0
         self._in_chunk = False
         self._in_trailers = False
 
@@ -219,45 +219,45 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
         """Take bytes; returns how many of them belong to this body."""
         at = 0
         while at < len(data) and not self.completed:
-            at += self._take_chunk(data, at) if self._left else self._take_part_of_line(data, at)
+            at += self._receive_chunk(data, at) if self._chunk_bytes_left else self._receive_line_part(data, at)
         return at
 
-    def _take_chunk(self, data: bytes, at: int) -> int:
-        part = data[at : at + self._left]
+    def _receive_chunk(self, data: bytes, at: int) -> int:
+        part = data[at : at + self._chunk_bytes_left]
         self.buf.append(part)
-        self._left -= len(part)
+        self._chunk_bytes_left -= len(part)
         return len(part)
 
-    def _take_part_of_line(self, data: bytes, at: int) -> int:
+    def _receive_line_part(self, data: bytes, at: int) -> int:
         # After a chunk nothing may come but CRLF.
-        most = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _CHUNK_LINE
-        known = len(self._line)
-        line = self._line + data[at : at + most + 2 - known]
-        end = line.find(b"\r\n", max(0, known - 1))
+        max_bytes = 0 if self._in_chunk else self._trailers_left if self._in_trailers else _MAX_CHUNK_LINE_BYTES
+        n_buffered = len(self._line)
+        line = self._line + data[at : at + max_bytes + 2 - n_buffered]
+        end = line.find(b"\r\n", max(0, n_buffered - 1))
         if end >= 0:
             self._line = b""
-            self._take_line(line[:end])
-            return end + 2 - known
-        if len(line) > most + 1:
-            raise HTTPRefusal(400, "bad_request")
+            self._parse_line(line[:end])
+            return end + 2 - n_buffered
+        if len(line) > max_bytes + 1:
+            raise LocalizedHTTPError(400, "bad_request")
         self._line = line
-        return len(line) - known
+        return len(line) - n_buffered
 
-    def _take_line(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         if self._in_chunk:
             self._in_chunk = False
         elif not self._in_trailers:
-            if not (match := _CHUNK.fullmatch(line)):
-                raise HTTPRefusal(400, "bad_request")
-            self._left = int(match[1], 16)
-            if len(self) + self._left > self._limit:
-                raise HTTPRefusal(413, "too_large", limit=self._limit)
-            self._in_chunk = self._left > 0
+            if not (match := _CHUNK_SIZE_LINE.fullmatch(line)):
+                raise LocalizedHTTPError(400, "bad_request")
+            self._chunk_bytes_left = int(match[1], 16)
+            if len(self) + self._chunk_bytes_left > self._limit:
+                raise LocalizedHTTPError(413, "too_large", limit=self._limit)
+            self._in_chunk = self._chunk_bytes_left > 0
             self._in_trailers = not self._in_chunk
         elif line:
             self._trailers_left -= len(line) + 2
             if not _split_field(line) or self._trailers_left < 0:
-                raise HTTPRefusal(400, "bad_request")
+                raise LocalizedHTTPError(400, "bad_request")
         else:
             self.completed = True
 
@@ -265,6 +265,6 @@ class _ChunkedBody(ChunkedReceiver):  # type: ignore[misc]  # waitress has no ty
 def _split_field(line: bytes) -> tuple[bytes, bytes] | None:
     """The name and the value of a field line (RFC 9112 §5), or None if it is not one."""
     name, colon, value = line.partition(b":")
-    if not colon or not _NAME.fullmatch(name) or _NOT_IN_A_VALUE.search(value):
+    if not colon or not _FIELD_NAME.fullmatch(name) or _INVALID_VALUE_BYTES.search(value):
         return None
     return name, value.strip(b" \t")

@@ -21,9 +21,9 @@ from waitress.adjustments import Adjustments  # type: ignore[import-untyped]  # 
 from waitress.server import TcpWSGIServer  # type: ignore[import-untyped]  # waitress has no types
 from waitress.task import ThreadedTaskDispatcher  # type: ignore[import-untyped]  # waitress has no types
 
-from flowhooks.web.server.channel import SENT_WHOLE, Channel
-from flowhooks.web.server.sockets import address, bind
-from flowhooks.web.server.trusted_proxy import Behind
+from flowhooks.web.server.channel import SEND_BUFFER_BYTES, Channel
+from flowhooks.web.server.sockets import bind, bound_address
+from flowhooks.web.server.trusted_proxy import TrustedProxy
 
 if TYPE_CHECKING:
     import socket
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 IDENT: Final = "flowhooks"
 """What the `Server` header says: no version, which would only help who looks for an old one."""
-BODY_IN_MEMORY: Final = 64 * 1024
+MAX_BODY_BYTES_IN_MEMORY: Final = 64 * 1024
 """Bytes of a body beyond which it is kept in a temporary file, so that many large ones do not fill the memory."""
-STOP_SECONDS: Final = 1.0
+STOP_TIMEOUT: Final = 1.0
 """How long `close` waits for threads that still run a request."""
-RETIRING_IDLE_SECONDS: Final = 5.0
+RETIRING_IDLE_TIMEOUT: Final = 5.0
 """How long a connection may stay idle when another process is to take over: a client that calls oftener is told in an
 answer that the connection closes, so that none sends a request into one that is being closed."""
-PAUSE_SECONDS: Final = 0.5
+ACCEPT_PAUSE: Final = 0.5
 """How long no connection is accepted after the process has run out of files."""
-OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OUT_OF_FILES_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = structlog.get_logger(__name__)
 
@@ -96,27 +96,27 @@ class Server:
         limits: Limits,
         name: str,
         inherited: socket.socket | None = None,
-        refused: Callable[[int], None] = lambda _status: None,
+        on_rejected: Callable[[int], None] = lambda _status: None,
     ) -> None:
         listening = bind(listen) if inherited is None else inherited
         self._map: dict[int, Any] = {}
-        self._dispatcher = _Dispatcher(name)
+        self._dispatcher = _ThreadPool(name)
         self._dispatcher.set_thread_count(threads)
         self._listener = _Listener(app, listening, self._map, self._dispatcher, limits)
-        self._listener.refused = refused
-        self._dispatcher.when_over = self._listener.close_trigger
+        self._listener.on_rejected = on_rejected
+        self._dispatcher.on_last_thread_exit = self._listener.close_trigger
         self._pause = min(1.0, limits.read_timeout / 4, limits.idle_timeout / 4)
         self._next_check = 0.0
-        self._turn = threading.RLock()
+        self._lock = threading.RLock()
         self._loop: int | None = None
         self._stopping = self._closing = self._disposed = self._answered = False
-        self._stopped, self._drained, self._left = threading.Event(), threading.Event(), threading.Event()
-        self.address: Final = address(listening)
+        self._stopped, self._drained, self._loop_ended = threading.Event(), threading.Event(), threading.Event()
+        self.address: Final = bound_address(listening)
         """`host:port` as it was bound."""
 
     def serve(self) -> None:
         """Answer requests, until `close` is called."""
-        with self._turn:
+        with self._lock:
             if self._disposed:
                 return
             self._loop = threading.get_ident()
@@ -125,15 +125,15 @@ class Server:
                 # One turn. `wasyncore.loop` would wait the whole timeout for nothing once the map is empty.
                 wasyncore.poll2(self._pause, self._map)
                 # Before anything is looked at: who wants to be seen and comes later wakes the next turn.
-                self._listener.pulled = False
-                self._tend()
+                self._listener.triggered = False
+                self._maintain()
         finally:
-            with self._turn:
+            with self._lock:
                 self._loop = None
                 self._dispose()
-            self._left.set()
+            self._loop_ended.set()
 
-    def go_by(self, limits: Limits) -> None:
+    def reconfigure(self, limits: Limits) -> None:
         """Hold requests whose headers arrive from now on to other limits of their bodies, and all clients to the rest.
 
         How many connections there may be and how long headers may be is as it was at the start.
@@ -144,7 +144,7 @@ class Server:
     def stop_accepting(self) -> None:
         """Refuse new connections from now on. Those that were waiting to be accepted still are."""
         self._stopping = True
-        with self._turn:
+        with self._lock:
             if not self._wake():
                 self._listener.stop()
                 self._stopped.set()
@@ -155,13 +155,13 @@ class Server:
         """Leave new connections, also those that wait to be accepted, to other processes that have the same socket.
 
         Requests go on being answered; each answer says that its connection closes. A connection that stays idle for
-        `RETIRING_IDLE_SECONDS` is closed, and not sooner: its client may be sending just now.
+        `RETIRING_IDLE_TIMEOUT` is closed, and not sooner: its client may be sending just now.
         """
         self._listener.retiring = True
         self._stopping = True
         self._wake()
 
-    def gone(self, timeout: float) -> bool:
+    def wait_closed(self, timeout: float) -> bool:
         """Whether the last connection of a server that retires or drains has gone, within `timeout` seconds."""
         self._drained.wait(timeout)
         return self._answered
@@ -193,21 +193,21 @@ class Server:
         """Cut off whatever still runs, and give everything back. May be called again."""
         self._closing = True
         if not self._wake():
-            with self._turn:
+            with self._lock:
                 self._dispose()
         elif self._loop != threading.get_ident():
-            self._left.wait()
+            self._loop_ended.wait()
 
     def _wake(self) -> bool:
         """Have the loop look about; returns whether there is one."""
-        with self._turn:
+        with self._lock:
             if self._loop is None:
                 return False
             # Without a thunk it takes no lock, so a signal handler may call it whatever the loop is doing.
             self._listener.pull_trigger()
             return True
 
-    def _tend(self) -> None:
+    def _maintain(self) -> None:
         """What the loop does besides its connections' reading and writing."""
         listener = self._listener
         if self._stopping and not self._stopped.is_set():
@@ -228,7 +228,7 @@ class Server:
         self._disposed = True
         listener = self._listener
         listener.stop()
-        self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_SECONDS)
+        self._dispatcher.shutdown(cancel_pending=True, timeout=STOP_TIMEOUT)
         for channel in list(listener.active_channels.values()):
             channel.handle_close()
             # Not of a thread that still runs, which may be reading its body.
@@ -240,7 +240,7 @@ class Server:
         self._drained.set()
 
 
-class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
+class _ThreadPool(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has no types
     """Waitress's thread pool, its threads named and its warning at every queued request left out."""
 
     # Under waitress's own, so that who wants the warnings can have them.
@@ -250,13 +250,13 @@ class _Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]  # waitress has
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
-        self.when_over: Callable[[], None] = lambda: None
+        self.on_last_thread_exit: Callable[[], None] = lambda: None
 
     def handler_thread(self, thread_no: int) -> None:
         """Run requests until the server closes; the last thread to end, if ever it does, says so."""
         super().handler_thread(thread_no)
         if not self.threads:
-            self.when_over()
+            self.on_last_thread_exit()
 
     def start_new_thread(self, target: Any, thread_no: int) -> None:
         threading.Thread(target=target, args=(thread_no,), name=f"{self._name}-{thread_no}", daemon=True).start()
@@ -269,16 +269,16 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         limits: what a client may take.
         draining: whether connections are to be closed after their last answer, and idle ones at once.
         retiring: whether they are to be closed after their last answer, and others listen on the same socket.
-        refused: is told of each request that the application does not see.
-        pulled: whether the loop has been woken since it last looked about.
+        on_rejected: is told of each request that the application does not see.
+        triggered: whether the loop has been woken since it last looked about.
     """
 
-    refused: Callable[[int], None]
+    on_rejected: Callable[[int], None]
 
     channel_class = Channel
     draining = False
     retiring = False
-    pulled = False
+    triggered = False
     _paused_until = 0.0
 
     def __init__(
@@ -287,7 +287,7 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         self.limits = limits
         self._closing = threading.Lock()
         super().__init__(
-            Behind(app, lambda: self.limits.trusted_proxy),
+            TrustedProxy(app, lambda: self.limits.trusted_proxy),
             map=channels,
             _sock=listening,
             dispatcher=dispatcher,
@@ -297,17 +297,17 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
                 connection_limit=limits.max_connections + 2,
                 max_request_body_size=limits.max_body_bytes,
                 max_request_header_size=limits.max_header_bytes,
-                inbuf_overflow=BODY_IN_MEMORY,
+                inbuf_overflow=MAX_BODY_BYTES_IN_MEMORY,
                 channel_request_lookahead=0,
-                clear_untrusted_proxy_headers=False,  # `Behind` does, and goes by the settings of the moment
+                clear_untrusted_proxy_headers=False,  # `TrustedProxy` does, and goes by the settings of the moment
                 expose_tracebacks=False,
                 log_socket_errors=False,
             ),
             sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()),
             bind_socket=False,
         )
-        # Head and body go out together, see `Channel.send_written`. Said here, for as an argument it is deprecated.
-        self.adj.send_bytes = SENT_WHOLE
+        # Head and body go out together, see `Channel.flush_output`. Said here, for as an argument it is deprecated.
+        self.adj.send_bytes = SEND_BUFFER_BYTES
 
     @property
     def closing(self) -> bool:
@@ -317,8 +317,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
     @property
     def idle_timeout(self) -> float:
         """Seconds for which a connection may stay open without a request."""
-        most = self.limits.idle_timeout
-        return min(most, RETIRING_IDLE_SECONDS) if self.retiring else most
+        timeout = self.limits.idle_timeout
+        return min(timeout, RETIRING_IDLE_TIMEOUT) if self.retiring else timeout
 
     def readable(self) -> bool:
         """Whether a connection may be accepted."""
@@ -326,8 +326,8 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
 
     def pull_trigger(self) -> None:
         """Wake the loop, unless somebody has done so already: it will look at everything anyway."""
-        if not self.pulled:
-            self.pulled = True
+        if not self.triggered:
+            self.triggered = True
             super().pull_trigger()
 
     def maintenance(self, now: float) -> None:
@@ -338,19 +338,19 @@ class _Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
         try:
             return super().accept()
         except OSError as error:
-            if error.errno in OUT_OF_FILES:
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
+            if error.errno in OUT_OF_FILES_ERRNOS:
+                self._paused_until = time.monotonic() + ACCEPT_PAUSE
                 _log.error("accept_failed", reason=error.strerror)
             raise
 
     def stop(self) -> None:
         """Accept what waits to be accepted, unless others do, then close the listening socket, not the connections."""
         while self.accepting and not self.retiring:
-            known = len(self.active_channels)
-            if known >= self.limits.max_connections:
+            n_channels = len(self.active_channels)
+            if n_channels >= self.limits.max_connections:
                 break
             self.handle_accept()
-            if len(self.active_channels) == known:
+            if len(self.active_channels) == n_channels:
                 break
         wasyncore.dispatcher.close(self)  # the inherited one closes the trigger too
 

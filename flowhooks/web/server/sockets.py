@@ -25,10 +25,10 @@ def bind(listen: str) -> socket.socket:
         raise SettingsError(f"cannot listen on {listen}: write host:port, such as 127.0.0.1:8080 or [::1]:8080")
     name = host.removeprefix("[").removesuffix("]")
     try:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             None if name in {"", "*"} else name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        family, kind, protocol, _, address = found[0]
+        family, kind, protocol, _, address = addresses[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise SettingsError(f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}") from None
@@ -45,7 +45,7 @@ def bind(listen: str) -> socket.socket:
     return listening
 
 
-def address(listening: socket.socket) -> str:
+def bound_address(listening: socket.socket) -> str:
     """`host:port` as a socket was bound."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from wsgiref.types import StartResponse, WSGIApplication
 
-CLIENT: Final = "HTTP_X_FORWARDED_FOR"
-CLAIMS: Final = (
-    CLIENT,
+FORWARDED_FOR: Final = "HTTP_X_FORWARDED_FOR"
+FORWARDED_HEADERS: Final = (
+    FORWARDED_FOR,
     "HTTP_X_FORWARDED_HOST",
     "HTTP_X_FORWARDED_PROTO",
     "HTTP_X_FORWARDED_PORT",
@@ -25,12 +25,12 @@ CLAIMS: Final = (
     "HTTP_FORWARDED",
 )
 """Headers in which a client could say that it is another."""
-FORWARDED: Final = "flowhooks.forwarded"
+WAS_FORWARDED: Final = "flowhooks.forwarded"
 """Set in the environ of a request out of which such a header was taken."""
-_SIGNS: Final = frozenset(
+_PROXY_HEADERS: Final = frozenset(
     {
-        *CLAIMS,
-        FORWARDED,
+        *FORWARDED_HEADERS,
+        WAS_FORWARDED,
         "HTTP_VIA",
         "HTTP_X_REAL_IP",
         "HTTP_X_FORWARDED",
@@ -42,12 +42,12 @@ _SIGNS: Final = frozenset(
         "HTTP_CF_CONNECTING_IP",
     }
 )
-UNKNOWN: Final = ""
+UNKNOWN_ADDRESS: Final = ""
 """The address of a client of which the proxy says nothing that can be read; it is in no network."""
 _PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15})(?::[0-9]{1,5})?")
 
 
-class Behind:
+class TrustedProxy:
     """An application that may have a proxy in front.
 
     Args:
@@ -61,27 +61,27 @@ class Behind:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Say who has called, then call the application."""
-        said = environ.get(CLIENT)
-        if said is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
-            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = client(said)
-        for name in CLAIMS:
+        forwarded_for = environ.get(FORWARDED_FOR)
+        if forwarded_for is not None and environ.get("REMOTE_ADDR") == (self._trusted() or None):
+            environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = parse_client_address(forwarded_for)
+        for name in FORWARDED_HEADERS:
             if environ.pop(name, None) is not None:
-                environ[FORWARDED] = True
+                environ[WAS_FORWARDED] = True
         return self._application(environ, start_response)
 
 
 def is_forwarded(environ: Mapping[str, Any]) -> bool:
     """Whether a request has a header that proxies write."""
-    return not _SIGNS.isdisjoint(environ)
+    return not _PROXY_HEADERS.isdisjoint(environ)
 
 
-def client(said: str) -> str:
+def parse_client_address(forwarded_for: str) -> str:
     """The last address of a header `X-Forwarded-For`, without a port; `""` if that is none."""
-    last = said.rpartition(",")[2].strip(" \t")
+    last = forwarded_for.rpartition(",")[2].strip(" \t")
     if match := _PORT.fullmatch(last):
         last = match.group(1).strip("[]")
     try:
-        found = ipaddress.ip_address(last)
+        address = ipaddress.ip_address(last)
     except ValueError:
-        return UNKNOWN
-    return str(getattr(found, "ipv4_mapped", None) or found)
+        return UNKNOWN_ADDRESS
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -14,7 +14,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import AlertCause, Reject, Retry, State
 from flowhooks.operations import registry
-from flowhooks.operations.time_parsing import moment
+from flowhooks.operations.time_parsing import parse_time
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.web.admin.console import action_page
@@ -375,8 +375,8 @@ def test_long_work_goes_on_request_by_request(house, serve, listens, monkeypatch
     flow = house.open(listens(lambda event: None))
     for number in range(7):
         flow.take(f"p{number}", key="nobody")
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 2)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 2)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     console = serve(flow)
     answer, asking = console.act("/console/do/dismiss?key=nobody&back=/console/parked", note="over <all>")
     assert "nobody need take care: 7" in asking.text
@@ -400,8 +400,8 @@ def paid(house, serve, listens, monkeypatch):
     flow = house.open(listens(lambda event: runs.append(event.flow_instance_id), name="pay"))
     for number in range(7):
         flow.settled(flow.take(f"p{number}").event_id, State.SUCCEEDED)
-    monkeypatch.setattr("flowhooks.operations.replay.AT_ONCE", 2)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.replay.PAGE_SIZE", 2)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     console = serve(flow)
     console.runs = runs
     return console
@@ -452,16 +452,16 @@ def test_running_once_more_is_gone_on_with_by_a_command(paid, eventually):
     assert after in paid.page("/audit").text
     times = {name: value for name, _, value in (word[2:].partition("=") for word in words[4:]) if name in TIMES}
     assert times.keys() == TIMES
-    wanted = {"state": "succeeded", "process_key": "leave"} | {name: moment(value) for name, value in times.items()}
+    wanted = {"state": "succeeded", "process_key": "leave"} | {name: parse_time(value) for name, value in times.items()}
     paid.flow.app.runner.wake()
-    registry.perform(paid.flow.app.operation_context, "replay", {"wanted": wanted, "again": True, "after": after})
+    registry.run_operation(paid.flow.app.operation_context, "replay", {"wanted": wanted, "again": True, "after": after})
     eventually(lambda: [attempts(paid)[f"p{number}"] for number in range(4)] == [2] * 4)
 
 
 def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     """Of what is done once only the rest is left, and the page on which one lands says so."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked&back=/console/parked", note="it's over")
     (stop,) = [one for one in answer.page.links() if "after=" in one]
     landed = busy.get(stop, root="").page
@@ -469,7 +469,7 @@ def test_what_is_stopped_and_begun_again(busy, monkeypatch):
     assert "Starting it again does the rest" in landed.text
     assert "flowhooks events dismiss --state=parked" in landed.text
     to, hidden = landed.form()
-    monkeypatch.setattr(action_page, "WORKING", 3.0)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
     assert busy.submit(to, **hidden).status == 303
     assert not busy.flow.events(state="parked")
 
@@ -479,8 +479,8 @@ TIMES = {"since", "until"}
 
 def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
     """Where counting takes longer the page says how many there are at least, and still does all of them."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "COUNTING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "PREVIEW_TIME_BUDGET", -1.0)
     answer, asking = busy.act("/console/do/dismiss?state=parked")
     assert "at least 1" in asking.text
     assert "There are more than were counted" in asking.text
@@ -489,12 +489,12 @@ def test_long_work_is_counted_for_a_moment_only(busy, monkeypatch):
 
 def test_who_leaves_in_between_loses_nothing(busy, monkeypatch):
     """A closed browser leaves the rest as it was; whoever begins again does that, and two who go on do it once."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     answer, _ = busy.act("/console/do/dismiss?state=parked")
     assert len(busy.flow.events(state="parked")) == 1
     to, hidden = answer.page.form()
-    monkeypatch.setattr(action_page, "WORKING", 3.0)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", 3.0)
     other, asking = busy.act("/console/do/dismiss?state=parked")
     assert "nobody need take care: 1" in asking.text
     assert other.status == 303
@@ -613,8 +613,8 @@ def test_every_action_is_an_operation():
     """Each action names an operation that is there, and only arguments that it takes."""
     of = {"events": {"wanted"}, "delivery": {"delivery_id"}, "handler": {"handlers"}, "alert": {"alerts"}, "": set()}
     for action in ACTIONS.values():
-        _, takes = registry.CALLS[action.operation]
-        given = of[action.of] | set(action.arguments) | ({"note"} if action.note else set())
+        _, takes = registry.OPERATIONS[action.operation]
+        given = of[action.target] | set(action.arguments) | ({"note"} if action.note else set())
         assert given | {"dry_run"} | ({"after"} if action.paged else set()) <= set(takes)
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from flowhooks import Reject
 from flowhooks.settings import OperatorSettings
-from flowhooks.web.admin.passwords import hashed
+from flowhooks.web.admin.passwords import hash_password
 
 pytestmark = [
     pytest.mark.browser,
@@ -218,7 +218,7 @@ def test_by_keyboard(console, visit):
 @pytest.fixture
 def guarded(house, serve):
     """A console with a log-in."""
-    operators = {"li": OperatorSettings(role="operate", password=hashed("correct horse battery"))}
+    operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
     return serve(house.open(operators=operators))
 
 
@@ -294,7 +294,7 @@ def test_a_web_site_changes_nothing(guarded, visit):
 def test_without_tls_from_another_machine(house, serve, visit):
     """Under a name that is not loopback's browsers tell only the origin of a form: it is known for one of ours."""
     address = elsewhere()
-    operators = {"li": OperatorSettings(role="operate", password=hashed("correct horse battery"))}
+    operators = {"li": OperatorSettings(role="operate", password=hash_password("correct horse battery"))}
     console = serve(house.open(operators=operators, admin="0.0.0.0:8081"), listen="0.0.0.0:0")
     console.address = f"{address}:{console.address.rpartition(':')[2]}"
     page = visit(console)

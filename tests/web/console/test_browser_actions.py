@@ -157,8 +157,8 @@ def test_handlers_alerts_and_the_audit(console, visit, locale, language):
 
 def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
     """A bar shows how far it has come, request after request, without a click, until all is done."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", width=360)
     page.clock.install()  # or the bar could be there and gone before anybody looks
     page.get_by_role("link", name="Dismiss").click()
@@ -174,8 +174,8 @@ def test_long_work_goes_on_by_itself(console, visit, monkeypatch):
 
 def test_long_work_without_scripts(console, visit, monkeypatch):
     """Without scripts the bar is there too, and goes on with a click; or stops, and what is done stays done."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/events?state=parked", scripts=False)
     page.get_by_role("link", name="Dismiss").click()
     page.get_by_role("button", name="Dismiss").click()
@@ -188,8 +188,8 @@ def test_long_work_without_scripts(console, visit, monkeypatch):
 
 def test_the_pages_of_actions_are_accessible(console, visit, monkeypatch):
     """The bar, a question without an answer, one about what is not there: axe finds nothing, on a phone in the dark."""
-    monkeypatch.setattr("flowhooks.operations.dismiss.AT_ONCE", 1)
-    monkeypatch.setattr(action_page, "WORKING", -1.0)
+    monkeypatch.setattr("flowhooks.operations.dismiss.PAGE_SIZE", 1)
+    monkeypatch.setattr(action_page, "REQUEST_TIME_BUDGET", -1.0)
     page = visit(console, "/do/dismiss?state=parked", width=360, scheme="dark", locale="zh-CN")
     # Once by hand, so that the page stays for as long as it is looked at.
     page.evaluate("window.setTimeout = () => 0")

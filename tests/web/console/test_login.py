@@ -14,8 +14,8 @@ from flowhooks.errors import SettingsError
 from flowhooks.ledger import sessions
 from flowhooks.settings import OperatorSettings
 from flowhooks.web.admin.app import create_admin
-from flowhooks.web.admin.console.login import _safe
-from flowhooks.web.admin.passwords import Busy, Passwords, hashed
+from flowhooks.web.admin.console.login import _safe_next
+from flowhooks.web.admin.passwords import PasswordVerifier, TooManyVerifications, hash_password
 
 pytestmark = pytest.mark.either
 
@@ -311,7 +311,15 @@ TOKENS = [
         "BEARER\t",
         "Bearer =",
     ),
-    *("Basic bGk6eA==", "Digest username=li", "x", "", "Bearer null", "Bearer \xff", f"Bearer {hashed(PASSWORD)}"),
+    *(
+        "Basic bGk6eA==",
+        "Digest username=li",
+        "x",
+        "",
+        "Bearer null",
+        "Bearer \xff",
+        f"Bearer {hash_password(PASSWORD)}",
+    ),
 ]
 
 
@@ -353,9 +361,9 @@ def test_too_many_at_once(console, monkeypatch):
     """While as many passwords are compared as may be, others are told to come again, and it counts as no failure."""
 
     def busy(*_):
-        raise Busy
+        raise TooManyVerifications
 
-    monkeypatch.setattr(Passwords, "match", busy)
+    monkeypatch.setattr(PasswordVerifier, "verify", busy)
     for _ in range(9):
         answer = console.post("/login", {"name": "li", "password": PASSWORD})
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
@@ -392,7 +400,7 @@ def test_what_is_logged(console):
 )
 def test_where_one_goes_on(given, then):
     """After a log-in one comes to a page of the console, whatever a link has put into the address."""
-    assert _safe(given) == then
+    assert _safe_next(given) == then
 
 
 @pytest.mark.sqlite
@@ -422,18 +430,18 @@ def test_no_start_with_a_credential_that_cannot_be_used(house):
 
 def test_passwords():
     """A password is known by its hash, in whichever way its letters were typed; too long or too short ones are none."""
-    passwords = Passwords()
-    known = hashed("Passwort für alle")
-    assert passwords.match("Passwort für alle", known)
-    assert passwords.match("Passwort fu\u0308r alle", known)
-    assert not passwords.match("passwort für alle", known)
-    assert not passwords.match("", None, known)
-    assert not passwords.match("x" * 10_000, known)
-    assert not passwords.match("\ud800", CHEAP)
-    assert not passwords.match(PASSWORD, None, CHEAP)
+    passwords = PasswordVerifier()
+    known = hash_password("Passwort für alle")
+    assert passwords.verify("Passwort für alle", known)
+    assert passwords.verify("Passwort fu\u0308r alle", known)
+    assert not passwords.verify("passwort für alle", known)
+    assert not passwords.verify("", None, known)
+    assert not passwords.verify("x" * 10_000, known)
+    assert not passwords.verify("\ud800", CHEAP)
+    assert not passwords.verify(PASSWORD, None, CHEAP)
     for short in ("x" * 11, "x" * 257, ""):
         with pytest.raises(SettingsError, match="12 to 256"):
-            hashed(short)
+            hash_password(short)
 
 
 def test_what_the_ledger_keeps_of_a_session():

@@ -21,7 +21,7 @@ from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.pause import pause, resume
 from flowhooks.operations.purge import purge
 from flowhooks.operations.reroute import reroute
-from flowhooks.operations.resolve import Verdict, resolve
+from flowhooks.operations.resolve import Resolution, resolve
 from flowhooks.web.admin.console import handlers, parked
 
 pytestmark = pytest.mark.either
@@ -272,7 +272,7 @@ def test_what_operators_did_about_an_event(busy):
     desk = replace(busy.flow.app.operation_context, by=Actor("ann", "console"))
     dismiss(desk, EventFilter(ids=(parked,)), note="sent by a test")
     reroute(replace(desk, by=Actor("bob", "command")), EventFilter(ids=(parked,)))
-    resolve(desk, busy.flow.only(dead).delivery_id, Verdict.CLOSE, note="by hand")
+    resolve(desk, busy.flow.only(dead).delivery_id, Resolution.CLOSE, note="by hand")
     text = busy.page(f"/events/{parked}").text
     assert re.search(r"bob by a command .* ann at the console .* sent by a test", text)
     assert "by hand" in busy.page(f"/events/{dead}").text
@@ -322,7 +322,7 @@ def test_handlers_and_plugins(busy):
 
 def test_many_handlers_are_paged(house, serve, listens, monkeypatch):
     """A page has so many handlers at the most; the next ones are a page further."""
-    monkeypatch.setattr(handlers, "AT_ONCE", 2)
+    monkeypatch.setattr(handlers, "PAGE_SIZE", 2)
     console = serve(house.open(*[listens(lambda event: None, name=f"h{number}") for number in range(5)]))
     found, address = [], "/console/handlers"
     while address:

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from flowhooks.web.admin.console import rendering
-from flowhooks.web.admin.console.escaping import brief, visible
-from flowhooks.web.admin.console.rendering import Templates, duration, number, percent
+from flowhooks.web.admin.console.escaping import escape_invisible, shorten
+from flowhooks.web.admin.console.rendering import Templates, format_duration, format_number, format_percent
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ from flowhooks.web.admin.console.rendering import Templates, duration, number, p
 )
 def test_what_cannot_be_seen_is_shown_as_its_escape(given, shown):
     """Controls, marks of direction and characters without a width are shown for what they are; letters stay."""
-    assert visible(given) == shown
+    assert escape_invisible(given) == shown
 
 
 def test_a_listing_is_brief():
     """A long value is cut, and a line end in one is no line end of the listing."""
-    assert brief("x" * 500, 10) == "x" * 9 + "…"
-    assert brief("one\ntwo") == "one\\ntwo"
-    assert brief(None) == ""
+    assert shorten("x" * 500, 10) == "x" * 9 + "…"
+    assert shorten("one\ntwo") == "one\\ntwo"
+    assert shorten(None) == ""
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_listing_is_brief():
 )
 def test_lengths_of_time(microseconds, shown):
     """Two units at the most."""
-    assert duration(microseconds) == shown
+    assert format_duration(microseconds) == shown
 
 
 def test_numbers_and_shares():
     """Thousands are apart; less than all is never shown as all."""
-    assert (number(1234567), number(2.05), number(1234.5)) == ("1,234,567", "2.0", "1,234")
-    assert [percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
+    assert (format_number(1234567), format_number(2.05), format_number(1234.5)) == ("1,234,567", "2.0", "1,234")
+    assert [format_percent(one) for one in (1, 0.99999, 0.5, 0, None)] == ["100 %", "99.9 %", "50 %", "0 %", "\u2013"]
 
 
 def test_templates_are_those_of_the_start(tmp_path, monkeypatch):

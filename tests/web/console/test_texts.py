@@ -15,8 +15,8 @@ from flowhooks.model.delivery import OutcomeKind
 from flowhooks.model.event import DismissedBy, ParkedBy
 from flowhooks.web.admin.console import app
 from flowhooks.web.admin.console.actions import ACTIONS
-from flowhooks.web.admin.console.audit import NAMED
-from flowhooks.web.admin.console.events import LATELY
+from flowhooks.web.admin.console.audit import NAMED_ACTIONS
+from flowhooks.web.admin.console.events import RECENT_PERIODS
 from flowhooks.web.admin.console.overview import TILES
 from flowhooks.web.admin.console.texts import TEXTS, text
 
@@ -46,9 +46,9 @@ MADE = {
     | {f"{name}.sure" for name, action in ACTIONS.items() if action.twice}
     | {f"{kind}.{part}" for kind in ("gone", "moved", "unclear", "unavailable") for part in ("what", "then")},
     "sum": {"passed_over", "moved_on", "out_of_order", "parked", "dismissed"},
-    "audit.did": NAMED,
+    "audit.did": NAMED_ACTIONS,
     "events.twice": {"earlier", "later"},
-    "events.lately": set(LATELY),
+    "events.lately": set(RECENT_PERIODS),
 }
 """What keys end with that are put together."""
 PROBLEMS = ("nothing", "purged", "ledger", "newer", "ours")

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from flowhooks.ledger.database import engines
-from flowhooks.operations.registry import CALLS
+from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web.admin.api.resources import RESOURCES
 from flowhooks.web.admin.console.actions import ACTIONS
 
@@ -70,7 +70,7 @@ def see_that_it_says_so(console, logged):
         assert not any(word in answer.body for word in (b"sqlite", b"psycopg", b"Pool", b"SELECT", b"Traceback")), path
         read += 1
     assert read > len(PAGES) + len(RESOURCES)
-    for name in CALLS:
+    for name in OPERATIONS:
         answer = operate(console, name, ASKED.get(name, {}))
         assert answer.status == 503, (name, answer.body)
         assert answer.headers["Retry-After"] == "5", name
@@ -84,7 +84,7 @@ def see_that_it_says_so(console, logged):
 
 def operate(console, name, arguments):
     """What an operation would do."""
-    body = json.dumps(arguments | ({"dry_run": True} if "dry_run" in CALLS[name][1] else {}))
+    body = json.dumps(arguments | ({"dry_run": True} if "dry_run" in OPERATIONS[name][1] else {}))
     return console.get(
         f"/api/operations/{name}", root="", method="POST", body=body, Authorization="Bearer t", Content_Type="x/y+json"
     )

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
-ROOT: Final = "/api/"
+API_ROOT: Final = "/api/"
 
 
-class OpenApi:
+class AdminOpenApiResource:
     """`GET /openapi.json`: everything that can be asked of the administration listener, made when somebody asks."""
 
     def __init__(self, app: App) -> None:
@@ -51,9 +51,9 @@ def install(admin: falcon.App[Any, Any], app: App) -> None:
     """
     for resource in RESOURCES:
         admin.add_route(resource.path, resource(app))
-    admin.add_route("/openapi.json", OpenApi(app))
-    admin.add_sink(_nothing, ROOT)
+    admin.add_route("/openapi.json", AdminOpenApiResource(app))
+    admin.add_sink(_not_found, API_ROOT)
 
 
-def _nothing(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001 (Falcon's names)
-    raise errors.HTTPRefusal(404, "no_such_path")
+def _not_found(req: falcon.Request, resp: falcon.Response, **_path: str) -> None:  # noqa: ARG001 (Falcon's names)
+    raise errors.LocalizedHTTPError(404, "no_such_path")

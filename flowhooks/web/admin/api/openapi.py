@@ -8,11 +8,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
 
 from flowhooks import __version__
-from flowhooks.operations.registry import CALLS
+from flowhooks.operations.registry import OPERATIONS
 from flowhooks.schema.files import DIALECT
-from flowhooks.web.admin.api.json_schema import NAMES, Shapes, described
+from flowhooks.web.admin.api.json_schema import ANNOTATION_TYPES, SchemaBuilder, member_descriptions
 from flowhooks.web.admin.api.resources import RESOURCES
-from flowhooks.web.callback.openapi import ERROR, components, or_null
+from flowhooks.web.callback.openapi import ERROR, components, nullable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +48,8 @@ _ERRORS: Final = {
         "The database cannot be used just now; ask again later. / 数据库暂时不可用；请稍后重试。", ("Retry-After",)
     ),
 }
-_READING: Final = ("400", "401", "403", "404", "405", "422", "500", "503")
-_CHANGING: Final = ("400", "401", "403", "404", "405", "409", "413", "422", "500", "503")
+_READ_STATUSES: Final = ("400", "401", "403", "404", "405", "422", "500", "503")
+_WRITE_STATUSES: Final = ("400", "401", "403", "404", "405", "409", "413", "422", "500", "503")
 _DONE: Final = "What was done, or would be. / 已完成（或试运行时将会完成）的内容。"
 _LANGUAGE: Final = {
     "name": "Accept-Language",
@@ -58,7 +58,7 @@ _LANGUAGE: Final = {
     "消息的语言：优先 zh 时为中文，否则为英文。",
     "schema": {"type": "string"},
 }
-_NOT_CALLED: Final = frozenset({"desk", "return"})
+_NOT_IN_BODY: Final = frozenset({"context", "return"})
 
 
 def openapi(schemas: Schemas) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
 
     Raises:
         TypeError: an operation takes or gives something that JSON has nothing like.
-        NameError: an operation's annotation names what `shapes.NAMES` does not have.
+        NameError: an operation's annotation names what `json_schema.ANNOTATION_TYPES` does not have.
     """
-    shapes = Shapes()
-    paths = {one.path: {"get": _get(one, shapes)} for one in RESOURCES}
-    for name, (function, takes) in CALLS.items():
-        paths[f"/api/operations/{name}"] = {"post": _post(name, function, tuple(takes), shapes)}
+    builder = SchemaBuilder()
+    paths = {item.path: {"get": _get(item, builder)} for item in RESOURCES}
+    for name, (function, parsers) in OPERATIONS.items():
+        paths[f"/api/operations/{name}"] = {"post": _post(name, function, tuple(parsers), builder)}
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -89,9 +89,9 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": dict(sorted(shapes.components.items())) | components(schemas.documents, (ERROR,)),
+            "schemas": dict(sorted(builder.components.items())) | components(schemas.documents, (ERROR,)),
             "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()},
-            "responses": {status: _refusal(one) for status, one in _ERRORS.items()},
+            "responses": {status: _error_response(item) for status, item in _ERRORS.items()},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -104,37 +104,50 @@ def openapi(schemas: Schemas) -> dict[str, Any]:
     }
 
 
-def _get(resource: type[Resource], shapes: Shapes) -> dict[str, Any]:
+def _get(resource: type[Resource], builder: SchemaBuilder) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "description": resource.named, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": resource.path_description,
+            "schema": {"type": "string"},
+        }
         for name in re.findall(r"\{(\w+)\}", resource.path)
     ]
-    for one in resource.takes:
-        several = {"type": "array", "items": one.schema, "maxItems": 100} if one.several else one.schema
-        parameters.append({"name": one.name, "in": "query", "description": one.means, "schema": several})
+    for parameter in resource.parameters:
+        schema = (
+            {"type": "array", "items": parameter.schema, "maxItems": 100} if parameter.repeatable else parameter.schema
+        )
+        parameters.append(
+            {"name": parameter.name, "in": "query", "description": parameter.description, "schema": schema}
+        )
     words = re.findall(r"\w+", resource.path)[1:]
     return {
         "operationId": "-".join(("get", *words)),
-        "summary": resource.means,
+        "summary": resource.description,
         "security": [{}, {"bearer": []}],
         "parameters": [*parameters, _LANGUAGE],
-        "responses": {"200": _answer("What there is. / 查询结果。", shapes.of(resource.gives))} | _errors(_READING),
+        "responses": {"200": _response("What there is. / 查询结果。", builder.schema_for(resource.response_type))}
+        | _errors(_READ_STATUSES),
     }
 
 
-def _post(name: str, function: Callable[..., Any], takes: tuple[str, ...], shapes: Shapes) -> dict[str, Any]:
-    hints = get_type_hints(function, localns=dict(NAMES), include_extras=True)
-    needed = [
-        one.name for one in inspect.signature(function).parameters.values() if one.default is inspect.Parameter.empty
+def _post(name: str, function: Callable[..., Any], names: tuple[str, ...], builder: SchemaBuilder) -> dict[str, Any]:
+    hints = get_type_hints(function, localns=dict(ANNOTATION_TYPES), include_extras=True)
+    without_default = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is inspect.Parameter.empty
     ]
-    said = described(function)
-    required = [one for one in takes if one in needed and one not in _NOT_CALLED]
+    descriptions = member_descriptions(function)
+    required = [argument for argument in names if argument in without_default and argument not in _NOT_IN_BODY]
     members = {}
-    for one in takes:
-        shape = shapes.of(hints[one], given=True)
+    for argument in names:
+        schema = builder.schema_for(hints[argument], is_argument=True)
         # Of whatever is sent, null counts as absent.
-        shape = shape if one in required else or_null(shape)
-        members[one] = shape | ({"description": said[one]} if one in said else {})
+        schema = schema if argument in required else nullable(schema)
+        members[argument] = schema | ({"description": descriptions[argument]} if argument in descriptions else {})
     body = {"type": "object", "properties": members, "additionalProperties": False}
     body |= {"required": required} if required else {}
     return {
@@ -143,11 +156,11 @@ def _post(name: str, function: Callable[..., Any], takes: tuple[str, ...], shape
         "security": [{"bearer": []}],
         "parameters": [_LANGUAGE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": _answer(_DONE, shapes.of(hints["return"]))} | _errors(_CHANGING),
+        "responses": {"200": _response(_DONE, builder.schema_for(hints["return"]))} | _errors(_WRITE_STATUSES),
     }
 
 
-def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
@@ -155,9 +168,9 @@ def _errors(statuses: tuple[str, ...]) -> dict[str, Any]:
     return {status: {"$ref": f"#/components/responses/{status}"} for status in statuses}
 
 
-def _refusal(one: _Error) -> dict[str, Any]:
+def _error_response(error: _Error) -> dict[str, Any]:
     return {
-        "description": one.description,
-        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in one.headers},
+        "description": error.description,
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in error.headers},
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/error"}}},
     }

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from flowhooks.messages import to_printable
-from flowhooks.web.errors import HTTPRefusal
+from flowhooks.web.errors import LocalizedHTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import falcon
 
-LONGEST: Final = 1_000
+MAX_VALUE_CHARS: Final = 1_000
 """Characters of a value; no field of an event that can be looked for is longer."""
-MOST: Final = 100
+MAX_REPETITIONS: Final = 100
 """How often a parameter that may be repeated is given at the most."""
-LONGEST_SHOWN: Final = 60
+MAX_SHOWN_CHARS: Final = 60
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -33,78 +33,78 @@ class Parameter:
 
     Attributes:
         name: its name.
-        means: what it means, in English and Chinese.
+        description: what it means, in English and Chinese.
         schema: its JSON Schema.
-        several: whether it may be given several times.
+        repeatable: whether it may be given several times.
     """
 
     name: str
-    means: str
+    description: str
     schema: Mapping[str, Any]
-    several: bool = False
+    repeatable: bool = False
 
 
-def read(request: falcon.Request, takes: Sequence[Parameter]) -> dict[str, list[str]]:
+def parse_query(request: falcon.Request, parameters: Sequence[Parameter]) -> dict[str, list[str]]:
     """What a query says, by the names of what its path takes.
 
     Raises:
-        HTTPRefusal: it says anything else, or something that no value can be.
+        LocalizedHTTPError: it says anything else, or something that no value can be.
     """
-    by_name = {one.name: one for one in takes}
-    given: dict[str, list[str]] = {}
+    by_name = {parameter.name: parameter for parameter in parameters}
+    query: dict[str, list[str]] = {}
     for part in request.query_string.encode("latin-1", "replace").split(b"&"):
         if not part:
             continue
-        name, _, value = (_decoded(one) for one in part.partition(b"="))
+        name, _, value = (_decode(text) for text in part.partition(b"="))
         if name not in by_name:
             allowed = ", ".join(by_name) or "–"  # noqa: RUF001 (a dash: nothing)
-            raise HTTPRefusal(400, "query_unknown", name=to_printable(name, LONGEST_SHOWN), allowed=allowed)
-        if name in given and not by_name[name].several:
-            raise HTTPRefusal(400, "query_twice", name=name)
-        if not value.strip() or len(value) > LONGEST or "\0" in value:
-            raise HTTPRefusal(422, "query_text", name=name, limit=LONGEST)
-        several = given.setdefault(name, [])
-        several.append(value.strip())
-        if len(several) > MOST:
-            raise HTTPRefusal(422, "query_many", name=name, limit=MOST)
-    return given
+            raise LocalizedHTTPError(400, "query_unknown", name=to_printable(name, MAX_SHOWN_CHARS), allowed=allowed)
+        if name in query and not by_name[name].repeatable:
+            raise LocalizedHTTPError(400, "query_twice", name=name)
+        if not value.strip() or len(value) > MAX_VALUE_CHARS or "\0" in value:
+            raise LocalizedHTTPError(422, "query_text", name=name, limit=MAX_VALUE_CHARS)
+        values = query.setdefault(name, [])
+        values.append(value.strip())
+        if len(values) > MAX_REPETITIONS:
+            raise LocalizedHTTPError(422, "query_many", name=name, limit=MAX_REPETITIONS)
+    return query
 
 
-def identity(name: str, value: str) -> str:
+def parse_id(name: str, value: str) -> str:
     """An id.
 
     Raises:
-        HTTPRefusal: it is none.
+        LocalizedHTTPError: it is none.
     """
     if not _ID.fullmatch(value):
-        raise HTTPRefusal(422, "query_id", name=name)
+        raise LocalizedHTTPError(422, "query_id", name=name)
     return value
 
 
-def number(name: str, value: str, *, low: int, high: int) -> int:
+def parse_integer(name: str, value: str, *, low: int, high: int) -> int:
     """A whole number.
 
     Raises:
-        HTTPRefusal: it is none, or out of range.
+        LocalizedHTTPError: it is none, or out of range.
     """
     if not _NUMBER.fullmatch(value) or not low <= int(value) <= high:
-        raise HTTPRefusal(422, "query_number", name=name, low=low, high=high)
+        raise LocalizedHTTPError(422, "query_number", name=name, low=low, high=high)
     return int(value)
 
 
-def truth(name: str, value: str) -> bool:
+def parse_boolean(name: str, value: str) -> bool:
     """Whether it is `true`.
 
     Raises:
-        HTTPRefusal: it is neither that nor `false`.
+        LocalizedHTTPError: it is neither that nor `false`.
     """
     if value not in {"true", "false"}:
-        raise HTTPRefusal(422, "query_truth", name=name)
+        raise LocalizedHTTPError(422, "query_truth", name=name)
     return value == "true"
 
 
-def _decoded(part: bytes) -> str:
+def _decode(part: bytes) -> str:
     try:
         return unquote_to_bytes(part.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
-        raise HTTPRefusal(400, "query_not_utf8") from None
+        raise LocalizedHTTPError(400, "query_not_utf8") from None

@@ -8,7 +8,7 @@ import structlog
 
 from flowhooks.errors import LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.web import errors
-from flowhooks.web.admin.api.query import read
+from flowhooks.web.admin.api.query import parse_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,30 +26,30 @@ class Resource:
 
     Attributes:
         path: where it is.
-        means: what it is, in English and Chinese.
-        takes: what its query may say.
-        gives: the shape of its answer.
-        named: what the variable part of its path means, in English and Chinese; `""` where there is none.
+        description: what it is, in English and Chinese.
+        parameters: what its query may say.
+        response_type: the shape of its answer.
+        path_description: what the variable part of its path means, in English and Chinese; `""` where there is none.
     """
 
     path: ClassVar[str]
-    means: ClassVar[str]
-    takes: ClassVar[tuple[Parameter, ...]] = ()
-    gives: ClassVar[type]
-    named: ClassVar[str] = ""
+    description: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    response_type: ClassVar[type]
+    path_description: ClassVar[str] = ""
 
     def __init__(self, app: App) -> None:
         self.app = app
 
-    def give(self, given: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
+    def get(self, query: Mapping[str, list[str]], path: Mapping[str, str], /) -> Mapping[str, Any]:
         """What is answered.
 
         Args:
-            given: what the query says.
+            query: what the query says.
             path: the variable parts of the path.
 
         Raises:
-            HTTPRefusal: a value makes no sense.
+            LocalizedHTTPError: a value makes no sense.
             NotFound: there is nothing of that name.
             LedgerUnusable: the ledger cannot be read.
         """
@@ -57,11 +57,11 @@ class Resource:
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Answer with it, or say why not."""
-        given = read(request, self.takes)
+        query = parse_query(request, self.parameters)
         try:
-            body = self.give(given, path)
+            body = self.get(query, path)
         except NotFound:
-            raise errors.HTTPRefusal(404, "no_such_event") from None
+            raise errors.LocalizedHTTPError(404, "no_such_event") from None
         except NewerSelectorsError as error:
             _log.warning("request_unanswered", path=errors.raw_path(request.env), why=str(error))
             raise Unavailable("newer_handlers") from None

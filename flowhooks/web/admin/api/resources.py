@@ -9,26 +9,32 @@ from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
 from flowhooks.ledger import alert_queries, audit, recent_activity, rejected_requests
 from flowhooks.ledger.search import search_events
-from flowhooks.operations.find_event import event_named
-from flowhooks.operations.json.encoding import facts
+from flowhooks.operations.find_event import find_event
+from flowhooks.operations.json.encoding import dataclass_to_json
 from flowhooks.operations.json.events import WholeEventJson, event_to_json, whole_event_to_json
 from flowhooks.operations.json.plugins import plugin_to_json
 from flowhooks.operations.json.routing import ExplanationJson, explanation_to_json
 from flowhooks.operations.overview import overview
-from flowhooks.operations.parked import parked
-from flowhooks.operations.plugin_status import cut, slice_of, sought_in, survey, urgent_first
+from flowhooks.operations.parked import list_parked_groups
+from flowhooks.operations.plugin_status import (
+    filter_handlers,
+    is_backlog_truncated,
+    list_plugins,
+    slice_handlers,
+    sort_by_urgency,
+)
 from flowhooks.web.admin.api.parameters import (
     AFTER,
-    AT_ONCE,
     FILTER,
-    MOST_AT_ONCE,
+    MAX_PAGE_SIZE,
+    PAGE_SIZE,
     TEXT,
-    cursor,
-    how_many,
-    limit,
-    wanted,
+    cursor_from_query,
+    filter_from_query,
+    limit_from_query,
+    limit_parameter,
 )
-from flowhooks.web.admin.api.query import Parameter, number, truth
+from flowhooks.web.admin.api.query import Parameter, parse_boolean, parse_integer
 from flowhooks.web.admin.api.resource import Resource
 from flowhooks.web.admin.api.responses import (
     AlertsJson,
@@ -40,7 +46,7 @@ from flowhooks.web.admin.api.responses import (
     ParkedJson,
     PerformanceJson,
     PluginsJson,
-    RefusalsJson,
+    RejectedRequestsJson,
 )
 
 if TYPE_CHECKING:
@@ -48,271 +54,289 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.alert_queries import OpenAlert
     from flowhooks.operations.overview import Arrivals, Performance
-    from flowhooks.operations.parked import Waiting
+    from flowhooks.operations.parked import ParkedGroupStatus
 
-MOST_DELIVERIES: Final = 200
-MOST_ATTEMPTS: Final = 50
-MOST_GROUPS: Final = 200
-MOST_OVER: Final = 50
-MOST_HANDLERS: Final = 200
+MAX_DELIVERIES: Final = 200
+MAX_ATTEMPTS: Final = 50
+MAX_GROUPS: Final = 200
+MAX_CLOSED_ALERTS: Final = 50
+MAX_HANDLERS: Final = 200
 
 
-class Events(Resource):
+class EventsResource(Resource):
     """`GET /api/events`."""
 
     path = "/api/events"
-    means = "Events with their deliveries, the newest first. / 事件及其投递，最新的在前。"
-    takes = (*FILTER, limit(AT_ONCE), AFTER)
-    gives = EventsJson
+    description = "Events with their deliveries, the newest first. / 事件及其投递，最新的在前。"
+    parameters = (*FILTER, limit_parameter(PAGE_SIZE), AFTER)
+    response_type = EventsJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> EventsJson:
         """One page of them."""
         with self.app.ledger.connection() as connection:
-            page = search_events(connection, wanted(given), limit=how_many(given), before=cursor(given))
+            page = search_events(
+                connection, filter_from_query(query), limit=limit_from_query(query), before=cursor_from_query(query)
+            )
         return {
-            "events": [event_to_json(one) for one in page.events],
+            "events": [event_to_json(event) for event in page.events],
             "next": page.older,
             "looked_until": to_text(page.looked_until),
         }
 
 
-class Event(Resource):
+class EventResource(Resource):
     """`GET /api/events/{id}`."""
 
     path = "/api/events/{id}"
-    means = (
+    description = (
         "All that is known of an event: route, body, deliveries with their attempts, what operators did. / "
         "事件的全部信息：路由、请求体、投递及每次尝试、运维操作。"
     )
-    gives = WholeEventJson
-    named = "The id of an event, or of one of its deliveries. / 事件或其投递的 ID。"
+    response_type = WholeEventJson
+    path_description = "The id of an event, or of one of its deliveries. / 事件或其投递的 ID。"
 
-    def give(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeEventJson:
+    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> WholeEventJson:
         """All that is known of it."""
         reader = self.app.ledger
         return whole_event_to_json(
             reader,
-            event_named(reader, path["id"]),
-            most_deliveries=MOST_DELIVERIES,
-            most_attempts=MOST_ATTEMPTS,
+            find_event(reader, path["id"]),
+            max_deliveries=MAX_DELIVERIES,
+            max_attempts=MAX_ATTEMPTS,
         )
 
 
-class Explanation(Resource):
+class ExplanationResource(Resource):
     """`GET /api/events/{id}/explanation`."""
 
     path = "/api/events/{id}/explanation"
-    means = (
+    description = (
         "Where the event would go with the handlers that are known now, and why, with the value of each condition. / "
         "按当前已知的处理器，事件会投递给谁及原因，包括每个条件的判定结果。"
     )
-    gives = ExplanationJson
-    named = Event.named
+    response_type = ExplanationJson
+    path_description = EventResource.path_description
 
-    def give(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> ExplanationJson:
+    def get(self, _given: Mapping[str, list[str]], path: Mapping[str, str], /) -> ExplanationJson:
         """Route it, without any change."""
         app = self.app
-        stored = event_named(app.ledger, path["id"])
-        return explanation_to_json(app.router.explain_event(stored.event, max_candidates=MOST_HANDLERS), self._standing)
+        stored = find_event(app.ledger, path["id"])
+        return explanation_to_json(
+            app.router.explain_event(stored.event, max_candidates=MAX_HANDLERS), self._availability
+        )
 
-    def _standing(self, handler: str) -> str:
+    def _availability(self, handler: str) -> str:
         if handler in self.app.plugins.handlers:
             return "present"
         return "missing" if handler in self.app.missing_handlers else "elsewhere"
 
 
-class Plugins(Resource):
+class PluginsResource(Resource):
     """`GET /api/handlers`."""
 
     path = "/api/handlers"
-    means = (
+    description = (
         "Plugins with their handlers: what each listens to, how it stands, what is stored for it. / "
         "插件及其处理器：选择条件、状态、积压。"
     )
-    takes = (
+    parameters = (
         Parameter(
             name="q",
-            means="With this in the plugin's or the handler's name. / 插件或处理器名称中包含的文字。",
+            description="With this in the plugin's or the handler's name. / 插件或处理器名称中包含的文字。",
             schema=TEXT,
         ),
-        limit(MOST_AT_ONCE),
+        limit_parameter(MAX_PAGE_SIZE),
         Parameter(
             name="after",
-            means="Go on after so many handlers: next of the answer before. / "
+            description="Go on after so many handlers: next of the answer before. / "
             "跳过多少个处理器后继续；取自上一次响应的 next。",
             schema={"type": "integer", "minimum": 0, "maximum": 999_999_999},
         ),
     )
-    gives = PluginsJson
+    response_type = PluginsJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> PluginsJson:
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> PluginsJson:
         """The plugins, with the handlers of one page."""
         app = self.app
-        sought = given.get("q", [""])[0]
-        start = number("after", given.get("after", ["0"])[0], low=0, high=999_999_999)
-        most = how_many(given, MOST_AT_ONCE)
-        plugins = urgent_first(
-            survey(
+        text = query.get("q", [""])[0]
+        start = parse_integer("after", query.get("after", ["0"])[0], low=0, high=999_999_999)
+        max_handlers = limit_from_query(query, MAX_PAGE_SIZE)
+        plugins = sort_by_urgency(
+            list_plugins(
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                most=recent_activity.MAX_GROUPED,
+                max_counted=recent_activity.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
             called, since = recent_activity.count_by_handler(connection)
-        found = [one for plugin in plugins if (one := sought_in(plugin, sought)) is not None]
-        page = slice_of(found, start, most)
-        here = {one.id for plugin in page for one in plugin.handlers}
+        matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
+        page = slice_handlers(matching, start, max_handlers)
+        page_ids = {handler.id for plugin in page for handler in plugin.handlers}
         return {
-            "plugins": [plugin_to_json(one) for one in page],
+            "plugins": [plugin_to_json(plugin) for plugin in page],
             "called": {
-                name: {"deliveries": one.deliveries, "last_at": to_text(one.last_at)}
-                for name, one in called.items()
-                if name in here
+                name: {"deliveries": count.deliveries, "last_at": to_text(count.last_at)}
+                for name, count in called.items()
+                if name in page_ids
             },
             "called_since": to_text(since),
             "warnings": list(app.plugins.warnings),
-            "backlog_cut": cut(plugins, recent_activity.MAX_GROUPED),
-            "next": str(start + most) if start + most < sum(len(one.handlers) for one in found) else "",
+            "backlog_cut": is_backlog_truncated(plugins, recent_activity.MAX_GROUPED),
+            "next": str(start + max_handlers)
+            if start + max_handlers < sum(len(plugin.handlers) for plugin in matching)
+            else "",
         }
 
 
-class Parked(Resource):
+class ParkedResource(Resource):
     """`GET /api/parked`."""
 
     path = "/api/parked"
-    means = "What nobody wants yet, by what it waits for. / 暂存的事件，按所等待的处理器分组。"
-    gives = ParkedJson
+    description = "What nobody wants yet, by what it waits for. / 暂存的事件，按所等待的处理器分组。"
+    response_type = ParkedJson
 
-    def give(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ParkedJson:
+    def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> ParkedJson:
         """The groups, the largest first."""
         app = self.app
-        found = parked(app.ledger, app.router, most=recent_activity.MAX_GROUPED, handlers=len(app.plugins.handlers))
-        counted = sum(one.facts.events for one in found)
+        groups = list_parked_groups(
+            app.ledger, app.router, max_events=recent_activity.MAX_GROUPED, n_handlers=len(app.plugins.handlers)
+        )
+        counted = sum(group.facts.events for group in groups)
         return {
-            "groups": [_group(one) for one in found[:MOST_GROUPS]],
-            "left_out": max(0, len(found) - MOST_GROUPS),
+            "groups": [_group(group) for group in groups[:MAX_GROUPS]],
+            "left_out": max(0, len(groups) - MAX_GROUPS),
             "counted": counted,
             "more": counted >= recent_activity.MAX_GROUPED,
         }
 
 
-class Alerts(Resource):
+class AlertsResource(Resource):
     """`GET /api/alerts`."""
 
     path = "/api/alerts"
-    means = "What somebody should look at. / 需要关注的告警。"
-    takes = (
+    description = "What somebody should look at. / 需要关注的告警。"
+    parameters = (
         Parameter(
             name="all",
-            means="Whether to give the last ones that are over, too. / 是否同时返回最近已解除的告警。",
+            description="Whether to give the last ones that are over, too. / 是否同时返回最近已解除的告警。",
             schema={"type": "boolean", "default": False},
         ),
     )
-    gives = AlertsJson
+    response_type = AlertsJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AlertsJson:
         """Those that are open, and the last that are over."""
-        everything = truth("all", given["all"][0]) if "all" in given else False
+        with_closed = parse_boolean("all", query["all"][0]) if "all" in query else False
         with self.app.ledger.connection() as connection:
-            found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.open_alerts(connection)]
-            if everything:
-                found += alert_queries.recently_closed(connection, limit=MOST_OVER)
-        return {"alerts": [facts(one) | {"closed_at": to_text(closed)} for one, closed in found]}
+            alerts: list[tuple[OpenAlert, int | None]] = [
+                (alert, None) for alert in alert_queries.open_alerts(connection)
+            ]
+            if with_closed:
+                alerts += alert_queries.recently_closed(connection, limit=MAX_CLOSED_ALERTS)
+        return {"alerts": [dataclass_to_json(alert) | {"closed_at": to_text(closed)} for alert, closed in alerts]}
 
 
-class Refused(Resource):
+class RejectedRequestsResource(Resource):
     """`GET /api/refused`."""
 
     path = "/api/refused"
-    means = "The call-backs that were refused last, with the reasons. / 最近被拒绝的回调及原因。"
-    takes = (limit(AT_ONCE), AFTER)
-    gives = RefusalsJson
+    description = "The call-backs that were refused last, with the reasons. / 最近被拒绝的回调及原因。"
+    parameters = (limit_parameter(PAGE_SIZE), AFTER)
+    response_type = RejectedRequestsJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RefusalsJson:
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> RejectedRequestsJson:
         """One page of them."""
-        most = how_many(given)
+        limit = limit_from_query(query)
         with self.app.ledger.connection() as connection:
-            found = rejected_requests.latest(connection, limit=most + 1, before=cursor(given))
-        return {"refused": [facts(one) for one in found[:most]], "next": found[most - 1].id if found[most:] else ""}
+            entries = rejected_requests.latest(connection, limit=limit + 1, before=cursor_from_query(query))
+        return {
+            "refused": [dataclass_to_json(entry) for entry in entries[:limit]],
+            "next": entries[limit - 1].id if entries[limit:] else "",
+        }
 
 
-class Audit(Resource):
+class AuditResource(Resource):
     """`GET /api/audit`."""
 
     path = "/api/audit"
-    means = "What operators have done, the newest first. / 运维操作记录，最新的在前。"
-    takes = (
+    description = "What operators have done, the newest first. / 运维操作记录，最新的在前。"
+    parameters = (
         Parameter(
             name="subject",
-            means="Only what is about this event, handler or alert, by its id. / "
+            description="Only what is about this event, handler or alert, by its id. / "
             "只看与该事件、处理器或告警（ID）有关的操作。",
             schema=TEXT,
         ),
-        limit(AT_ONCE),
+        limit_parameter(PAGE_SIZE),
         AFTER,
     )
-    gives = AuditJson
+    response_type = AuditJson
 
-    def give(self, given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
+    def get(self, query: Mapping[str, list[str]], _path: Mapping[str, str], /) -> AuditJson:
         """One page of it."""
-        most = how_many(given)
-        subject = given["subject"][0] if "subject" in given else None
+        limit = limit_from_query(query)
+        subject = query["subject"][0] if "subject" in query else None
         with self.app.ledger.connection() as connection:
-            found = audit.entries(connection, limit=most + 1, before=cursor(given), subject=subject)
-        return {"entries": [facts(one) for one in found[:most]], "next": found[most - 1].id if found[most:] else ""}
+            entries = audit.entries(connection, limit=limit + 1, before=cursor_from_query(query), subject=subject)
+        return {
+            "entries": [dataclass_to_json(entry) for entry in entries[:limit]],
+            "next": entries[limit - 1].id if entries[limit:] else "",
+        }
 
 
-class Overview(Resource):
+class OverviewResource(Resource):
     """`GET /api/overview`."""
 
     path = "/api/overview"
-    means = "How it goes: what is open, what came, how handlers do. / 概览：未完成的投递、收到的回调、处理器的表现。"
-    gives = OverviewJson
+    description = (
+        "How it goes: what is open, what came, how handlers do. / 概览：未完成的投递、收到的回调、处理器的表现。"
+    )
+    response_type = OverviewJson
 
-    def give(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:
+    def get(self, _given: Mapping[str, list[str]], _path: Mapping[str, str], /) -> OverviewJson:
         """How it goes."""
         app = self.app
-        found = overview(app.ledger, app.clock.now())
+        status = overview(app.ledger, app.clock.now())
         return {
-            "now": to_text(found.now),
+            "now": to_text(status.now),
             "version": __version__,
             "database": "PostgreSQL" if app.ledger.shared else "SQLite",
-            "counts": dict(found.counts),
+            "counts": dict(status.counts),
             "most_counted": recent_activity.MAX_COUNTED,
             "oldest": {
-                name: {"since": to_text(one.since), "event_id": one.event_id, "handler": one.handler}
-                for name, one in found.oldest.items()
+                name: {"since": to_text(oldest.since), "event_id": oldest.event_id, "handler": oldest.handler}
+                for name, oldest in status.oldest.items()
             },
-            "arrivals": _arrivals(found.arrivals),
-            "performance": [_performance(one) for one in found.performance[:MOST_HANDLERS]],
-            "sampled": found.sampled,
-            "sampled_since": to_text(found.sampled_since),
-            "alerts": found.alerts,
+            "arrivals": _arrivals(status.arrivals),
+            "performance": [_performance(performance) for performance in status.performance[:MAX_HANDLERS]],
+            "sampled": status.sampled,
+            "sampled_since": to_text(status.sampled_since),
+            "alerts": status.alerts,
             "answers": {str(status): count for status, count in app.metrics.answers().items()},
             "trouble": app.readiness_problems(),
         }
 
 
 RESOURCES: Final[tuple[type[Resource], ...]] = (
-    Overview,
-    Events,
-    Event,
-    Explanation,
-    Plugins,
-    Parked,
-    Alerts,
-    Refused,
-    Audit,
+    OverviewResource,
+    EventsResource,
+    EventResource,
+    ExplanationResource,
+    PluginsResource,
+    ParkedResource,
+    AlertsResource,
+    RejectedRequestsResource,
+    AuditResource,
 )
 """Everything that can be asked for."""
 
 
-def _group(one: Waiting) -> ParkedGroupJson:
-    group = one.facts
+def _group(waiting: ParkedGroupStatus) -> ParkedGroupJson:
+    group = waiting.facts
     return {
         "kind": group.kind,
         "source": group.source,
@@ -320,32 +344,37 @@ def _group(one: Waiting) -> ParkedGroupJson:
         "process_definition_key": group.process_key,
         "process_definition_version": group.process_version,
         "conclusion": group.conclusion,
-        "undecided": one.undecided or None,
-        "by_data": one.by_data,
+        "undecided": waiting.undecided or None,
+        "by_data": waiting.by_data,
         "events": group.events,
-        "oldest": one.event_id,
-        "since": to_text(one.since),
-        "wanted": one.wanted,
-        "hints": list(one.hints),
+        "oldest": waiting.event_id,
+        "since": to_text(waiting.since),
+        "wanted": waiting.wanted,
+        "hints": list(waiting.hints),
     }
 
 
-def _arrivals(found: Arrivals) -> ArrivalsJson:
-    return {"span": found.span, "total": found.total, "per_minute": found.per_minute, "bars": list(found.bars)}
-
-
-def _performance(one: Performance) -> PerformanceJson:
+def _arrivals(arrivals: Arrivals) -> ArrivalsJson:
     return {
-        "handler": one.handler,
-        "deliveries": one.deliveries,
-        "succeeded": one.succeeded,
-        "failed": one.failed,
-        "rate": one.rate,
-        "median": _seconds(one.median),
-        "most": _seconds(one.most),
+        "span": arrivals.span,
+        "total": arrivals.total,
+        "per_minute": arrivals.per_minute,
+        "bars": list(arrivals.bars),
+    }
+
+
+def _performance(performance: Performance) -> PerformanceJson:
+    return {
+        "handler": performance.handler,
+        "deliveries": performance.deliveries,
+        "succeeded": performance.succeeded,
+        "failed": performance.failed,
+        "rate": performance.rate,
+        "median": _seconds(performance.median),
+        "most": _seconds(performance.most),
         "points": [
             {"succeeded": point.succeeded, "failed": point.failed, "slowest": point.slowest / SECOND}
-            for point in one.points
+            for point in performance.points
         ],
     }
 

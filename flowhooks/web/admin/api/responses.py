@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
     from flowhooks.ledger.audit import AuditEntry
     from flowhooks.ledger.rejected_requests import RejectedRequest
-    from flowhooks.operations.json.encoding import Moment
+    from flowhooks.operations.json.encoding import TimestampJson
     from flowhooks.operations.json.events import EventJson
     from flowhooks.operations.json.plugins import PluginJson
 
@@ -25,10 +25,10 @@ class EventsJson(TypedDict):
 
     events: list[EventJson]
     next: str
-    looked_until: Moment | None
+    looked_until: TimestampJson | None
 
 
-class CalledJson(TypedDict):
+class CallCountJson(TypedDict):
     """How often a handler was called lately.
 
     Attributes:
@@ -37,7 +37,7 @@ class CalledJson(TypedDict):
     """
 
     deliveries: int
-    last_at: Moment
+    last_at: TimestampJson
 
 
 class PluginsJson(TypedDict):
@@ -53,8 +53,8 @@ class PluginsJson(TypedDict):
     """
 
     plugins: list[PluginJson]
-    called: dict[str, CalledJson]
-    called_since: Moment | None
+    called: dict[str, CallCountJson]
+    called_since: TimestampJson | None
     warnings: list[str]
     backlog_cut: bool
     next: str
@@ -90,7 +90,7 @@ class ParkedGroupJson(TypedDict):
     by_data: bool
     events: int
     oldest: str
-    since: Moment
+    since: TimestampJson
     wanted: bool
     hints: list[str]
 
@@ -118,7 +118,7 @@ class ClosedJson(TypedDict):
         closed_at: when its cause had gone; null while it goes on.
     """
 
-    closed_at: Moment | None
+    closed_at: TimestampJson | None
 
 
 AlertJson: TypeAlias = "Annotated[dict[str, Any], OpenAlert, ClosedJson]"
@@ -135,7 +135,7 @@ class AlertsJson(TypedDict):
     alerts: list[AlertJson]
 
 
-class RefusalsJson(TypedDict):
+class RejectedRequestsJson(TypedDict):
     """The call-backs that were refused last.
 
     Attributes:
@@ -168,7 +168,7 @@ class OldestJson(TypedDict):
         handler: its handler's id; empty for a parked event.
     """
 
-    since: Moment
+    since: TimestampJson
     event_id: str
     handler: str
 
@@ -247,7 +247,7 @@ class OverviewJson(TypedDict):
         trouble: why call-backs should go elsewhere just now; empty when all is well.
     """
 
-    now: Moment
+    now: TimestampJson
     version: str
     database: str
     counts: dict[str, int]
@@ -256,7 +256,7 @@ class OverviewJson(TypedDict):
     arrivals: ArrivalsJson
     performance: list[PerformanceJson]
     sampled: int
-    sampled_since: Moment | None
+    sampled_since: TimestampJson | None
     alerts: int
     answers: dict[str, int]
     trouble: list[str]

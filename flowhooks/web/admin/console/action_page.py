@@ -17,31 +17,31 @@ from flowhooks.commands import command_line
 from flowhooks.errors import InvalidTransition, LedgerError, LedgerUnusable, NotFound, SettingsError, Unavailable
 from flowhooks.ledger import alert_queries
 from flowhooks.operations.context import Actor
-from flowhooks.operations.registry import perform
-from flowhooks.web.admin.console.actions import PROGRESS, action, meant
-from flowhooks.web.admin.console.filters import text
-from flowhooks.web.admin.console.flash import done, figures, plain_figures, remember
-from flowhooks.web.admin.console.page import Page, chosen_language
-from flowhooks.web.admin.console.urls import DO, back
+from flowhooks.operations.registry import run_operation
+from flowhooks.web.admin.console.actions import PROGRESS_PARAMETERS, find_action, parse_selection
+from flowhooks.web.admin.console.filters import query_text
+from flowhooks.web.admin.console.flash import figures, parse_figures, set_flash, to_flash
+from flowhooks.web.admin.console.page import Page, choose_language
+from flowhooks.web.admin.console.urls import ACTION_ROOT, back_url
 from flowhooks.web.admin.operators import operator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flowhooks.web.admin.console.actions import Action, Meant
+    from flowhooks.web.admin.console.actions import Action, Selection
 
-COUNTING: Final = 1.5
+PREVIEW_TIME_BUDGET: Final = 1.5
 """Seconds for which is counted what would happen, before it is said to be more."""
-WORKING: Final = 3.0
+REQUEST_TIME_BUDGET: Final = 3.0
 """Seconds for which one request works; then the page shows how far it has come, and goes on with the next."""
-LONGEST_NOTE: Final = 1_000
-LONGEST_FORM: Final = 65_536
+MAX_NOTE_CHARS: Final = 1_000
+MAX_FORM_BYTES: Final = 65_536
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Way:
+class _Progress:
     """How far an operation has come.
 
     Attributes:
@@ -57,11 +57,11 @@ class _Way:
     failed: Unavailable | None = None
 
 
-_NOWHERE: Final = _Way(sums={}, after="", last={})
+_NOT_STARTED: Final = _Progress(sums={}, after="", last={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class _ActionRequest:
     """One request about one action.
 
     Attributes:
@@ -69,16 +69,16 @@ class _Case:
         response: the answer.
         language: of the page.
         name: the action's name.
-        what: the action.
-        to: what it is to be done to.
+        action: the action.
+        selection: what it is to be done to.
     """
 
     request: falcon.Request
     response: falcon.Response
     language: str
     name: str
-    what: Action
-    to: Meant
+    action: Action
+    selection: Selection
 
 
 class ActionPage(Page):
@@ -88,121 +88,134 @@ class ActionPage(Page):
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Ask."""
-        self._work(request, response, path["name"], self._ask)
+        self._handle(request, response, path["name"], self._confirm)
 
     on_head = on_get
 
     def on_post(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Do it, or go on with it; then back to where it was asked for."""
-        self._work(request, response, path["name"], self._act)
+        self._handle(request, response, path["name"], self._perform)
 
-    def _work(
-        self, request: falcon.Request, response: falcon.Response, name: str, work: Callable[[_Case], None]
+    def _handle(
+        self, request: falcon.Request, response: falcon.Response, name: str, work: Callable[[_ActionRequest], None]
     ) -> None:
         """Do `work` with what the address means; whatever keeps it from being done is said on a page."""
-        language = chosen_language(request, response)
+        language = choose_language(request, response)
 
         def go() -> None:
-            what = action(name)
+            what = find_action(name)
             try:
-                to = meant(request, what, self.app.clock.now())
-                work(_Case(request=request, response=response, language=language, name=name, what=what, to=to))
+                to = parse_selection(request, what, self.app.clock.now())
+                work(
+                    _ActionRequest(
+                        request=request, response=response, language=language, name=name, action=what, selection=to
+                    )
+                )
             except LedgerUnusable:
                 raise
             except (LedgerError, SettingsError, Unavailable) as error:
-                self._refuse(request, response, language, error)
+                self._show_error(request, response, language, error)
 
-        self.safely(request, response, language, go)
+        self.respond_safely(request, response, language, go)
 
-    def _ask(self, case: _Case, *, unsure: bool = False) -> None:
-        if case.what.paged and (after := text(case.request, "after")):
-            given = {name: text(case.request, name) for name in PROGRESS}
-            figures = {"events": given["gone"], case.what.counts: given["started"], "total": given["total"]}
-            self._stopped(case, {**figures, "after": after})
+    def _confirm(self, case: _ActionRequest, *, unsure: bool = False) -> None:
+        if case.action.paged and (after := query_text(case.request, "after")):
+            progress = {name: query_text(case.request, name) for name in PROGRESS_PARAMETERS}
+            figures = {"events": progress["gone"], case.action.counts: progress["started"], "total": progress["total"]}
+            self._show_stopped(case, {**figures, "after": after})
             return
-        way = self._pages(case, {**case.to.arguments, "dry_run": True}, patience=COUNTING)
-        if way.failed is not None:
-            raise way.failed
+        preview = self._run_pages(case, {**case.selection.arguments, "dry_run": True}, time_budget=PREVIEW_TIME_BUDGET)
+        if preview.failed is not None:
+            raise preview.failed
         shown = {
-            **_frame(case),
-            "what": case.what,
-            "would": done(case.name, way.sums),
-            "partly": bool(way.after),
-            "said": way.last,
-            "alert": self._alert(case.to),
-            "total": 0 if way.after else way.sums.get("events", 0),
-            "longest_note": LONGEST_NOTE,
+            **_base_values(case),
+            "what": case.action,
+            "would": to_flash(case.name, preview.sums),
+            "partly": bool(preview.after),
+            "said": preview.last,
+            "alert": self._alert(case.selection),
+            "total": 0 if preview.after else preview.sums.get("events", 0),
+            "longest_note": MAX_NOTE_CHARS,
             "unsure": unsure,
         }
         self.answer(case.request, case.response, case.language, shown)
 
-    def _act(self, case: _Case) -> None:
-        form = _form(case.request)
-        if case.what.twice and not form.get("sure"):
+    def _perform(self, case: _ActionRequest) -> None:
+        form = _read_form(case.request)
+        if case.action.twice and not form.get("sure"):
             case.response.status = falcon.HTTP_422
             if form.get("after"):
-                self._stopped(case, form, unsure=True)
+                self._show_stopped(case, form, unsure=True)
             else:
-                self._ask(case, unsure=True)
+                self._confirm(case, unsure=True)
             return
-        note = " ".join(form.get("note", "").split())[:LONGEST_NOTE] if case.what.note else ""
-        arguments = {**case.to.arguments, **({"note": note} if note else {})}
-        before = _Way(sums=plain_figures(form), after=form.get("after", ""), last={})
-        way = self._pages(case, arguments, before, patience=WORKING)
+        note = " ".join(form.get("note", "").split())[:MAX_NOTE_CHARS] if case.action.note else ""
+        arguments = {**case.selection.arguments, **({"note": note} if note else {})}
+        before = _Progress(sums=parse_figures(form), after=form.get("after", ""), last={})
+        progress = self._run_pages(case, arguments, before, time_budget=REQUEST_TIME_BUDGET)
         self.app.runner.wake()
-        if not way.after and way.failed is None:
-            remember(case.response, case.name, way.sums)
+        if not progress.after and progress.failed is None:
+            set_flash(case.response, case.name, progress.sums)
             case.response.status = falcon.HTTP_303
-            case.response.location = back(case.request)
+            case.response.location = back_url(case.request)
             case.response.set_header("Cache-Control", "no-store")
             return
-        if way.failed is not None:
+        if progress.failed is not None:
             case.response.status = falcon.HTTP_503
-            case.response.set_header("Retry-After", str(way.failed.retry_after))
+            case.response.set_header("Retry-After", str(progress.failed.retry_after))
         shown = {
-            **_progress(case, way.sums, way.after, form.get("total", "")),
+            **_progress_values(case, progress.sums, progress.after, form.get("total", "")),
             "note": note,
             "sure": form.get("sure", ""),
-            "failed": way.failed is not None,
+            "failed": progress.failed is not None,
         }
         self.answer(case.request, case.response, case.language, shown, template="progress.html")
 
-    def _stopped(self, case: _Case, given: Mapping[str, str], *, unsure: bool = False) -> None:
+    def _show_stopped(self, case: _ActionRequest, progress: Mapping[str, str], *, unsure: bool = False) -> None:
         """Say how far an action has come that was stopped, and offer to go on from there."""
         shown = {
-            **_progress(case, plain_figures(given), given["after"], given.get("total", "")),
-            "command": _command(case, given["after"]),
-            "longest_note": LONGEST_NOTE,
-            "note": given.get("note", ""),
+            **_progress_values(case, parse_figures(progress), progress["after"], progress.get("total", "")),
+            "command": _command(case, progress["after"]),
+            "longest_note": MAX_NOTE_CHARS,
+            "note": progress.get("note", ""),
             "unsure": unsure,
         }
         self.answer(case.request, case.response, case.language, shown, template="stopped.html")
 
-    def _pages(self, case: _Case, arguments: Mapping[str, Any], before: _Way = _NOWHERE, *, patience: float) -> _Way:
+    def _run_pages(
+        self,
+        case: _ActionRequest,
+        arguments: Mapping[str, Any],
+        before: _Progress = _NOT_STARTED,
+        *,
+        time_budget: float,
+    ) -> _Progress:
         """Do page after page, until all is done or the time is over; at least one."""
-        desk = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
+        context = replace(self.app.operation_context, by=Actor(operator_of(case.request).name, "console"))
         sums, after = dict(before.sums), before.after
-        over = time.monotonic() + patience
+        deadline = time.monotonic() + time_budget
         while True:
             try:
-                page = perform(desk, case.what.operation, {**arguments, **({"after": after} if after else {})})
+                page = run_operation(
+                    context, case.action.operation, {**arguments, **({"after": after} if after else {})}
+                )
             except Unavailable as error:
-                _log.warning("action_failed", operation=case.what.operation, why=str(error))
-                return _Way(sums=sums, after=after, last={}, failed=error)
+                _log.warning("action_failed", operation=case.action.operation, why=str(error))
+                return _Progress(sums=sums, after=after, last={}, failed=error)
             for name, value in figures(page).items():
                 sums[name] = sums.get(name, 0) + value
             after = str(page.get("next", ""))
-            if not after or time.monotonic() > over:
-                return _Way(sums=sums, after=after, last=page)
+            if not after or time.monotonic() > deadline:
+                return _Progress(sums=sums, after=after, last=page)
 
-    def _alert(self, to: Meant) -> alert_queries.OpenAlert | None:
-        ids = to.arguments.get("alerts")
+    def _alert(self, selection: Selection) -> alert_queries.OpenAlert | None:
+        ids = selection.arguments.get("alerts")
         if not ids:
             return None
         with self.app.ledger.connection() as connection:
-            return next((one for one in alert_queries.open_alerts(connection) if one.id in ids), None)
+            return next((alert for alert in alert_queries.open_alerts(connection) if alert.id in ids), None)
 
-    def _refuse(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
+    def _show_error(self, request: falcon.Request, response: falcon.Response, language: str, error: Exception) -> None:
         """Say why it cannot be done, and what to do."""
         kind, status = (
             ("gone", 404)
@@ -218,31 +231,31 @@ class ActionPage(Page):
             response.set_header("Retry-After", str(error.retry_after))
         # The sentence of an `Unavailable` is meant for engines.
         says = "" if isinstance(error, Unavailable) else str(error)
-        shown = {"kind": kind, "says": says, "back": back(request)}
+        shown = {"kind": kind, "says": says, "back": back_url(request)}
         self.answer(request, response, language, shown, template="undone.html")
 
 
-def _frame(case: _Case) -> dict[str, Any]:
+def _base_values(case: _ActionRequest) -> dict[str, Any]:
     """What is said of an action before it and while it goes on."""
-    origin = back(case.request)
+    origin = back_url(case.request)
     return {
         "doing": case.name,
-        "meant": case.to.shown,
-        "address": f"{DO}/{case.name}?{urlencode({**case.to.query, 'back': origin}, errors='replace')}",
+        "meant": case.selection.shown,
+        "address": f"{ACTION_ROOT}/{case.name}?{urlencode({**case.selection.query, 'back': origin}, errors='replace')}",
         "back": origin,
     }
 
 
-def _progress(case: _Case, sums: Mapping[str, int], after: str, total: str) -> dict[str, Any]:
+def _progress_values(case: _ActionRequest, sums: Mapping[str, int], after: str, total: str) -> dict[str, Any]:
     """How far an action has come, and the address at which it says so after it was stopped."""
-    frame, gone, did = _frame(case), sums.get("events", 0), done(case.name, sums)
-    expected = plain_figures({"events": total}).get("events", 0)
+    frame, gone, did = _base_values(case), sums.get("events", 0), to_flash(case.name, sums)
+    expected = parse_figures({"events": total}).get("events", 0)
     # Another may have made it fewer meanwhile, or more.
     expected = expected if expected >= gone else 0
     progress = {"after": after, "gone": gone, "started": did.count, "total": expected}
     return {
         **frame,
-        "what": case.what,
+        "what": case.action,
         "sums": sums,
         "after": after,
         "gone": gone,
@@ -252,26 +265,26 @@ def _progress(case: _Case, sums: Mapping[str, int], after: str, total: str) -> d
     }
 
 
-def _command(case: _Case, after: str) -> str:
+def _command(case: _ActionRequest, after: str) -> str:
     """The command that goes on with an action where it was stopped."""
-    words = ["events", case.what.operation, *(["--again"] if case.what.arguments.get("again") else [])]
-    options = {name.replace("_", "-"): value for name, value in case.to.query.items()}
+    words = ["events", case.action.operation, *(["--again"] if case.action.arguments.get("again") else [])]
+    options = {name.replace("_", "-"): value for name, value in case.selection.query.items()}
     # What has nothing to choose from goes on by itself.
-    options |= {"after": after} if case.what.of == "events" else {}
+    options |= {"after": after} if case.action.target == "events" else {}
     return command_line(*words, *(f"--{name}={value}" for name, value in options.items()))
 
 
-def _form(request: falcon.Request) -> dict[str, str]:
+def _read_form(request: falcon.Request) -> dict[str, str]:
     """What a form was filled in with.
 
     Raises:
         SettingsError: it is longer than any form of the console.
     """
-    given = request.bounded_stream.read(LONGEST_FORM + 1)
-    if len(given) > LONGEST_FORM:
+    body = request.bounded_stream.read(MAX_FORM_BYTES + 1)
+    if len(body) > MAX_FORM_BYTES:
         raise SettingsError("the form is too long")
     try:
-        pairs = parse_qsl(given.decode("utf-8", "replace"), max_num_fields=100)
+        pairs = parse_qsl(body.decode("utf-8", "replace"), max_num_fields=100)
     except ValueError:
         raise SettingsError("the form has too many fields") from None
     return {name: value.replace("\0", "�").encode("utf-8", "replace").decode() for name, value in pairs}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.clock import to_datetime
 from flowhooks.errors import NotFound, SettingsError
-from flowhooks.operations.registry import CALLS
-from flowhooks.web.admin.console.filters import asked, text
+from flowhooks.operations.registry import OPERATIONS
+from flowhooks.web.admin.console.filters import filter_from_request, query_text
 from flowhooks.web.admin.console.urls import query_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ class Action:
     """One thing that can be done.
 
     Attributes:
-        operation: the operation's name, of `flowhooks.operations.registry.CALLS`.
-        of: what it is done to: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""`: it takes nothing.
+        operation: the operation's name, of `flowhooks.operations.registry.OPERATIONS`.
+        target: what it is done to: `"events"` (a filter), `"delivery"`, `"handler"`, `"alert"`, or `""`: it takes
+            nothing.
         counts: which figure of the operation's answer says how much it changes; `""`: it is one thing.
         also: further figures of things that it changes.
         arguments: what the operation is always given.
@@ -34,7 +35,7 @@ class Action:
     """
 
     operation: str
-    of: str
+    target: str
     counts: str = ""
     also: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -45,47 +46,49 @@ class Action:
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
-    "replay": Action(operation="replay", of="events", counts="deliveries", paged=True),
+    "replay": Action(operation="replay", target="events", counts="deliveries", paged=True),
     "replay_again": Action(
         operation="replay",
-        of="events",
+        target="events",
         counts="deliveries",
         arguments={"again": True},
         paged=True,
         twice=True,
         danger=True,
     ),
-    "did": Action(operation="resolve", of="delivery", arguments={"verdict": "did"}, note=True),
-    "did_not": Action(operation="resolve", of="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
-    "close": Action(operation="resolve", of="delivery", arguments={"verdict": "close"}, note=True, danger=True),
-    "drain": Action(operation="drain", of="", counts="delivered", also=("dismissed",), paged=True),
-    "dismiss": Action(operation="dismiss", of="events", counts="dismissed", note=True, paged=True),
-    "reroute": Action(operation="reroute", of="events", counts="delivered", also=("parked", "dismissed"), paged=True),
-    "pause": Action(operation="pause", of="handler", counts="handlers", note=True),
-    "resume": Action(operation="resume", of="handler", counts="handlers"),
-    "acknowledge": Action(operation="acknowledge", of="alert", counts="alerts", note=True),
+    "did": Action(operation="resolve", target="delivery", arguments={"verdict": "did"}, note=True),
+    "did_not": Action(operation="resolve", target="delivery", arguments={"verdict": "did-not"}, note=True, danger=True),
+    "close": Action(operation="resolve", target="delivery", arguments={"verdict": "close"}, note=True, danger=True),
+    "drain": Action(operation="drain", target="", counts="delivered", also=("dismissed",), paged=True),
+    "dismiss": Action(operation="dismiss", target="events", counts="dismissed", note=True, paged=True),
+    "reroute": Action(
+        operation="reroute", target="events", counts="delivered", also=("parked", "dismissed"), paged=True
+    ),
+    "pause": Action(operation="pause", target="handler", counts="handlers", note=True),
+    "resume": Action(operation="resume", target="handler", counts="handlers"),
+    "acknowledge": Action(operation="acknowledge", target="alert", counts="alerts", note=True),
 }
 """Every action by its name, under which its address, its button and its texts (`do.NAME.…`) are found."""
 
 
-def action(name: str) -> Action:
+def find_action(name: str) -> Action:
     """The action of this name.
 
     Raises:
         NotFound: there is none.
     """
-    found = ACTIONS.get(name)
-    if found is None or found.operation not in CALLS:
+    action = ACTIONS.get(name)
+    if action is None or action.operation not in OPERATIONS:
         raise NotFound("there is no such action")
-    return found
+    return action
 
 
-PROGRESS: Final = ("after", "gone", "started", "total")
+PROGRESS_PARAMETERS: Final = ("after", "gone", "started", "total")
 """What the address of a stopped action says besides what it was done to: how far it had come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meant:
+class Selection:
     """What an action is to be done to.
 
     Attributes:
@@ -100,52 +103,56 @@ class Meant:
     shown: tuple[tuple[str, str | int], ...]
 
 
-def meant(request: falcon.Request, what: Action, now: int) -> Meant:
+def parse_selection(request: falcon.Request, action: Action, now: int) -> Selection:
     """What an address says that an action is to be done to.
 
     Args:
         request: whose query is read.
-        what: the action.
+        action: the action.
         now: microseconds since 1970; events that come later are not meant.
 
     Raises:
         SettingsError: it says nothing, or makes no sense.
     """
-    match what.of:
+    match action.target:
         case "events":
-            return _events(request, what, now)
+            return _select_events(request, action, now)
         case "delivery":
-            return _one(request, what, "delivery", lambda given: {"delivery_id": given})
+            return _select_single(request, action, "delivery", lambda value: {"delivery_id": value})
         case "handler":
-            return _one(request, what, "handler", lambda given: {"handlers": [given]})
+            return _select_single(request, action, "handler", lambda value: {"handlers": [value]})
         case "alert":
-            return _one(request, what, "alert", lambda given: {"alerts": [given]})
-    return Meant(arguments=dict(what.arguments), query={}, shown=())
+            return _select_single(request, action, "alert", lambda value: {"alerts": [value]})
+    return Selection(arguments=dict(action.arguments), query={}, shown=())
 
 
-def _one(request: falcon.Request, what: Action, name: str, as_argument: Any) -> Meant:
-    given = text(request, name)
-    if not given:
+def _select_single(request: falcon.Request, action: Action, name: str, as_argument: Any) -> Selection:
+    value = query_text(request, name)
+    if not value:
         raise SettingsError(f"the address names no {name}")
     key = "handler" if name == "handler" else f"do.{name}"
-    return Meant(arguments={**what.arguments, **as_argument(given)}, query={name: given}, shown=((key, given),))
+    return Selection(arguments={**action.arguments, **as_argument(value)}, query={name: value}, shown=((key, value),))
 
 
-def _events(request: falcon.Request, what: Action, now: int) -> Meant:
-    look = asked(request)
-    event_id = text(request, "id")
-    if look.wanted is None:
-        raise SettingsError(f"{' and '.join(look.wrong)} cannot be used")
+def _select_events(request: falcon.Request, action: Action, now: int) -> Selection:
+    parsed = filter_from_request(request)
+    event_id = query_text(request, "id")
+    if parsed.wanted is None:
+        raise SettingsError(f"{' and '.join(parsed.wrong)} cannot be used")
     # A name that is misspelt must not come to mean more than what was meant.
-    odd = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS)) - set(look.given))
-    if odd or not (look.given or event_id):
+    unknown = sorted(set(query_of(request, "lang", "back", "id", *PROGRESS_PARAMETERS)) - set(parsed.given))
+    if unknown or not (parsed.given or event_id):
         raise SettingsError("the address does not say which events")
-    wanted = look.wanted.to_json() | ({"ids": [event_id]} if event_id else {})
+    filter_json = parsed.wanted.to_json() | ({"ids": [event_id]} if event_id else {})
     shown: list[tuple[str, str | int]] = [("event.id", event_id)] if event_id else []
-    shown += [(name, wanted[name] if name in {"since", "until"} else value) for name, value in look.given.items()]
-    query = {**look.given, **({"id": event_id} if event_id else {})}
+    shown += [
+        (name, filter_json[name] if name in {"since", "until"} else value) for name, value in parsed.given.items()
+    ]
+    query = {**parsed.given, **({"id": event_id} if event_id else {})}
     if not event_id:
         # What comes after somebody was told how many there are is not among them; `2h` means the same all along.
-        wanted.setdefault("until", now + 1)
-        query |= {name: to_datetime(wanted[name]).isoformat() for name in ("since", "until") if name in wanted}
-    return Meant(arguments={**what.arguments, "wanted": wanted}, query=query, shown=tuple(shown))
+        filter_json.setdefault("until", now + 1)
+        query |= {
+            name: to_datetime(filter_json[name]).isoformat() for name in ("since", "until") if name in filter_json
+        }
+    return Selection(arguments={**action.arguments, "wanted": filter_json}, query=query, shown=tuple(shown))

@@ -9,7 +9,7 @@ from flowhooks.background.alerts.causes import OTHERS_SUBJECT
 from flowhooks.ledger import alert_queries
 from flowhooks.model.alert import AlertCause
 from flowhooks.web.admin.console.page import Page
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.alert_queries import OpenAlert
 
-MOST_OVER: Final = 50
+MAX_CLOSED_ALERTS: Final = 50
 _STATES: Final = {AlertCause.HELD: "waiting", AlertCause.OVERDUE: "running"}
 """The state of the deliveries that share a cause, where it has another name."""
 
@@ -32,10 +32,12 @@ class AlertsPage(Page):
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """Those that are open, first those that nobody sees to; and the last that are over."""
         with self.app.ledger.connection() as connection:
-            still_open = sorted(alert_queries.open_alerts(connection), key=lambda one: one.acknowledged_at is not None)
-            over = alert_queries.recently_closed(connection, limit=MOST_OVER)
+            still_open = sorted(
+                alert_queries.open_alerts(connection), key=lambda alert: alert.acknowledged_at is not None
+            )
+            over = alert_queries.recently_closed(connection, limit=MAX_CLOSED_ALERTS)
         return {
-            "open": [{"facts": one, "address": _address(one)} for one in still_open],
+            "open": [{"facts": alert, "address": _address(alert)} for alert in still_open],
             "over": over,
         }
 
@@ -43,12 +45,12 @@ class AlertsPage(Page):
 def _address(alert: OpenAlert) -> str:
     """The page on which to go on."""
     if alert.cause is AlertCause.PARKED:
-        return f"{ROOT}/parked"
+        return f"{CONSOLE_ROOT}/parked"
     if alert.cause in {AlertCause.CONDITION, AlertCause.CONCLUSION, AlertCause.CONFLICT}:
-        return f"{ROOT}/events/{quote(alert.event_id, safe='')}"
+        return f"{CONSOLE_ROOT}/events/{quote(alert.event_id, safe='')}"
     if alert.cause is AlertCause.QUARANTINED:
-        return f"{ROOT}/handlers?{urlencode({'q': alert.subject})}"
+        return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': alert.subject})}"
     query = {"state": _STATES.get(alert.cause, alert.cause.value)}
     if alert.subject != OTHERS_SUBJECT:
         query["handler"] = alert.subject
-    return f"{ROOT}/events?{urlencode(query)}"
+    return f"{CONSOLE_ROOT}/events?{urlencode(query)}"

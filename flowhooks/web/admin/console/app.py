@@ -6,45 +6,45 @@ from typing import TYPE_CHECKING, Any
 
 import falcon
 
-from flowhooks.web.admin.auth import Doorkeeper
+from flowhooks.web.admin.auth import AuthMiddleware
 from flowhooks.web.admin.console.action_page import ActionPage
 from flowhooks.web.admin.console.alerts import AlertsPage
 from flowhooks.web.admin.console.audit import AuditPage
 from flowhooks.web.admin.console.event import BodyFile, EventPage
 from flowhooks.web.admin.console.events import EventsPage
 from flowhooks.web.admin.console.handlers import HandlersPage
-from flowhooks.web.admin.console.login import LOG_IN, LOG_OUT, LoginPage, Logout
+from flowhooks.web.admin.console.login import LOGIN_PATH, LOGOUT_PATH, LoginPage, LogoutPage
 from flowhooks.web.admin.console.overview import LivePart, OverviewPage
-from flowhooks.web.admin.console.page import Desk, NoPage
+from flowhooks.web.admin.console.page import NotFoundPage, PageContext
 from flowhooks.web.admin.console.parked import ParkedPage
-from flowhooks.web.admin.console.rejected_requests import RefusedPage
+from flowhooks.web.admin.console.rejected_requests import RejectedRequestsPage
 from flowhooks.web.admin.console.rendering import Templates
-from flowhooks.web.admin.console.static_files import Statics
-from flowhooks.web.admin.console.urls import DO
+from flowhooks.web.admin.console.static_files import StaticFilesResource
+from flowhooks.web.admin.console.urls import ACTION_ROOT
 from flowhooks.web.admin.operators import Operators
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 from flowhooks.web.admin.sessions import Sessions
 
 if TYPE_CHECKING:
     from flowhooks.app import App
 
-__all__ = ["Doorkeeper", "install"]
+__all__ = ["AuthMiddleware", "install"]
 
 
-class Front:
+class RootRedirect:
     """`GET /`: the console, for whoever opens the listener's address in a browser."""
 
     def on_get(self, _request: falcon.Request, response: falcon.Response) -> None:
         """Go there."""
         response.status = falcon.HTTP_302
-        response.location = f"{ROOT}/"
+        response.location = f"{CONSOLE_ROOT}/"
         response.set_header("Cache-Control", "no-store")
 
     on_head = on_get
 
 
-class _Nothing(NoPage):
-    """`NoPage` as Falcon calls what is asked for when no route fits."""
+class _NotFoundSink(NotFoundPage):
+    """`NotFoundPage` as Falcon calls what is asked for when no route fits."""
 
     def __call__(self, req: falcon.Request, resp: falcon.Response, **_path: str) -> None:
         """Say that there is no such page."""
@@ -62,25 +62,25 @@ def install(admin: falcon.App[Any, Any], app: App, token: str) -> None:
     Raises:
         SettingsError: an operator's credential cannot be used.
     """
-    desk = Desk(app=app, templates=Templates())
+    context = PageContext(app=app, templates=Templates())
     operators = Operators(app)
     sessions = Sessions(app, operators)
-    login = LoginPage(desk, operators, sessions)
-    admin.add_middleware(Doorkeeper(app, desk, token=token, operators=operators, sessions=sessions, login=login))
-    admin.add_route("/", Front())
-    admin.add_route(ROOT, Front())
-    admin.add_route(f"{ROOT}/", OverviewPage(desk))
-    admin.add_route(f"{ROOT}/live", LivePart(desk))
-    admin.add_route(f"{ROOT}/events", EventsPage(desk))
-    admin.add_route(f"{ROOT}/events/{{event_id}}", EventPage(desk))
-    admin.add_route(f"{ROOT}/events/{{event_id}}/body", BodyFile(desk))
-    admin.add_route(f"{ROOT}/handlers", HandlersPage(desk))
-    admin.add_route(f"{ROOT}/parked", ParkedPage(desk))
-    admin.add_route(f"{ROOT}/refused", RefusedPage(desk))
-    admin.add_route(f"{ROOT}/alerts", AlertsPage(desk))
-    admin.add_route(f"{ROOT}/audit", AuditPage(desk))
-    admin.add_route(f"{DO}/{{name}}", ActionPage(desk))
-    admin.add_route(LOG_IN, login)
-    admin.add_route(LOG_OUT, Logout(desk, sessions))
-    admin.add_route(f"{ROOT}/static/{{name}}", Statics())
-    admin.add_sink(_Nothing(desk), f"{ROOT}/")
+    login = LoginPage(context, operators, sessions)
+    admin.add_middleware(AuthMiddleware(app, context, token=token, operators=operators, sessions=sessions, login=login))
+    admin.add_route("/", RootRedirect())
+    admin.add_route(CONSOLE_ROOT, RootRedirect())
+    admin.add_route(f"{CONSOLE_ROOT}/", OverviewPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/live", LivePart(context))
+    admin.add_route(f"{CONSOLE_ROOT}/events", EventsPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}", EventPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/events/{{event_id}}/body", BodyFile(context))
+    admin.add_route(f"{CONSOLE_ROOT}/handlers", HandlersPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/parked", ParkedPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/refused", RejectedRequestsPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/alerts", AlertsPage(context))
+    admin.add_route(f"{CONSOLE_ROOT}/audit", AuditPage(context))
+    admin.add_route(f"{ACTION_ROOT}/{{name}}", ActionPage(context))
+    admin.add_route(LOGIN_PATH, login)
+    admin.add_route(LOGOUT_PATH, LogoutPage(context, sessions))
+    admin.add_route(f"{CONSOLE_ROOT}/static/{{name}}", StaticFilesResource())
+    admin.add_sink(_NotFoundSink(context), f"{CONSOLE_ROOT}/")

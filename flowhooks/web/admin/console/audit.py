@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 
 from flowhooks.clock import to_text
 from flowhooks.ledger.audit import entries
-from flowhooks.web.admin.console.filters import text
+from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.audit import AuditEntry
 
-AT_ONCE: Final = 100
-MOST_OF_ONE: Final = 20
+PAGE_SIZE: Final = 100
+MAX_ENTRIES_OF_SUBJECT: Final = 20
 """Entries that the page of an event shows of it."""
-PATH: Final = f"{ROOT}/audit"
-_OF_EVENTS: Final = frozenset({"replay", "resolve", "drain", "dismiss", "reroute"})
-_OF_HANDLERS: Final = frozenset({"pause", "resume", "retire"})
-NAMED: Final = _OF_EVENTS | _OF_HANDLERS | {"acknowledge", "purge"}
+PATH: Final = f"{CONSOLE_ROOT}/audit"
+_EVENT_ACTIONS: Final = frozenset({"replay", "resolve", "drain", "dismiss", "reroute"})
+_HANDLER_ACTIONS: Final = frozenset({"pause", "resume", "retire"})
+NAMED_ACTIONS: Final = _EVENT_ACTIONS | _HANDLER_ACTIONS | {"acknowledge", "purge"}
 """The operations for which the console has a word; others are shown by their names."""
 
 
@@ -38,37 +38,37 @@ class AuditPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """One page of it."""
-        subject, before = text(request, "subject"), text(request, "before")
+        subject, before = query_text(request, "subject"), query_text(request, "before")
         with self.app.ledger.connection() as connection:
-            found = entries(connection, limit=AT_ONCE + 1, before=before, subject=subject or None)
-        more = len(found) > AT_ONCE
-        del found[AT_ONCE:]
-        sought = {"subject": subject} if subject else {}
+            found_entries = entries(connection, limit=PAGE_SIZE + 1, before=before, subject=subject or None)
+        more = len(found_entries) > PAGE_SIZE
+        del found_entries[PAGE_SIZE:]
+        query = {"subject": subject} if subject else {}
         return {
             "path": PATH,
             "subject": subject,
-            "rows": [row(one) for one in found],
-            "newest": f"{PATH}?{urlencode(sought)}" if before else "",
-            "older": f"{PATH}?{urlencode({**sought, 'before': found[-1].id})}" if more else "",
+            "rows": [to_row(entry) for entry in found_entries],
+            "newest": f"{PATH}?{urlencode(query)}" if before else "",
+            "older": f"{PATH}?{urlencode({**query, 'before': found_entries[-1].id})}" if more else "",
         }
 
 
-def of(connection: Connection, subject: str) -> list[dict[str, Any]]:
+def entries_about(connection: Connection, subject: str) -> list[dict[str, Any]]:
     """The last entries about one event or handler, as `_acts.html` shows them."""
-    return [row(one) for one in entries(connection, limit=MOST_OF_ONE, subject=subject)]
+    return [to_row(entry) for entry in entries(connection, limit=MAX_ENTRIES_OF_SUBJECT, subject=subject)]
 
 
-def row(entry: AuditEntry) -> dict[str, Any]:
+def to_row(entry: AuditEntry) -> dict[str, Any]:
     """An entry as a page shows it."""
     note = entry.detail.get("note")
-    rest = {name: value for name, value in entry.detail.items() if name != "note"}
-    if isinstance(rest.get("wanted"), dict):
-        rest["wanted"] = {name: _readable(name, value) for name, value in rest["wanted"].items()}
+    detail = {name: value for name, value in entry.detail.items() if name != "note"}
+    if isinstance(detail.get("wanted"), dict):
+        detail["wanted"] = {name: _readable(name, value) for name, value in detail["wanted"].items()}
     return {
         "facts": entry,
-        "named": entry.action in NAMED,
+        "named": entry.action in NAMED_ACTIONS,
         "note": note if isinstance(note, str) else "",
-        "detail": json.dumps(rest, ensure_ascii=False) if rest else "",
+        "detail": json.dumps(detail, ensure_ascii=False) if detail else "",
         "address": _address(entry),
     }
 
@@ -82,8 +82,8 @@ def _address(entry: AuditEntry) -> str:
     """Where what it is about is shown."""
     if not entry.subject:
         return ""
-    if entry.action in _OF_EVENTS:
-        return f"{ROOT}/events/{quote(entry.subject, safe='')}"
-    if entry.action in _OF_HANDLERS:
-        return f"{ROOT}/handlers?{urlencode({'q': entry.subject})}"
-    return f"{ROOT}/alerts" if entry.action == "acknowledge" else ""
+    if entry.action in _EVENT_ACTIONS:
+        return f"{CONSOLE_ROOT}/events/{quote(entry.subject, safe='')}"
+    if entry.action in _HANDLER_ACTIONS:
+        return f"{CONSOLE_ROOT}/handlers?{urlencode({'q': entry.subject})}"
+    return f"{CONSOLE_ROOT}/alerts" if entry.action == "acknowledge" else ""

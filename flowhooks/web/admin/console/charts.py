@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-GAP = 0.25
+BAR_GAP = 0.25
 """The part of a bar's place that is left empty."""
-LEAST = 0.04
+MIN_BAR_HEIGHT = 0.04
 """The part of the height that the smallest bar has, so that one of something is seen beside thousands."""
 
 
@@ -47,7 +47,7 @@ class Chart(NamedTuple):
     most: int
 
 
-def bars(columns: Sequence[Sequence[int]], kinds: Sequence[str], *, width: int, height: int) -> Chart:
+def bar_chart(columns: Sequence[Sequence[int]], kinds: Sequence[str], *, width: int, height: int) -> Chart:
     """One column for each part of time, of one value for each kind, stacked upwards.
 
     Args:
@@ -56,15 +56,15 @@ def bars(columns: Sequence[Sequence[int]], kinds: Sequence[str], *, width: int, 
         width: of the chart, in its own units.
         height: of the chart.
     """
-    most = max((sum(column) for column in columns), default=0)
-    found = []
+    max_value = max((sum(column) for column in columns), default=0)
+    bars = []
     step = width / max(1, len(columns))
     for number, column in enumerate(columns):
         top = float(height)
         for value, kind in zip(column, kinds, strict=True):
             if value > 0:
-                tall = max(height * LEAST, height * value / most)
-                top = max(0.0, top - tall)
-                place = round(number * step + step * GAP / 2, 2)
-                found.append(Bar(place, round(top, 2), round(step * (1 - GAP), 2), round(tall, 2), kind))
-    return Chart(width, height, tuple(found), most)
+                bar_height = max(height * MIN_BAR_HEIGHT, height * value / max_value)
+                top = max(0.0, top - bar_height)
+                x = round(number * step + step * BAR_GAP / 2, 2)
+                bars.append(Bar(x, round(top, 2), round(step * (1 - BAR_GAP), 2), round(bar_height, 2), kind))
+    return Chart(width, height, tuple(bars), max_value)

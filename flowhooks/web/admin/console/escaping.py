@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_UNSEEN: Final = re.compile(
+_INVISIBLE: Final = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, other than tab and line end
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u3164\ufe00-\ufe0f\uffa0"  # without a width
@@ -18,29 +18,29 @@ _UNSEEN: Final = re.compile(
     "\U000e0000-\U000e0fff"  # tags
     "]"
 )
-BRIEF: Final = 120
+MAX_VALUE_CHARS: Final = 120
 """Characters of a value that a listing shows."""
-LONGEST: Final = 65_536
+MAX_TEXT_CHARS: Final = 65_536
 """Characters of a text that a page shows."""
 
 
-def visible(text: str) -> str:
+def escape_invisible(text: str) -> str:
     """The text with every character that cannot be seen in place of its escape; line ends and tabs stay.
 
     Args:
         text: anything.
     """
-    return _UNSEEN.sub(_escaped, text)
+    return _INVISIBLE.sub(_escape, text)
 
 
-def brief(text: str | None, most: int = BRIEF) -> str:
-    """The text on one line, cut with an ellipsis where it is longer than `most` characters; `""` for None."""
+def shorten(text: str | None, max_chars: int = MAX_VALUE_CHARS) -> str:
+    """The text on one line, cut with an ellipsis where it is longer than `max_chars` characters; `""` for None."""
     if not text:
         return ""
-    line = text[: most + 1].replace("\n", "\\n").replace("\t", "\\t")
-    return line if len(line) <= most else line[: most - 1] + "…"
+    line = text[: max_chars + 1].replace("\n", "\\n").replace("\t", "\\t")
+    return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 (what four digits hold)

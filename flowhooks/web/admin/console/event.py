@@ -9,11 +9,11 @@ from flowhooks.execution import condition_check
 from flowhooks.ledger import circuit_breaker, pauses
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.operations import suggestions
-from flowhooks.operations.find_event import event_named
+from flowhooks.operations.find_event import find_event
 from flowhooks.web.admin.console import audit
-from flowhooks.web.admin.console.escaping import LONGEST
-from flowhooks.web.admin.console.filters import text
-from flowhooks.web.admin.console.page import Page, chosen_language
+from flowhooks.web.admin.console.escaping import MAX_TEXT_CHARS
+from flowhooks.web.admin.console.filters import query_text
+from flowhooks.web.admin.console.page import Page, choose_language
 from flowhooks.web.admin.console.rendering import HEADERS
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
     from flowhooks.routing.router import Explanation
 
-MOST_DELIVERIES: Final = 100
-MOST_ATTEMPTS: Final = 50
+MAX_DELIVERIES: Final = 100
+MAX_ATTEMPTS: Final = 50
 """Attempts of one delivery that a page shows, the last ones."""
 MAX_EXPLAINED: Final = 100
 """Handlers for which a page explains why they get an event or not."""
-_NOT_RUN: Final = {
+_NOT_RUN_PREFIXES: Final = {
     State.WAITING: f"{condition_check.UNDECIDED_NOTE}: ",
     State.CLOSED: f"{condition_check.FALSE_NOTE}: ",
 }
@@ -44,11 +44,11 @@ class EventPage(Page):
 
     def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """All that is known of it."""
-        stored = event_named(self.app.ledger, path["event_id"])
+        stored = find_event(self.app.ledger, path["event_id"])
         conflicts = self.app.ledger.conflicts(stored.event.id)
-        urgent_first = sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)
+        urgent_first = sorted(stored.delivery_statuses, key=lambda status: status.state in COMPLETED_STATES)
         with self.app.ledger.connection() as connection:
-            acts = audit.of(connection, stored.event.id)
+            acts = audit.entries_about(connection, stored.event.id)
             paused, held = pauses.paused(connection), circuit_breaker.open_circuits(connection)
         return {
             "rows": acts,
@@ -57,32 +57,33 @@ class EventPage(Page):
             "received_at": round(stored.event.received_at.timestamp() * 1_000_000),
             "body": stored.body,
             "pretty": _pretty(stored.body),
-            "too_long": len(stored.body) > LONGEST,
+            "too_long": len(stored.body) > MAX_TEXT_CHARS,
             "conflicts": conflicts,
             "deliveries": [
-                self._delivery(stored, one) | {"paused_at": paused.get(one.handler), "held": held.get(one.handler)}
-                for one in urgent_first[:MOST_DELIVERIES]
+                self._delivery(stored, status)
+                | {"paused_at": paused.get(status.handler), "held": held.get(status.handler)}
+                for status in urgent_first[:MAX_DELIVERIES]
             ],
-            "left_out": max(0, len(urgent_first) - MOST_DELIVERIES),
-            "explain": suggestions.explain(stored.event),
+            "left_out": max(0, len(urgent_first) - MAX_DELIVERIES),
+            "explain": suggestions.explain_command(stored.event),
             "explanation": self._explanation(stored, request),
         }
 
     def _explanation(self, stored: StoredEvent, request: falcon.Request) -> Explanation | None:
         """Why each present handler gets the event or not, if the address asks for it."""
-        if not text(request, "explain"):
+        if not query_text(request, "explain"):
             return None
         return self.app.router.explain_event(stored.event, max_candidates=MAX_EXPLAINED)
 
-    def _delivery(self, stored: StoredEvent, one: DeliveryStatus) -> dict[str, Any]:
-        attempts = self.app.ledger.attempts(one.delivery_id, last=MOST_ATTEMPTS)
+    def _delivery(self, stored: StoredEvent, status: DeliveryStatus) -> dict[str, Any]:
+        attempts = self.app.ledger.attempts(status.delivery_id, last=MAX_ATTEMPTS)
         return {
-            "facts": one,
-            "why": stored.route.get(one.handler, ""),
+            "facts": status,
+            "why": stored.route.get(status.handler, ""),
             "attempts": attempts,
-            "earlier": max(0, one.attempt - len(attempts)),
-            "command": _command(stored, one),
-            "not_run": _not_run(one),
+            "earlier": max(0, status.attempt - len(attempts)),
+            "command": _command(stored, status),
+            "not_run": _why_not_run(status),
         }
 
 
@@ -93,26 +94,26 @@ class BodyFile(Page):
         """Give it, or a page that says why not."""
 
         def give() -> None:
-            stored = event_named(self.app.ledger, path["event_id"])
+            stored = find_event(self.app.ledger, path["event_id"])
             response.data = stored.body.encode()
             response.set_headers(HEADERS)
             response.content_type = "application/octet-stream"
             response.set_header("Content-Disposition", f'attachment; filename="{stored.event.id}.json"')
 
-        self.safely(request, response, chosen_language(request, response), give)
+        self.respond_safely(request, response, choose_language(request, response), give)
 
     on_head = on_get
 
 
 def _pretty(body: str) -> str:
-    if len(body) > LONGEST:
+    if len(body) > MAX_TEXT_CHARS:
         return ""
     return json.dumps(json.loads(body), ensure_ascii=False, indent=2)
 
 
-def _not_run(delivery: DeliveryStatus) -> str:
+def _why_not_run(delivery: DeliveryStatus) -> str:
     """Why the conditions of a delivery's handler kept it from running; `""` if they did not."""
-    start = _NOT_RUN.get(delivery.state)
+    start = _NOT_RUN_PREFIXES.get(delivery.state)
     if start is None or (delivery.state is State.WAITING and delivery.due_at is not None):
         return ""
     # The reason is the note of a delivery that waited, or the error of an attempt whose function was not entered.
@@ -120,10 +121,10 @@ def _not_run(delivery: DeliveryStatus) -> str:
     return next(reasons, "")
 
 
-def _command(stored: StoredEvent, one: DeliveryStatus) -> str:
+def _command(stored: StoredEvent, status: DeliveryStatus) -> str:
     """What an operator may do about a delivery, on the command line."""
-    if one.state is State.DEAD:
-        return suggestions.replay(stored.event.id, one.handler)
-    if one.state is State.UNKNOWN:
-        return suggestions.resolve(one.delivery_id)
+    if status.state is State.DEAD:
+        return suggestions.replay_command(stored.event.id, status.handler)
+    if status.state is State.UNKNOWN:
+        return suggestions.resolve_command(status.delivery_id)
     return ""

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.queries import STATES, EventFilter
 from flowhooks.model.event import DismissedBy
-from flowhooks.operations.time_parsing import NoSuchTime, ZoneNeeded, is_ambiguous, is_relative, moment
+from flowhooks.operations.time_parsing import NonexistentTime, TimeZoneRequired, is_ambiguous, is_relative, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-NAMES: Final[Mapping[str, str]] = {
+FIELDS: Final[Mapping[str, str]] = {
     "flow": "flow_instance_id",
     "business_key": "business_key",
     "class": "callback_class",
@@ -31,9 +31,9 @@ NAMES: Final[Mapping[str, str]] = {
 """What the options of `flowhooks events list` are called, which are the names in the address too."""
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {"state": STATES, "dismissed_by": tuple(DismissedBy)}
 """The names that take one of a few values."""
-_UNKNOWN: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
+_UNKNOWN_CHOICE_TEXTS: Final = {"state": "events.no_state", "dismissed_by": "events.no_reason"}
 """The text about a value that a name does not take."""
-LONGEST: Final = 4_000
+MAX_VALUE_CHARS: Final = 4_000
 _TIMES: Final = ("since", "until")
 
 
@@ -41,7 +41,7 @@ _ZONE: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ParsedFilter:
     """What somebody looks for.
 
     Attributes:
@@ -73,45 +73,49 @@ class Asked:
         return f"{path}?{urlencode(query)}" if query else path
 
 
-def asked(request: falcon.Request) -> Asked:
+def filter_from_request(request: falcon.Request) -> ParsedFilter:
     """What a request looks for; times without an offset are those of the zone that it names."""
-    given = {name: value for name in (*NAMES, *CHOICES, *_TIMES) if (value := text(request, name))}
-    return understood(given, zone=text(request, "zone"))
+    query = {name: value for name in (*FIELDS, *CHOICES, *_TIMES) if (value := query_text(request, name))}
+    return parse_filter(query, zone=query_text(request, "zone"))
 
 
-def understood(given: Mapping[str, str], *, zone: str = "") -> Asked:
+def parse_filter(query: Mapping[str, str], *, zone: str = "") -> ParsedFilter:
     """What somebody looks for who says this, by its names in the address; pages and the administration API alike.
 
     Args:
-        given: what they say.
+        query: what they say.
         zone: the name of the time zone of times without an offset; `""` for UTC.
     """
     problems: dict[str, str] = {}
     times: dict[str, int] = {}
-    where = _zone(zone)
+    tz = _zone(zone)
     for name in _TIMES:
-        if name not in given:
+        if name not in query:
             continue
         try:
-            times[name] = moment(given[name], where, later=name == "until")
-        except NoSuchTime:
+            times[name] = parse_time(query[name], tz, later=name == "until")
+        except NonexistentTime:
             problems[name] = "events.no_such_time"
-        except ZoneNeeded:
+        except TimeZoneRequired:
             problems[name] = "events.no_zone"
         except ValueError:
             problems[name] = "events.no_time"
-    problems |= {name: _UNKNOWN[name] for name, choices in CHOICES.items() if given.get(name) not in {None, *choices}}
-    wanted = None
+    problems |= {
+        name: _UNKNOWN_CHOICE_TEXTS[name]
+        for name, choices in CHOICES.items()
+        if query.get(name) not in {None, *choices}
+    }
+    event_filter = None
     if not problems:
-        texts: dict[str, Any] = {field: given.get(name) for name, field in NAMES.items()}
-        texts |= {name: given.get(name) for name in CHOICES}
-        wanted = EventFilter(since=times.get("since"), until=times.get("until"), **texts)
-    in_zone = {name for name in times if zone and not is_relative(given[name])}
-    return Asked(
-        given={**given, **{name: _utc(times[name]) for name in in_zone}},
-        wanted=wanted,
+        texts: dict[str, Any] = {field: query.get(name) for name, field in FIELDS.items()}
+        texts |= {name: query.get(name) for name in CHOICES}
+        event_filter = EventFilter(since=times.get("since"), until=times.get("until"), **texts)
+    local_times = {name for name in times if zone and not is_relative(query[name])}
+    return ParsedFilter(
+        given={**query, **{name: _utc(times[name]) for name in local_times}},
+        wanted=event_filter,
         problems=problems,
-        twice=frozenset(name for name in times if where and is_ambiguous(given[name], where)),
+        twice=frozenset(name for name in times if tz and is_ambiguous(query[name], tz)),
     )
 
 
@@ -129,7 +133,7 @@ def _utc(microseconds: int) -> str:
     return to_datetime(microseconds).isoformat()
 
 
-def text(request: falcon.Request, name: str) -> str:
+def query_text(request: falcon.Request, name: str) -> str:
     """What the query says under a name, fit to be looked for: no database holds NUL, nor half a character."""
-    given = request.get_param(name, default="") or ""
-    return given.strip()[:LONGEST].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    value = request.get_param(name, default="") or ""
+    return value.strip()[:MAX_VALUE_CHARS].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.web.admin.console.actions import ACTIONS
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import falcon
 
 COOKIE: Final = "flowhooks_done"
-KEPT: Final = 60
+COOKIE_MAX_AGE: Final = 60
 """Seconds after which nobody is told any more."""
-LONGEST: Final = 1_000
-_LARGEST: Final = 10**15
+MAX_COOKIE_CHARS: Final = 1_000
+_MAX_FIGURE: Final = 10**15
 FIGURES: Final = (
     "events",
     "deliveries",
@@ -38,11 +38,11 @@ FIGURES: Final = (
 )
 """The figures of operations of which the console has a text; of others it says nothing."""
 
-_LEFT: Final = ("passed_over", "moved_on", "out_of_order")
+_SKIPPED_FIGURES: Final = ("passed_over", "moved_on", "out_of_order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Flash:
     """What was done.
 
     Attributes:
@@ -60,49 +60,51 @@ class Done:
 
 def figures(answer: Mapping[str, Any]) -> dict[str, int]:
     """The figures of an operation's answer; of what it lists, how many there are."""
-    found = {}
+    numbers = {}
     for name in FIGURES:
         value = answer.get(name)
         if type(value) is int:
-            found[name] = value
+            numbers[name] = value
         elif isinstance(value, tuple | list):
-            found[name] = len(value)
-    return found
+            numbers[name] = len(value)
+    return numbers
 
 
-def plain_figures(given: Mapping[str, Any]) -> dict[str, int]:
+def parse_figures(values: Mapping[str, Any]) -> dict[str, int]:
     """The figures out of what a browser has sent: numbers that are shown, and nothing else."""
-    found = {}
+    numbers = {}
     for name in FIGURES:
-        value = str(given.get(name, ""))
-        if value.isascii() and value.isdecimal() and len(value) < len(str(_LARGEST)):
-            found[name] = int(value)
-    return found
+        value = str(values.get(name, ""))
+        if value.isascii() and value.isdecimal() and len(value) < len(str(_MAX_FIGURE)):
+            numbers[name] = int(value)
+    return numbers
 
 
-def done(name: str, sums: Mapping[str, int]) -> Done:
+def to_flash(name: str, sums: Mapping[str, int]) -> Flash:
     """What an action did, out of the figures of its operation."""
-    what = ACTIONS[name]
-    count = sums.get(what.counts, 0) if what.counts else 1
-    others = tuple((one, sums[one]) for one in (*what.also, *_LEFT) if sums.get(one))
-    return Done(name=name, count=count, anything=bool(count or any(map(sums.get, what.also))), others=others)
+    action = ACTIONS[name]
+    count = sums.get(action.counts, 0) if action.counts else 1
+    others = tuple((figure, sums[figure]) for figure in (*action.also, *_SKIPPED_FIGURES) if sums.get(figure))
+    return Flash(name=name, count=count, anything=bool(count or any(map(sums.get, action.also))), others=others)
 
 
-def remember(response: falcon.Response, name: str, sums: Mapping[str, int]) -> None:
+def set_flash(response: falcon.Response, name: str, sums: Mapping[str, int]) -> None:
     """Have the next page say it."""
     value = urlsafe_b64encode(json.dumps([name, sums]).encode()).decode().rstrip("=")
     # Not `secure`: a cookie that is not sent back where there is no TLS would leave people without an answer.
-    response.set_cookie(COOKIE, value, max_age=KEPT, path=ROOT, http_only=True, same_site="Strict", secure=False)
+    response.set_cookie(
+        COOKIE, value, max_age=COOKIE_MAX_AGE, path=CONSOLE_ROOT, http_only=True, same_site="Strict", secure=False
+    )
 
 
-def recall(request: falcon.Request, response: falcon.Response) -> Done | None:
+def pop_flash(request: falcon.Request, response: falcon.Response) -> Flash | None:
     """What was done just now, and has not been said yet."""
     values = request.get_cookie_values(COOKIE)
     if not values:
         return None
-    response.unset_cookie(COOKIE, path=ROOT)
+    response.unset_cookie(COOKIE, path=CONSOLE_ROOT)
     try:
-        name, sums = json.loads(urlsafe_b64decode(values[0][:LONGEST] + "==="))
-        return done(name, plain_figures(sums)) if name in ACTIONS else None
+        name, sums = json.loads(urlsafe_b64decode(values[0][:MAX_COOKIE_CHARS] + "==="))
+        return to_flash(name, parse_figures(sums)) if name in ACTIONS else None
     except (ValueError, TypeError, AttributeError):
         return None

@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 
     import falcon
 
-LARGEST: Final = 65_536
-MOST_FIELDS: Final = 200
+MAX_FORM_BYTES: Final = 65_536
+MAX_FIELDS: Final = 200
 
 
-def fields(request: falcon.Request) -> Mapping[str, str]:
+def parse_form(request: falcon.Request) -> Mapping[str, str]:
     """The fields of a form by name, of several of one name the last; empty if the body is no form, or too large."""
     if (request.content_type or "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return {}
-    body = request.bounded_stream.read(LARGEST + 1)
-    if len(body) > LARGEST:
+    body = request.bounded_stream.read(MAX_FORM_BYTES + 1)
+    if len(body) > MAX_FORM_BYTES:
         return {}
     try:
-        found = parse_qsl(
-            body.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FIELDS, encoding="utf-8", errors="replace"
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, encoding="utf-8", errors="replace"
         )
     except ValueError:
         return {}
-    return dict(found)
+    return dict(pairs)

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.ledger import recent_activity
 from flowhooks.ledger.audit import entries
 from flowhooks.operations.deliverable_events import reroute_command
-from flowhooks.operations.plugin_status import cut, slice_of, sought_in, survey, urgent_first
-from flowhooks.web.admin.console.filters import text
+from flowhooks.operations.plugin_status import (
+    filter_handlers,
+    is_backlog_truncated,
+    list_plugins,
+    slice_handlers,
+    sort_by_urgency,
+)
+from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,12 +26,13 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.recent_activity import HandlerCount
     from flowhooks.model.selectors import Selectors
-    from flowhooks.operations.plugin_status import Listed
+    from flowhooks.operations.plugin_status import HandlerStatus
 
-AT_ONCE: Final = 200
-MOST_ENTRIES: Final = 20
+PAGE_SIZE: Final = 200
+MAX_AUDIT_ENTRIES: Final = 20
 """Entries of the audit among which is looked for who has paused a handler."""
-PATH: Final = f"{ROOT}/handlers"
+MAX_START_DIGITS: Final = 8
+PATH: Final = f"{CONSOLE_ROOT}/handlers"
 
 
 class HandlersPage(Page):
@@ -36,82 +43,89 @@ class HandlersPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """The plugins, with the handlers of one page."""
-        sought = text(request, "q")
+        text = query_text(request, "q")
         app = self.app
-        plugins = urgent_first(
-            survey(
+        plugins = sort_by_urgency(
+            list_plugins(
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                most=recent_activity.MAX_GROUPED,
+                max_counted=recent_activity.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
             called, since = recent_activity.count_by_handler(connection)
-        found = [one for plugin in plugins if (one := sought_in(plugin, sought)) is not None]
-        start = int(given) if (given := text(request, "from")).isascii() and given.isdecimal() and len(given) < 9 else 0  # noqa: PLR2004 (as many as fit)
-        total = sum(len(plugin.handlers) for plugin in found)
+        matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
+        start = _parse_start(query_text(request, "from"))
+        total = sum(len(plugin.handlers) for plugin in matching)
         return {
-            "sought": sought,
+            "sought": text,
             "path": PATH,
             "plugins": [
-                {"facts": plugin, "handlers": [self._row(one, called) for one in plugin.handlers]}
-                for plugin in slice_of(found, start, AT_ONCE)
+                {"facts": plugin, "handlers": [self._row(handler, called) for handler in plugin.handlers]}
+                for plugin in slice_handlers(matching, start, PAGE_SIZE)
             ],
             "since": since,
             "total": total,
             "start": start,
-            "onwards": start + AT_ONCE if start + AT_ONCE < total else 0,
+            "onwards": start + PAGE_SIZE if start + PAGE_SIZE < total else 0,
             "warnings": app.plugins.warnings,
-            "cut": cut(plugins, recent_activity.MAX_GROUPED),
+            "cut": is_backlog_truncated(plugins, recent_activity.MAX_GROUPED),
             "most": recent_activity.MAX_GROUPED,
             "more_than": recent_activity.MAX_COUNTED,
         }
 
-    def _row(self, one: Listed, called: Mapping[str, HandlerCount]) -> dict[str, Any]:
+    def _row(self, handler: HandlerStatus, called: Mapping[str, HandlerCount]) -> dict[str, Any]:
         return {
-            "facts": one,
-            "listens": _listens(one.selectors),
-            "narrows": _narrows(one.selectors),
-            "deliver_dismissed": reroute_command(one.id, one.dismissed) if one.dismissed else "",
-            "called": called.get(one.id),
-            "paused_by": "" if one.paused_at is None else self._paused_by(one.id),
+            "facts": handler,
+            "listens": _listens(handler.selectors),
+            "narrows": _restrictions(handler.selectors),
+            "deliver_dismissed": reroute_command(handler.id, handler.dismissed) if handler.dismissed else "",
+            "called": called.get(handler.id),
+            "paused_by": "" if handler.paused_at is None else self._paused_by(handler.id),
         }
 
     def _paused_by(self, handler: str) -> str:
         """Who has paused a handler last, by itself or with others; `""` if that is long ago."""
         with self.app.ledger.connection() as connection:
-            found = [
-                *entries(connection, limit=MOST_ENTRIES, subject=handler),
-                *entries(connection, limit=MOST_ENTRIES, subject=""),
+            candidates = [
+                *entries(connection, limit=MAX_AUDIT_ENTRIES, subject=handler),
+                *entries(connection, limit=MAX_AUDIT_ENTRIES, subject=""),
             ]
-        pauses = [one for one in found if one.action == "pause" and handler in one.detail.get("handlers", ())]
-        return max(pauses, key=lambda one: one.id).who if pauses else ""
+        pauses = [
+            entry for entry in candidates if entry.action == "pause" and handler in entry.detail.get("handlers", ())
+        ]
+        return max(pauses, key=lambda entry: entry.id).who if pauses else ""
+
+
+def _parse_start(text: str) -> int:
+    """The number of the first handler of a page; 0 where the text is no number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_START_DIGITS else 0
 
 
 def _listens(selectors: Selectors | None) -> list[tuple[str, str]]:
     """The names that a handler listens to, as pairs of what it is and its value."""
     if selectors is None:
         return []
-    found = [("class", name) for name in selectors.callback_classes]
-    found += [("key", name) for name in selectors.process_keys]
+    pairs = [("class", name) for name in selectors.callback_classes]
+    pairs += [("key", name) for name in selectors.process_keys]
     if selectors.every:
-        found.append(("every", ""))
-    return found
+        pairs.append(("every", ""))
+    return pairs
 
 
-def _narrows(selectors: Selectors | None) -> list[tuple[str, str]]:
+def _restrictions(selectors: Selectors | None) -> list[tuple[str, str]]:
     """What a handler requires besides a name, as pairs of what it is and its value; conditions are JSON."""
     if selectors is None:
         return []
-    found = [("versions", selectors.versions)] if selectors.versions else []
-    found += [("source", name) for name in selectors.sources]
+    pairs = [("versions", selectors.versions)] if selectors.versions else []
+    pairs += [("source", name) for name in selectors.sources]
     if selectors.kind != "complete":
-        found.append(("kind", selectors.kind))
-    found += [("conclusion", name) for name in selectors.conclusions]
-    return found + [
+        pairs.append(("kind", selectors.kind))
+    pairs += [("conclusion", name) for name in selectors.conclusions]
+    return pairs + [
         ("when", f"{pointer}: {json.dumps(expected, ensure_ascii=False)}")
         for pointer, expected in selectors.when.items()
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TILES: Final = ("waiting", "running", "dead", "unknown", "shelved", "parked")
 """What is counted, in the order in which it is shown."""
-MOST_HANDLERS: Final = 50
+MAX_HANDLERS: Final = 50
 
 
 class OverviewPage(Page):
@@ -29,14 +29,14 @@ class OverviewPage(Page):
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """How it goes."""
-        found = overview(self.app.ledger, self.app.clock.now())
+        status = overview(self.app.ledger, self.app.clock.now())
         return {
-            "found": found,
+            "found": status,
             "tiles": TILES,
             "most_counted": MAX_COUNTED,
-            "arrivals": charts.bars([(one,) for one in found.arrivals.bars], ("came",), width=600, height=96),
-            "handlers": [_with_charts(one) for one in found.performance[:MOST_HANDLERS]],
-            "left_out": max(0, len(found.performance) - MOST_HANDLERS),
+            "arrivals": charts.bar_chart([(count,) for count in status.arrivals.bars], ("came",), width=600, height=96),
+            "handlers": [_with_charts(performance) for performance in status.performance[:MAX_HANDLERS]],
+            "left_out": max(0, len(status.performance) - MAX_HANDLERS),
             "answers": self.app.metrics.answers(),
             "trouble": self.app.readiness_problems(),
         }
@@ -49,11 +49,13 @@ class LivePart(OverviewPage):
     whole = False
 
 
-def _with_charts(one: Performance) -> dict[str, Any]:
+def _with_charts(performance: Performance) -> dict[str, Any]:
     return {
-        "facts": one,
-        "outcomes": charts.bars(
-            [(point.succeeded, point.failed) for point in one.points], ("good", "bad"), width=120, height=24
+        "facts": performance,
+        "outcomes": charts.bar_chart(
+            [(point.succeeded, point.failed) for point in performance.points], ("good", "bad"), width=120, height=24
         ),
-        "lengths": charts.bars([(point.slowest,) for point in one.points], ("slow",), width=120, height=24),
+        "lengths": charts.bar_chart(
+            [(point.slowest,) for point in performance.points], ("slow",), width=120, height=24
+        ),
     }

@@ -12,13 +12,13 @@ import structlog
 from flowhooks import __version__
 from flowhooks.errors import EventPurged, LedgerUnusable, NewerSelectorsError, NotFound, Unavailable
 from flowhooks.messages import LANGUAGES
-from flowhooks.operations.registry import CALLS
+from flowhooks.operations.registry import OPERATIONS
 from flowhooks.web import errors, negotiation
 from flowhooks.web.admin.console.actions import ACTIONS
-from flowhooks.web.admin.console.flash import recall
+from flowhooks.web.admin.console.flash import pop_flash
 from flowhooks.web.admin.console.rendering import HEADERS
-from flowhooks.web.admin.console.urls import DO, here, query_of
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.console.urls import ACTION_ROOT, current_url, query_of
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.console.rendering import Templates
     from flowhooks.web.admin.operators import Operator
 
-COOKIE: Final = "flowhooks_language"
+LANGUAGE_COOKIE: Final = "flowhooks_language"
 """Which language somebody has chosen; besides it only the session of whoever has logged in is kept in a browser."""
-REMEMBERED: Final = 365 * 86400
-RETRY_AFTER: Final = 5
+LANGUAGE_COOKIE_MAX_AGE: Final = 365 * 86400
+RETRY_AFTER_SECONDS: Final = 5
 """Seconds after which to ask again for a page for which the ledger could not be read."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class PageContext:
     """What pages are made of.
 
     Attributes:
@@ -58,9 +58,9 @@ class Page:
     whole: ClassVar[bool] = True
     """Whether it is a page of its own, which says what was done just now."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.app = desk.app
-        self.templates = desk.templates
+    def __init__(self, context: PageContext) -> None:
+        self.app = context.app
+        self.templates = context.templates
 
     def show(self, request: falcon.Request, path: Mapping[str, str], /) -> Mapping[str, Any]:
         """What the template is given.
@@ -77,15 +77,15 @@ class Page:
 
     def on_get(self, request: falcon.Request, response: falcon.Response, **path: str) -> None:
         """Answer with the page, or with one that says why not."""
-        language = chosen_language(request, response)
-        self.safely(
+        language = choose_language(request, response)
+        self.respond_safely(
             request,
             response,
             language,
             lambda: self.answer(request, response, language, self.show(request, path)),
         )
 
-    def safely(
+    def respond_safely(
         self, request: falcon.Request, response: falcon.Response, language: str, work: Callable[[], None]
     ) -> None:
         """Do `work`, which answers; whatever goes wrong in it, answer with a page that says so."""
@@ -117,10 +117,10 @@ class Page:
         template: str = "",
     ) -> None:
         """Answer with this page's template, or with another of its own."""
-        values = {**common(self.app, request, self.place), **shown}
+        values = {**base_values(self.app, request, self.place), **shown}
         if self.whole:
-            values["just_done"] = recall(request, response)
-        put(response, self.templates.render(template or self.template, language, **values))
+            values["just_done"] = pop_flash(request, response)
+        respond(response, self.templates.render(template or self.template, language, **values))
 
     def problem(
         self, request: falcon.Request, response: falcon.Response, *, status: int, key: str, language: str
@@ -128,12 +128,14 @@ class Page:
         """Answer with a page that says what is wrong and what to do."""
         response.status = falcon.code_to_http_status(status)
         if status == 503:  # noqa: PLR2004 (Service Unavailable)
-            response.set_header("Retry-After", str(RETRY_AFTER))
+            response.set_header("Retry-After", str(RETRY_AFTER_SECONDS))
         shown = {"status": status, "what": f"{key}.what", "then": f"{key}.then"}
-        put(response, self.templates.render("problem.html", language, **common(self.app, request, ""), **shown))
+        respond(
+            response, self.templates.render("problem.html", language, **base_values(self.app, request, ""), **shown)
+        )
 
 
-class NoPage(Page):
+class NotFoundPage(Page):
     """Every path under the console that is none of its pages."""
 
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
@@ -141,28 +143,34 @@ class NoPage(Page):
         raise NotFound("there is no such page")
 
 
-def put(response: falcon.Response, body: bytes) -> None:
+def respond(response: falcon.Response, body: bytes) -> None:
     """Make `response` a page."""
     response.data = body
     response.content_type = "text/html; charset=utf-8"
     response.set_headers(HEADERS)
 
 
-def chosen_language(request: falcon.Request, response: falcon.Response) -> str:
+def choose_language(request: falcon.Request, response: falcon.Response) -> str:
     """The language of a page: what its address asks for, which is remembered; else what was; else the browser's."""
-    if (asked := request.get_param("lang")) in LANGUAGES:
+    if (requested := request.get_param("lang")) in LANGUAGES:
         # Not `secure`: it tells nothing, and pages may come without TLS.
         response.set_cookie(
-            COOKIE, asked, max_age=REMEMBERED, path=ROOT, http_only=True, same_site="Strict", secure=False
+            LANGUAGE_COOKIE,
+            requested,
+            max_age=LANGUAGE_COOKIE_MAX_AGE,
+            path=CONSOLE_ROOT,
+            http_only=True,
+            same_site="Strict",
+            secure=False,
         )
-        return str(asked)
-    for remembered in request.get_cookie_values(COOKIE) or ():
-        if remembered in LANGUAGES:
-            return str(remembered)
-    return negotiation.language(request.get_header("Accept-Language"))
+        return str(requested)
+    for stored in request.get_cookie_values(LANGUAGE_COOKIE) or ():
+        if stored in LANGUAGES:
+            return str(stored)
+    return negotiation.parse_accept_language(request.get_header("Accept-Language"))
 
 
-def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
+def base_values(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
     """What every template is given."""
     operator: Operator | None = request.context.operator  # nobody yet, where somebody is asked to log in
     return {
@@ -173,22 +181,24 @@ def common(app: App, request: falcon.Request, place: str) -> dict[str, Any]:
         "version": __version__,
         "database": "PostgreSQL" if app.ledger.shared else "SQLite",
         "now": app.clock.now(),
-        "in_language": lambda language: _with(request, language),
+        "in_language": lambda language: _with_language(request, language),
         "just_done": None,
-        "acts": _acts(request),
-        "do": lambda name, **to: f"{DO}/{name}?{urlencode({**to, 'back': here(request)}, errors='replace')}",
+        "acts": _allowed_actions(request),
+        "do": lambda name, **to: (
+            f"{ACTION_ROOT}/{name}?{urlencode({**to, 'back': current_url(request)}, errors='replace')}"
+        ),
     }
 
 
-def _acts(request: falcon.Request) -> frozenset[str]:
+def _allowed_actions(request: falcon.Request) -> frozenset[str]:
     """The actions that whoever looks may do; none where nobody was let in."""
     operator = getattr(request.context, "operator", None)
     if operator is None or not operator.may_operate:
         return frozenset()
-    return frozenset(name for name, one in ACTIONS.items() if one.operation in CALLS)
+    return frozenset(name for name, action in ACTIONS.items() if action.operation in OPERATIONS)
 
 
-def _with(request: falcon.Request, language: str) -> str:
+def _with_language(request: falcon.Request, language: str) -> str:
     """The same page in another language."""
-    path = request.path if request.path.startswith(ROOT) else ROOT
+    path = request.path if request.path.startswith(CONSOLE_ROOT) else CONSOLE_ROOT
     return f"{quote(path)}?{urlencode({**query_of(request, 'lang'), 'lang': language})}"

@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 from flowhooks.ledger.recent_activity import MAX_GROUPED
 from flowhooks.operations import suggestions
-from flowhooks.operations.parked import parked
-from flowhooks.operations.reroute_parked import like
+from flowhooks.operations.parked import list_parked_groups
+from flowhooks.operations.reroute_parked import representative_event
 from flowhooks.web.admin.console.page import Page
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.reroute import ParkedGroup
 
-MOST_GROUPS: Final = 200
+MAX_GROUPS: Final = 200
 
 
 class ParkedPage(Page):
@@ -31,25 +31,27 @@ class ParkedPage(Page):
     def show(self, _request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """The groups, the largest first."""
         app = self.app
-        found = parked(app.ledger, app.router, most=MAX_GROUPED, handlers=len(app.plugins.handlers))
-        counted = sum(one.facts.events for one in found)
+        groups = list_parked_groups(
+            app.ledger, app.router, max_events=MAX_GROUPED, n_handlers=len(app.plugins.handlers)
+        )
+        counted = sum(group.facts.events for group in groups)
         return {
             "groups": [
                 {
-                    "facts": one.facts,
-                    "event_id": one.event_id,
-                    "since": one.since,
-                    "address": _address(one.facts),
-                    "hints": one.hints,
-                    "wanted": one.wanted,
-                    "by_data": one.by_data,
-                    "undecided": one.undecided,
-                    "explain": suggestions.explain(like(one.facts)),
-                    "as_filter": _as_filter(one.facts, [each.facts for each in found]),
+                    "facts": group.facts,
+                    "event_id": group.event_id,
+                    "since": group.since,
+                    "address": _address(group.facts),
+                    "hints": group.hints,
+                    "wanted": group.wanted,
+                    "by_data": group.by_data,
+                    "undecided": group.undecided,
+                    "explain": suggestions.explain_command(representative_event(group.facts)),
+                    "as_filter": _as_filter(group.facts, [other.facts for other in groups]),
                 }
-                for one in found[:MOST_GROUPS]
+                for group in groups[:MAX_GROUPS]
             ],
-            "left_out": max(0, len(found) - MOST_GROUPS),
+            "left_out": max(0, len(groups) - MAX_GROUPS),
             "counted": counted,
             "more": counted >= MAX_GROUPED,
         }
@@ -68,14 +70,14 @@ def _query(group: ParkedGroup) -> dict[str, str]:
 def _as_filter(group: ParkedGroup, groups: list[ParkedGroup]) -> dict[str, str]:
     """A group as a search that finds it and no other one; `{}` where another one would be found too."""
     alike = [
-        one
-        for one in groups
-        if group.callback_class in {"", one.callback_class}
-        and group.process_key in {None, "", one.process_key}
-        and group.conclusion in {None, one.conclusion}
+        other
+        for other in groups
+        if group.callback_class in {"", other.callback_class}
+        and group.process_key in {None, "", other.process_key}
+        and group.conclusion in {None, other.conclusion}
     ]
     return _query(group) if alike == [group] else {}
 
 
 def _address(group: ParkedGroup) -> str:
-    return f"{ROOT}/events?{urlencode(_query(group))}"
+    return f"{CONSOLE_ROOT}/events?{urlencode(_query(group))}"

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from flowhooks.ledger.rejected_requests import latest
-from flowhooks.web.admin.console.filters import text
+from flowhooks.web.admin.console.filters import query_text
 from flowhooks.web.admin.console.page import Page
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import falcon
 
-AT_ONCE: Final = 100
-PATH: Final = f"{ROOT}/refused"
+PAGE_SIZE: Final = 100
+PATH: Final = f"{CONSOLE_ROOT}/refused"
 
 
-class RefusedPage(Page):
+class RejectedRequestsPage(Page):
     """`GET /console/refused`."""
 
     template = "refused.html"
@@ -27,13 +27,13 @@ class RefusedPage(Page):
 
     def show(self, request: falcon.Request, _path: Mapping[str, str], /) -> Mapping[str, Any]:
         """One page of them, the newest first."""
-        before = text(request, "before")
+        before = query_text(request, "before")
         with self.app.ledger.connection() as connection:
-            found = latest(connection, limit=AT_ONCE + 1, before=before)
-        more = len(found) > AT_ONCE
-        del found[AT_ONCE:]
+            entries = latest(connection, limit=PAGE_SIZE + 1, before=before)
+        more = len(entries) > PAGE_SIZE
+        del entries[PAGE_SIZE:]
         return {
-            "refusals": found,
+            "refusals": entries,
             "newest": PATH if before else "",
-            "older": f"{PATH}?{urlencode({'before': found[-1].id})}" if more else "",
+            "older": f"{PATH}?{urlencode({'before': entries[-1].id})}" if more else "",
         }

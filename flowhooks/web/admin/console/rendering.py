@@ -12,14 +12,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from flowhooks.clock import to_datetime, to_text
-from flowhooks.web.admin.console.escaping import LONGEST, brief, visible
+from flowhooks.web.admin.console.escaping import MAX_TEXT_CHARS, escape_invisible, shorten
 from flowhooks.web.admin.console.texts import text
-from flowhooks.web.admin.origin_check import ROOT
+from flowhooks.web.admin.origin_check import CONSOLE_ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ALLOWED: Final = (
+_CONTENT_SECURITY_POLICY: Final = (
     ("default-src", "'none'"),
     ("style-src", "'self'"),
     ("script-src", "'self'"),
@@ -30,7 +30,7 @@ _ALLOWED: Final = (
     ("base-uri", "'none'"),
 )
 HEADERS: Final = (
-    ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _ALLOWED)),
+    ("Content-Security-Policy", "; ".join(f"{what} {whence}" for what, whence in _CONTENT_SECURITY_POLICY)),
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
     ("Referrer-Policy", "same-origin"),  # with "no-referrer" browsers would send our forms with "Origin: null"
@@ -38,7 +38,7 @@ HEADERS: Final = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 """What every page is sent with: nothing from elsewhere, nothing inline, nothing kept, nothing told to others."""
-STATICS: Final[Mapping[str, str]] = {
+STATIC_FILES: Final[Mapping[str, str]] = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
@@ -50,12 +50,12 @@ _TEMPLATES: Final = _HERE / "templates"
 _UNITS: Final = (("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
 
 
-def static(name: str) -> bytes:
-    """One of `STATICS`."""
+def read_static_file(name: str) -> bytes:
+    """One of `STATIC_FILES`."""
     return (_HERE / "static" / name).read_bytes()
 
 
-def duration(microseconds: int | None) -> str:
+def format_duration(microseconds: int | None) -> str:
     """A length of time in its two largest units, such as `2 h 5 min`, `1.24 s` or `3 ms`; a dash for None."""
     if microseconds is None:
         return "–"  # noqa: RUF001 (a dash between words is what is meant)
@@ -64,36 +64,34 @@ def duration(microseconds: int | None) -> str:
     if microseconds < 60_000_000:  # noqa: PLR2004 (a minute)
         unit, size = ("s", 1_000_000) if microseconds >= 1_000_000 else ("ms", 1_000)  # noqa: PLR2004 (a second)
         return f"{microseconds / size:.3g} {unit}"
-    place = next(number for number, (_, size) in enumerate(_UNITS) if microseconds >= size)
-    (unit, size), (lesser, its) = _UNITS[place], _UNITS[place + 1]
-    rest = microseconds % size // its
-    return f"{microseconds // size} {unit} {rest} {lesser}" if rest else f"{microseconds // size} {unit}"
+    index = next(number for number, (_, size) in enumerate(_UNITS) if microseconds >= size)
+    (unit, size), (lesser, lesser_size) = _UNITS[index], _UNITS[index + 1]
+    remainder = microseconds % size // lesser_size
+    return f"{microseconds // size} {unit} {remainder} {lesser}" if remainder else f"{microseconds // size} {unit}"
 
 
-def moment(microseconds: int) -> Markup:
+def time_element(microseconds: int) -> Markup:
     """A moment as HTML: in UTC, which the page's script puts into the viewer's own time."""
-    there = to_datetime(microseconds)
-    return Markup('<time datetime="{}">{} UTC</time>').format(
-        to_text(microseconds), f"{there:%Y-%m-%d} {there:%H:%M:%S}"
-    )
+    time = to_datetime(microseconds)
+    return Markup('<time datetime="{}">{} UTC</time>').format(to_text(microseconds), f"{time:%Y-%m-%d} {time:%H:%M:%S}")
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number with its thousands apart."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"  # noqa: PLR2004 (three digits are enough)
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """A share as people read it; less than all is never shown as all."""
     if share is None:
         return "–"  # noqa: RUF001 (as above)
-    shown = f"{100 * share:.1f}"
-    return f"{'99.9' if shown == '100.0' and share < 1 else shown.removesuffix('.0')} %"
+    text = f"{100 * share:.1f}"
+    return f"{'99.9' if text == '100.0' and share < 1 else text.removesuffix('.0')} %"
 
 
-def long(value: str) -> str:
+def truncate(value: str) -> str:
     """A text of many lines, cut where it is longer than a page shows."""
-    return value if len(value) <= LONGEST else value[:LONGEST] + "…"
+    return value if len(value) <= MAX_TEXT_CHARS else value[:MAX_TEXT_CHARS] + "…"
 
 
 class Templates:
@@ -105,7 +103,7 @@ class Templates:
 
     def __init__(self) -> None:
         self._read = {file.name: (file.read_text("utf-8"), str(file), None) for file in _TEMPLATES.glob("*.html")}
-        self._versions = {name: hashlib.sha256(static(name)).hexdigest()[:12] for name in STATICS}
+        self._versions = {name: hashlib.sha256(read_static_file(name)).hexdigest()[:12] for name in STATIC_FILES}
 
     @cached_property
     def _environment(self) -> Environment:
@@ -114,23 +112,23 @@ class Templates:
             loader=FunctionLoader(self._read.get),
             autoescape=True,
             undefined=StrictUndefined,
-            finalize=_finalized,
+            finalize=_finalize,
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
         )
         environment.filters |= {
-            "brief": brief,
-            "duration": duration,
-            "long": long,
-            "moment": moment,
-            "number": number,
-            "percent": percent,
+            "brief": shorten,
+            "duration": format_duration,
+            "long": truncate,
+            "moment": time_element,
+            "number": format_number,
+            "percent": format_percent,
             "segment": lambda value: quote(value, safe=""),
         }
         environment.globals |= {
-            "root": ROOT,
-            "static": lambda name: f"{ROOT}/static/{name}?v={self._versions[name]}",
+            "root": CONSOLE_ROOT,
+            "static": lambda name: f"{CONSOLE_ROOT}/static/{name}?v={self._versions[name]}",
         }
         return environment
 
@@ -150,8 +148,8 @@ class Templates:
         return page.encode("utf-8", "replace")
 
 
-def _finalized(value: Any) -> Any:
+def _finalize(value: Any) -> Any:
     """What a template puts into a page: text as it can be seen, which is then escaped; and never a forgotten None."""
     if value is None:
         return ""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
+    return value if isinstance(value, Markup) or not isinstance(value, str) else escape_invisible(value)

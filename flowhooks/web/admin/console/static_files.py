@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import falcon
 
-from flowhooks.web.admin.console.rendering import HEADERS, STATICS, static
+from flowhooks.web.admin.console.rendering import HEADERS, STATIC_FILES, read_static_file
 
-_FOR_A_YEAR = "max-age=31536000, immutable"
+_CACHE_CONTROL = "max-age=31536000, immutable"
 """Pages ask for a file by its content's digest, so what was kept is never out of date."""
 
 
-class Statics:
+class StaticFilesResource:
     """`GET /console/static/{name}`."""
 
     def __init__(self) -> None:
-        self._files = {name: static(name) for name in STATICS}
+        self._files = {name: read_static_file(name) for name in STATIC_FILES}
 
     def on_get(self, _request: falcon.Request, response: falcon.Response, name: str) -> None:
         """Give it."""
         if name not in self._files:
             raise falcon.HTTPNotFound
         response.data = self._files[name]
-        response.content_type = STATICS[name]
+        response.content_type = STATIC_FILES[name]
         response.set_headers(HEADERS)
-        response.set_header("Cache-Control", _FOR_A_YEAR)
+        response.set_header("Cache-Control", _CACHE_CONTROL)
 
     on_head = on_get
