@@ -33,7 +33,7 @@ import flowhooks
 from flowhooks import hookspecs
 from flowhooks.cli.main import COMMANDS, main
 from flowhooks.plugins.registration import HOOKS
-from flowhooks.settings import Settings, describe, live
+from flowhooks.settings import Settings, describe, live_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -155,7 +155,7 @@ def layers() -> str:
 
 def live_settings() -> str:
     """The settings that SIGHUP changes, in one paragraph."""
-    return ", ".join(f"`{name}`" for name in live())
+    return ", ".join(f"`{name}`" for name in live_names())
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {

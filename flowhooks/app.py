@@ -45,7 +45,7 @@ from flowhooks.operations.deliverable_events import log_dismissed
 from flowhooks.operations.lookup import build_router
 from flowhooks.operations.reroute_parked import reroute_parked
 from flowhooks.plugins.from_settings import load
-from flowhooks.plugins.notifier import Notices
+from flowhooks.plugins.notifier import HookNotifier
 from flowhooks.settings import Settings, database_url
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class App:
         self._pauses.subscribe(self._on_pauses_changed)
         if self._pauses.handlers:
             self._log_pauses()
-        self.notifier = Notices(self.plugins)
+        self.notifier = HookNotifier(self.plugins)
         self.file_watch = FileWatch(self.ledger, self._lock) if self._lock is not None else None
         self.rejected_requests = RejectedRequestLog(ledger=self.ledger, clock=self.clock)
         trust = ClockTrust(self.clock, self.ledger.newest)

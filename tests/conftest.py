@@ -22,7 +22,7 @@ from flowhooks import handler
 from flowhooks.execution.runners import procrastinate, procrastinate_schema
 from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.tables import metadata
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -108,9 +108,9 @@ def _other_houses(item: pytest.Item, *, either: bool = False) -> set[str]:
 
 
 @pytest.fixture
-def clock() -> HandClock:
+def clock() -> ManualClock:
     """A clock that is moved by hand."""
-    return HandClock()
+    return ManualClock()
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +173,7 @@ def jobs_url(ledger_with_jobs: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "procrastinate"])
-def house(request, tmp_path: Path, clock: HandClock, new_database: Path) -> Iterator[House]:
+def house(request, tmp_path: Path, clock: ManualClock, new_database: Path) -> Iterator[House]:
     """Where `App`s are opened; all are closed at the end, and the books are checked.
 
     The third one is PostgreSQL with the other runner, for tests that are marked `runners`.

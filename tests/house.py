@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.handler import Handler
-    from flowhooks.testing import HandClock
+    from flowhooks.testing import ManualClock
 
 PATIENCE = 20.0
 """Seconds for which a caller waits for its answer, and a write for the database."""
@@ -62,7 +62,7 @@ def plugin(*handlers: Handler, **hooks: Callable[..., Any]) -> SimpleNamespace:
 class Flow:
     """A started `App`, with what tests ask of it."""
 
-    def __init__(self, app: App, clock: HandClock, file: Path, url: str = "") -> None:
+    def __init__(self, app: App, clock: ManualClock, file: Path, url: str = "") -> None:
         self.url = url
         self.app = app
         self.clock = clock
@@ -192,7 +192,7 @@ class Flow:
 class House:
     """Starts and restarts `App`s on one database file."""
 
-    def __init__(self, folder: Path, clock: HandClock, url: str = "", *, runner: str = "embedded") -> None:
+    def __init__(self, folder: Path, clock: ManualClock, url: str = "", *, runner: str = "embedded") -> None:
         self.url = url
         self.runner = runner
         self.folder = folder

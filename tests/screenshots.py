@@ -23,7 +23,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations import dismiss, registry
 from flowhooks.operations.context import Actor
 from flowhooks.settings import OperatorSettings, Settings
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.console import action_page
 from flowhooks.web.admin.passwords import hash_password
@@ -185,7 +185,7 @@ def operated(app):
 
 def main():
     """Make them all."""
-    clock = HandClock()
+    clock = ManualClock()
     clock.advance(days=300, hours=9)
     FOLDER.mkdir(exist_ok=True)
     given = plugins(clock)

@@ -16,7 +16,7 @@ from flowhooks.ledger.deliveries import StateChange
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, IsolatedCalls, ReadyDelivery
-from flowhooks.testing import HandClock, make_event
+from flowhooks.testing import ManualClock, make_event
 
 DONE = Outcome(kind=OutcomeKind.SUCCEEDED, value={"a": 1})
 FAILED = Outcome(kind=OutcomeKind.FAILED, error="ValueError: of\n  s3cret", traceback="at s3cret")
@@ -59,7 +59,7 @@ class Paper:
     """All that dispatch is given, each of which writes down what it is asked, and answers as it was told."""
 
     def __init__(self):
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.event = make_event(received_at=to_datetime(self.clock.now()) - TAKEN)
         self.written = []
         self.claims = [ClaimedAttempt(event=self.event, attempt=3, retries_from=0)]
@@ -113,16 +113,16 @@ class Paper:
 
     # The plugins.
 
-    def refusal(self, handler, event):
+    def why_data_invalid(self, handler, event):
         """Why its plugin does not take the event."""
         assert (handler.id, event) == ("p:h", self.event)
         return self.refused
 
-    def conceal(self, text):
+    def redact(self, text):
         """Without the one secret."""
         return text.replace("s3cret", "…")
 
-    def guilty(self, error):
+    def responsible_plugin(self, error):
         """The plugin whose wrapper is to blame: none."""
         return self.blamed
 
@@ -136,7 +136,7 @@ class Paper:
 
     # Whoever is told.
 
-    def settled(self, event, delivery, outcome, state):
+    def delivery_settled(self, event, delivery, outcome, state):
         """The plugins are told."""
         self.written.append(("notice", event, delivery, outcome, state))
 

@@ -20,7 +20,7 @@ from flowhooks.model.selectors import Selectors
 from flowhooks.routing.index import Candidate
 from flowhooks.routing.router import Router
 from flowhooks.settings import IdentitySettings, RoutingSettings, Settings, Source
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 
 BODY = {"processDefinitionKey": "k", "businessKey": "b", "at": 1}
 CALL_BACK = Callback(source="hr", kind="complete", flow_instance_id="i", body=BODY, text='{"as": "sent"}', message="m1")
@@ -34,7 +34,7 @@ class Paper:
     timeout = 5.0
 
     def __init__(self):
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.watches = WaiterRegistry(clock=self.clock, max_waiters=1)
         self.asked = []
         self.become = lambda new: AcceptResult(event_id=new.event.id, new=True, state=new.state)
@@ -43,7 +43,7 @@ class Paper:
         self.known = False
         self.waited = []
         self.idle = set()
-        self.wanted = False
+        self.has_subscribers = False
 
     def accept(self, new):
         """Store an event."""
@@ -85,7 +85,7 @@ class Paper:
         """Have deliveries run again."""
         self.asked.append(("requeue", transaction, delivery_statuses, missing_handlers))
 
-    def accepted(self, event, handlers):
+    def event_accepted(self, event, handlers):
         """The plugins are told of an event."""
         self.asked.append(("notice", event, handlers))
 
@@ -201,7 +201,7 @@ def test_what_is_stored_of_a_call_back(paper, intake):
 
 def test_plugins_that_are_told_read_the_data(paper, intake):
     """Then each delivery reads it anew."""
-    paper.wanted = True
+    paper.has_subscribers = True
     intake().accept(CALL_BACK, wait=0)
     assert paper.of("accept")[0][0].read
 

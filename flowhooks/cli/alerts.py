@@ -58,16 +58,19 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     found.sort(key=lambda one: one[0].acknowledged_at is not None)
     found += over
     if as_json:
-        output.emit(
+        output.print_json(
             {"alerts": [dataclass_to_json(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]}
         )
         return
     if not found:
-        output.line("No alert is open.")
+        output.print_line("No alert is open.")
         return
-    output.table(
+    output.print_table(
         ("alert, since (UTC)", "about", "message"),
-        [(f"{one.id}\n  {output.moment(one.since)}", _about(one, closed_at), _says(one)) for one, closed_at in found],
+        [
+            (f"{one.id}\n  {output.format_time(one.since)}", _summary_text(one, closed_at), _message_text(one))
+            for one, closed_at in found
+        ],
         unbroken=("alert, since (UTC)",),
     )
 
@@ -91,42 +94,42 @@ def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str,
 
     Exit codes: 0 done, 1 one of them is not open or was acknowledged before, 2 wrong usage.
     """
-    done = operations_client.perform(
+    done = operations_client.run_operation(
         settings, "acknowledge", {"alerts": list(alerts), "note": note, "dry_run": dry_run}
     )
     if as_json:
-        output.emit(done)
+        output.print_json(done)
     else:
-        output.line(_in_words(done))
+        output.print_line(_result_text(done))
     if done["passed_over"]:
         raise click.exceptions.Exit(1)
 
 
-def _in_words(done: Mapping[str, Any]) -> str:
+def _result_text(done: Mapping[str, Any]) -> str:
     count, passed = len(done["alerts"]), done["passed_over"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
-    text = f"{output.several(count, 'alert')} {verb} acknowledged."
+    text = f"{output.pluralize(count, 'alert')} {verb} acknowledged."
     if passed:
         text += f" Not open, or acknowledged before: {', '.join(passed)}."
     return text
 
 
-def _says(alert: OpenAlert) -> str:
-    error = f"\nlast error: {output.flat(alert.last_error)}" if alert.last_error else ""
-    return f"{output.flat(alert.message)}{error}"
+def _message_text(alert: OpenAlert) -> str:
+    error = f"\nlast error: {output.escape_newlines(alert.last_error)}" if alert.last_error else ""
+    return f"{output.escape_newlines(alert.message)}{error}"
 
 
-def _about(alert: OpenAlert, closed_at: int | None) -> str:
+def _summary_text(alert: OpenAlert, closed_at: int | None) -> str:
     new = alert.count - alert.notified_count
     lines = [
-        f"{alert.cause} {output.flat(alert.subject)}",
-        f"{alert.count:,}{f' (+{new:,})' if new else ''}, last {output.moment(alert.last_at)}",
+        f"{alert.cause} {output.escape_newlines(alert.subject)}",
+        f"{alert.count:,}{f' (+{new:,})' if new else ''}, last {output.format_time(alert.last_at)}",
     ]
     if alert.acknowledged_at is not None:
         lines += [
-            f"acknowledged {output.moment(alert.acknowledged_at)}",
-            f"  by {output.flat(alert.acknowledged_by) or '-'}",
+            f"acknowledged {output.format_time(alert.acknowledged_at)}",
+            f"  by {output.escape_newlines(alert.acknowledged_by) or '-'}",
         ]
     if closed_at is not None:
-        lines.append(f"over {output.moment(closed_at)}")
+        lines.append(f"over {output.format_time(closed_at)}")
     return "\n".join(lines)

@@ -46,23 +46,25 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     following = found[limit - 1].id if len(found) > limit else ""
     del found[limit:]
     if as_json:
-        output.emit({"entries": [dataclass_to_json(one) for one in found], "next": following})
+        output.print_json({"entries": [dataclass_to_json(one) for one in found], "next": following})
         return
     if not found:
-        output.line("Nobody has done anything yet." if subject is None and not after else "Nothing of that was done.")
+        output.print_line(
+            "Nobody has done anything yet." if subject is None and not after else "Nothing of that was done."
+        )
         return
-    output.table(
+    output.print_table(
         ("when (UTC), about", "who", "what"),
         [
             (
-                f"{output.moment(one.done_at)}\n  {output.flat(one.subject)}",
-                output.flat(audit_text.who(one)),
-                output.flat(audit_text.what(one)),
+                f"{output.format_time(one.done_at)}\n  {output.escape_newlines(one.subject)}",
+                output.escape_newlines(audit_text.actor_text(one)),
+                output.escape_newlines(audit_text.describe(one)),
             )
             for one in found
         ],
         unbroken=("when (UTC), about",),
     )
     if following:
-        output.line()
-        output.line(f"There are more: add --after {following}")
+        output.print_line()
+        output.print_line(f"There are more: add --after {following}")

@@ -8,43 +8,43 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.cli.output import moment, several
+from flowhooks.cli.output import format_time, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flowhooks.ledger.audit import AuditEntry
 
-FACES: Final = {"console": "at the console", "api": "by the API", "command": "by a command"}
-_VERDICTS: Final = {
+INTERFACE_TEXTS: Final = {"console": "at the console", "api": "by the API", "command": "by a command"}
+_RESOLUTION_TEXTS: Final = {
     "did": "it did its work",
     "did-not": "it did not do its work, and is run again",
     "close": "nothing more is needed",
 }
 
 
-def who(entry: AuditEntry) -> str:
+def actor_text(entry: AuditEntry) -> str:
     """Who has done it, and by which face."""
-    return f"{entry.who} {FACES.get(entry.face, entry.face)}"
+    return f"{entry.who} {INTERFACE_TEXTS.get(entry.face, entry.face)}"
 
 
-def what(entry: AuditEntry) -> str:
+def describe(entry: AuditEntry) -> str:
     """What was done, in words; what this version has no words for, as it was written down."""
     detail = entry.detail
-    say = _SAID.get(entry.action)
+    say = _DESCRIPTIONS.get(entry.action)
     try:
         text = say(detail) if say else None
     except (LookupError, TypeError, ValueError, AttributeError):  # of another version
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
-    if not entry.subject and (meant := _meant(detail.get("wanted"))):
+    if not entry.subject and (meant := _filter_text(detail.get("wanted"))):
         text += f" ({meant})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 
 
 def _replayed(detail: Mapping[str, Any]) -> str:
-    text = f"ran {_deliveries(detail)} again"
+    text = f"ran {_deliveries_text(detail)} again"
     if not detail["again"]:
         return text
     after = f", up to event {after}" if (after := detail.get("after")) else ""
@@ -52,42 +52,42 @@ def _replayed(detail: Mapping[str, Any]) -> str:
 
 
 def _resolved(detail: Mapping[str, Any]) -> str:
-    return f"said of delivery {detail['delivery']} for {detail['handler']}: {_VERDICTS[detail['verdict']]}"
+    return f"said of delivery {detail['delivery']} for {detail['handler']}: {_RESOLUTION_TEXTS[detail['verdict']]}"
 
 
 def _rerouted(detail: Mapping[str, Any]) -> str:
-    made = f", with {several(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
+    made = f", with {pluralize(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
     only = f", only for {detail['handler']}" if "handler" in detail else ""
-    return f"routed {several(detail['events'], 'event')} again{only}{made}"
+    return f"routed {pluralize(detail['events'], 'event')} again{only}{made}"
 
 
 def _acknowledged(detail: Mapping[str, Any]) -> str:
-    return f"acknowledged {several(len(detail['alerts']), 'alert')} ({', '.join(detail['about'])})"
+    return f"acknowledged {pluralize(len(detail['alerts']), 'alert')} ({', '.join(detail['about'])})"
 
 
-def _of_handlers(verb: str) -> Callable[[Mapping[str, Any]], str]:
+def _handlers_text(verb: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda detail: f"{verb} {', '.join(detail['handlers'])}"
 
 
-_SAID: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+_DESCRIPTIONS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "replay": _replayed,
     "resolve": _resolved,
-    "drain": lambda detail: f"drained {several(detail['events'], 'parked event')}",
+    "drain": lambda detail: f"drained {pluralize(detail['events'], 'parked event')}",
     "reroute": _rerouted,
-    "dismiss": lambda detail: f"dismissed {several(detail['events'], 'parked event')}",
+    "dismiss": lambda detail: f"dismissed {pluralize(detail['events'], 'parked event')}",
     "acknowledge": _acknowledged,
-    "purge": lambda detail: f"purged {several(detail['events'], 'event')}",
-    "retire": _of_handlers("retired"),
-    "pause": _of_handlers("paused"),
-    "resume": _of_handlers("resumed"),
+    "purge": lambda detail: f"purged {pluralize(detail['events'], 'event')}",
+    "retire": _handlers_text("retired"),
+    "pause": _handlers_text("paused"),
+    "resume": _handlers_text("resumed"),
 }
 
 
-def _deliveries(detail: Mapping[str, Any]) -> str:
-    return several(detail["deliveries"], "delivery", "deliveries")
+def _deliveries_text(detail: Mapping[str, Any]) -> str:
+    return pluralize(detail["deliveries"], "delivery", "deliveries")
 
 
-def _meant(wanted: Any) -> str:
+def _filter_text(wanted: Any) -> str:
     """Which events were asked for, by the options that ask for them; `""` if that is not known."""
     if not isinstance(wanted, dict):
         return ""
@@ -96,15 +96,15 @@ def _meant(wanted: Any) -> str:
     words = []
     for name, value in wanted.items():
         if name == "ids":
-            words.append(several(len(value), "id"))
+            words.append(pluralize(len(value), "id"))
         elif name in {"since", "until"}:
-            words.append(f"--{name} {moment(value)}")
+            words.append(f"--{name} {format_time(value)}")
         else:
-            words.append(f"--{_OPTIONS.get(name, name)} {value}")
+            words.append(f"--{_OPTION_NAMES.get(name, name)} {value}")
     return " ".join(words)
 
 
-_OPTIONS: Final = {
+_OPTION_NAMES: Final = {
     "flow_instance_id": "flow",
     "business_key": "business-key",
     "callback_class": "class",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.operations_client import load
-from flowhooks.cli.options import given_options, json_option
+from flowhooks.cli.operations_client import load_plugins
+from flowhooks.cli.options import json_option, settings_source_options
 from flowhooks.errors import SettingsError
 from flowhooks.execution.isolation import check_isolation
 from flowhooks.execution.runners.required import procrastinate_schema_of
@@ -19,10 +19,10 @@ from flowhooks.observability import logging
 from flowhooks.operations.check.finding import Severity
 from flowhooks.operations.check.run import check, from_settings_error
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import masking
+from flowhooks.settings.secrets import plugin_redactor
 
 if TYPE_CHECKING:
-    from flowhooks.cli.options import Given
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.operations.check.finding import CheckFinding
 
 _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBLE: "red"}
@@ -30,8 +30,8 @@ _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBL
 
 @click.command("check", short_help="Find out what is wrong before, or while, it runs.")
 @json_option
-@given_options
-def command(given: Given, *, as_json: bool) -> None:
+@settings_source_options
+def command(given: SettingsSource, *, as_json: bool) -> None:
     r"""Check the settings, plugins, routes and database, and say what is wrong and what to do.
 
     It changes nothing and needs no running server; beside one, it says which process serves. On PostgreSQL it goes by
@@ -50,11 +50,11 @@ def command(given: Given, *, as_json: bool) -> None:
     logging.configure("critical", "text")  # what is logged of plugins is among the findings
     try:
         settings = given.load()
-        logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
+        logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
         environ = dict(os.environ)  # as it is before plugins are loaded
         found = check(
             settings,
-            lambda: load(settings),
+            lambda: load_plugins(settings),
             jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
             isolated=lambda plugins: check_isolation(settings, plugins, environ),
         )
@@ -63,20 +63,20 @@ def command(given: Given, *, as_json: bool) -> None:
     marks = Counter(one.mark for one in found)
     if as_json:
         counts = {"trouble": marks[Severity.TROUBLE], "notes": marks[Severity.NOTE]}
-        output.emit({**counts, "findings": [asdict(one) for one in found]})
+        output.print_json({**counts, "findings": [asdict(one) for one in found]})
     else:
-        _show(found)
-        troubles = output.several(marks[Severity.TROUBLE], "trouble")
-        output.line()
-        output.line(f"{troubles}, {output.several(marks[Severity.NOTE], 'note')}.")
+        _print_findings(found)
+        troubles = output.pluralize(marks[Severity.TROUBLE], "trouble")
+        output.print_line()
+        output.print_line(f"{troubles}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
     if marks[Severity.TROUBLE]:
         raise SystemExit(1)
 
 
-def _show(found: list[CheckFinding]) -> None:
+def _print_findings(found: list[CheckFinding]) -> None:
     width = max(len(one.about) for one in found)
     for one in found:
-        output.line(f"{one.mark:<7}  {one.about:<{width}}  {one.what}", style=_STYLES[one.mark])
+        output.print_line(f"{one.mark:<7}  {one.about:<{width}}  {one.what}", style=_STYLES[one.mark])
         for word, text in (("why", one.why), ("next", one.next)):
             if text:
-                output.line(f"{'':<7}  {'':<{width}}  {word}: {text}")
+                output.print_line(f"{'':<7}  {'':<{width}}  {word}: {text}")

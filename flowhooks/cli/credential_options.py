@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks.clock import Clock
 from flowhooks.errors import SettingsError
-from flowhooks.settings.secrets import from_file
-from flowhooks.settings.signing_keys import key_of
+from flowhooks.settings.secrets import secret_from_file
+from flowhooks.settings.signing_keys import decode_key
 from flowhooks.web.callback import signatures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOKEN: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
-SECRET: Final = "FLOWHOOKS_SECRET"  # noqa: S105 (the variable's name)
+TOKEN_VARIABLE: Final = "FLOWHOOKS_TOKEN"  # noqa: S105 (the variable's name)
+SECRET_VARIABLE: Final = "FLOWHOOKS_SECRET"  # noqa: S105 (the variable's name)
 
 
-def token(file: Path | None) -> str:
+def read_token(file: Path | None) -> str:
     """The token in a file, or in the variable; `""` if there is none.
 
     Raises:
         SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
     """
-    where = f"the file {file}" if file else f"the variable {TOKEN}"
+    where = f"the file {file}" if file else f"the variable {TOKEN_VARIABLE}"
     try:
-        found = (file.read_text(errors="replace") if file else os.environ.get(TOKEN, "")).strip()
+        found = (file.read_text(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")).strip()
     except OSError as error:
         raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
     if file and not found:
@@ -39,26 +39,26 @@ def token(file: Path | None) -> str:
     return found
 
 
-def key(file: Path | None) -> bytes | None:
+def read_key(file: Path | None) -> bytes | None:
     """The secret in a file, or in the variable; None if there is none.
 
     Raises:
         SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
     """
-    where = f"the file {file}" if file else f"the variable {SECRET}"
+    where = f"the file {file}" if file else f"the variable {SECRET_VARIABLE}"
     try:
-        text = from_file(str(file)) if file else os.environ.get(SECRET, "")
+        text = secret_from_file(str(file)) if file else os.environ.get(SECRET_VARIABLE, "")
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if not text:
         return None
     try:
-        return key_of(text)
+        return decode_key(text)
     except ValueError as error:
         raise SettingsError(f"{where} {error}") from None
 
 
-def signature(key: bytes, body: bytes) -> dict[str, str]:
+def signature_headers(key: bytes, body: bytes) -> dict[str, str]:
     """The headers that sign a body, now, as a message of its own."""
     clock = Clock()
     return signatures.sign([key], body, message=clock.new_id(), at=clock.now())

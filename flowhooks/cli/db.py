@@ -11,8 +11,8 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.db_maintenance import backup_command, purge_command
-from flowhooks.cli.operations_client import INTERRUPTED, holder_of
-from flowhooks.cli.options import Given, json_option, settings_options
+from flowhooks.cli.operations_client import INTERRUPTED, lock_owner
+from flowhooks.cli.options import SettingsSource, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
@@ -57,16 +57,16 @@ def upgrade_command(settings: Settings) -> None:
             lock.release()
     name = database.display_name(url)
     if before is None:
-        output.line(f"Made {name}, with its tables at version {after}.")
+        output.print_line(f"Made {name}, with its tables at version {after}.")
     elif before == after:
-        output.line(f"{name} was at version {after} already; nothing was changed.")
+        output.print_line(f"{name} was at version {after} already; nothing was changed.")
     else:
-        output.line(f"Upgraded {name} from version {before} to {after}.")
+        output.print_line(f"Upgraded {name} from version {before} to {after}.")
     if jobs:
-        output.line(f"Brought the tables of jobs up to the Procrastinate that is installed ({jobs} steps).")
+        output.print_line(f"Brought the tables of jobs up to the Procrastinate that is installed ({jobs} steps).")
 
 
-def _place(_context: click.Context, _argument: click.Parameter, value: str) -> str:
+def _database_argument(_context: click.Context, _argument: click.Parameter, value: str) -> str:
     """The URL of a database that is given as an argument, which may hold a password, and so is never repeated."""
     try:
         url = addresses.database_url(value)
@@ -78,8 +78,8 @@ def _place(_context: click.Context, _argument: click.Parameter, value: str) -> s
 
 
 @command.command("copy", short_help="Copy all of it elsewhere.", context_settings={"allow_extra_args": True})
-@click.argument("source", callback=_place)
-@click.argument("target", callback=_place)
+@click.argument("source", callback=_database_argument)
+@click.argument("target", callback=_database_argument)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -106,25 +106,25 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
         raise click.UsageError("Give two databases: SOURCE and TARGET.")
     if database.is_same_database(source, target):
         raise click.UsageError("SOURCE and TARGET are the same database.")
-    settings = Given(config=config, options={"database": None}).load()
+    settings = SettingsSource(config=config, options={"database": None}).load()
     if (file := database.database_file(source)) is not None and not file.exists():
         raise LedgerUnusable(f"there is no database at {file}")
     try:
-        with _locked(settings, source), _locked(settings, target):
-            moved = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress)
+        with _lock_database(settings, source), _lock_database(settings, target):
+            moved = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress_bar)
     except KeyboardInterrupt:
-        output.line("Stopped; the same command goes on.", err=True)
+        output.print_line("Stopped; the same command goes on.", err=True)
         raise SystemExit(INTERRUPTED) from None
-    _report(moved, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
+    _print_report(moved, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
     if not moved.books.is_consistent:
         raise SystemExit(1)
 
 
 @contextmanager
-def _locked(settings: Settings, url: str) -> Iterator[None]:
+def _lock_database(settings: Settings, url: str) -> Iterator[None]:
     """Keep everybody else from a database that is a file."""
     settings = replace(settings, database=url)
-    if (holder := holder_of(settings)) is not None:
+    if (holder := lock_owner(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""
         raise LedgerUnusable(
             f"{database.display_name(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
@@ -137,9 +137,9 @@ def _locked(settings: Settings, url: str) -> Iterator[None]:
             lock.release()
 
 
-def _report(moved: CopyResult, *, source: str, target: str, as_json: bool) -> None:
+def _print_report(moved: CopyResult, *, source: str, target: str, as_json: bool) -> None:
     if as_json:
-        output.emit(
+        output.print_json(
             {
                 "source": source,
                 "target": target,
@@ -150,15 +150,15 @@ def _report(moved: CopyResult, *, source: str, target: str, as_json: bool) -> No
             }
         )
         return
-    output.table(
+    output.print_table(
         ("table", "rows", "kept", "digest"),
         [(name, f"{one.rows:>12,}", f"{one.kept:>12,}", one.digest[:16]) for name, one in moved.tables.items()],
     )
-    output.line()
+    output.print_line()
     for one in moved.books.trouble:
-        output.line(f"trouble: {one}", style="red")
-    output.line(f"{target} holds the same as {source}: every count and every digest agrees.")
-    output.line(
+        output.print_line(f"trouble: {one}", style="red")
+    output.print_line(f"{target} holds the same as {source}: every count and every digest agrees.")
+    output.print_line(
         "The books balance." if moved.books.is_consistent else "The books do not balance, as they did not before."
     )
 

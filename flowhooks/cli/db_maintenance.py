@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import operations_client, output
-from flowhooks.cli.filters import time
+from flowhooks.cli.filters import timestamp
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
 from flowhooks.ledger.queries import EventFilter
@@ -31,7 +31,7 @@ _STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 @click.command("purge", short_help="Delete old events.")
 @click.option(
     "--older-than",
-    type=time,
+    type=timestamp,
     required=True,
     metavar="TIME",
     help="To which nothing has happened since TIME, such as 90d or 2026-01-01.",
@@ -77,41 +77,43 @@ def purge_command(
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     wanted = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
     if not (yes and not dry_run):
-        planned = _performed(settings, wanted, dry_run=True)
+        planned = _purge(settings, wanted, dry_run=True)
         if dry_run or not planned["purged"]:
-            _report(planned | {"dry_run": dry_run}, as_json=as_json)
+            _print_result(planned | {"dry_run": dry_run}, as_json=as_json)
             return
-        output.confirm(f"{_in_words(planned)} They cannot be got back. Go on?")
-    _report(_performed(settings, wanted, dry_run=False), as_json=as_json)
+        output.confirm(f"{_result_text(planned)} They cannot be got back. Go on?")
+    _print_result(_purge(settings, wanted, dry_run=False), as_json=as_json)
 
 
-def _performed(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
+def _purge(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
             return reader.count_purge_candidates(cutoffs_from_filter(wanted))
 
     arguments = {"wanted": wanted.to_json(), "dry_run": dry_run}
     try:
-        return operations_client.perform(settings, "purge", arguments, progress=("look" if dry_run else "purge", total))
-    except operations_client.Stopped as stopped:
-        so_far = f" Until then: {_in_words(stopped.done)}" if stopped.done else ""
-        output.line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
+        return operations_client.run_operation(
+            settings, "purge", arguments, progress=("look" if dry_run else "purge", total)
+        )
+    except operations_client.OperationStopped as stopped:
+        so_far = f" Until then: {_result_text(stopped.done)}" if stopped.done else ""
+        output.print_line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
         raise SystemExit(operations_client.INTERRUPTED if stopped.interrupted else 1) from None
 
 
-def _in_words(done: Mapping[str, Any]) -> str:
-    deliveries = output.several(done["deliveries"], "delivery", "deliveries")
+def _result_text(done: Mapping[str, Any]) -> str:
+    deliveries = output.pluralize(done["deliveries"], "delivery", "deliveries")
     went = "would be purged" if done["dry_run"] else "purged"
     kept = done["events"] - done["purged"]
-    text = f"{output.several(done['purged'], 'event')} with {deliveries} {went}"
+    text = f"{output.pluralize(done['purged'], 'event')} with {deliveries} {went}"
     return f"{text}, {kept:,} of that age kept." if kept else f"{text}."
 
 
-def _report(done: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_result(done: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        output.emit(done)
+        output.print_json(done)
     else:
-        output.line(_in_words(done))
+        output.print_line(_result_text(done))
 
 
 @click.command("backup", short_help="Copy the file while the server goes on.")
@@ -131,19 +133,21 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
 
     Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
     """
-    made = backup(database_url(settings), target, progress=output.progress)
+    made = backup(database_url(settings), target, progress=output.progress_bar)
     if as_json:
-        output.emit({**asdict(made), "balanced": not made.trouble})
+        output.print_json({**asdict(made), "balanced": not made.trouble})
     else:
         size = f"{made.bytes / 1_000_000:,.1f} MB"
-        events = "" if made.events is None else f", {output.several(made.events, 'event')}"
-        output.line(f"Copied {made.source} to {made.target}: {size}{events}, in {output.duration(made.microseconds)}.")
+        events = "" if made.events is None else f", {output.pluralize(made.events, 'event')}"
+        output.print_line(
+            f"Copied {made.source} to {made.target}: {size}{events}, in {output.format_duration(made.microseconds)}."
+        )
         for one in made.trouble:
-            output.line(f"trouble: {one}", style="red")
+            output.print_line(f"trouble: {one}", style="red")
         if made.events is None:
-            output.line("Its tables are of an older version, so its books were not looked at.")
+            output.print_line("Its tables are of an older version, so its books were not looked at.")
         else:
-            output.line(
+            output.print_line(
                 "The books balance." if not made.trouble else "The books do not balance, nor do the original's."
             )
     if made.trouble:

@@ -20,7 +20,7 @@ STATES: Final = (*(state.value for state in State), "parked", "dismissed")
 """The states of deliveries, then those of events that have none."""
 
 
-def time(value: str) -> int:
+def timestamp(value: str) -> int:
     """The type of an option that is a moment: ISO 8601, a date, or so long ago; in microseconds since 1970.
 
     Without a zone it is UTC, as is everything that is printed.
@@ -31,15 +31,15 @@ def time(value: str) -> int:
         raise click.BadParameter(f"{value!r} is {error}") from None
 
 
-_TIMES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
+_TIME_EXAMPLES: Final = "such as 2h, 2026-11-24T09:30 (UTC) or 2026-11-24T09:30+08:00"
 
 
-def filter_options(function: Callable[..., Any], *, of_deliveries: bool = True) -> Callable[..., Any]:
-    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `wanted`.
+def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
+    """Give a command the options that say which events are meant, and hand it an `EventFilter` called `event_filter`.
 
     Args:
         function: the command.
-        of_deliveries: whether `--handler` is among the options.
+        with_handler: whether `--handler` is among the options.
     """
 
     @click.option("--id", "ids", type=utf8, multiple=True, metavar="ID", help="This event; may be given several times.")
@@ -61,20 +61,20 @@ def filter_options(function: Callable[..., Any], *, of_deliveries: bool = True) 
         help="Dismissed because conditions are false (condition), no handler listens to its kind (kind), a setting "
         "says so (setting), or an operator did (operator).",
     )
-    @click.option("--since", type=time, metavar="TIME", help=f"Received at or after TIME, {_TIMES}.")
-    @click.option("--until", type=time, metavar="TIME", help="Received before TIME.")
+    @click.option("--since", type=timestamp, metavar="TIME", help=f"Received at or after TIME, {_TIME_EXAMPLES}.")
+    @click.option("--until", type=timestamp, metavar="TIME", help="Received before TIME.")
     @wraps(function)
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
         if since is not None and until is not None and since >= until:
             raise click.UsageError("--since must lie before --until: nothing can be between them.")
-        narrowing = {name: kwargs.pop(name) for name in (*_NAMES, *(["handler"] if of_deliveries else []))}
+        narrowing = {name: kwargs.pop(name) for name in (*_FILTER_NAMES, *(["handler"] if with_handler else []))}
         wanted = EventFilter(ids=ids, since=since, until=until, **narrowing)
         return function(*args, wanted=wanted, **kwargs)
 
-    return _of_handler(wrapped) if of_deliveries else wrapped
+    return _handler_option(wrapped) if with_handler else wrapped
 
 
-_NAMES: Final = (
+_FILTER_NAMES: Final = (
     "flow_instance_id",
     "business_key",
     "callback_class",
@@ -83,6 +83,6 @@ _NAMES: Final = (
     "state",
     "dismissed_by",
 )
-_of_handler: Final = click.option(
+_handler_option: Final = click.option(
     "--handler", type=utf8, metavar="PLUGIN:NAME", help="With a delivery for this handler."
 )

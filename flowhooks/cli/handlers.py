@@ -13,12 +13,12 @@ from flowhooks import messages
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import text
-from flowhooks.cli.plugins.inspection import look
+from flowhooks.cli.plugins.inspection import inspect_plugins
 from flowhooks.errors import NotFound
 from flowhooks.ledger.reader import Reader
 from flowhooks.operations.json.plugins import handler_to_json
 from flowhooks.settings import database_url
-from flowhooks.settings.types import nearest
+from flowhooks.settings.types import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,42 +48,44 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 wrong usage.
     """
-    looked = look(settings)
-    handlers = [one for plugin in looked.surveyed for one in plugin.handlers]
+    looked = inspect_plugins(settings)
+    handlers = [one for plugin in looked.statuses for one in plugin.handlers]
     plain = [handler_to_json(one) for one in handlers]
     if as_json:
-        output.emit({"handlers": plain, "ledger": looked.ledger})
+        output.print_json({"handlers": plain, "ledger": looked.ledger})
         return
     if handlers:
-        output.table(
+        output.print_table(
             ("handler", "standing", "paused since", "runs in", "stored", "listens to"),
             [
                 (
                     one.id,
                     one.standing,
-                    _paused(one),
+                    _paused_text(one),
                     said["isolation"] or "-",
-                    text.stored(said["backlog"]).replace(", ", "\n") or "-",
-                    text.listening(said["listens"]),
+                    text.backlog_text(said["backlog"]).replace(", ", "\n") or "-",
+                    text.selectors_text(said["listens"]),
                 )
                 for one, said in zip(handlers, plain, strict=True)
             ],
             unbroken=("standing", "paused since", "runs in"),
         )
-        output.line()
+        output.print_line()
     paused = sum(one.paused_at is not None for one in handlers)
     held = sum(one.held is not None for one in handlers)
-    output.line(f"{output.several(len(handlers), 'handler')}, {paused:,} paused{f' ({held:,} held)' if held else ''}.")
+    output.print_line(
+        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({held:,} held)' if held else ''}."
+    )
     if why := looked.ledger["why"]:
-        output.line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _paused(one: HandlerStatus) -> str:
+def _paused_text(one: HandlerStatus) -> str:
     """Since when a handler is paused, and why if it is held."""
-    since = output.moment(one.paused_at)
+    since = output.format_time(one.paused_at)
     if one.held is None:
         return since
-    return f"{since}\nheld: {messages.to_printable(one.held.why, 60)}\ntried at {output.moment(one.held.trial_at)}"
+    return f"{since}\nheld: {messages.to_printable(one.held.why, 60)}\ntried at {output.format_time(one.held.trial_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
@@ -110,7 +112,7 @@ def pause_command(
     Exit codes: 0 done (or paused already), 1 there is no such handler, or other trouble, 2 wrong usage.
     """
     arguments = {"handlers": handlers, **({"note": note} if note else {})}
-    _change(settings, "pause", arguments, dry_run=dry_run, yes=yes, as_json=as_json)
+    _change_pauses(settings, "pause", arguments, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command("resume", short_help="Run what waits for handlers that were paused.")
@@ -132,7 +134,7 @@ def resume_command(settings: Settings, *, handlers: tuple[str, ...], dry_run: bo
 
     Exit codes: 0 done (or not paused), 1 there is no such handler, or other trouble, 2 wrong usage.
     """
-    _change(settings, "resume", {"handlers": handlers}, dry_run=dry_run, yes=yes, as_json=as_json)
+    _change_pauses(settings, "resume", {"handlers": handlers}, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.group(
@@ -153,36 +155,36 @@ def command() -> None:
     """
 
 
-def _change(
+def _change_pauses(
     settings: Settings, name: str, arguments: Mapping[str, Any], *, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
-    _refuse_unknown(settings, arguments["handlers"])
+    _check_patterns(settings, arguments["handlers"])
     arguments = {**arguments, "handlers": list(arguments["handlers"])}
     if not (yes or dry_run):
-        planned = operations_client.perform(settings, name, {**arguments, "dry_run": True})
+        planned = operations_client.run_operation(settings, name, {**arguments, "dry_run": True})
         if planned["handlers"]:
-            output.confirm(f"{_said(name, planned)} Go on?")
-    done = operations_client.perform(settings, name, {**arguments, "dry_run": dry_run})
+            output.confirm(f"{_result_text(name, planned)} Go on?")
+    done = operations_client.run_operation(settings, name, {**arguments, "dry_run": dry_run})
     if as_json:
-        output.emit(done)
+        output.print_json(done)
         return
-    output.line(_said(name, done))
+    output.print_line(_result_text(name, done))
     if name == "resume" and done["waiting"] and not (done["server"] or dry_run):
-        output.line("No server runs just now: they are run when one starts.")
+        output.print_line("No server runs just now: they are run when one starts.")
 
 
-def _refuse_unknown(settings: Settings, given: Sequence[str]) -> None:
+def _check_patterns(settings: Settings, given: Sequence[str]) -> None:
     with closing(Reader(database_url(settings))) as reader:
         known = [one.id for one in reader.registered_handlers()]
     for word in given:
         if not any(one == word or fnmatchcase(one, word) for one in known):
-            meant = nearest(word, known) or "; `flowhooks handlers list` has those that there are"
+            meant = did_you_mean(word, known) or "; `flowhooks handlers list` has those that there are"
             raise NotFound(f"the ledger knows no handler {word}{meant}")
 
 
-def _said(name: str, done: Mapping[str, Any]) -> str:
+def _result_text(name: str, done: Mapping[str, Any]) -> str:
     """What was done, or would be."""
     already = {"pause": "is paused already", "resume": "is not paused"}[name]
     passed = f" Passed over, for it {already}: {', '.join(done['passed_over'])}." if done["passed_over"] else ""
@@ -190,9 +192,9 @@ def _said(name: str, done: Mapping[str, Any]) -> str:
         return f"Nothing to do.{passed}"
     verb = {"pause": "Paused", "resume": "Resumed"}[name]
     verb = f"{'Would be p' if name == 'pause' else 'Would be r'}{verb[1:]}" if done["dry_run"] else verb
-    waiting = output.several(done["waiting"], "delivery waits", "deliveries wait")
+    waiting = output.pluralize(done["waiting"], "delivery waits", "deliveries wait")
     if name == "resume":
-        waiting = output.several(done["waiting"], "delivery that waited runs", "deliveries that waited run")
+        waiting = output.pluralize(done["waiting"], "delivery that waited runs", "deliveries that waited run")
     text = f"{verb}: {', '.join(done['handlers'])}. {waiting}"
     if name == "pause" and (running := done["running"]):
         text += f", {running:,} {'runs and goes' if running == 1 else 'run and go'} on to the end"

@@ -21,7 +21,7 @@ MOST_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class HttpResponse:
     """What came back.
 
     Attributes:
@@ -37,7 +37,7 @@ class Answer:
     body: bytes
 
 
-def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeout: float) -> HttpResponse:
     """Post once.
 
     Args:
@@ -60,7 +60,7 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
         read = response.read(MOST_BYTES)
         if response.length and len(read) < MOST_BYTES:
             raise http.client.IncompleteRead(read, response.length)
-        return Answer(
+        return HttpResponse(
             status=response.status,
             reason=response.reason,
             headers={name.lower(): value for name, value in response.getheaders()},

@@ -20,19 +20,19 @@ COMMANDS: Final = (
 )
 """In the order in which one gets to know them; each is `flowhooks.cli.NAME`, and has `command`."""
 
-TROUBLE: Final = 1
-WRONG_USAGE: Final = 2
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
 
 
-class _Trouble(click.ClickException):
-    exit_code = TROUBLE
+class _CommandFailed(click.ClickException):
+    exit_code = EXIT_FAILURE
 
 
-class _WrongUsage(click.ClickException):
-    exit_code = WRONG_USAGE
+class _UsageError(click.ClickException):
+    exit_code = EXIT_USAGE
 
 
-class _Group(click.Group):
+class _LazyGroup(click.Group):
     """Loads a command's file only when it is asked for, and turns our errors into one line and an exit code."""
 
     def list_commands(self, _context: click.Context) -> list[str]:
@@ -41,40 +41,40 @@ class _Group(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return _with_blocks(import_module(f"flowhooks.cli.{name}").command)
+        return _mark_help_blocks(import_module(f"flowhooks.cli.{name}").command)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _errors_shown_inertly():
+        with _escape_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, context: click.Context) -> Any:
-        with _errors_shown_inertly():
+        with _escape_errors():
             return super().invoke(context)
 
 
 @contextmanager
-def _errors_shown_inertly() -> Iterator[None]:
+def _escape_errors() -> Iterator[None]:
     """Escape what a terminal would obey in the message of an error: it may repeat an argument, or what is stored."""
     try:
         yield
     except SettingsError as error:  # one problem a line
-        raise _WrongUsage("\n".join(escape_control(line) for line in str(error).split("\n"))) from error
+        raise _UsageError("\n".join(escape_control(line) for line in str(error).split("\n"))) from error
     except FlowhooksError as error:
-        raise _Trouble(escape_control(str(error))) from error
+        raise _CommandFailed(escape_control(str(error))) from error
     except click.ClickException as error:
         error.message = escape_control(error.message)  # type: ignore[misc]  # click shows what the instance has
         raise
 
 
-def _with_blocks(command: click.Command) -> click.Command:
+def _mark_help_blocks(command: click.Command) -> click.Command:
     r"""The command, its help's blocks marked as click wants them: in a docstring, which is raw, `\b` is two letters."""
     command.help = (command.help or "").replace("\\b\n", "\b\n")
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
-        _with_blocks(inner)
+        _mark_help_blocks(inner)
     return command
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="flowhooks", message="flowhooks %(version)s")
 def main() -> None:
     r"""Run Python business code when a workflow engine's process has completed.
@@ -93,4 +93,4 @@ def main() -> None:
     """
 
 
-_with_blocks(main)
+_mark_help_blocks(main)

@@ -29,7 +29,7 @@ from flowhooks.operations.context import Actor, OperationContext
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.plugins import from_settings
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import masking
+from flowhooks.settings.secrets import plugin_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from flowhooks.schema import Schemas
     from flowhooks.settings import Settings
 
-Ask: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
+OperationCall: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
 
 TIMEOUT: Final = 60.0
 """Seconds that the server may take for one page of an operation; it gives up on its database long before."""
@@ -48,7 +48,7 @@ INTERRUPTED: Final = 130
 """The exit code of a command that Ctrl-C has ended."""
 
 
-class Stopped(FlowhooksError):
+class OperationStopped(FlowhooksError):
     """An operation stopped after some of its pages.
 
     Args:
@@ -65,7 +65,7 @@ class Stopped(FlowhooksError):
         self.interrupted = interrupted
 
 
-def holder_of(settings: Settings) -> LockOwner | None:
+def lock_owner(settings: Settings) -> LockOwner | None:
     """Who holds the ledger's lock just now, or None.
 
     Raises:
@@ -75,7 +75,7 @@ def holder_of(settings: Settings) -> LockOwner | None:
     return Lock(file).owner() if file is not None else None
 
 
-def anybody_serves(settings: Settings) -> bool:
+def is_serving(settings: Settings) -> bool:
     """Whether a server or worker goes on with the plugins that it has loaded.
 
     Raises:
@@ -83,13 +83,13 @@ def anybody_serves(settings: Settings) -> bool:
     """
     url = database_url(settings)
     if not database.is_shared(url):
-        holder = holder_of(settings)
+        holder = lock_owner(settings)
         return bool(holder and holder.admin)
     with closing(Reader(url)) as reader:
         return any(one.kind != "command" for one in reader.live_processes(settings.ledger.stale_after))
 
 
-def load(settings: Settings) -> tuple[Schemas, Plugins]:
+def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
     """Load schema files and plugins for a command: what plugins print while they load is not the command's answer.
 
     Raises:
@@ -99,7 +99,7 @@ def load(settings: Settings) -> tuple[Schemas, Plugins]:
         return from_settings.load(settings)
 
 
-def perform(
+def run_operation(
     settings: Settings,
     name: str,
     arguments: Mapping[str, Any],
@@ -126,14 +126,18 @@ def perform(
         FlowhooksError: whatever keeps it from being done.
     """
     dry_run = bool(arguments.get("dry_run"))
-    with _asked(settings, dry_run=dry_run, level=level) as (ask, by_server), _Interruptible() as interruptible:
+    with _open_client(settings, dry_run=dry_run, level=level) as (ask, by_server), _InterruptHandler() as interruptible:
         what, total = progress or (name, lambda: 0)
-        with output.progress(what, total) as advance:
-            return _pages(ask, name, arguments, interruptible, advance) | {"server": by_server}
+        with output.progress_bar(what, total) as advance:
+            return _run_pages(ask, name, arguments, interruptible, advance) | {"server": by_server}
 
 
-def _pages(
-    ask: Ask, name: str, arguments: Mapping[str, Any], interruptible: _Interruptible, advance: Callable[[int], None]
+def _run_pages(
+    ask: OperationCall,
+    name: str,
+    arguments: Mapping[str, Any],
+    interruptible: _InterruptHandler,
+    advance: Callable[[int], None],
 ) -> dict[str, Any]:
     done: dict[str, Any] = {}
     after = str(arguments.get("after", ""))
@@ -145,54 +149,54 @@ def _pages(
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
             why = "interrupted; the step that was under way may be done too" if interrupted else str(error)
-            raise Stopped(why, done=done, after=after, interrupted=interrupted) from None
-        done = {key: _sum(done.get(key), value) for key, value in page.items()}
+            raise OperationStopped(why, done=done, after=after, interrupted=interrupted) from None
+        done = {key: _add_up(done.get(key), value) for key, value in page.items()}
         after = str(page.get("next", ""))
         advance(int(page.get("events", 0)))
         if not after:
             return done
-        if interruptible.asked:
-            raise Stopped("interrupted", done=done, after=after, interrupted=True)
+        if interruptible.requested:
+            raise OperationStopped("interrupted", done=done, after=after, interrupted=True)
 
 
-def _sum(before: Any, value: Any) -> Any:
+def _add_up(before: Any, value: Any) -> Any:
     return before + value if type(value) is int and type(before) is int else value
 
 
 @contextmanager
-def _asked(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[Ask, bool]]:
+def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[tuple[OperationCall, bool]]:
     """Whom to ask: the running server; without one, what is opened here. Also whether somebody runs deliveries."""
-    holder = holder_of(settings)
+    holder = lock_owner(settings)
     if holder is not None:
         if not holder.admin:
             raise LedgerUnusable(
                 f"process {holder.pid} has the database to itself just now: "
                 "a command at work, or a server that is starting; try again in a moment"
             )
-        yield (lambda name, arguments: _of_server(holder, name, arguments)), True
+        yield (lambda name, arguments: _run_on_server(holder, name, arguments)), True
         return
     # Refuses what would otherwise be made or upgraded in passing: an operator's typing error in a path, above all.
     reader = Reader(database_url(settings))
     try:
-        logging.configure(level, "text", redact=masking(settings.plugins, os.environ))
+        logging.configure(level, "text", redact=plugin_redactor(settings.plugins, os.environ))
         others = any(one.handlers for one in reader.live_processes(settings.ledger.stale_after))
         if dry_run:
-            desk = _looking_desk(settings, reader)
+            desk = _read_only_context(settings, reader)
             yield (lambda name, arguments: registry.run_operation(desk, name, arguments)), others
             return
         with redirect_stdout(sys.stderr):
             opened = app.App(settings, run=(), kind="command")
         try:
-            yield (lambda name, arguments: _done_here(opened.desk, name, arguments)), others
+            yield (lambda name, arguments: _run_locally(opened.desk, name, arguments)), others
         finally:
             opened.close()
     finally:
         reader.close()
 
 
-def _looking_desk(settings: Settings, reader: Reader) -> OperationContext:
+def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
     """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
-    _, plugins = load(settings)
+    _, plugins = load_plugins(settings)
     found = build_lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
     ledger = cast("Ledger", reader)  # a dry run only reads
     return OperationContext(
@@ -200,9 +204,9 @@ def _looking_desk(settings: Settings, reader: Reader) -> OperationContext:
     )
 
 
-def _done_here(desk: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _run_locally(desk: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return registry.run_operation(replace(desk, by=Actor(_who(), "command")), name, arguments)
+        return registry.run_operation(replace(desk, by=Actor(_user_name(), "command")), name, arguments)
     except Unavailable:  # its own sentence is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 
@@ -210,7 +214,7 @@ def _done_here(desk: OperationContext, name: str, arguments: Mapping[str, Any]) 
 _NOT_WRITTEN: Final = "the database could not be written just now; this step changed nothing and can be made again"
 
 
-def _who() -> str:
+def _user_name() -> str:
     """Who gives the command, as this machine knows them."""
     try:
         return getpass.getuser()
@@ -218,14 +222,14 @@ def _who() -> str:
         return f"user {os.getuid()}"
 
 
-def _of_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     server = f"the server (process {holder.pid}) at {holder.admin}"
     headers = {"Authorization": f"Bearer {holder.token}", "Content-Type": "application/json", "Accept-Language": "en"}
     try:
         answer = post(
             holder.admin,
             f"/api/operations/{name}",
-            body=json.dumps({**arguments, "by": _who()}).encode(),
+            body=json.dumps({**arguments, "by": _user_name()}).encode(),
             headers=headers,
             timeout=TIMEOUT,
         )
@@ -253,24 +257,24 @@ def _of_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -> di
     raise ServerUnreachable(f"{server} answered {answer.status}: {message}")
 
 
-class _Interruptible:
+class _InterruptHandler:
     """The first Ctrl-C lets the page under way be done, so that what is reported is true; the second one does not."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
+        self.requested = False
+        self._previous_handler: Any = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._interrupt)
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
 
-    def _interrupt(self, _number: int, _frame: Any) -> None:
-        if self.asked:
+    def _on_interrupt(self, _number: int, _frame: Any) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
-        output.line("Stopping after this step; Ctrl-C again stops at once.", err=True)
+        self.requested = True
+        output.print_line("Stopping after this step; Ctrl-C again stops at once.", err=True)

@@ -68,10 +68,10 @@ def new_command(*, name: str, role: str, by_token: bool) -> None:
         credential = f"password = {json.dumps(hash_password(_password(name)))}"
     key = name if _BARE_KEY.fullmatch(name) else json.dumps(name)
     for line in ("", f"[operators.{key}]", f"role = {json.dumps(role)}", credential):
-        output.line(line)
+        output.print_line(line)
     if by_token:
-        output.line(f"The token of {name}, which is not shown again:", err=True)
-        output.line(token, err=True)
+        output.print_line(f"The token of {name}, which is not shown again:", err=True)
+        output.print_line(token, err=True)
 
 
 def _is_terminal() -> bool:
@@ -90,7 +90,7 @@ def _password(name: str) -> str:
         )
         if MIN_CHARS <= len(given) <= MAX_CHARS:
             return given
-        output.line(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
+        output.print_line(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
 
 
 @command.command("list")
@@ -111,18 +111,18 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     found = sorted(settings.operators.items())
     if as_json:
         listed = [
-            {"name": name, "role": one.role, "known_by": _known_by(one), "token_file": one.token_file or None}
+            {"name": name, "role": one.role, "known_by": _credential_texts(one), "token_file": one.token_file or None}
             for name, one in found
         ]
-        output.emit({"operators": listed})
+        output.print_json({"operators": listed})
     elif found:
-        rows = [(name, one.role, ", ".join(_known_by(one)), one.token_file or "-") for name, one in found]
-        output.table(("name", "role", "known by", "token file"), rows)
+        rows = [(name, one.role, ", ".join(_credential_texts(one)), one.token_file or "-") for name, one in found]
+        output.print_table(("name", "role", "known by", "token file"), rows)
     else:
-        output.line("The settings name no operator: whoever is on the server's machine may look after it.")
+        output.print_line("The settings name no operator: whoever is on the server's machine may look after it.")
 
 
-def _known_by(one: OperatorSettings) -> list[str]:
+def _credential_texts(one: OperatorSettings) -> list[str]:
     words = ["password"] if one.password else []
     if tokens := len(one.token_sha256):
         words.append("1 token" if tokens == 1 else f"{tokens} tokens")

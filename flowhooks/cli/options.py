@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from flowhooks.settings import load, usual_file
+from flowhooks.settings import default_file, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def utf8(value: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class SettingsSource:
     """Where the settings are to come from, as a command was told.
 
     Attributes:
@@ -40,16 +40,16 @@ class Given:
     options: Mapping[str, Any]
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The options that were given, as another command takes them, so that it comes to the same settings."""
         words = [] if self.config is None else [f"--config={self.config}"]
         if (database := self.options["database"]) is not None:
             words.append(f"--database={database}")
         return words + [f"--plugins-dir={folder}" for folder in self.options["plugins_dirs"] or ()]
 
-    def pinned(self) -> Self:
+    def pin(self) -> Self:
         """The same, from the file that is there now: gone later, it is missed, not taken for one that never was."""
-        return self if self.config is not None else replace(self, config=usual_file(os.environ))
+        return self if self.config is not None else replace(self, config=default_file(os.environ))
 
     def load(self) -> Settings:
         """Read the settings.
@@ -60,8 +60,8 @@ class Given:
         return load(self.config, os.environ, self.options)
 
 
-def given_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--config`, `--database` and `--plugins-dir`, and hand it a `Given` as its first argument."""
+def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--config`, `--database` and `--plugins-dir`; pass it a `SettingsSource` first."""
 
     @click.option(
         "--config",
@@ -83,17 +83,17 @@ def given_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         own = {name: kwargs.pop(name) for name in tuple(kwargs) if name in _SETTINGS}
         options = {"database": database, "plugins_dirs": list(plugins_dirs) or None, **own}
-        return function(Given(config=config, options=options), *args, **kwargs)
+        return function(SettingsSource(config=config, options=options), *args, **kwargs)
 
     return wrapped
 
 
 def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `given_options`, and hand it the settings as its first argument."""
+    """Give a command the options of `settings_source_options`, and hand it the settings as its first argument."""
 
-    @given_options
+    @settings_source_options
     @wraps(function)
-    def wrapped(given: Given, *args: Any, **kwargs: Any) -> Any:
+    def wrapped(given: SettingsSource, *args: Any, **kwargs: Any) -> Any:
         return function(given.load(), *args, **kwargs)
 
     return wrapped

@@ -31,7 +31,7 @@ SLOW: Final = 1.0
 """Seconds after which a progress bar appears."""
 
 
-def line(text: str = "", *, err: bool = False, style: str | None = None) -> None:
+def print_line(text: str = "", *, err: bool = False, style: str | None = None) -> None:
     """Print one line. Whatever is in `text`, it stays one line and moves no cursor.
 
     Args:
@@ -39,16 +39,16 @@ def line(text: str = "", *, err: bool = False, style: str | None = None) -> None
         err: to the standard error.
         style: a colour, on a terminal only.
     """
-    stream = _ready(err=err)
+    stream = _open_stream(err=err)
     text = escape_control(text)
     coloured = click.style(text, fg=style) if style and stream.isatty() and not os.environ.get("NO_COLOR") else text
     click.echo(coloured, err=err)
 
 
-def lines(text: str, *, indent: str = "") -> None:
+def print_lines(text: str, *, indent: str = "") -> None:
     """Print text of several lines, such as a body or a traceback, each line made inert."""
     for one in text.split("\n"):
-        line(indent + one)
+        print_line(indent + one)
 
 
 def confirm(question: str) -> None:
@@ -60,9 +60,9 @@ def confirm(question: str) -> None:
     click.confirm(escape_control(question), abort=True, err=True)
 
 
-def emit(document: Any) -> None:
+def print_json(document: Any) -> None:
     """Print one JSON document on the standard output; in it, nothing that a terminal would obey."""
-    click.echo(to_json(document, ascii_only=not _writes_utf8(_ready())))
+    click.echo(to_json(document, ascii_only=not _writes_utf8(_open_stream())))
 
 
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
@@ -71,7 +71,7 @@ def to_json(document: Any, *, ascii_only: bool = False) -> str:
     return "\n".join(to_printable(one, max(1, len(one) * 12)) for one in text.split("\n"))
 
 
-def pretty(body: str) -> str:
+def format_body(body: str) -> str:
     """A body as people read it: JSON indented, anything else as it is."""
     try:
         return to_json(json.loads(body))
@@ -79,7 +79,7 @@ def pretty(body: str) -> str:
         return body
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Sequence[str] = ()) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Sequence[str] = ()) -> None:
     """Print a table that fits the terminal; a cell may have several lines, each of which is made inert.
 
     Args:
@@ -97,30 +97,30 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: S
     for row in rows:
         made.add_row(*(Text("\n".join(to_printable(one, LONGEST) for one in cell.split("\n"))) for cell in row))
     # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
-    console = _console()
+    console = _open_console()
     with console.capture() as printed:
         console.print(made)
-    _ready()
+    _open_stream()
     for one in printed.get().splitlines():
         click.echo(one.rstrip())
 
 
-def flat(value: str) -> str:
+def escape_newlines(value: str) -> str:
     """A value for a cell, on one line: a line end within it must not look like one of ours."""
     return value.replace("\n", "\\n")
 
 
-def several(count: int, one: str, many: str = "") -> str:
+def pluralize(count: int, singular: str, plural: str = "") -> str:
     """A number with its word: `1 event`, `2 events`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
-def moment(microseconds: int | None) -> str:
+def format_time(microseconds: int | None) -> str:
     """A time for people, in UTC, to the second; `-` where there is none."""
     return "-" if microseconds is None else to_datetime(microseconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def duration(microseconds: int) -> str:
+def format_duration(microseconds: int) -> str:
     """How long something took: `12 ms`, `3.4 s`, `2 min 5 s`, `3 h 2 min`."""
     seconds = microseconds / 1_000_000
     if seconds < 1:
@@ -133,7 +133,7 @@ def duration(microseconds: int) -> str:
 
 
 @contextmanager
-def progress(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
     """A bar on the standard error, if that is a terminal and the work turns out to be slow.
 
     Args:
@@ -150,7 +150,7 @@ def progress(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], No
         nonlocal bar, done
         done += more
         if bar is None and sys.stderr.isatty() and time.monotonic() - began > SLOW:
-            bar = _bar(what, total())
+            bar = _start_bar(what, total())
         if bar is not None:
             bar.update(0, completed=done)
 
@@ -161,7 +161,7 @@ def progress(what: str, total: Callable[[], int]) -> Iterator[Callable[[int], No
             bar.stop()
 
 
-def _bar(what: str, total: int) -> Any:
+def _start_bar(what: str, total: int) -> Any:
     from rich import progress as parts  # noqa: PLC0415 (as the module says)
 
     columns = (
@@ -170,13 +170,13 @@ def _bar(what: str, total: int) -> Any:
         parts.MofNCompleteColumn(),
         parts.TimeRemainingColumn(),
     )
-    bar = parts.Progress(*columns, console=_console(err=True), transient=True)
+    bar = parts.Progress(*columns, console=_open_console(err=True), transient=True)
     bar.add_task(what, total=total)
     bar.start()
     return bar
 
 
-def _console(*, err: bool = False) -> Console:
+def _open_console(*, err: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415 (as the module says)
 
     stream = sys.stderr if err else sys.stdout
@@ -192,7 +192,7 @@ def _writes_utf8(stream: Any) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
-def _ready(*, err: bool = False) -> Any:
+def _open_stream(*, err: bool = False) -> Any:
     """The stream, which from now on writes an escape where its encoding lacks a character, rather than fail."""
     stream = sys.stderr if err else sys.stdout
     if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":

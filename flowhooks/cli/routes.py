@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import output, routes_text
-from flowhooks.cli.operations_client import load
+from flowhooks.cli.operations_client import load_plugins
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import text
 from flowhooks.clock import to_text
@@ -21,7 +21,7 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations.lookup import build_lookup
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import masking
+from flowhooks.settings.secrets import plugin_redactor
 
 if TYPE_CHECKING:
     from flowhooks.ledger.handlers import RegisteredHandler
@@ -69,18 +69,18 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     2 wrong usage.
     """
     # At critical: plugins that cannot be used are in what is printed.
-    logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
-    schemas, plugins = load(settings)
-    known, run = _known(settings)
+    logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+    schemas, plugins = load_plugins(settings)
+    known, run = _registered_handlers(settings)
     found = build_lookup(plugins, known, settings.ignore.process_key, executed_handlers=run)
     paused = {one.id: one.paused_at for one in known}
     if any(value is not None for value in asked.values()):
-        example = routes_text.read(settings, schemas, **asked)
+        example = routes_text.make_example(settings, schemas, **asked)
         explanation = found.router.explain_event(example.event)
-        result = routes_text.verdict(settings, example, explanation.route)
+        result = routes_text.outcome(settings, example, explanation.route)
         hints = routes_text.hints(settings, schemas, example, explanation)
         if as_json:
-            output.emit({**routes_text.to_json(example, found, explanation), "verdict": result, "hints": hints})
+            output.print_json({**routes_text.to_json(example, found, explanation), "verdict": result, "hints": hints})
         else:
             routes_text.show(example, found, explanation, result=result, hints=hints)
         if result in {"parked", "refused"}:
@@ -89,7 +89,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     listeners = [
         {
             **asdict(one),
-            **_turns(one.handler_id, found, plugins),
+            **_ordering(one.handler_id, found, plugins),
             "state": found.availability(one.handler_id),
             "paused_since": to_text(paused.get(one.handler_id)),
         }
@@ -97,7 +97,7 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     ]
     quarantined = [info for info in plugins.infos if info.state == "quarantined"]
     if as_json:
-        output.emit(
+        output.print_json(
             {
                 "routes": listeners,
                 "quarantined": [{"plugin": info.name, "error": info.error} for info in quarantined],
@@ -107,10 +107,10 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
         return
     if listeners:
         # Few handlers take turns or have conditions, and a table is soon too wide.
-        turns = [text.ordered(one["order_by"], one["concurrency"]) for one in listeners]
-        conditions = [text.conditions(one["conclusions"], one["when"]) for one in listeners]
+        turns = [text.ordering_text(one["order_by"], one["concurrency"]) for one in listeners]
+        conditions = [text.conditions_text(one["conclusions"], one["when"]) for one in listeners]
         optional = [(heading, cells) for heading, cells in (("conditions", conditions), ("turns", turns)) if any(cells)]
-        output.table(
+        output.print_table(
             ("kind", "by", "value", "versions", "sources", "handler", "state", *(heading for heading, _ in optional)),
             [
                 (
@@ -127,15 +127,15 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
             ],
             unbroken=("state", "by"),
         )
-        output.line()
-    output.line(_summary(listeners))
+        output.print_line()
+    output.print_line(_summary(listeners))
     if found.router.unreadable_handlers:
-        output.line(routes_text.unreadable(found.router.unreadable_handlers), style="red")
+        output.print_line(routes_text.unreadable_text(found.router.unreadable_handlers), style="red")
     for info in quarantined:
-        output.line(f"Quarantined: {info.error}", style="red")
+        output.print_line(f"Quarantined: {info.error}", style="red")
 
 
-def _turns(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
+def _ordering(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
     """What a handler's deliveries wait for besides their time; a limit is known only of what is loaded."""
     handler = plugins.handlers.get(handler_id)
     return {
@@ -144,7 +144,7 @@ def _turns(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
     }
 
 
-def _known(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]:
+def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]:
     """What the ledger remembers, and which of that processes run; nothing where there is no ledger yet.
 
     Where it cannot be read, a word of that.
@@ -156,7 +156,7 @@ def _known(settings: Settings) -> tuple[list[RegisteredHandler], frozenset[str]]
     try:
         reader = Reader(url)
     except FlowhooksError as error:
-        output.line(f"Without the handlers that the ledger remembers: {error}", err=True)
+        output.print_line(f"Without the handlers that the ledger remembers: {error}", err=True)
         return [], frozenset()
     try:
         return reader.registered_handlers(), handlers_run_by(reader.live_processes(settings.ledger.stale_after))
@@ -170,4 +170,4 @@ def _summary(listeners: list[dict[str, Any]]) -> str:
         return "No handler is known: every call-back would be parked."
     counts = [(state, sum(one == state for one in states.values())) for state in dict.fromkeys(states.values())]
     by_state = ", ".join(f"{count:,} {state}" for state, count in counts)
-    return f"{output.several(len(listeners), 'route')} to {output.several(len(states), 'handler')}: {by_state}."
+    return f"{output.pluralize(len(listeners), 'route')} to {output.pluralize(len(states), 'handler')}: {by_state}."

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PATH_CHARS: Final = 200
 """Characters of a path that an error repeats."""
-MEMBERS: Final = {
+MEMBER_OF_OPTION: Final = {
     "callback_class": "callBackProcessClass",
     "process_key": "processDefinitionKey",
     "version": "processDefinitionVersion",
@@ -59,23 +59,23 @@ class Example:
 
     Attributes:
         event: the event, as a callback would be made one.
-        sent: its conclusion as the engine sends it; None: it sends none.
-        refusal: why the schema refuses its body, so that the callback is answered 422; `""` if it does not.
+        sent_conclusion: its conclusion as the engine sends it; None: it sends none.
+        schema_error: why the schema refuses its body, so that the callback is answered 422; `""` if it does not.
     """
 
     event: Event
-    sent: str | None
-    refusal: str
+    sent_conclusion: str | None
+    schema_error: str
 
 
-def read(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: Any) -> Example:
+def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: Any) -> Example:
     """Make an event of what the options say, as a callback would be made one.
 
     Args:
         settings: its sources, each with its words for conclusions.
         schemas: check the body of a file.
         file: the body of a callback; `-` is the standard input; None: there is only what the options say.
-        **asked: source, kind and the names of `MEMBERS`, each a value or None.
+        **asked: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None.
 
     Raises:
         SettingsError: the file cannot be read.
@@ -83,8 +83,8 @@ def read(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: An
     """
     source, kind = asked["source"] or "default", asked["kind"] or "complete"
     body = _body(file) if file else {}
-    body |= {member: asked[name] for name, member in MEMBERS.items() if asked[name] is not None}
-    refusal = _refusal(schemas, kind, body) if file else ""
+    body |= {member: asked[name] for name, member in MEMBER_OF_OPTION.items() if asked[name] is not None}
+    refusal = _schema_error(schemas, kind, body) if file else ""
     known = settings.sources.get(source)
     event = from_body(
         {} if refusal else body,
@@ -95,7 +95,7 @@ def read(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: An
         received_at=datetime.fromtimestamp(0, UTC),
         conclusions=known.conclusion if known else MappingProxyType({}),
     )
-    return Example(event=event, sent=(not refusal and body.get("conclusion")) or None, refusal=refusal)
+    return Example(event=event, sent_conclusion=(not refusal and body.get("conclusion")) or None, schema_error=refusal)
 
 
 def _body(file: Path) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _body(file: Path) -> dict[str, Any]:
         raise click.UsageError(f"--data is not the body of a callback. {error}") from None
 
 
-def _refusal(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
+def _schema_error(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
     if kind not in schemas.kinds:
         return ""
     try:
@@ -121,9 +121,9 @@ def _refusal(schemas: Schemas, kind: str, body: dict[str, Any]) -> str:
     return ""
 
 
-def verdict(settings: Settings, example: Example, route: Route) -> str:
+def outcome(settings: Settings, example: Example, route: Route) -> str:
     """`"delivered"`, `"parked"`, `"refused"`, `"dismissed"`, or `"ignored"` where a setting dismisses the event."""
-    if example.refusal:
+    if example.schema_error:
         return "refused"
     if route.state is EventState.ROUTED:
         return "delivered"
@@ -151,7 +151,7 @@ def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[s
     """The explanation as JSON, without its verdict and hints."""
     event = example.event
     explained: dict[str, Any] = {**explanation_to_json(explanation, found.availability)}
-    if example.refusal:  # nothing is routed
+    if example.schema_error:  # nothing is routed
         explained |= {"state": None, "parked_by": None}
     return {
         "asked": {
@@ -161,40 +161,44 @@ def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[s
             "source": event.source,
             "kind": event.kind,
             "conclusion": event.conclusion,
-            "conclusion_sent": example.sent,
+            "conclusion_sent": example.sent_conclusion,
         },
-        "refusal": example.refusal or None,
+        "refusal": example.schema_error or None,
         **explained,
     }
 
 
 def show(example: Example, found: Lookup, explanation: Explanation, *, result: str, hints: Sequence[str]) -> None:
     """Print the explanation for people."""
-    output.line(f"A callback of kind {example.event.kind} from {example.event.source}, with {_named(example)}:")
-    output.line()
+    output.print_line(
+        f"A callback of kind {example.event.kind} from {example.event.source}, with {_names_text(example)}:"
+    )
+    output.print_line()
     if explanation.verdicts:
-        output.table(
+        output.print_table(
             ("gets it", "handler", "state", "shares", "why"),
             [
-                (_gets(one), one.handler_id, found.availability(one.handler_id), one.shares, _why(one))
+                (_gets_text(one), one.handler_id, found.availability(one.handler_id), one.shares, _reason_text(one))
                 for one in explanation.verdicts
             ],
             unbroken=("gets it", "state"),
         )
-        output.line()
-    output.line(_sentence(example, explanation.route, result), style="green" if result == "delivered" else "yellow")
+        output.print_line()
+    output.print_line(
+        _outcome_text(example, explanation.route, result), style="green" if result == "delivered" else "yellow"
+    )
     if member := explanation.route.undecided if result == "delivered" else "":
-        output.line(
+        output.print_line(
             f"A condition on {member} cannot be decided: that handler does not get it, and an alert is raised.",
             style="yellow",
         )
     if any(found.availability(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
-        output.line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
+        output.print_line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
     for hint in hints:
-        output.line(f"Hint: {hint}.")
+        output.print_line(f"Hint: {hint}.")
 
 
-def unreadable(handlers: Sequence[str]) -> str:
+def unreadable_text(handlers: Sequence[str]) -> str:
     """That nothing can be routed because of handlers that a newer version has recorded."""
     return (
         f"Unreadable: a newer version of flowhooks has recorded what {', '.join(handlers[:3])}"
@@ -202,7 +206,7 @@ def unreadable(handlers: Sequence[str]) -> str:
     )
 
 
-def _named(example: Example) -> str:
+def _names_text(example: Example) -> str:
     event = example.event
     values = {
         "class": event.callback_class,
@@ -211,27 +215,27 @@ def _named(example: Example) -> str:
         "conclusion": event.conclusion,
     }
     named = [f"{word} {value}" for word, value in values.items() if value not in {None, ""}]
-    if event.conclusion != example.sent:
-        named[-1] += f" (sent as {example.sent})"
+    if event.conclusion != example.sent_conclusion:
+        named[-1] += f" (sent as {example.sent_conclusion})"
     if event.callback_class or event.process_definition_key:
         return ", ".join(named)
     return ", ".join(["neither class nor key", *named])
 
 
-def _gets(one: CandidateMatch) -> str:
+def _gets_text(one: CandidateMatch) -> str:
     return "yes" if one.won else "undecidable" if one.undecidable else "no"
 
 
-def _why(one: CandidateMatch) -> str:
+def _reason_text(one: CandidateMatch) -> str:
     """The reason, then the value of each condition where there are several."""
     if len(one.conditions) <= 1:
         return one.why
     return "\n".join([one.why, *(f"  {each.member}: {_VALUES[each.holds]}" for each in one.conditions)])
 
 
-def _sentence(example: Example, route: Route, result: str) -> str:
-    if example.refusal:
-        return f"The schema refuses this body, so the callback is answered 422. {example.refusal}"
+def _outcome_text(example: Example, route: Route, result: str) -> str:
+    if example.schema_error:
+        return f"The schema refuses this body, so the callback is answered 422. {example.schema_error}"
     handlers = ", ".join(route.handlers)
     if result == "delivered":
         return f"It goes to {handlers}."

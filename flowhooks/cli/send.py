@@ -16,7 +16,7 @@ from flowhooks.cli.options import json_option, utf8
 from flowhooks.errors import SettingsError
 
 if TYPE_CHECKING:
-    from flowhooks.cli.http_client import Answer
+    from flowhooks.cli.http_client import HttpResponse
 
 MARGIN: Final = 15.0
 """Seconds on top of the longest wait that a server grants."""
@@ -62,13 +62,13 @@ _MEMBERS: Final = {
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Read the bearer token from FILE [default: the variable {credential_options.TOKEN}, if it is set].",
+    help=f"Read the bearer token from FILE [default: the variable {credential_options.TOKEN_VARIABLE}, if it is set].",
 )
 @click.option(
     "--secret-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Sign it with the secret in FILE [default: the variable {credential_options.SECRET}, if it is set].",
+    help=f"Sign it with the secret in FILE [default: the variable {credential_options.SECRET_VARIABLE}, if it is set].",
 )
 @json_option
 def command(
@@ -110,10 +110,10 @@ def command(
     if language:
         headers["Accept-Language"] = language
     # A file that is named is what is meant, whatever variables there are besides.
-    if (token_file or not secret_file) and (token := credential_options.token(token_file)):
+    if (token_file or not secret_file) and (token := credential_options.read_token(token_file)):
         headers["Authorization"] = f"Bearer {token}"
     body = _body(data, {_MEMBERS[name]: value for name, value in members.items() if value is not None})
-    if (secret_file or not token_file) and (key := credential_options.key(secret_file)):
+    if (secret_file or not token_file) and (key := credential_options.read_key(secret_file)):
         headers |= _signature(key, body)
     answer = post(
         to,
@@ -122,14 +122,14 @@ def command(
         headers=headers,
         timeout=MAX_WAIT_SECONDS + MARGIN,
     )
-    (_emit if as_json else _show)(answer)
+    (_print_response_json if as_json else _print_response)(answer)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)
         raise SystemExit(1)
 
 
 def _signature(key: bytes, body: bytes) -> dict[str, str]:
     try:
-        return credential_options.signature(key, body)
+        return credential_options.signature_headers(key, body)
     except UnicodeDecodeError:
         raise click.UsageError("--data is not UTF-8, so it cannot be signed.") from None
 
@@ -168,23 +168,25 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _shown_headers(answer: Answer) -> dict[str, str]:
+def _shown_headers(answer: HttpResponse) -> dict[str, str]:
     return {name: answer.headers[lower] for lower, name in _HEADERS.items() if lower in answer.headers}
 
 
-def _emit(answer: Answer) -> None:
+def _print_response_json(answer: HttpResponse) -> None:
     text = answer.body.decode(errors="replace")
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
         body = text
-    output.emit({"status": answer.status, "reason": answer.reason, "headers": _shown_headers(answer), "body": body})
+    output.print_json(
+        {"status": answer.status, "reason": answer.reason, "headers": _shown_headers(answer), "body": body}
+    )
 
 
-def _show(answer: Answer) -> None:
+def _print_response(answer: HttpResponse) -> None:
     good = 200 <= answer.status < 300  # noqa: PLR2004 (HTTP's successes)
-    output.line(f"{answer.status} {answer.reason}", style="green" if good else "red")
+    output.print_line(f"{answer.status} {answer.reason}", style="green" if good else "red")
     for name, value in _shown_headers(answer).items():
-        output.line(f"{name}: {value}")
-    output.line()
-    output.lines(output.pretty(answer.body.decode(errors="replace")))
+        output.print_line(f"{name}: {value}")
+    output.print_line()
+    output.print_lines(output.format_body(answer.body.decode(errors="replace")))

@@ -15,7 +15,7 @@ import structlog
 
 from flowhooks.app import App
 from flowhooks.cli import output
-from flowhooks.cli.options import given_options
+from flowhooks.cli.options import settings_source_options
 from flowhooks.cli.process import launcher, serving
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
@@ -26,8 +26,8 @@ from flowhooks.web.callback.app import create_app
 from flowhooks.web.negotiation import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from flowhooks.cli.options import Given
-    from flowhooks.cli.process.context import Around
+    from flowhooks.cli.options import SettingsSource
+    from flowhooks.cli.process.context import ProcessContext
     from flowhooks.settings import Settings
     from flowhooks.web.server.server import Server
 
@@ -57,8 +57,8 @@ log = structlog.get_logger(__name__)
     metavar="N",
     help="Take call-backs in N processes, which share the address [default: 1]. For a ledger on PostgreSQL.",
 )
-@given_options
-def command(given: Given, *, no_worker: bool) -> None:
+@settings_source_options
+def command(given: SettingsSource, *, no_worker: bool) -> None:
     """Take call-backs and run their handlers, until SIGTERM or Ctrl-C.
 
     Then no more is taken in, those who wait are answered, what runs is waited for, and the exit code is 0.
@@ -71,7 +71,7 @@ def command(given: Given, *, no_worker: bool) -> None:
     call-back is refused meanwhile. One that dies is started again.
     """
     launcher.run(
-        given.pinned().load,
+        given.pin().load,
         lambda settings, around: _serve(settings, around, no_worker=no_worker),
         check=lambda settings: _check(settings, no_worker=no_worker),
         listeners=("listen", "admin"),
@@ -89,20 +89,20 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
         )
 
 
-def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
-    broken, place = threading.Event(), around.place
-    with serving.Ending() as ending:
-        around.obey(ending)
+def _serve(settings: Settings, around: ProcessContext, *, no_worker: bool) -> None:
+    broken, place = threading.Event(), around.inherited
+    with serving.ShutdownSignal() as ending:
+        around.watch_supervisor(ending)
         connections = serving.allow_connections(settings)
         app = App(
             settings,
-            cores=serving.settle_in(settings, place),
+            cores=serving.tune_process(settings, place),
             run=() if no_worker else ("*",),
             credential_kinds=("sources", "operators"),
         )
         try:
             token = secrets.token_urlsafe(32)
-            web = serving.listener(
+            web = serving.create_listener(
                 "listen",
                 create_app(app),
                 settings,
@@ -111,7 +111,7 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
                 place=place,
                 refused=app.metrics.refused,
             )
-            admin = serving.listener(
+            admin = serving.create_listener(
                 "admin",
                 create_admin(app, token),
                 settings,
@@ -125,32 +125,32 @@ def _serve(settings: Settings, around: Around, *, no_worker: bool) -> None:
         app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
-            serving.keep_serving(server, ending, broken)
+            serving.start_serving(server, ending, broken)
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
-        log.info("serving", **listeners, **serving.facts(app))
+        log.info("serving", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
-        _greet(**listeners)
-        around.work(ending, app, web, admin)
-        if around.leaving:
+        _print_addresses(**listeners)
+        around.run_main_loop(ending, app, web, admin)
+        if around.is_replaced:
             _retire(app, ending, web, admin)
-        _end(app, web, admin)
-    serving.leave(broken=broken.is_set())
+        _shut_down(app, web, admin)
+    serving.exit_process(broken=broken.is_set())
 
 
-def _greet(call_backs: str, admin: str) -> None:
+def _print_addresses(call_backs: str, admin: str) -> None:
     """Tell whoever has started this at a terminal where to look: the log is for programs."""
     if not sys.stdout.isatty():
         return
     with suppress(OSError):  # the terminal has gone, which SIGHUP says
-        output.line()
-        output.line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
-        output.line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")
-        output.line("  Ctrl-C ends it in order.")
-        output.line()
+        output.print_line()
+        output.print_line(f"  Call-backs  {call_backs}/flow/ID/call-back/complete")
+        output.print_line(f"  Console     {admin}{CONSOLE_ROOT}/", style="green")
+        output.print_line("  Ctrl-C ends it in order.")
+        output.print_line()
 
 
-def _retire(app: App, ending: serving.Ending, web: Server, admin: Server) -> None:
+def _retire(app: App, ending: serving.ShutdownSignal, web: Server, admin: Server) -> None:
     """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
     log.info("retiring", running=app.runner.running)
     admin.retire()
@@ -160,7 +160,7 @@ def _retire(app: App, ending: serving.Ending, web: Server, admin: Server) -> Non
         pass
 
 
-def _end(app: App, web: Server, admin: Server) -> None:
+def _shut_down(app: App, web: Server, admin: Server) -> None:
     log.info("stopping", running=app.runner.running)
     app.begin_shutdown()
     web.drain(ANSWERS_GET)

@@ -41,13 +41,13 @@ def command(settings: Settings, *, as_json: bool) -> None:
     finally:
         reader.close()
     if as_json:
-        output.emit({"balanced": books.is_consistent, **asdict(books)})
+        output.print_json({"balanced": books.is_consistent, **asdict(books)})
     else:
-        output.table(("what", "how many"), _rows(books))
-        output.line()
+        output.print_table(("what", "how many"), _rows(books))
+        output.print_line()
         for one in books.trouble:
-            output.line(f"trouble: {one}", style="red")
-        output.line("The books balance." if books.is_consistent else "The books do not balance.")
+            output.print_line(f"trouble: {one}", style="red")
+        output.print_line("The books balance." if books.is_consistent else "The books do not balance.")
     if not books.is_consistent:
         raise SystemExit(1)
 

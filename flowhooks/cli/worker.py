@@ -12,7 +12,7 @@ import click
 import structlog
 
 from flowhooks.app import App
-from flowhooks.cli.options import Given, given_options
+from flowhooks.cli.options import SettingsSource, settings_source_options
 from flowhooks.cli.process import launcher, serving
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
@@ -23,12 +23,12 @@ from flowhooks.web.admin.app import create_admin
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.cli.process.context import Around
-    from flowhooks.cli.process.inherited import Place
+    from flowhooks.cli.process.context import ProcessContext
+    from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.settings import Settings
     from flowhooks.web.server.server import Server
 
-NOWHERE = "127.0.0.1:0"
+UNUSED_ADDRESS = "127.0.0.1:0"
 """What stands for an address at which a worker does not listen."""
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,8 @@ log = structlog.get_logger(__name__)
 )
 @click.option("--processes", metavar="N", help="Work in N processes, each with a concurrency of its own [default: 1].")
 @click.option("--admin", metavar="HOST:PORT", help="Where /healthz and /readyz are answered [default: nowhere].")
-@given_options
-def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) -> None:
+@settings_source_options
+def command(given: SettingsSource, concurrency: int | None, patterns: tuple[str, ...]) -> None:
     r"""Run deliveries that servers have taken in, until SIGTERM or Ctrl-C. For a ledger on PostgreSQL.
 
     It takes no call-backs. It runs the deliveries of the handlers that it has loaded, and leaves all others to
@@ -66,9 +66,9 @@ def command(given: Given, concurrency: int | None, patterns: tuple[str, ...]) ->
     """
     admin_at = given.options["admin"]
     launcher.run(
-        replace(given.pinned(), options={**given.options, "runner.threads": concurrency}).load,
+        replace(given.pin(), options={**given.options, "runner.threads": concurrency}).load,
         lambda settings, around: _work(settings, around, patterns=patterns, listens=admin_at is not None),
-        check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=NOWHERE)),
+        check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=UNUSED_ADDRESS)),
         listeners=() if admin_at is None else ("admin",),
     )
 
@@ -84,19 +84,19 @@ def _check(settings: Settings) -> None:
             "a worker shares the ledger with the servers, and only one process writes a SQLite ledger: "
             "`flowhooks serve` runs the handlers itself there; for more processes use PostgreSQL"
         )
-    check_binds(replace(settings, listen=NOWHERE))
+    check_binds(replace(settings, listen=UNUSED_ADDRESS))
     check_operators(settings)
 
 
-def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listens: bool) -> None:
-    broken, place = threading.Event(), around.place
-    with serving.Ending() as ending:
-        around.obey(ending)
+def _work(settings: Settings, around: ProcessContext, *, patterns: Sequence[str], listens: bool) -> None:
+    broken, place = threading.Event(), around.inherited
+    with serving.ShutdownSignal() as ending:
+        around.watch_supervisor(ending)
         connections = serving.allow_connections(settings) if listens else None
         open_files.raise_limit()
         app = App(
             settings,
-            cores=serving.settle_in(settings, place),
+            cores=serving.tune_process(settings, place),
             run=patterns or ("*",),
             kind="worker",
             credential_kinds=("operators",) if listens else (),
@@ -109,28 +109,28 @@ def _work(settings: Settings, around: Around, *, patterns: Sequence[str], listen
             raise
         app.start()
         if admin is not None:
-            serving.keep_serving(admin, ending, broken)
+            serving.start_serving(admin, ending, broken)
         log.info(
             "working",
             admin=f"http://{admin.address}" if admin else None,
             threads=settings.runner.threads,
             runs=len(app.runs),
-            **serving.facts(app),
+            **serving.startup_fields(app),
         )
-        around.work(ending, app, *([] if admin is None else [admin]))
+        around.run_main_loop(ending, app, *([] if admin is None else [admin]))
         log.info("stopping", running=app.runner.running)
-        if admin is not None and around.leaving:
+        if admin is not None and around.is_replaced:
             admin.retire()
         ended = app.close(settings.shutdown.timeout)
         if admin is not None:
             admin.close()
         log.info("stopped", all_ended=ended)
-    serving.leave(broken=broken.is_set())
+    serving.exit_process(broken=broken.is_set())
 
 
-def _admin(app: App, settings: Settings, place: Place | None, *, max_connections: int) -> Server:
+def _admin(app: App, settings: Settings, place: InheritedSockets | None, *, max_connections: int) -> Server:
     # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
-    return serving.listener(
+    return serving.create_listener(
         "admin",
         create_admin(app, secrets.token_urlsafe(32)),
         settings,

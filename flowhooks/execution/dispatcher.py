@@ -24,7 +24,7 @@ from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, Delivery, Outcome, OutcomeKind, State
 from flowhooks.model.retry import Retry
 from flowhooks.observability.metrics import Metrics
-from flowhooks.plugins.error_text import in_full
+from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import IsolatedCalls, ReadyDelivery
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
-    from flowhooks.plugins.notifier import Notices
+    from flowhooks.plugins.notifier import HookNotifier
     from flowhooks.plugins.plugins import Plugins
 
 RECORD_RETRY_DELAYS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -72,7 +72,7 @@ class Dispatcher:
         ledger: Ledger,
         plugins: Plugins,
         handlers: Mapping[str, Handler],
-        notifier: Notices,
+        notifier: HookNotifier,
         clock: Clock,
         on_settled: Callable[[str, DeliveryStatus], None],
         wait_for_shutdown: Callable[[float], bool],
@@ -165,7 +165,7 @@ class Dispatcher:
     def _run_attempt(
         self, handler: Handler, event: Event, delivery: Delivery, transaction: HandlerTransaction
     ) -> Outcome:
-        if rejection := self._plugins.refusal(handler, event):
+        if rejection := self._plugins.why_data_invalid(handler, event):
             return Outcome(kind=OutcomeKind.REJECTED, error=rejection, entered=False)
         outcome = self._call_handler(handler, event, delivery, transaction)
         return self._redact(outcome)
@@ -173,7 +173,7 @@ class Dispatcher:
     def _redact(self, outcome: Outcome) -> Outcome:
         """An outcome without the plugins' secrets: before anything of it is cut or anybody is told."""
         if outcome.error or outcome.traceback:
-            conceal = self._plugins.conceal
+            conceal = self._plugins.redact
             return replace(outcome, error=conceal(outcome.error), traceback=conceal(outcome.traceback))
         return outcome
 
@@ -417,7 +417,7 @@ class Dispatcher:
             isolated = self._isolated.get(handler.id)
             verdict = (isolated.probe if isolated else handler.probe)(event, delivery)
         except BaseException as error:  # noqa: BLE001 (whatever a plugin raises: the delivery stays unknown, and is shown)
-            traceback = self._plugins.conceal(in_full(error))
+            traceback = self._plugins.redact(traceback_text(error))
             log.error("probe_failed", handler=handler.id, delivery=delivery.id, traceback=traceback)  # noqa: TRY400 (it is in the field)
             verdict = None
         now = self._clock.now()

@@ -9,7 +9,7 @@ import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable, HandlerRaised, Reject, RetryAfter
 from flowhooks.model.delivery import Outcome, OutcomeKind
-from flowhooks.plugins.error_text import in_full
+from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,14 +53,14 @@ class OutcomeBuilder:
         if not isinstance(error, RetryAfter):
             line = f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__
         if not entered:
-            plugin = self._plugins.guilty(error)
+            plugin = self._plugins.responsible_plugin(error)
             line = f"the run_handler wrapper of plugin {plugin} raised before the handler was entered: {line}"
-        elif plugin := self._plugins.guilty(error):
+        elif plugin := self._plugins.responsible_plugin(error):
             line = f"{line} (raised by the run_handler wrapper of plugin {plugin})"
         return Outcome(
             kind=OutcomeKind.FAILED,
             error=line,
-            traceback=in_full(error),
+            traceback=traceback_text(error),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
             entered=entered,
         )
@@ -76,7 +76,7 @@ class OutcomeBuilder:
                 "result_dropped",
                 handler=delivery.handler,
                 delivery=delivery.id,
-                why=self._plugins.conceal(error_to_line(error)),
+                why=self._plugins.redact(error_to_line(error)),
             )
             return None
         if len(text) > MAX_RESULT_CHARS:
@@ -87,7 +87,7 @@ class OutcomeBuilder:
                 why=f"over {MAX_RESULT_CHARS} characters",
             )
             return None
-        if (conceal := self._plugins.conceal)(text) != text:
+        if (conceal := self._plugins.redact)(text) != text:
             text = json.dumps(_redact(json.loads(text), conceal))
         return text
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
-    from flowhooks.plugins.notifier import Notices
+    from flowhooks.plugins.notifier import HookNotifier
     from flowhooks.routing.index import Route
     from flowhooks.routing.router import Router
     from flowhooks.settings import RoutingSettings, Settings
@@ -132,7 +132,7 @@ class Intake:
         handlers: Mapping[str, Handler],
         runs_somewhere: Callable[[str], bool],
         waiters: WaiterRegistry,
-        notifier: Notices,
+        notifier: HookNotifier,
         clock: Clock,
     ) -> None:
         self._ledger = ledger

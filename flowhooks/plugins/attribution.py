@@ -10,29 +10,29 @@ if TYPE_CHECKING:
     from types import CodeType
 
 
-class Blame:
-    """Names the guilty plugin.
+class PluginAttribution:
+    """Names the plugin that raised an exception.
 
     An exception of the handler passes through every wrapper, so their frames are in its traceback too. Only the
     innermost frame that belongs to a plugin's function, to a handler or to the built-in says where it came from.
 
     Args:
-        guilty: each implementation of the hook, with its plugin's name.
-        innocent: handlers and the built-in; what they raise is no wrapper's fault.
+        implementations: each implementation of the hook, with its plugin's name.
+        excluded: handlers and the built-in; what they raise is no wrapper's fault.
     """
 
     def __init__(
-        self, guilty: Iterable[tuple[Callable[..., Any], str]], *, innocent: Iterable[Callable[..., Any]]
+        self, implementations: Iterable[tuple[Callable[..., Any], str]], *, excluded: Iterable[Callable[..., Any]]
     ) -> None:
         self._owners: dict[CodeType, str | None] = {}
         self._places: dict[str, str] = {}
-        for function in innocent:
+        for function in excluded:
             self._owners |= dict.fromkeys(_codes(function))
-        for function, plugin in guilty:
+        for function, plugin in implementations:
             self._owners |= dict.fromkeys(_codes(function), plugin)
             self._places |= {f"{code.co_filename}:{code.co_firstlineno} ": plugin for code in _codes(function)}
 
-    def guilty(self, exception: BaseException) -> str | None:
+    def responsible_plugin(self, exception: BaseException) -> str | None:
         """The plugin whose function raised `exception`, or None."""
         owner: str | None = None
         module = ""

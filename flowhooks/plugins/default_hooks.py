@@ -24,11 +24,11 @@ def run_handler(handler: Handler, event: Event, delivery: Delivery) -> Outcome:
         value = delivery._isolated_call(event, delivery)  # noqa: SLF001 (as above)
     else:
         delivery._entered.append(True)  # noqa: SLF001 (tells dispatch that the function was entered)
-        value = called(handler, event, delivery)
+        value = call_handler(handler, event, delivery)
     return Outcome(kind=OutcomeKind.SUCCEEDED, value=value)
 
 
-def called(handler: Handler, event: Event, delivery: Delivery) -> Any:
+def call_handler(handler: Handler, event: Event, delivery: Delivery) -> Any:
     """What the handler's function returns.
 
     Raises:

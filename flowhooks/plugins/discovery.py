@@ -1,6 +1,6 @@
 """Finds plugins and imports them one at a time; it must not know what a hook is.
 
-Nothing is imported by finding: a plugin's code runs only in `Found.load`.
+Nothing is imported by finding: a plugin's code runs only in `DiscoveredPlugin.load`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.errors import PluginError, SettingsError
 from flowhooks.hookspecs import PROJECT
-from flowhooks.plugins.error_text import printable
+from flowhooks.plugins.error_text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class DiscoveredPlugin:
     """A plugin that was found but not imported.
 
     Attributes:
@@ -31,7 +31,7 @@ class Found:
         origin: `"entry point PACKAGE:ATTRIBUTE"`, `"file PATH"` or `"object"`.
         distribution: the installed package it comes from; `""` if none.
         version: that package's version; `""` if none.
-        home: its top-level module, to tell its frames from a library's.
+        top_module: its top-level module, to tell its frames from a library's.
         load: imports it and gives the plugin; raises whatever the plugin raises.
         requires: what that package requires, as its metadata has it.
     """
@@ -40,22 +40,22 @@ class Found:
     origin: str
     distribution: str
     version: str
-    home: str
+    top_module: str
     load: Callable[[], object]
     requires: tuple[str, ...] = ()
 
     @property
-    def where(self) -> str:
+    def origin_text(self) -> str:
         """The origin, with the installed package it belongs to."""
         return f"{self.origin} of {self.distribution}" if self.distribution else self.origin
 
 
-def find(
+def discover(
     *,
     objects: Mapping[str, object],
     entry_points: Iterable[EntryPoint] | None,
     dirs: Sequence[Path],
-) -> tuple[list[Found], list[str]]:
+) -> tuple[list[DiscoveredPlugin], list[str]]:
     """Every plugin there is, in the order of registration: objects, entry points by name, files by folder and name.
 
     Args:
@@ -71,20 +71,20 @@ def find(
     """
     warnings: list[str] = []
     installed = _installed(warnings) if entry_points is None else list(entry_points)
-    found = [_object(name, plugin) for name, plugin in objects.items()]
-    found += sorted(map(_entry_point, installed), key=lambda one: one.name)
-    found += [_file(path) for path in _files(dirs)]
+    found = [_from_object(name, plugin) for name, plugin in objects.items()]
+    found += sorted(map(_from_entry_point, installed), key=lambda one: one.name)
+    found += [_from_file(path) for path in _files(dirs)]
     return found, warnings
 
 
-def _object(name: str, plugin: object) -> Found:
+def _from_object(name: str, plugin: object) -> DiscoveredPlugin:
     home = getattr(plugin, "__name__", None) or type(plugin).__module__
-    return Found(
+    return DiscoveredPlugin(
         name=name,
         origin="object",
         distribution="",
         version="",
-        home=str(home).partition(".")[0],
+        top_module=str(home).partition(".")[0],
         load=lambda: plugin,
     )
 
@@ -102,7 +102,7 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
             ours = distribution.entry_points.select(group=PROJECT)
         except Exception as error:  # noqa: BLE001 (a spoilt file of another package; which errors depends on how)
             package = _name(distribution) or f"a package in {distribution.locate_file('')}"
-            warnings.append(printable(f"the entry points of {package} cannot be read: {error}"))
+            warnings.append(printable_line(f"the entry points of {package} cannot be read: {error}"))
             continue
         if not ours:
             continue
@@ -115,31 +115,31 @@ def _installed(warnings: list[str]) -> list[EntryPoint]:
 
 
 def _name(distribution: metadata.Distribution | None) -> str:
-    return _told(distribution, "Name")
+    return _metadata_field(distribution, "Name")
 
 
-def _told(distribution: metadata.Distribution | None, field: str) -> str:
+def _metadata_field(distribution: metadata.Distribution | None, field: str) -> str:
     """A field of a distribution's metadata; `""` where there is none."""
     if distribution is None:
         return ""
     try:
-        return printable(str(distribution.metadata[field] or ""))
+        return printable_line(str(distribution.metadata[field] or ""))
     except Exception:  # noqa: BLE001 (no METADATA file, or one that is not text)
         return ""
 
 
-def _entry_point(entry_point: EntryPoint) -> Found:
+def _from_entry_point(entry_point: EntryPoint) -> DiscoveredPlugin:
     try:
         home = entry_point.module.partition(".")[0]
         load = entry_point.load
     except Exception:  # noqa: BLE001 (which error importlib raises here differs between Python versions)
         home, load = "", _not_an_entry_point
-    return Found(
+    return DiscoveredPlugin(
         name=entry_point.name,
-        origin=f"entry point {printable(entry_point.value)}",
+        origin=f"entry point {printable_line(entry_point.value)}",
         distribution=_name(entry_point.dist),
-        version=_told(entry_point.dist, "Version"),
-        home=home,
+        version=_metadata_field(entry_point.dist, "Version"),
+        top_module=home,
         load=load,
         requires=_requires(entry_point.dist),
     )
@@ -169,15 +169,15 @@ def _files(dirs: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
-def _file(path: Path) -> Found:
+def _from_file(path: Path) -> DiscoveredPlugin:
     # A private name, so that a file called json.py hides nothing; no package, so nothing is imported relative to it.
     module = f"{PROJECT}-file:{path.stem}"
-    return Found(
+    return DiscoveredPlugin(
         name=path.stem,
         origin=f"file {path}",
         distribution="",
         version="",
-        home=module,
+        top_module=module,
         load=lambda: _import_file(path, module),
     )
 

@@ -17,25 +17,25 @@ _LONGEST: Final = 600
 """Characters of one line, so that a listing stays one."""
 
 
-def one_line(error: BaseException, *, home: str, conceal: Callable[[str], str] = str) -> str:
+def error_line(error: BaseException, *, top_module: str, redact: Callable[[str], str] = str) -> str:
     """What happened, and in which file and line where that is known.
 
     Args:
         error: whatever the plugin raised, or a `PluginError` of our own checks, which says all itself.
-        home: the plugin's top-level module; a line in it tells its author more than one in a library.
-        conceal: masks secrets in what happened; default: there are none.
+        top_module: the plugin's top-level module; a line in it tells its author more than one in a library.
+        redact: masks secrets in what happened; default: there are none.
 
     Returns:
         Printable text without line breaks, at most some 600 characters before the place.
     """
-    place = _place(error, home)
-    text = printable(conceal(_what(error)))  # before it is cut, and its white space run together
+    place = _location(error, top_module)
+    text = printable_line(redact(_message(error)))  # before it is cut, and its white space run together
     # A declaration that `@handler` refuses already says where it stands.
     named = isinstance(error, HandlerError) and place.rpartition(":")[0] in text
-    return text if not place or named else f"{text} ({printable(place)})"
+    return text if not place or named else f"{text} ({printable_line(place)})"
 
 
-def in_full(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """The traceback from the plugin's first frame on; `""` for a finding of our own checks."""
     if isinstance(error, PluginError):
         return ""
@@ -45,13 +45,13 @@ def in_full(error: BaseException) -> str:
     return "".join(traceback.TracebackException(type(error), error, entry).format())
 
 
-def printable(text: str) -> str:
+def printable_line(text: str) -> str:
     """`text` on one line, what cannot be printed replaced: it may go to a terminal or a log."""
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
-def _what(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, PluginError | HandlerError):
         return str(error)
     if isinstance(error, SystemExit):
@@ -66,7 +66,7 @@ def _what(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def _place(error: BaseException, home: str) -> str:
+def _location(error: BaseException, top_module: str) -> str:
     """`file:line`: of a syntax error; else the innermost frame of the plugin's own, or of anything not ours."""
     if isinstance(error, PluginError):
         return ""
@@ -78,7 +78,7 @@ def _place(error: BaseException, home: str) -> str:
         if not _is_ours(entry):
             foreign = f"{entry.tb_frame.f_code.co_filename}:{entry.tb_lineno}"
             module = str(entry.tb_frame.f_globals.get("__name__"))
-            if module == home or module.startswith(f"{home}."):
+            if module == top_module or module.startswith(f"{top_module}."):
                 own = foreign
         entry = entry.tb_next
     return own or foreign

@@ -11,11 +11,11 @@ from flowhooks.errors import PluginError
 from flowhooks.hookspecs import PROJECT
 from flowhooks.model.handler import NAME_PATTERN
 from flowhooks.plugins import default_hooks, error_text
-from flowhooks.plugins.attribution import Blame
-from flowhooks.plugins.registration import Admitted, Terms, admit, manager
-from flowhooks.plugins.selector_checks import impossible
-from flowhooks.plugins.version_check import unmet
-from flowhooks.settings.secrets import concealing
+from flowhooks.plugins.attribution import PluginAttribution
+from flowhooks.plugins.registration import RegisteredPlugin, RegistrationContext, create_manager, register_plugin
+from flowhooks.plugins.selector_checks import why_unsatisfiable
+from flowhooks.plugins.version_check import unmet_requirement
+from flowhooks.settings.secrets import redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pluggy import HookCaller, PluginManager
 
     from flowhooks.model.handler import Handler
-    from flowhooks.plugins.discovery import Found
+    from flowhooks.plugins.discovery import DiscoveredPlugin
     from flowhooks.schema import Schemas
 
 PluginState = Literal["loaded", "quarantined", "denied"]
@@ -62,7 +62,7 @@ class PluginInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Denied:
+class PluginFilter:
     """What the settings keep out; asked before anything is imported.
 
     Attributes:
@@ -75,7 +75,7 @@ class Denied:
     deny: frozenset[str]
     safe_mode: bool
 
-    def why(self, name: str) -> str | None:
+    def why_denied(self, name: str) -> str | None:
         """Why the plugin called `name` is kept out, or None."""
         if self.safe_mode:
             return "safe mode takes no plugins"
@@ -91,67 +91,67 @@ class Loader:
     """Loads what was found, one after the other.
 
     Attributes:
-        denied: what the settings keep out.
+        plugin_filter: what the settings keep out.
         sections: the settings' `[plugins.NAME]`, by name.
         environ: the environment that sections may take secrets from.
         schemas: the schemas in force; each plugin's are added. They stay even if the plugin is refused later on: so
             its kinds of call-back stay open, and their events wait for it.
-        running: the version of flowhooks that runs.
+        version: the version of flowhooks that runs.
         warnings: sentences for the operator; added to.
         secrets: those of every plugin's section.
-        shared: the pluggy manager in which every plugin that was loaded meets: what wraps the runs.
-        admitted: what was loaded, by name.
+        shared_manager: the pluggy manager in which every plugin that was loaded meets: what wraps the runs.
+        registered: what was loaded, by name.
         origins: who took each name first.
     """
 
-    denied: Denied
+    plugin_filter: PluginFilter
     sections: Mapping[str, Mapping[str, Any]]
     environ: Mapping[str, str]
     schemas: Schemas
-    running: str
+    version: str
     warnings: list[str]
     secrets: set[str] = field(default_factory=set, repr=False)
-    shared: PluginManager = field(default_factory=lambda: _with_builtin(manager()))
-    admitted: dict[str, Admitted] = field(default_factory=dict)
+    shared_manager: PluginManager = field(default_factory=lambda: _with_builtin(create_manager()))
+    registered: dict[str, RegisteredPlugin] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
-    def load(self, found: Found) -> PluginInfo:
+    def load(self, found: DiscoveredPlugin) -> PluginInfo:
         """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
-        whose = f"plugin {error_text.printable(repr(found.name))} ({found.where}): "
-        if why := self.denied.why(found.name):
+        whose = f"plugin {error_text.printable_line(repr(found.name))} ({found.origin_text}): "
+        if why := self.plugin_filter.why_denied(found.name):
             return _info(found, "denied", error=whose + why)
         section = self.sections.get(found.name)
-        terms = Terms(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
+        terms = RegistrationContext(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
         facts: dict[str, Any] = {}
         try:
-            self._claim(found)
+            self._claim_name(found)
             plugin = found.load()
             facts = {"version": _version(plugin), "documentation": _documentation(plugin)}
-            admitted = self._admit(found.name, plugin, terms)
+            admitted = self._register(found.name, plugin, terms)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
-            conceal = concealing(self.secrets)
-            line = whose + error_text.one_line(error, home=found.home, conceal=conceal)
-            facts |= {"error": line, "traceback": conceal(error_text.in_full(error))}
+            conceal = redactor(self.secrets)
+            line = whose + error_text.error_line(error, top_module=found.top_module, redact=conceal)
+            facts |= {"error": line, "traceback": conceal(error_text.traceback_text(error))}
             return _info(found, "quarantined", schema_folders=terms.folders, **facts)
         facts |= {"handlers": admitted.handlers, "hooks": admitted.hooks}
         return _info(found, "loaded", schema_folders=terms.folders, **facts)
 
-    def load_all(self, found: Sequence[Found]) -> tuple[PluginInfo, ...]:
+    def load_all(self, found: Sequence[DiscoveredPlugin]) -> tuple[PluginInfo, ...]:
         """Load one after the other; then, with all schemas there, see that each handler listens to what can come."""
         return tuple(map(self._checked, found, [self.load(one) for one in found]))
 
-    def _checked(self, found: Found, info: PluginInfo) -> PluginInfo:
-        whys = [why for handler in info.handlers if (why := impossible(handler, self.schemas))]
+    def _checked(self, found: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
+        whys = [why for handler in info.handlers if (why := why_unsatisfiable(handler, self.schemas))]
         if not whys:
             return info
-        self.shared.unregister(name=info.name)
-        del self.admitted[info.name]
-        line = f"plugin {info.name!r} ({found.where}): {error_text.printable(whys[0])}"
+        self.shared_manager.unregister(name=info.name)
+        del self.registered[info.name]
+        line = f"plugin {info.name!r} ({found.origin_text}): {error_text.printable_line(whys[0])}"
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
-    def _claim(self, found: Found) -> None:
+    def _claim_name(self, found: DiscoveredPlugin) -> None:
         """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
         if not NAME_PATTERN.fullmatch(found.name):
             raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
@@ -161,38 +161,40 @@ class Loader:
             raise PluginError(
                 f"there are two plugins of this name; the other one is {first}; rename this one, or take it away"
             )
-        self.origins[found.name] = found.where
-        if wanted := unmet(found.requires, self.running):
+        self.origins[found.name] = found.origin_text
+        if wanted := unmet_requirement(found.requires, self.version):
             raise PluginError(
-                f"it is made for {wanted}, and this is {PROJECT} {self.running}: install a version of "
+                f"it is made for {wanted}, and this is {PROJECT} {self.version}: install a version of "
                 f"{found.distribution} that fits"
             )
 
-    def _admit(self, name: str, plugin: object, terms: Terms) -> Admitted:
-        for other, registered in self.shared.list_name_plugin():
+    def _register(self, name: str, plugin: object, terms: RegistrationContext) -> RegisteredPlugin:
+        for other, registered in self.shared_manager.list_name_plugin():
             if registered is plugin:
                 raise PluginError(f"it is the same object as plugin {other!r}")
         try:
-            admitted = admit(plugin, name=name, terms=terms)
+            admitted = register_plugin(plugin, name=name, context=terms)
         finally:
             self.schemas = terms.schemas
-        self.shared.register(plugin, name)
-        self.shared.check_pending()
-        self.admitted[name] = admitted
+        self.shared_manager.register(plugin, name)
+        self.shared_manager.check_pending()
+        self.registered[name] = admitted
         self.warnings += admitted.warnings
         return admitted
 
-    def calls(self, hook: str) -> tuple[tuple[str, HookCaller], ...]:
+    def hook_callers(self, hook: str) -> tuple[tuple[str, HookCaller], ...]:
         """What calls `hook` in each plugin alone that implements it, with the plugin's name."""
-        return tuple((name, plugin.calls[hook]) for name, plugin in self.admitted.items() if hook in plugin.calls)
+        return tuple(
+            (name, plugin.hook_callers[hook]) for name, plugin in self.registered.items() if hook in plugin.hook_callers
+        )
 
-    def blame(self) -> Blame:
+    def attribution(self) -> PluginAttribution:
         """What tells whose `run_handler` raised."""
-        implementations = self.shared.hook.run_handler.get_hookimpls()
-        handlers = [handler.function for plugin in self.admitted.values() for handler in plugin.handlers]
-        return Blame(
+        implementations = self.shared_manager.hook.run_handler.get_hookimpls()
+        handlers = [handler.function for plugin in self.registered.values() for handler in plugin.handlers]
+        return PluginAttribution(
             [(impl.function, impl.plugin_name) for impl in implementations if impl.plugin_name != PROJECT],
-            innocent=[default_hooks.run_handler, *handlers],
+            excluded=[default_hooks.run_handler, *handlers],
         )
 
 
@@ -207,15 +209,15 @@ def _documentation(plugin: object) -> str:
         text = plugin.__doc__
     else:
         text = None if type(plugin).__module__ in {"types", "builtins"} else type(plugin).__doc__
-    return error_text.printable(inspect.cleandoc(text or "").partition("\n")[0])
+    return error_text.printable_line(inspect.cleandoc(text or "").partition("\n")[0])
 
 
 def _version(plugin: object) -> str:
     version = getattr(plugin, "__version__", "")
-    return error_text.printable(version) if isinstance(version, str) else ""
+    return error_text.printable_line(version) if isinstance(version, str) else ""
 
 
-def _info(found: Found, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:
+def _info(found: DiscoveredPlugin, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:
     return PluginInfo(
         name=found.name,
         origin=found.origin,

@@ -8,12 +8,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.hookspecs import PROJECT
-from flowhooks.plugins.error_text import printable
+from flowhooks.plugins.error_text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_HOME: Final = ("homepage", "home", "home page", "documentation", "repository", "source")
+_HOME_PAGE_LABELS: Final = ("homepage", "home", "home page", "documentation", "repository", "source")
 """Labels of `Project-URL` that lead to a home page, the likeliest first."""
 
 
@@ -36,17 +36,17 @@ class Package:
     plugins: tuple[str, ...]
 
 
-def package(name: str) -> Package | None:
+def find_package(name: str) -> Package | None:
     """The installed package of this name, however it is written; None if there is none, or its metadata is spoilt."""
     importlib.invalidate_caches()
     try:
         found = metadata.distribution(name)
         fields = found.metadata
         return Package(
-            name=printable(str(fields["Name"] or name)),
-            version=printable(str(fields["Version"] or "")),
-            summary=printable(str(fields["Summary"] or "")),
-            home_page=printable(_home_page(str(fields["Home-page"] or ""), fields.get_all("Project-URL") or ())),
+            name=printable_line(str(fields["Name"] or name)),
+            version=printable_line(str(fields["Version"] or "")),
+            summary=printable_line(str(fields["Summary"] or "")),
+            home_page=printable_line(_home_page(str(fields["Home-page"] or ""), fields.get_all("Project-URL") or ())),
             plugins=tuple(sorted({one.name for one in found.entry_points.select(group=PROJECT)})),
         )
     except Exception:  # noqa: BLE001 (none of this name, or a spoilt file of it; which errors depends on how)
@@ -57,7 +57,9 @@ def _home_page(field: str, urls: Sequence[str]) -> str:
     if field and field != "UNKNOWN":
         return field
     by_label = dict(_labelled(urls))
-    return next((by_label[label] for label in _HOME if label in by_label), next(iter(by_label.values()), ""))
+    return next(
+        (by_label[label] for label in _HOME_PAGE_LABELS if label in by_label), next(iter(by_label.values()), "")
+    )
 
 
 def _labelled(urls: Sequence[str]) -> Iterator[tuple[str, str]]:

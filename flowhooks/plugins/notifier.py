@@ -21,7 +21,7 @@ MOST_PENDING: Final = 10_000
 log = structlog.get_logger(__name__)
 
 
-class Notices:
+class HookNotifier:
     """The hooks `event_accepted` and `delivery_settled`, given one after another.
 
     Args:
@@ -36,12 +36,12 @@ class Notices:
         self._queue: Queue[Callable[[], None]] = Queue(MOST_PENDING)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
-        self.wanted = plugins.has_notices
+        self.has_subscribers = plugins.has_subscribers
         self.dropped = 0
 
     def start(self) -> None:
         """Start the thread, if anybody listens."""
-        if self.wanted:
+        if self.has_subscribers:
             self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -52,14 +52,14 @@ class Notices:
         if not self._queue.empty():
             log.warning("notices_dropped", pending=self._queue.qsize())
 
-    def accepted(self, event: Event, handlers: Sequence[str]) -> None:
+    def event_accepted(self, event: Event, handlers: Sequence[str]) -> None:
         """An event was stored."""
-        if self.wanted:
+        if self.has_subscribers:
             self._put(lambda: self._plugins.event_accepted(event, handlers))
 
-    def settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
+    def delivery_settled(self, event: Event, delivery: Delivery, outcome: Outcome, state: State) -> None:
         """An attempt has ended."""
-        if self.wanted:
+        if self.has_subscribers:
             self._put(lambda: self._plugins.delivery_settled(event, delivery, outcome, state))
 
     def _put(self, notice: Callable[[], None]) -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from flowhooks import __version__
-from flowhooks.plugins.discovery import find
-from flowhooks.plugins.error_text import in_full
-from flowhooks.plugins.loading import Denied, Loader, PluginInfo, PluginState
+from flowhooks.plugins.discovery import discover
+from flowhooks.plugins.error_text import traceback_text
+from flowhooks.plugins.loading import Loader, PluginFilter, PluginInfo, PluginState
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema import Schemas
-from flowhooks.settings.secrets import concealing
+from flowhooks.settings.secrets import redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Delivery, Outcome, State
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
-    from flowhooks.plugins.attribution import Blame
-    from flowhooks.schema import OwnSchemas
+    from flowhooks.plugins.attribution import PluginAttribution
+    from flowhooks.schema import PluginSchemas
 
 __all__ = ["HOOKS", "PluginInfo", "PluginState", "Plugins"]
 
@@ -63,9 +63,9 @@ class Plugins:
     _accepted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _settled: tuple[tuple[str, HookCaller], ...] = field(repr=False)
     _alerted: tuple[tuple[str, HookCaller], ...] = field(repr=False)
-    _blame: Blame = field(repr=False)
-    _data: Mapping[str, OwnSchemas] = field(repr=False)
-    _conceal: Callable[[str], str] = field(repr=False)
+    _attribution: PluginAttribution = field(repr=False)
+    _data: Mapping[str, PluginSchemas] = field(repr=False)
+    _redact: Callable[[str], str] = field(repr=False)
 
     @classmethod
     def load(
@@ -98,51 +98,53 @@ class Plugins:
             SettingsError: a folder of `dirs` does not exist or cannot be read.
             KeyboardInterrupt: an operator's, even during a plugin's import.
         """
-        found, warnings = find(objects=objects, entry_points=entry_points, dirs=dirs)
+        found, warnings = discover(objects=objects, entry_points=entry_points, dirs=dirs)
         loader = Loader(
-            denied=Denied(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
+            plugin_filter=PluginFilter(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
             sections=sections,
             environ=environ,
             schemas=schemas or Schemas.load(),
-            running=__version__,
+            version=__version__,
             warnings=warnings,
         )
         infos = loader.load_all(found)
         names = tuple(dict.fromkeys(one.name for one in found))
         for what, mentioned in (("plugins_allow", allow), ("plugins_deny", deny), ("[plugins.NAME]", sections)):
-            warnings += [_absent(what, name, names) for name in mentioned if name not in names]
+            warnings += [_unknown_plugin(what, name, names) for name in mentioned if name not in names]
         return cls(
             infos=infos,
             warnings=tuple(warnings),
             handlers=MappingProxyType({handler.id: handler for info in infos for handler in info.handlers}),
             schema_folders=tuple(
-                (name, folder) for name, plugin in loader.admitted.items() for folder in plugin.schema_folders
+                (name, folder) for name, plugin in loader.registered.items() for folder in plugin.schema_folders
             ),
             schemas=loader.schemas,
-            _run=loader.shared.hook.run_handler,
-            _accepted=loader.calls("event_accepted"),
-            _settled=loader.calls("delivery_settled"),
-            _alerted=loader.calls("alert_raised"),
-            _blame=loader.blame(),
-            _data={name: plugin.schemas for name, plugin in loader.admitted.items() if plugin.schemas.of_data},
-            _conceal=concealing(loader.secrets),
+            _run=loader.shared_manager.hook.run_handler,
+            _accepted=loader.hook_callers("event_accepted"),
+            _settled=loader.hook_callers("delivery_settled"),
+            _alerted=loader.hook_callers("alert_raised"),
+            _attribution=loader.attribution(),
+            _data={
+                name: plugin.schemas for name, plugin in loader.registered.items() if plugin.schemas.has_data_schemas
+            },
+            _redact=redactor(loader.secrets),
         )
 
-    def refusal(self, handler: Handler, event: Event) -> str | None:
+    def why_data_invalid(self, handler: Handler, event: Event) -> str | None:
         """Why the data of `event` is not what the plugin of `handler` asks for by its own schemas; None if it is."""
         own = self._data.get(handler.plugin)
         if own is None:
             return None
-        return own.refused_data(
+        return own.why_data_invalid(
             event.data, callback_class=event.callback_class, process_key=event.process_definition_key
         )
 
-    def conceal(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """`text` with `…` for each secret out of the plugins' settings."""
-        return self._conceal(text)
+        return self._redact(text)
 
     @property
-    def has_notices(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether any plugin wants to be told of events and deliveries."""
         return bool(self._accepted or self._settled)
 
@@ -176,9 +178,9 @@ class Plugins:
         """Tell those plugins of `names` that listen; the names of those that have taken it. Who raises is logged."""
         return [name for name, call in self._alerted if name in names and self._notify(name, call, alert=alert)]
 
-    def guilty(self, exception: BaseException) -> str | None:
+    def responsible_plugin(self, exception: BaseException) -> str | None:
         """The plugin whose `run_handler` raised `exception`; None if the handler did, or nobody can be named."""
-        return self._blame.guilty(exception)
+        return self._attribution.responsible_plugin(exception)
 
     def _notify(self, name: str, call: HookCaller, **arguments: object) -> bool:
         """Tell one plugin; whether it took it."""
@@ -187,11 +189,11 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (a notice changes nothing: even SystemExit must not stop the others')
-            _log.error("notice_failed", plugin=name, hook=call.name, traceback=self.conceal(in_full(error)))
+            _log.error("notice_failed", plugin=name, hook=call.name, traceback=self.redact(traceback_text(error)))
             return False
         return True
 
 
-def _absent(what: str, name: str, names: Sequence[str]) -> str:
+def _unknown_plugin(what: str, name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f"{what} names {name!r}, and there is no such plugin" + (f"; did you mean {near[0]!r}?" if near else "")

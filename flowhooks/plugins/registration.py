@@ -19,15 +19,15 @@ import pluggy
 from flowhooks import hookspecs
 from flowhooks.errors import PluginError, SettingsError
 from flowhooks.model.handler import Handler
-from flowhooks.plugins.selector_checks import unheard
-from flowhooks.schema import OwnSchemas, Schemas, taken
-from flowhooks.settings.secrets import place, resolved
+from flowhooks.plugins.selector_checks import unused_data_schemas
+from flowhooks.schema import PluginSchemas, Schemas, load_plugin_schemas
+from flowhooks.settings.secrets import location_text, resolve_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
-def manager() -> pluggy.PluginManager:
+def create_manager() -> pluggy.PluginManager:
     """A pluggy manager that knows our hooks and no plugin."""
     plugins = pluggy.PluginManager(hookspecs.PROJECT)
     plugins.add_hookspecs(hookspecs)
@@ -50,7 +50,7 @@ _MAY_BE_GENERATORS: Final = frozenset({"handlers", "schemas"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class RegisteredPlugin:
     """A plugin that passed every check.
 
     Attributes:
@@ -58,20 +58,20 @@ class Admitted:
         handlers: its handlers, each with the plugin's name filled in.
         schema_folders: its folders of schema files.
         schemas: what they say of its own settings and data.
-        calls: for each of its hooks, what calls it in this plugin alone.
+        hook_callers: for each of its hooks, what calls it in this plugin alone.
         warnings: what its author should know, though it may run.
     """
 
     hooks: tuple[str, ...]
     handlers: tuple[Handler, ...]
     schema_folders: tuple[Path, ...]
-    schemas: OwnSchemas
-    calls: Mapping[str, pluggy.HookCaller]
+    schemas: PluginSchemas
+    hook_callers: Mapping[str, pluggy.HookCaller]
     warnings: tuple[str, ...]
 
 
 @dataclass(slots=True, kw_only=True)
-class Terms:
+class RegistrationContext:
     """What a plugin is admitted with.
 
     Attributes:
@@ -89,60 +89,62 @@ class Terms:
     folders: tuple[Path, ...] = ()
 
 
-def admit(plugin: object, *, name: str, terms: Terms) -> Admitted:
+def register_plugin(plugin: object, *, name: str, context: RegistrationContext) -> RegisteredPlugin:
     """Check a plugin's hooks, take its schema folders, configure it, and take its handlers.
 
     Args:
         plugin: a module or an object.
         name: the plugin's name.
-        terms: what it is admitted with.
+        context: what it is admitted with.
 
     Raises:
         PluginError: it cannot be used.
         BaseException: whatever the plugin raises itself.
     """
-    own = manager()
+    own = create_manager()
     hooks = _register(own, plugin, name)
     warnings = [
         f"plugin {name!r} has a function {hook!r} ({place}) without @hookimpl: it is not called"
         for hook, place in _unmarked(own, plugin)
     ]
-    terms.folders = tuple(_folder(folder) for folder in _collect(own, "schemas", "folders"))
+    context.folders = tuple(_folder(folder) for folder in _collect(own, "schemas", "folders"))
     try:
-        terms.schemas, schemas = taken(terms.schemas, terms.folders)
+        context.schemas, schemas = load_plugin_schemas(context.schemas, context.folders)
     except SettingsError as error:
         raise PluginError(str(error)) from None
     if "configure" in hooks:
-        own.hook.configure(settings=_section(name, terms, schemas))
-    elif terms.section is not None:
+        own.hook.configure(settings=_section(name, context, schemas))
+    elif context.section is not None:
         warnings.append(f"the settings have a section [plugins.{name}], but plugin {name!r} takes no settings")
-    elif schemas.of_settings:
+    elif schemas.has_settings_schema:
         warnings.append(f"plugin {name!r} has a schema of settings, but takes none: it has no hook 'configure'")
-    handlers = _named([_handler(item) for item in _collect(own, "handlers", "handlers")], plugin=name)
-    warnings += [f"plugin {name!r} has a schema {file}, but {why}" for file, why in unheard(schemas, handlers)]
-    return Admitted(
+    handlers = _with_plugin([_handler(item) for item in _collect(own, "handlers", "handlers")], plugin=name)
+    warnings += [
+        f"plugin {name!r} has a schema {file}, but {why}" for file, why in unused_data_schemas(schemas, handlers)
+    ]
+    return RegisteredPlugin(
         hooks=hooks,
         handlers=handlers,
-        schema_folders=terms.folders,
+        schema_folders=context.folders,
         schemas=schemas,
-        calls={hook: getattr(own.hook, hook) for hook in hooks},
+        hook_callers={hook: getattr(own.hook, hook) for hook in hooks},
         warnings=tuple(warnings),
     )
 
 
-def _section(name: str, terms: Terms, schemas: OwnSchemas) -> dict[str, Any]:
+def _section(name: str, terms: RegistrationContext, schemas: PluginSchemas) -> dict[str, Any]:
     """A copy of the plugin's section, with its secrets in their places, as its own schema takes it."""
     try:
-        section, secrets = resolved(terms.section or {}, plugin=name, environ=terms.environ)
+        section, secrets = resolve_secrets(terms.section or {}, plugin=name, environ=terms.environ)
     except SettingsError as error:
         raise PluginError(str(error)) from None
     terms.secrets |= secrets
-    if refused := schemas.refused_settings(section):
-        raise PluginError("; ".join(f"{place(name, path)} {why}" for path, why in refused))
+    if refused := schemas.settings_violations(section):
+        raise PluginError("; ".join(f"{location_text(name, path)} {why}" for path, why in refused))
     return section
 
 
-def place_of(function: Callable[..., Any]) -> str:
+def function_location(function: Callable[..., Any]) -> str:
     """`file:line` of a function, or its representation where it has no Python code."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
@@ -155,7 +157,7 @@ def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str
     try:
         own.register(plugin, name)
     except pluggy.PluginValidationError as error:
-        raise PluginError(_invalid(own, plugin, str(error))) from None
+        raise PluginError(_invalid_hook(own, plugin, str(error))) from None
     implementations = [
         (caller.name, impl) for caller in own.get_hookcallers(plugin) or () for impl in caller.get_hookimpls()
     ]
@@ -163,7 +165,7 @@ def _register(own: pluggy.PluginManager, plugin: object, name: str) -> tuple[str
         own.check_pending()
     except pluggy.PluginValidationError:
         raise PluginError(
-            "; ".join(_unknown(hook, impl) for hook, impl in implementations if hook not in HOOKS)
+            "; ".join(_unknown_hook(hook, impl) for hook, impl in implementations if hook not in HOOKS)
         ) from None
     for hook, impl in implementations:
         _check_kind(hook, impl)
@@ -186,40 +188,42 @@ def _unmarked(own: pluggy.PluginManager, plugin: object) -> list[tuple[str, str]
     """Functions that are called like a hook, but lack `@hookimpl`: pluggy passes over them in silence."""
     marked = {attribute for attribute, _ in _marked(own, plugin)}
     functions = [(hook, inspect.getattr_static(plugin, hook, None)) for hook in HOOKS if hook not in marked]
-    return [(hook, place_of(function)) for hook, function in functions if inspect.isfunction(function)]
+    return [(hook, function_location(function)) for hook, function in functions if inspect.isfunction(function)]
 
 
-def _invalid(own: pluggy.PluginManager, plugin: object, said: str) -> str:
+def _invalid_hook(own: pluggy.PluginManager, plugin: object, said: str) -> str:
     """What pluggy refuses, with the place of the function and what the hook does take."""
     for attribute, hook in _marked(own, plugin):
         if f"hook {hook!r}" in said:
             takes = ", ".join(HOOKS[hook]) or "no arguments"
             reason = said.partition("\nhookimpl definition: ")[2] or said
-            return f"hook {hook!r} ({place_of(getattr(plugin, attribute))}): {reason}; it takes: {takes}"
+            return f"hook {hook!r} ({function_location(getattr(plugin, attribute))}): {reason}; it takes: {takes}"
     return said
 
 
-def _unknown(hook: str, impl: pluggy.HookImpl) -> str:
+def _unknown_hook(hook: str, impl: pluggy.HookImpl) -> str:
     near = difflib.get_close_matches(hook, HOOKS, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(HOOKS)}"
-    return f"there is no hook {hook!r} ({place_of(impl.function)}); {meant}"
+    return f"there is no hook {hook!r} ({function_location(impl.function)}); {meant}"
 
 
 def _check_kind(hook: str, impl: pluggy.HookImpl) -> None:
     """Refuse functions that would only make a coroutine or a generator, and never run."""
     function = inspect.unwrap(impl.function)
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise PluginError(f"hook {hook!r} ({place_of(function)}) is `async def`, which is not run")
+        raise PluginError(f"hook {hook!r} ({function_location(function)}) is `async def`, which is not run")
     wrapper = impl.wrapper or impl.hookwrapper
     if hook not in _MAY_BE_GENERATORS and not wrapper and inspect.isgeneratorfunction(function):
-        raise PluginError(f"hook {hook!r} ({place_of(function)}) has a `yield`: mark it with @hookimpl(wrapper=True)")
+        raise PluginError(
+            f"hook {hook!r} ({function_location(function)}) has a `yield`: mark it with @hookimpl(wrapper=True)"
+        )
 
 
 def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
     """What every implementation of `hook` gave, as one list."""
     caller: pluggy.HookCaller = getattr(own.hook, hook)
     plain = [impl for impl in caller.get_hookimpls() if not (impl.wrapper or impl.hookwrapper)]
-    place = place_of(plain[0].function) if plain else ""
+    place = function_location(plain[0].function) if plain else ""
     results = caller()
     # pluggy leaves out None, which is what a function without `return` gives.
     if not isinstance(results, list) or len(results) < len(plain):
@@ -227,14 +231,14 @@ def _collect(own: pluggy.PluginManager, hook: str, what: str) -> list[Any]:
     collected: list[Any] = []
     for result in results:
         if isinstance(result, str | bytes | os.PathLike | dict) or not hasattr(result, "__iter__"):
-            raise PluginError(f"{hook}() ({place}) returned {_called(result)}, not a list of {what}")
+            raise PluginError(f"{hook}() ({place}) returned {_describe(result)}, not a list of {what}")
         collected += result
     return collected
 
 
 def _folder(item: object) -> Path:
     if not isinstance(item, str | os.PathLike):
-        raise PluginError(f"schemas() gave {_called(item)}, which is not a folder")
+        raise PluginError(f"schemas() gave {_describe(item)}, which is not a folder")
     folder = Path(os.fsdecode(item))
     if not folder.is_dir():
         raise PluginError(f"schemas() gave {str(folder)!r}, which is not an existing folder")
@@ -244,10 +248,10 @@ def _folder(item: object) -> Path:
 def _handler(item: object) -> Handler:
     if isinstance(item, Handler):
         return item
-    raise PluginError(f"handlers() gave {_called(item)}, which is not made by @handler")
+    raise PluginError(f"handlers() gave {_describe(item)}, which is not made by @handler")
 
 
-def _named(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, ...]:
+def _with_plugin(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, ...]:
     named: dict[str, Handler] = {}
     for handler in handlers:
         if (first := named.get(handler.name)) is not None:
@@ -260,7 +264,7 @@ def _named(handlers: Iterable[Handler], *, plugin: str) -> tuple[Handler, ...]:
     return tuple(named.values())
 
 
-def _called(item: object) -> str:
+def _describe(item: object) -> str:
     if inspect.isfunction(item):
-        return f"the function {item.__name__!r} ({place_of(item)})"
+        return f"the function {item.__name__!r} ({function_location(item)})"
     return reprlib.repr(item)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowhooks.messages import to_printable
-from flowhooks.schema.files import CLASSES, KEYS, SUFFIX
+from flowhooks.schema.files import CLASS_FOLDER, KEY_FOLDER, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from flowhooks.model.handler import Handler
-    from flowhooks.schema import OwnSchemas, Schemas
+    from flowhooks.schema import PluginSchemas, Schemas
 
 
-def impossible(handler: Handler, schemas: Schemas) -> str | None:
+def why_unsatisfiable(handler: Handler, schemas: Schemas) -> str | None:
     """Why a handler can never be called, in a sentence that names it and its place; None if it can.
 
     Args:
@@ -25,30 +25,37 @@ def impossible(handler: Handler, schemas: Schemas) -> str | None:
     if kind not in schemas.kinds:
         why = f"kind={kind!r} is no kind of call-back: no schema file opens it; there are {', '.join(schemas.kinds)}"
     else:
-        why = next(_impossible_values(handler, schemas), "")
+        why = next(_unsatisfiable_values(handler, schemas), "")
     return f"handler {handler.name!r} ({handler.where}): {why}" if why else None
 
 
-def _impossible_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
+def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
     selectors = handler.selectors
     for value in selectors.callback_classes:
-        if refused := schemas.refused_member(selectors.kind, "callBackProcessClass", value):
+        if refused := schemas.why_member_invalid(selectors.kind, "callBackProcessClass", value):
             yield f"no call-back can have the callback_class= {to_printable(value, 60)}, which {refused}"
     for value in selectors.process_keys:
-        refused = schemas.refused_member(selectors.kind, "processDefinitionKey", value)
+        refused = schemas.why_member_invalid(selectors.kind, "processDefinitionKey", value)
         # An engine may send it as the first part of a processDefinitionId only.
-        if refused and (":" in value or schemas.refused_member(selectors.kind, "processDefinitionId", f"{value}:1:1")):
+        if refused and (
+            ":" in value or schemas.why_member_invalid(selectors.kind, "processDefinitionId", f"{value}:1:1")
+        ):
             yield f"no call-back can have the process_key= {to_printable(value, 60)}, which {refused}"
 
 
-def unheard(schemas: OwnSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:
+def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:
     """Each schema of data that no handler of the plugin listens for: its file, and what the matter is."""
     selectors = [handler.selectors for handler in handlers]
     if any(one.every for one in selectors):
         return
     for folder, values, heard, what in (
-        (CLASSES, schemas.classes, {value for one in selectors for value in one.callback_classes}, "callback_class="),
-        (KEYS, schemas.keys, {value for one in selectors for value in one.process_keys}, "process_key="),
+        (
+            CLASS_FOLDER,
+            schemas.classes,
+            {value for one in selectors for value in one.callback_classes},
+            "callback_class=",
+        ),
+        (KEY_FOLDER, schemas.keys, {value for one in selectors for value in one.process_keys}, "process_key="),
     ):
         for value in values:
             if value not in heard:

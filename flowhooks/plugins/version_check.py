@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _OURS: Final = re.compile(rf"\s*{PROJECT}(?![A-Za-z0-9._-])", re.IGNORECASE)
 
 
-def unmet(requires: Iterable[str], version: str) -> str | None:
+def unmet_requirement(requires: Iterable[str], version: str) -> str | None:
     """What of a package's requirements this version of flowhooks does not meet, such as `"flowhooks>=2"`; or None.
 
     A pre-release counts as the version that it comes before: 2.0.0rc1 meets `>=2`, for that is what it is tried out

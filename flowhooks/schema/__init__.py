@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowhooks.schema.files import shipped
-from flowhooks.schema.plugin_schemas import OwnSchemas, taken
+from flowhooks.schema.files import shipped_dir
+from flowhooks.schema.plugin_schemas import PluginSchemas, load_plugin_schemas
 from flowhooks.schema.schemas import Schemas
 from flowhooks.schema.strict_json import parse
 
-__all__ = ["OwnSchemas", "Schemas", "parse", "shipped", "taken"]
+__all__ = ["PluginSchemas", "Schemas", "load_plugin_schemas", "parse", "shipped_dir"]

@@ -6,10 +6,10 @@ import copy
 import re
 from typing import Any, Final, Self
 
-from flowhooks.schema.keywords import MANY, NAMED, ONE, subschemas
+from flowhooks.schema.keywords import SUBSCHEMA, SUBSCHEMA_LIST, SUBSCHEMA_MAP, subschemas
 
 _PART: Final = re.compile(r"\\.|.", re.DOTALL)
-NOTHING: Final[dict[str, Any]] = {"not": {}}
+NEVER_VALID: Final[dict[str, Any]] = {"not": {}}
 """The schema that nothing fits, like `false`."""
 
 
@@ -61,17 +61,17 @@ def translate(document: dict[str, Any]) -> dict[str, Any]:
     for _, schema in list(subschemas(document)):
         if not isinstance(schema, dict):
             continue
-        for keyword in schema.keys() & ONE:
-            schema[keyword] = _written_out(schema[keyword])
-        for keyword in schema.keys() & MANY:
-            schema[keyword] = [_written_out(one) for one in schema[keyword]]
-        for keyword in schema.keys() & NAMED:
+        for keyword in schema.keys() & SUBSCHEMA:
+            schema[keyword] = _expand_false(schema[keyword])
+        for keyword in schema.keys() & SUBSCHEMA_LIST:
+            schema[keyword] = [_expand_false(one) for one in schema[keyword]]
+        for keyword in schema.keys() & SUBSCHEMA_MAP:
             name_of = Pattern if keyword == "patternProperties" else str
-            schema[keyword] = {name_of(name): _written_out(one) for name, one in schema[keyword].items()}
+            schema[keyword] = {name_of(name): _expand_false(one) for name, one in schema[keyword].items()}
         if "pattern" in schema:
             schema["pattern"] = Pattern(schema["pattern"])
     return document
 
 
-def _written_out(schema: Any) -> Any:
-    return NOTHING if schema is False else schema
+def _expand_false(schema: Any) -> Any:
+    return NEVER_VALID if schema is False else schema

@@ -17,30 +17,30 @@ from jsonschema.exceptions import SchemaError
 from flowhooks.errors import SettingsError
 from flowhooks.messages import to_printable
 from flowhooks.schema.ecma_regex import translate
-from flowhooks.schema.keywords import IN_PLACE, subschemas, within
+from flowhooks.schema.keywords import IN_PLACE_APPLICATORS, keyword_subschemas, subschemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 Document = dict[str, Any]
 
-BASE: Final = "https://flowhooks.example/schemas/"
+BASE_URI: Final = "https://flowhooks.example/schemas/"
 """Where the files' `$id`s say that they are; a name that RFC 2606 reserves, so it is never fetched."""
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _FORMATS: Final = FormatChecker(formats=["regex"])
 """Which formats are looked at in a schema itself: not more where packages that know more happen to be installed."""
 SUFFIX: Final = ".schema.json"
-SETTINGS: Final = f"settings{SUFFIX}"
+SETTINGS_FILE: Final = f"settings{SUFFIX}"
 """The schema of a plugin's own section of the settings."""
-CLASSES: Final = "data/class/"
+CLASS_FOLDER: Final = "data/class/"
 """Where a file's name is a value of `callBackProcessClass`, exactly."""
-KEYS: Final = "data/key/"
+KEY_FOLDER: Final = "data/key/"
 """The same for `processDefinitionKey`."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
-_REFUSED: Final = ("$dynamicRef", "$dynamicAnchor")
+_UNSUPPORTED: Final = ("$dynamicRef", "$dynamicAnchor")
 
 
-def shipped() -> Path:
+def shipped_dir() -> Path:
     """The folder of the schema files that flowhooks ships.
 
     Returns:
@@ -56,22 +56,22 @@ def shipped() -> Path:
     raise SettingsError(f"flowhooks is installed without its schema files: there is no folder {package / 'schemas'}")
 
 
-def is_own(name: str) -> bool:
+def is_plugin_only(name: str) -> bool:
     """Whether a file of a plugin's folder is that plugin's alone: of its settings, or of the data that it takes."""
-    return name == SETTINGS or name.startswith("data/")
+    return name == SETTINGS_FILE or name.startswith("data/")
 
 
-def named(names: Iterable[str], folder: str) -> Iterator[str]:
-    """The classes, keys or kinds that the files of `folder`, such as `CLASSES`, are named after."""
+def names_in(names: Iterable[str], folder: str) -> Iterator[str]:
+    """The classes, keys or kinds that the files of `folder`, such as `CLASS_FOLDER`, are named after."""
     return (name.removeprefix(folder).removesuffix(SUFFIX) for name in names if name.startswith(folder))
 
 
-def uri(name: str) -> str:
+def uri_of(name: str) -> str:
     """Where a file says that it is; names of classes and keys may have what a URI cannot."""
-    return BASE + quote(name)
+    return BASE_URI + quote(name)
 
 
-def read(folder: Path) -> dict[str, Document]:
+def read_folder(folder: Path) -> dict[str, Document]:
     """Every schema file of a folder, checked for itself.
 
     Args:
@@ -107,25 +107,25 @@ def _unreadable(error: OSError) -> None:
 
 
 def _read(file: Path, name: str) -> Document:
-    if why := _misnamed(name):
+    if why := _why_misnamed(name):
         raise SettingsError(f"schema file {to_printable(str(file), 300)}: {why}")
     try:
         text = file.read_text("utf-8-sig")
-        document = json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_refuse_constant)
         _check(document, text, name)
     except (OSError, ValueError, OverflowError, SchemaError) as error:  # Overflow: a regular expression's count
-        raise SettingsError(f"schema file {file}: {_why(error)}") from None
+        raise SettingsError(f"schema file {file}: {_error_text(error)}") from None
     except RecursionError:
         raise SettingsError(f"schema file {file}: it is nested too deep") from None
     return document  # type: ignore[no-any-return]  # _check refuses what is not an object
 
 
-def _misnamed(name: str) -> str | None:
+def _why_misnamed(name: str) -> str | None:
     """Why no schema file is called so, by its path within the folder."""
     *parents, last = name.removesuffix(SUFFIX).split("/")
-    for folder, what in ((CLASSES, "callBackProcessClass"), (KEYS, "processDefinitionKey")):
+    for folder, what in ((CLASS_FOLDER, "callBackProcessClass"), (KEY_FOLDER, "processDefinitionKey")):
         if name.startswith(folder):
-            return _misnamed_value(name, folder, what)
+            return _why_value_misnamed(name, folder, what)
     if not name.endswith(SUFFIX) or not all(_NAME.fullmatch(part) for part in (*parents, last)):
         return (
             f"its name is not NAME{SUFFIX}, where NAME and every folder's name are "
@@ -134,11 +134,11 @@ def _misnamed(name: str) -> str | None:
     if parents != ["call-back"] and "call-back" in parents:
         return "kinds of call-back are files of the folder call-back itself"
     if parents[:1] == ["data"] and len(parents) > 1:
-        return f"the folder data has the folders {CLASSES} and {KEYS} and no other"
+        return f"the folder data has the folders {CLASS_FOLDER} and {KEY_FOLDER} and no other"
     return None
 
 
-def _misnamed_value(name: str, folder: str, what: str) -> str | None:
+def _why_value_misnamed(name: str, folder: str, what: str) -> str | None:
     """The same of a file that is named after a class or a key, whatever that is made of."""
     value = name.removeprefix(folder).removesuffix(SUFFIX)
     if not name.endswith(SUFFIX):
@@ -150,11 +150,11 @@ def _misnamed_value(name: str, folder: str, what: str) -> str | None:
     return None
 
 
-def _no_constant(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def _why(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """The error on one line."""
     if isinstance(error, SchemaError):
         where = "/".join(str(part) for part in error.absolute_path)
@@ -167,7 +167,7 @@ def _why(error: Exception) -> str:
 
 
 @lru_cache(maxsize=128)
-def _is_a_schema(text: str) -> None:
+def _check_schema(text: str) -> None:
     """Raises SchemaError if a file's text is none; what was one is one, and to look costs more than all else here."""
     Draft202012Validator.check_schema(json.loads(text), format_checker=_FORMATS)
 
@@ -177,22 +177,22 @@ def _check(document: Any, text: str, name: str) -> None:
         raise ValueError("it is not an object")  # noqa: TRY004 (a file's content, not an argument)
     if document.get("$schema", DIALECT) != DIALECT:
         raise ValueError(f"its $schema is not {DIALECT}")
-    if document.get("$id", uri(name)) != uri(name):
-        raise ValueError(f"its $id is not {uri(name)}; leave it out or write this")
-    _is_a_schema(text)
+    if document.get("$id", uri_of(name)) != uri_of(name):
+        raise ValueError(f"its $id is not {uri_of(name)}; leave it out or write this")
+    _check_schema(text)
     for pointer, schema in subschemas(document):
-        for keyword in (*_REFUSED, "$id", "$schema") if pointer else _REFUSED:
+        for keyword in (*_UNSUPPORTED, "$id", "$schema") if pointer else _UNSUPPORTED:
             if isinstance(schema, dict) and keyword in schema:
                 raise ValueError(f"{keyword} at {to_printable(pointer, 200) or '/'} is not supported here")
     translate(document)
 
 
-def target(name: str, reference: str) -> tuple[str, str]:
+def resolve_reference(name: str, reference: str) -> tuple[str, str]:
     """Where a `$ref` in the file `name` leads: the other file's name, and the fragment without its `#`."""
-    there, fragment = urldefrag(urljoin(uri(name), reference))
-    file = unquote(there.removeprefix(BASE))
+    there, fragment = urldefrag(urljoin(uri_of(name), reference))
+    file = unquote(there.removeprefix(BASE_URI))
     # As it stands or percent-encoded; half of each would be found by nobody later.
-    return file if there in {uri(file), BASE + file} else there, unquote(fragment)
+    return file if there in {uri_of(file), BASE_URI + file} else there, unquote(fragment)
 
 
 def locate(documents: Mapping[str, Document], name: str, reference: str) -> tuple[str, str]:
@@ -202,7 +202,7 @@ def locate(documents: Mapping[str, Document], name: str, reference: str) -> tupl
         LookupError: there is no such schema.
     """
     try:
-        file, fragment = target(name, reference)
+        file, fragment = resolve_reference(name, reference)
     except ValueError:  # not a URI
         raise LookupError(reference) from None
     for pointer, schema in subschemas(documents.get(file)):
@@ -224,8 +224,8 @@ def check_references(documents: Mapping[str, Document]) -> None:
             if not isinstance(schema, dict):
                 continue
             edges = graph.setdefault((name, pointer), set())
-            for keyword in IN_PLACE & schema.keys():
-                edges.update((name, pointer + path) for path, _ in within(keyword, schema[keyword]))
+            for keyword in IN_PLACE_APPLICATORS & schema.keys():
+                edges.update((name, pointer + path) for path, _ in keyword_subschemas(keyword, schema[keyword]))
             if "$ref" in schema:
                 edges.add(_checked_reference(documents, name, pointer, schema["$ref"]))
     try:

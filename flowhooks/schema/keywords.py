@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ONE: Final = frozenset(
+SUBSCHEMA: Final = frozenset(
     {
         "additionalProperties",
         "contains",
@@ -23,11 +23,11 @@ ONE: Final = frozenset(
     }
 )
 """Keywords that hold one schema."""
-MANY: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+SUBSCHEMA_LIST: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 """Keywords that hold an array of schemas."""
-NAMED: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+SUBSCHEMA_MAP: Final = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 """Keywords that hold an object of schemas."""
-IN_PLACE: Final = frozenset({"allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"})
+IN_PLACE_APPLICATORS: Final = frozenset({"allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then"})
 """Keywords whose schemas look at the same value as the schema that they stand in."""
 
 
@@ -40,17 +40,17 @@ def subschemas(schema: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:
     yield pointer, schema
     if isinstance(schema, dict):
         for keyword, value in schema.items():
-            for path, inner in within(keyword, value):
+            for path, inner in keyword_subschemas(keyword, value):
                 yield from subschemas(inner, pointer + path)
 
 
-def within(keyword: str, value: Any) -> Iterator[tuple[str, Any]]:
+def keyword_subschemas(keyword: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The schemas that stand directly under a keyword, each with its JSON Pointer from the keyword's schema."""
-    if keyword in ONE:
+    if keyword in SUBSCHEMA:
         yield f"/{keyword}", value
-    elif keyword in MANY:
+    elif keyword in SUBSCHEMA_LIST:
         for index, one in enumerate(value):
             yield f"/{keyword}/{index}", one
-    elif keyword in NAMED:
+    elif keyword in SUBSCHEMA_MAP:
         for name, one in value.items():
             yield f"/{keyword}/{name.replace('~', '~0').replace('/', '~1')}", one

@@ -15,7 +15,7 @@ from flowhooks import messages
 from flowhooks.errors import SettingsError
 from flowhooks.messages import to_printable
 from flowhooks.schema import files
-from flowhooks.schema.schemas import LOOKED_FOR, SHOWN, Schemas, validators
+from flowhooks.schema.schemas import LOOKED_FOR, SHOWN, Schemas, build_validators
 from flowhooks.schema.violations import MAX_ALLOWED, Violation, violations
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jsonschema.protocols import Validator
 
-_OF_SETTINGS: Final[Mapping[str, str]] = {
+_SETTING_MESSAGES: Final[Mapping[str, str]] = {
     "schema.required": "must have {name}",
     "schema.dependentRequired": "must have {name} too, since it has {given}",
     "schema.nothing": "is no setting",
@@ -33,8 +33,10 @@ _OF_SETTINGS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnSchemas:
-    """What a plugin's schema folders say of its own settings and of the data that its handlers take. Made by `taken`.
+class PluginSchemas:
+    """What a plugin's schema folders say of its own settings and of the data that its handlers take.
+
+    Made by `load_plugin_schemas`.
 
     Attributes:
         classes: the values of `callBackProcessClass` that have a schema, sorted.
@@ -44,43 +46,43 @@ class OwnSchemas:
     classes: tuple[str, ...]
     keys: tuple[str, ...]
     _validators: Mapping[str, Validator]
-    _known: tuple[str, ...]
+    _setting_names: tuple[str, ...]
 
     @property
-    def of_settings(self) -> bool:
+    def has_settings_schema(self) -> bool:
         """Whether there is a schema of the plugin's settings."""
-        return files.SETTINGS in self._validators
+        return files.SETTINGS_FILE in self._validators
 
     @property
-    def of_data(self) -> bool:
+    def has_data_schemas(self) -> bool:
         """Whether there is a schema of any event's data."""
         return bool(self.classes or self.keys)
 
-    def refused_settings(self, section: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
+    def settings_violations(self, section: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
         """What the schema refuses of the plugin's section: where, and a sentence that never repeats the value.
 
         Returns:
             The first 20; none, too, if there is no such schema.
         """
-        validator = self._validators.get(files.SETTINGS)
+        validator = self._validators.get(files.SETTINGS_FILE)
         if validator is None:
             return []
         try:
-            found = _found([validator], section)
+            found = _find_violations([validator], section)
         except Exception:  # noqa: BLE001 (jsonschema's own limits, such as of nesting and of huge numbers)
-            return [((), f"could not be checked against {files.SETTINGS}")]
-        return [(one.path, self._of_setting(one)) for one in found[:SHOWN]]
+            return [((), f"could not be checked against {files.SETTINGS_FILE}")]
+        return [(one.path, self._setting_message(one)) for one in found[:SHOWN]]
 
-    def _of_setting(self, violation: Violation) -> str:
+    def _setting_message(self, violation: Violation) -> str:
         params = dict(violation.params)
-        if violation.key not in _OF_SETTINGS:
+        if violation.key not in _SETTING_MESSAGES:
             return messages.text(violation.key, "en", **params)
-        said = _OF_SETTINGS[violation.key].format_map(params)
-        if violation.key == "schema.nothing" and len(violation.path) == 1 and self._known:
-            said += f"; there are {to_printable(', '.join(self._known), MAX_ALLOWED)}"
+        said = _SETTING_MESSAGES[violation.key].format_map(params)
+        if violation.key == "schema.nothing" and len(violation.path) == 1 and self._setting_names:
+            said += f"; there are {to_printable(', '.join(self._setting_names), MAX_ALLOWED)}"
         return said
 
-    def refused_data(
+    def why_data_invalid(
         self, data: Mapping[str, Any], *, callback_class: str | None, process_key: str | None
     ) -> str | None:
         """Why an event's data is not what the plugin asks for; None if it is.
@@ -95,39 +97,39 @@ class OwnSchemas:
         """
         refusals: list[str] = []
         for folder, value, known in (
-            (files.CLASSES, callback_class, self.classes),
-            (files.KEYS, process_key, self.keys),
+            (files.CLASS_FOLDER, callback_class, self.classes),
+            (files.KEY_FOLDER, process_key, self.keys),
         ):
             if value is not None and value in known:
-                refusals += _refused(self._validators[f"{folder}{value}{files.SUFFIX}"], folder + value, data)
+                refusals += _data_violations(self._validators[f"{folder}{value}{files.SUFFIX}"], folder + value, data)
         return "; ".join(refusals) or None
 
 
-def _refused(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
+def _data_violations(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
     file = to_printable(f"{name}{files.SUFFIX}", MAX_ALLOWED)
     try:
-        found = _found([validator], data)
+        found = _find_violations([validator], data)
     except Exception:  # noqa: BLE001 (as for settings)
         yield f"the data could not be checked against {file}"
         return
     if found:
         clauses = (f"{one.pointer or '/'}: {messages.text(one.key, 'en', **dict(one.params))}" for one in found[:SHOWN])
-        more = "" if len(found) <= SHOWN else f" (the first {SHOWN} of {_many(len(found))} violations)"
+        more = "" if len(found) <= SHOWN else f" (the first {SHOWN} of {_count_text(len(found))} violations)"
         yield f"the data is not what {file} asks for{more}: {'; '.join(clauses)}"
 
 
-def _many(count: int) -> str:
+def _count_text(count: int) -> str:
     return f"more than {LOOKED_FOR}" if count > LOOKED_FOR else str(count)
 
 
-def _found(checks: Sequence[Validator], value: Any) -> list[Violation]:
+def _find_violations(checks: Sequence[Validator], value: Any) -> list[Violation]:
     """What the schemas refuse; looked for in full only when there is something."""
     if all(check.is_valid(value) for check in checks):
         return []
     return violations(value, chain.from_iterable(check.iter_errors(value) for check in checks), LOOKED_FOR + 1)
 
 
-def taken(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, OwnSchemas]:
+def load_plugin_schemas(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, PluginSchemas]:
     """Take a plugin's schema folders.
 
     Args:
@@ -143,20 +145,20 @@ def taken(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, OwnSchema
     own: dict[str, files.Document] = {}
     for folder in folders:
         shared = {}
-        for name, document in files.read(folder).items():
-            if not files.is_own(name):
+        for name, document in files.read_folder(folder).items():
+            if not files.is_plugin_only(name):
                 shared[name] = document
             elif own.setdefault(name, document) != document:
                 raise SettingsError(f"schema file {folder / name}: another folder of the plugin has one already")
         schemas = schemas.with_documents(shared, folder)
-    return schemas, _own(schemas, own)
+    return schemas, _plugin_schemas(schemas, own)
 
 
-def _own(schemas: Schemas, own: dict[str, files.Document]) -> OwnSchemas:
-    checks = validators({**schemas.documents, **own}) if own else {}
-    return OwnSchemas(
-        classes=tuple(sorted(files.named(own, files.CLASSES))),
-        keys=tuple(sorted(files.named(own, files.KEYS))),
+def _plugin_schemas(schemas: Schemas, own: dict[str, files.Document]) -> PluginSchemas:
+    checks = build_validators({**schemas.documents, **own}) if own else {}
+    return PluginSchemas(
+        classes=tuple(sorted(files.names_in(own, files.CLASS_FOLDER))),
+        keys=tuple(sorted(files.names_in(own, files.KEY_FOLDER))),
         _validators=MappingProxyType({name: checks[name] for name in own}),
-        _known=tuple(own.get(files.SETTINGS, {}).get("properties", ())),
+        _setting_names=tuple(own.get(files.SETTINGS_FILE, {}).get("properties", ())),
     )

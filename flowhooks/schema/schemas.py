@@ -27,9 +27,9 @@ SHOWN: Final = 20
 """Violations that an answer lists."""
 LOOKED_FOR: Final = 1000
 """Violations that are looked for, so that a large body which is wrong all over does not take long."""
-SHARED: Final = f"process-end-call-back-ro{files.SUFFIX}"
+SHARED_SCHEMA: Final = f"process-end-call-back-ro{files.SUFFIX}"
 FLOW_INSTANCE_ID: Final = f"flow-instance-id{files.SUFFIX}"
-_KINDS: Final = "call-back/"
+_KIND_FOLDER: Final = "call-back/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +59,12 @@ class Schemas:
         Raises:
             SettingsError: a folder or a file cannot be used; one line that names it.
         """
-        documents = files.read(files.shipped())
+        documents = files.read_folder(files.shipped_dir())
         for folder in extra:
-            documents |= files.read(folder)
-            if own := next(filter(files.is_own, documents), None):
+            documents |= files.read_folder(folder)
+            if own := next(filter(files.is_plugin_only, documents), None):
                 raise SettingsError(
-                    f"schema file {folder / own}: {files.SETTINGS} and data/ belong into a plugin's own folder"
+                    f"schema file {folder / own}: {files.SETTINGS_FILE} and data/ belong into a plugin's own folder"
                 )
         return cls._of(documents)
 
@@ -79,7 +79,9 @@ class Schemas:
         Raises:
             SettingsError: the folder or a file cannot be used; one line that names it.
         """
-        added = {name: document for name, document in files.read(folder).items() if not files.is_own(name)}
+        added = {
+            name: document for name, document in files.read_folder(folder).items() if not files.is_plugin_only(name)
+        }
         return self.with_documents(added, folder, replace=replace)
 
     def with_documents(self, added: Mapping[str, files.Document], folder: Path, *, replace: bool = False) -> Schemas:
@@ -96,14 +98,14 @@ class Schemas:
     @classmethod
     def _of(cls, documents: dict[str, files.Document]) -> Schemas:
         files.check_references(documents)
-        ready, registry = _ready(documents)
+        ready, registry = _prepare(documents)
         check = {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
         bodies: dict[str, tuple[Validator, ...]] = {FLOW_INSTANCE_ID: (check[FLOW_INSTANCE_ID],)}
-        kinds = sorted(files.named(documents, _KINDS))
+        kinds = sorted(files.names_in(documents, _KIND_FOLDER))
         for kind in kinds:
-            name = f"{_KINDS}{kind}{files.SUFFIX}"
+            name = f"{_KIND_FOLDER}{kind}{files.SUFFIX}"
             own = _without_shared(name, ready[name])
-            bodies[kind] = (check[SHARED],)
+            bodies[kind] = (check[SHARED_SCHEMA],)
             if Draft202012Validator.VALIDATORS.keys() & own.keys():
                 bodies[kind] += (Draft202012Validator(own, registry=registry),)
         return cls(documents=MappingProxyType(documents), kinds=tuple(kinds), _validators=MappingProxyType(bodies))
@@ -121,19 +123,19 @@ class Schemas:
         """
         validators = self._validators[kind]
         try:
-            found = _check(validators, body)
+            found = _find_violations(validators, body)
         except Exception as error:  # jsonschema's own limits, such as of nesting and of huge numbers
             raise InvalidCallback("body_unchecked") from error
         if not found:
             return
-        first = _first(found)
+        first = _first_violations(found)
         if len(found) <= SHOWN:
             raise InvalidCallback("body_refused", first)
         if len(found) <= LOOKED_FOR:
             raise InvalidCallback("body_refused_more", first, total=len(found), shown=SHOWN)
         raise InvalidCallback("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
 
-    def refused_member(self, kind: str, name: str, value: Any) -> str | None:
+    def why_member_invalid(self, kind: str, name: str, value: Any) -> str | None:
         """Why no call-back of a kind can have `value` as its member `name`, in a sentence; None if one can.
 
         Args:
@@ -146,7 +148,7 @@ class Schemas:
         """
         validators = self._validators[kind]
         try:
-            found = _check(validators, {name: value})
+            found = _find_violations(validators, {name: value})
         except Exception:  # noqa: BLE001 (what cannot be checked is not known to be impossible)
             return None
         # Whatever else such a body lacks is no matter.
@@ -159,32 +161,34 @@ class Schemas:
         Raises:
             Unprocessable: it is not.
         """
-        if found := _check(self._validators[FLOW_INSTANCE_ID], text):
-            raise InvalidCallback("path_id", [("flowInstanceId", key, params) for _, key, params in _first(found)])
+        if found := _find_violations(self._validators[FLOW_INSTANCE_ID], text):
+            raise InvalidCallback(
+                "path_id", [("flowInstanceId", key, params) for _, key, params in _first_violations(found)]
+            )
 
 
-def validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:
+def build_validators(documents: Mapping[str, files.Document]) -> dict[str, Validator]:
     """What checks by each document, which may refer to one another.
 
     Raises:
         SettingsError: a reference leads nowhere; one line that names the file.
     """
     files.check_references(documents)
-    ready, registry = _ready(documents)
+    ready, registry = _prepare(documents)
     return {name: Draft202012Validator(document, registry=registry) for name, document in ready.items()}
 
 
-def _ready(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
+def _prepare(documents: Mapping[str, files.Document]) -> tuple[dict[str, files.Document], Registry[Any]]:
     """The documents as jsonschema takes them, and where it finds one by the other's `$ref`."""
-    ready = {name: translate(document) | {"$id": files.uri(name)} for name, document in documents.items()}
+    ready = {name: translate(document) | {"$id": files.uri_of(name)} for name, document in documents.items()}
     resources = {name: DRAFT202012.create_resource(document) for name, document in ready.items()}
     registry = Registry().with_resources(
-        (uri, resource) for name, resource in resources.items() for uri in {files.uri(name), files.BASE + name}
+        (uri, resource) for name, resource in resources.items() for uri in {files.uri_of(name), files.BASE_URI + name}
     )
     return ready, registry.crawl()  # once, not at each `$ref`
 
 
-def _check(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
+def _find_violations(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
     """What the schemas refuse; looked for in full only when there is something."""
     for validator in validators:
         if not validator.is_valid(value):
@@ -193,7 +197,7 @@ def _check(validators: tuple[Validator, ...], value: Any) -> list[Violation]:
     return []
 
 
-def _first(found: list[Violation]) -> list[tuple[str, str, dict[str, Any]]]:
+def _first_violations(found: list[Violation]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(one.pointer, one.key, dict(one.params)) for one in found[:SHOWN]]
 
 
@@ -211,4 +215,8 @@ def _without_shared(name: str, document: files.Document) -> files.Document:
 
 def _is_shared(name: str, schema: Any) -> bool:
     """Whether a schema refers to the shared one."""
-    return isinstance(schema, dict) and "$ref" in schema and files.target(name, schema["$ref"]) == (SHARED, "")
+    return (
+        isinstance(schema, dict)
+        and "$ref" in schema
+        and files.resolve_reference(name, schema["$ref"]) == (SHARED_SCHEMA, "")
+    )

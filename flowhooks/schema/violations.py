@@ -47,14 +47,14 @@ def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list
         limit: how many to look for.
     """
     found: set[Violation] = set()
-    for violation in (violation for error in errors for violation in _of(error, body)):
+    for violation in (violation for error in errors for violation in _violations_of(error, body)):
         found.add(violation)
         if len(found) == limit:
             break
     return sorted(found)  # a name never meets an index: where two paths part, they do so within one object or array
 
 
-def _of(error: ValidationError, body: Any) -> Iterator[Violation]:
+def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
     path = tuple(error.absolute_path)
     for part in path:
         body = body[part]
@@ -73,11 +73,11 @@ def _of(error: ValidationError, body: Any) -> Iterator[Violation]:
                 if given in body and name not in body:
                     yield _violation(path, keyword, name=_json(name), given=_json(given))
     else:
-        key, params = _sentence(keyword, value, several=not error.context)
+        key, params = _message(keyword, value, several=not error.context)
         yield _violation(path, key, **params)
 
 
-def _sentence(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str, str]]:
+def _message(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str, str]]:
     """The sentence's key without its `schema.`, and what it names."""
     if keyword == "not" and value == {}:
         return "nothing", {}
@@ -85,10 +85,10 @@ def _sentence(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str
         return "oneOf_several", {}
     if f"schema.{keyword}" not in MESSAGES:
         return "other", {"keyword": to_printable(keyword, MAX_ALLOWED)}
-    return keyword, _named(keyword, value)
+    return keyword, _message_params(keyword, value)
 
 
-def _named(keyword: str, value: Any) -> dict[str, str]:
+def _message_params(keyword: str, value: Any) -> dict[str, str]:
     """What the schema says under `keyword`, as the sentence names it."""
     match keyword:
         case "type":

@@ -16,11 +16,10 @@ known     what sources are known by, read from where it is
 from __future__ import annotations
 
 from flowhooks.settings.addresses import host_and_port, is_loopback
-from flowhooks.settings.credentials import Key, Known, check_sources, known_sources
-from flowhooks.settings.loading import load, usual_file
+from flowhooks.settings.credentials import SigningKey, SourceCredentials, check_sources, load_source_credentials
+from flowhooks.settings.loading import default_file, load
 from flowhooks.settings.model import (
     AlertsSettings,
-    Described,
     HttpSettings,
     IdentitySettings,
     IgnoreSettings,
@@ -29,6 +28,7 @@ from flowhooks.settings.model import (
     RetentionSettings,
     RoutingSettings,
     RunnerSettings,
+    SettingReference,
     Settings,
     ShutdownSettings,
     check_binds,
@@ -37,21 +37,17 @@ from flowhooks.settings.model import (
     database_url,
     describe,
 )
-from flowhooks.settings.reload import Change, change, live
+from flowhooks.settings.reload import SettingsDiff, diff, live_names
 from flowhooks.settings.sections import HandlerSettings, Network, OperatorSettings, Source
 from flowhooks.settings.signing_keys import Secret
 from flowhooks.settings.tokens import check_operators, operator_tokens
 
 __all__ = [
     "AlertsSettings",
-    "Change",
-    "Described",
     "HandlerSettings",
     "HttpSettings",
     "IdentitySettings",
     "IgnoreSettings",
-    "Key",
-    "Known",
     "LedgerSettings",
     "LogSettings",
     "Network",
@@ -60,22 +56,26 @@ __all__ = [
     "RoutingSettings",
     "RunnerSettings",
     "Secret",
+    "SettingReference",
     "Settings",
+    "SettingsDiff",
     "ShutdownSettings",
+    "SigningKey",
     "Source",
-    "change",
+    "SourceCredentials",
     "check_binds",
     "check_operators",
     "check_processes",
     "check_removed",
     "check_sources",
     "database_url",
+    "default_file",
     "describe",
+    "diff",
     "host_and_port",
     "is_loopback",
-    "known_sources",
-    "live",
+    "live_names",
     "load",
+    "load_source_credentials",
     "operator_tokens",
-    "usual_file",
 ]

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.secrets import from_environ, from_file
-from flowhooks.settings.signing_keys import key_of
-from flowhooks.settings.tokens import token_in_file
+from flowhooks.settings.secrets import secret_from_environ, secret_from_file
+from flowhooks.settings.signing_keys import decode_key
+from flowhooks.settings.tokens import token_digest_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class SigningKey:
     """A secret that has been read.
 
     Attributes:
@@ -39,7 +39,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class SourceCredentials:
     """What one source is known by.
 
     Attributes:
@@ -48,10 +48,10 @@ class Known:
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
-    keys: tuple[Key, ...] = ()
+    keys: tuple[SigningKey, ...] = ()
 
 
-def known_sources(settings: Settings, environ: Mapping[str, str]) -> dict[str, Known]:
+def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str, SourceCredentials]:
     """What each source is known by, by its name.
 
     Args:
@@ -62,8 +62,8 @@ def known_sources(settings: Settings, environ: Mapping[str, str]) -> dict[str, K
         SettingsError: a token or a secret cannot be had, or names two; a line for each, and never what it is.
     """
     problems: list[str] = []
-    found = {name: _known(name, source, environ, problems) for name, source in settings.sources.items()}
-    problems += _shared(settings, found)
+    found = {name: _load_credentials(name, source, environ, problems) for name, source in settings.sources.items()}
+    problems += _find_shared(settings, found)
     if problems:
         raise SettingsError("\n".join(problems))
     return found
@@ -75,44 +75,44 @@ def check_sources(settings: Settings, environ: Mapping[str, str]) -> None:
     Raises:
         SettingsError: it cannot; one line for each problem.
     """
-    known_sources(settings, environ)
+    load_source_credentials(settings, environ)
 
 
-def secret_text(one: Secret, environ: Mapping[str, str]) -> str:
+def read_secret(one: Secret, environ: Mapping[str, str]) -> str:
     """A secret as it stands in its place.
 
     Raises:
         ValueError: it cannot be had, or is none; nothing of it is repeated.
     """
-    text = from_file(one.file, private=True) if one.file else from_environ(one.env, environ)
+    text = secret_from_file(one.file, private=True) if one.file else secret_from_environ(one.env, environ)
     try:
-        key_of(text)
+        decode_key(text)
     except ValueError as error:
-        raise ValueError(f"{one.place} {error}") from None
+        raise ValueError(f"{one.location} {error}") from None
     return text
 
 
-def ends(one: Secret) -> int | None:
+def expires_at(one: Secret) -> int | None:
     """When a secret ends, in microseconds since 1970; None: never."""
     return None if one.not_after is None else (one.not_after - _EPOCH) // timedelta(microseconds=1)
 
 
-def _known(name: str, source: Source, environ: Mapping[str, str], problems: list[str]) -> Known:
+def _load_credentials(name: str, source: Source, environ: Mapping[str, str], problems: list[str]) -> SourceCredentials:
     tokens, keys = list(source.token_sha256), []
     if source.token_file:
         try:
-            tokens.append(token_in_file(source.token_file))
+            tokens.append(token_digest_from_file(source.token_file))
         except ValueError as error:
             problems.append(f"sources.{name}.token_file: {error}")
     for one in source.secrets:
         try:
-            keys.append(Key(key=key_of(secret_text(one, environ)), not_after=ends(one)))
+            keys.append(SigningKey(key=decode_key(read_secret(one, environ)), not_after=expires_at(one)))
         except ValueError as error:
             problems.append(f"sources.{name}.secrets: {error}")
-    return Known(tokens=tuple(dict.fromkeys(tokens)), keys=tuple(keys))
+    return SourceCredentials(tokens=tuple(dict.fromkeys(tokens)), keys=tuple(keys))
 
 
-def _shared(settings: Settings, found: Mapping[str, Known]) -> Iterator[str]:
+def _find_shared(settings: Settings, found: Mapping[str, SourceCredentials]) -> Iterator[str]:
     """What is wrong where a credential names two."""
     owners: dict[str | bytes, str] = {
         token: f"operators.{name}" for name, one in settings.operators.items() for token in one.token_sha256

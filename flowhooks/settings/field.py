@@ -6,9 +6,9 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowhooks.settings.types import Kind
+    from flowhooks.settings.types import SettingType
 
 
-def setting(default: Any, kind: Kind, doc: str, *, live: bool = False) -> Any:
+def setting(default: Any, kind: SettingType, doc: str, *, live: bool = False) -> Any:
     """A setting; with `live`, one that a process goes by anew when it is told to read its settings again."""
     return field(default=default, metadata={"doc": doc, "kind": kind, "live": live})

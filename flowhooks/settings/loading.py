@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.model import Settings, leaves, variable
-from flowhooks.settings.secrets import variables
+from flowhooks.settings.model import Settings, iter_settings, variable
+from flowhooks.settings.secrets import secret_variables
 from flowhooks.settings.sections import HandlerSettings, OperatorSettings, Source
-from flowhooks.settings.types import NAME, Kind, nearest, shown
+from flowhooks.settings.types import NAME, SettingType, did_you_mean, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
 DEFAULT_FILE: Final = "flowhooks.toml"
-PREFIX: Final = "FLOWHOOKS_"
+ENV_PREFIX: Final = "FLOWHOOKS_"
 
-_KINDS: Final[Mapping[str, Kind]] = {name: field.metadata["kind"] for name, field in leaves()}
-_SECTIONS: Final = frozenset(name.partition(".")[0] for name in _KINDS if "." in name)
-_NAMED: Final = ("sources", "operators", "handlers", "plugins")
+_TYPES: Final[Mapping[str, SettingType]] = {name: field.metadata["kind"] for name, field in iter_settings()}
+_SECTIONS: Final = frozenset(name.partition(".")[0] for name in _TYPES if "." in name)
+_NAMED_SECTIONS: Final = ("sources", "operators", "handlers", "plugins")
 """Whose sections have names of the user's choice, and can only be written in the file."""
-_VARIABLES: Final = {variable(name): name for name in _KINDS}
+_VARIABLES: Final = {variable(name): name for name in _TYPES}
 _NOT_SETTINGS: Final = re.compile(r"FLOWHOOKS_(CONFIG|CRASH_AT|PLACE|SECRET|TOKEN|TEST_.*)", re.DOTALL)
 """Variables of ours that are no settings: which file to read, what a supervisor tells those that it starts, a token or
 a secret to send with, and what the project's own tests use."""
@@ -52,18 +52,18 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
         SettingsError: something cannot be used; every problem that there is, one a line.
     """
     problems: list[str] = []
-    path = usual_file(environ) if config is None else Path(config)
+    path = default_file(environ) if config is None else Path(config)
     table = _read(path, problems) if path else {}
-    values, named, plugins = _from_table(table, f"{_line(path)}: ", problems)
+    values, named, plugins = _from_table(table, f"{_printable_line(path)}: ", problems)
     secrets = {
-        *variables(plugins.values()),
+        *secret_variables(plugins.values()),
         *(one.env for source in named["sources"].values() for one in source.secrets),
     }
     values |= _from_environ(environ, secrets, problems)
     values |= _from_options(options, problems)
     settings = _build(values, named, plugins)
     if not problems and settings.listen == settings.admin and not settings.listen.endswith(":0"):
-        problems.append(f"listen and admin are both {shown(settings.listen)}: each needs an address of its own")
+        problems.append(f"listen and admin are both {format_value(settings.listen)}: each needs an address of its own")
     for name, source in settings.sources.items():
         if source.max_body_bytes is not None and source.max_body_bytes > settings.http.max_body_bytes:
             problems.append(
@@ -75,17 +75,17 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     return settings
 
 
-def _line(text: object) -> str:
+def _printable_line(text: object) -> str:
     """Text as it may stand in a line of an error message."""
     line = str(text)
-    return line if line.isprintable() and len(line) <= 200 else shown(line)  # noqa: PLR2004 (a long path is one line)
+    return line if line.isprintable() and len(line) <= 200 else format_value(line)  # noqa: PLR2004 (a long path is one line)
 
 
 def _dotted(*keys: str) -> str:
-    return ".".join(key if _BARE_KEY.fullmatch(key) else shown(key) for key in keys)
+    return ".".join(key if _BARE_KEY.fullmatch(key) else format_value(key) for key in keys)
 
 
-def usual_file(environ: Mapping[str, str]) -> Path | None:
+def default_file(environ: Mapping[str, str]) -> Path | None:
     """The file that settings are read from where none is given: as `load` says it; None: there is none."""
     if named := environ.get("FLOWHOOKS_CONFIG"):
         return Path(named)
@@ -97,13 +97,13 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        problems.append(f"{_line(path)}: cannot be read: {error.strerror}")
+        problems.append(f"{_printable_line(path)}: cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        problems.append(f"{_line(path)}: is not UTF-8, at byte {error.start}")
+        problems.append(f"{_printable_line(path)}: is not UTF-8, at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
-        problems.append(f"{_line(path)}: is not TOML: {_line(error)}")
+        problems.append(f"{_printable_line(path)}: is not TOML: {_printable_line(error)}")
     except (ValueError, RecursionError):  # a path with NUL, a number of thousands of digits, thousands of brackets
-        problems.append(f"{_line(path)}: cannot be read: it is no file of settings")
+        problems.append(f"{_printable_line(path)}: cannot be read: it is no file of settings")
     return {}
 
 
@@ -116,7 +116,7 @@ def _from_table(
     read = {"sources": _source, "operators": _operator, "handlers": _handler}
     for key, value in table.items():
         if key in {*named, "plugins"}:
-            for name, section in _named(key, value, where, problems):
+            for name, section in _named_sections(key, value, where, problems):
                 if key == "plugins":
                     plugins[name] = section
                 elif one := read[key](name, section, where, problems):
@@ -125,30 +125,30 @@ def _from_table(
             problems.append(f"{where}{_dotted(key)} is no setting")
         elif key in _SECTIONS:
             if not isinstance(value, dict):
-                problems.append(f"{where}{key} must be a section, [{key}], not {shown(value)}")
+                problems.append(f"{where}{key} must be a section, [{key}], not {format_value(value)}")
                 continue
             for inner, single in value.items():
-                _take(values, f"{key}.{inner}", single, f"{where}{_dotted(key, inner)}", problems)
+                _set_value(values, f"{key}.{inner}", single, f"{where}{_dotted(key, inner)}", problems)
         else:
-            _take(values, key, value, f"{where}{_dotted(key)}", problems)
+            _set_value(values, key, value, f"{where}{_dotted(key)}", problems)
     problems.extend(_shared_tokens(named, where))
     return values, named, plugins
 
 
-def _take(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
+def _set_value(values: dict[str, Any], name: str, value: Any, where: str, problems: list[str]) -> None:
     """Check one value of the file, and keep it."""
-    if kind := _KINDS.get(name):
+    if kind := _TYPES.get(name):
         try:
             values[name] = kind.check(value)
         except ValueError as error:
             problems.append(f"{where} {error}")
     elif isinstance(value, dict):
-        problems.append(f"{where} is no section{nearest(name, [*_SECTIONS, *_NAMED])}")
+        problems.append(f"{where} is no section{did_you_mean(name, [*_SECTIONS, *_NAMED_SECTIONS])}")
     else:
-        problems.append(f"{where} is no setting{nearest(name, _KINDS)}")
+        problems.append(f"{where} is no setting{did_you_mean(name, _TYPES)}")
 
 
-def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tuple[str, dict[str, Any]]]:
     """The sections below [sources] or [plugins]."""
     if not isinstance(value, dict):
         problems.append(
@@ -174,7 +174,7 @@ def _named(key: str, value: Any, where: str, problems: list[str]) -> Iterable[tu
 
 
 def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
-    found = _checked(f"{where}{_dotted('sources', name)}", Source, section, problems)
+    found = _check_section(f"{where}{_dotted('sources', name)}", Source, section, problems)
     if not {"token_sha256", "token_file", "secrets"}.intersection(section):
         problems.append(
             f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, "
@@ -186,7 +186,7 @@ def _source(name: str, section: Mapping[str, Any], where: str, problems: list[st
 
 def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> OperatorSettings | None:
     here = f"{where}{_dotted('operators', name)}"
-    found = _checked(here, OperatorSettings, section, problems)
+    found = _check_section(here, OperatorSettings, section, problems)
     if "role" not in section:
         problems.append(f'{here} has no role: "view" may look at everything, "operate" may also change something')
     if not {"password", "token_sha256", "token_file"}.intersection(section):
@@ -196,19 +196,19 @@ def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[
 
 
 def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
-    found = _checked(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
+    found = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
     return None if found is None else HandlerSettings(**found)
 
 
-def _checked(here: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+def _check_section(here: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
     """What a section holds; None if something in it cannot be used. Never repeats what may be a credential."""
-    kinds: dict[str, Kind] = {field.name: field.metadata["kind"] for field in fields(kind)}
+    kinds: dict[str, SettingType] = {field.name: field.metadata["kind"] for field in fields(kind)}
     found: dict[str, Any] = {}
     before = len(problems)
     for inner, value in section.items():
         if inner not in kinds:
             # Never the value: somebody may have written the token itself.
-            problems.append(f"{here}.{_dotted(inner)} is no setting{nearest(inner, kinds)}")
+            problems.append(f"{here}.{_dotted(inner)} is no setting{did_you_mean(inner, kinds)}")
             continue
         try:
             found[inner] = kinds[inner].check(value)
@@ -231,20 +231,20 @@ def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterab
 
 def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for key in sorted(key for key in environ if key.startswith(PREFIX)):
+    for key in sorted(key for key in environ if key.startswith(ENV_PREFIX)):
         if name := _VARIABLES.get(key):
             try:
-                values[name] = _KINDS[name].check(_KINDS[name].parse(environ[key]))
+                values[name] = _TYPES[name].check(_TYPES[name].parse(environ[key]))
             except ValueError as error:
                 problems.append(f"environment variable {key} {error}")
         elif key in secrets:
             continue
         elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
-            rest = key.removeprefix(PREFIX)
-            only = [section for section in _NAMED if rest.startswith(f"{section.upper()}_")]
+            rest = key.removeprefix(ENV_PREFIX)
+            only = [section for section in _NAMED_SECTIONS if rest.startswith(f"{section.upper()}_")]
             hint = f"; [{only[0]}.NAME] can only be written in the file" if only else ""
-            hint += nearest(rest, (known.removeprefix(PREFIX) for known in _VARIABLES), PREFIX)
-            problems.append(f"environment variable {_line(key)} is no setting{hint}")
+            hint += did_you_mean(rest, (known.removeprefix(ENV_PREFIX) for known in _VARIABLES), ENV_PREFIX)
+            problems.append(f"environment variable {_printable_line(key)} is no setting{hint}")
     return values
 
 
@@ -253,8 +253,8 @@ def _from_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, 
     for name, value in options.items():
         if value is None:
             continue
-        if not (kind := _KINDS.get(name)):
-            problems.append(f"option {_line(name)} is no setting{nearest(name, _KINDS)}")
+        if not (kind := _TYPES.get(name)):
+            problems.append(f"option {_printable_line(name)} is no setting{did_you_mean(name, _TYPES)}")
             continue
         try:
             values[name] = kind.check(kind.parse(value) if isinstance(value, str) else value)

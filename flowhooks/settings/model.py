@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from dataclasses import Field
 
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-_DAY: Final = 86400.0
-_DAYS: Final = types.whole(0, 36_500)
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_DAY_SECONDS: Final = 86400.0
+_RETENTION_DAYS: Final = types.integer(0, 36_500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,26 +25,28 @@ class HttpSettings:
     """How both listeners treat their clients."""
 
     threads: int = setting(
-        16, types.whole(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
+        16, types.integer(1, 1000), "Threads that answer call-backs; at most half of them wait for handlers."
     )
     max_body_bytes: int = setting(
-        1024**2, types.whole(1, 1024**3), "Largest body taken; a larger one is answered 413.", live=True
+        1024**2, types.integer(1, 1024**3), "Largest body taken; a larger one is answered 413.", live=True
     )
     max_header_bytes: int = setting(
-        16384, types.whole(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
+        16384, types.integer(1024, 1024**2), "Largest request line and headers together; larger ones are answered 431."
     )
     read_timeout: float = setting(
-        10.0, types.seconds(0, _DAY), "Seconds in which a whole request must arrive, however it trickles in."
+        10.0, types.seconds(0, _DAY_SECONDS), "Seconds in which a whole request must arrive, however it trickles in."
     )
-    idle_timeout: float = setting(60.0, types.seconds(0, _DAY), "Seconds for which an idle connection is kept open.")
+    idle_timeout: float = setting(
+        60.0, types.seconds(0, _DAY_SECONDS), "Seconds for which an idle connection is kept open."
+    )
     max_connections: int = setting(
         1000,
-        types.whole(1, 100_000),
+        types.integer(1, 100_000),
         "Connections of each listener open at a time; others queue up. Fewer where the limit of open files is low.",
     )
     trusted_proxy: str = setting(
         "",
-        types.client(),
+        types.ip_address(),
         "The one address of the proxy whose word is taken for who has called: the last address in its X-Forwarded-For; "
         "empty: nobody's word is.",
         live=True,
@@ -61,7 +63,7 @@ class RunnerSettings:
         "How deliveries find their threads: by looking into the ledger, or by jobs on PostgreSQL.",
     )
     threads: int = setting(
-        16, types.whole(1, 1000), "Threads that run handlers; one handler holds at most half of them."
+        16, types.integer(1, 1000), "Threads that run handlers; one handler holds at most half of them."
     )
     isolation: Literal["thread", "process"] = setting(
         "thread",
@@ -70,19 +72,21 @@ class RunnerSettings:
     )
     timeout: float = setting(
         300.0,
-        types.seconds(0, _DAY),
+        types.seconds(0, _DAY_SECONDS),
         "Seconds after which an attempt is overdue: killed in a process of its own, reported in a thread.",
     )
     memory_mib: int = setting(
-        512, types.whole(64, 1_048_576), "Mebibytes that a handler's process may take, where it has one of its own."
+        512, types.integer(64, 1_048_576), "Mebibytes that a handler's process may take, where it has one of its own."
     )
     hold_after: int = setting(
         10,
-        types.whole(0, 10_000),
+        types.integer(0, 10_000),
         "Attempts of a handler that fail in a row after which it is held, so that nothing more is burnt; 0: never.",
     )
     try_every: float = setting(
-        60.0, types.seconds(0, _DAY), "Seconds between the single attempts that try whether a held handler works again."
+        60.0,
+        types.seconds(0, _DAY_SECONDS),
+        "Seconds between the single attempts that try whether a held handler works again.",
     )
 
 
@@ -91,14 +95,14 @@ class LedgerSettings:
     """When a call-back is told to come again, and a process taken for dead."""
 
     queue: int = setting(
-        10_000, types.whole(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
+        10_000, types.integer(1, 1_000_000), "Call-backs waiting to be written; beyond that they are answered 503."
     )
     timeout: float = setting(
-        5.0, types.seconds(0, _DAY), "Seconds that a call-back waits to be stored before it is answered 503."
+        5.0, types.seconds(0, _DAY_SECONDS), "Seconds that a call-back waits to be stored before it is answered 503."
     )
     stale_after: float = setting(
         30.0,
-        types.seconds(0, _DAY),
+        types.seconds(0, _DAY_SECONDS),
         "On PostgreSQL: seconds without a sign of life after which the other processes take one for dead.",
     )
 
@@ -107,7 +111,9 @@ class LedgerSettings:
 class ShutdownSettings:
     """How the server stops."""
 
-    timeout: float = setting(30.0, types.seconds(0, _DAY), "Seconds that running handlers get to finish after SIGTERM.")
+    timeout: float = setting(
+        30.0, types.seconds(0, _DAY_SECONDS), "Seconds that running handlers get to finish after SIGTERM."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,7 @@ class IdentitySettings:
 
     ignore: tuple[str, ...] = setting(
         (),
-        types.several(types.pointer()),
+        types.list_of(types.pointer()),
         "JSON Pointers to members of the body that do not count, such as a time stamp.",
         live=True,
     )
@@ -138,7 +144,7 @@ class RoutingSettings:
     )
     ignore_conclusions: tuple[str, ...] = setting(
         (),
-        types.several(types.conclusion()),
+        types.list_of(types.conclusion()),
         "Conclusions for which no alert is raised when no handler takes them, such as those of rejected approvals.",
         live=True,
     )
@@ -150,7 +156,7 @@ class IgnoreSettings:
 
     process_key: tuple[str, ...] = setting(
         (),
-        types.several(types.key()),
+        types.list_of(types.process_key()),
         "Values of processDefinitionKey whose events need no handler and are not parked.",
         live=True,
     )
@@ -165,13 +171,13 @@ class AlertsSettings:
     )
     parked_after: float = setting(
         3600.0,
-        types.seconds(0, 10 * _DAY, zero=True),
+        types.seconds(0, 10 * _DAY_SECONDS, zero=True),
         "Seconds for which an event may be parked before somebody is told; 0: told at once.",
         live=True,
     )
     waiting_after: float = setting(
         3600.0,
-        types.seconds(0, 10 * _DAY),
+        types.seconds(0, 10 * _DAY_SECONDS),
         "Seconds for which a delivery that could run, or lacks its plugin, may wait before somebody is told.",
         live=True,
     )
@@ -181,31 +187,35 @@ class AlertsSettings:
 class RetentionSettings:
     """For how many days things are kept, counted from when something last happened to them; 0: for ever."""
 
-    succeeded: int = setting(400, _DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True)
+    succeeded: int = setting(
+        400, _RETENTION_DAYS, "Days for which events are kept that succeeded; 0: for ever.", live=True
+    )
     closed: int = setting(
         400,
-        _DAYS,
+        _RETENTION_DAYS,
         "Days for which events are kept of which a delivery was closed and none is dead; 0: for ever.",
         live=True,
     )
-    dismissed: int = setting(400, _DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
-    dead: int = setting(0, _DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True)
-    parked: int = setting(0, _DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
+    dismissed: int = setting(400, _RETENTION_DAYS, "Days for which dismissed events are kept; 0: for ever.", live=True)
+    dead: int = setting(
+        0, _RETENTION_DAYS, "Days for which events with a dead delivery are kept; 0: for ever.", live=True
+    )
+    parked: int = setting(0, _RETENTION_DAYS, "Days for which parked events are kept; 0: for ever.", live=True)
     identities: int = setting(
         400,
-        _DAYS,
+        _RETENTION_DAYS,
         "Days after its call-back for which an event that was purged is still known, so that the same call-back is not "
         "taken for a new one; 0: for ever.",
     )
-    audit: int = setting(400, _DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
-    alerts: int = setting(400, _DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
+    audit: int = setting(400, _RETENTION_DAYS, "Days for which is kept who has done what; 0: for ever.", live=True)
+    alerts: int = setting(400, _RETENTION_DAYS, "Days for which alerts are kept that are over; 0: for ever.", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
-    level: str = setting("info", types.one_of(*LEVELS), "The least severe level that is logged.", live=True)
+    level: str = setting("info", types.one_of(*LOG_LEVELS), "The least severe level that is logged.", live=True)
     format: Literal["json", "text"] = setting(
         "json", types.one_of("json", "text"), "One JSON object a line, or text for people.", live=True
     )
@@ -219,11 +229,11 @@ class Settings:
     listen: str = setting("127.0.0.1:8080", types.address(), "Where call-backs are taken, host:port.")
     admin: str = setting("127.0.0.1:8081", types.address(), "Where the server is administered, host:port.")
     processes: int = setting(
-        1, types.whole(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
+        1, types.integer(1, 256), "Processes that take call-backs, or of a worker; more than one needs PostgreSQL."
     )
     insecure: bool = setting(
         False,
-        types.truth(),
+        types.boolean(),
         "Let other machines reach a listener that asks for no credential, and start or reload without sources or "
         "operators that there were before. Off, both are refused.",
     )
@@ -241,16 +251,16 @@ class Settings:
         live=True,
     )
     plugins_dirs: tuple[str, ...] = setting(
-        (), types.several(types.folder()), "Folders of single-file plugins, looked for from the working folder."
+        (), types.list_of(types.folder()), "Folders of single-file plugins, looked for from the working folder."
     )
     plugins_allow: tuple[str, ...] = setting(
-        (), types.several(types.name()), "Names of the only plugins that are loaded; empty: all."
+        (), types.list_of(types.name()), "Names of the only plugins that are loaded; empty: all."
     )
-    plugins_deny: tuple[str, ...] = setting((), types.several(types.name()), "Names of plugins that are not loaded.")
-    safe_mode: bool = setting(False, types.truth(), "Load no plugins at all.")
+    plugins_deny: tuple[str, ...] = setting((), types.list_of(types.name()), "Names of plugins that are not loaded.")
+    safe_mode: bool = setting(False, types.boolean(), "Load no plugins at all.")
     one_core: bool = setting(
         True,
-        types.truth(),
+        types.boolean(),
         "Keep the server's own threads on one processor core; handlers that take longer than 5 ms may use all of them.",
     )
     schemas_dir: str = setting(
@@ -309,13 +319,13 @@ class Settings:
         ]
 
 
-def leaves(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+def iter_settings(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Every single setting with its dotted name, without those of sources and the like, which the user names."""
     for one in fields(settings):
         if "kind" in one.metadata:
             yield prefix + one.name, one
         elif is_dataclass(one.default_factory):
-            yield from leaves(one.default_factory, f"{one.name}.")
+            yield from iter_settings(one.default_factory, f"{one.name}.")
 
 
 def variable(name: str) -> str:
@@ -323,7 +333,7 @@ def variable(name: str) -> str:
     return "FLOWHOOKS_" + name.upper().replace(".", "_")
 
 
-class Described(NamedTuple):
+class SettingReference(NamedTuple):
     """One setting as the reference lists it.
 
     Attributes:
@@ -341,23 +351,23 @@ class Described(NamedTuple):
     doc: str
 
 
-def describe() -> Iterator[Described]:
+def describe() -> Iterator[SettingReference]:
     """Every setting that there is, in the order in which a file would have them."""
-    for name, one in leaves():
-        yield _described(name, one, variable(name))
+    for name, one in iter_settings():
+        yield _reference(name, one, variable(name))
     for one in fields(Source):
-        yield _described(f"sources.NAME.{one.name}", one, "")
+        yield _reference(f"sources.NAME.{one.name}", one, "")
     for one in fields(OperatorSettings):
-        yield _described(f"operators.NAME.{one.name}", one, "")
+        yield _reference(f"operators.NAME.{one.name}", one, "")
     for one in fields(HandlerSettings):
-        yield _described(f'handlers."PLUGIN:NAME".{one.name}', one, "")
+        yield _reference(f'handlers."PLUGIN:NAME".{one.name}', one, "")
     whole = next(one for one in fields(Settings) if one.name == "plugins")
-    yield Described("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
+    yield SettingReference("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 
 
-def _described(name: str, one: Field[Any], variable: str) -> Described:
+def _reference(name: str, one: Field[Any], variable: str) -> SettingReference:
     default = "" if one.default in (MISSING, None) else json.dumps(one.default)
-    return Described(name, one.metadata["kind"].allowed, default, variable, one.metadata["doc"])
+    return SettingReference(name, one.metadata["kind"].allowed, default, variable, one.metadata["doc"])
 
 
 def check_binds(settings: Settings) -> None:
@@ -375,7 +385,7 @@ def check_binds(settings: Settings) -> None:
         "flowhooks.toml (`flowhooks operators new` makes it), listen on 127.0.0.1, or give --insecure",
     }
     problems = [
-        f"{name} = {types.shown(getattr(settings, name))} {remedies[name]}"
+        f"{name} = {types.format_value(getattr(settings, name))} {remedies[name]}"
         for name in settings.public_without_credential()
     ]
     if problems:

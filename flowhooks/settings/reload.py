@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from flowhooks.settings.model import Settings, leaves
+from flowhooks.settings.model import Settings, iter_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class SettingsDiff:
     """Settings that were read again, beside those that a process goes by.
 
     Attributes:
@@ -30,7 +30,7 @@ class Change:
     needs_restart: tuple[str, ...]
 
 
-def change(before: Settings, after: Settings) -> Change:
+def diff(before: Settings, after: Settings) -> SettingsDiff:
     """What becomes of the settings `before` when `after` has been read.
 
     Args:
@@ -39,22 +39,22 @@ def change(before: Settings, after: Settings) -> Change:
     """
     changed: list[str] = []
     kept: list[str] = []
-    settings = _merged(before, after, "", changed, kept)
-    return Change(settings=settings, changed=tuple(changed), needs_restart=tuple(kept))
+    settings = _merge(before, after, "", changed, kept)
+    return SettingsDiff(settings=settings, changed=tuple(changed), needs_restart=tuple(kept))
 
 
-def live() -> Iterator[str]:
+def live_names() -> Iterator[str]:
     """The names of the settings that a running process goes by anew; NAME stands for a part that the user chooses."""
-    yield from (name for name, one in leaves() if one.metadata["live"])
+    yield from (name for name, one in iter_settings() if one.metadata["live"])
     yield from (f"{one.name}.NAME" for one in fields(Settings) if "kind" not in one.metadata and _is_live(one))
 
 
-def _merged(before: Any, after: Any, prefix: str, changed: list[str], kept: list[str]) -> Any:
+def _merge(before: Any, after: Any, prefix: str, changed: list[str], kept: list[str]) -> Any:
     new: dict[str, Any] = {}
     for one in fields(before):
         name, old, now = prefix + one.name, getattr(before, one.name), getattr(after, one.name)
         if is_dataclass(one.default_factory):
-            new[one.name] = _merged(old, now, f"{name}.", changed, kept)
+            new[one.name] = _merge(old, now, f"{name}.", changed, kept)
         elif old != now:
             (changed if _is_live(one) else kept).extend(_names(name, old, now))
             new[one.name] = now if _is_live(one) else old

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, quote_plus
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.types import shown
+from flowhooks.settings.types import format_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,15 +27,15 @@ LEAST_MASKED: Final = 4
 """Characters from which on a secret is masked; a shorter one would take half of every sentence with it."""
 LEAST_LINE: Final = 16
 """Characters from which on a single line of a secret of several lines is masked, too."""
-MASK: Final = "…"
+REDACTED: Final = "…"
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
-Where = tuple[str | int, ...]
+SectionPath = tuple[str | int, ...]
 """Names of tables and indexes of lists that lead to a value, from the section on."""
 
 
-def place(plugin: str, path: Where) -> str:
+def location_text(plugin: str, path: SectionPath) -> str:
     """Where in a plugin's section something stands: `[plugins.NAME] endpoints[0].secret`.
 
     Args:
@@ -47,11 +47,13 @@ def place(plugin: str, path: Where) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += ("." if text else "") + (part if _BARE_KEY.fullmatch(part) else shown(part))
+            text += ("." if text else "") + (part if _BARE_KEY.fullmatch(part) else format_value(part))
     return f"[plugins.{plugin}] {text}".rstrip()
 
 
-def resolved(section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, str]) -> tuple[dict[str, Any], set[str]]:
+def resolve_secrets(
+    section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, str]
+) -> tuple[dict[str, Any], set[str]]:
     """A copy of a plugin's section with every secret in its place, and those secrets.
 
     Args:
@@ -65,13 +67,13 @@ def resolved(section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, s
     problems: list[str] = []
     secrets: set[str] = set()
 
-    def copy(value: Any, path: Where) -> Any:
+    def copy(value: Any, path: SectionPath) -> Any:
         if isinstance(value, dict):
-            if path and (wanted := _wanted(value)):
+            if path and (wanted := _reference(value)):
                 try:
-                    secret = _READ[wanted[0]](wanted[1], environ)
+                    secret = _READERS[wanted[0]](wanted[1], environ)
                 except ValueError as error:
-                    problems.append(f"{place(plugin, path)}: {error}")
+                    problems.append(f"{location_text(plugin, path)}: {error}")
                     return ""
                 secrets.add(secret)
                 return secret
@@ -86,53 +88,53 @@ def resolved(section: Mapping[str, Any], *, plugin: str, environ: Mapping[str, s
     return found, secrets
 
 
-def variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def secret_variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """The names of the environment variables that secrets in these sections are taken from."""
-    return (name for how, name in _tables(sections) if how == "env")
+    return (name for how, name in _secret_references(sections) if how == "env")
 
 
-def masking(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Callable[[str], str]:
-    """What masks the secrets of all plugins' sections, as far as they can be had, as `concealing` does.
+def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[str, str]) -> Callable[[str], str]:
+    """What masks the secrets of all plugins' sections, as far as they can be had, as `redactor` does.
 
     Args:
         sections: the sections `[plugins.NAME]`, by name.
         environ: the environment, such as `os.environ`.
     """
     found = set()
-    for how, name in _tables(sections.values()):
+    for how, name in _secret_references(sections.values()):
         with suppress(ValueError):  # whoever loads the plugin says so
-            found.add(_READ[how](name, environ))
-    return concealing(found)
+            found.add(_READERS[how](name, environ))
+    return redactor(found)
 
 
-def _tables(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """How and under which name each secret of these sections is to be had."""
     for section in sections:
         for value in section.values():
-            yield from _tables_within(value)
+            yield from _references_within(value)
 
 
-def _tables_within(value: Any) -> Iterator[tuple[str, str]]:
+def _references_within(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
-        if wanted := _wanted(value):
+        if wanted := _reference(value):
             yield wanted
         for one in value.values():
-            yield from _tables_within(one)
+            yield from _references_within(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            yield from _tables_within(one)
+            yield from _references_within(one)
 
 
-def _wanted(table: Mapping[str, Any]) -> tuple[str, str] | None:
+def _reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
     """How and under which name a secret is to be had, if `table` stands for one."""
     if len(table) == 1:
         ((how, name),) = table.items()
-        if how in _READ and isinstance(name, str):
+        if how in _READERS and isinstance(name, str):
             return how, name
     return None
 
 
-def from_environ(name: str, environ: Mapping[str, str]) -> str:
+def secret_from_environ(name: str, environ: Mapping[str, str]) -> str:
     """The secret that an environment variable holds.
 
     Args:
@@ -155,11 +157,11 @@ def from_environ(name: str, environ: Mapping[str, str]) -> str:
     return value
 
 
-def _from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `from_environ`)
-    return from_file(name)
+def _secret_from_file(name: str, environ: Mapping[str, str]) -> str:  # noqa: ARG001 (as `secret_from_environ`)
+    return secret_from_file(name)
 
 
-def from_file(name: str, *, private: bool = False) -> str:
+def secret_from_file(name: str, *, private: bool = False) -> str:
     """The secret that a file holds, without the end of its line.
 
     Args:
@@ -171,7 +173,7 @@ def from_file(name: str, *, private: bool = False) -> str:
     """
     file = f"the file {_printable(name)}"
     try:
-        content = _content(Path(name).expanduser(), file, private=private)
+        content = _read_file(Path(name).expanduser(), file, private=private)
         text = content.decode()
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}; write the secret into it") from None
@@ -187,7 +189,7 @@ def from_file(name: str, *, private: bool = False) -> str:
     return text
 
 
-def _content(path: Path, file: str, *, private: bool) -> bytes:
+def _read_file(path: Path, file: str, *, private: bool) -> bytes:
     if "\0" in str(path):
         raise ValueError(f"{file} cannot be read: its name has a NUL")
     # Not to wait for whoever would write into a pipe: without O_NONBLOCK the opening itself would.
@@ -204,15 +206,18 @@ def _content(path: Path, file: str, *, private: bool) -> bytes:
     return content
 
 
-_READ: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {"env": from_environ, "file": _from_file}
+_READERS: Final[Mapping[str, Callable[[str, Mapping[str, str]], str]]] = {
+    "env": secret_from_environ,
+    "file": _secret_from_file,
+}
 """What a table's only key may be, if the table is to stand for a secret, and what reads it."""
 
 
 def _printable(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 200 else shown(name)  # noqa: PLR2004 (a long path is one line)
+    return name if name.isprintable() and len(name) <= 200 else format_value(name)  # noqa: PLR2004 (a long path is one line)
 
 
-def concealing(secrets: Iterable[str]) -> Callable[[str], str]:
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     """What replaces each occurrence of a secret in a text by `…`.
 
     Found are a secret of at least 4 characters, also as `repr`, JSON and a URL write it or with its white space run
@@ -227,7 +232,7 @@ def concealing(secrets: Iterable[str]) -> Callable[[str], str]:
         return lambda text: text
     # The longest first, so that of two secrets of which one begins the other nothing is left over.
     pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form)))))
-    return lambda text: pattern.sub(MASK, text)
+    return lambda text: pattern.sub(REDACTED, text)
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ class Source:
         repr=False,
         metadata={
             "doc": "SHA-256 of each bearer token that names this source; several, while one is being replaced.",
-            "kind": types.several(types.token_sha256(), least=1),
+            "kind": types.list_of(types.token_sha256(), min_items=1),
         },
     )
     token_file: str = field(
@@ -43,12 +43,12 @@ class Source:
     )
     secrets: tuple[Secret, ...] = setting(
         (),
-        types.several(secret(), least=1, most=MOST_SECRETS),
+        types.list_of(secret(), min_items=1, max_items=MOST_SECRETS),
         "Where the secrets are with which it signs (Standard Webhooks), and until when each holds; several, while one "
         "is being replaced.",
     )
     allow: tuple[Network, ...] = setting(
-        (), types.several(types.network()), "Networks that it may call from; empty: any."
+        (), types.list_of(types.network()), "Networks that it may call from; empty: any."
     )
     rate: float = setting(
         0.0,
@@ -57,7 +57,7 @@ class Source:
     )
     burst: int = setting(
         0,
-        types.whole(0, 1_000_000),
+        types.integer(0, 1_000_000),
         "Call-backs that it may send at once after a rest, where there is a rate; 0: as many as in a second.",
     )
     conclusion: Mapping[str, str] = field(
@@ -70,7 +70,7 @@ class Source:
     )
     max_body_bytes: int | None = setting(
         None,
-        types.whole(1, 1024**3),
+        types.integer(1, 1024**3),
         "Largest body that is taken of it, not above http.max_body_bytes; default: as that.",
     )
 
@@ -99,7 +99,7 @@ class OperatorSettings:
         repr=False,
         metadata={
             "doc": "SHA-256 of each bearer token that names this operator.",
-            "kind": types.several(types.token_sha256(), least=1),
+            "kind": types.list_of(types.token_sha256(), min_items=1),
         },
     )
     token_file: str = field(
@@ -128,11 +128,11 @@ class HandlerSettings:
     )
     memory_mib: int | None = setting(
         None,
-        types.whole(64, 1_048_576),
+        types.integer(64, 1_048_576),
         "Mebibytes that its process may take; default: as it declares, or runner.memory_mib.",
     )
     hold_after: int | None = setting(
         None,
-        types.whole(0, 10_000),
+        types.integer(0, 10_000),
         "Attempts that fail in a row after which it is held; 0: never; default: runner.hold_after.",
     )

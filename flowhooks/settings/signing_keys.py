@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from flowhooks.settings.types import Kind
+from flowhooks.settings.types import SettingType
 
 PREFIX: Final = "whsec_"
 """What a secret of Standard Webhooks begins with."""
@@ -38,12 +38,12 @@ class Secret:
     not_after: datetime | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where it is, in words."""
         return f"the file {self.file}" if self.file else f"the variable {self.env}"
 
 
-def secret() -> Kind:
+def secret() -> SettingType:
     """Where a secret is. What stands in its place is never repeated: it may be the secret itself."""
 
     def check(value: Any) -> Secret:
@@ -54,13 +54,13 @@ def secret() -> Kind:
         return Secret(
             file=_file(value["file"]) if "file" in value else "",
             env=_variable(value["env"]) if "env" in value else "",
-            not_after=_moment(value["not_after"]) if "not_after" in value else None,
+            not_after=_timestamp(value["not_after"]) if "not_after" in value else None,
         )
 
-    return Kind(_ALLOWED, check)
+    return SettingType(_ALLOWED, check)
 
 
-def key_of(text: str) -> bytes:
+def decode_key(text: str) -> bytes:
     """The key that a secret is, as a file or a variable holds it.
 
     Raises:
@@ -94,7 +94,7 @@ def _variable(value: Any) -> str:
     return value
 
 
-def _moment(value: Any) -> datetime:
+def _timestamp(value: Any) -> datetime:
     found = value
     if isinstance(value, str):
         try:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.secrets import from_file
+from flowhooks.settings.secrets import secret_from_file
 
 if TYPE_CHECKING:
     from flowhooks.settings.model import Settings
@@ -36,14 +36,14 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
         owners |= dict.fromkeys(source.token_sha256, f"sources.{name}")
         if source.token_file:
             with suppress(ValueError):  # whoever lets sources in says so
-                owners[token_in_file(source.token_file)] = f"sources.{name}"
+                owners[token_digest_from_file(source.token_file)] = f"sources.{name}"
     found: dict[str, str] = {}
     problems = []
     for name, operator in settings.operators.items():
         tokens = list(operator.token_sha256)
         if operator.token_file:
             try:
-                tokens.append(token_in_file(operator.token_file))
+                tokens.append(token_digest_from_file(operator.token_file))
             except ValueError as error:
                 problems.append(f"operators.{name}.token_file: {error}")
         for token in tokens:
@@ -72,22 +72,22 @@ def check_operators(settings: Settings) -> None:
         raise SettingsError("\n".join(problems))
 
 
-def token_in_file(name: str) -> str:
+def token_digest_from_file(name: str) -> str:
     """The SHA-256 of the token that a file holds, in hexadecimal.
 
     Raises:
-        ValueError: as `token_text`.
+        ValueError: as `token_from_file`.
     """
-    return hashlib.sha256(token_text(name).encode("ascii")).hexdigest()
+    return hashlib.sha256(token_from_file(name).encode("ascii")).hexdigest()
 
 
-def token_text(name: str) -> str:
+def token_from_file(name: str) -> str:
     """The token that a file holds.
 
     Raises:
         ValueError: it cannot be had, or is none; nothing of it is repeated.
     """
-    token = from_file(name, private=True)
+    token = secret_from_file(name, private=True)
     if not LEAST <= len(token) <= _LONGEST or not _TOKEN.fullmatch(token):
         raise ValueError(
             f"the file holds no bearer token: one line of {LEAST} to {_LONGEST} letters, digits and any of -._~+/"

@@ -37,12 +37,12 @@ _MOST_LANES: Final = 16
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
 _PORTED: Final = re.compile(r":[0-9]+\Z")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
-_TRUTHS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingType:
     """What a setting may be.
 
     Attributes:
@@ -57,7 +57,7 @@ class Kind:
     parse: Callable[[str], Any] = str
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as an error message repeats it: one line, printable, short."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -69,10 +69,10 @@ def shown(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(name: str, candidates: Iterable[str], prefix: str = "") -> str:
     """A question that ends an error message about an unknown `name`, or `""`: did you mean `prefix` and a known one?"""
     name = name[:_SHOWN].lower()
-    names = {candidate.lower(): candidate for candidate in known}
+    names = {candidate.lower(): candidate for candidate in candidates}
     ends = tuple(mark + name.rpartition(".")[2] for mark in "._")
     found = (
         difflib.get_close_matches(name, names, n=1, cutoff=0.8)
@@ -82,90 +82,96 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {' or '.join(prefix + names[candidate] for candidate in found)}?" if found else ""
 
 
-def _wrong(allowed: str, value: Any, hint: str = "") -> ValueError:
-    return ValueError(f"must be {allowed}, not {shown(value)}{hint and ': ' + hint}")
+def _invalid(allowed: str, value: Any, hint: str = "") -> ValueError:
+    return ValueError(f"must be {allowed}, not {format_value(value)}{hint and ': ' + hint}")
 
 
-def whole(least: int, most: int) -> Kind:
+def integer(minimum: int, maximum: int) -> SettingType:
     """A whole number, both ends included; true is none, nor is "16"."""
-    allowed = f"a whole number, {least} to {most}"
+    allowed = f"a whole number, {minimum} to {maximum}"
 
     def check(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise _wrong(allowed, value, _unquote(value, _WHOLE))
+        if type(value) is not int or not minimum <= value <= maximum:
+            raise _invalid(allowed, value, _unquote(value, _WHOLE))
         return value
 
-    return Kind(allowed, check, lambda text: int(text) if _WHOLE.fullmatch(text) else text)
+    return SettingType(allowed, check, lambda text: int(text) if _WHOLE.fullmatch(text) else text)
 
 
-def seconds(least: float, most: float, *, zero: bool = False) -> Kind:
-    """A number of seconds up to `most`, from `least`, or more than `least` unless `zero`."""
+def seconds(minimum: float, maximum: float, *, zero: bool = False) -> SettingType:
+    """A number of seconds up to `maximum`, from `minimum`, or more than `minimum` unless `zero`."""
     allowed = (
-        f"a number of seconds, {least:g} to {most:g}"
+        f"a number of seconds, {minimum:g} to {maximum:g}"
         if zero
-        else f"a number of seconds, more than {least:g} and at most {most:g}"
+        else f"a number of seconds, more than {minimum:g} and at most {maximum:g}"
     )
 
     def check(value: Any) -> float:
-        if type(value) not in {int, float} or not (least <= value if zero else least < value) or not value <= most:
-            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        if (
+            type(value) not in {int, float}
+            or not (minimum <= value if zero else minimum < value)
+            or not value <= maximum
+        ):
+            raise _invalid(allowed, value, _unquote(value, _DECIMAL))
         return float(value)
 
-    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+    return SettingType(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
 
 
-def number(least: float, most: float, unit: str) -> Kind:
+def number(minimum: float, maximum: float, unit: str) -> SettingType:
     """A number of something, both ends included."""
-    allowed = f"a number of {unit}, {least:g} to {most:g}"
+    allowed = f"a number of {unit}, {minimum:g} to {maximum:g}"
 
     def check(value: Any) -> float:
-        if type(value) not in {int, float} or not least <= value <= most:
-            raise _wrong(allowed, value, _unquote(value, _DECIMAL))
+        if type(value) not in {int, float} or not minimum <= value <= maximum:
+            raise _invalid(allowed, value, _unquote(value, _DECIMAL))
         return float(value)
 
-    return Kind(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
+    return SettingType(allowed, check, lambda text: float(text) if _DECIMAL.fullmatch(text) else text)
 
 
 def _unquote(value: Any, pattern: re.Pattern[str]) -> str:
     return "write it without quotes" if isinstance(value, str) and pattern.fullmatch(value) else ""
 
 
-def truth() -> Kind:
+def boolean() -> SettingType:
     """True or false."""
 
     def check(value: Any) -> bool:
         if type(value) is not bool:
-            raise _wrong("true or false", value)
+            raise _invalid("true or false", value)
         return value
 
-    return Kind("true or false", check, lambda text: _TRUTHS.get(text.lower(), text))
+    return SettingType("true or false", check, lambda text: _BOOLEANS.get(text.lower(), text))
 
 
-def one_of(*words: str) -> Kind:
+def one_of(*words: str) -> SettingType:
     """One of a few words."""
     *first, last = (f'"{word}"' for word in words)
     allowed = f"{', '.join(first)} or {last}"
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in words:
-            raise ValueError(f"{_wrong(allowed, value)}{nearest(value, words) if isinstance(value, str) else ''}")
+            raise ValueError(
+                f"{_invalid(allowed, value)}{did_you_mean(value, words) if isinstance(value, str) else ''}"
+            )
         return value
 
-    return Kind(allowed, check)
+    return SettingType(allowed, check)
 
 
-def _text(allowed: str, convert: Callable[[str], Any]) -> Kind:
+def _string(allowed: str, convert: Callable[[str], Any]) -> SettingType:
     """A string that `convert` takes; what its ValueError says goes after the value, as a hint."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str):
-            raise _wrong(allowed, value)
+            raise _invalid(allowed, value)
         try:
             return convert(value)
         except ValueError as error:
-            raise _wrong(allowed, value, str(error)) from None
+            raise _invalid(allowed, value, str(error)) from None
 
-    return Kind(allowed, check)
+    return SettingType(allowed, check)
 
 
 def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
@@ -177,61 +183,61 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str], str]:
     return convert
 
 
-def address() -> Kind:
+def address() -> SettingType:
     """A place to listen, host:port."""
-    return _text("host:port", lambda text: (host_and_port(text), text)[1])
+    return _string("host:port", lambda text: (host_and_port(text), text)[1])
 
 
-def name() -> Kind:
+def name() -> SettingType:
     """The name of a plugin."""
-    return _text("a name of 1 to 100 letters, digits, '.', '_' or '-'", _matching(NAME))
+    return _string("a name of 1 to 100 letters, digits, '.', '_' or '-'", _matching(NAME))
 
 
-def key() -> Kind:
+def process_key() -> SettingType:
     """A processDefinitionKey."""
-    return _text("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
+    return _string("a string that is not empty", _matching(re.compile(r".+", re.DOTALL)))
 
 
-def conclusion() -> Kind:
+def conclusion() -> SettingType:
     """A conclusion, as handlers name it."""
     allowed = f"a conclusion of 1 to {MAX_CONCLUSION_CHARS} characters"
-    return _text(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
+    return _string(allowed, _matching(re.compile(rf".{{1,{MAX_CONCLUSION_CHARS}}}", re.DOTALL)))
 
 
-def table(value: Kind) -> Kind:
+def table(value: SettingType) -> SettingType:
     """A section of any names, each with one value."""
     allowed = f"a section in which each value is {value.allowed}"
 
     def check(section: Any) -> Mapping[str, Any]:
         if not isinstance(section, dict):
-            raise _wrong(allowed, section)
+            raise _invalid(allowed, section)
         found = {}
         for name, one in section.items():
             try:
                 found[name] = value.check(one)
             except ValueError as error:
-                raise ValueError(f"at {shown(name)} {error}") from None
+                raise ValueError(f"at {format_value(name)} {error}") from None
         return MappingProxyType(found)
 
-    return Kind(allowed, check)
+    return SettingType(allowed, check)
 
 
-def pointer() -> Kind:
+def pointer() -> SettingType:
     """A JSON Pointer (RFC 6901) to a member; the empty one, which names the whole body, is refused."""
-    return _text('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
+    return _string('a JSON Pointer such as "/timestamp"', _matching(_POINTER))
 
 
-def folder(*, optional: bool = False) -> Kind:
+def folder(*, optional: bool = False) -> SettingType:
     """A folder's path, `~` made into the home folder."""
     return _path("a folder's path", optional=optional)
 
 
-def file() -> Kind:
+def file() -> SettingType:
     """A file's path, `~` made into the home folder."""
     return _path("a file's path")
 
 
-def _path(allowed: str, *, optional: bool = False) -> Kind:
+def _path(allowed: str, *, optional: bool = False) -> SettingType:
     def convert(text: str) -> str:
         if not text and optional:
             return text
@@ -242,25 +248,25 @@ def _path(allowed: str, *, optional: bool = False) -> Kind:
         except RuntimeError:
             raise ValueError("there is no home folder to stand for '~'") from None
 
-    return _text(allowed, convert)
+    return _string(allowed, convert)
 
 
-def database() -> Kind:
+def database() -> SettingType:
     """A file of SQLite or a database of PostgreSQL; its value is never repeated, because a URL may hold a password."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise _wrong("a file's path", value)
+            raise _invalid("a file's path", value)
         try:
             database_url(value)
         except ValueError as error:
             raise ValueError(f"must be a file's path: {error}") from None
         return value
 
-    return Kind("a file's path, sqlite:///path, or postgresql://user@host/name", check)
+    return SettingType("a file's path, sqlite:///path, or postgresql://user@host/name", check)
 
 
-def network() -> Kind:
+def network() -> SettingType:
     """An address or a network; IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) becomes IPv4."""
 
     def convert(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -273,10 +279,10 @@ def network() -> Kind:
             return ipaddress.IPv4Network((int(mapped or 0), found.prefixlen - 96))
         return found
 
-    return _text('a network such as "10.0.0.0/8"', convert)
+    return _string('a network such as "10.0.0.0/8"', convert)
 
 
-def client() -> Kind:
+def ip_address() -> SettingType:
     """One IP address, exactly, or none; as a listener shows who has connected."""
 
     def convert(text: str) -> str:
@@ -288,10 +294,10 @@ def client() -> Kind:
             raise ValueError("write one address, and neither a name nor a network") from None
         return str(getattr(found, "ipv4_mapped", None) or found)
 
-    return _text('one IP address such as "10.0.0.1"', convert)
+    return _string('one IP address such as "10.0.0.1"', convert)
 
 
-def token_sha256() -> Kind:
+def token_sha256() -> SettingType:
     """The SHA-256 of a bearer token; never repeated, not even when it is wrong: it may be the token itself."""
 
     def check(value: Any) -> str:
@@ -299,10 +305,10 @@ def token_sha256() -> Kind:
             raise ValueError("must be the SHA-256 of a token in 64 hexadecimal digits, not the token itself")
         return value.lower()
 
-    return Kind("the SHA-256 of a token in 64 hexadecimal digits", check)
+    return SettingType("the SHA-256 of a token in 64 hexadecimal digits", check)
 
 
-def password() -> Kind:
+def password() -> SettingType:
     """An Argon2id hash of a password; never repeated, not even when it is wrong: it may be the password itself."""
     allowed = "an Argon2id hash, as flowhooks operators new prints it"
 
@@ -318,7 +324,7 @@ def password() -> Kind:
             )
         return match.group()
 
-    return Kind(allowed, check)
+    return SettingType(allowed, check)
 
 
 def _is_base64(text: str) -> bool:
@@ -329,7 +335,7 @@ def _is_base64(text: str) -> bool:
     return base64.b64encode(decoded).decode().rstrip("=") == text  # or Argon2 itself refuses what is left over
 
 
-def origin() -> Kind:
+def origin() -> SettingType:
     """What an address begins with, as browsers send it in `Origin`: scheme, host, and the port where it is unusual."""
 
     def convert(text: str) -> str:
@@ -345,10 +351,10 @@ def origin() -> Kind:
         shown_host = f"[{host}]" if ":" in host else host.lower()
         return f"{scheme}://{shown_host}" + (f":{port}" if port not in {None, usual} else "")
 
-    return _text('an address such as "https://ops.example.com"', convert)
+    return _string('an address such as "https://ops.example.com"', convert)
 
 
-def several(item: Kind, *, least: int = 0, most: int | None = None) -> Kind:
+def list_of(item: SettingType, *, min_items: int = 0, max_items: int | None = None) -> SettingType:
     """A list, or comma-separated text; what occurs twice is kept once."""
     allowed = f"a list, each {item.allowed}"
 
@@ -356,10 +362,10 @@ def several(item: Kind, *, least: int = 0, most: int | None = None) -> Kind:
         if not isinstance(value, list | tuple):
             one = "string" if isinstance(value, str) else "single value"
             raise ValueError(f"must be {allowed}, not a {one}")  # noqa: TRY004 (as every check does)
-        if len(value) < least:
+        if len(value) < min_items:
             raise ValueError(f"must be {allowed}: the list is empty")
-        if most is not None and len(value) > most:
-            raise ValueError(f"must be {allowed}: at most {most}")
+        if max_items is not None and len(value) > max_items:
+            raise ValueError(f"must be {allowed}: at most {max_items}")
         found: dict[Any, None] = {}
         for number, one in enumerate(value, start=1):
             try:
@@ -368,6 +374,6 @@ def several(item: Kind, *, least: int = 0, most: int | None = None) -> Kind:
                 raise ValueError(f"item {number} {error}") from None
         return tuple(found)
 
-    return Kind(
+    return SettingType(
         allowed, check, lambda text: [item.parse(part.strip()) for part in text.split(",")] if text.strip() else []
     )

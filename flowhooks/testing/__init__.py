@@ -17,21 +17,21 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from flowhooks.testing.app import AppUnderTest
-    from flowhooks.testing.clock import HandClock
+    from flowhooks.testing.app import AppHarness
+    from flowhooks.testing.clock import ManualClock
     from flowhooks.testing.events import make_event
     from flowhooks.testing.fault_injection.exactly_once import exactly_once
     from flowhooks.testing.fault_injection.report import Finding, Report
-    from flowhooks.testing.views import Answer, DeliverySeen
+    from flowhooks.testing.views import DeliveryView, PostResult
 
-__all__ = ["Answer", "AppUnderTest", "DeliverySeen", "Finding", "HandClock", "Report", "exactly_once", "make_event"]
+__all__ = ["AppHarness", "DeliveryView", "Finding", "ManualClock", "PostResult", "Report", "exactly_once", "make_event"]
 
 _HOMES: Final = {
-    "Answer": "views",
-    "AppUnderTest": "app",
-    "DeliverySeen": "views",
+    "AppHarness": "app",
+    "DeliveryView": "views",
     "Finding": "fault_injection.report",
-    "HandClock": "clock",
+    "ManualClock": "clock",
+    "PostResult": "views",
     "Report": "fault_injection.report",
     "exactly_once": "fault_injection.exactly_once",
     "make_event": "events",

@@ -19,11 +19,11 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.settings import LedgerSettings, RunnerSettings, Settings, Source
 from flowhooks.testing import plugin_names, text
-from flowhooks.testing.clock import HandClock
-from flowhooks.testing.postgres_schema import OwnSchema
+from flowhooks.testing.clock import ManualClock
+from flowhooks.testing.postgres_schema import TemporarySchema
 from flowhooks.testing.posting import post
-from flowhooks.testing.views import Answer, DeliverySeen, seen
-from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS, PATIENCE, check_books, settle, wait_until_idle
+from flowhooks.testing.views import DeliveryView, PostResult, delivery_view
+from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS, PATIENCE, check_consistency, settle, wait_until_idle
 from flowhooks.web.callback.app import create_app
 from flowhooks.web.callback.credentials import new_token
 
@@ -41,7 +41,7 @@ _SETTLED: Final = COMPLETED_STATES | {State.DEAD}
 """States in which a delivery blocks no other one."""
 
 
-class AppUnderTest:
+class AppHarness:
     """flowhooks as it serves, without the server: plugins, ledger, retries, recovery and the HTTP contract are real.
 
     Only the plugins that are given are loaded, whatever is installed. The clock stands still until `advance`. No
@@ -71,19 +71,19 @@ class AppUnderTest:
         *plugins: object,
         names: Mapping[str, object] = _NONE,
         settings: Mapping[str, Mapping[str, Any]] = _NONE,
-        clock: HandClock | None = None,
+        clock: ManualClock | None = None,
         folder: Path | None = None,
         sources: Sequence[str] = (),
         database: str = "",
     ) -> None:
-        self._objects = plugin_names.named(plugins, names)
+        self._objects = plugin_names.name_plugins(plugins, names)
         for name in settings:
             if name not in self._objects:
                 raise SettingsError(f"settings: no plugin is called {name!r}; there are {', '.join(self._objects)}")
-        self._schema = OwnSchema(database) if database else None
+        self._schema = TemporarySchema(database) if database else None
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="flowhooks-")
         self.folder = folder or Path(self._temporary.name if self._temporary else ".")
-        self.clock = clock or HandClock()
+        self.clock = clock or ManualClock()
         tokens = {name: new_token() for name in sources}
         self._tokens = {name: token for name, (token, _) in tokens.items()}
         self._settings = Settings(
@@ -109,7 +109,7 @@ class AppUnderTest:
         if kind is None:
             self.close()
         else:
-            self._let_go()  # what failed first is what there is to say
+            self._abandon()  # what failed first is what there is to say
 
     @property
     def app(self) -> App:
@@ -134,7 +134,7 @@ class AppUnderTest:
         source: str | None = None,
         also: Mapping[str, Any] | None = None,
         **body: Any,
-    ) -> Answer:
+    ) -> PostResult:
         """Send a call-back, and wait for its answer.
 
         Args:
@@ -184,7 +184,7 @@ class AppUnderTest:
         """Why an event is parked or dismissed, and why each handler of its class or key does not get it.
 
         Args:
-            event_id: the event, as `Answer.event_id` has it.
+            event_id: the event, as `PostResult.event_id` has it.
 
         Returns:
             One reason a line, such as `leave:grant does not get it: conclusion 'rejected' is not one of approved`;
@@ -193,13 +193,13 @@ class AppUnderTest:
         Raises:
             FlowhooksError: there is no such event.
         """
-        return "\n".join(text.reasons(self.app.ledger.event(event_id)))
+        return "\n".join(text.no_match_reasons(self.app.ledger.event(event_id)))
 
-    def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliverySeen, ...]:
+    def deliveries(self, event_id: str, handler: str | None = None) -> tuple[DeliveryView, ...]:
         """How the deliveries of an event stand.
 
         Args:
-            event_id: the event, as `Answer.event_id` has it.
+            event_id: the event, as `PostResult.event_id` has it.
             handler: only this handler's: its name or its id; default all.
 
         Raises:
@@ -207,12 +207,12 @@ class AppUnderTest:
         """
         ledger = self.app.ledger
         return tuple(
-            seen(event_id, one, ledger.attempts(one.delivery_id))
+            delivery_view(event_id, one, ledger.attempts(one.delivery_id))
             for one in ledger.event(event_id).delivery_statuses
             if handler is None or handler in {one.handler, one.handler.partition(":")[2]}
         )
 
-    def delivery(self, event_id: str, handler: str | None = None) -> DeliverySeen:
+    def delivery(self, event_id: str, handler: str | None = None) -> DeliveryView:
         """The one delivery of an event, or that of one handler.
 
         Args:
@@ -244,7 +244,7 @@ class AppUnderTest:
         *,
         attempt: int | None = None,
         timeout: float = PATIENCE,
-    ) -> DeliverySeen:
+    ) -> DeliveryView:
         """Wait until a delivery is in a state. Fails at once when nothing moves any more, and says why.
 
         Args:
@@ -268,22 +268,22 @@ class AppUnderTest:
             found = self.delivery(event_id, handler)
             if found.state is wanted and (attempt is None or found.attempt == attempt):
                 return found
-            why = self._at_rest(found)
+            why = self._why_idle(found)
             if why is None and time.monotonic() > deadline:
                 why = f"{timeout:g} seconds have passed"
             if why is not None:
-                raise AssertionError(text.not_what_was_waited_for(found, wanted, attempt, why))
+                raise AssertionError(text.wait_failure(found, wanted, attempt, why))
             time.sleep(LOOK_EVERY)
 
-    def _at_rest(self, found: DeliverySeen) -> str | None:
+    def _why_idle(self, found: DeliveryView) -> str | None:
         """Why a delivery does not move by itself; None if it does move."""
         now = self.clock.now()
         if found.blocked_by is None:
-            return text.at_rest(found, now)
+            return text.why_idle(found, now)
         in_front = self.delivery(found.blocked_by, found.handler)
         if in_front.state in _SETTLED:
             return None  # it has ended since `found` was read
-        return text.blocked(in_front, text.at_rest(in_front, now))
+        return text.why_blocked(in_front, text.why_idle(in_front, now))
 
     def advance(self, seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """Move the clock, and have the runner look for what has become due; `wait_for` waits until it has run.
@@ -351,17 +351,17 @@ class AppUnderTest:
                 self._stop()
             for app in self._crashed:
                 wait_until_idle(app)
-            check_books(self._settings)
+            check_consistency(self._settings)
         finally:
-            self._let_go()
+            self._abandon()
 
     def _start(self) -> None:
         # No entry points: an installed copy of a plugin under test would be quarantined, and that raise an alert.
         app = App(self._settings, clock=self.clock, objects=self._objects, entry_points=())
         try:
-            plugin_names.refuse_quarantined(app.plugins)
+            plugin_names.check_loaded(app.plugins)
             web = create_app(app)
-            for text in plugin_names.advice(app.plugins, self._objects):
+            for text in plugin_names.plugin_warnings(app.plugins, self._objects):
                 warnings.warn(text, stacklevel=4)
         except BaseException:
             app.close()
@@ -377,7 +377,7 @@ class AppUnderTest:
             self._crashed.append(app)
             raise AssertionError(text.still_running(app, PATIENCE))
 
-    def _let_go(self) -> None:
+    def _abandon(self) -> None:
         """Close without a word."""
         self._closed = True
         if self._open is not None:

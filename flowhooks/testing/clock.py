@@ -14,7 +14,7 @@ STARTS_AT: Final = 1_767_225_600 * SECOND
 """2026-01-01T00:00:00Z, in microseconds since 1970."""
 
 
-class HandClock(Clock):
+class ManualClock(Clock):
     """A clock that stands still until it is moved, and chance that is always the same.
 
     Attributes:

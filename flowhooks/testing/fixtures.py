@@ -12,32 +12,32 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flowhooks.testing import AppUnderTest, HandClock
+    from flowhooks.testing import AppHarness, ManualClock
 
 
 @pytest.fixture
-def flowhooks_clock() -> HandClock:
+def flowhooks_clock() -> ManualClock:
     """The clock of the apps that `flowhooks_app` makes; it stands still until it is moved."""
-    from flowhooks.testing import HandClock  # noqa: PLC0415 (see the module's docstring)
+    from flowhooks.testing import ManualClock  # noqa: PLC0415 (see the module's docstring)
 
-    return HandClock()
+    return ManualClock()
 
 
 @pytest.fixture
 def flowhooks_app(
-    flowhooks_clock: HandClock, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., AppUnderTest]]:
-    """A function that makes an `AppUnderTest`, with the same arguments but clock and folder.
+    flowhooks_clock: ManualClock, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., AppHarness]]:
+    """A function that makes an `AppHarness`, with the same arguments but clock and folder.
 
     At the end of the test all are closed, and it is checked that their ledgers' books balance.
     """
-    from flowhooks.testing import AppUnderTest  # noqa: PLC0415 (see the module's docstring)
+    from flowhooks.testing import AppHarness  # noqa: PLC0415 (see the module's docstring)
 
-    opened: list[AppUnderTest] = []
+    opened: list[AppHarness] = []
 
-    def open_app(*plugins: object, **given: Any) -> AppUnderTest:
+    def open_app(*plugins: object, **given: Any) -> AppHarness:
         folder = tmp_path_factory.mktemp("flowhooks")
-        opened.append(AppUnderTest(*plugins, clock=flowhooks_clock, folder=folder, **given))
+        opened.append(AppHarness(*plugins, clock=flowhooks_clock, folder=folder, **given))
         return opened[-1]
 
     yield open_app

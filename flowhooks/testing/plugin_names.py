@@ -17,36 +17,36 @@ if TYPE_CHECKING:
 
     from flowhooks.plugins.plugins import Plugins
 
-LOOSE: Final = "handlers"
+LOOSE_HANDLERS_PLUGIN: Final = "handlers"
 """The plugin that handlers which were given by themselves make up."""
 
 
-def named(given: Sequence[object], names: Mapping[str, object]) -> dict[str, object]:
+def name_plugins(objects: Sequence[object], names: Mapping[str, object]) -> dict[str, object]:
     """Plugins by name.
 
     Args:
-        given: modules and objects, which get names, and handlers, which make up a plugin of their own.
+        objects: modules and objects, which get names, and handlers, which make up a plugin of their own.
         names: further plugins, by name.
 
     Raises:
         PluginError: something is no plugin, or two have one name.
     """
     plugins: dict[str, object] = {}
-    loose = [one for one in given if isinstance(one, Handler)]
-    for plugin in given:
+    loose = [one for one in objects if isinstance(one, Handler)]
+    for plugin in objects:
         if isinstance(plugin, Handler):
             continue
         if plugin is None or isinstance(plugin, str | type) or (callable(plugin) and hasattr(plugin, "__code__")):
             raise PluginError(f"give modules, objects with hooks, or handlers made by @handler, not {plugin!r}")
         _add(plugins, _name(plugin, plugins), plugin)
     if loose:
-        _add(plugins, LOOSE, plugin_of(loose))
+        _add(plugins, LOOSE_HANDLERS_PLUGIN, plugin_with(loose))
     for name, plugin in names.items():
-        _add(plugins, name, plugin_of([plugin]) if isinstance(plugin, Handler) else plugin)
+        _add(plugins, name, plugin_with([plugin]) if isinstance(plugin, Handler) else plugin)
     return plugins
 
 
-def plugin_of(handlers: Iterable[Handler]) -> SimpleNamespace:
+def plugin_with(handlers: Iterable[Handler]) -> SimpleNamespace:
     """A plugin that has these handlers and nothing else."""
     several = list(handlers)
     return SimpleNamespace(handlers=hookimpl(lambda: several))
@@ -71,7 +71,7 @@ def _name(plugin: object, taken: Mapping[str, object]) -> str:
     return "plugin" if number == 1 else f"plugin{number}"
 
 
-def refuse_quarantined(plugins: Plugins) -> None:
+def check_loaded(plugins: Plugins) -> None:
     """See that every plugin was loaded.
 
     Raises:
@@ -82,7 +82,7 @@ def refuse_quarantined(plugins: Plugins) -> None:
         raise PluginError("\n\n".join(f"{one.error}\n{one.traceback}".rstrip() for one in broken))
 
 
-def advice(plugins: Plugins, names: Iterable[str]) -> list[str]:
+def plugin_warnings(plugins: Plugins, names: Iterable[str]) -> list[str]:
     """What the authors of these plugins should know, though they run: functions and settings without effect."""
     ours = tuple(f"plugin {name!r} " for name in names)
     return [text for text in plugins.warnings if any(mark in text for mark in ours)]

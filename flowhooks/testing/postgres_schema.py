@@ -17,7 +17,7 @@ from flowhooks.ledger.migrations.upgrade import upgrade
 _PREFIX: Final = "flowhooks_test_"
 
 
-class OwnSchema:
+class TemporarySchema:
     """A new schema with the ledger's tables. Names that it lacks are looked up in the schema `public`.
 
     Args:
@@ -37,9 +37,9 @@ class OwnSchema:
         self._database = database
         self._name = f"{_PREFIX}{uuid.uuid4().hex}"
         self._run(f"CREATE SCHEMA {self._name}")
-        self.url = self._by(f"{self._name},public")
+        self.url = self._url_with_path(f"{self._name},public")
         try:
-            upgrade(self._by(self._name))  # without `public`, where there may be another ledger
+            upgrade(self._url_with_path(self._name))  # without `public`, where there may be another ledger
         except BaseException:
             self.drop()
             raise
@@ -48,7 +48,7 @@ class OwnSchema:
         """Remove it, and all that is in it."""
         self._run(f"DROP SCHEMA IF EXISTS {self._name} CASCADE")
 
-    def _by(self, path: str) -> str:
+    def _url_with_path(self, path: str) -> str:
         """The database, with names looked up by this path."""
         url = make_url(self._database).update_query_dict({"options": f"-csearch_path={path}"})
         return url.render_as_string(hide_password=False)

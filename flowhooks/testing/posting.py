@@ -12,7 +12,7 @@ from falcon.testing import Result, simulate_post
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
-from flowhooks.testing.views import Answer
+from flowhooks.testing.views import PostResult
 from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
 
 
-def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> Answer:
+def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mapping[str, str]) -> PostResult:
     """Send a call-back, and wait for its answer, but for nothing that needs the clock to be moved.
 
     Args:
@@ -38,11 +38,11 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
     with futures.ThreadPoolExecutor(1, "post") as pool:
         future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers), host="localhost")
         while not futures.wait([future], LOOK_EVERY).done:
-            _release_who_waits_for_the_clock(app, flow_instance_id)
+            _release_waiters(app, flow_instance_id)
     return _answer(future.result())
 
 
-def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
+def _release_waiters(app: App, flow_instance_id: str) -> None:
     """Have the answers go out that wait for a delivery whose time cannot come while the clock stands still."""
     now = app.clock.now()
     wanted = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
@@ -54,11 +54,11 @@ def _release_who_waits_for_the_clock(app: App, flow_instance_id: str) -> None:
         for one in stored.delivery_statuses:
             if one.state is not State.WAITING or one.due_at is None:
                 continue
-            if one.due_at > now or (one.behind is not None and _stands_still(app, one, now)):
+            if one.due_at > now or (one.behind is not None and _waits_for_clock(app, one, now)):
                 app.waiters.notify(stored.event.id, replace(one, due_at=None))
 
 
-def _stands_still(app: App, held: DeliveryStatus, now: int) -> bool:
+def _waits_for_clock(app: App, held: DeliveryStatus, now: int) -> bool:
     """Whether what holds a delivery back cannot go on while the clock stands still."""
     first = next((one for one in app.ledger.delivery_statuses(held.behind or "") if one.handler == held.handler), None)
     if first is None or first.state not in {State.WAITING, State.UNKNOWN}:
@@ -66,13 +66,13 @@ def _stands_still(app: App, held: DeliveryStatus, now: int) -> bool:
     return first.due_at is None or first.due_at > now
 
 
-def _answer(result: Result) -> Answer:
+def _answer(result: Result) -> PostResult:
     try:
         body = result.json
     except ValueError:
         body = None
     said = body if isinstance(body, dict) else {}
-    return Answer(
+    return PostResult(
         status=result.status_code,
         json=body,
         event_id=result.headers.get("Flowhooks-Event") or "",

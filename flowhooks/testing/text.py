@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowhooks.app import App
     from flowhooks.ledger.queries import StoredEvent
     from flowhooks.model.handler import Handler
-    from flowhooks.testing.views import DeliverySeen
+    from flowhooks.testing.views import DeliveryView
 
 
 _WHY: Final[Mapping[str, str]] = {
@@ -33,7 +33,7 @@ _CONDITION: Final = {
 }
 
 
-def at_rest(found: DeliverySeen, now: int) -> str | None:
+def why_idle(found: DeliveryView, now: int) -> str | None:
     """Why a delivery does not move by itself, and what would move it; None if it does move.
 
     Args:
@@ -55,7 +55,7 @@ def at_rest(found: DeliverySeen, now: int) -> str | None:
     return f"{again} in {left:g} seconds, and the clock stands still: call advance({left:g})"
 
 
-def blocked(in_front: DeliverySeen, why: str | None) -> str | None:
+def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
     """What blocks a delivery, and what would move that; None if it moves by itself.
 
     Args:
@@ -65,7 +65,7 @@ def blocked(in_front: DeliverySeen, why: str | None) -> str | None:
     return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
 
 
-def not_what_was_waited_for(found: DeliverySeen, wanted: State, attempt: int | None, why: str) -> str:
+def wait_failure(found: DeliveryView, wanted: State, attempt: int | None, why: str) -> str:
     """What was waited for, what is instead, why, and the delivery's error and traceback."""
     after = "" if attempt is None else f" in attempt {attempt}"
     lines = [f"waited for the delivery of {found.handler} to be {str(wanted)!r}{after}"]
@@ -94,13 +94,13 @@ def no_delivery(app: App, stored: StoredEvent) -> str:
         f"event {event.id} is {stored.state}, for no handler wants it: "
         + ", ".join(f"{name} {value!r}" for name, value in sent.items())
     ]
-    lines += [f"{name} listens to {listens_to(one)}" for name, one in app.plugins.handlers.items()]
+    lines += [f"{name} listens to {selectors_text(one)}" for name, one in app.plugins.handlers.items()]
     if len(lines) == 1:
         lines.append("there is no handler at all")
-    return "\n".join([*lines, *reasons(stored)])
+    return "\n".join([*lines, *no_match_reasons(stored)])
 
 
-def reasons(stored: StoredEvent) -> list[str]:
+def no_match_reasons(stored: StoredEvent) -> list[str]:
     """Why an event is parked or dismissed, then why each handler of its class or key does not get it."""
     by = stored.parked_by or stored.dismissed_by
     why = _CONDITION[stored.state] if by == "condition" else _WHY.get(by or "")
@@ -112,7 +112,7 @@ def reasons(stored: StoredEvent) -> list[str]:
     return lines
 
 
-def listens_to(handler: Handler) -> str:
+def selectors_text(handler: Handler) -> str:
     """A handler's selectors, those that select."""
     given = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
     return ", ".join(f"{name}={value!r}" for name, value in given.items())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class PostResult:
     """What the engine is answered.
 
     Attributes:
@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeliverySeen:
+class DeliveryView:
     """How a delivery stood when it was looked at.
 
     Attributes:
@@ -68,10 +68,10 @@ class DeliverySeen:
     blocked_by: str | None
 
 
-def seen(event_id: str, standing: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliverySeen:
+def delivery_view(event_id: str, standing: DeliveryStatus, attempts: Sequence[Attempt]) -> DeliveryView:
     """A delivery, of what the ledger says of it and of its attempts."""
     last = attempts[-1] if attempts else None
-    return DeliverySeen(
+    return DeliveryView(
         id=standing.delivery_id,
         event_id=event_id,
         handler=standing.handler,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from flowhooks.app import App
     from flowhooks.ledger.queries import DeliveryStatus
-    from flowhooks.testing.clock import HandClock
+    from flowhooks.testing.clock import ManualClock
 
 PATIENCE: Final = 20.0
 """Real seconds for which something that must happen is waited for, on machines that are busy."""
@@ -30,7 +30,7 @@ MOST_PROBES: Final = 3
 """How often a probe may answer that it cannot tell, before that is taken for its answer."""
 
 
-def settle(app: App, clock: HandClock, event_ids: Sequence[str]) -> None:
+def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
     """Move the clock from one due time to the next until nothing goes on by itself any more.
 
     Args:
@@ -118,7 +118,7 @@ def wait_until_idle(app: App) -> None:
         raise AssertionError(text.still_running(app, PATIENCE)) from None
 
 
-def check_books(settings: Settings) -> None:
+def check_consistency(settings: Settings) -> None:
     """See that a ledger's books balance.
 
     Raises:

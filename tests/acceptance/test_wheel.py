@@ -101,9 +101,9 @@ def test_what_is_installed_is_the_wheel_and_not_the_checkout(installed):
     """Or the other tests of this file would say nothing."""
     where = Path(installed.python("import flowhooks; print(flowhooks.__file__)"))
     assert where.is_relative_to(installed.bin.parent)
-    shipped = Path(installed.python("from flowhooks.schema import shipped; print(shipped())"))
+    shipped = Path(installed.python("from flowhooks.schema import shipped_dir; print(shipped_dir())"))
     assert shipped == where.parent / "schemas"
-    template = Path(installed.python("from flowhooks.cli.plugins.template import shipped; print(shipped())"))
+    template = Path(installed.python("from flowhooks.cli.plugins.template import template_dir; print(template_dir())"))
     assert template == where.parent / "template"
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flowhooks.cli.filters import time
+from flowhooks.cli.filters import timestamp
 
 EVENT = {
     "id",
@@ -193,7 +193,7 @@ def test_without_a_database_nothing_is_made(run, tmp_path):
 )
 def test_times_are_read(text, moment):
     """ISO 8601; without a zone it is UTC."""
-    assert time(text) == moment.timestamp() * 1_000_000
+    assert timestamp(text) == moment.timestamp() * 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,4 @@ def test_times_are_read(text, moment):
 def test_times_ago_are_read(text, ago):
     """So long ago, from now."""
     expected = datetime.now(UTC) - timedelta(seconds=ago)
-    assert abs(time(text) - expected.timestamp() * 1_000_000) < 5_000_000
+    assert abs(timestamp(text) - expected.timestamp() * 1_000_000) < 5_000_000

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from flowhooks.observability import logging as logs
-from flowhooks.settings.secrets import concealing
+from flowhooks.settings.secrets import redactor
 
 LIBRARY = """
 import structlog
@@ -321,7 +321,7 @@ def test_broken_pipe():
 def test_secrets_are_masked(form, stream):
     """Wherever they stand in a record, whoever logs it, and before anything is cut."""
     secret = "hunter2-v\u00e4rde"
-    logs.configure("debug", form, stream, redact=concealing([secret]))
+    logs.configure("debug", form, stream, redact=redactor([secret]))
     ours, theirs = structlog.get_logger("flowhooks.x"), logging.getLogger("some.library")
     ours.info("sent", to=f"https://me:{secret}@example.com", headers={secret: [secret]}, raw=secret.encode())
     theirs.info("using %s", secret, extra={"key": Path(secret)})

@@ -35,7 +35,7 @@ def test_hostile_values_are_shown_whole(server, run, asked):
 
 def test_hostile_values_in_a_table(capsys):
     """Within a cell, only its own line ends begin a line."""
-    output.table(("[bold]a", "b"), [("x\x1b[2Jy [red]z[/red] :smile:", "one\ntwo"), ("合同\u202e", "")])
+    output.print_table(("[bold]a", "b"), [("x\x1b[2Jy [red]z[/red] :smile:", "one\ntwo"), ("合同\u202e", "")])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if "─" not in line] == [
         ["[bold]a", "b"],
@@ -77,12 +77,12 @@ def test_json_is_one_document_in_any_encoding(server, spawn):
 )
 def test_durations(microseconds, text):
     """In the unit that people would use."""
-    assert output.duration(microseconds) == text
+    assert output.format_duration(microseconds) == text
 
 
 def test_a_bar_only_where_somebody_sees_it(capsys):
     """No terminal, no bar; and nothing is counted for it."""
-    with output.progress("work", lambda: pytest.fail("counted")) as advance:
+    with output.progress_bar("work", lambda: pytest.fail("counted")) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
 
@@ -96,7 +96,7 @@ def test_a_bar_where_work_is_slow(monkeypatch):
 
     monkeypatch.setattr(output, "SLOW", 0.0)
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with output.progress("work", lambda: 40) as advance:
+    with output.progress_bar("work", lambda: 40) as advance:
         advance(30)
     assert "work" in sys.stderr.getvalue()
     assert "30/40" in sys.stderr.getvalue()
@@ -104,7 +104,7 @@ def test_a_bar_where_work_is_slow(monkeypatch):
 
 def test_a_value_that_is_very_long(capsys):
     """A cell is cut; a line is not."""
-    output.table(("a",), [("x" * 100_000,)])
+    output.print_table(("a",), [("x" * 100_000,)])
     assert capsys.readouterr().out.count("x") < output.LONGEST
-    output.line("y" * 100_000)
+    output.print_line("y" * 100_000)
     assert capsys.readouterr().out == "y" * 100_000 + "\n"

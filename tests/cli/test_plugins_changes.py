@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowhooks.cli.plugins.install import changes
+from flowhooks.cli.plugins.install import diff_plugins
 
 HANDLER = {"id": "leave:grant", "standing": "present", "listens": {"versions": ""}, "retry": None, "probe": False}
 
@@ -15,7 +15,7 @@ def plugin(name="leave", **more):
 
 def told(before, after):
     """The names of what is new, changed and gone."""
-    found = changes(before, after)
+    found = diff_plugins(before, after)
     return tuple([one["name"] for one in found[word]] for word in ("new", "changed", "gone"))
 
 
@@ -37,7 +37,7 @@ def test_a_change_has_what_was_before():
         {"handlers": [HANDLER | {"probe": True}]},
     ):
         assert told([plugin()], [plugin(**more)]) == ([], ["leave"], []), more
-    (changed,) = changes([plugin()], [plugin(version="2")])["changed"]
+    (changed,) = diff_plugins([plugin()], [plugin(version="2")])["changed"]
     assert (changed["version"], changed["before"]["version"]) == ("2", "1")
 
 

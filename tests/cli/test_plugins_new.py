@@ -24,7 +24,7 @@ def home(tmp_path_factory, monkeypatch):
 
 def test_the_template_is_found():
     """In an editable install, in the checkout."""
-    assert (template.shipped() / "cookiecutter.json").is_file()
+    assert (template.template_dir() / "cookiecutter.json").is_file()
 
 
 def test_nothing_is_asked_with_no_input(run, tmp_path, home):
@@ -55,7 +55,7 @@ def test_what_is_made_can_be_loaded(run, asked, tmp_path):
     (source,) = (tmp_path / "out/acme-leave/src").iterdir()
     code = (
         "import sys, flowhooks.cli.operations_client\n"
-        "from flowhooks.plugins import Plugins\n"
+        "from flowhooks.plugins.plugins import Plugins\n"
         "import acme_leave\n"
         "loaded = Plugins.load(dirs=[], allow=['acme-leave'], deny=[], safe_mode=False, sections={}, entry_points=[],"
         " objects={'acme-leave': acme_leave})\n"

@@ -24,15 +24,15 @@ def of_the_system(tmp_path, monkeypatch):
 def test_an_environment_that_the_system_manages(of_the_system):
     """It is left alone, in one line that says what to do; unless pip is told to go on all the same."""
     with pytest.raises(click.ClickException, match="belongs to the system's own package manager") as raised:
-        pip.check(["acme-leave"])
+        pip.check_available(["acme-leave"])
     assert str(of_the_system) in raised.value.message
     assert "python3 -m venv" in raised.value.message
-    pip.check(["acme-leave", "--break-system-packages"])
+    pip.check_available(["acme-leave", "--break-system-packages"])
     of_the_system.unlink()
-    pip.check(["acme-leave"])
+    pip.check_available(["acme-leave"])
 
 
 def test_an_environment_of_ones_own(of_the_system, monkeypatch):
     """The mark of the Python that it was made of does not count."""
     monkeypatch.setattr(sys, "base_prefix", "/usr")
-    pip.check(["acme-leave"])
+    pip.check_available(["acme-leave"])

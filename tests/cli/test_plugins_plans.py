@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowhooks.cli.plugins.plans import of_handlers, of_plugin
+from flowhooks.cli.plugins.plans import plan_for_handlers, plan_for_plugin
 from flowhooks.errors import SettingsError
 
 NOTHING = {"waiting": 0, "running": 0, "unknown": 0, "dead": 0, "parked": 0}
@@ -37,28 +37,31 @@ ROOMS = plugin("rooms", "acme-rooms", handler("rooms:book", keys=["leave"], clas
 
 def test_a_package_and_all_that_was_known_of_its_plugin():
     """Handlers that the plugin has no more are retired with it."""
-    plan = of_plugin("leave", [LEAVE], [LEAVE, ROOMS])
-    assert (plan.package, plan.plugins, plan.known) == ("acme-leave", ("leave",), ["leave:grant", "leave:old"])
+    plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS])
+    assert (plan.package, plan.plugins, plan.unretired) == ("acme-leave", ("leave",), ["leave:grant", "leave:old"])
 
 
 def test_a_package_with_several_plugins():
     """All of them go with it, whichever is named, and all their handlers are retired."""
     sick = plugin("sick", "acme-leave", handler("sick:note"))
-    plan = of_plugin("sick", [sick], [LEAVE, sick, ROOMS])
+    plan = plan_for_plugin("sick", [sick], [LEAVE, sick, ROOMS])
     assert (plan.package, plan.plugins) == ("acme-leave", ("leave", "sick"))
-    assert plan.known == ["leave:grant", "leave:old", "sick:note"]
+    assert plan.unretired == ["leave:grant", "leave:old", "sick:note"]
     assert next(plan.lines("park")) == "Uninstalls the package acme-leave, with the plugins leave, sick."
 
 
 def test_what_nobody_listens_to_any_more():
     """Only what no other handler listens to, of the same kind; one that takes every event does not count."""
     every = plugin("audit", "a", handler("audit:all", every=True), handler("audit:c", keys=["sick"], kind="cancel"))
-    plan = of_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
-    assert plan.unwanted() == ["key sick"]
+    plan = plan_for_plugin("leave", [LEAVE], [LEAVE, ROOMS, every])
+    assert plan.unhandled() == ["key sick"]
     assert "Call-backs with key sick will be parked: no other handler listens to that." in list(plan.lines("park"))
     assert "will be refused with 422" in "\n".join(plan.lines("reject"))
-    assert of_plugin("audit", [every], [every]).unwanted() == ["key sick"]
-    assert of_plugin("leave", [LEAVE], [LEAVE, plugin("x", "x", handler("x:y", keys=["sick"])), ROOMS]).unwanted() == []
+    assert plan_for_plugin("audit", [every], [every]).unhandled() == ["key sick"]
+    assert (
+        plan_for_plugin("leave", [LEAVE], [LEAVE, plugin("x", "x", handler("x:y", keys=["sick"])), ROOMS]).unhandled()
+        == []
+    )
 
 
 def test_two_packages_with_a_plugin_of_one_name():
@@ -67,24 +70,24 @@ def test_two_packages_with_a_plugin_of_one_name():
     second = plugin("leave", "other-leave", state="quarantined")
     everything = [first, second]
     with pytest.raises(SettingsError, match="the packages acme-leave and other-leave both have a plugin leave"):
-        of_plugin("leave", everything, everything)
+        plan_for_plugin("leave", everything, everything)
     for one in everything:
-        plan = of_plugin(one["package"], [one], everything)
-        assert (plan.package, plan.known) == (one["package"], [])
+        plan = plan_for_plugin(one["package"], [one], everything)
+        assert (plan.package, plan.unretired) == (one["package"], [])
 
 
 def test_a_single_file_in_the_place_of_a_package():
     """A file is not uninstalled, whatever else has its name."""
     file = plugin("leave", origin="file /srv/leave.py")
     with pytest.raises(SettingsError, match=r"plugin leave is the single file /srv/leave\.py: delete it"):
-        of_plugin("leave", [file], [file])
+        plan_for_plugin("leave", [file], [file])
 
 
 def test_an_entry_point_of_no_package():
     """There is nothing that pip could uninstall it by."""
     stray = plugin("leave", origin="entry point leave")
     with pytest.raises(SettingsError, match="is in no package that pip could uninstall"):
-        of_plugin("leave", [stray], [stray])
+        plan_for_plugin("leave", [stray], [stray])
 
 
 def test_what_is_retired_already_is_told_apart():
@@ -92,8 +95,8 @@ def test_what_is_retired_already_is_told_apart():
     gone = plugin(
         "leave", "", handler("leave:a", "missing", waiting=2), handler("leave:b", "retired", dead=1), origin=""
     )
-    plan = of_plugin("leave", [gone], [gone])
-    assert (plan.package, plan.known) == ("", ["leave:a"])
+    plan = plan_for_plugin("leave", [gone], [gone])
+    assert (plan.package, plan.unretired) == ("", ["leave:a"])
     lines = list(plan.lines("park"))
     assert lines[0] == "Uninstalls nothing: of the plugin leave, the ledger forgets handlers."
     assert any(line.startswith("Retires leave:a: ") and line.endswith("stored: 2 waiting") for line in lines)
@@ -104,7 +107,7 @@ def test_what_is_retired_already_is_told_apart():
 def test_a_plugin_without_handlers():
     """There is nothing to retire, which is said."""
     timings = plugin("timings", "flowhooks-timings")
-    plan = of_plugin("timings", [timings], [timings, LEAVE])
+    plan = plan_for_plugin("timings", [timings], [timings, LEAVE])
     assert list(plan.lines("park")) == [
         "Uninstalls the package flowhooks-timings, with the plugin timings.",
         "It has no handlers.",
@@ -114,8 +117,8 @@ def test_a_plugin_without_handlers():
 @pytest.mark.parametrize("name", ["old", "leave:old"])
 def test_a_single_handler(name):
     """By its name or its id; nothing is uninstalled."""
-    plan = of_handlers([LEAVE], [name], [LEAVE, ROOMS])
-    assert (plan.package, plan.known) == ("", ["leave:old"])
+    plan = plan_for_handlers([LEAVE], [name], [LEAVE, ROOMS])
+    assert (plan.package, plan.unretired) == ("", ["leave:old"])
 
 
 @pytest.mark.parametrize(
@@ -130,10 +133,10 @@ def test_a_handler_that_may_still_be_there_is_not_forgotten(standing, said):
     """The next start would only remember it again."""
     one = plugin("leave", "acme-leave", handler("leave:grant", standing))
     with pytest.raises(SettingsError, match=f"handler leave:grant cannot be forgotten: {said}"):
-        of_handlers([one], ["grant"], [one])
+        plan_for_handlers([one], ["grant"], [one])
 
 
 def test_a_handler_that_nobody_knows():
     """With what may have been meant."""
     with pytest.raises(SettingsError, match=r"knows no handler 'grand' of leave; did you mean grant\?"):
-        of_handlers([LEAVE], ["grand"], [LEAVE])
+        plan_for_handlers([LEAVE], ["grand"], [LEAVE])

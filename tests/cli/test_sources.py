@@ -52,7 +52,7 @@ def mode(path):
 def known(path, **environ):
     """What the sources of a file are known by."""
     loaded = settings.load(path, environ, {})
-    return loaded.sources, settings.known_sources(loaded, environ)
+    return loaded.sources, settings.load_source_credentials(loaded, environ)
 
 
 @pytest.mark.parametrize(("option", "what"), [("--signed", "keys"), ("--token", "tokens")])

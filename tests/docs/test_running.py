@@ -21,7 +21,7 @@ from flowhooks.cli.process.supervisor import STARTS_WITHIN
 from flowhooks.cli.serve import ANSWERS_GET
 from flowhooks.settings import Settings, load
 from flowhooks.settings.addresses import host_and_port
-from flowhooks.settings.model import leaves, variable
+from flowhooks.settings.model import iter_settings, variable
 
 RUNNING = DOCS / "running"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
@@ -125,7 +125,7 @@ def test_what_the_image_sets_are_settings():
     """And no credentials: its ledger on the volume, its call-backs at the port that is exposed."""
     given = containerfile.environment()
     settings = {name: value for name, value in given.items() if name.startswith("FLOWHOOKS_")}
-    known = {variable(name) for name, _ in leaves()} | {"FLOWHOOKS_CONFIG"}
+    known = {variable(name) for name, _ in iter_settings()} | {"FLOWHOOKS_CONFIG"}
     assert set(settings) <= known
     read = load(None, {name: value for name, value in settings.items() if name != "FLOWHOOKS_CONFIG"}, {})
     volume = containerfile.last("VOLUME").text
@@ -150,7 +150,7 @@ def test_the_image_says_whether_it_is_well():
 def test_services_of_the_composition_are_what_there_is():
     """Commands, settings and the services that others wait for; none runs as more than it needs."""
     services = COMPOSE["services"]
-    known = {variable(name) for name, _ in leaves()}
+    known = {variable(name) for name, _ in iter_settings()}
     for name, service in services.items():
         assert set(service.get("depends_on", ())) <= set(services)
         if service["image"] != "flowhooks":

@@ -31,7 +31,7 @@ from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.dismiss import dismiss
 from flowhooks.operations.purge import purge
 from flowhooks.operations.replay import replay
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 
 CLIENTS = 6
 MEMORY = Path("/dev/shm")
@@ -58,7 +58,7 @@ class Life:
     def __init__(self, folder, monkeypatch, sql=lambda sql: sql):
         self.recorder = Recorder()
         self.say = self.recorder.say
-        self.clock = HandClock()
+        self.clock = ManualClock()
         self.chance = random.Random(20260131)
         monkeypatch.setattr(engines, "create_engine", self._engine(self.recorder.name, sql))
         # So that the log is copied into the file, begun anew and cut off many times, rather than every 4,000 pages.

@@ -18,7 +18,7 @@ from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 
 YEARS = 30 * 365 * 86_400 * 1_000_000
 
@@ -84,7 +84,7 @@ def rich(request, tmp_path_factory, hands_of):
         server, name = request.getfixturevalue("postgresql_server"), f"rich_{uuid.uuid4().hex}"
         url = server.make(name)
         upgrade(url)
-    house = House(folder, HandClock(), url)
+    house = House(folder, ManualClock(), url)
     fill(house, hands_of)
     engine = database.open_engine(house.address, writing=True)
     yield engine

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flowhooks import __version__
-from flowhooks.plugins.version_check import unmet
+from flowhooks.plugins.version_check import unmet_requirement
 
 HEAD = "from flowhooks import handler, hookimpl\n"
 TAIL = "\ndef h(event): pass\n@hookimpl\ndef handlers(): return [h]\n"
@@ -190,7 +190,7 @@ def test_the_wrapper_of_a_plugin_refused_late_is_not_called(site, good, attempt)
     site.install("good", good)
     plugins = site.load()
     assert attempt(plugins, "good:grant").value == "granted"
-    assert not plugins.has_notices
+    assert not plugins.has_subscribers
 
 
 def test_a_plugin_for_another_flowhooks(site, good, info_of):
@@ -230,7 +230,7 @@ def test_a_plugin_for_another_flowhooks(site, good, info_of):
 )
 def test_what_a_package_asks_for(requires, running, wanted):
     """Pre-releases count as the version before which they come; other packages, extras and machines are no matter."""
-    assert unmet(requires, running) == wanted
+    assert unmet_requirement(requires, running) == wanted
 
 
 def test_metadata_that_cannot_be_read_asks_for_nothing(site, good, info_of):

@@ -109,14 +109,14 @@ def test_the_guilty_plugin_is_named(name, plugins, expected, load, attempt):
     assert [info.error for info in loaded.infos if info.error] == []
     with pytest.raises(Exception, match=r".") as raised:
         attempt(loaded, name)
-    assert loaded.guilty(raised.value) == expected
+    assert loaded.responsible_plugin(raised.value) == expected
 
 
 def test_an_exception_from_elsewhere_is_nobodys_fault(load):
     """An exception that never passed a plugin, or was never raised, blames none."""
     loaded = load(a=wrapper(before))
-    assert loaded.guilty(ValueError("never raised")) is None
-    assert loaded.guilty(RuntimeError("did not yield")) is None
+    assert loaded.responsible_plugin(ValueError("never raised")) is None
+    assert loaded.responsible_plugin(RuntimeError("did not yield")) is None
 
 
 def test_a_plugin_that_runs_handlers_is_not_blamed_for_them(load, event, delivery):
@@ -130,4 +130,4 @@ def test_a_plugin_that_runs_handlers_is_not_blamed_for_them(load, event, deliver
     )
     with pytest.raises(ValueError, match="in the handler") as raised:
         loaded.run_handler(loaded.handlers["p:fail"], event, delivery)
-    assert loaded.guilty(raised.value) is None
+    assert loaded.responsible_plugin(raised.value) is None

@@ -250,7 +250,7 @@ def test_an_interrupt_during_a_notice_passes(load, event):
 )
 def test_whether_anybody_listens(hooks, expected, load):
     """Nothing needs to be queued for nobody."""
-    assert load(one=with_grant(**hooks)).has_notices is expected
+    assert load(one=with_grant(**hooks)).has_subscribers is expected
 
 
 def test_a_quarantined_plugin_is_told_nothing(load, event):
@@ -260,7 +260,7 @@ def test_a_quarantined_plugin_is_told_nothing(load, event):
         raise AssertionError
 
     plugins = load(bad=plugin(event_accepted=fail, handlers=lambda: 3), good=with_grant())
-    assert not plugins.has_notices
+    assert not plugins.has_subscribers
     plugins.event_accepted(event, ())
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flowhooks.plugins.metadata import package
+from flowhooks.plugins.metadata import find_package
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_package_is_found_however_its_name_is_written(installed):
         "[flowhooks]\nsick = acme_leave.sick\nleave = acme_leave\n[console_scripts]\nx = y:z\n",
     )
     for name in ("acme-leave", "ACME_leave", "Acme.Leave"):
-        found = package(name)
+        found = find_package(name)
         assert (found.name, found.version, found.summary) == ("Acme-Leave", "1.0", "Leave, granted.")
         assert (found.home_page, found.plugins) == ("https://acme.example/", ("leave", "sick"))
 
@@ -51,7 +51,7 @@ def test_a_package_is_found_however_its_name_is_written(installed):
 def test_where_it_is_at_home(installed, fields, home_page):
     """The field of old, else the address whose label fits best; nothing in it that a terminal would obey."""
     installed("p", f"Metadata-Version: 2.1\nName: p\nVersion: 1\n{fields}")
-    assert package("p").home_page == home_page
+    assert find_package("p").home_page == home_page
 
 
 def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
@@ -59,11 +59,11 @@ def test_what_is_not_there_or_spoilt_is_none(installed, tmp_path):
     installed("spoilt", "Metadata-Version: 2.1\nName: spoilt\nVersion: 1\n")
     (tmp_path / "spoilt-1.0.dist-info/METADATA").write_bytes(b"Name: \xff\n")
     for name in ("not-installed-anywhere", "", "../x", "spoilt"):
-        assert package(name) is None, name
+        assert find_package(name) is None, name
 
 
 def test_nothing_is_imported(installed):
     """To read of a package does not run it."""
     installed("quiet", "Metadata-Version: 2.1\nName: quiet\nVersion: 1\n", "[flowhooks]\nquiet = quiet_module\n")
-    assert package("quiet").plugins == ("quiet",)
+    assert find_package("quiet").plugins == ("quiet",)
     assert "quiet_module" not in sys.modules

@@ -205,7 +205,7 @@ def test_every_plugins_secrets_are_concealed(folder):
         objects={"a": takes("a"), "b": takes("b"), "c": SimpleNamespace()},
         environ={"A": "alpha-secret", "B": "beta", "C": "gamma", "D": "delta"},
     )
-    assert plugins.conceal("alpha-secret beta gamma delta") == "… … gamma delta"
+    assert plugins.redact("alpha-secret beta gamma delta") == "… … gamma delta"
     assert "alpha" not in repr(plugins)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks.errors import SettingsError
-from flowhooks.schema import Schemas, shipped
+from flowhooks.schema import Schemas, shipped_dir
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KIND = "call-back/special.schema.json"
@@ -29,7 +29,7 @@ def refusal(load):
 
 def test_shipped_in_a_checkout():
     """An editable install uses the files of the checkout."""
-    assert shipped() == CHECKOUT / "schemas"
+    assert shipped_dir() == CHECKOUT / "schemas"
 
 
 def test_shipped_in_a_wheel(tmp_path):
@@ -41,13 +41,14 @@ def test_shipped_in_a_wheel(tmp_path):
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     code = (
-        "import flowhooks, flowhooks.schema as s; print(flowhooks.__file__, s.shipped(), *s.Schemas.load().documents)"
+        "import flowhooks, flowhooks.schema as s; "
+        "print(flowhooks.__file__, s.shipped_dir(), *s.Schemas.load().documents)"
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=installed, check=True, capture_output=True, text=True)
     package, folder, *names = said.stdout.split()
     assert Path(package).parent == installed / "flowhooks"
     assert Path(folder) == installed / "flowhooks" / "schemas"
-    assert names == sorted(file.relative_to(shipped()).as_posix() for file in shipped().rglob("*.json"))
+    assert names == sorted(file.relative_to(shipped_dir()).as_posix() for file in shipped_dir().rglob("*.json"))
 
 
 def test_every_shipped_file_names_itself():

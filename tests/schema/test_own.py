@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowhooks.errors import SettingsError
-from flowhooks.schema import Schemas, taken
+from flowhooks.schema import Schemas, load_plugin_schemas
 
 SECRET = "S3CRET"
 
@@ -13,12 +13,12 @@ SECRET = "S3CRET"
 @pytest.fixture
 def own(folder):
     """Takes schema files given by their path, and gives the plugin's own."""
-    return lambda files: taken(Schemas.load(), [folder(files)])[1]
+    return lambda files: load_plugin_schemas(Schemas.load(), [folder(files)])[1]
 
 
 def data(own, body, *, callback_class=None, process_key=None):
     """Why the data of an event is refused."""
-    said = own.refused_data(body, callback_class=callback_class, process_key=process_key)
+    said = own.why_data_invalid(body, callback_class=callback_class, process_key=process_key)
     assert said is None or (said.isprintable() and SECRET not in said)
     return said
 
@@ -33,7 +33,7 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
         assert own({f"data/class/{name}.schema.json": {}}).classes == ()  # hidden files are passed over
         return
     schemas = own({f"data/class/{name}.schema.json": {"required": ["a"]}, f"data/key/{name}.schema.json": {}})
-    assert (schemas.classes, schemas.keys, schemas.of_data) == ((name,), (name,), True)
+    assert (schemas.classes, schemas.keys, schemas.has_data_schemas) == ((name,), (name,), True)
     assert "/: must have the member" in data(schemas, {}, callback_class=name)
     assert data(schemas, {"a": 1}, callback_class=name) is None
     assert data(schemas, {}, callback_class=name.swapcase() + "2") is None
@@ -56,7 +56,7 @@ def test_files_are_named_after_a_class_or_key_exactly(name, own):
 def test_names_that_say_nothing(name, why, folder, tmp_path):
     """What cannot be the name of a class, a key or a schema file is refused, on one line that names the file."""
     with pytest.raises(SettingsError) as raised:
-        taken(Schemas.load(), [folder({name: "{}"})])
+        load_plugin_schemas(Schemas.load(), [folder({name: "{}"})])
     message = str(raised.value)
     assert message.isprintable()
     assert message.startswith(f"schema file {tmp_path}/schemas/")
@@ -75,7 +75,7 @@ def test_names_that_say_nothing(name, why, folder, tmp_path):
 def test_a_file_that_is_no_schema(name, schema, why, folder):
     """It is refused like any schema file, and named."""
     with pytest.raises(SettingsError) as raised:
-        taken(Schemas.load(), [folder({name: schema})])
+        load_plugin_schemas(Schemas.load(), [folder({name: schema})])
     assert name in str(raised.value)
     assert why in str(raised.value)
 
@@ -99,8 +99,8 @@ def test_they_never_join_the_schemas_in_force(folder):
         },
         "two",
     )
-    after, first = taken(schemas, [one])
-    after, second = taken(after, [two])
+    after, first = load_plugin_schemas(schemas, [one])
+    after, second = load_plugin_schemas(after, [two])
     assert (after.documents, after.kinds) == (schemas.documents, schemas.kinds)
     assert '"euro"' in data(first, {}, callback_class="C")
     assert '"yuan"' in data(second, {}, callback_class="C")
@@ -123,7 +123,7 @@ def test_they_may_refer_to_shared_files(folder):
             "data/key/合 同.schema.json": {"required": ["amount"], "$defs": {"x": {"required": ["x"]}}},
         }
     )
-    after, own = taken(Schemas.load(), [where])
+    after, own = load_plugin_schemas(Schemas.load(), [where])
     assert after.kinds == ("cancel", "complete", "error", "revoke", "terminate")
     said = data(own, {"businessKey": 1}, callback_class="C")
     assert [clause.split(" (")[0] for clause in said.split(": ", 1)[1].split("; ")] == [
@@ -143,7 +143,7 @@ def test_shared_files_cannot_refer_to_them(folder):
         }
     )
     with pytest.raises(SettingsError, match="leads to no schema"):
-        taken(Schemas.load(), [where])
+        load_plugin_schemas(Schemas.load(), [where])
 
 
 def test_an_operators_folder_has_none(folder):
@@ -158,13 +158,13 @@ def test_several_folders_of_one_plugin(folder):
     one = folder({"settings.schema.json": {"required": ["a"]}}, "one")
     same = folder({"settings.schema.json": {"required": ["a"]}, "data/key/K.schema.json": {}}, "same")
     other = folder({"settings.schema.json": {"required": ["b"]}}, "other")
-    own = taken(Schemas.load(), [one, same])[1]
-    assert (own.of_settings, own.keys) == (True, ("K",))
+    own = load_plugin_schemas(Schemas.load(), [one, same])[1]
+    assert (own.has_settings_schema, own.keys) == (True, ("K",))
     with pytest.raises(SettingsError, match=r"other/settings.schema.json: another folder of the plugin has one"):
-        taken(Schemas.load(), [one, other])
+        load_plugin_schemas(Schemas.load(), [one, other])
     shipped = folder({"answer.schema.json": {}}, "shipped")
     with pytest.raises(SettingsError, match=r"shipped/answer.schema.json: there is one already, which may not be repl"):
-        taken(Schemas.load(), [one, shipped])
+        load_plugin_schemas(Schemas.load(), [one, shipped])
 
 
 def test_what_a_schema_of_data_refuses(own):
@@ -234,16 +234,16 @@ def test_what_a_schema_of_settings_refuses(own):
             }
         }
     )
-    assert schemas.refused_settings({"url": "x"}) == []
-    assert schemas.refused_settings({"ends": [{"a": SECRET}], "urll": SECRET}) == [
+    assert schemas.settings_violations({"url": "x"}) == []
+    assert schemas.settings_violations({"ends": [{"a": SECRET}], "urll": SECRET}) == [
         ((), 'must have "url"'),
         (("ends", 0), 'must have "b" too, since it has "a"'),
         (("ends", 0), 'must have "secret"'),
         (("urll",), "is no setting; there are url, ends"),
     ]
-    assert schemas.refused_settings({"url": 3}) == [(("url",), "must be of type string")]
+    assert schemas.settings_violations({"url": 3}) == [(("url",), "must be of type string")]
     within = own({"settings.schema.json": {"properties": {"a": {"additionalProperties": False}}, "required": ["b"]}})
-    assert within.refused_settings({"a": {"c": SECRET}}) == [
+    assert within.settings_violations({"a": {"c": SECRET}}) == [
         ((), 'must have "b"'),
         (("a", "c"), "is no setting"),
     ]
@@ -252,5 +252,5 @@ def test_what_a_schema_of_settings_refuses(own):
 def test_without_a_schema_of_settings_nothing_is_refused(own):
     """Then only the plugin knows what its section means."""
     schemas = own({"call-back/revoke.schema.json": {}})
-    assert (schemas.of_settings, schemas.of_data) == (False, False)
-    assert schemas.refused_settings({"anything": 1}) == []
+    assert (schemas.has_settings_schema, schemas.has_data_schemas) == (False, False)
+    assert schemas.settings_violations({"anything": 1}) == []

@@ -469,7 +469,7 @@ def test_what_no_body_can_have(folder):
         ("special", "businessKey", "1"): None,
         ("special", "number", 10**400): None,
     }
-    assert {asked: schemas.refused_member(*asked) for asked in said} == said
-    assert schemas.refused_member("special", "list", [1, "x"]) == "must be of type integer"
+    assert {asked: schemas.why_member_invalid(*asked) for asked in said} == said
+    assert schemas.why_member_invalid("special", "list", [1, "x"]) == "must be of type integer"
     with pytest.raises(KeyError):
-        schemas.refused_member("nonesuch", "businessKey", "1")
+        schemas.why_member_invalid("nonesuch", "businessKey", "1")

@@ -6,22 +6,22 @@ from dataclasses import fields, replace
 
 import pytest
 
-from flowhooks.settings import HttpSettings, Settings, Source, change, live
-from flowhooks.settings.model import leaves
+from flowhooks.settings import HttpSettings, Settings, Source, diff, live_names
+from flowhooks.settings.model import iter_settings
 
 BEFORE = Settings(sources={"erp": Source(token_sha256=("a" * 64,)), "old": Source(token_sha256=("b" * 64,))})
 
 
 def test_nothing_has_changed():
     """Settings that are equal come to those that there were."""
-    found = change(BEFORE, replace(BEFORE))
+    found = diff(BEFORE, replace(BEFORE))
     assert (found.settings, found.changed, found.needs_restart) == (BEFORE, (), ())
 
 
 def test_sources_are_named_one_by_one():
     """One that comes, one that goes and one that has another token; the one that stays is not named."""
     after = {"erp": Source(token_sha256=("c" * 64,)), "new": Source(token_sha256=("d" * 64,))}
-    found = change(BEFORE, replace(BEFORE, sources=after))
+    found = diff(BEFORE, replace(BEFORE, sources=after))
     assert found.changed == ("sources.erp", "sources.new", "sources.old")
     assert found.settings.sources == after
     assert found.needs_restart == ()
@@ -35,7 +35,7 @@ def test_what_needs_a_restart_stays_as_it_was():
         plugins={"p": {"password": "very-secret"}},
         http=HttpSettings(threads=1, max_body_bytes=7),
     )
-    found = change(BEFORE, after)
+    found = diff(BEFORE, after)
     assert found.changed == ("http.max_body_bytes",)
     assert found.needs_restart == ("database", "http.threads", "plugins.p")
     assert found.settings == replace(BEFORE, http=HttpSettings(max_body_bytes=7))
@@ -44,11 +44,11 @@ def test_what_needs_a_restart_stays_as_it_was():
 
 def test_sources_that_stay_are_the_same_object():
     """So that who has made something of them can see that it still holds."""
-    found = change(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), wait=1.0))
+    found = diff(BEFORE, replace(BEFORE, sources=dict(BEFORE.sources), wait=1.0))
     assert found.settings.sources is BEFORE.sources
 
 
-@pytest.mark.parametrize("name", [name for name, _ in leaves()] + ["sources", "plugins"])
+@pytest.mark.parametrize("name", [name for name, _ in iter_settings()] + ["sources", "plugins"])
 def test_every_setting_that_differs_is_named_once(name):
     """Whatever setting changes, it is either gone by or said to need a restart."""
     changed, kept = [], []
@@ -57,9 +57,9 @@ def test_every_setting_that_differs_is_named_once(name):
         after = replace(BEFORE, **{section: replace(getattr(BEFORE, section), **{inner: "another"})})
     else:
         after = replace(BEFORE, **{name: {"x": 1} if name in {"sources", "plugins"} else "another"})
-    found = change(BEFORE, after)
+    found = diff(BEFORE, after)
     changed, kept = found.changed, found.needs_restart
-    is_live = name in {*live(), "sources"}
+    is_live = name in {*live_names(), "sources"}
     assert bool(changed) is is_live
     assert bool(kept) is not is_live
     assert (found.settings == after) is is_live
@@ -67,10 +67,10 @@ def test_every_setting_that_differs_is_named_once(name):
 
 def test_what_is_live_is_listed():
     """Among them what holds credentials; a section without a field that says so is none."""
-    listed = list(live())
+    listed = list(live_names())
     assert {"wait", "log.level", "http.max_body_bytes", "sources.NAME", "ignore.process_key"} <= set(listed)
     assert not {"database", "listen", "plugins.NAME"} & set(listed)
     assert len(listed) == len(set(listed))
     assert len([one for one in fields(Settings) if one.metadata.get("live")]) + len(
-        [name for name, one in leaves() if "." in name and one.metadata["live"]]
+        [name for name, one in iter_settings() if "." in name and one.metadata["live"]]
     ) == len(listed)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import load
-from flowhooks.settings.secrets import MOST_BYTES, concealing, masking, place, resolved
+from flowhooks.settings.secrets import MOST_BYTES, location_text, plugin_redactor, redactor, resolve_secrets
 
 VALUE = "s3cr3t-värde"
 
 
 def look_up(section, environ=None):
     """A section of the plugin `hooks`, with its secrets."""
-    return resolved(section, plugin="hooks", environ=environ or {})
+    return resolve_secrets(section, plugin="hooks", environ=environ or {})
 
 
 def refusal(section, environ=None):
@@ -149,8 +149,8 @@ def test_every_secret_that_is_missing_is_named():
 
 def test_places():
     """As one would write it in the file."""
-    assert place("p", ()) == "[plugins.p]"
-    assert place("p", ("a", 0, 1, "b-c", "d e")) == "[plugins.p] a[0][1].b-c.'d e'"
+    assert location_text("p", ()) == "[plugins.p]"
+    assert location_text("p", ("a", 0, 1, "b-c", "d e")) == "[plugins.p] a[0][1].b-c.'d e'"
 
 
 def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
@@ -166,10 +166,10 @@ def test_a_variable_of_a_secret_is_no_unknown_setting(tmp_path):
 
 def test_masks():
     """A secret is masked wherever it stands, the longer one first; one of three characters is not."""
-    conceal = concealing(["hunter2", "hunter2-long", "abc"])
+    conceal = redactor(["hunter2", "hunter2-long", "abc"])
     assert conceal("x hunter2-long hunter2hunter2 abc") == "x … …… abc"
-    assert concealing([])("anything") == "anything"
-    assert concealing(["abc", "    "])("abc     ") == "abc     "
+    assert redactor([])("anything") == "anything"
+    assert redactor(["abc", "    "])("abc     ") == "abc     "
 
 
 @pytest.mark.parametrize(
@@ -189,13 +189,13 @@ def test_masks():
 def test_masks_of_a_secret_as_it_is_written(write):
     """Escaped, in a URL, on one line or indented, it is still found."""
     secret = "begin \"key/ä' of sixteen\n\tand a second line, longer\\"
-    assert not {"begin", "sixteen", "second"} & set(concealing([secret])(f"got {write(secret)}!").split())
+    assert not {"begin", "sixteen", "second"} & set(redactor([secret])(f"got {write(secret)}!").split())
 
 
 @given(st.text(min_size=4).filter(lambda text: len(text.strip()) >= 4), st.text(), st.text())
 def test_no_secret_is_left(secret, before, after):
     """Whatever the secret is, and whatever it stands between."""
-    assert secret not in concealing([secret])(before + secret + after)
+    assert secret not in redactor([secret])(before + secret + after)
 
 
 def test_what_can_be_had_is_masked(tmp_path):
@@ -205,6 +205,6 @@ def test_what_can_be_had_is_masked(tmp_path):
         "a": {"token": {"env": "NOT_SET"}, "deep": [{"url": {"env": "URL"}}], "file": {"file": "/no/such"}},
         "b": {"token": {"file": str(tmp_path / "token")}, "plain": "in-the-settings"},
     }
-    conceal = masking(sections, {"URL": "https://me:secret@example.com", "OTHER": "other-value"})
+    conceal = plugin_redactor(sections, {"URL": "https://me:secret@example.com", "OTHER": "other-value"})
     said = "https://me:secret@example.com from-a-file in-the-settings other-value NOT_SET"
     assert conceal(said) == "… … in-the-settings other-value NOT_SET"

@@ -70,7 +70,7 @@ def test_everything_at_once(written, private):
         Secret(env="OLD", not_after=END.astimezone(timezone(timedelta(hours=1)))),
     )
     assert (erp.rate, erp.burst, erp.max_body_bytes, loaded.http.trusted_proxy) == (50.0, 200, 65536, "10.0.0.1")
-    known = settings.known_sources(loaded, environ)["erp"]
+    known = settings.load_source_credentials(loaded, environ)["erp"]
     assert known.tokens == (hashlib.sha256(TOKEN.encode()).hexdigest(),)
     assert [one.key for one in known.keys] == [KEY, KEY[::-1] * 2, bytes(24)]
     assert [one.not_after for one in known.keys] == [None, *[int(END.timestamp()) * 1_000_000] * 2]

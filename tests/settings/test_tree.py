@@ -27,7 +27,7 @@ def test_reference():
         if one.variable:
             assert one.variable == "FLOWHOOKS_" + one.name.upper().replace(".", "_")
     assert (
-        settings.Described(
+        settings.SettingReference(
             name="http.threads",
             type="a whole number, 1 to 1000",
             default="16",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flowhooks.model.event import from_body
-from flowhooks.testing import HandClock, make_event
+from flowhooks.testing import ManualClock, make_event
 
 
 def test_an_event_is_made_as_of_a_body():
@@ -70,7 +70,7 @@ def test_a_member_is_given_once():
 
 def test_the_clock_stands_still():
     """It begins at the same moment, goes by what it is told, and its ids sort."""
-    clock = HandClock()
+    clock = ManualClock()
     ids = [clock.new_id(), clock.new_id()]
     before = clock.now()
     clock.advance(1, minutes=2, hours=3, days=4)

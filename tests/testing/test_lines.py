@@ -9,7 +9,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import handler
-from flowhooks.testing.fault_injection.line_tracer import Failure, Killed, Lines, belongs_to, is_test_code
+from flowhooks.testing.fault_injection.line_tracer import Failure, Killed, LineTracer, belongs_to, is_test_code
 
 CODE = """
     import json
@@ -44,14 +44,14 @@ CODE = """
 
 def lines_of(module, **given):
     """Lines of one module."""
-    return Lines(module.__name__.__eq__, **given)
+    return LineTracer(module.__name__.__eq__, **given)
 
 
 def test_its_own_lines_are_seen(module):
     """Those of the function and of what it calls in its package, in order; not a library's, not those that tidy up."""
     acme = module("lines", CODE)
     lines = lines_of(acme)
-    with lines.seen():
+    with lines.trace():
         acme.work()
     text = acme.__loader__.get_source("acme_lines").split("\n")
     said = [text[int(place.rpartition(":")[2]) - 1].strip() for place in lines.places]
@@ -73,13 +73,13 @@ def test_it_is_raised_before_each_line_and_no_lock_stays_held(module, error):
     acme = module("lines", CODE)
     for at in range(1, 9):
         lines = lines_of(acme, at=at, error=error)
-        with pytest.raises(error), lines.seen():
+        with pytest.raises(error), lines.trace():
             acme.work()
         assert len(lines.places) == at
         assert lines.reached
         assert not acme.lock.locked(), lines.places[-1]
     lines = lines_of(acme, at=9, error=error)
-    with lines.seen():
+    with lines.trace():
         assert acme.work() == 1
     assert not lines.reached
 
@@ -95,13 +95,13 @@ def test_the_trace_function_is_put_back(module):
 
     sys.settrace(mine)
     try:
-        with lines_of(acme).seen():
+        with lines_of(acme).trace():
             acme.other()
         assert sys.gettrace() is mine
     finally:
         sys.settrace(before)
     lines = lines_of(acme)
-    with lines.seen():
+    with lines.trace():
         thread = threading.Thread(target=acme.work)
         thread.start()
         thread.join(WAIT_TIMEOUT)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from flowhooks.testing.fault_injection.module_state import Memory, modules_of
+from flowhooks.testing.fault_injection.module_state import ModuleState, modules_of
 
 CODE = """
     import functools
@@ -109,7 +109,7 @@ def state(module):
 def test_everything_is_put_back(module):
     """Variables, what is in them, attributes of classes and objects, caches, closures and defaults."""
     kept = module("kept", CODE)
-    memory = Memory([kept])
+    memory = ModuleState([kept])
     before = state(kept)
     for _ in range(2):
         kept.change()
@@ -133,7 +133,7 @@ def test_others_are_left_alone(module):
             self.sent = []
 
     kept.gateway = Fake()
-    memory = Memory([kept])
+    memory = ModuleState([kept])
     kept.gateway.sent.append("message")
     kept.sqlite3 = pytest.importorskip("sqlite3")
     memory.restore()

@@ -12,7 +12,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import FlowhooksError, Retry, State, handler
 from flowhooks.testing import exactly_once
-from flowhooks.testing.fault_injection.runner import Trial
+from flowhooks.testing.fault_injection.runner import ExactlyOnceRunner
 
 LEAVE = {"processDefinitionKey": "leave"}
 
@@ -323,13 +323,13 @@ def grant(event):
 def test_the_call_backs_that_come_again_do_come(tried, monkeypatch):
     """Three one after the other, and as many as was said at the same moment, are all taken for the same event."""
     came = {}
-    judged = Trial._finding
+    judged = ExactlyOnceRunner._finding
 
     def finding(trial, scenario, event_id, *more, **named):
         came.setdefault(scenario, trial._app.app.ledger.event(event_id).repeats + 1)
         return judged(trial, scenario, event_id, *more, **named)
 
-    monkeypatch.setattr(Trial, "_finding", finding)
+    monkeypatch.setattr(ExactlyOnceRunner, "_finding", finding)
     report = tried(
         """
 @handler(process_key="leave", retry=None)

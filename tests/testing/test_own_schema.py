@@ -11,7 +11,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, handler
 from flowhooks.errors import SettingsError
-from flowhooks.testing import AppUnderTest, exactly_once
+from flowhooks.testing import AppHarness, exactly_once
 
 BOOK = text("INSERT INTO booked_leave (flow) VALUES (:flow)")
 
@@ -48,7 +48,7 @@ def booked(connection, event):
 def test_each_app_has_a_ledger_of_its_own(business, postgresql_url):
     """The same call-back is new to each, and nothing is left in the database but what the handler wrote."""
     for _ in range(2):
-        with AppUnderTest(grant, database=postgresql_url) as app:
+        with AppHarness(grant, database=postgresql_url) as app:
             answer = app.post("1", processDefinitionKey="leave")
             assert (answer.status, len(schemas(business))) == (200, 1)
             assert app.delivery(answer.event_id).result == {"flow": "1"}
@@ -68,7 +68,7 @@ def test_what_runs_when_it_crashes_writes_nothing(business, postgresql_url):
             entered.set()
             go_on.wait(WAIT_TIMEOUT)
 
-    with AppUnderTest(slow, database=postgresql_url) as app:
+    with AppHarness(slow, database=postgresql_url) as app:
         answer = app.post("1", wait=0, processDefinitionKey="leave")
         assert entered.wait(WAIT_TIMEOUT)
         app.crash()
@@ -97,7 +97,7 @@ def test_it_must_be_a_database_on_postgresql():
     """Another URL is refused in one sentence, and one that cannot be reached leaves nothing behind."""
     for wrong in ("sqlite:///x.db", "postgresql:", "nonsense"):
         with pytest.raises(SettingsError, match="database= names a PostgreSQL"):
-            AppUnderTest(grant, database=wrong)
+            AppHarness(grant, database=wrong)
 
 
 def test_on_sqlite_such_a_handler_fails(flowhooks_app):

@@ -62,7 +62,7 @@ def test_every_member_and_argument_is_documented(name):
 
 def test_signatures_are_as_shown():
     """The defaults in the reference are those of the code."""
-    for name in ("make_event", "exactly_once", "AppUnderTest"):
+    for name in ("make_event", "exactly_once", "AppHarness"):
         (shown,) = TEXT.findall(section(name))
         given = dict(re.findall(r"(\w+)=([^,)]+(?:\(\))?)", shown.partition("->")[0].replace("()", "(,)")))
         for parameter in inspect.signature(getattr(testing, name)).parameters.values():

@@ -14,16 +14,16 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import FlowhooksError, OutcomeKind, Reject, Retry, State, handler, hookimpl
-from flowhooks.testing import AppUnderTest
+from flowhooks.testing import AppHarness
 
 
 @pytest.fixture
 def app_of(clock, tmp_path_factory):
-    """Make an `AppUnderTest`; all are closed at the end."""
+    """Make an `AppHarness`; all are closed at the end."""
     made = []
 
     def make(*plugins, **given):
-        made.append(AppUnderTest(*plugins, clock=clock_of(given), folder=tmp_path_factory.mktemp("app"), **given))
+        made.append(AppHarness(*plugins, clock=clock_of(given), folder=tmp_path_factory.mktemp("app"), **given))
         return made[-1]
 
     def clock_of(given):
@@ -394,7 +394,7 @@ def test_a_quarantined_plugin_is_said_at_once(module):
         """,
     )
     with pytest.raises(FlowhooksError) as raised:
-        AppUnderTest(broken)
+        AppHarness(broken)
     said = str(raised.value)
     assert said.startswith("plugin 'acme_broken' (object): NameError: name 'what_is_not_there' is not defined")
     assert "return what_is_not_there" in said
@@ -404,15 +404,15 @@ def test_a_quarantined_plugin_is_said_at_once(module):
 def test_what_is_no_plugin_is_refused(thing):
     """A name, a class or a function that @handler has not seen is no plugin."""
     with pytest.raises(FlowhooksError, match="handlers made by @handler, not"):
-        AppUnderTest(thing)
+        AppHarness(thing)
 
 
 def test_a_section_of_nobody_is_refused():
     """Settings for a plugin that is not there are a slip, and so are two plugins of one name."""
     with pytest.raises(FlowhooksError, match=r"no plugin is called 'leave'; there are handlers"):
-        AppUnderTest(failing(0)[0], settings={"leave": {}})
+        AppHarness(failing(0)[0], settings={"leave": {}})
     with pytest.raises(FlowhooksError, match="two plugins would be called 'handlers'"):
-        AppUnderTest(failing(0)[0], names={"handlers": failing(0)[0]})
+        AppHarness(failing(0)[0], names={"handlers": failing(0)[0]})
 
 
 def test_what_has_no_effect_is_a_warning(module):
@@ -429,7 +429,7 @@ def test_what_has_no_effect_is_a_warning(module):
         """,
     )
     with pytest.warns(UserWarning, match="function 'configure' .* without @hookimpl"):
-        AppUnderTest(leave).close()
+        AppHarness(leave).close()
 
 
 def test_a_wait_in_vain_says_what_is_instead(app_of):
@@ -504,7 +504,7 @@ def test_several_deliveries_have_to_be_told_apart(app_of):
 
 def test_the_books_are_checked_at_the_end():
     """A ledger that somebody has changed is found out when the app is closed."""
-    app = AppUnderTest(failing(0)[0])
+    app = AppHarness(failing(0)[0])
     app.post("1", processDefinitionKey="leave")
     with closing(sqlite3.connect(app.folder / "flowhooks.db", timeout=20)) as connection, connection:
         connection.execute("UPDATE deliveries SET state = 'dead'")
@@ -516,7 +516,7 @@ def test_the_books_are_checked_at_the_end():
 
 def test_books_that_cannot_be_read_do_not_balance():
     """A ledger that a test has removed is that test's failure, as any other that does not balance."""
-    app = AppUnderTest(failing(0)[0])
+    app = AppHarness(failing(0)[0])
     (app.folder / "flowhooks.db").unlink()
     with pytest.raises(AssertionError, match=r"books of the ledger .* do not balance.*there is no database"):
         app.close()
@@ -534,7 +534,7 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
     said = r"1 run\(s\) of handlers did not end within 0.2 seconds \(the handlers are handlers:grant\)"
     apps = []
     for crashed in (False, True):
-        app = AppUnderTest(grant)
+        app = AppHarness(grant)
         apps.append(app.app)
         event_id = app.post("1", wait=0, processDefinitionKey="leave").event_id
         eventually(lambda app=app, one=event_id: app.delivery(one).state is State.RUNNING)
@@ -553,11 +553,11 @@ def test_a_handler_that_does_not_end_is_said(monkeypatch, eventually):
 
 def test_it_is_a_context_manager():
     """It is closed at the end, and what failed inside is what is raised."""
-    with AppUnderTest(failing(0)[0]) as app:
+    with AppHarness(failing(0)[0]) as app:
         assert app.post("1", processDefinitionKey="leave").status == 200
     assert not app.folder.exists()
     with pytest.raises(AssertionError, match="was closed"):
         app.restart()
-    with pytest.raises(ZeroDivisionError), AppUnderTest() as app:
+    with pytest.raises(ZeroDivisionError), AppHarness() as app:
         raise ZeroDivisionError
     assert not app.folder.exists()

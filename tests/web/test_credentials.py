@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from flowhooks.errors import Forbidden, Unauthorized
-from flowhooks.settings import Key, Known, Settings, Source
+from flowhooks.settings import Settings, SigningKey, Source, SourceCredentials
 from flowhooks.web.callback.credentials import Credentials, CredentialStore, new_token
 
 ERP = "erp-token-_~+/.0123456789=="
@@ -23,7 +23,7 @@ def sha256(token: str) -> str:
 
 def known(sources):
     """Sources whose tokens are all in the settings."""
-    return Credentials(sources, {name: Known(tokens=one.token_sha256) for name, one in sources.items()})
+    return Credentials(sources, {name: SourceCredentials(tokens=one.token_sha256) for name, one in sources.items()})
 
 
 @pytest.fixture
@@ -164,9 +164,11 @@ def test_what_is_wrong_is_for_the_operator(credentials):
 
 def test_who_signs_is_asked_before_anything_is_computed():
     """Where nobody signs, a signature is nobody's; where none of those who do may call from there, it is forbidden."""
-    key = Known(keys=(Key(key=b"k" * 32),))
+    key = SourceCredentials(keys=(SigningKey(key=b"k" * 32),))
     inside = Source(allow=(ip_network("10.0.0.0/8"),))
-    several = Credentials({"erp": inside, "crm": Source()}, {"erp": key, "crm": Known(tokens=(sha256(CRM),))})
+    several = Credentials(
+        {"erp": inside, "crm": Source()}, {"erp": key, "crm": SourceCredentials(tokens=(sha256(CRM),))}
+    )
     assert several.signing("10.0.0.1") == ("erp",)
     for address in ("11.0.0.1", "", None):
         with pytest.raises(Forbidden):

@@ -14,7 +14,7 @@ from waiting import WAIT_TIMEOUT
 from flowhooks import State
 from flowhooks.ledger import audit
 from flowhooks.settings import OperatorSettings
-from flowhooks.testing import HandClock
+from flowhooks.testing import ManualClock
 from flowhooks.web.admin.app import create_admin
 from flowhooks.web.admin.login_throttle import FREE_ADDRESS_FAILURES, MAX_ENTRIES, LoginThrottle
 from flowhooks.web.server.server import Limits, Server
@@ -176,7 +176,7 @@ def test_a_token_in_a_file_is_read_again_with_the_settings(house, ask, tmp_path)
 @pytest.fixture
 def attempts():
     """Attempts, and the clock that they go by."""
-    clock = HandClock()
+    clock = ManualClock()
     attempts = LoginThrottle(clock)
     attempts.clock = clock
     return attempts
@@ -218,4 +218,4 @@ def test_what_is_remembered_is_bounded(attempts):
     """With ever new names the oldest are forgotten."""
     for number in range(MAX_ENTRIES + 10):
         attempts.check(f"n{number}", "127.0.0.1")
-    assert len(attempts._known) == MAX_ENTRIES
+    assert len(attempts._setting_names) == MAX_ENTRIES

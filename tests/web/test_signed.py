@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from flowhooks.clock import SECOND
 from flowhooks.errors import Unauthorized
-from flowhooks.settings import Key
+from flowhooks.settings import SigningKey
 from flowhooks.web.callback import signatures
 
 KEY, OTHER = b"\x00\xffsecret-of-the-erp-engine", b"secret-of-nobody-0123456"
@@ -33,7 +33,7 @@ def headers(body=BODY, *, key=KEY, message="msg_4711", at=NOW, **more):
 
 def is_good(found, body=BODY, *, keys=(KEY,), now=NOW, not_after=None):
     """Whether a request with these headers is signed with one of the keys."""
-    several = [Key(key=key, not_after=not_after) for key in keys]
+    several = [SigningKey(key=key, not_after=not_after) for key in keys]
     return signatures.verify(signatures.parse(found, now), body, several, now)
 
 

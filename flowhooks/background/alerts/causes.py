@@ -12,7 +12,7 @@ from flowhooks.clock import SECOND
 from flowhooks.ledger import alert_queries, circuit_breaker
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import State
-from flowhooks.plugins.error_text import printable
+from flowhooks.plugins.error_text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -136,7 +136,7 @@ def _open_circuits(connection: Connection) -> Iterator[Cause]:
             since=circuit.since,
             count=partial(alert_queries.count_waiting, handler=handler),
             text=_TEXTS[AlertCause.HELD],
-            why=printable(circuit.why),
+            why=printable_line(circuit.why),
         )
 
 
@@ -194,9 +194,9 @@ def _parked(group: ParkedBacklog, before: int) -> Cause:
 def _quarantined(info: PluginInfo, now: int) -> Cause:
     return Cause(
         cause=AlertCause.QUARANTINED,
-        subject=printable(info.name),
+        subject=printable_line(info.name),
         since=now,
         count=lambda _: 1,
         text=_TEXTS[AlertCause.QUARANTINED],
-        why=printable(info.error),
+        why=printable_line(info.error),
     )

@@ -12,7 +12,7 @@ from flowhooks.ledger import alert_queries, routing_issues
 from flowhooks.ledger.conclusions import unknown_conclusions
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.event import Event
-from flowhooks.plugins.error_text import printable
+from flowhooks.plugins.error_text import printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -93,20 +93,20 @@ class RoutingCauseFinder:
         hints = self.router().similar_conclusions(event)
         return Cause(
             cause=AlertCause.CONCLUSION,
-            subject=f"conclusion {printable(unknown.conclusion)!r} of "
+            subject=f"conclusion {printable_line(unknown.conclusion)!r} of "
             f"{describe_names(unknown.callback_class, unknown.process_key or None)}",
             since=unknown.seen_at,
             count=lambda _: 1,
             event_id=unknown.event_id,
             text=_CONCLUSION_TEXT,
-            why=f" ({printable('; '.join(hints))})" if hints else "",
+            why=f" ({printable_line('; '.join(hints))})" if hints else "",
         )
 
 
 def describe_names(callback_class: str, process_key: str | None) -> str:
     """An event's class and key, on one line; what cannot be printed is replaced."""
-    names = [f"class {printable(callback_class)}"] if callback_class else []
-    names += [f"key {printable(process_key)}"] if process_key else []
+    names = [f"class {printable_line(callback_class)}"] if callback_class else []
+    names += [f"key {printable_line(process_key)}"] if process_key else []
     return " and ".join(names) or "neither class nor key"
 
 
@@ -131,7 +131,7 @@ def _undecided_events(undecided: Undecided) -> Cause:
         event_id=undecided.event_id,
         nouns=("event", "events"),
         text=_UNDECIDED_EVENTS_TEXT,
-        why=printable(undecided.why),
+        why=printable_line(undecided.why),
     )
 
 
@@ -150,7 +150,7 @@ def _undecided_deliveries(delivery: HandlerIssue) -> Cause:
 def _conflict(conflicts: Conflicts) -> Cause:
     return Cause(
         cause=AlertCause.CONFLICT,
-        subject=printable(conflicts.source),
+        subject=printable_line(conflicts.source),
         since=conflicts.since,
         count=lambda _: conflicts.callbacks,
         event_id=conflicts.event_id,

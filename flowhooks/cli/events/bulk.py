@@ -38,12 +38,12 @@ note_option: Final = click.option(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meant:
+class BulkTarget:
     """Which events a command is to act on, and how.
 
     Attributes:
         settings: whose ledger.
-        wanted: the events.
+        event_filter: the events.
         after: the event after which to go on; `""`: from the oldest.
         dry_run: whether only to say what would be done.
         yes: whether to do it without asking.
@@ -51,7 +51,7 @@ class Meant:
     """
 
     settings: Settings
-    wanted: EventFilter
+    event_filter: EventFilter
     after: str
     dry_run: bool
     yes: bool
@@ -59,36 +59,36 @@ class Meant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
+class BulkAction:
     """What is done to events.
 
     Attributes:
         operation: a name of `operations.calls.CALLS`.
         arguments: what it takes besides the events.
-        in_words: what it did, or would do.
+        describe: what it did, or would do.
         question: what is asked, given what it would do; `""` where that is nothing.
-        going_on: how one that was stopped is gone on with.
-        goes_through: which events it goes through, where it is fewer than are meant.
+        resume_hint: how one that was stopped is gone on with.
+        scanned: which events it goes through, where it is fewer than are meant.
     """
 
     operation: str
     arguments: Mapping[str, Any]
-    in_words: Callable[[Mapping[str, Any]], str]
+    describe: Callable[[Mapping[str, Any]], str]
     question: Callable[[Mapping[str, Any]], str]
-    going_on: str = "; the same command goes on"
-    goes_through: EventFilter | None = None
+    resume_hint: str = "; the same command goes on"
+    scanned: EventFilter | None = None
 
 
-def mass_options(function: Callable[..., Any], *, of_deliveries: bool = True) -> Callable[..., Any]:
-    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `Meant`.
+def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> Callable[..., Any]:
+    """Give a command ids, the filter, --all, --after, --dry-run, --yes, --json and settings; hand it a `BulkTarget`.
 
     Args:
         function: the command.
-        of_deliveries: whether the filter has `--handler`.
+        with_handler: whether the filter has `--handler`.
     """
 
     @click.argument("event_ids", type=utf8, nargs=-1, metavar="[ID]...")
-    @partial(filter_options, of_deliveries=of_deliveries)
+    @partial(filter_options, with_handler=with_handler)
     @click.option("--all", "everything", is_flag=True, help="Mean every event that there is.")
     @click.option("--after", type=utf8, default="", metavar="ID", help="Go on after this event, where it was stopped.")
     @dry_run_option
@@ -109,80 +109,84 @@ def mass_options(function: Callable[..., Any], *, of_deliveries: bool = True) ->
             )
         if len(wanted.ids) > MOST_IDS:
             raise click.UsageError(f"Give {MOST_IDS:,} IDs at the most, or a filter.")
-        refuse_without_terminal(given["yes"] or given["dry_run"])
+        require_terminal(given["yes"] or given["dry_run"])
         with closing(Reader(database_url(settings))) as reader:
-            _refuse_unknown(reader, wanted.ids)
-        return function(Meant(settings=settings, wanted=wanted, **given), **kwargs)
+            _check_ids(reader, wanted.ids)
+        return function(BulkTarget(settings=settings, event_filter=wanted, **given), **kwargs)
 
     return wrapped
 
 
-def act(meant: Meant, what: Act) -> None:
+def run_bulk(meant: BulkTarget, what: BulkAction) -> None:
     """Do something to the events that are meant: ask first, with the count, unless that was answered beforehand."""
 
     def perform(*, dry_run: bool) -> dict[str, Any]:
-        return plan(meant, what, **what.arguments, dry_run=dry_run)
+        return run_on_target(meant, what, **what.arguments, dry_run=dry_run)
 
     if not (meant.yes and not meant.dry_run):
         planned = perform(dry_run=True)
         question = "" if meant.dry_run else what.question(planned)
         if not question:
-            report(planned | {"dry_run": meant.dry_run}, what.in_words, as_json=meant.as_json)
+            print_result(planned | {"dry_run": meant.dry_run}, what.describe, as_json=meant.as_json)
             return
         output.confirm(question)
-    report(perform(dry_run=False), what.in_words, as_json=meant.as_json)
+    print_result(perform(dry_run=False), what.describe, as_json=meant.as_json)
 
 
-def plan(meant: Meant, what: Act, **arguments: Any) -> dict[str, Any]:
+def run_on_target(meant: BulkTarget, what: BulkAction, **arguments: Any) -> dict[str, Any]:
     """What an operation does, or would do, with these arguments."""
     # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
-    whole = {"wanted": meant.wanted.to_json(), **({"after": meant.after} if meant.after else {}), **arguments}
-    return performed(meant.settings, replace(what, arguments=whole), wanted=what.goes_through or meant.wanted)
+    whole = {"wanted": meant.event_filter.to_json(), **({"after": meant.after} if meant.after else {}), **arguments}
+    return run_paged(meant.settings, replace(what, arguments=whole), event_filter=what.scanned or meant.event_filter)
 
 
-def performed(settings: Settings, what: Act, *, wanted: EventFilter) -> dict[str, Any]:
+def run_paged(settings: Settings, what: BulkAction, *, event_filter: EventFilter) -> dict[str, Any]:
     """Do a paged operation; one that stops half-way says how far it has come and how to go on."""
 
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
-            return reader.count_events(wanted)
+            return reader.count_events(event_filter)
 
     try:
-        return operations_client.perform(settings, what.operation, what.arguments, progress=(what.operation, total))
-    except operations_client.Stopped as stopped:
-        so_far = f" Until then: {what.in_words(stopped.done)}" if stopped.done else ""
-        how = what.going_on.format(after=stopped.after)
-        raise _Ended(f"{stopped}{how}.{so_far}", operations_client.INTERRUPTED if stopped.interrupted else 1) from None
+        return operations_client.run_operation(
+            settings, what.operation, what.arguments, progress=(what.operation, total)
+        )
+    except operations_client.OperationStopped as stopped:
+        so_far = f" Until then: {what.describe(stopped.done)}" if stopped.done else ""
+        how = what.resume_hint.format(after=stopped.after)
+        raise _IncompleteOperation(
+            f"{stopped}{how}.{so_far}", operations_client.INTERRUPTED if stopped.interrupted else 1
+        ) from None
 
 
-def report(done: Mapping[str, Any], in_words: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
+def print_result(done: Mapping[str, Any], describe: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
     """Print what an operation did."""
     if as_json:
-        output.emit(done)
+        output.print_json(done)
         return
-    output.line(in_words(done))
-    if waits := text.waiting_for_a_server(done):
-        output.line(waits)
+    output.print_line(describe(done))
+    if waits := text.no_server_text(done):
+        output.print_line(waits)
 
 
-def refuse_without_terminal(needs_none: bool) -> None:
+def require_terminal(unless: bool) -> None:
     """Refuse to ask where nobody can answer.
 
     Raises:
         click.UsageError: there is no terminal, and one is needed.
     """
-    if not needs_none and not sys.stdin.isatty():
+    if not unless and not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
 
 
-def _refuse_unknown(reader: Reader, ids: tuple[str, ...]) -> None:
+def _check_ids(reader: Reader, ids: tuple[str, ...]) -> None:
     if ids:
         known = {one.event.id for one in reader.page(EventFilter(ids=ids), limit=len(ids))}
         if unknown := [one for one in ids if one not in known]:
             raise NotFound(f"there is no event {', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}")  # noqa: PLR2004 (enough to see it)
 
 
-class _Ended(click.ClickException):
+class _IncompleteOperation(click.ClickException):
     """An operation did not come to its end."""
 
     def __init__(self, message: str, exit_code: int) -> None:

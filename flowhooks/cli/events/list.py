@@ -52,50 +52,53 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
     following = found[limit - 1].event.id if len(found) > limit else ""
     del found[limit:]
     if as_json:
-        output.emit({"events": [event_to_json(one) for one in found], "next": following})
+        output.print_json({"events": [event_to_json(one) for one in found], "next": following})
         return
     if not found:
-        output.line("No event is like that." if wanted.has_criteria or after else "No event has come yet.")
+        output.print_line("No event is like that." if wanted.has_criteria or after else "No event has come yet.")
         return
-    event_table(found)
+    print_events(found)
     if following:
-        output.line()
-        output.line(f"There are more: add --after {following}")
+        output.print_line()
+        output.print_line(f"There are more: add --after {following}")
 
 
-def event_table(found: Sequence[StoredEvent]) -> None:
+def print_events(found: Sequence[StoredEvent]) -> None:
     """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
-    output.table(
+    output.print_table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
-        [(_event(one), _flow(one), _deliveries(one)) for one in found],
+        [(_event_cell(one), _flow_cell(one), _deliveries_cell(one)) for one in found],
         unbroken=("event, received (UTC)",),
     )
 
 
-def _event(stored: StoredEvent) -> str:
+def _event_cell(stored: StoredEvent) -> str:
     return f"{stored.event.id}\n  {stored.event.received_at:%Y-%m-%d %H:%M:%S}"
 
 
-def _flow(stored: StoredEvent) -> str:
+def _flow_cell(stored: StoredEvent) -> str:
     event = stored.event
     names = [name for name in (event.process_definition_key, event.callback_class) if name]
-    lines = [output.flat(event.flow_instance_id), f"  {output.flat(' '.join(names)) or '-'}"]
+    lines = [output.escape_newlines(event.flow_instance_id), f"  {output.escape_newlines(' '.join(names)) or '-'}"]
     if event.conclusion:
-        lines.append(f"  {output.flat(event.conclusion)}")
+        lines.append(f"  {output.escape_newlines(event.conclusion)}")
     return "\n".join(lines)
 
 
-def _line(standing: DeliveryStatus) -> str:
+def _delivery_text(standing: DeliveryStatus) -> str:
     line = f"{standing.state} {standing.handler}"
     return line if standing.behind is None else f"{line}\n  behind {standing.behind}"
 
 
-def _deliveries(stored: StoredEvent) -> str:
-    lines = [] if stored.state == "routed" else [text.event_state(stored)]
+def _deliveries_cell(stored: StoredEvent) -> str:
+    lines = [] if stored.state == "routed" else [text.event_state_text(stored)]
     if len(stored.delivery_statuses) > MOST_NAMED:
         states = Counter(one.state for one in stored.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # What needs somebody's look comes first.
-        lines += [_line(one) for one in sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)]
+        lines += [
+            _delivery_text(one)
+            for one in sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)
+        ]
     return "\n".join(lines)

@@ -9,15 +9,15 @@ import click
 from flowhooks.cli import operations_client, output
 from flowhooks.cli.events import text
 from flowhooks.cli.events.bulk import (
-    Act,
-    Meant,
-    act,
+    BulkAction,
+    BulkTarget,
+    bulk_options,
     dry_run_option,
-    mass_options,
     note_option,
-    plan,
-    refuse_without_terminal,
-    report,
+    print_result,
+    require_terminal,
+    run_bulk,
+    run_on_target,
     yes_option,
 )
 from flowhooks.cli.options import json_option, settings_options, utf8
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 @click.command("replay", short_help="Run dead deliveries again.")
 @click.option("--again", is_flag=True, help="Also run deliveries that succeeded: their work is done a second time.")
-@mass_options
-def replay_command(meant: Meant, *, again: bool) -> None:
+@bulk_options
+def replay_command(meant: BulkTarget, *, again: bool) -> None:
     r"""Run dead deliveries again, each with a fresh retry schedule; their history is kept.
 
     Which ones: those of the events with these IDs, or that the filter means; --handler and --state narrow
@@ -51,17 +51,17 @@ def replay_command(meant: Meant, *, again: bool) -> None:
     def question(planned: Mapping[str, Any]) -> str:
         if not planned["deliveries"]:
             return ""
-        dead = plan(meant, what, again=False, dry_run=True)["deliveries"] if again else planned["deliveries"]
+        dead = run_on_target(meant, what, again=False, dry_run=True)["deliveries"] if again else planned["deliveries"]
         return text.replay_question(dead, planned["deliveries"] - dead)
 
-    what = Act(
+    what = BulkAction(
         operation="replay",
         arguments={"again": again},
-        in_words=text.replayed,
+        describe=text.replay_text,
         question=question,
-        going_on="; to go on where it stopped, add --after {after}" if again else "; the same command goes on",
+        resume_hint="; to go on where it stopped, add --after {after}" if again else "; the same command goes on",
     )
-    act(meant, what)
+    run_bulk(meant, what)
 
 
 @click.command("resolve", short_help="Say what became of one delivery.")
@@ -93,13 +93,13 @@ def resolve_command(
     """
     if verdict is None:
         raise click.UsageError("Say what became of it: --did, --did-not or --close.")
-    refuse_without_terminal(yes or dry_run)
+    require_terminal(yes or dry_run)
     arguments = {"delivery_id": delivery_id, "verdict": verdict, "note": note}
     if not (dry_run or yes):
-        planned = operations_client.perform(settings, "resolve", {**arguments, "dry_run": True})
-        output.confirm(f"{text.resolved(planned)} {text.RESOLVING[verdict]} Go on?")
-    report(
-        operations_client.perform(settings, "resolve", {**arguments, "dry_run": dry_run}),
-        text.resolved,
+        planned = operations_client.run_operation(settings, "resolve", {**arguments, "dry_run": True})
+        output.confirm(f"{text.resolve_text(planned)} {text.RESOLUTION_WARNINGS[verdict]} Go on?")
+    print_result(
+        operations_client.run_operation(settings, "resolve", {**arguments, "dry_run": dry_run}),
+        text.resolve_text,
         as_json=as_json,
     )

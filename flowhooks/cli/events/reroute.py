@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from flowhooks.cli.events import text
-from flowhooks.cli.events.bulk import Act, Meant, act, dry_run_option, mass_options, note_option, performed, report
+from flowhooks.cli.events.bulk import (
+    BulkAction,
+    BulkTarget,
+    bulk_options,
+    dry_run_option,
+    note_option,
+    print_result,
+    run_bulk,
+    run_paged,
+)
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.dismiss import parked_only
@@ -37,8 +46,10 @@ def drain_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    what = Act(operation="drain", arguments={"dry_run": dry_run}, in_words=text.drained, question=lambda _planned: "")
-    report(performed(settings, what, wanted=EventFilter(state="parked")), text.drained, as_json=as_json)
+    what = BulkAction(
+        operation="drain", arguments={"dry_run": dry_run}, describe=text.drain_text, question=lambda _planned: ""
+    )
+    print_result(run_paged(settings, what, event_filter=EventFilter(state="parked")), text.drain_text, as_json=as_json)
 
 
 @click.command("reroute", short_help="Route events again, by the handlers that there are now.")
@@ -48,8 +59,8 @@ def drain_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
     metavar="PLUGIN:NAME",
     help="Create deliveries for this handler only; events that it does not take are left as they are.",
 )
-@partial(mass_options, of_deliveries=False)
-def reroute_command(meant: Meant, *, handler: str | None) -> None:
+@partial(bulk_options, with_handler=False)
+def reroute_command(meant: BulkTarget, *, handler: str | None) -> None:
     r"""Route events again with the current handlers, and create the deliveries that are missing.
 
     Parked and dismissed events get deliveries for the handlers that take them. A dismissed event is parked if no
@@ -70,14 +81,16 @@ def reroute_command(meant: Meant, *, handler: str | None) -> None:
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     arguments = {"handler": handler} if handler else {}
-    what = Act(operation="reroute", arguments=arguments, in_words=text.rerouted, question=text.reroute_question)
-    act(meant, what)
+    what = BulkAction(
+        operation="reroute", arguments=arguments, describe=text.reroute_text, question=text.reroute_question
+    )
+    run_bulk(meant, what)
 
 
 @click.command("dismiss", short_help="Dismiss parked events that no handler is to take.")
 @note_option
-@mass_options
-def dismiss_command(meant: Meant, *, note: str) -> None:
+@bulk_options
+def dismiss_command(meant: BulkTarget, *, note: str) -> None:
     r"""Dismiss parked events that no handler is to take: they are kept, and no longer wait for a handler.
 
     It dismisses the parked events among those with these IDs, or that the filter means; --all means all parked
@@ -92,11 +105,11 @@ def dismiss_command(meant: Meant, *, note: str) -> None:
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    what = Act(
+    what = BulkAction(
         operation="dismiss",
         arguments={"note": note},
-        in_words=text.dismissed,
+        describe=text.dismiss_text,
         question=text.dismiss_question,
-        goes_through=parked_only(meant.wanted),
+        scanned=parked_only(meant.event_filter),
     )
-    act(meant, what)
+    run_bulk(meant, what)

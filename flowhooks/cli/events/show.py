@@ -9,7 +9,7 @@ import click
 
 from flowhooks.cli import audit_text, output
 from flowhooks.cli.events import text
-from flowhooks.cli.events.list import event_table
+from flowhooks.cli.events.list import print_events
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.clock import to_text
 from flowhooks.commands import command_line
@@ -62,18 +62,20 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
     Exit codes: 0 done, 1 there is no such event, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader:
-        found = _found(reader, name)
+        found = _find_events(reader, name)
         if as_json:
-            output.emit({"events": [whole_event_to_json(reader, one) for one in found]})
+            output.print_json({"events": [whole_event_to_json(reader, one) for one in found]})
         elif len(found) == 1:
-            _show(reader, found[0], traceback=traceback)
+            _print_event(reader, found[0], traceback=traceback)
         else:
-            event_table(found)
-            output.line()
-            output.line(f"{output.several(len(found), 'event')} of this flow instance: show one of them by its id.")
+            print_events(found)
+            output.print_line()
+            output.print_line(
+                f"{output.pluralize(len(found), 'event')} of this flow instance: show one of them by its id."
+            )
 
 
-def _found(reader: Reader, name: str) -> list[StoredEvent]:
+def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
     """The event of this id, or that of the delivery of this id, or those of the flow instance."""
     if found := reader.find(EventFilter(ids=(name,)), limit=1):
         return found
@@ -86,16 +88,16 @@ def _found(reader: Reader, name: str) -> list[StoredEvent]:
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 
-def _deeds(reader: Reader, event_id: str) -> list[AuditEntry]:
+def _audit_entries(reader: Reader, event_id: str) -> list[AuditEntry]:
     """What operators did about an event, the newest first."""
     with reader.connection() as connection:
         return audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
 
 
-def _show(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
+def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
     event = stored.event
     version = event.process_definition_version
-    output.line(f"event {event.id}: {text.event_state(stored)}")
+    output.print_line(f"event {event.id}: {text.event_state_text(stored)}")
     for word, value in (
         ("received", f"{event.received_at:%Y-%m-%d %H:%M:%S} UTC from {event.source}, kind {event.kind}"),
         ("flow instance", event.flow_instance_id),
@@ -105,21 +107,21 @@ def _show(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
         ("version", None if version is None else str(version)),
         ("definition", event.process_definition_id),
         ("conclusion", event.conclusion),
-        ("came again", output.several(stored.repeats, "time") if stored.repeats else None),
+        ("came again", output.pluralize(stored.repeats, "time") if stored.repeats else None),
     ):
         if value is not None:
-            output.line(f"  {word:<14} {value}")
-    _state(stored)
-    output.line("  body")
-    output.lines(output.pretty(stored.body), indent="    ")
+            output.print_line(f"  {word:<14} {value}")
+    _print_no_match(stored)
+    output.print_line("  body")
+    output.print_lines(output.format_body(stored.body), indent="    ")
     for received, body in reader.conflicts(event.id):
-        output.line(f"  another body, refused with 409, came at {output.moment(received)}")
-        output.lines(output.pretty(body), indent="    ")
+        output.print_line(f"  another body, refused with 409, came at {output.format_time(received)}")
+        output.print_lines(output.format_body(body), indent="    ")
     paused, held = reader.paused(), reader.open_circuits()
     for standing in stored.delivery_statuses:
-        output.line()
+        output.print_line()
         attempts = reader.attempts(standing.delivery_id)
-        _delivery(
+        _print_delivery(
             stored,
             standing,
             attempts,
@@ -127,35 +129,37 @@ def _show(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
             held=held.get(standing.handler),
             traceback=traceback,
         )
-    if done := _deeds(reader, event.id):
-        output.line()
-        output.line("what operators did")
+    if done := _audit_entries(reader, event.id):
+        output.print_line()
+        output.print_line("what operators did")
         for one in reversed(done):
-            output.line(f"  {output.moment(one.done_at)} UTC, {audit_text.who(one)}: {audit_text.what(one)}")
+            output.print_line(
+                f"  {output.format_time(one.done_at)} UTC, {audit_text.actor_text(one)}: {audit_text.describe(one)}"
+            )
 
 
-def _state(stored: StoredEvent) -> None:
+def _print_no_match(stored: StoredEvent) -> None:
     """Why an event is parked or dismissed, handler by handler, and what to do."""
     event, no_match = stored.event, stored.no_match
     if stored.state == "routed":
         return
     if no_match is not None:
-        output.line("  handlers that do not get it")
+        output.print_line("  handlers that do not get it")
         for handler, why in no_match.reasons.items():
-            output.line(f"    {handler}: {why}")
+            output.print_line(f"    {handler}: {why}")
         if more := no_match.total - len(no_match.reasons):
-            output.line(f"    and {more:,} more")
+            output.print_line(f"    and {more:,} more")
     if stored.state == "dismissed":
-        output.line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
+        output.print_line(f"  If a handler is to get it: {command_line('events', 'reroute', event.id)}")
         return
     if explain := suggestions.explain_command(event):
-        output.line(f"  No class or key handler takes it; `{explain}` explains.")
+        output.print_line(f"  No class or key handler takes it; `{explain}` explains.")
     else:
-        output.line("  It names neither class nor key, so only a handler for every event can get it.")
-    output.line(f"  If no handler is to get it: {command_line('events', 'dismiss', event.id)}")
+        output.print_line("  It names neither class nor key, so only a handler for every event can get it.")
+    output.print_line(f"  If no handler is to get it: {command_line('events', 'dismiss', event.id)}")
 
 
-def _delivery(
+def _print_delivery(
     stored: StoredEvent,
     standing: DeliveryStatus,
     attempts: Sequence[Attempt],
@@ -164,43 +168,44 @@ def _delivery(
     held: CircuitState | None,
     traceback: bool,
 ) -> None:
-    output.line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
-    output.line(f"  {'handler':<14} {standing.handler}")
-    output.line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
+    output.print_line(f"delivery {standing.delivery_id}: {standing.state}", style=_STYLES.get(standing.state))
+    output.print_line(f"  {'handler':<14} {standing.handler}")
+    output.print_line(f"  {'why':<14} {stored.route.get(standing.handler, '-')}")
     if standing.note:
-        output.line(f"  {'note':<14} {standing.note}")
+        output.print_line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
-        output.line(f"  {'runs':<14} {_when(standing, paused, held)}")
+        output.print_line(f"  {'runs':<14} {_due_text(standing, paused, held)}")
     if len(attempts) > MOST_ATTEMPTS:
-        output.line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
+        output.print_line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
     for one in attempts[-MOST_ATTEMPTS:]:
-        ended = "" if one.finished_at is None else f" after {output.duration(one.finished_at - one.started_at)}"
-        output.line(
-            f"  {f'attempt {one.number}':<14} {output.moment(one.started_at)} UTC: {one.outcome or 'running'}{ended}"
+        ended = "" if one.finished_at is None else f" after {output.format_duration(one.finished_at - one.started_at)}"
+        output.print_line(
+            f"  {f'attempt {one.number}':<14} {output.format_time(one.started_at)} UTC: "
+            f"{one.outcome or 'running'}{ended}"
         )
         if one.error:
-            output.line(f"    {one.error}")
+            output.print_line(f"    {one.error}")
         if one.result is not None:
-            output.line(f"    returned {one.result}")
+            output.print_line(f"    returned {one.result}")
         if traceback and one.traceback:
-            output.lines(one.traceback.rstrip("\n"), indent="      ")
+            output.print_lines(one.traceback.rstrip("\n"), indent="      ")
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
-        output.line(f"  Say what it did: {command}, with --did, --did-not or --close")
+        output.print_line(f"  Say what it did: {command}, with --did, --did-not or --close")
     elif standing.state is State.DEAD:
-        output.line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
+        output.print_line(f"  Run it again: {suggestions.replay_command(stored.event.id, standing.handler)}")
 
 
-def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | None) -> str:
+def _due_text(standing: DeliveryStatus, paused: int | None, held: CircuitState | None) -> str:
     if held is not None:
         return (
-            f"when its handler works again, which is held since {output.moment(held.since)} UTC for it failed again "
-            f"and again ({held.why}); tried next at {output.moment(held.trial_at)} UTC, or: "
+            f"when its handler works again, which is held since {output.format_time(held.since)} UTC for it failed "
+            f"again and again ({held.why}); tried next at {output.format_time(held.trial_at)} UTC, or: "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if paused is not None:
         return (
-            f"when its handler is resumed, which is paused since {output.moment(paused)} UTC: "
+            f"when its handler is resumed, which is paused since {output.format_time(paused)} UTC: "
             f"{suggestions.resume_command(standing.handler)}"
         )
     if standing.due_at is None and standing.note.startswith(UNDECIDED_NOTE):
@@ -210,7 +215,7 @@ def _when(standing: DeliveryStatus, paused: int | None, held: CircuitState | Non
         return "when its handler is loaded"
     if standing.behind is not None:
         return f"in its turn: held back by event {standing.behind}"
-    return f"at {output.moment(standing.due_at)} UTC"
+    return f"at {output.format_time(standing.due_at)} UTC"
 
 
 _STYLES: Final = {State.SUCCEEDED: "green", State.DEAD: "red", State.UNKNOWN: "red", State.WAITING: "yellow"}

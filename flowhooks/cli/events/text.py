@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.cli.output import several
+from flowhooks.cli.output import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import StoredEvent
 
 
-FOR_GOOD: Final = "What a handler does cannot be undone."
-RESOLVING: Final = {
+CANNOT_BE_UNDONE: Final = "What a handler does cannot be undone."
+RESOLUTION_WARNINGS: Final = {
     "did": "That is not taken back: only `events replay --again` runs it again.",
-    "did-not": f"It is then run again. {FOR_GOOD}",
+    "did-not": f"It is then run again. {CANNOT_BE_UNDONE}",
     "close": "That is for good: a closed delivery is not run again.",
 }
 """What is said before each verdict, of what can be undone of it."""
 
 
-PARKED: Final = {
+PARKED_REASONS: Final = {
     "handler": "no handler",
     "condition": "a condition cannot be decided",
     "name": "neither class nor key",
 }
 """Why an event is parked."""
-DISMISSED: Final = {
+DISMISSED_REASONS: Final = {
     "condition": "conditions are false",
     "kind": "no handler of its kind",
     "setting": "ignore.process_key",
@@ -36,58 +36,58 @@ DISMISSED: Final = {
 """Why an event is dismissed."""
 
 
-def event_state(stored: StoredEvent) -> str:
+def event_state_text(stored: StoredEvent) -> str:
     """An event's state with the reason: `parked: no handler`."""
-    why = PARKED.get(stored.parked_by or "") or DISMISSED.get(stored.dismissed_by or "")
+    why = PARKED_REASONS.get(stored.parked_by or "") or DISMISSED_REASONS.get(stored.dismissed_by or "")
     return f"{stored.state}: {why}" if why else stored.state
 
 
-def deliveries(count: int) -> str:
+def deliveries_text(count: int) -> str:
     """`1 delivery`, `2 deliveries`."""
-    return several(count, "delivery", "deliveries")
+    return pluralize(count, "delivery", "deliveries")
 
 
 def replay_question(dead: int, succeeded: int) -> str:
     """What is asked before a replay."""
-    parts = [f"{several(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
+    parts = [f"{pluralize(dead, 'dead delivery', 'dead deliveries')} will run again"] if dead or not succeeded else []
     if succeeded:
         whose = "its" if succeeded == 1 else "their"
-        parts.append(f"{deliveries(succeeded)} that succeeded will do {whose} work a second time")
-    return f"{', and '.join(parts)}. {FOR_GOOD} Go on?"
+        parts.append(f"{deliveries_text(succeeded)} that succeeded will do {whose} work a second time")
+    return f"{', and '.join(parts)}. {CANNOT_BE_UNDONE} Go on?"
 
 
-def replayed(done: Mapping[str, Any]) -> str:
+def replay_text(done: Mapping[str, Any]) -> str:
     """What a replay did, or would do."""
     count = done["deliveries"]
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
-    text = f"{deliveries(count)} {verb}, of {several(done['events'], 'event')} looked at."
+    text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
     if passed := done["passed_over"]:
         text += f" {passed:,} passed over, being neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
         text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
-    return text + _moved_on(done)
+    return text + _changed_text(done)
 
 
-def _moved_on(done: Mapping[str, Any]) -> str:
+def _changed_text(done: Mapping[str, Any]) -> str:
     moved = done["moved_on"]
     return f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone." if moved else ""
 
 
-def resolved(done: Mapping[str, Any]) -> str:
+def resolve_text(done: Mapping[str, Any]) -> str:
     """What a resolve did, or would do."""
     verb = "would go" if done["dry_run"] else "went"
     return f"Delivery {done['delivery_id']} for {done['handler']} {verb} from {done['before']} to {done['after']}."
 
 
-def drained(done: Mapping[str, Any]) -> str:
+def drain_text(done: Mapping[str, Any]) -> str:
     """What a drain did, or would do."""
     if not done["events"]:
         return "No handler takes any of the parked events now."
     would = "would be " if done["dry_run"] else ""
     stay = done["events"] - done["delivered"] - done["dismissed"]
     text = (
-        f"{several(done['events'], 'parked event')} looked at: "
-        f"{done['delivered']:,} {would}delivered ({deliveries(done['deliveries'])})"
+        f"{pluralize(done['events'], 'parked event')} looked at: "
+        f"{done['delivered']:,} {would}delivered ({deliveries_text(done['deliveries'])})"
     )
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
@@ -99,22 +99,22 @@ def reroute_question(planned: Mapping[str, Any]) -> str:
     parts = []
     if planned["delivered"]:
         gets = "gets" if planned["delivered"] == 1 else "get"
-        parts.append(f"{several(planned['delivered'], 'event')} {gets} {deliveries(planned['deliveries'])}")
+        parts.append(f"{pluralize(planned['delivered'], 'event')} {gets} {deliveries_text(planned['deliveries'])}")
     if parked := planned["parked"]:
-        parts.append(f"{several(parked, 'dismissed event')} {'is' if parked == 1 else 'are'} parked again")
+        parts.append(f"{pluralize(parked, 'dismissed event')} {'is' if parked == 1 else 'are'} parked again")
     if gone := planned["dismissed"]:
-        parts.append(f"{several(gone, 'parked event')} {'is' if gone == 1 else 'are'} dismissed")
+        parts.append(f"{pluralize(gone, 'parked event')} {'is' if gone == 1 else 'are'} dismissed")
     if not parts:
         return ""
-    return f"{', and '.join(parts)}. {f'{FOR_GOOD} ' if planned['deliveries'] else ''}Go on?"
+    return f"{', and '.join(parts)}. {f'{CANNOT_BE_UNDONE} ' if planned['deliveries'] else ''}Go on?"
 
 
-def rerouted(done: Mapping[str, Any]) -> str:
+def reroute_text(done: Mapping[str, Any]) -> str:
     """What a reroute did, or would do."""
     would = "would be " if done["dry_run"] else ""
     text = (
-        f"{several(done['events'], 'event')} looked at: "
-        f"{done['delivered']:,} {would}delivered ({deliveries(done['deliveries'])})"
+        f"{pluralize(done['events'], 'event')} looked at: "
+        f"{done['delivered']:,} {would}delivered ({deliveries_text(done['deliveries'])})"
     )
     if done["parked"]:
         text += f", {done['parked']:,} {would}parked again"
@@ -122,27 +122,27 @@ def rerouted(done: Mapping[str, Any]) -> str:
         text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
     if passed := done["passed_over"]:
         text += f", {passed:,} {'has' if passed == 1 else 'have'} nothing to get"
-    return f"{text}.{_moved_on(done)}"
+    return f"{text}.{_changed_text(done)}"
 
 
 def dismiss_question(planned: Mapping[str, Any]) -> str:
     """What is asked before a dismissal."""
     if not planned["dismissed"]:
         return ""
-    return f"{several(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Go on?"
+    return f"{pluralize(planned['dismissed'], 'parked event')} will be dismissed; `events reroute` undoes it. Go on?"
 
 
-def dismissed(done: Mapping[str, Any]) -> str:
+def dismiss_text(done: Mapping[str, Any]) -> str:
     """What a dismissal did, or would do."""
     count = done["dismissed"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
-    text = f"{several(count, 'parked event')} {verb} dismissed, of {several(done['events'], 'event')} looked at."
+    text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
     if passed := done["passed_over"]:
         text += f" {passed:,} passed over, not being parked."
-    return text + _moved_on(done)
+    return text + _changed_text(done)
 
 
-def waiting_for_a_server(done: Mapping[str, Any]) -> str:
+def no_server_text(done: Mapping[str, Any]) -> str:
     """What to know where no server did it; `""` if one did, or nothing is to be run."""
     runs = done.get("deliveries", 0) or done.get("after") == "waiting"
     if done["server"] or done["dry_run"] or not runs:

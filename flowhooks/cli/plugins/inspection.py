@@ -12,7 +12,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flowhooks.cli.operations_client import load
+from flowhooks.cli.operations_client import load_plugins
 from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.ledger import database
@@ -20,73 +20,73 @@ from flowhooks.ledger.reader import Reader
 from flowhooks.observability import logging
 from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.settings import database_url
-from flowhooks.settings.secrets import masking
-from flowhooks.settings.types import nearest
+from flowhooks.settings.secrets import plugin_redactor
+from flowhooks.settings.types import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flowhooks.cli.options import Given
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.operations.plugin_status import PluginStatus
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import Settings
 
 
-class Looked(NamedTuple):
+class Inspection(NamedTuple):
     """What there is.
 
     Attributes:
         plugins: what was loaded.
-        surveyed: every plugin, also those that only the ledger remembers.
+        statuses: every plugin, also those that only the ledger remembers.
         ledger: whether the ledger was `read`, and `why` not; `""` also where there is none yet.
     """
 
     plugins: Plugins
-    surveyed: tuple[PluginStatus, ...]
+    statuses: tuple[PluginStatus, ...]
     ledger: dict[str, Any]
 
 
-def look(settings: Settings) -> Looked:
+def inspect_plugins(settings: Settings) -> Inspection:
     """Load the plugins, and ask the ledger what it remembers of them and keeps for them.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used.
     """
     # At critical: what is logged of plugins is in what is printed.
-    logging.configure("critical", "text", redact=masking(settings.plugins, os.environ))
-    _, plugins = load(settings)
+    logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
+    _, plugins = load_plugins(settings)
     ignored = settings.ignore.process_key
     file = database.database_file(database_url(settings))
     if file is not None and not file.exists():
-        return Looked(plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
+        return Inspection(plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": ""})
     try:
         with closing(Reader(database_url(settings))) as reader:
             stale_after = settings.ledger.stale_after
             surveyed = list_plugins(plugins, reader, ignored, stale_after=stale_after, settings=settings)
-            return Looked(plugins, surveyed, {"read": True, "why": ""})
+            return Inspection(plugins, surveyed, {"read": True, "why": ""})
     except FlowhooksError as error:
-        return Looked(
+        return Inspection(
             plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": str(error)}
         )
 
 
-def look_anew(given: Given) -> dict[str, Any]:
+def inspect_in_subprocess(given: SettingsSource) -> dict[str, Any]:
     """What `flowhooks plugins list --json` says in a new process, which sees what was installed since this one began.
 
     Raises:
         CannotLook: it says nothing.
     """
-    return ask_anew("plugins", "list", given=given)
+    return query_subprocess("plugins", "list", given=given)
 
 
-def ask_anew(*words: str, given: Given) -> dict[str, Any]:
+def query_subprocess(*words: str, given: SettingsSource) -> dict[str, Any]:
     """What a command says in a new process, with `--json` and the same settings; its exit code must be 0 or 1.
 
     Raises:
         CannotLook: it says nothing that can be read.
     """
     # -P: nothing is imported from the working folder, as nothing is by the command itself.
-    command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *given.words]
+    command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *given.arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (ourselves)
     try:
         said = json.loads(done.stdout)
@@ -97,28 +97,28 @@ def ask_anew(*words: str, given: Given) -> dict[str, Any]:
         if not last:
             last = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
         asked = command_line(*words)
-        raise CannotLook(f"`{asked}` failed in a new process, with exit code {done.returncode}: {last}")
+        raise InspectionFailed(f"`{asked}` failed in a new process, with exit code {done.returncode}: {last}")
     return said
 
 
-class CannotLook(FlowhooksError):
+class InspectionFailed(FlowhooksError):
     """What is installed could not be seen in a new process."""
 
 
-def unknown(name: str, known: Iterable[str], *, more: str = "") -> SettingsError:
+def unknown_plugin(name: str, known: Iterable[str], *, more: str = "") -> SettingsError:
     """The error that there is no plugin of this name, with the name that may have been meant."""
     names = list(known)
-    meant = nearest(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
+    meant = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
     return SettingsError(f"there is no plugin {name!r}{meant}{more}")
 
 
-def named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def plugins_named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those plugins of `flowhooks plugins list --json` that have this name; else those of the package of this name."""
     return [one for one in plugins if one["name"] == name] or [
-        one for one in plugins if one["package"] and _plain(one["package"]) == _plain(name)
+        one for one in plugins if one["package"] and _normalize(one["package"]) == _normalize(name)
     ]
 
 
-def _plain(package: str) -> str:
+def _normalize(package: str) -> str:
     """A package's name as it is compared: case, and what stands between its words, do not count."""
     return package.lower().replace("_", "-").replace(".", "-")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.operations_client import anybody_serves
-from flowhooks.cli.options import given_options, json_option, utf8
+from flowhooks.cli.operations_client import is_serving
+from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
-from flowhooks.cli.plugins.inspection import ask_anew, look_anew
+from flowhooks.cli.plugins.inspection import inspect_in_subprocess, query_subprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from flowhooks.cli.options import Given
+    from flowhooks.cli.options import SettingsSource
 
-_COMPARED = ("version", "package", "origin", "state", "error", "hooks")
+_COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 
 
 @click.command("install", short_help="Install plugins with pip, and see what they will do.")
@@ -33,9 +33,9 @@ _COMPARED = ("version", "package", "origin", "state", "error", "hooks")
 )
 @click.option("--upgrade", is_flag=True, help="Install the newest version of what is installed already.")
 @json_option
-@given_options
+@settings_source_options
 def install_command(
-    given: Given, *, requirements: tuple[str, ...], editables: tuple[str, ...], upgrade: bool, as_json: bool
+    given: SettingsSource, *, requirements: tuple[str, ...], editables: tuple[str, ...], upgrade: bool, as_json: bool
 ) -> None:
     r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
 
@@ -55,30 +55,30 @@ def install_command(
     if not (requirements or editables):
         raise click.UsageError("What is to be installed? Give a requirement, or --editable with a folder.")
     settings = given.load()
-    pip.check(requirements)
-    before = look_anew(given)["plugins"]
+    pip.check_available(requirements)
+    before = inspect_in_subprocess(given)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
     if not as_json:
         # What is installed is not repeated: an address may have a password in it.
-        output.line("Installing with pip; -- --verbose at the end has it say all that it does.")
-    code = pip.run("install", "--quiet", *options, *requirements, apart=as_json)
+        output.print_line("Installing with pip; -- --verbose at the end has it say all that it does.")
+    code = pip.run("install", "--quiet", *options, *requirements, to_stderr=as_json)
     if code:
         raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
-    looked = look_anew(given)
-    done = changes(before, looked["plugins"])
-    checked = ask_anew("check", given=given)
+    looked = inspect_in_subprocess(given)
+    done = diff_plugins(before, looked["plugins"])
+    checked = query_subprocess("check", given=given)
     done["trouble"] = [one for one in checked["findings"] if one["mark"] == "trouble"]
-    done["server"] = anybody_serves(settings)
+    done["server"] = is_serving(settings)
     done["ledger"] = looked["ledger"]
     if as_json:
-        output.emit(done)
+        output.print_json(done)
     else:
-        _show(done)
+        _print_result(done)
     if done["trouble"]:
         raise SystemExit(1)
 
 
-def changes(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Which plugins are `new`, `changed` (each with what it was `before`) and `gone`.
 
     Args:
@@ -89,7 +89,9 @@ def changes(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -
     are = {_key(one): one for one in after if one["origin"]}
     return {
         "new": [one for key, one in are.items() if key not in were],
-        "changed": [one | {"before": were[key]} for key, one in are.items() if key in were and _differ(were[key], one)],
+        "changed": [
+            one | {"before": were[key]} for key, one in are.items() if key in were and _is_changed(were[key], one)
+        ],
         "gone": [one for key, one in were.items() if key not in are],
     }
 
@@ -99,84 +101,87 @@ def _key(plugin: dict[str, Any]) -> tuple[str, str]:
     return plugin["name"], plugin["package"] or plugin["origin"]
 
 
-def _differ(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return any(one[name] != other[name] for name in _COMPARED) or _declared(one) != _declared(other)
+def _is_changed(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return any(one[name] != other[name] for name in _COMPARED_MEMBERS) or _declarations(one) != _declarations(other)
 
 
-def _declared(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What a plugin's handlers say of themselves, without what is stored for them, which changes as the server runs."""
     names = ("id", "standing", "listens", "retry", "probe")
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
-def _show(done: dict[str, Any]) -> None:
-    output.line()
+def _print_result(done: dict[str, Any]) -> None:
+    output.print_line()
     changed = any(done[word] for word in ("new", "changed", "gone"))
     if changed:
-        _changes(done)
+        _print_changes(done)
     else:
-        output.line("No plugin is new or changed.")
+        output.print_line("No plugin is new or changed.")
     if why := done["ledger"]["why"]:
-        output.line(f"What waits cannot be said: {why}", err=True)
+        output.print_line(f"What waits cannot be said: {why}", err=True)
     for finding in done["trouble"]:
-        _trouble(finding)
+        _print_finding(finding)
     if not changed:
         return
-    output.line()
+    output.print_line()
     if done["server"]:
-        output.line("The running server goes on with the plugins that it has: start it again to have it take this.")
+        output.print_line(
+            "The running server goes on with the plugins that it has: start it again to have it take this."
+        )
     else:
-        output.line("No server runs just now: the next one to start takes this.")
+        output.print_line("No server runs just now: the next one to start takes this.")
 
 
-def _changes(done: dict[str, Any]) -> None:
+def _print_changes(done: dict[str, Any]) -> None:
     for word in ("new", "changed"):
         for one in done[word]:
-            _plugin(word, one)
+            _print_plugin(word, one)
     for one in done["gone"]:
-        output.line(f"gone: {text.called(one)}", style="yellow")
-    wanted = list(_at_start([*done["new"], *done["changed"]]))
+        output.print_line(f"gone: {text.plugin_title(one)}", style="yellow")
+    wanted = list(_startup_effects([*done["new"], *done["changed"]]))
     if wanted:
-        output.line()
-        output.line("At the next start:")
+        output.print_line()
+        output.print_line("At the next start:")
     for line in wanted:
-        output.line(f"  {line}")
+        output.print_line(f"  {line}")
 
 
-def _trouble(finding: dict[str, str]) -> None:
-    output.line()
-    output.line(f"trouble: {finding['what']}", style="red")
+def _print_finding(finding: dict[str, str]) -> None:
+    output.print_line()
+    output.print_line(f"trouble: {finding['what']}", style="red")
     for word in ("why", "next"):
         if finding[word]:
-            output.line(f"  {word}: {finding[word]}")
+            output.print_line(f"  {word}: {finding[word]}")
 
 
-def _plugin(word: str, one: dict[str, Any]) -> None:
+def _print_plugin(word: str, one: dict[str, Any]) -> None:
     present = [handler for handler in one["handlers"] if handler["standing"] == "present"]
     came_from = ""
     if word == "changed" and one["before"]["version"] != one["version"]:
         came_from = f", before {one['before']['version']}"
-    output.line(f"{word}: {text.called(one)}{came_from}: {one['state']}", style=text.STYLES[one["state"]])
+    output.print_line(f"{word}: {text.plugin_title(one)}{came_from}: {one['state']}", style=text.STYLES[one["state"]])
     if one["state"] == "denied":
-        output.line(f"  {one['error']}")
+        output.print_line(f"  {one['error']}")
     for handler in present:
-        output.line(f"  {handler['id']} listens to {text.listening(handler['listens'])}")
+        output.print_line(f"  {handler['id']} listens to {text.selectors_text(handler['listens'])}")
     if one["state"] == "loaded" and not present:
-        output.line("  It has no handlers.")
+        output.print_line("  It has no handlers.")
 
 
-def _at_start(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _startup_effects(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
     for handler in (handler for one in plugins for handler in one["handlers"]):
         backlog = handler["backlog"]
         if handler["standing"] != "present":
             continue
         if count := backlog["parked"]:
-            yield f"{output.several(count, 'parked event')} will be delivered to {handler['id']}"
+            yield f"{output.pluralize(count, 'parked event')} will be delivered to {handler['id']}"
         if count := handler["dismissed_events"]:
-            events = output.several(count, "dismissed event")
+            events = output.pluralize(count, "dismissed event")
             yield f"{events} will not be delivered to {handler['id']}, unless you run: {handler['deliver_dismissed']}"
         if count := backlog["waiting"]:
-            yield f"{output.several(count, 'delivery', 'deliveries')} for {handler['id']} that {_wait(count)} will run"
+            deliveries = output.pluralize(count, "delivery", "deliveries")
+            yield f"{deliveries} for {handler['id']} that {_wait(count)} will run"
 
 
 def _wait(count: int) -> str:

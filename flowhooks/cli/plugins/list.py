@@ -8,7 +8,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
-from flowhooks.cli.plugins.inspection import look
+from flowhooks.cli.plugins.inspection import inspect_plugins
 from flowhooks.operations.json.plugins import plugin_to_json
 
 if TYPE_CHECKING:
@@ -34,33 +34,33 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 wrong usage.
     """
-    looked = look(settings)
-    plugins = [plugin_to_json(one) for one in looked.surveyed]
+    looked = inspect_plugins(settings)
+    plugins = [plugin_to_json(one) for one in looked.statuses]
     if as_json:
-        output.emit({"plugins": plugins, "warnings": list(looked.plugins.warnings), "ledger": looked.ledger})
+        output.print_json({"plugins": plugins, "warnings": list(looked.plugins.warnings), "ledger": looked.ledger})
         return
     if plugins:
-        output.table(
+        output.print_table(
             ("plugin, version", "package", "state", "handlers", "hooks"),
             [_row(one) for one in plugins],
             unbroken=("state",),
         )
-        output.line()
-    output.line(_summary(plugins))
+        output.print_line()
+    output.print_line(_summary(plugins))
     for one in plugins:
         if one["state"] == "quarantined":
-            output.line(f"Quarantined: {one['error']}", style="red")
+            output.print_line(f"Quarantined: {one['error']}", style="red")
     missing = [one["name"] for one in plugins if one["state"] == "missing"]
     if missing:
-        output.line(
+        output.print_line(
             f"Missing: {', '.join(missing)}. What comes for their handlers is kept for them; "
             "`flowhooks plugins uninstall NAME` ends that.",
             style="red",
         )
     for warning in looked.plugins.warnings:
-        output.line(f"Note: {warning}", style="yellow")
+        output.print_line(f"Note: {warning}", style="yellow")
     if why := looked.ledger["why"]:
-        output.line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
 def _row(one: PluginJson) -> tuple[str, str, str, str, str]:
@@ -80,4 +80,4 @@ def _summary(plugins: list[PluginJson]) -> str:
     states = [one["state"] for one in plugins]
     counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
     handlers = sum(handler["standing"] == "present" for one in plugins for handler in one["handlers"])
-    return f"{output.several(len(plugins), 'plugin')}: {counts}; {output.several(handlers, 'handler')} loaded."
+    return f"{output.pluralize(len(plugins), 'plugin')}: {counts}; {output.pluralize(handlers, 'handler')} loaded."

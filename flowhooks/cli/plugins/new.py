@@ -22,12 +22,14 @@ from flowhooks.hookspecs import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DOMAIN: Final = "Contracts"
+DEFAULT_DOMAIN: Final = "Contracts"
 """What is proposed to those who only want to see one."""
-CONCLUSION: Final = "approved"
+DEFAULT_CONCLUSION: Final = "approved"
 """The conclusion that is proposed: a rejected approval completes, too."""
-NOBODY: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
-NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
+NO_TERMINAL_MESSAGE: Final = "nobody answers: say it with --domain, --package and --class or --key, and give --no-input"
+NO_COOKIECUTTER_MESSAGE: Final = (
+    "flowhooks plugins new needs cookiecutter, which is not installed: pip install 'flowhooks[new]'"
+)
 
 
 @click.command("new", short_help="Make a plugin package of your own.")
@@ -42,7 +44,7 @@ NEEDS: Final = "flowhooks plugins new needs cookiecutter, which is not installed
     "--conclusion",
     type=utf8,
     metavar="TEXT",
-    help=f"The conclusion that its handler requires; '' for every conclusion. Default: {CONCLUSION}.",
+    help=f"The conclusion that its handler requires; '' for every conclusion. Default: {DEFAULT_CONCLUSION}.",
 )
 @click.option("--author", type=utf8, default="", metavar="TEXT", help="Whose it is, for the package's metadata.")
 @click.option(
@@ -66,27 +68,27 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     if directory and output_dir:
         raise click.UsageError("DIRECTORY and --output-dir are the same: give one of them.")
     cookiecutter = _cookiecutter()
-    answers = _Asking(given, no_input=no_input).answers()
+    answers = _Questionnaire(given, no_input=no_input).answers()
     where = directory or output_dir or Path()
     target = where / answers["package"]
     if target.exists():
         raise SettingsError(f"there is a folder {target} already: move it away, or choose another --package")
-    _make(cookiecutter, answers, where)
-    _say(target, answers)
+    _render_template(cookiecutter, answers, where)
+    _print_next_steps(target, answers)
 
 
 def _cookiecutter() -> Any:
     try:
         return import_module("cookiecutter.main").cookiecutter
     except ImportError:
-        raise SettingsError(NEEDS) from None
+        raise SettingsError(NO_COOKIECUTTER_MESSAGE) from None
 
 
-class _Asking:
+class _Questionnaire:
     """Answers out of the options and, where they say nothing, of whoever sits there; each is checked as it comes."""
 
     def __init__(self, given: dict[str, str | None], *, no_input: bool) -> None:
-        self._given = given
+        self._options = given
         self._no_input = no_input
 
     def answers(self) -> dict[str, str]:
@@ -95,27 +97,29 @@ class _Asking:
         Raises:
             SettingsError: something cannot be used, or neither a class nor a key is given.
         """
-        domain = self._one("domain", "What is it about", DOMAIN, _domain)
-        chosen = any(self._given[name] for name in _SELECTORS)
+        domain = self._answer("domain", "What is it about", DEFAULT_DOMAIN, _domain)
+        chosen = any(self._options[name] for name in _SELECTOR_QUESTIONS)
         selectors = {
-            name: self._one(name, question, "", _selector(name), ask=not chosen)
-            for name, question in _SELECTORS.items()
+            name: self._answer(name, question, "", _selector(name), ask=not chosen)
+            for name, question in _SELECTOR_QUESTIONS.items()
         }
         while not any(selectors.values()):
             if self._no_input or chosen:
                 raise SettingsError("it would listen to nothing: give --class or --key, as the process has it")
-            output.line("One of the two is needed, or it would listen to nothing.", err=True)
-            selectors = {name: self._ask(question, "", _selector(name)) for name, question in _SELECTORS.items()}
-        conclusion = self._one("conclusion", _CONCLUSION, CONCLUSION, _conclusion)
-        package = self._one("package", "The package's name", _proposal(domain), template.refuse_package)
-        author = self._one("author", "", "", _author, ask=False)
+            output.print_line("One of the two is needed, or it would listen to nothing.", err=True)
+            selectors = {
+                name: self._ask(question, "", _selector(name)) for name, question in _SELECTOR_QUESTIONS.items()
+            }
+        conclusion = self._answer("conclusion", _CONCLUSION_QUESTION, DEFAULT_CONCLUSION, _conclusion)
+        package = self._answer("package", "The package's name", _default_package(domain), template.check_package)
+        author = self._answer("author", "", "", _author, ask=False)
         return {"domain": domain, "package": package, **selectors, "conclusion": conclusion, "author": author}
 
-    def _one(self, name: str, question: str, default: str, check: Callable[[str], str], *, ask: bool = True) -> str:
-        if self._given[name] is None and ask and not self._no_input:
+    def _answer(self, name: str, question: str, default: str, check: Callable[[str], str], *, ask: bool = True) -> str:
+        if self._options[name] is None and ask and not self._no_input:
             return self._ask(question, default, check)
         try:
-            return check(self._given[name] if self._given[name] is not None else default)  # type: ignore[arg-type]  # just asked
+            return check(self._options[name] if self._options[name] is not None else default)  # type: ignore[arg-type]  # just asked
         except ValueError as error:
             raise SettingsError(str(error)) from None
 
@@ -133,44 +137,44 @@ class _Asking:
         except click.Abort as error:
             if not isinstance(error.__context__, EOFError):
                 raise
-            output.line(err=True)  # ends the line of the question
-            raise SettingsError(NOBODY) from None
+            output.print_line(err=True)  # ends the line of the question
+            raise SettingsError(NO_TERMINAL_MESSAGE) from None
         return answer
 
 
-_SELECTORS: Final = {
+_SELECTOR_QUESTIONS: Final = {
     "callback_class": "The call-back class that it listens to (none: Enter)",
     "process_key": "The process definition key that it listens to (none: Enter)",
 }
-_CONCLUSION: Final = "The conclusion that its handler requires (every conclusion: a space)"
-_CALLED: Final = {"callback_class": "the call-back class", "process_key": "the process key"}
+_CONCLUSION_QUESTION: Final = "The conclusion that its handler requires (every conclusion: a space)"
+_SELECTOR_NAMES: Final = {"callback_class": "the call-back class", "process_key": "the process key"}
 
 
 def _domain(text: str) -> str:
     if not text:
         raise ValueError("domain is empty")
-    return template.refuse_text("domain", text, most=template.MOST_DOMAIN)
+    return template.check_text("domain", text, max_chars=template.MAX_DOMAIN_CHARS)
 
 
 def _conclusion(text: str) -> str:
-    return template.refuse_conclusion(text) if text else text
+    return template.check_conclusion(text) if text else text
 
 
 def _author(text: str) -> str:
-    return template.refuse_text("author", text, most=template.MOST_AUTHOR) if text else text
+    return template.check_text("author", text, max_chars=template.MAX_AUTHOR_CHARS) if text else text
 
 
 def _selector(name: str) -> Callable[[str], str]:
-    return lambda text: template.refuse_selector(_CALLED[name], text)
+    return lambda text: template.check_selector(_SELECTOR_NAMES[name], text)
 
 
-def _proposal(domain: str) -> str:
+def _default_package(domain: str) -> str:
     """A package's name out of the domain, as the template would make it; Chinese becomes Pinyin."""
     slug = import_module("slugify").slugify(domain)
-    return f"{PROJECT}-{slug}"[: template.MOST_PACKAGE].rstrip("-")
+    return f"{PROJECT}-{slug}"[: template.MAX_PACKAGE_CHARS].rstrip("-")
 
 
-def _make(cookiecutter: Any, answers: dict[str, str], where: Path) -> None:
+def _render_template(cookiecutter: Any, answers: dict[str, str], where: Path) -> None:
     """Fill in the template; neither the user's own configuration of cookiecutter is read, nor their home written to."""
     logging.getLogger("cookiecutter").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
@@ -179,7 +183,7 @@ def _make(cookiecutter: Any, answers: dict[str, str], where: Path) -> None:
         try:
             where.mkdir(parents=True, exist_ok=True)
             cookiecutter(
-                str(template.shipped()),
+                str(template.template_dir()),
                 no_input=True,
                 extra_context=answers,
                 output_dir=str(where),
@@ -193,23 +197,23 @@ def _make(cookiecutter: Any, answers: dict[str, str], where: Path) -> None:
             raise SettingsError(f"the package was not made: {' '.join(str(error).split())}") from None
 
 
-def _say(target: Path, answers: dict[str, str]) -> None:
-    plugin = template.plugin_of(answers["package"])
-    output.line(f"Made {target}: the plugin {plugin}.", style="green")
+def _print_next_steps(target: Path, answers: dict[str, str]) -> None:
+    plugin = template.plugin_name(answers["package"])
+    output.print_line(f"Made {target}: the plugin {plugin}.", style="green")
     if plugin in {one.name for one in entry_points(group=PROJECT)}:
-        output.line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")
-    sent = [word for name, option in _SENT.items() if answers[name] for word in (f"--{option}", answers[name])]
-    output.line()
-    output.line("Next:")
+        output.print_line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")
+    sent = [word for name, option in _SEND_OPTIONS.items() if answers[name] for word in (f"--{option}", answers[name])]
+    output.print_line()
+    output.print_line("Next:")
     for command in (
         f"cd {shell_quote(str(target))}",
         "pip install -e '.[test]'",
         "pytest",
         "flowhooks serve",
     ):
-        output.line(f"  {command}")
-    output.line("and in another terminal:")
-    output.line(f"  {command_line('send', '1', '--business-key', 'K-1', *sent)}")
+        output.print_line(f"  {command}")
+    output.print_line("and in another terminal:")
+    output.print_line(f"  {command_line('send', '1', '--business-key', 'K-1', *sent)}")
 
 
-_SENT: Final = {"callback_class": "class", "process_key": "key", "conclusion": "conclusion"}
+_SEND_OPTIONS: Final = {"callback_class": "class", "process_key": "key", "conclusion": "conclusion"}

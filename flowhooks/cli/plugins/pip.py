@@ -14,10 +14,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ANYWAY: Final = "--break-system-packages"
+_BREAK_SYSTEM_PACKAGES: Final = "--break-system-packages"
 
 
-def check(arguments: Sequence[str]) -> None:
+def check_available(arguments: Sequence[str]) -> None:
     """See that pip can be run here, before anything else is done.
 
     Args:
@@ -31,7 +31,7 @@ def check(arguments: Sequence[str]) -> None:
             f"the environment {sys.prefix} has no pip: `{sys.executable} -m ensurepip` puts one in, "
             "or use what made the environment, such as uv or pipx; then `flowhooks check`"
         )
-    if _ANYWAY not in arguments and (marker := _externally_managed()) is not None:
+    if _BREAK_SYSTEM_PACKAGES not in arguments and (marker := _externally_managed()) is not None:
         raise click.ClickException(
             f"{sys.prefix} belongs to the system's own package manager, which forbids pip there ({marker}): "
             "put flowhooks into an environment of its own (python3 -m venv DIR; DIR/bin/pip install flowhooks)"
@@ -46,16 +46,16 @@ def _externally_managed() -> Path | None:
     return marker if marker.is_file() else None
 
 
-def run(*arguments: str, apart: bool = False) -> int:
+def run(*arguments: str, to_stderr: bool = False) -> int:
     """Run pip, what it says passed through; its exit code.
 
     Args:
         arguments: after `pip`.
-        apart: keep the standard output free: what it says goes to the standard error.
+        to_stderr: keep the standard output free: what it says goes to the standard error.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    return subprocess.run(_command(arguments), check=False, stdout=2 if apart else None).returncode  # noqa: S603 (what pip is given is the operator's)
+    return subprocess.run(_command(arguments), check=False, stdout=2 if to_stderr else None).returncode  # noqa: S603 (what pip is given is the operator's)
 
 
 def uninstall(name: str) -> tuple[int, str]:

@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks.cli.plugins import text
 from flowhooks.errors import SettingsError
-from flowhooks.settings.types import nearest
+from flowhooks.settings.types import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_FILE = "file "
+_FILE_PREFIX = "file "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class UninstallPlan:
     """What is meant, out of what `flowhooks plugins list --json` says.
 
     Attributes:
         package: the package that pip is to uninstall; `""` if none is.
         plugins: the names of the plugins in it, or of the one whose handlers are to be retired.
         handlers: the handlers that are to be retired.
-        others: those that stay.
+        other_handlers: those that stay.
     """
 
     package: str
     plugins: tuple[str, ...]
     handlers: tuple[Mapping[str, Any], ...]
-    others: tuple[Mapping[str, Any], ...]
+    other_handlers: tuple[Mapping[str, Any], ...]
 
     @property
-    def known(self) -> list[str]:
+    def unretired(self) -> list[str]:
         """The ids of the handlers that are not retired yet."""
         return [one["id"] for one in self.handlers if one["standing"] != "retired"]
 
@@ -48,25 +48,25 @@ class Plan:
         else:
             yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
         for one in self.handlers:
-            stored = text.stored(one["backlog"])
+            stored = text.backlog_text(one["backlog"])
             word = "Retired before:" if one["standing"] == "retired" else "Retires"
-            yield f"{word} {one['id']}: {text.listening(one['listens'])}{f'; stored: {stored}' if stored else ''}"
+            yield f"{word} {one['id']}: {text.selectors_text(one['listens'])}{f'; stored: {stored}' if stored else ''}"
         if not self.handlers:
             yield "It has no handlers."
-        if any(text.stored(one["backlog"]) for one in self.handlers):
+        if any(text.backlog_text(one["backlog"]) for one in self.handlers):
             yield "What is stored for them stays stored, and goes on if they are installed again."
-        if unwanted := self.unwanted():
+        if unwanted := self.unhandled():
             so = "parked" if unrouted == "park" else "refused with 422"
             yield f"Call-backs with {' or '.join(unwanted)} will be {so}: no other handler listens to that."
 
-    def unwanted(self) -> list[str]:
+    def unhandled(self) -> list[str]:
         """The classes and keys to which no handler listens any more afterwards."""
-        still = {value for one in self.others for value in _values(one)}
-        gone = dict.fromkeys(value for one in self.handlers for value in _values(one))
+        still = {value for one in self.other_handlers for value in _selector_values(one)}
+        gone = dict.fromkeys(value for one in self.handlers for value in _selector_values(one))
         return [f"{by} {value}" for by, value, kind in gone if (by, value, kind) not in still]
 
 
-def _values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     listens = handler["listens"]
     if listens and handler["standing"] != "retired":
         for by, values in (("class", listens["callback_classes"]), ("key", listens["process_keys"])):
@@ -74,7 +74,9 @@ def _values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield by, value, listens["kind"]
 
 
-def of_plugin(name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]) -> Plan:
+def plan_for_plugin(
+    name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
+) -> UninstallPlan:
     """The plan to be rid of a plugin.
 
     Args:
@@ -87,9 +89,9 @@ def of_plugin(name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[M
     """
     here = [one for one in found if one["origin"]]
     for one in here:
-        if one["origin"].startswith(_FILE):
+        if one["origin"].startswith(_FILE_PREFIX):
             raise SettingsError(
-                f"plugin {one['name']} is the single file {one['origin'].removeprefix(_FILE)}: delete it; "
+                f"plugin {one['name']} is the single file {one['origin'].removeprefix(_FILE_PREFIX)}: delete it; "
                 "after that, this command has the ledger forget its handlers"
             )
         if not one["package"]:
@@ -110,12 +112,14 @@ def of_plugin(name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[M
     return _plan(package, names, handlers, plugins)
 
 
-def of_handlers(found: Sequence[Mapping[str, Any]], asked: Sequence[str], plugins: Sequence[Mapping[str, Any]]) -> Plan:
+def plan_for_handlers(
+    found: Sequence[Mapping[str, Any]], names: Sequence[str], plugins: Sequence[Mapping[str, Any]]
+) -> UninstallPlan:
     """The plan to be rid of single handlers that their plugin does not have any more.
 
     Args:
         found: the plugins that are named.
-        asked: handlers, each by its name or its id.
+        names: handlers, each by its name or its id.
         plugins: every plugin.
 
     Raises:
@@ -123,21 +127,21 @@ def of_handlers(found: Sequence[Mapping[str, Any]], asked: Sequence[str], plugin
     """
     there = {one["id"]: one for plugin in found for one in plugin["handlers"]}
     chosen = []
-    for name in asked:
+    for name in names:
         matching = [
             handler for handler_id, handler in there.items() if name in {handler_id, handler_id.partition(":")[2]}
         ]
         if not matching:
-            meant = nearest(name, [*there, *(one.partition(":")[2] for one in there)])
+            meant = did_you_mean(name, [*there, *(one.partition(":")[2] for one in there)])
             raise SettingsError(f"the ledger knows no handler {name!r} of {found[0]['name']}{meant}")
         chosen += matching
     for one in chosen:
-        if why := _KEPT.get(one["standing"]):
+        if why := _NOT_RETIRABLE.get(one["standing"]):
             raise SettingsError(f"handler {one['id']} cannot be forgotten: {why}")
     return _plan("", tuple(dict.fromkeys(one["name"] for one in found)), chosen, plugins)
 
 
-_KEPT = {
+_NOT_RETIRABLE = {
     "present": "its plugin has it, and would have it remembered at the next start",
     "quarantined": "its plugin cannot be used just now, so nobody can tell whether it still has it; mend that first",
     "elsewhere": "another process runs it, and would have it remembered at its next start; stop that first",
@@ -147,7 +151,7 @@ _KEPT = {
 
 def _plan(
     package: str, names: tuple[str, ...], handlers: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
-) -> Plan:
+) -> UninstallPlan:
     ids = {one["id"] for one in handlers}
     others = tuple(one for plugin in plugins for one in plugin["handlers"] if one["id"] not in ids)
-    return Plan(package=package, plugins=names, handlers=tuple(handlers), others=others)
+    return UninstallPlan(package=package, plugins=names, handlers=tuple(handlers), other_handlers=others)

@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.schema.files import CLASSES, KEYS, SETTINGS, SUFFIX
+from flowhooks.schema.files import CLASS_FOLDER, KEY_FOLDER, SETTINGS_FILE, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_DATA: Final = {"class": CLASSES, "key": KEYS}
-_DEEPEST: Final = 5
+_DATA_FOLDERS: Final = {"class": CLASS_FOLDER, "key": KEY_FOLDER}
+_MAX_DEPTH: Final = 5
 """Sections within sections that are gone into."""
 
 
-def settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[str, Any]]:
+def describe_settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each setting that the plugin says it has, then those that are set and that it does not say; never a value.
 
     Args:
@@ -29,7 +29,7 @@ def settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[s
         whether it is `required`, whether it is `set` just now, and whether it is in the schema (`described`).
     """
     found: list[dict[str, Any]] = []
-    document = _first(folders, SETTINGS)
+    document = _read_first(folders, SETTINGS_FILE)
     if document is not None:
         found = list(_properties(document, section, document))
     names = {one["name"].partition(".")[0].removesuffix("[]") for one in found}
@@ -49,17 +49,17 @@ def settings(folders: Sequence[Path], section: Mapping[str, Any]) -> list[dict[s
     return found
 
 
-def data(folders: Sequence[Path]) -> list[dict[str, str]]:
+def data_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
     """The schemas of what the plugin's handlers are given: `by` class or key, the `value`, and the `file`."""
     return [
         {"by": by, "value": file.name.removesuffix(SUFFIX), "file": str(file)}
-        for by, place in _DATA.items()
+        for by, place in _DATA_FOLDERS.items()
         for folder in folders
         for file in sorted((folder / place).glob(f"*{SUFFIX}"))
     ]
 
 
-def kinds(folders: Sequence[Path]) -> list[dict[str, str]]:
+def kind_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
     """The kinds of call-back that the plugin opens: `kind` and `file`."""
     return [
         {"kind": file.name.removesuffix(SUFFIX), "file": str(file)}
@@ -68,7 +68,7 @@ def kinds(folders: Sequence[Path]) -> list[dict[str, str]]:
     ]
 
 
-def _first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
+def _read_first(folders: Sequence[Path], name: str) -> dict[str, Any] | None:
     for folder in folders:
         try:
             document = json.loads((folder / name).read_text("utf-8-sig"))
@@ -86,14 +86,14 @@ def _properties(
     properties = schema.get("properties")
     required = schema.get("required")
     for name, given in properties.items() if isinstance(properties, dict) else ():
-        one = _whole(given, root)
+        one = _resolve_reference(given, root)
         value = section.get(name)
-        items = _whole(one.get("items"), root)
-        has_parts = isinstance(one.get("properties"), dict) and depth < _DEEPEST
+        items = _resolve_reference(one.get("items"), root)
+        has_parts = isinstance(one.get("properties"), dict) and depth < _MAX_DEPTH
         if not has_parts:
             yield {
                 "name": prefix + name,
-                "type": _type(one, items),
+                "type": _type_text(one, items),
                 "default": one.get("default"),
                 "description": str(one.get("description") or one.get("title") or ""),
                 "required": isinstance(required, list) and name in required,
@@ -101,13 +101,13 @@ def _properties(
                 "described": True,
             }
         if has_parts:
-            yield from _properties(one, _merged([value]), root, f"{prefix}{name}.", depth + 1)
-        elif isinstance(items.get("properties"), dict) and depth < _DEEPEST:
+            yield from _properties(one, _merge([value]), root, f"{prefix}{name}.", depth + 1)
+        elif isinstance(items.get("properties"), dict) and depth < _MAX_DEPTH:
             several = value if isinstance(value, list | tuple) else []
-            yield from _properties(items, _merged(several), root, f"{prefix}{name}[].", depth + 1)
+            yield from _properties(items, _merge(several), root, f"{prefix}{name}[].", depth + 1)
 
 
-def _whole(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve_reference(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
     """A schema with what it refers to within its own file put beside it; other files are not gone into."""
     if not isinstance(schema, dict):
         return {}
@@ -118,12 +118,12 @@ def _whole(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**target, **schema} if isinstance(target, dict) else schema
 
 
-def _merged(sections: Sequence[Any]) -> dict[str, Any]:
+def _merge(sections: Sequence[Any]) -> dict[str, Any]:
     """What is set in any of them."""
     return {name: value for one in sections if isinstance(one, Mapping) for name, value in one.items()}
 
 
-def _type(schema: Mapping[str, Any], items: Mapping[str, Any]) -> str:
+def _type_text(schema: Mapping[str, Any], items: Mapping[str, Any]) -> str:
     """What a setting may be, in words."""
     if isinstance(values := schema.get("enum"), list):
         return f"one of {', '.join(json.dumps(one, ensure_ascii=False) for one in values)}"

@@ -10,9 +10,9 @@ import click
 from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options, utf8
 from flowhooks.cli.plugins import settings_schema, text
-from flowhooks.cli.plugins.inspection import look, named, unknown
+from flowhooks.cli.plugins.inspection import inspect_plugins, plugins_named, unknown_plugin
 from flowhooks.operations.json.plugins import plugin_to_json
-from flowhooks.plugins.metadata import package
+from flowhooks.plugins.metadata import find_package
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,41 +39,41 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
 
     Exit codes: 0 done, also of a broken plugin; 2 there is no such plugin, or other wrong usage.
     """
-    looked = look(settings)
-    plain = [plugin_to_json(one) for one in looked.surveyed]
-    chosen = [one for one, itself in zip(looked.surveyed, plain, strict=True) if itself in named(name, plain)]
+    looked = inspect_plugins(settings)
+    plain = [plugin_to_json(one) for one in looked.statuses]
+    chosen = [one for one, itself in zip(looked.statuses, plain, strict=True) if itself in plugins_named(name, plain)]
     if not chosen:
-        raise unknown(name, dict.fromkeys(one.name for one in looked.surveyed))
-    found = [_in_full(one, settings) for one in chosen]
+        raise unknown_plugin(name, dict.fromkeys(one.name for one in looked.statuses))
+    found = [_plugin_to_json(one, settings) for one in chosen]
     if as_json:
-        output.emit({"plugins": found, "ledger": looked.ledger})
+        output.print_json({"plugins": found, "ledger": looked.ledger})
         return
     for number, one in enumerate(found):
         if number:
-            output.line()
-        _show(one)
+            output.print_line()
+        _print_plugin(one)
     if why := looked.ledger["why"]:
-        output.line(f"Without what the ledger remembers: {why}", err=True)
+        output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _in_full(one: PluginStatus, settings: Settings) -> dict[str, Any]:
+def _plugin_to_json(one: PluginStatus, settings: Settings) -> dict[str, Any]:
     info = one.info
     folders = info.schema_folders if info else ()
     section = settings.plugins.get(one.name, {})
-    installed = package(info.distribution) if info and info.distribution else None
+    installed = find_package(info.distribution) if info and info.distribution else None
     return plugin_to_json(one) | {
         "documentation": info.documentation if info else "",
         "summary": installed.summary if installed else "",
         "home_page": installed.home_page if installed else "",
-        "settings": settings_schema.settings(folders, section),
-        "kinds": settings_schema.kinds(folders),
-        "data": settings_schema.data(folders),
+        "settings": settings_schema.describe_settings(folders, section),
+        "kinds": settings_schema.kind_schemas(folders),
+        "data": settings_schema.data_schemas(folders),
         "traceback": info.traceback if info else "",
     }
 
 
-def _show(one: dict[str, Any]) -> None:
-    output.line(f"plugin {text.called(one)}: {one['state']}", style=text.STYLES[one["state"]])
+def _print_plugin(one: dict[str, Any]) -> None:
+    output.print_line(f"plugin {text.plugin_title(one)}: {one['state']}", style=text.STYLES[one["state"]])
     for word, value in (
         # A docstring is for who reads the code; the package's own sentence is for who uses it.
         ("", one["summary"] or one["documentation"]),
@@ -82,66 +82,66 @@ def _show(one: dict[str, Any]) -> None:
         ("hooks", ", ".join(one["hooks"])),
     ):
         if value:
-            output.line(f"  {word:<10} {value}" if word else f"  {value}")
-    if one["state"] in _WHY:
-        output.line(f"  {_WHY[one['state']]}", style="yellow")
+            output.print_line(f"  {word:<10} {value}" if word else f"  {value}")
+    if one["state"] in _STATE_TEXTS:
+        output.print_line(f"  {_STATE_TEXTS[one['state']]}", style="yellow")
     if one["error"]:
-        output.line(f"  {one['error']}", style="red")
+        output.print_line(f"  {one['error']}", style="red")
     if one["traceback"]:
-        output.lines(one["traceback"].rstrip("\n"), indent="    ")
+        output.print_lines(one["traceback"].rstrip("\n"), indent="    ")
     for handler in one["handlers"]:
-        output.line()
-        _handler(handler)
+        output.print_line()
+        _print_handler(handler)
     if one["state"] == "loaded" and not one["handlers"]:
-        output.line("  It has no handlers.")
-    _settings(one)
+        output.print_line("  It has no handlers.")
+    _print_settings(one)
     for kind in one["kinds"]:
-        output.line()
-        output.line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
-        output.line(f"  {'schema':<10} {kind['file']}")
+        output.print_line()
+        output.print_line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
+        output.print_line(f"  {'schema':<10} {kind['file']}")
     for schema in one["data"]:
-        output.line()
-        output.line(f"data of {schema['by']} {schema['value']}, for its own handlers")
-        output.line(f"  {'schema':<10} {schema['file']}")
+        output.print_line()
+        output.print_line(f"data of {schema['by']} {schema['value']}, for its own handlers")
+        output.print_line(f"  {'schema':<10} {schema['file']}")
 
 
-_WHY = {
+_STATE_TEXTS = {
     "missing": "The ledger remembers its handlers, and it is not here: what comes for them is kept, and waits.",
     "elsewhere": "It is not here; other processes that share the ledger run its handlers.",
     "retired": "The ledger has forgotten its handlers; what is stored for them stays.",
 }
 
 
-def _handler(one: dict[str, Any]) -> None:
+def _print_handler(one: dict[str, Any]) -> None:
     standing = "" if one["standing"] == "present" else f": {one['standing']}"
-    output.line(f"handler {one['id']}{standing}", style=None if one["standing"] == "present" else "yellow")
+    output.print_line(f"handler {one['id']}{standing}", style=None if one["standing"] == "present" else "yellow")
     if one["summary"]:
-        output.line(f"  {one['summary']}")
+        output.print_line(f"  {one['summary']}")
     if one["paused_since"]:
-        output.line(f"  {'paused':<10} since {one['paused_since']}: what comes for it waits", style="yellow")
+        output.print_line(f"  {'paused':<10} since {one['paused_since']}: what comes for it waits", style="yellow")
     if one["held_why"]:
-        output.line(f"  {'held':<10} for it failed again and again: {one['held_why']}", style="yellow")
-    output.line(f"  {'listens to':<10} {text.listening(one['listens'])}")
+        output.print_line(f"  {'held':<10} for it failed again and again: {one['held_why']}", style="yellow")
+    output.print_line(f"  {'listens to':<10} {text.selectors_text(one['listens'])}")
     if one["standing"] == "present":
-        output.line(f"  {'retry':<10} {text.retrying(one['retry'])}")
-        output.line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
-        output.line(f"  {'runs in':<10} {text.runs_in(one)}")
-        if ordered := text.ordered(one["order_by"], one["concurrency"]):
-            output.line(f"  {'runs':<10} {ordered}")
-        output.line(f"  {'where':<10} {one['where']}")
-    if stored := text.stored(one["backlog"]):
-        output.line(f"  {'stored':<10} {stored}")
+        output.print_line(f"  {'retry':<10} {text.retry_text(one['retry'])}")
+        output.print_line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
+        output.print_line(f"  {'runs in':<10} {text.isolation_text(one)}")
+        if ordered := text.ordering_text(one["order_by"], one["concurrency"]):
+            output.print_line(f"  {'runs':<10} {ordered}")
+        output.print_line(f"  {'where':<10} {one['where']}")
+    if stored := text.backlog_text(one["backlog"]):
+        output.print_line(f"  {'stored':<10} {stored}")
 
 
-def _settings(one: dict[str, Any]) -> None:
+def _print_settings(one: dict[str, Any]) -> None:
     found: Sequence[dict[str, Any]] = one["settings"]
     if not found:
         return
-    output.line()
-    output.line(f"settings, in [plugins.{one['name']}]")
+    output.print_line()
+    output.print_line(f"settings, in [plugins.{one['name']}]")
     for setting in found:
         if not setting["described"]:
-            output.line(f"  {setting['name']}: set; the plugin does not say what it is")
+            output.print_line(f"  {setting['name']}: set; the plugin does not say what it is")
             continue
         facts = [setting["type"]]
         if setting["required"]:
@@ -149,6 +149,6 @@ def _settings(one: dict[str, Any]) -> None:
         if setting["default"] is not None:
             facts.append(f"default {json.dumps(setting['default'], ensure_ascii=False)}")
         facts.append("set" if setting["set"] else "not set")
-        output.line(f"  {setting['name']}: {', '.join(facts)}")
+        output.print_line(f"  {setting['name']}: {', '.join(facts)}")
         if setting["description"]:
-            output.line(f"    {setting['description']}")
+            output.print_line(f"    {setting['description']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.cli.output import several
+from flowhooks.cli.output import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ STYLES: Final = {
 """The colour of each state of a plugin."""
 MAX_CONDITION_CHARS: Final = 100
 """Characters of one condition that people are shown; `--json` has all of them."""
-_STORED: Final = ("waiting", "running", "unknown", "dead")
+_BACKLOG_STATES: Final = ("waiting", "running", "unknown", "dead")
 
 
-def called(plugin: Mapping[str, Any]) -> str:
+def plugin_title(plugin: Mapping[str, Any]) -> str:
     """A plugin's name with its version and package: `leave 0.2.0 (acme-leave)`."""
     package = f" ({plugin['package']})" if plugin["package"] else ""
     return f"{plugin['name']} {plugin['version']}".rstrip() + package
 
 
-def listening(listens: Mapping[str, Any] | None) -> str:
+def selectors_text(listens: Mapping[str, Any] | None) -> str:
     """What a handler listens to: `class com.example.Leave or key leave, versions >=3, from erp`."""
     if listens is None:
         return "what it listened to was forgotten"
@@ -44,65 +44,65 @@ def listening(listens: Mapping[str, Any] | None) -> str:
         text += f", versions {listens['versions'].strip()}"
     if listens["sources"]:
         text += f", from {' or '.join(listens['sources'])}"
-    if required := conditions(listens["conclusions"], listens["when"]):
+    if required := conditions_text(listens["conclusions"], listens["when"]):
         text += f", {required}"
     return text if listens["kind"] == "complete" else f"{text}, kind {listens['kind']}"
 
 
-def conditions(conclusions: Sequence[str], when: Mapping[str, Any]) -> str:
+def conditions_text(conclusions: Sequence[str], when: Mapping[str, Any]) -> str:
     """What a handler requires of an event: `conclusion approved, /amount {"minimum": 1000}`; `""` for nothing."""
     parts = [f"conclusion {' or '.join(conclusions)}"] if conclusions else []
-    return ", ".join([*parts, *(f"{pointer} {_expected(expected)}" for pointer, expected in when.items())])
+    return ", ".join([*parts, *(f"{pointer} {_condition_text(expected)}" for pointer, expected in when.items())])
 
 
-def _expected(expected: Any) -> str:
+def _condition_text(expected: Any) -> str:
     text = json.dumps(expected, ensure_ascii=False)
     return text if len(text) <= MAX_CONDITION_CHARS else f"{text[: MAX_CONDITION_CHARS - 1]}…"
 
 
-def retrying(retry: Mapping[str, Any] | None) -> str:
+def retry_text(retry: Mapping[str, Any] | None) -> str:
     """When a failed attempt is made again: `3 attempts in all, after 10 s and 1 min`."""
     if retry is None:
         return "none: a failure is final"
-    delays = [_seconds(delay) for delay in retry["delays"]][: retry["attempts"] - 1]
-    text = f"{several(retry['attempts'], 'attempt')} in all"
+    delays = [_seconds_text(delay) for delay in retry["delays"]][: retry["attempts"] - 1]
+    text = f"{pluralize(retry['attempts'], 'attempt')} in all"
     if not delays:
         return text
     more = ", and so on" if retry["attempts"] - 1 > len(delays) else ""
     return f"{text}, after {', '.join(delays)}{more}"
 
 
-def ordered(order_by: str | None, concurrency: int | None) -> str:
+def ordering_text(order_by: str | None, concurrency: int | None) -> str:
     """What its deliveries wait for besides their time, such as `in order of business_key`; `""` where for nothing."""
     parts = [f"in order of {order_by}"] if order_by else []
     return ", ".join([*parts, f"{concurrency} at once at the most"] if concurrency else parts)
 
 
-def runs_in(handler: Mapping[str, Any]) -> str:
+def isolation_text(handler: Mapping[str, Any]) -> str:
     """Where it runs, and for how long: `a process of its own, 30 s and 512 MiB at the most`; `""` if it is not here."""
     if handler["isolation"] is None:
         return ""
-    timeout = _seconds(handler["timeout"])
+    timeout = _seconds_text(handler["timeout"])
     if handler["isolation"] == "process":
         return f"a process of its own, {timeout} and {handler['memory_mib']:,} MiB at the most"
     return f"a thread, overdue after {timeout}"
 
 
-def _seconds(seconds: float) -> str:
+def _seconds_text(seconds: float) -> str:
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} s"
 
 
-def stored(backlog: Mapping[str, int]) -> str:
+def backlog_text(backlog: Mapping[str, int]) -> str:
     """What is stored for a handler: `3 waiting, 1 dead`; `""` where there is nothing."""
-    parts = [f"{backlog[state]:,} {state}" for state in _STORED if backlog[state]]
+    parts = [f"{backlog[state]:,} {state}" for state in _BACKLOG_STATES if backlog[state]]
     if backlog["parked"]:
-        parts.append(f"{several(backlog['parked'], 'parked event')} that it wants")
+        parts.append(f"{pluralize(backlog['parked'], 'parked event')} that it wants")
     return ", ".join(parts)
 
 
-def together(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def add_backlogs(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What is stored for several handlers, added up."""
-    return {state: sum(one["backlog"][state] for one in handlers) for state in (*_STORED, "parked")}
+    return {state: sum(one["backlog"][state] for one in handlers) for state in (*_BACKLOG_STATES, "parked")}

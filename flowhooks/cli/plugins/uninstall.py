@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowhooks.cli import operations_client, output
-from flowhooks.cli.options import given_options, json_option, utf8
+from flowhooks.cli.options import json_option, settings_source_options, utf8
 from flowhooks.cli.plugins import pip, text
-from flowhooks.cli.plugins.inspection import look_anew, named, unknown
-from flowhooks.cli.plugins.plans import Plan, of_handlers, of_plugin
+from flowhooks.cli.plugins.inspection import inspect_in_subprocess, plugins_named, unknown_plugin
+from flowhooks.cli.plugins.plans import UninstallPlan, plan_for_handlers, plan_for_plugin
 from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError, LedgerUnusable
-from flowhooks.plugins.metadata import package
+from flowhooks.plugins.metadata import find_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.cli.options import Given
+    from flowhooks.cli.options import SettingsSource
     from flowhooks.settings import Settings
 
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 @json_option
-@given_options
+@settings_source_options
 def uninstall_command(
-    given: Given, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
+    given: SettingsSource, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     r"""Uninstall a plugin's package with pip, and retire its handlers: the ledger forgets them.
 
@@ -56,62 +56,62 @@ def uninstall_command(
     Exit codes: 0 done, 1 trouble, 2 wrong usage.
     """
     settings = given.load()
-    looked = look_anew(given)
+    looked = inspect_in_subprocess(given)
     if why := looked["ledger"]["why"]:
         raise LedgerUnusable(f"the ledger cannot be asked, and nothing was changed: {why}")
-    plan = _plan(name, handlers, looked["plugins"])
+    plan = _make_plan(name, handlers, looked["plugins"])
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     if not as_json:
         for line in plan.lines(settings.routing.no_handler):
-            output.line(line)
+            output.print_line(line)
     if not (dry_run or yes):
         click.confirm("Go on?", abort=True, err=True)
     if plan.package and not dry_run:
         _uninstall(plan.package)
     # Where there is no ledger yet, nothing remembers anything.
-    done: dict[str, Any] = {**_NOTHING, "dry_run": dry_run}
-    if looked["ledger"]["read"] and plan.known:
-        done = _retired(settings, plan, dry_run=dry_run)
+    done: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
+    if looked["ledger"]["read"] and plan.unretired:
+        done = _retire(settings, plan, dry_run=dry_run)
     if as_json:
-        output.emit({"package": plan.package, "plugins": list(plan.plugins), **done})
+        output.print_json({"package": plan.package, "plugins": list(plan.plugins), **done})
     elif not dry_run:
-        _report(plan, done)
+        _print_result(plan, done)
 
 
-_NOTHING: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
+_NOTHING_RETIRED: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
 """What the operation answers where there is nothing to retire."""
 
 
-def _plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> Plan:
-    found = named(name, plugins)
+def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> UninstallPlan:
+    found = plugins_named(name, plugins)
     if not found:
-        raise unknown(name, dict.fromkeys(one["name"] for one in plugins))
+        raise unknown_plugin(name, dict.fromkeys(one["name"] for one in plugins))
     if handlers:
-        return of_handlers(found, handlers, plugins)
-    plan = of_plugin(name, found, plugins)
+        return plan_for_handlers(found, handlers, plugins)
+    plan = plan_for_plugin(name, found, plugins)
     if plan.package:
-        pip.check(())
+        pip.check_available(())
     return plan
 
 
 def _uninstall(name: str) -> None:
     code, said = pip.uninstall(name)
-    if code or package(name) is not None:
+    if code or find_package(name) is not None:
         # pip says "not uninstalling" with exit code 0 where a package is outside its environment.
         for line in said.splitlines():
-            output.line(line, err=True)
+            output.print_line(line, err=True)
         raise click.ClickException(
             f"pip did not uninstall {name} (its exit code is {code}; what it says is above); "
             "its handlers were not retired"
         )
 
 
-def _retired(settings: Settings, plan: Plan, *, dry_run: bool) -> dict[str, Any]:
-    arguments = {"handlers": plan.known, "dry_run": dry_run}
+def _retire(settings: Settings, plan: UninstallPlan, *, dry_run: bool) -> dict[str, Any]:
+    arguments = {"handlers": plan.unretired, "dry_run": dry_run}
     try:
         # Of handlers that are missing, which is what is being seen to, nothing is logged.
-        return operations_client.perform(settings, "retire", arguments, level="error")
+        return operations_client.run_operation(settings, "retire", arguments, level="error")
     except FlowhooksError as error:
         if dry_run or not plan.package:
             raise
@@ -121,15 +121,15 @@ def _retired(settings: Settings, plan: Plan, *, dry_run: bool) -> dict[str, Any]
         ) from None
 
 
-def _report(plan: Plan, done: Mapping[str, Any]) -> None:
-    output.line()
+def _print_result(plan: UninstallPlan, done: Mapping[str, Any]) -> None:
+    output.print_line()
     if plan.package:
-        output.line(f"Uninstalled {plan.package}.", style="green")
+        output.print_line(f"Uninstalled {plan.package}.", style="green")
     if done["handlers"]:
-        output.line(f"Retired {', '.join(done['handlers'])}.", style="green")
+        output.print_line(f"Retired {', '.join(done['handlers'])}.", style="green")
     elif not plan.package:
-        output.line("There was nothing to retire.")
-    if stored := text.stored(text.together([one for one in plan.handlers if one["id"] in done["handlers"]])):
-        output.line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` shows which.")
+        output.print_line("There was nothing to retire.")
+    if stored := text.backlog_text(text.add_backlogs([one for one in plan.handlers if one["id"] in done["handlers"]])):
+        output.print_line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` shows which.")
     if done["server"]:
-        output.line("The running server goes on as it was started: start it again.")
+        output.print_line("The running server goes on as it was started: start it again.")

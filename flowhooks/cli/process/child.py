@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.cli.process.inherited import END, LEAVE, environment
+from flowhooks.cli.process.inherited import RETIRE_COMMAND, STOP_COMMAND, child_environ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ LONGEST: Final = 65536
 """Bytes that are kept of what a process says."""
 
 
-class Child:
+class ChildProcess:
     """A process of our own, executed anew rather than only forked: it has loaded nothing that has changed since.
 
     It is in a process group of its own, so that Ctrl-C reaches the supervisor only.
@@ -36,14 +36,20 @@ class Child:
         pid: its process id.
         control: where it speaks and is spoken to.
         ready_at: since when it does its work, by `time.monotonic`; None if it does not yet.
-        failed: why it cannot start, as it has said; `""` if it has said nothing.
-        code: with what exit code that would end a command.
-        told: whether it has been told to leave or to end.
-        over_at: when it is killed if it is still there, by `time.monotonic`.
+        start_error: why it cannot start, as it has said; `""` if it has said nothing.
+        exit_code: with what exit code that would end a command.
+        stop_requested: whether it has been told to leave or to end.
+        kill_at: when it is killed if it is still there, by `time.monotonic`.
     """
 
     def __init__(
-        self, number: int, generation: int, sockets: Mapping[str, socket.socket], *, counts: str, within: float
+        self,
+        number: int,
+        generation: int,
+        sockets: Mapping[str, socket.socket],
+        *,
+        metrics_dir: str,
+        start_timeout: float,
     ) -> None:
         self.number = number
         self.generation = generation
@@ -51,7 +57,7 @@ class Child:
         try:
             self._process = subprocess.Popen(  # noqa: S603 (the very command that this process was started with)
                 [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
-                env=environment(number, sockets, theirs, counts),
+                env=child_environ(number, sockets, theirs, metrics_dir),
                 pass_fds=[one.fileno() for one in (*sockets.values(), theirs)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,
@@ -64,12 +70,12 @@ class Child:
         self.control.setblocking(False)
         self.pid = self._process.pid
         self.ready_at: float | None = None
-        self.failed, self.code = "", 1
-        self.told = self.killed = False
-        self.over_at = time.monotonic() + within
-        self._heard = b""
+        self.start_error, self.exit_code = "", 1
+        self.stop_requested = self.killed = False
+        self.kill_at = time.monotonic() + start_timeout
+        self._received = b""
 
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         """Take what it has said; returns whether it may say more."""
         try:
             part = self.control.recv(LONGEST)
@@ -77,38 +83,38 @@ class Child:
             return True
         except OSError:
             return False
-        *lines, self._heard = (self._heard + part)[-LONGEST:].split(b"\n")
+        *lines, self._received = (self._received + part)[-LONGEST:].split(b"\n")
         for line in lines:
             with suppress(ValueError):
                 said = json.loads(line)
                 if "ready" in said:
                     self.ready_at = time.monotonic()
                 else:
-                    self.failed, self.code = said["failed"], said["code"]
+                    self.start_error, self.exit_code = said["failed"], said["code"]
         return bool(part)
 
-    def leave(self, *, within: float) -> None:
+    def retire(self, *, timeout: float) -> None:
         """Tell it that another has taken over."""
-        self._tell(LEAVE, within)
+        self._send_command(RETIRE_COMMAND, timeout)
 
-    def end(self, *, within: float) -> None:
+    def stop(self, *, timeout: float) -> None:
         """Tell it that all are to end."""
         if self.ready_at is None:
             self._process.terminate()  # it does not listen yet
-        self._tell(END, within)
+        self._send_command(STOP_COMMAND, timeout)
 
-    def _tell(self, what: bytes, within: float) -> None:
-        self.told = True
-        self.over_at = time.monotonic() + within
+    def _send_command(self, command: bytes, timeout: float) -> None:
+        self.stop_requested = True
+        self.kill_at = time.monotonic() + timeout
         with suppress(OSError):  # it has just ended
-            self.control.sendall(what)
+            self.control.sendall(command)
 
     def kill(self) -> None:
         """End it at once."""
         self.killed = True
         self._process.kill()
 
-    def ended(self) -> bool:
+    def has_exited(self) -> bool:
         """Whether it has ended."""
         return self._process.poll() is not None
 
@@ -117,10 +123,10 @@ class Child:
         """Whether it has ended with 0."""
         return self._process.returncode == 0
 
-    def why(self) -> str:
+    def exit_reason(self) -> str:
         """Why it has ended."""
-        if self.failed:
-            return self.failed
+        if self.start_error:
+            return self.start_error
         code = self._process.returncode
         if code >= 0:
             return f"it ended with exit code {code}"

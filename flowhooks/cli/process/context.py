@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks.app import App
-    from flowhooks.cli.process.inherited import Place
-    from flowhooks.cli.process.sd_notify import Manager
-    from flowhooks.cli.process.serving import Ending
-    from flowhooks.settings import Change, Settings
+    from flowhooks.cli.process.inherited import InheritedSockets
+    from flowhooks.cli.process.sd_notify import ServiceManager
+    from flowhooks.cli.process.serving import ShutdownSignal
+    from flowhooks.settings import Settings, SettingsDiff
     from flowhooks.web.server.server import Server
 
 NEXT: Final = "the process goes on with the settings that it had; mend them, then send SIGHUP again"
@@ -30,30 +30,30 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class ProcessContext:
     """What is around a process that goes on until it is told to end.
 
     Attributes:
-        place: its place under a supervisor, who is told instead of the service manager; None: there is none.
-        manager: who wants to know how it does.
-        reread: what has changed in the settings since those that it is given, after a look at all of them.
+        inherited: its place under a supervisor, who is told instead of the service manager; None: there is none.
+        service_manager: who wants to know how it does.
+        reread_settings: what has changed in the settings since those that it is given, after a look at all of them.
     """
 
-    place: Place | None
-    manager: Manager
-    reread: Callable[[Settings], Change]
+    inherited: InheritedSockets | None
+    service_manager: ServiceManager
+    reread_settings: Callable[[Settings], SettingsDiff]
 
-    def obey(self, ending: Ending) -> None:
+    def watch_supervisor(self, ending: ShutdownSignal) -> None:
         """From now on ask for the end when the supervisor says so, if there is one."""
-        if self.place is not None:
-            self.place.obey(ending)
+        if self.inherited is not None:
+            self.inherited.watch_supervisor(ending)
 
     @property
-    def leaving(self) -> bool:
+    def is_replaced(self) -> bool:
         """Whether another process has taken over, so that this one is to leave without anybody noticing."""
-        return self.place is not None and self.place.leaving
+        return self.inherited is not None and self.inherited.is_replaced
 
-    def work(self, ending: Ending, app: App, *servers: Server) -> None:
+    def run_main_loop(self, ending: ShutdownSignal, app: App, *servers: Server) -> None:
         """Say that this process does its work now, and wait until it is to end.
 
         Meanwhile SIGHUP has the settings read again. One of several processes is replaced by a new one instead.
@@ -63,19 +63,19 @@ class Around:
             app: what goes by the settings.
             servers: its listeners.
         """
-        if self.place is not None:
-            self.place.ready()
+        if self.inherited is not None:
+            self.inherited.report_ready()
             ending.wait()
             return
-        self.manager.ready()
-        ending.wait(hung_up=partial(self._reload, app, *servers))
-        self.manager.stopping()
+        self.service_manager.ready()
+        ending.wait(on_hangup=partial(self._reload, app, *servers))
+        self.service_manager.stopping()
 
     def _reload(self, app: App, *servers: Server) -> None:
-        self.manager.reloading()
+        self.service_manager.reloading()
         try:
-            found = self.reread(app.settings)
-            serving.go_by(found.settings, app, *servers)
+            found = self.reread_settings(app.settings)
+            serving.reconfigure(found.settings, app, *servers)
         except FlowhooksError as error:
             log.error("settings_not_reloaded", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
         except Exception:
@@ -86,4 +86,4 @@ class Around:
             if found.needs_restart:
                 why = "they have changed, and are read at the start only"
                 log.warning("restart_needed", settings=found.needs_restart, why=why)
-        self.manager.ready()
+        self.service_manager.ready()

@@ -19,45 +19,45 @@ from flowhooks.web.server.sockets import bound_address
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
 
-    from flowhooks.cli.process.serving import Ending
+    from flowhooks.cli.process.serving import ShutdownSignal
     from flowhooks.settings import Settings
 
-VARIABLE: Final = "FLOWHOOKS_PLACE"
+SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_PLACE"
 """The environment variable by which a supervisor tells a process that it starts which files it has inherited."""
-COUNTS: Final = "PROMETHEUS_MULTIPROC_DIR"
+METRICS_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable by which prometheus-client is told where several processes count together."""
-LEAVE: Final = b"leave\n"
+RETIRE_COMMAND: Final = b"leave\n"
 """Said by the supervisor when another process has taken over."""
-END: Final = b"end\n"
+STOP_COMMAND: Final = b"end\n"
 """Said by the supervisor when all are to end."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Place:
+class InheritedSockets:
     """What a supervisor has given to this process.
 
     Attributes:
         number: which of its processes this is, from 0; one that takes over from another has its number.
         sockets: the listening sockets, by the name of their setting, which the other processes have too.
         control: where the two speak to each other. It ends when the supervisor does, however that was.
-        leaving: whether another process has taken over, so that this one is to leave without anybody noticing.
+        is_replaced: whether another process has taken over, so that this one is to leave without anybody noticing.
     """
 
     number: int
     sockets: Mapping[str, socket.socket]
     control: socket.socket
-    leaving: bool = field(default=False, init=False)
+    is_replaced: bool = field(default=False, init=False)
 
     @classmethod
-    def inherited(cls, environ: MutableMapping[str, str]) -> Self | None:
+    def from_environ(cls, environ: MutableMapping[str, str]) -> Self | None:
         """The place that a supervisor has started this process for, or None; handlers do not see the variable.
 
         Raises:
             SettingsError: somebody else has set the variable.
         """
-        text = environ.pop(VARIABLE, None)
+        text = environ.pop(SUPERVISOR_VARIABLE, None)
         if text is None:
             return None
         try:
@@ -68,37 +68,39 @@ class Place:
                 one.set_inheritable(False)
             return cls(told["number"], files, control)
         except (ValueError, LookupError, TypeError, OSError):
-            raise SettingsError(f"{VARIABLE} is what processes tell those that they start: take it away") from None
+            raise SettingsError(
+                f"{SUPERVISOR_VARIABLE} is what processes tell those that they start: take it away"
+            ) from None
 
-    def settle(self, settings: Settings) -> Settings:
+    def apply_addresses(self, settings: Settings) -> Settings:
         """The settings, with the addresses that were inherited for those that the settings say by now."""
         here: dict[str, Any] = {name: bound_address(one) for name, one in self.sockets.items()}
         return replace(settings, **here)
 
     @contextmanager
-    def reporting(self) -> Iterator[None]:
+    def report_failure(self) -> Iterator[None]:
         """Tell the supervisor why this process cannot start, if it cannot; it then ends, and prints nothing itself."""
         try:
             yield
         except FlowhooksError as error:
             code = 2 if isinstance(error, SettingsError) else 1
-            self._tell({"failed": str(error), "code": code})
+            self._send({"failed": str(error), "code": code})
             raise SystemExit(code) from None
 
-    def ready(self) -> None:
+    def report_ready(self) -> None:
         """Tell the supervisor that this process does its work now."""
-        self._tell({"ready": True})
+        self._send({"ready": True})
 
-    def obey(self, ending: Ending) -> None:
+    def watch_supervisor(self, ending: ShutdownSignal) -> None:
         """From now on ask for the end when the supervisor says so, or has ended itself."""
-        signal.signal(signal.SIGHUP, _ignore)  # not SIG_IGN, which programs that handlers start would inherit
-        threading.Thread(target=self._obey, args=(ending,), name="supervisor", daemon=True).start()
+        signal.signal(signal.SIGHUP, _ignore_signal)  # not SIG_IGN, which programs that handlers start would inherit
+        threading.Thread(target=self._watch, args=(ending,), name="supervisor", daemon=True).start()
 
-    def _tell(self, what: Mapping[str, object]) -> None:
-        with suppress(OSError):  # there is no supervisor any more, which `_obey` hears
+    def _send(self, what: Mapping[str, object]) -> None:
+        with suppress(OSError):  # there is no supervisor any more, which `_watch` hears
             self.control.sendall(json.dumps(what).encode() + b"\n")
 
-    def _obey(self, ending: Ending) -> None:
+    def _watch(self, ending: ShutdownSignal) -> None:
         heard = b""
         while True:
             try:
@@ -108,19 +110,23 @@ class Place:
             heard += part
             if not part:
                 log.warning("supervisor_gone", why="it has ended without a word", next="this process ends in order")
-            self.leaving = bool(part) and END not in heard
-            ending.ask()
+            self.is_replaced = bool(part) and STOP_COMMAND not in heard
+            ending.request()
             if not part:
                 return
 
 
-def _ignore(_number: int, _frame: object) -> None:
+def _ignore_signal(_number: int, _frame: object) -> None:
     """Do nothing: it is the supervisor who is to be told by SIGHUP."""
 
 
-def environment(
-    number: int, sockets: Mapping[str, socket.socket], control: socket.socket, counts: str
+def child_environ(
+    number: int, sockets: Mapping[str, socket.socket], control: socket.socket, metrics_dir: str
 ) -> dict[str, str]:
-    """The environment of a process that is to find its place, and to count in the folder `counts` with the others."""
+    """The environment of a child process: its inherited files, and the folder that it shares its metrics in."""
     files = {name: one.fileno() for name, one in {**sockets, "control": control}.items()}
-    return {**os.environ, COUNTS: counts, VARIABLE: json.dumps({"number": number, "sockets": files})}
+    return {
+        **os.environ,
+        METRICS_DIR_VARIABLE: metrics_dir,
+        SUPERVISOR_VARIABLE: json.dumps({"number": number, "sockets": files}),
+    }

@@ -8,22 +8,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flowhooks.cli.process.context import Around
-from flowhooks.cli.process.inherited import Place
-from flowhooks.cli.process.sd_notify import Manager
-from flowhooks.cli.process.standard_files import open_closed_ones
+from flowhooks.cli.process.context import ProcessContext
+from flowhooks.cli.process.inherited import InheritedSockets
+from flowhooks.cli.process.sd_notify import ServiceManager
+from flowhooks.cli.process.standard_files import reopen_closed_files
 from flowhooks.cli.process.supervisor import Supervisor
 from flowhooks.errors import SettingsError
 from flowhooks.observability import logging
-from flowhooks.settings import change, check_processes, check_removed
-from flowhooks.settings.secrets import masking
+from flowhooks.settings import check_processes, check_removed, diff
+from flowhooks.settings.secrets import plugin_redactor
 from flowhooks.web.server.sockets import bind
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
-    from flowhooks.settings import Change, Settings
+    from flowhooks.settings import Settings, SettingsDiff
 
 BACKLOG = 1024
 """Connections that wait to be accepted, as many as waitress asks for."""
@@ -31,7 +31,7 @@ BACKLOG = 1024
 
 def run(
     load: Callable[[], Settings],
-    work: Callable[[Settings, Around], None],
+    work: Callable[[Settings, ProcessContext], None],
     *,
     check: Callable[[Settings], None],
     listeners: Sequence[str],
@@ -54,45 +54,48 @@ def run(
         check(settings)
         return settings
 
-    open_closed_ones()
-    manager = Manager.of(os.environ)
-    place = Place.inherited(os.environ)
+    reopen_closed_files()
+    manager = ServiceManager.from_environ(os.environ)
+    place = InheritedSockets.from_environ(os.environ)
     if place is not None:
-        with place.reporting():
-            settings = place.settle(load())
+        with place.report_failure():
+            settings = place.apply_addresses(load())
             check(settings)
-            conceal = _masking(settings)
-            _log(settings, conceal, of_several=True)
-            work(settings, Around(place=place, manager=manager, reread=lambda old: change(old, old)))
+            conceal = _redactor(settings)
+            _configure_logging(settings, conceal, of_several=True)
+            work(
+                settings,
+                ProcessContext(inherited=place, service_manager=manager, reread_settings=lambda old: diff(old, old)),
+            )
         return
     settings = checked()
-    conceal = _masking(settings)
+    conceal = _redactor(settings)
     if settings.processes == 1:
 
-        def reread(old: Settings) -> Change:
-            found = change(old, checked())
+        def reread(old: Settings) -> SettingsDiff:
+            found = diff(old, checked())
             check_removed(old, found.settings)
             check(found.settings)  # as they will be: what was read may be fit only for the address that it names
             # Plugins have the secrets that they had, so these are what is masked.
-            _log(found.settings, conceal)
+            _configure_logging(found.settings, conceal)
             return found
 
-        _log(settings, conceal)
-        work(settings, Around(place=None, manager=manager, reread=reread))
+        _configure_logging(settings, conceal)
+        work(settings, ProcessContext(inherited=None, service_manager=manager, reread_settings=reread))
         return
-    sockets = {name: _listening(name, getattr(settings, name)) for name in listeners}
-    _log(settings, conceal, of_several=True)
+    sockets = {name: _open_listener(name, getattr(settings, name)) for name in listeners}
+    _configure_logging(settings, conceal, of_several=True)
     supervisor = Supervisor(
         settings=settings,
         sockets=sockets,
         load=checked,
-        configured=lambda new: _log(new, _masking(new), of_several=True),
-        manager=manager,
+        on_settings=lambda new: _configure_logging(new, _redactor(new), of_several=True),
+        service_manager=manager,
     )
     raise SystemExit(supervisor.run())
 
 
-def _listening(name: str, where: str) -> socket.socket:
+def _open_listener(name: str, where: str) -> socket.socket:
     """A socket that callers may connect to from now on; they are answered as soon as a process is ready."""
     try:
         listening = bind(where)
@@ -107,11 +110,11 @@ def _listening(name: str, where: str) -> socket.socket:
     return listening
 
 
-def _masking(settings: Settings) -> Callable[[str], str]:
-    return masking(settings.plugins, os.environ)
+def _redactor(settings: Settings) -> Callable[[str], str]:
+    return plugin_redactor(settings.plugins, os.environ)
 
 
-def _log(settings: Settings, conceal: Callable[[str], str], *, of_several: bool = False) -> None:
+def _configure_logging(settings: Settings, conceal: Callable[[str], str], *, of_several: bool = False) -> None:
     logging.configure(
         settings.log.level,
         settings.log.format,

@@ -14,13 +14,13 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-VARIABLE: Final = "NOTIFY_SOCKET"
+NOTIFY_SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
 """The environment variable by which a service manager says where it wants to be told."""
 
 log = structlog.get_logger(__name__)
 
 
-class Manager:
+class ServiceManager:
     """Whoever wants to know when this process is ready, reads its settings again, or ends.
 
     Args:
@@ -28,32 +28,32 @@ class Manager:
     """
 
     def __init__(self, place: str) -> None:
-        self._place = f"\0{place[1:]}" if place.startswith("@") else place
+        self._address = f"\0{place[1:]}" if place.startswith("@") else place
 
     @classmethod
-    def of(cls, environ: MutableMapping[str, str]) -> Self:
+    def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
         """The one that this environment names. Programs that handlers start do not see the variable."""
-        return cls(environ.pop(VARIABLE, ""))
+        return cls(environ.pop(NOTIFY_SOCKET_VARIABLE, ""))
 
     def ready(self) -> None:
         """Tell that the process does its work; also when it has read its settings again."""
-        self._tell("READY=1")
+        self._send("READY=1")
 
     def reloading(self) -> None:
         """Tell that it reads its settings again; `ready` says when it has."""
         microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
 
     def stopping(self) -> None:
         """Tell that it has begun to end."""
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
-    def _tell(self, what: str) -> None:
-        if not self._place:
+    def _send(self, what: str) -> None:
+        if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as telling:
-                telling.connect(self._place)
+                telling.connect(self._address)
                 telling.sendall(what.encode())
         except (OSError, ValueError) as error:
             log.warning("service_manager_not_told", what=what.partition("\n")[0], why=str(error))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 import structlog
 
 from flowhooks.cli.process import malloc
-from flowhooks.cli.process.signals import ENDS
+from flowhooks.cli.process.signals import STOP_SIGNALS
 from flowhooks.errors import SettingsError
 from flowhooks.execution.cpu_affinity import pin
 from flowhooks.ledger import database
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
     from flowhooks.app import App
-    from flowhooks.cli.process.inherited import Place
+    from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.settings import Settings
 
 SWITCH_INTERVAL: Final = 0.0002
@@ -45,7 +45,7 @@ LEAVING_GETS: Final = 3.0
 log = structlog.get_logger(__name__)
 
 
-def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
+def tune_process(settings: Settings, place: InheritedSockets | None = None) -> frozenset[int]:
     """Have threads take turns quickly and share free memory, and all that this one starts keep to one core.
 
     Several processes spread over the cores that there are.
@@ -54,7 +54,7 @@ def settle_in(settings: Settings, place: Place | None = None) -> frozenset[int]:
         The cores that handlers may use.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
-    malloc.share()
+    malloc.limit_arenas()
     try:
         return pin(0 if place is None else place.number) if settings.one_core else frozenset()
     except OSError as error:
@@ -79,14 +79,14 @@ def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
     return found
 
 
-def listener(
+def create_listener(
     name: str,
     application: WSGIApplication,
     settings: Settings,
     *,
     threads: int,
     max_connections: int,
-    place: Place | None = None,
+    place: InheritedSockets | None = None,
     refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
     """The server of one listener, bound to its address, or on the socket that was inherited.
@@ -99,7 +99,7 @@ def listener(
             application,
             listen=getattr(settings, name),
             threads=threads,
-            limits=replace(limits(settings), max_connections=max_connections),
+            limits=replace(client_limits(settings), max_connections=max_connections),
             name=name,
             on_rejected=refused,
             inherited=None if place is None else place.sockets[name],
@@ -108,7 +108,7 @@ def listener(
         raise SettingsError(f"--{name}: {error}") from None
 
 
-def limits(settings: Settings) -> Limits:
+def client_limits(settings: Settings) -> Limits:
     """What a client of either listener may take."""
     http = settings.http
     return Limits(
@@ -121,19 +121,19 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-def go_by(settings: Settings, app: App, *servers: Server) -> None:
+def reconfigure(settings: Settings, app: App, *servers: Server) -> None:
     """Have a process and its listeners go by settings of which only live ones have changed."""
     for server in servers:
-        server.reconfigure(limits(settings))
+        server.reconfigure(client_limits(settings))
     app.reload(settings)
 
 
-def keep_serving(server: Server, ending: Ending, broken: threading.Event) -> None:
+def start_serving(server: Server, ending: ShutdownSignal, broken: threading.Event) -> None:
     """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `broken` is set."""
     threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
 
 
-def _serve(server: Server, ending: Ending, broken: threading.Event) -> None:
+def _serve(server: Server, ending: ShutdownSignal, broken: threading.Event) -> None:
     try:
         server.serve()
     except Exception:
@@ -141,24 +141,24 @@ def _serve(server: Server, ending: Ending, broken: threading.Event) -> None:
         log.exception("listener_failed", address=server.address)
         broken.set()
     finally:
-        ending.ask()
+        ending.request()
 
 
-def leave(*, broken: bool) -> NoReturn:
+def exit_process(*, broken: bool) -> NoReturn:
     """End the process: with 1 if it had to, else with 0."""
     code = 1 if broken else 0
-    threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
+    threading.Thread(target=_force_exit, args=(code,), name="leave", daemon=True).start()
     raise SystemExit(code)
 
 
-def _leave(code: int) -> None:
+def _force_exit(code: int) -> None:
     """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
     time.sleep(LEAVING_GETS)
     log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
     os._exit(code)
 
 
-def facts(app: App) -> dict[str, Any]:
+def startup_fields(app: App) -> dict[str, Any]:
     """What a process says of itself when it is ready."""
     return {
         "pid": os.getpid(),
@@ -169,7 +169,7 @@ def facts(app: App) -> dict[str, Any]:
     }
 
 
-class Ending:
+class ShutdownSignal:
     """Waits until the end is asked for: by SIGTERM or SIGINT, or by `ask`. A second signal ends the process at once.
 
     SIGHUP is heard too, and is no end, unless it comes because the terminal has gone at which the process was started.
@@ -180,35 +180,35 @@ class Ending:
     """
 
     def __init__(self) -> None:
-        self._asked = False
-        self._before: dict[int, Any] = {}
+        self._requested = False
+        self._previous_handlers: dict[int, Any] = {}
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
 
     def __enter__(self) -> Self:
-        self._pipe_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in ENDS:
-            self._before[number] = signal.signal(number, self._signalled)
-        before = self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _heard)
+        self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            self._previous_handlers[number] = signal.signal(number, self._on_signal)
+        before = self._previous_handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, _ignore_signal)
         self._had_terminal = before is not signal.SIG_IGN and _has_terminal()  # `nohup` ignores it
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
+        for number, before in self._previous_handlers.items():
             signal.signal(number, before)
-        signal.set_wakeup_fd(self._pipe_before)
+        signal.set_wakeup_fd(self._previous_wakeup_fd)
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """Ask for the end; from any thread, and as often as one likes."""
         with contextlib.suppress(BlockingIOError):  # full: it has been asked for often enough
             os.write(self._writer, bytes([signal.SIGTERM]))
 
-    def wait(self, timeout: float | None = None, *, hung_up: Callable[[], None] | None = None) -> bool:
+    def wait(self, timeout: float | None = None, *, on_hangup: Callable[[], None] | None = None) -> bool:
         """Wait until the end is asked for; other signals, of which plugins may make use, do not count.
 
         Args:
             timeout: seconds to wait at most, from the last signal on; default: for ever.
-            hung_up: called at each SIGHUP, in this thread, as any other function is; default: it does not count.
+            on_hangup: called at each SIGHUP, in this thread, as any other function is; default: it does not count.
 
         Returns:
             Whether it has been asked for. It may be asked for again, and waited for again.
@@ -217,21 +217,21 @@ class Ending:
         poll.register(self._reader, select.POLLIN)
         while poll.poll(None if timeout is None else timeout * 1000):
             number = os.read(self._reader, 1)[0]
-            if number in ENDS:
+            if number in STOP_SIGNALS:
                 return True
-            if number == signal.SIGHUP and hung_up is not None:
+            if number == signal.SIGHUP and on_hangup is not None:
                 if self._had_terminal and not _has_terminal():
                     return True
-                hung_up()
+                on_hangup()
         return False
 
-    def _signalled(self, number: int, _frame: object) -> None:
-        if self._asked:
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if self._requested:
             os._exit(128 + number)
-        self._asked = True
+        self._requested = True
 
 
-def _heard(_number: int, _frame: object) -> None:
+def _ignore_signal(_number: int, _frame: object) -> None:
     """Do nothing: that it came is in the pipe. Not SIG_IGN, which programs that handlers start would inherit."""
 
 

@@ -7,11 +7,11 @@ import os
 import signal
 from typing import Final, Self
 
-ENDS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask for the end."""
 
 
-class Signals:
+class SignalPipe:
     """Those that the supervisor is sent, through a pipe into which the interpreter writes each one's number."""
 
     def __init__(self) -> None:
@@ -21,19 +21,19 @@ class Signals:
 
     def __enter__(self) -> Self:
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (*ENDS, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, _noted)
+        for number in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, _ignore_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
 
-    def come(self) -> bytes:
+    def read(self) -> bytes:
         """The numbers of those that have come."""
         with contextlib.suppress(BlockingIOError):
             return os.read(self.reader, 1024)
         return b""
 
 
-def _noted(_number: int, _frame: object) -> None:
+def _ignore_signal(_number: int, _frame: object) -> None:
     """Do nothing: that the signal came is in the pipe."""

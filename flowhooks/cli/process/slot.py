@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from flowhooks.cli.process.child import Child
+    from flowhooks.cli.process.child import ChildProcess
 
 FIRST_DELAY: Final = 0.2
 """Seconds after which a process that has died is started again; doubled each time that it dies soon."""
@@ -15,14 +15,14 @@ LIVED_LONG: Final = 60.0
 """Seconds after which a process that then dies is started again as if it had never died before."""
 
 
-def delay_after(before: float, lived: float) -> float:
+def next_restart_delay(previous: float, uptime: float) -> float:
     """Seconds until a process is started again.
 
     Args:
-        before: what this gave the last time; 0 if it has not died before.
-        lived: for how many seconds it was ready.
+        previous: what this gave the last time; 0 if it has not died before.
+        uptime: for how many seconds it was ready.
     """
-    return FIRST_DELAY if not before or lived >= LIVED_LONG else min(LONGEST_DELAY, before * 2)
+    return FIRST_DELAY if not previous or uptime >= LIVED_LONG else min(LONGEST_DELAY, previous * 2)
 
 
 @dataclass(slots=True)
@@ -33,18 +33,18 @@ class Slot:
         number: which, from 0.
         current: the process that does the work, or is starting to; None while it waits to be started again.
         successor: what has been started to take over from it.
-        leaving: what it has taken over from, and is not gone yet.
-        delay: seconds that were waited the last time.
-        due: when it is to be started again, by `time.monotonic`.
+        retiring: what it has taken over from, and is not gone yet.
+        restart_delay: seconds that were waited the last time.
+        restart_at: when it is to be started again, by `time.monotonic`.
     """
 
     number: int
-    current: Child | None = None
-    successor: Child | None = None
-    leaving: Child | None = None
-    delay: float = 0.0
-    due: float = 0.0
+    current: ChildProcess | None = None
+    successor: ChildProcess | None = None
+    retiring: ChildProcess | None = None
+    restart_delay: float = 0.0
+    restart_at: float = 0.0
 
-    def children(self) -> list[Child]:
+    def children(self) -> list[ChildProcess]:
         """All of its processes that there are."""
-        return [one for one in (self.current, self.successor, self.leaving) if one is not None]
+        return [one for one in (self.current, self.successor, self.retiring) if one is not None]

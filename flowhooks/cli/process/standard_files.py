@@ -10,7 +10,7 @@ import os
 import sys
 
 
-def open_closed_ones() -> None:
+def reopen_closed_files() -> None:
     """Open the null device in place of each standard file that is closed."""
     for number in range(3):
         try:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from flowhooks.cli.process.child import Child
-from flowhooks.cli.process.signals import ENDS, Signals
-from flowhooks.cli.process.slot import Slot, delay_after
+from flowhooks.cli.process.child import ChildProcess
+from flowhooks.cli.process.signals import STOP_SIGNALS, SignalPipe
+from flowhooks.cli.process.slot import Slot, next_restart_delay
 from flowhooks.errors import FlowhooksError, SettingsError
 from flowhooks.settings import check_removed
 from flowhooks.web.server.sockets import bound_address
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping
 
-    from flowhooks.cli.process.sd_notify import Manager
+    from flowhooks.cli.process.sd_notify import ServiceManager
     from flowhooks.settings import Settings
 
 STARTS_WITHIN: Final = 120.0
@@ -50,25 +50,25 @@ class Supervisor:
         settings: as they were at the start.
         sockets: what the processes are to inherit, by the name of the setting.
         load: reads the settings again, and sees that they can be used.
-        configured: told the settings that are gone by from now on.
-        manager: wants to know when all of them are ready, are replaced, or end.
+        on_settings: told the settings that are gone by from now on.
+        service_manager: wants to know when all of them are ready, are replaced, or end.
     """
 
     settings: Settings
     sockets: Mapping[str, socket.socket]
     load: Callable[[], Settings]
-    configured: Callable[[Settings], None]
-    manager: Manager
+    on_settings: Callable[[Settings], None]
+    service_manager: ServiceManager
     _slots: list[Slot] = field(init=False, default_factory=list)
     _current: Settings | None = field(init=False, default=None)
     _generation: int = field(init=False, default=0)
     _replacing: bool = field(init=False, default=False)
-    _awaited: bool = field(init=False, default=True)
-    _ending: bool = field(init=False, default=False)
+    _ready_pending: bool = field(init=False, default=True)
+    _stopping: bool = field(init=False, default=False)
     _was_ready: bool = field(init=False, default=False)
-    _cannot: tuple[str, int] | None = field(init=False, default=None)
-    _code: int = field(init=False, default=0)
-    _counts: str = field(init=False, default="")
+    _start_failure: tuple[str, int] | None = field(init=False, default=None)
+    _exit_code: int = field(init=False, default=0)
+    _metrics_dir: str = field(init=False, default="")
 
     def run(self) -> int:
         """Do so; returns the exit code.
@@ -78,75 +78,75 @@ class Supervisor:
         """
         self._slots = [Slot(number) for number in range(self.settings.processes)]
         # Who is asked for its numbers tells those of all, for whoever asks cannot choose.
-        with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._counts:
+        with tempfile.TemporaryDirectory(prefix="flowhooks-counts-", ignore_cleanup_errors=True) as self._metrics_dir:
             self._supervise()
-        if self._cannot is not None:
-            why, code = self._cannot
+        if self._start_failure is not None:
+            why, code = self._start_failure
             raise SettingsError(why) if code == 2 else FlowhooksError(why)  # noqa: PLR2004 (the exit code of usage)
-        log.info("supervisor_ends", code=self._code)
-        return self._code
+        log.info("supervisor_ends", code=self._exit_code)
+        return self._exit_code
 
     def _supervise(self) -> None:
-        with Signals() as signals, selectors.DefaultSelector() as selector:
+        with SignalPipe() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals.reader, selectors.EVENT_READ)
             log.info("supervising", processes=len(self._slots), **self._addresses())
-            while not self._ending or any(self._children()):
-                self._start_what_is_due(selector)
-                ready = selector.select(self._pause())
-                for number in signals.come():
-                    self._signalled(signal.Signals(number))
+            while not self._stopping or any(self._children()):
+                self._start_due_slots(selector)
+                ready = selector.select(self._seconds_until_due())
+                for number in signals.read():
+                    self._on_signal(signal.Signals(number))
                 for key, _ in ready:
-                    if isinstance(key.data, Child):
-                        self._hear(key.data, selector)
+                    if isinstance(key.data, ChildProcess):
+                        self._receive(key.data, selector)
                 for slot in self._slots:
                     for child in slot.children():
-                        if child.ended():
-                            self._forget(child, selector)
-                            self._ended(slot, child)
-                self._go_on(selector)
-                self._say_when_ready()
+                        if child.has_exited():
+                            self._close_child(child, selector)
+                            self._on_exit(slot, child)
+                self._continue_replacement(selector)
+                self._notify_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
         where = {name: f"http://{bound_address(one)}" for name, one in self.sockets.items()}
         return {"call_backs": where.get("listen"), "admin": where.get("admin")}
 
-    def _children(self) -> Iterator[Child]:
+    def _children(self) -> Iterator[ChildProcess]:
         return (child for slot in self._slots for child in slot.children())
 
-    def _pause(self) -> float | None:
+    def _seconds_until_due(self) -> float | None:
         """Seconds until something is to be done though nothing has happened; None: for ever."""
-        times = [child.over_at for child in self._children() if child.over_at and not child.killed]
-        times += [slot.due for slot in self._slots if slot.current is None and not self._ending]
+        times = [child.kill_at for child in self._children() if child.kill_at and not child.killed]
+        times += [slot.restart_at for slot in self._slots if slot.current is None and not self._stopping]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
-    def _patience(self) -> float:
+    def _stop_timeout(self) -> float:
         return LEAVING_GETS + self.settings.shutdown.timeout + self.settings.http.read_timeout
 
     # what happens
 
-    def _signalled(self, number: signal.Signals) -> None:
-        if number in ENDS:
-            if self._ending and self._cannot is None:
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number in STOP_SIGNALS:
+            if self._stopping and self._start_failure is None:
                 for child in self._children():
                     child.kill()
                 os._exit(128 + number)
             log.info("ending_all", processes=sum(1 for _ in self._children()))
-            self._end()
-        elif number == signal.SIGHUP and not self._ending:
+            self._stop_all()
+        elif number == signal.SIGHUP and not self._stopping:
             self._reload()
 
-    def _end(self) -> None:
-        self._ending = True
-        self.manager.stopping()
+    def _stop_all(self) -> None:
+        self._stopping = True
+        self.service_manager.stopping()
         for one in self.sockets.values():
             one.close()  # the last of the processes to let go of it has callers refused
         for child in self._children():
-            child.end(within=self._patience())
+            child.stop(timeout=self._stop_timeout())
 
     def _reload(self) -> None:
         """Replace all processes, one at a time, with such as go by what is installed and set now."""
-        self.manager.reloading()
-        self._awaited = True
+        self.service_manager.reloading()
+        self._ready_pending = True
         try:
             settings = self.load()
             check_removed(self._current or self.settings, settings)
@@ -155,43 +155,43 @@ class Supervisor:
             return
         kept = [name for name in RESTART_ONLY if getattr(settings, name) != getattr(self.settings, name)]
         self._current = settings
-        self.configured(settings)
+        self.on_settings(settings)
         if kept:
             log.warning("restart_needed", settings=kept, why="they have changed, and are read at the start only")
         self._generation += 1
         self._replacing = True
         for slot in self._slots:
-            slot.delay = slot.due = 0.0
+            slot.restart_delay = slot.restart_at = 0.0
         log.info("replacing", processes=len(self._slots))
 
-    def _hear(self, child: Child, selector: selectors.BaseSelector) -> None:
+    def _receive(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
         was_ready = child.ready_at is not None
-        if not child.hear():
+        if not child.receive():
             with contextlib.suppress(KeyError):
                 selector.unregister(child.control)
-        if child.ready_at is None or was_ready or child.told:
+        if child.ready_at is None or was_ready or child.stop_requested:
             return
-        child.over_at = 0.0
+        child.kill_at = 0.0
         self._was_ready = True
         slot = self._slots[child.number]
         if child is slot.successor:
-            slot.leaving, slot.current, slot.successor = slot.current, child, None
-            if slot.leaving is not None:
-                slot.leaving.leave(within=self._patience())
+            slot.retiring, slot.current, slot.successor = slot.current, child, None
+            if slot.retiring is not None:
+                slot.retiring.retire(timeout=self._stop_timeout())
 
-    def _forget(self, child: Child, selector: selectors.BaseSelector) -> None:
+    def _close_child(self, child: ChildProcess, selector: selectors.BaseSelector) -> None:
         """Hear its last words, and give back what it took."""
-        child.hear()
+        child.receive()
         with contextlib.suppress(KeyError):
             selector.unregister(child.control)
         child.close()
 
-    def _ended(self, slot: Slot, child: Child) -> None:
-        if child.told or self._ending:
+    def _on_exit(self, slot: Slot, child: ChildProcess) -> None:
+        if child.stop_requested or self._stopping:
             if child.ready_at is not None and not child.succeeded:
-                log.warning("process_ended", process=child.pid, number=slot.number, why=child.why())
-                self._code = 1 if self._ending else self._code
-            for name in ("current", "successor", "leaving"):
+                log.warning("process_ended", process=child.pid, number=slot.number, why=child.exit_reason())
+                self._exit_code = 1 if self._stopping else self._exit_code
+            for name in ("current", "successor", "retiring"):
                 if getattr(slot, name) is child:
                     setattr(slot, name, None)
         elif child is slot.successor:
@@ -200,67 +200,74 @@ class Supervisor:
             old = sum(one.generation < self._generation for one in self._children())
             log.error(
                 "not_replaced",
-                why=child.why(),
+                why=child.exit_reason(),
                 old=old,
                 next="the processes that there are go on; mend it, then send SIGHUP again",
             )
         elif not self._was_ready:
             slot.current = None
-            self._cannot = (child.why() if child.failed else f"a process could not start: {child.why()}", child.code)
-            self._end()
+            self._start_failure = (
+                child.exit_reason() if child.start_error else f"a process could not start: {child.exit_reason()}",
+                child.exit_code,
+            )
+            self._stop_all()
         else:
             slot.current = None
             lived = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
-            slot.delay = delay_after(slot.delay, lived)
-            slot.due = time.monotonic() + slot.delay
+            slot.restart_delay = next_restart_delay(slot.restart_delay, lived)
+            slot.restart_at = time.monotonic() + slot.restart_delay
             log.error(
                 "process_died",
                 process=child.pid,
                 number=slot.number,
-                why=child.why(),
+                why=child.exit_reason(),
                 lived=round(lived, 1),
-                again_in=slot.delay,
+                again_in=slot.restart_delay,
             )
 
     # what is to be done
 
-    def _start_what_is_due(self, selector: selectors.BaseSelector) -> None:
+    def _start_due_slots(self, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if self._ending:
+            if self._stopping:
                 return
-            if slot.current is None and slot.successor is None and slot.due <= now:
+            if slot.current is None and slot.successor is None and slot.restart_at <= now:
                 slot.current = self._start(slot, selector)
 
-    def _start(self, slot: Slot, selector: selectors.BaseSelector) -> Child | None:
+    def _start(self, slot: Slot, selector: selectors.BaseSelector) -> ChildProcess | None:
         try:
-            child = Child(slot.number, self._generation, self.sockets, counts=self._counts, within=STARTS_WITHIN)
+            child = ChildProcess(
+                slot.number, self._generation, self.sockets, metrics_dir=self._metrics_dir, start_timeout=STARTS_WITHIN
+            )
         except OSError as error:
             if not self._was_ready:
-                self._cannot = (f"a process could not be started: {error.strerror or error}", 1)
-                self._end()
+                self._start_failure = (f"a process could not be started: {error.strerror or error}", 1)
+                self._stop_all()
                 return None
-            slot.delay = delay_after(slot.delay, 0.0)
-            slot.due = time.monotonic() + slot.delay
+            slot.restart_delay = next_restart_delay(slot.restart_delay, 0.0)
+            slot.restart_at = time.monotonic() + slot.restart_delay
             why = error.strerror or str(error)
-            log.error("process_not_started", number=slot.number, why=why, again_in=slot.delay)  # noqa: TRY400 (one line says it)
+            log.error("process_not_started", number=slot.number, why=why, again_in=slot.restart_delay)  # noqa: TRY400 (one line says it)
             return None
         selector.register(child.control, selectors.EVENT_READ, child)
         log.info("process_started", process=child.pid, number=slot.number)
         return child
 
-    def _go_on(self, selector: selectors.BaseSelector) -> None:
+    def _continue_replacement(self, selector: selectors.BaseSelector) -> None:
         """Kill what takes too long, and start the next successor."""
         now = time.monotonic()
         for child in self._children():
-            if child.over_at and child.over_at <= now and not child.killed:
+            if child.kill_at and child.kill_at <= now and not child.killed:
                 log.error(
-                    "process_killed", process=child.pid, why="it does not end" if child.told else "it does not start"
+                    "process_killed",
+                    process=child.pid,
+                    why="it does not end" if child.stop_requested else "it does not start",
                 )
                 child.kill()
-        if not self._replacing or self._ending:
+        if not self._replacing or self._stopping:
             return
-        if any(slot.successor is not None or slot.leaving is not None for slot in self._slots):
+        if any(slot.successor is not None or slot.retiring is not None for slot in self._slots):
             return
         if any(slot.current is None or slot.current.ready_at is None for slot in self._slots):
             return  # one has died meanwhile, and is started again first
@@ -272,8 +279,8 @@ class Supervisor:
         self._replacing = False
         log.info("replaced", processes=len(self._slots))
 
-    def _say_when_ready(self) -> None:
+    def _notify_when_ready(self) -> None:
         ready = all(slot.current is not None and slot.current.ready_at is not None for slot in self._slots)
-        if self._awaited and ready and not self._replacing and not self._ending:
-            self._awaited = False
-            self.manager.ready()
+        if self._ready_pending and ready and not self._replacing and not self._stopping:
+            self._ready_pending = False
+            self.service_manager.ready()

@@ -10,7 +10,7 @@ from flowhooks.cli import output
 from flowhooks.cli.options import json_option, settings_options
 from flowhooks.cli.sources.toml import has_ended
 from flowhooks.clock import to_text
-from flowhooks.settings.credentials import ends
+from flowhooks.settings.credentials import expires_at
 
 if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
@@ -33,18 +33,25 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
     """
     found = sorted(settings.sources.items())
     if as_json:
-        output.emit({"sources": [_plain(name, one, settings) for name, one in found]})
+        output.print_json({"sources": [_source_to_json(name, one, settings) for name, one in found]})
     elif found:
         rows = [
-            (name, "\n".join(_known_by(one)), "\n".join(map(str, one.allow)) or "anywhere", _limits(one, settings))
+            (
+                name,
+                "\n".join(_credential_texts(one)),
+                "\n".join(map(str, one.allow)) or "anywhere",
+                _limits(one, settings),
+            )
             for name, one in found
         ]
-        output.table(("name", "known by", "from", "limits"), rows)
+        output.print_table(("name", "known by", "from", "limits"), rows)
     else:
-        output.line("The settings name no source: whoever reaches the server may call back, as the source default.")
+        output.print_line(
+            "The settings name no source: whoever reaches the server may call back, as the source default."
+        )
 
 
-def _plain(name: str, one: Source, settings: Settings) -> dict[str, Any]:
+def _source_to_json(name: str, one: Source, settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
         "tokens": len(one.token_sha256),
@@ -53,7 +60,7 @@ def _plain(name: str, one: Source, settings: Settings) -> dict[str, Any]:
             {
                 "file": secret.file or None,
                 "env": secret.env or None,
-                "not_after": to_text(ends(secret)),
+                "not_after": to_text(expires_at(secret)),
                 "ended": has_ended(secret),
             }
             for secret in one.secrets
@@ -65,12 +72,12 @@ def _plain(name: str, one: Source, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _known_by(one: Source) -> list[str]:
-    words = [output.several(len(one.token_sha256), "token")] if one.token_sha256 else []
+def _credential_texts(one: Source) -> list[str]:
+    words = [output.pluralize(len(one.token_sha256), "token")] if one.token_sha256 else []
     if one.token_file:
         words.append(f"token in {one.token_file}")
     for secret in one.secrets:
-        until = "" if secret.not_after is None else f", until {output.moment(ends(secret))}"
+        until = "" if secret.not_after is None else f", until {output.format_time(expires_at(secret))}"
         words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if has_ended(secret) else ''}")
     return words
 

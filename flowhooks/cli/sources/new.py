@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flowhooks.cli import output
-from flowhooks.cli.sources.toml import new_secret, section, source_name, variable_of, write_private
+from flowhooks.cli.sources.toml import new_secret, secret_variable, section_lines, source_name, write_private
 from flowhooks.settings import Secret, Source
 from flowhooks.web.callback.credentials import new_token
 
@@ -45,22 +45,22 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
     signs = not by_token
     if signs:
         credential, what = new_secret(), "secret"
-        place = Secret(file=str(file.absolute())) if file else Secret(env=variable_of(name))
+        place = Secret(file=str(file.absolute())) if file else Secret(env=secret_variable(name))
         source = Source(secrets=(place,))
     else:
         (credential, digest), what = new_token(), "token"
         source = Source(token_file=str(file.absolute())) if file else Source(token_sha256=(digest,))
     if file:
         write_private(file, credential)
-    output.line()
-    for line in section(name, source):
-        output.line(line)
+    output.print_line()
+    for line in section_lines(name, source):
+        output.print_line(line)
     if file:
-        output.line(f"The {what} of {name} is in {file}: give the engine the same.", err=True)
+        output.print_line(f"The {what} of {name} is in {file}: give the engine the same.", err=True)
         return
     if signs:
-        output.line(
+        output.print_line(
             f"The secret is to be in the variable {source.secrets[0].env} where the server is started.", err=True
         )
-    output.line(f"The {what} of {name}, which is not shown again:", err=True)
-    output.line(credential, err=True)
+    output.print_line(f"The {what} of {name}, which is not shown again:", err=True)
+    output.print_line(credential, err=True)

@@ -12,11 +12,11 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.options import settings_options
-from flowhooks.cli.sources.toml import new_secret, section, source_name, write_private
+from flowhooks.cli.sources.toml import new_secret, section_lines, source_name, write_private
 from flowhooks.errors import SettingsError
 from flowhooks.settings import Secret
 from flowhooks.settings.signing_keys import MOST_SECRETS
-from flowhooks.settings.tokens import token_in_file
+from flowhooks.settings.tokens import token_digest_from_file
 from flowhooks.web.callback.credentials import new_token
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DAYS: Final = 7.0
 """Days for which the old secret holds on, unless somebody says otherwise."""
-_ORDER: Final = (
+_NEXT_STEPS: Final = (
     "1. Put this in the place of the section that there is: the server then knows both.",
     "2. Send the server SIGHUP, and see that its log says settings_reloaded.",
     "3. Give the engine the new {what}, and see it accepted: flowhooks sources test {name}",
@@ -90,11 +90,11 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
         (credential, _), what = new_token(), "token"
         changed = _with_token(source, file)
     write_private(file, credential)
-    for line in section(name, changed):
-        output.line(line)
-    output.line(f"The new {what} of {name} is in {file}.", err=True)
-    for line in _ORDER:
-        output.line(line.format(what=what, name=name), err=True)
+    for line in section_lines(name, changed):
+        output.print_line(line)
+    output.print_line(f"The new {what} of {name} is in {file}.", err=True)
+    for line in _NEXT_STEPS:
+        output.print_line(line.format(what=what, name=name), err=True)
 
 
 def _with_secret(source: Source, file: Path, until: datetime) -> Source:
@@ -111,7 +111,7 @@ def _with_token(source: Source, file: Path) -> Source:
     known = list(source.token_sha256)
     if source.token_file:
         try:
-            known.append(token_in_file(source.token_file))
+            known.append(token_digest_from_file(source.token_file))
         except ValueError as error:
             raise SettingsError(f"the old token cannot be had: {error}") from None
     return replace(source, token_file=str(file), token_sha256=tuple(dict.fromkeys(known)))

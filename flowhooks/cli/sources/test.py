@@ -15,22 +15,22 @@ from flowhooks.cli.options import settings_options, utf8
 from flowhooks.cli.sources.toml import has_ended, source_name
 from flowhooks.errors import SettingsError
 from flowhooks.settings import host_and_port
-from flowhooks.settings.credentials import secret_text
-from flowhooks.settings.signing_keys import key_of
-from flowhooks.settings.tokens import token_text
+from flowhooks.settings.credentials import read_secret
+from flowhooks.settings.signing_keys import decode_key
+from flowhooks.settings.tokens import token_from_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from flowhooks.settings import Settings, Source
 
-PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
+TEST_PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
 """No process instance has blanks in its id, so whoever is let in is answered 422, and nothing is stored."""
-BODY: Final = b'["flowhooks sources test"]'
+TEST_BODY: Final = b'["flowhooks sources test"]'
 """And no call-back is a list."""
-_LET_IN: Final = frozenset({400, 422})
+_AUTHENTICATED: Final = frozenset({400, 422})
 _PATIENCE: Final = 15.0
-_ANY: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
+_WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
 @click.command("test", short_help="See whether a server takes an engine's credentials.")
@@ -42,7 +42,7 @@ _ANY: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses tha
     "--token-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help=f"Read the bearer token from FILE [default: token_file, or the variable {credential_options.TOKEN}].",
+    help=f"Read the bearer token from FILE [default: token_file, or the variable {credential_options.TOKEN_VARIABLE}].",
 )
 @settings_options
 def test_command(settings: Settings, *, name: str, to: str | None, token_file: Path | None) -> None:
@@ -63,32 +63,32 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
-    base = to or _listens(settings)
+    base = to or _local_url(settings)
     several = list(_credentials(name, source, token_file))
     if not several:
         raise SettingsError(
             f"no credential of {name} can be had here: give --token-file, "
-            f"or set the variable {credential_options.TOKEN}"
+            f"or set the variable {credential_options.TOKEN_VARIABLE}"
         )
-    good = _tell(base, "without a credential", {}, name=None)
+    good = _try_credential(base, "without a credential", {}, name=None)
     for what, headers in several:
-        good &= _tell(base, what, headers, name=name)
+        good &= _try_credential(base, what, headers, name=name)
     if not good:
         raise SystemExit(1)
 
 
-def _tell(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
+def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
     """Call, and say what came of it; whether that is as it should be."""
     sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
-    status = post(base, PATH, body=BODY, headers=sent, timeout=_PATIENCE).status
-    if status in _LET_IN:
+    status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_PATIENCE).status
+    if status in _AUTHENTICATED:
         good, said = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
     elif name is None and status == 401:  # noqa: PLR2004 (HTTP's "who are you?")
         good, said = True, "refused: 401, as it should be"
     else:
         words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}
         good, said = False, f"refused: {status}" + (f", {words[status]}" if status in words else "")
-    output.line(f"{said} ({what})", style="green" if good else "red")
+    output.print_line(f"{said} ({what})", style="green" if good else "red")
     return good
 
 
@@ -96,29 +96,29 @@ def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator
     """What the source could show, in words, and the headers that show it."""
     for one in source.secrets:
         if has_ended(one):
-            output.line(f"not tried, for it has ended (the secret in {one.place})")
+            output.print_line(f"not tried, for it has ended (the secret in {one.location})")
             continue
         try:
-            key = key_of(secret_text(one, os.environ))
+            key = decode_key(read_secret(one, os.environ))
         except ValueError as error:
             raise SettingsError(f"sources.{name}.secrets: {error}") from None
-        yield f"signed with the secret in {one.place}", credential_options.signature(key, BODY)
+        yield f"signed with the secret in {one.location}", credential_options.signature_headers(key, TEST_BODY)
     if token_file is None and source.token_file:
         try:
-            found = token_text(source.token_file)
+            found = token_from_file(source.token_file)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
         yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {found}"}
-    elif found := credential_options.token(token_file):
-        where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN}"
+    elif found := credential_options.read_token(token_file):
+        where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
         if source.token_sha256 and hashlib.sha256(found.encode("ascii")).hexdigest() not in source.token_sha256:
             raise SettingsError(f"{where} holds no token of {name}: none of its token_sha256 is of it")
         yield f"with the token in {where}", {"Authorization": f"Bearer {found}"}
 
 
-def _listens(settings: Settings) -> str:
+def _local_url(settings: Settings) -> str:
     """Where a server with these settings is reached from its own machine."""
     host, port = host_and_port(settings.listen)
-    if host in _ANY:
+    if host in _WILDCARD_HOSTS:
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from flowhooks.errors import SettingsError
-from flowhooks.settings.credentials import ends
+from flowhooks.settings.credentials import expires_at
 from flowhooks.settings.signing_keys import PREFIX
 from flowhooks.settings.types import NAME
 
@@ -40,27 +40,27 @@ def new_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode("ascii")
 
 
-def variable_of(name: str) -> str:
+def secret_variable(name: str) -> str:
     """The name of an environment variable for a source's secret."""
     return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
 
 
 def has_ended(one: Secret) -> bool:
     """Whether nothing that is signed with a secret is taken any more."""
-    end = ends(one)
+    end = expires_at(one)
     return end is not None and end < time.time_ns() // 1000
 
 
-def section(name: str, source: Source) -> Iterator[str]:
+def section_lines(name: str, source: Source) -> Iterator[str]:
     """The lines of a source's section, as TOML has them; without what is as it would be anyhow."""
     yield f"[sources.{name if _BARE_KEY.fullmatch(name) else json.dumps(name)}]"
     if source.token_sha256:
         yield f"token_sha256 = {json.dumps(source.token_sha256)}"
     if source.token_file:
-        yield f"token_file = {_text(source.token_file)}"
+        yield f"token_file = {_toml_string(source.token_file)}"
     if source.secrets:
         yield "secrets = ["
-        yield from (f"  {_secret(one)}," for one in source.secrets)
+        yield from (f"  {_toml_secret(one)}," for one in source.secrets)
         yield "]"
     if source.allow:
         yield f"allow = {json.dumps([str(one) for one in source.allow])}"
@@ -91,10 +91,10 @@ def write_private(path: Path, text: str) -> None:
         raise SettingsError(f"the file {path} cannot be written: {why}") from None
 
 
-def _text(value: str) -> str:
+def _toml_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)  # which TOML reads alike, for printable text
 
 
-def _secret(one: Secret) -> str:
-    place = f"file = {_text(one.file)}" if one.file else f"env = {_text(one.env)}"
+def _toml_secret(one: Secret) -> str:
+    place = f"file = {_toml_string(one.file)}" if one.file else f"env = {_toml_string(one.env)}"
     return "{" + place + (f", not_after = {one.not_after.isoformat()}" if one.not_after else "") + "}"

@@ -135,7 +135,7 @@ class ProcessPool:
             environ=environ,
             max_processes=settings.runner.threads,
             on_ended=on_ended,
-            redact=plugins.conceal,
+            redact=plugins.redact,
             versions={info.name: info.version for info in plugins.infos if info.state == "loaded"},
             digests=source_digests({handler_id: plugins.handlers[handler_id] for handler_id in isolated}),
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.errors import HandlerRaised, Reject, RetryAfter
 from flowhooks.execution.outcomes import MAX_ERROR_CHARS, MAX_TRACEBACK_CHARS, error_to_line, truncate
 from flowhooks.model.event import Event
-from flowhooks.plugins.error_text import in_full
+from flowhooks.plugins.error_text import traceback_text
 
 if TYPE_CHECKING:
     import socket
@@ -131,7 +131,7 @@ def from_error(error: BaseException, redact: Callable[[str], str]) -> dict[str, 
         return {"as": "reject", "text": line}
     traceback = ""
     with suppress(BaseException):  # a plugin's exception may do anything when it is looked at
-        traceback = truncate(redact(in_full(error)), MAX_TRACEBACK_CHARS)
+        traceback = truncate(redact(traceback_text(error)), MAX_TRACEBACK_CHARS)
     name = type(error).__qualname__
     if isinstance(error, RetryAfter):
         return {"as": "retry", "seconds": error.seconds, "name": name, "text": line, "traceback": traceback}

@@ -20,7 +20,7 @@ from flowhooks.errors import TransactionError
 from flowhooks.execution.isolation import log_forwarding, protocol
 from flowhooks.execution.outcomes import error_to_line
 from flowhooks.model.delivery import Delivery
-from flowhooks.plugins.default_hooks import called
+from flowhooks.plugins.default_hooks import call_handler
 
 if TYPE_CHECKING:
     import socket
@@ -63,7 +63,7 @@ class _Worker:
         self._sending = threading.Lock()
         self._pid = os.getpid()
         self._memory = _MemoryLimit()
-        log_forwarding.install(lambda record: self._send({"log": record}), level, plugins.conceal)
+        log_forwarding.install(lambda record: self._send({"log": record}), level, plugins.redact)
 
     def serve(self) -> NoReturn:
         frames = protocol.FrameReader(self._stream)
@@ -93,10 +93,10 @@ class _Worker:
                 # Without one nobody can tell. Whatever was loaded here, its function is not what was asked for.
                 value = handler.probe(event, delivery) if handler.probe else None
                 return {"verdict": value if isinstance(value, bool) else None}
-            return _result_message(called(handler, event, delivery))
+            return _result_message(call_handler(handler, event, delivery))
         except BaseException as error:  # noqa: BLE001 (whatever it raises, SystemExit too, is this attempt's outcome)
             self._memory.lift()
-            return {"raised": protocol.from_error(error, self._plugins.conceal)}
+            return {"raised": protocol.from_error(error, self._plugins.redact)}
         finally:
             self._memory.lift()
 

@@ -11,7 +11,7 @@ from flowhooks.commands import command_line
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check.finding import note, ok, trouble
 from flowhooks.settings import check_sources, host_and_port, is_loopback
-from flowhooks.settings.credentials import ends
+from flowhooks.settings.credentials import expires_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _expiry(name: str, source: Source, now: int) -> Iterator[CheckFinding]:
     """What ends soon, or has ended; that it matters only where nothing else of the source goes on."""
     if not source.secrets:
         return
-    end_times = [ends(secret) for secret in source.secrets]
+    end_times = [expires_at(secret) for secret in source.secrets]
     has_unlimited = bool(source.token_sha256 or source.token_file) or None in end_times
     until = max((end_time for end_time in end_times if end_time is not None), default=0)
     rotate = f"`{command_line('sources', 'rotate', name)}` makes another"

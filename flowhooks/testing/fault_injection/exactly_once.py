@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from flowhooks.model.handler import Handler
 from flowhooks.testing import plugin_names
-from flowhooks.testing.app import AppUnderTest
-from flowhooks.testing.fault_injection.faults import Fates
-from flowhooks.testing.fault_injection.module_state import Memory, modules_of
-from flowhooks.testing.fault_injection.runner import Trial
+from flowhooks.testing.app import AppHarness
+from flowhooks.testing.fault_injection.faults import FaultInjector
+from flowhooks.testing.fault_injection.module_state import ModuleState, modules_of
+from flowhooks.testing.fault_injection.runner import ExactlyOnceRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,14 +62,14 @@ def exactly_once(
         kind: the kind of call-back.
         source: the engine that calls, where the handler listens to one.
         settings: the plugin's own section of the settings; default empty.
-        name: the plugin's name; default as for `AppUnderTest`.
+        name: the plugin's name; default as for `AppHarness`.
         handler: which of the plugin's handlers is tried, by its name; needed where several want the event.
         forget: called after each kill, to forget what a killed process forgets and the plugin's modules do not hold,
             such as a set in your test's own module.
         lines: at how many lines it is killed, and at how many an exception is raised, at the most; if more are run,
             they are chosen evenly.
         duplicates: how many call-backs come at the same moment; at least 2.
-        database: a PostgreSQL for the ledger, as for `AppUnderTest`.
+        database: a PostgreSQL for the ledger, as for `AppHarness`.
 
     Returns:
         What came of each try; only of the first run, in which nothing happens, if that does not do the work once.
@@ -82,19 +82,21 @@ def exactly_once(
     """
     if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one is no duplicate)
         raise ValueError("lines is at least 1, and duplicates at least 2")
-    plugins = plugin_names.named([], {name: plugin}) if name else plugin_names.named([plugin], {})
-    fates = Fates()
-    memory = Memory(_modules_of(plugin))
+    plugins = plugin_names.name_plugins([], {name: plugin}) if name else plugin_names.name_plugins([plugin], {})
+    fates = FaultInjector()
+    memory = ModuleState(_modules_of(plugin))
     with warnings.catch_warnings():
         # What a killed function held is let go of without being closed: no fault of the handler's.
         warnings.simplefilter("ignore", ResourceWarning)
-        with AppUnderTest(
-            names=plugins | {Fates.NAME: fates},
+        with AppHarness(
+            names=plugins | {FaultInjector.NAME: fates},
             settings={next(iter(plugins)): settings} if settings else {},
             sources=[source] if source else [],
             database=database,
         ) as app:
-            trial = Trial(app, fates, done=done, make=make, kind=kind, forget=lambda: _forget(memory, forget))
+            trial = ExactlyOnceRunner(
+                app, fates, done=done, make=make, kind=kind, forget=lambda: _forget(memory, forget)
+            )
             report = trial.report(handler, lines=lines, duplicates=duplicates)
         gc.collect()  # while what is let go of is not warned of
     return report
@@ -110,7 +112,7 @@ def _modules_of(plugin: object) -> list[ModuleType]:
     return modules_of(name.partition(".")[0] for name in names)
 
 
-def _forget(memory: Memory, more: Callable[[], object] | None) -> None:
+def _forget(memory: ModuleState, more: Callable[[], object] | None) -> None:
     memory.restore()
     if more is not None:
         more()

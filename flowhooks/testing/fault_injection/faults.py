@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from flowhooks.hookspecs import hookimpl
-from flowhooks.testing.fault_injection.line_tracer import Killed, Lines
+from flowhooks.testing.fault_injection.line_tracer import Killed, LineTracer
 from flowhooks.testing.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Run = Generator[None, Outcome, Outcome]
 
 
-class Fate:
+class Fault:
     """What befalls one attempt. This one: nothing, but its lines are counted.
 
     Args:
@@ -34,7 +34,7 @@ class Fate:
         go_on: what it then waits for.
     """
 
-    def __init__(self, lines: Lines | None = None) -> None:
+    def __init__(self, lines: LineTracer | None = None) -> None:
         self.lines = lines
         self.reached = threading.Event()
         self.go_on = threading.Event()
@@ -43,36 +43,36 @@ class Fate:
         """The attempt, from within a `run_handler` wrapper."""
         if self.lines is None:
             return (yield)
-        with self.lines.seen():
+        with self.lines.trace():
             return (yield)
 
-    def hold(self) -> None:
+    def stall(self) -> None:
         """Wait until whoever planned this lets it go on."""
         self.reached.set()
         if not self.go_on.wait(3 * PATIENCE):
             raise TimeoutError("flowhooks.testing forgot an attempt that it held")
 
 
-class Held(Fate):
+class Stalled(Fault):
     """It is held before the function is entered, and then runs."""
 
     def run(self) -> Run:
         """The attempt."""
-        self.hold()
+        self.stall()
         return (yield)
 
 
-class KilledBefore(Fate):
+class KilledBefore(Fault):
     """The process is killed before the function is entered."""
 
     def run(self) -> Run:
         """The attempt."""
-        self.hold()
+        self.stall()
         raise Killed
         yield  # makes it a generator, as a wrapper has to be
 
 
-class KilledAfter(Fate):
+class KilledAfter(Fault):
     """The process is killed when the function has returned, or raised, and before that is recorded."""
 
     def run(self) -> Run:
@@ -80,18 +80,18 @@ class KilledAfter(Fate):
         try:
             yield
         finally:
-            self.hold()
+            self.stall()
         raise Killed
 
 
-class KilledAt(Fate):
+class KilledAt(Fault):
     """The process is killed before one of the lines that the handler runs; nothing befalls one that has fewer.
 
     Attributes:
         caught: whether the handler went on all the same, for it catches even what a kill is played with.
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: LineTracer) -> None:
         super().__init__(lines)
         self.seen_lines = lines
         self.caught = False
@@ -101,7 +101,7 @@ class KilledAt(Fate):
         outcome: Outcome | None = None
         failed: BaseException | None = None
         try:
-            with self.seen_lines.seen():
+            with self.seen_lines.trace():
                 outcome = yield
         except BaseException as error:
             if not self.seen_lines.reached:
@@ -116,11 +116,11 @@ class KilledAt(Fate):
         if not self.seen_lines.reached and outcome is not None:
             return outcome
         del failed
-        self.hold()
+        self.stall()
         raise Killed
 
 
-class Fates:
+class FaultInjector:
     """The plugin: wraps all others' wrappers, and looks up what befalls the first attempt for an event.
 
     Attributes:
@@ -132,7 +132,7 @@ class Fates:
 
     def __init__(self) -> None:
         self.handler = ""
-        self.planned: dict[str, Fate] = {}
+        self.planned: dict[str, Fault] = {}
 
     @hookimpl(wrapper=True, tryfirst=True)
     def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> Run:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from flowhooks.model.handler import Handler
 
-_NOT_KILLED: Final = frozenset({"__exit__", "__del__"})
+_EXEMPT_FUNCTIONS: Final = frozenset({"__exit__", "__del__"})
 """Functions that put things in order: stopped in one of them, a lock would stay held, which a kill lets go of."""
 
 
@@ -49,7 +49,7 @@ def belongs_to(handler: Handler) -> Callable[[str], bool]:
     return lambda module: module.partition(".")[0] == package and not is_test_code(module)
 
 
-class Lines:
+class LineTracer:
     """Counts lines, and raises before one of them.
 
     Args:
@@ -70,7 +70,7 @@ class Lines:
         self.reached = False
 
     @contextmanager
-    def seen(self) -> Iterator[None]:
+    def trace(self) -> Iterator[None]:
         """See the lines that this thread runs meanwhile, in functions that are called meanwhile."""
         before = sys.gettrace()
         sys.settrace(self._call)
@@ -81,9 +81,9 @@ class Lines:
 
     def _call(self, frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any] | None:
         code = frame.f_code
-        if self.reached or code.co_name in _NOT_KILLED or not self._ours(str(frame.f_globals.get("__name__"))):
+        if self.reached or code.co_name in _EXEMPT_FUNCTIONS or not self._ours(str(frame.f_globals.get("__name__"))):
             return None
-        return _InFrame(self, *_left_out(code)).line
+        return _InFrame(self, *_excluded_lines(code)).line
 
     def count(self, frame: FrameType) -> None:
         """One more line is about to run."""
@@ -98,7 +98,7 @@ class _InFrame:
 
     __slots__ = ("_headers", "_lines", "_met", "_nowhere")
 
-    def __init__(self, lines: Lines, headers: frozenset[int], nowhere: frozenset[int]) -> None:
+    def __init__(self, lines: LineTracer, headers: frozenset[int], nowhere: frozenset[int]) -> None:
         self._lines = lines
         self._headers = headers
         self._nowhere = nowhere
@@ -117,7 +117,7 @@ class _InFrame:
 
 
 @cache
-def _left_out(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
+def _excluded_lines(code: CodeType) -> tuple[frozenset[int], frozenset[int]]:
     """The lines of `with` headers, and those where nothing is raised, of the file that a function is in."""
     try:
         tree = ast.parse("".join(linecache.getlines(code.co_filename)))

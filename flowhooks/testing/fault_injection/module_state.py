@@ -38,7 +38,7 @@ def modules_of(packages: Iterable[str]) -> list[ModuleType]:
     ]
 
 
-class Memory:
+class ModuleState:
     """What modules kept in memory when this was made.
 
     Args:
@@ -48,23 +48,23 @@ class Memory:
     def __init__(self, modules: Iterable[ModuleType]) -> None:
         several = list(modules)
         self._packages = {module.__name__.partition(".")[0] for module in several}
-        self._met: dict[int, Any] = {}
-        self._put_back: list[Callable[[], object]] = []
+        self._seen: dict[int, Any] = {}
+        self._restorers: list[Callable[[], object]] = []
         self._todo: list[Any] = []
         for module in several:
-            self._namespace(vars(module))
+            self._save_namespace(vars(module))
         while self._todo:
-            self._take(self._todo.pop())
+            self._save(self._todo.pop())
 
     def restore(self) -> None:
         """Put it back."""
-        for put_back in self._put_back:
+        for put_back in self._restorers:
             put_back()
 
     def _ours(self, module: object) -> bool:
         return isinstance(module, str) and module.partition(".")[0] in self._packages
 
-    def _namespace(self, names: dict[str, Any]) -> None:
+    def _save_namespace(self, names: dict[str, Any]) -> None:
         """A module's variables; what has come since goes, but modules that were imported stay."""
         before = {name: value for name, value in names.items() if not name.startswith("__")}
 
@@ -74,60 +74,60 @@ class Memory:
                     del names[name]
             names.update(before)
 
-        self._put_back.append(put_back)
+        self._restorers.append(put_back)
         self._todo.extend(before.values())
 
-    def _take(self, value: Any) -> None:
+    def _save(self, value: Any) -> None:
         """Keep what is in a value, and have what is in it kept too."""
-        if id(value) in self._met:
+        if id(value) in self._seen:
             return
         kind = type(value)
         inside: Iterable[Any] = ()
         if kind in _SEQUENCES:
-            inside = self._contents(value, list(value), value.extend)
+            inside = self._save_contents(value, list(value), value.extend)
         elif kind in _MAPPINGS:
-            inside = self._contents(value, dict(value), value.update).values()
+            inside = self._save_contents(value, dict(value), value.update).values()
         elif kind is set:
-            inside = self._contents(value, set(value), value.update)
+            inside = self._save_contents(value, set(value), value.update)
         elif kind in {tuple, frozenset}:
             inside = value
         elif kind is Handler:
             inside = (value.function, value.probe)
         elif self._ours(getattr(value if isinstance(value, _CODE) else kind, "__module__", None)):
-            inside = self._own(value)
-        self._met[id(value)] = value
+            inside = self._save_own(value)
+        self._seen[id(value)] = value
         self._todo.extend(inside)
 
-    def _contents(self, value: Any, before: T, fill: Callable[[T], object]) -> T:
+    def _save_contents(self, value: Any, before: T, fill: Callable[[T], object]) -> T:
         """Keep what is in a container."""
 
         def put_back() -> None:
             value.clear()
             fill(before)
 
-        self._put_back.append(put_back)
+        self._restorers.append(put_back)
         return before
 
-    def _own(self, value: Any) -> Iterable[Any]:
+    def _save_own(self, value: Any) -> Iterable[Any]:
         """Keep what the package's own functions, classes and objects hold."""
         if isinstance(value, FunctionType):
-            return self._function(value)
+            return self._save_function(value)
         if isinstance(value, type):
-            return self._class(value)
+            return self._save_class(value)
         if isinstance(value, _CACHED):
-            self._put_back.append(value.cache_clear)
+            self._restorers.append(value.cache_clear)
             return (value.__wrapped__,)
-        return self._object(value)
+        return self._save_object(value)
 
-    def _function(self, function: FunctionType) -> Iterable[Any]:
+    def _save_function(self, function: FunctionType) -> Iterable[Any]:
         cells = function.__closure__ or ()
         for cell in cells:
-            self._put_back.append(_cell(cell))
+            self._restorers.append(_cell(cell))
         contents = [_content(cell) for cell in cells]
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         return [*contents, *defaults, function.__dict__]
 
-    def _class(self, kind: type) -> Iterable[Any]:
+    def _save_class(self, kind: type) -> Iterable[Any]:
         before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
 
         def put_back() -> None:
@@ -137,10 +137,10 @@ class Memory:
                 if vars(kind).get(name, _EMPTY) is not value:
                     setattr(kind, name, value)
 
-        self._put_back.append(put_back)
+        self._restorers.append(put_back)
         return before.values()
 
-    def _object(self, value: Any) -> Iterable[Any]:
+    def _save_object(self, value: Any) -> Iterable[Any]:
         slots = [
             name
             for one in type(value).__mro__
@@ -156,7 +156,7 @@ class Memory:
                 elif hasattr(value, name):
                     object.__delattr__(value, name)
 
-        self._put_back.append(put_back)
+        self._restorers.append(put_back)
         attributes = getattr(value, "__dict__", None)
         return [*before.values(), *([attributes] if type(attributes) is dict else [])]
 

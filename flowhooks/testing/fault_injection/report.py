@@ -20,7 +20,7 @@ Scenario = Literal[
     "crash-during",
     "crash-after",
 ]
-Verdict = Literal["once", "twice", "lost", "held"]
+ScenarioVerdict = Literal["once", "twice", "lost", "held"]
 
 SCENARIOS: Final[dict[str, str]] = {
     "baseline": "it runs, and nothing happens",
@@ -55,7 +55,7 @@ class Finding:
     place: str
     times: int
     state: State
-    verdict: Verdict
+    verdict: ScenarioVerdict
     words: str
 
     @property

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from flowhooks.model.delivery import COMPLETED_STATES, State
 from flowhooks.testing import text
 from flowhooks.testing.events import event_of
-from flowhooks.testing.fault_injection.faults import Fate, Fates, Held, KilledAfter, KilledAt, KilledBefore
-from flowhooks.testing.fault_injection.line_tracer import Failure, Lines, belongs_to
+from flowhooks.testing.fault_injection.faults import Fault, FaultInjector, KilledAfter, KilledAt, KilledBefore, Stalled
+from flowhooks.testing.fault_injection.line_tracer import Failure, LineTracer, belongs_to
 from flowhooks.testing.fault_injection.report import Report
 from flowhooks.testing.fault_injection.verdicts import judge
 from flowhooks.testing.waiting import until, wait_until_idle
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.model.event import Event
     from flowhooks.model.handler import Handler
-    from flowhooks.testing.app import AppUnderTest
+    from flowhooks.testing.app import AppHarness
     from flowhooks.testing.fault_injection.report import Finding, Scenario
-    from flowhooks.testing.views import Answer
+    from flowhooks.testing.views import PostResult
 
 _SETTLED: Final = COMPLETED_STATES | {State.DEAD, State.UNKNOWN}
 
 
-class Trial:
+class ExactlyOnceRunner:
     """Tries one handler of an app.
 
     Args:
@@ -42,8 +42,8 @@ class Trial:
 
     def __init__(
         self,
-        app: AppUnderTest,
-        fates: Fates,
+        app: AppHarness,
+        fates: FaultInjector,
         *,
         done: Callable[[Event], int],
         make: Mapping[str, Any] | Callable[[int], Mapping[str, Any]],
@@ -51,7 +51,7 @@ class Trial:
         forget: Callable[[], object],
     ) -> None:
         self._app = app
-        self._fates = fates
+        self._injector = fates
         self._done = done
         self._make = make
         self._kind = kind
@@ -83,13 +83,13 @@ class Trial:
 
     def _first(self, name: str | None) -> Finding:
         """Run it once, and find out which handler it is."""
-        answer = self._post(*self._fresh())
+        answer = self._post(*self._new_call_back())
         self._app.settle(answer.event_id)
-        self._handler = self._chosen(answer.event_id, name)
-        self._fates.handler = self._handler.id
+        self._handler = self._find_handler(answer.event_id, name)
+        self._injector.handler = self._handler.id
         return self._finding("baseline", answer.event_id)
 
-    def _chosen(self, event_id: str, name: str | None) -> Handler:
+    def _find_handler(self, event_id: str, name: str | None) -> Handler:
         handlers = self._app.handlers
         ids = [one.handler for one in self._app.deliveries(event_id, name)]
         if len(ids) == 1:
@@ -104,9 +104,9 @@ class Trial:
     def _failing(self, most: int) -> Iterator[Finding]:
         """An exception at each line."""
         for at, place in self._places(most):
-            flow, body = self._fresh()
-            lines = Lines(belongs_to(self._handler), at=at, error=Failure)
-            self._fates.planned[flow] = Fate(lines)
+            flow, body = self._new_call_back()
+            lines = LineTracer(belongs_to(self._handler), at=at, error=Failure)
+            self._injector.planned[flow] = Fault(lines)
             answer = self._post(flow, body)
             self._settle(f"an exception was raised at {place}", answer.event_id)
             if lines.reached:
@@ -114,9 +114,9 @@ class Trial:
 
     def _places(self, most: int) -> list[tuple[int, str]]:
         """Lines that the handler runs now, each with its number; `most` of them, evenly chosen."""
-        flow, body = self._fresh()
-        lines = Lines(belongs_to(self._handler))
-        self._fates.planned[flow] = Fate(lines)
+        flow, body = self._new_call_back()
+        lines = LineTracer(belongs_to(self._handler))
+        self._injector.planned[flow] = Fault(lines)
         self._app.settle(self._post(flow, body).event_id)
         if not lines.places:
             self._notes.append("kills and exceptions at lines of the handler, for it runs no Python code of its own")
@@ -128,7 +128,7 @@ class Trial:
 
     def _repeated(self) -> Finding:
         """The same call-back, once more at once and once more later."""
-        flow, body = self._fresh()
+        flow, body = self._new_call_back()
         answers = [self._post(flow, body), self._post(flow, body)]
         self._app.settle(answers[0].event_id)
         self._app.advance(minutes=2)
@@ -138,7 +138,7 @@ class Trial:
 
     def _at_once(self, duplicates: int) -> Finding:
         """The same call-back, several times at the same moment."""
-        flow, body = self._fresh()
+        flow, body = self._new_call_back()
         with ThreadPoolExecutor(duplicates) as pool:
             answers = list(pool.map(lambda _: self._post(flow, body), range(duplicates)))
         self._app.settle(answers[0].event_id)
@@ -146,15 +146,15 @@ class Trial:
 
     def _reordered(self) -> Iterator[Finding]:
         """Two events: the earlier one is held until the later one has been delivered."""
-        flow, body = self._fresh()
-        held = self._fates.planned[flow] = Held()
+        flow, body = self._new_call_back()
+        held = self._injector.planned[flow] = Stalled()
         earlier = self._post(flow, body, wait=0)
         until(held.reached.is_set, "the handler's attempt begins")
         try:
             self._app.advance(1)
             # An ordered handler may well keep it waiting for the earlier one, which is held.
-            later = self._post(*self._fresh(), wait=0 if self._handler.order_by else 20)
-            in_turn = self._handler.order_by is not None and self._held_back(later.event_id)
+            later = self._post(*self._new_call_back(), wait=0 if self._handler.order_by else 20)
+            in_turn = self._handler.order_by is not None and self._waits_for_turn(later.event_id)
         finally:
             held.go_on.set()
         self._app.settle(earlier.event_id, later.event_id)
@@ -164,7 +164,7 @@ class Trial:
         yield self._finding("reordered", earlier.event_id, places[0])
         yield self._finding("reordered", later.event_id, places[1])
 
-    def _held_back(self, event_id: str) -> bool:
+    def _waits_for_turn(self, event_id: str) -> bool:
         """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
 
         def standing() -> DeliveryStatus:
@@ -180,17 +180,17 @@ class Trial:
 
     def _killed(self, most: int) -> Iterator[Finding]:
         """Kills, each in a process that has just started."""
-        self._start_anew()
+        self._restart()
         places = self._places(most)
-        self._start_anew()
+        self._restart()
         yield from self._kill("crash-before", KilledBefore())
         for at, place in places:
-            yield from self._kill("crash-during", KilledAt(Lines(belongs_to(self._handler), at=at)), place)
+            yield from self._kill("crash-during", KilledAt(LineTracer(belongs_to(self._handler), at=at)), place)
         yield from self._kill("crash-after", KilledAfter())
 
-    def _kill(self, scenario: Scenario, fate: Fate, place: str = "") -> Iterator[Finding]:
-        flow, body = self._fresh()
-        self._fates.planned[flow] = fate
+    def _kill(self, scenario: Scenario, fate: Fault, place: str = "") -> Iterator[Finding]:
+        flow, body = self._new_call_back()
+        self._injector.planned[flow] = fate
         event_id = self._post(flow, body, wait=0).event_id
         until(
             lambda: fate.reached.is_set() or self._app.delivery(event_id, self._handler.id).state in _SETTLED,
@@ -199,7 +199,7 @@ class Trial:
         if not fate.reached.is_set():
             self._notes.append(f"a kill at {place}, which the handler does not run every time")
             return
-        self._start_anew(fate)
+        self._restart(fate)
         self._settle(f"a kill {f'at {place}' if place else scenario}", event_id)
         yield self._finding(scenario, event_id, place, caught=isinstance(fate, KilledAt) and fate.caught)
 
@@ -211,7 +211,7 @@ class Trial:
                 f"after {after}: {error}. A lock may still be held that was taken there: take locks with `with`"
             ) from None
 
-    def _start_anew(self, fate: Fate | None = None) -> None:
+    def _restart(self, fate: Fault | None = None) -> None:
         """Another process on the same ledger; the old one is killed, and forgets what it had in memory."""
         killed = self._app.app
         self._app.crash()
@@ -221,13 +221,13 @@ class Trial:
         self._forget()
         self._app.restart()
 
-    def _fresh(self) -> tuple[str, dict[str, Any]]:
+    def _new_call_back(self) -> tuple[str, dict[str, Any]]:
         """A flow instance id that was never used, and a body for it."""
         self._made += 1
         flow = f"exactly-once-{self._run}-{self._made}"
         body = dict(self._make(self._made) if callable(self._make) else self._make)
         body.setdefault("businessKey", flow)
-        if times := self._counted(event_of(body, flow_instance_id=flow, kind=self._kind)):
+        if times := self._count_work(event_of(body, flow_instance_id=flow, kind=self._kind)):
             raise ValueError(
                 f"done() says that the work of an event that was not sent yet has been done {times} times: it must "
                 "count the work of its event alone, by event.flow_instance_id or by a businessKey of its own, which "
@@ -235,13 +235,13 @@ class Trial:
             )
         return flow, body
 
-    def _post(self, flow: str, body: Mapping[str, Any], *, wait: float = 20) -> Answer:
+    def _post(self, flow: str, body: Mapping[str, Any], *, wait: float = 20) -> PostResult:
         answer = self._app.post(flow, kind=self._kind, wait=wait, also=body)
         if not answer.event_id:
             raise ValueError(f"the call-back was not taken: {answer.status} {answer.message}")
         return answer
 
-    def _counted(self, event: Event) -> int:
+    def _count_work(self, event: Event) -> int:
         times = self._done(event)
         if isinstance(times, bool) or not isinstance(times, int) or times < 0:
             raise ValueError(f"done() says how many times the work was done, so not {times!r}")
@@ -249,5 +249,5 @@ class Trial:
 
     def _finding(self, scenario: Scenario, event_id: str, place: str = "", *, caught: bool = False) -> Finding:
         seen = self._app.delivery(event_id, self._handler.id)
-        times = self._counted(self._app.event(event_id))
+        times = self._count_work(self._app.event(event_id))
         return judge(scenario, place, times=times, seen=seen, handler=self._handler, caught=caught)

@@ -9,8 +9,8 @@ from flowhooks.testing.fault_injection.report import Finding
 
 if TYPE_CHECKING:
     from flowhooks.model.handler import Handler
-    from flowhooks.testing.fault_injection.report import Scenario, Verdict
-    from flowhooks.testing.views import DeliverySeen
+    from flowhooks.testing.fault_injection.report import Scenario, ScenarioVerdict
+    from flowhooks.testing.views import DeliveryView
 
 TWICE: Final = (
     "To do it once: pass `delivery.id` on as the idempotency key of the system that does the work; or keep "
@@ -21,7 +21,7 @@ TWICE: Final = (
 
 
 def judge(
-    scenario: Scenario, place: str, *, times: int, seen: DeliverySeen, handler: Handler, caught: bool = False
+    scenario: Scenario, place: str, *, times: int, seen: DeliveryView, handler: Handler, caught: bool = False
 ) -> Finding:
     """What came of one try.
 
@@ -42,7 +42,7 @@ def judge(
     return Finding(scenario=scenario, place=place, times=times, state=seen.state, verdict=verdict, words=words)
 
 
-def _verdict(scenario: Scenario, times: int, seen: DeliverySeen, handler: Handler) -> tuple[Verdict, str]:
+def _verdict(scenario: Scenario, times: int, seen: DeliveryView, handler: Handler) -> tuple[ScenarioVerdict, str]:
     if times > 1:
         return "twice", _twice(times, handler, scenario)
     if seen.state is State.UNKNOWN:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from flowhooks.errors import Forbidden, SettingsError, Unauthorized
-from flowhooks.settings import known_sources
+from flowhooks.settings import load_source_credentials
 from flowhooks.web.callback import signatures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from flowhooks.settings import Key, Known, Network, Settings, Source
+    from flowhooks.settings import Network, Settings, SigningKey, Source, SourceCredentials
     from flowhooks.web.callback.signatures import Signature
 
 DEFAULT_SOURCE: Final = "default"
@@ -47,7 +47,7 @@ class Credentials:
 
     __slots__ = ("_signing_keys", "_tokens", "known", "open", "sources")
 
-    def __init__(self, sources: Mapping[str, Source], known: Mapping[str, Known]) -> None:
+    def __init__(self, sources: Mapping[str, Source], known: Mapping[str, SourceCredentials]) -> None:
         self.open = not sources  # a source that nothing is known of closes the door too
         self.sources, self.known = sources, known
         self._tokens: tuple[tuple[bytes, str, tuple[Network, ...]], ...] = tuple(
@@ -55,7 +55,7 @@ class Credentials:
             for name, source_credentials in known.items()
             for token in source_credentials.tokens
         )
-        self._signing_keys: tuple[tuple[str, tuple[Key, ...]], ...] = tuple(
+        self._signing_keys: tuple[tuple[str, tuple[SigningKey, ...]], ...] = tuple(
             (name, source_credentials.keys) for name, source_credentials in known.items() if source_credentials.keys
         )
 
@@ -152,7 +152,7 @@ class CredentialStore:
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._lock = threading.Lock()
-        credentials = Credentials(settings.sources, known_sources(settings, environ))
+        credentials = Credentials(settings.sources, load_source_credentials(settings, environ))
         self._versions: tuple[tuple[Settings, Credentials], ...] = ((settings, credentials),)
 
     def get(self, settings: Settings) -> Credentials:
@@ -169,7 +169,7 @@ class CredentialStore:
                 if version is settings:
                     return credentials
             try:
-                credentials = Credentials(settings.sources, known_sources(settings, self._environ))
+                credentials = Credentials(settings.sources, load_source_credentials(settings, self._environ))
             except SettingsError as error:
                 _log.error("sources_not_read", why=str(error), next="what was known of them before is taken")
                 credentials = _unchanged(settings.sources, self._versions[0][1])

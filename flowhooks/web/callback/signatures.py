@@ -19,7 +19,7 @@ from flowhooks.errors import Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flowhooks.settings import Key
+    from flowhooks.settings import SigningKey
 
 ID_HEADER: Final = "HTTP_WEBHOOK_ID"
 TIMESTAMP_HEADER: Final = "HTTP_WEBHOOK_TIMESTAMP"
@@ -87,7 +87,7 @@ def parse(headers: Mapping[str, Any], now: int) -> Signature:
     return Signature(webhook_id, timestamp, v1_signatures)
 
 
-def verify(signature: Signature, body: bytes, keys: Iterable[Key], now: int) -> bool:
+def verify(signature: Signature, body: bytes, keys: Iterable[SigningKey], now: int) -> bool:
     """Whether one of the keys, of those that hold, has made one of the signatures.
 
     Args:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from flowhooks.testing import AppUnderTest
+    from flowhooks.testing import AppHarness
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def trail(file: Path) -> Trail:
 
 
 @pytest.fixture
-def audited(file: Path, flowhooks_app: Callable[..., AppUnderTest]) -> Callable[..., AppUnderTest]:
+def audited(file: Path, flowhooks_app: Callable[..., AppHarness]) -> Callable[..., AppHarness]:
     """Start flowhooks with the plugin, its file and further settings, and further plugins."""
 
-    def start(*plugins: object, **settings: Any) -> AppUnderTest:
+    def start(*plugins: object, **settings: Any) -> AppHarness:
         return flowhooks_app(*plugins, names={"audit": Audit()}, settings={"audit": {"file": str(file)} | settings})
 
     return start
@@ -64,7 +64,7 @@ def test_the_entry_point_names_the_plugin() -> None:
     assert [entry_point.load() for entry_point in found] == [flowhooks_audit.plugin]
 
 
-def test_an_event_is_a_record(audited: Callable[..., AppUnderTest], file: Path) -> None:
+def test_an_event_is_a_record(audited: Callable[..., AppHarness], file: Path) -> None:
     """Whatever its key, the event is one line with all that the call-back said, and the trail is whole."""
     app = audited()
     body: dict[str, Any] = {
@@ -99,7 +99,7 @@ def test_an_event_is_a_record(audited: Callable[..., AppUnderTest], file: Path) 
     assert verify(file) == 0
 
 
-def test_the_data_can_be_left_out(audited: Callable[..., AppUnderTest], file: Path) -> None:
+def test_the_data_can_be_left_out(audited: Callable[..., AppHarness], file: Path) -> None:
     """With `data = false` its SHA-256 is recorded in its place, which does not depend on the order of its members."""
     app = audited(data=False)
     app.post("1", a=1, b="personal")
@@ -300,7 +300,7 @@ def test_a_trail_written_anew_is_found_by_a_hash_noted_elsewhere(
 
 @pytest.mark.parametrize("how", ["the last removed", "the end cut off", "something after it"])
 def test_nothing_is_appended_to_a_damaged_trail(
-    audited: Callable[..., AppUnderTest], trail: Trail, file: Path, how: str
+    audited: Callable[..., AppHarness], trail: Trail, file: Path, how: str
 ) -> None:
     """The delivery fails, and says what to do; nothing hides the damage under further records."""
     for number, key in enumerate("abc", 1):
@@ -379,7 +379,7 @@ def refuse(event: Event) -> None:
     raise Reject("there is no such leave")
 
 
-def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppUnderTest], file: Path) -> None:
+def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppHarness], file: Path) -> None:
     """With `outcomes = true` each attempt of other plugins is a record too, in the same chain; its own are not."""
     app = audited(refuse, outcomes=True)
     event_id = app.post("1", processDefinitionKey="leave").event_id
@@ -402,7 +402,7 @@ def test_outcomes_are_recorded_where_asked_for(audited: Callable[..., AppUnderTe
     assert verify(file) == 0
 
 
-def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppUnderTest], file: Path) -> None:
+def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppHarness], file: Path) -> None:
     """Without the setting there are events only."""
     app = audited(refuse)
     app.post("1", processDefinitionKey="leave")
@@ -410,7 +410,7 @@ def test_outcomes_are_not_recorded_otherwise(audited: Callable[..., AppUnderTest
     assert [one["what"] for one in records(file)] == ["event"]
 
 
-def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppUnderTest]) -> None:
+def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app: Callable[..., AppHarness]) -> None:
     """The plugin is quarantined with what to do, rather than failing at the first event."""
     settings = {"audit": {"file": str(tmp_path / "missing" / "audit.jsonl")}}
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: there is no folder .*missing; create it"):
@@ -418,7 +418,7 @@ def test_a_folder_that_is_missing_is_said_at_start(tmp_path: Path, flowhooks_app
 
 
 def test_a_folder_in_the_place_of_the_file_is_said_at_start(
-    tmp_path: Path, flowhooks_app: Callable[..., AppUnderTest]
+    tmp_path: Path, flowhooks_app: Callable[..., AppHarness]
 ) -> None:
     """Likewise: no event could ever be recorded."""
     with pytest.raises(FlowhooksError, match=r"\[plugins.audit\] file: .* is a folder; name a file in it"):
@@ -428,7 +428,7 @@ def test_a_folder_in_the_place_of_the_file_is_said_at_start(
 @pytest.mark.parametrize(
     "settings", [{"flie": "x"}, {"file": 5}, {"kinds": []}, {"kinds": ["a b"]}, {"data": "no"}, {"outcomes": 1}]
 )
-def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: Callable[..., AppUnderTest]) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any], flowhooks_app: Callable[..., AppHarness]) -> None:
     """The schema of the settings names what is misspelt or of a wrong type."""
     with pytest.raises(FlowhooksError, match=next(iter(settings))):
         flowhooks_app(names={"audit": Audit()}, settings={"audit": settings})

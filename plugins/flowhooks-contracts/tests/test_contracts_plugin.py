@@ -15,7 +15,7 @@ import pytest
 from flowhooks import Delivery, Event, Reject, Retry, RetryAfter
 from flowhooks.errors import InvalidCallback
 from flowhooks.plugins.plugins import Plugins
-from flowhooks.schema import Schemas, taken
+from flowhooks.schema import Schemas, load_plugin_schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,7 +178,7 @@ def test_many_threads_announce_at_once(folder: Path) -> None:
 
 def test_one_schema_file_opens_a_kind_of_call_back() -> None:
     """The package's folder adds the kind `revoke`, which asks for a reason and has the same six names."""
-    schemas, _ = taken(Schemas.load(), contracts.schemas())
+    schemas, _ = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert set(schemas.kinds) == {"cancel", "complete", "error", "revoke", "terminate"}
     schemas.check_body("revoke", {"revokeReason": "withdrawn", "businessKey": "1", "more": 1})
     with pytest.raises(InvalidCallback) as raised:
@@ -223,11 +223,11 @@ def test_wrong_settings_are_refused(folder: Path, settings: dict[str, Any], mess
 
 def test_what_the_archive_can_file() -> None:
     """The schema of the class's data takes what engines send, and names what the archive could not be searched for."""
-    _, own = taken(Schemas.load(), contracts.schemas())
+    _, own = load_plugin_schemas(Schemas.load(), contracts.schemas())
     assert own.classes == (contracts.CALLBACK_CLASS,)
 
     def refused(**data: Any) -> str | None:
-        return own.refused_data(data, callback_class=contracts.CALLBACK_CLASS, process_key=None)
+        return own.why_data_invalid(data, callback_class=contracts.CALLBACK_CLASS, process_key=None)
 
     assert refused(businessKey="1", processDefinitionVersion=1) is None
     assert refused(businessKey="HT-2026 第7号", revokeReason="signed by mistake") is None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks import Alert
-    from flowhooks.testing import AppUnderTest
+    from flowhooks.testing import AppHarness
 
 NASTY = (
     'k\r\nBcc: evil@example.com\r\n\r\n<!channel> @all <at user_id="all">x</at> ``` [x](http://x) \x1b[31m\u2028合同'
@@ -427,7 +427,7 @@ def test_certificates_that_are_not_there(plain: Any) -> None:
 
 
 def test_twenty_dead_deliveries_are_one_mail(
-    flowhooks_app: Callable[..., AppUnderTest],
+    flowhooks_app: Callable[..., AppHarness],
     starttls: Any,
     ca_file: str,
     password: str,
@@ -505,7 +505,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("settings", "named"), REFUSED)
 def test_settings_that_cannot_be_meant_are_refused(
-    flowhooks_app: Callable[..., AppUnderTest], settings: dict[str, Any], named: str
+    flowhooks_app: Callable[..., AppHarness], settings: dict[str, Any], named: str
 ) -> None:
     """What is misspelt, or would let a secret out, quarantines the plugin and is named; the value is not repeated."""
     with pytest.raises(FlowhooksError) as raised:

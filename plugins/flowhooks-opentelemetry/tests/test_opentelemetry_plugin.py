@@ -43,7 +43,7 @@ from flowhooks.testing import make_event
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from flowhooks.testing import AppUnderTest
+    from flowhooks.testing import AppHarness
 
 
 class Recorded:
@@ -139,10 +139,10 @@ class Leave:
 
 
 @pytest.fixture
-def leave(recorded: Recorded, flowhooks_app: Callable[..., AppUnderTest]) -> Callable[..., AppUnderTest]:
+def leave(recorded: Recorded, flowhooks_app: Callable[..., AppHarness]) -> Callable[..., AppHarness]:
     """Start flowhooks with the plugin and the handlers of `Leave`."""
 
-    def start(spoil: object = None) -> AppUnderTest:
+    def start(spoil: object = None) -> AppHarness:
         return flowhooks_app(names={"opentelemetry": recorded.plugin, "leave": Leave(spoil)})
 
     return start
@@ -154,7 +154,7 @@ def test_the_entry_point_names_the_plugin() -> None:
     assert [entry_point.load() for entry_point in found] == [flowhooks_opentelemetry.plugin]
 
 
-def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+def test_a_success_is_a_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """The span is named and marked as the messaging conventions have it, and says which delivery it was."""
     app = leave()
     body: dict[str, Any] = {
@@ -192,7 +192,7 @@ def test_a_success_is_a_span(leave: Callable[..., AppUnderTest], recorded: Recor
     assert recorded.counts() == {("leave:fine", "succeeded", None): 1}
 
 
-def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """Inside the function the attempt's span is the current one."""
     app = leave()
     delivery = app.wait_for(app.post("1", processDefinitionKey="fine").event_id, "succeeded")
@@ -210,7 +210,7 @@ def test_what_a_handler_traces_belongs_to_its_span(leave: Callable[..., AppUnder
     ],
 )
 def test_an_exception_is_recorded(
-    leave: Callable[..., AppUnderTest], recorded: Recorded, key: str, ends: tuple[str, str, str]
+    leave: Callable[..., AppHarness], recorded: Recorded, key: str, ends: tuple[str, str, str]
 ) -> None:
     """Status, outcome and type of error say how the attempt ended, as the ledger has it, and the exception is there."""
     outcome, error_type, description = ends
@@ -239,7 +239,7 @@ class Speechless(Reject):
 
 
 def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin(
-    leave: Callable[..., AppUnderTest], recorded: Recorded
+    leave: Callable[..., AppHarness], recorded: Recorded
 ) -> None:
     """What goes wrong while it is recorded does not take its place: what was rejected is not tried again."""
     app = leave(spoil=Speechless("x"))
@@ -250,7 +250,7 @@ def test_an_error_without_a_text_ends_the_attempt_as_it_would_without_the_plugin
     assert span.status.status_code is StatusCode.ERROR
 
 
-def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """The name of a file may hold what no text does; the exporter would throw away all that it sends together."""
     app = leave(spoil=ValueError("no " + os.fsdecode(b"\xe4.txt")))
     app.post("1", processDefinitionKey="fine")
@@ -259,7 +259,7 @@ def test_an_error_that_is_no_utf8_can_be_exported(leave: Callable[..., AppUnderT
     assert span.status.description == "no \\udce4.txt"
 
 
-def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """A delivery that is retried is two spans, one message id, two counts and two durations in seconds."""
     app = leave()
     event_id = app.post("1", processDefinitionKey="later").event_id
@@ -275,7 +275,7 @@ def test_each_attempt_has_its_span_and_duration(leave: Callable[..., AppUnderTes
     assert durations[0].explicit_bounds[:2] == (0.005, 0.01)
 
 
-def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppUnderTest], recorded: Recorded) -> None:
+def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppHarness], recorded: Recorded) -> None:
     """A function that returned, and whose transaction then failed, is a failed attempt here and in the ledger."""
     app = leave(spoil=LookupError("the commit failed"))
     delivery = app.delivery(app.post("1", processDefinitionKey="fine").event_id)
@@ -292,7 +292,7 @@ def test_what_other_wrappers_do_is_part_of_the_attempt(leave: Callable[..., AppU
     ],
 )
 def test_an_outcome_that_a_wrapper_made_counts(
-    leave: Callable[..., AppUnderTest], recorded: Recorded, spoil: object, outcome: str, description: str | None
+    leave: Callable[..., AppHarness], recorded: Recorded, spoil: object, outcome: str, description: str | None
 ) -> None:
     """What comes back without an exception is still told apart, and agrees with the ledger."""
     app = leave(spoil)
@@ -401,7 +401,7 @@ def test_it_exports_as_the_environment_says(given: dict[str, str], service: str)
 
 
 def test_an_sdk_that_cannot_start_keeps_no_handler_from_its_work(
-    flowhooks_app: Callable[..., AppUnderTest], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    flowhooks_app: Callable[..., AppHarness], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What the environment says may be nonsense to the SDK: that is logged, once, and handlers run without it."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
@@ -423,7 +423,7 @@ def test_export_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         Telemetry().configure(settings={"export": True})
 
 
-def test_a_misspelt_setting_is_refused(flowhooks_app: Callable[..., AppUnderTest]) -> None:
+def test_a_misspelt_setting_is_refused(flowhooks_app: Callable[..., AppHarness]) -> None:
     """The schema of the settings names it."""
     with pytest.raises(FlowhooksError, match="exprot"):
         flowhooks_app(names={"opentelemetry": Telemetry()}, settings={"opentelemetry": {"exprot": True}})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from flowhooks import Handler
-    from flowhooks.testing import AppUnderTest
+    from flowhooks.testing import AppHarness
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"o" * 32).decode()
@@ -136,11 +136,11 @@ def plugin() -> Iterator[Webhooks]:
 
 @pytest.fixture
 def forwarding(
-    plugin: Webhooks, receiver: Receiver, flowhooks_app: Callable[..., AppUnderTest]
-) -> Callable[..., AppUnderTest]:
+    plugin: Webhooks, receiver: Receiver, flowhooks_app: Callable[..., AppHarness]
+) -> Callable[..., AppHarness]:
     """Start flowhooks with one endpoint, `crm`, at the receiver; or with those that are given."""
 
-    def start(*endpoints: dict[str, Any], **changes: Any) -> AppUnderTest:
+    def start(*endpoints: dict[str, Any], **changes: Any) -> AppHarness:
         one = {"name": "crm", "url": receiver.url, "secret": SECRET, "process_key": "leave"} | changes
         return flowhooks_app(names={"webhooks": plugin}, settings={"webhooks": {"endpoints": list(endpoints) or [one]}})
 
@@ -153,7 +153,7 @@ def test_the_entry_point_names_the_plugin() -> None:
     assert [entry_point.load() for entry_point in found] == [flowhooks_webhooks.plugin]
 
 
-def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """The receiver verifies the message, finds the event's members by their contract's names, and is asked once."""
     app = forwarding(headers={"X-Tenant": "north"})
     body: dict[str, Any] = {
@@ -193,7 +193,7 @@ def test_an_event_is_forwarded_and_signed(forwarding: Callable[..., AppUnderTest
     assert receiver.refused == []
 
 
-def test_a_retry_is_the_same_message(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_a_retry_is_the_same_message(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """After an answer 500 the message comes again, with the same id and body, and is verified again."""
     receiver.answers = [(500, {}), (502, {})]
     app = forwarding()
@@ -207,7 +207,7 @@ def test_a_retry_is_the_same_message(forwarding: Callable[..., AppUnderTest], re
     assert len({(one.id, one.body) for one in receiver.messages}) == 1
 
 
-def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """One service that is away does not keep another from its message, nor is that one sent again."""
     whole = {"secret": SECRET, "process_key": ["leave", "travel"]}
     app = forwarding(
@@ -240,7 +240,7 @@ def test_each_endpoint_has_its_own_deliveries(forwarding: Callable[..., AppUnder
     ],
 )
 def test_what_will_not_get_better_is_rejected(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver, status: int, says: str
+    forwarding: Callable[..., AppHarness], receiver: Receiver, status: int, says: str
 ) -> None:
     """The delivery is dead after one attempt and says why; the place that a redirect names is not asked."""
     receiver.answers = [(status, {"location": f"{receiver.url}/elsewhere"})]
@@ -254,7 +254,7 @@ def test_what_will_not_get_better_is_rejected(
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
-def test_the_receiver_says_when(forwarding: Callable[..., AppUnderTest], receiver: Receiver, status: int) -> None:
+def test_the_receiver_says_when(forwarding: Callable[..., AppHarness], receiver: Receiver, status: int) -> None:
     """A Retry-After is kept: the message comes again then, not before."""
     receiver.answers = [(status, {"retry-after": "120"})]
     app = forwarding()
@@ -285,7 +285,7 @@ def test_the_receiver_says_when(forwarding: Callable[..., AppUnderTest], receive
     ids=str,
 )
 def test_how_retry_after_is_read(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver, after: str | timedelta, least: float, most: float
+    forwarding: Callable[..., AppHarness], receiver: Receiver, after: str | timedelta, least: float, most: float
 ) -> None:
     """Seconds or a date, at least what the schedule has, at most a day; else the schedule decides."""
     if isinstance(after, timedelta):
@@ -300,7 +300,7 @@ def test_how_retry_after_is_read(
 
 
 def test_a_receiver_that_asks_for_a_second_does_not_use_up_the_attempts(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver
+    forwarding: Callable[..., AppHarness], receiver: Receiver
 ) -> None:
     """The second attempt's Retry-After of a second is drawn out to the schedule's five minutes."""
     receiver.answers = [(429, {"retry-after": "1"})] * 2
@@ -330,7 +330,7 @@ def test_after_a_replay_the_receiver_is_given_seconds_at_least(plugin: Webhooks,
     ],
 )
 def test_no_answer_is_a_failed_attempt(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver, answer: int, says: str
+    forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, says: str
 ) -> None:
     """An answer that does not come in time, or not at all, is retried with the same id."""
     receiver.answers = [(answer, {})]
@@ -343,7 +343,7 @@ def test_no_answer_is_a_failed_attempt(
 
 
 @pytest.mark.parametrize("knows", [SECRET, OTHER_SECRET])
-def test_secrets_can_be_changed(forwarding: Callable[..., AppUnderTest], receiver: Receiver, knows: str) -> None:
+def test_secrets_can_be_changed(forwarding: Callable[..., AppHarness], receiver: Receiver, knows: str) -> None:
     """With the new and the old secret in the settings, a receiver that knows either one verifies the message."""
     receiver.secret = knows
     app = forwarding(secret=[OTHER_SECRET, SECRET])
@@ -351,7 +351,7 @@ def test_secrets_can_be_changed(forwarding: Callable[..., AppUnderTest], receive
     assert (len(receiver.messages), receiver.refused) == (1, [])
 
 
-def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """The signature is that of the secret: who knows another one does not verify it, and says 401."""
     receiver.secret = OTHER_SECRET
     app = forwarding()
@@ -360,7 +360,7 @@ def test_a_receiver_with_another_secret_refuses(forwarding: Callable[..., AppUnd
     assert (receiver.messages, len(receiver.refused)) == ([], 1)
 
 
-def test_every_event_of_a_kind(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_every_event_of_a_kind(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """`every` takes what nobody else wants."""
     app = forwarding({"name": "all", "url": receiver.url, "secret": SECRET, "every": True})
     app.post("1", processDefinitionKey="unheard of")
@@ -369,7 +369,7 @@ def test_every_event_of_a_kind(forwarding: Callable[..., AppUnderTest], receiver
 
 @pytest.mark.parametrize("answer", [500, 404, HANGS, CLOSES])
 def test_nothing_secret_is_shown(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
+    forwarding: Callable[..., AppHarness], receiver: Receiver, answer: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """User info and query of the URL, secrets and header fields reach the receiver, and no error, traceback or log."""
     receiver.answers = [(answer, {})]
@@ -397,7 +397,7 @@ def test_where_a_message_goes_is_shown_by_host_only(plugin: Webhooks) -> None:
     assert "pw" not in repr(handler)
 
 
-def test_many_are_forwarded_at_once(forwarding: Callable[..., AppUnderTest], receiver: Receiver) -> None:
+def test_many_are_forwarded_at_once(forwarding: Callable[..., AppHarness], receiver: Receiver) -> None:
     """Forty events from eight threads: forty messages, all verified, each with an id of its own."""
     app = forwarding()
     with ThreadPoolExecutor(8) as pool:
@@ -485,7 +485,7 @@ LONG = "whsec_" + base64.b64encode(b"k" * 65).decode()
     ],
 )
 def test_wrong_settings_quarantine_the_plugin(
-    plugin: Webhooks, flowhooks_app: Callable[..., AppUnderTest], changes: dict[str, Any], says: str
+    plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
     """One line names the endpoint and what to mend, and shows nothing that is secret."""
     one = section(process_key="leave") | changes
@@ -510,7 +510,7 @@ def test_wrong_settings_quarantine_the_plugin(
     ],
 )
 def test_the_schema_of_the_settings_refuses(
-    plugin: Webhooks, flowhooks_app: Callable[..., AppUnderTest], changes: dict[str, Any], says: str
+    plugin: Webhooks, flowhooks_app: Callable[..., AppHarness], changes: dict[str, Any], says: str
 ) -> None:
     """What is misspelt or of a wrong type is found by the schema that the plugin ships, and named."""
     with pytest.raises(FlowhooksError, match=says):
@@ -521,7 +521,7 @@ def test_the_schema_of_the_settings_refuses(
 
 
 def test_a_secret_comes_from_the_environment(
-    forwarding: Callable[..., AppUnderTest], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    forwarding: Callable[..., AppHarness], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`secret = {env = "CRM_SECRET"}` signs with what the variable holds."""
     monkeypatch.setenv("CRM_SECRET", OTHER_SECRET)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flowhooks import Delivery, Event, Reject
-from flowhooks.testing import AppUnderTest, exactly_once, make_event
+from flowhooks.testing import AppHarness, exactly_once, make_event
 
 import {{ cookiecutter.__module }} as plugin
 from {{ cookiecutter.__module }}.register import Register
@@ -51,7 +51,7 @@ def test_no_business_key() -> None:
         plugin.record_flow(event, delivery)
 
 
-def test_a_call_back(flowhooks_app: Callable[..., AppUnderTest], database: Path) -> None:
+def test_a_call_back(flowhooks_app: Callable[..., AppHarness], database: Path) -> None:
     """A call-back over HTTP is answered with success, and its flow is in the register."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     answer = app.post("4711", businessKey="K-1", **CALL_BACK)
@@ -60,7 +60,7 @@ def test_a_call_back(flowhooks_app: Callable[..., AppUnderTest], database: Path)
 
 
 {% if cookiecutter.conclusion %}
-def test_another_conclusion(flowhooks_app: Callable[..., AppUnderTest], database: Path) -> None:
+def test_another_conclusion(flowhooks_app: Callable[..., AppHarness], database: Path) -> None:
     """A flow that ended otherwise is answered with success, and the handler does not run."""
     app = flowhooks_app(plugin, settings={PLUGIN: {"database": str(database)}})
     other = "{{ 'approved' if cookiecutter.conclusion == 'rejected' else 'rejected' }}"
