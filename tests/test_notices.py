@@ -152,7 +152,7 @@ def test_a_slow_listener_delays_nothing(house, listens, make_plugin, monkeypatch
 
 def test_notices_that_nobody_takes_are_dropped_and_counted(house, make_plugin, monkeypatch, logged):
     """So many notices wait and no more; what is dropped is counted, logged once, and changes nothing else."""
-    monkeypatch.setattr("flowhooks.plugins.notifier.MOST_PENDING", 5)
+    monkeypatch.setattr("flowhooks.plugins.notifier.MAX_PENDING", 5)
     release, entered = threading.Event(), threading.Event()
 
     def event_accepted(event):
@@ -182,6 +182,6 @@ def test_without_listeners_there_is_nothing_to_tell(house, listens):
     """No thread and no queue is kept for notices that nobody wants."""
     flow = house.open(listens(lambda event: 1, name="h"))
     flow.take()
-    assert not flow.app.notifier.wanted
+    assert not flow.app.notifier.has_subscribers
     assert flow.app.notifier._queue.empty()
     assert "notices" not in {thread.name for thread in threading.enumerate()}

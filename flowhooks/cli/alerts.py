@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.alert_queries import OpenAlert
     from flowhooks.settings import Settings
 
-MOST_OVER: Final = 100
+MAX_CLOSED_ALERTS: Final = 100
 """Alerts that are over, shown at the most, the newest."""
 
 
@@ -36,7 +36,7 @@ def command() -> None:
 
 
 @command.command("list", short_help="Open alerts, those first that nobody sees to.")
-@click.option("--all", "everything", is_flag=True, help=f"Also the last {MOST_OVER} that are over.")
+@click.option("--all", "everything", is_flag=True, help=f"Also the last {MAX_CLOSED_ALERTS} that are over.")
 @json_option
 @settings_options
 def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None:
@@ -53,23 +53,23 @@ def list_command(settings: Settings, *, everything: bool, as_json: bool) -> None
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        found: list[tuple[OpenAlert, int | None]] = [(one, None) for one in alert_queries.open_alerts(connection)]
-        over = alert_queries.recently_closed(connection, limit=MOST_OVER) if everything else []
-    found.sort(key=lambda one: one[0].acknowledged_at is not None)
-    found += over
+        rows: list[tuple[OpenAlert, int | None]] = [(alert, None) for alert in alert_queries.open_alerts(connection)]
+        closed_alerts = alert_queries.recently_closed(connection, limit=MAX_CLOSED_ALERTS) if everything else []
+    rows.sort(key=lambda row: row[0].acknowledged_at is not None)
+    rows += closed_alerts
     if as_json:
         output.print_json(
-            {"alerts": [dataclass_to_json(one) | {"closed_at": to_text(closed_at)} for one, closed_at in found]}
+            {"alerts": [dataclass_to_json(alert) | {"closed_at": to_text(closed_at)} for alert, closed_at in rows]}
         )
         return
-    if not found:
+    if not rows:
         output.print_line("No alert is open.")
         return
     output.print_table(
         ("alert, since (UTC)", "about", "message"),
         [
-            (f"{one.id}\n  {output.format_time(one.since)}", _summary_text(one, closed_at), _message_text(one))
-            for one, closed_at in found
+            (f"{alert.id}\n  {output.format_time(alert.since)}", _summary_text(alert, closed_at), _message_text(alert))
+            for alert, closed_at in rows
         ],
         unbroken=("alert, since (UTC)",),
     )
@@ -106,11 +106,11 @@ def acknowledge_command(settings: Settings, *, alerts: Sequence[str], note: str,
 
 
 def _result_text(done: Mapping[str, Any]) -> str:
-    count, passed = len(done["alerts"]), done["passed_over"]
+    count, skipped = len(done["alerts"]), done["passed_over"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{output.pluralize(count, 'alert')} {verb} acknowledged."
-    if passed:
-        text += f" Not open, or acknowledged before: {', '.join(passed)}."
+    if skipped:
+        text += f" Not open, or acknowledged before: {', '.join(skipped)}."
     return text
 
 

@@ -42,13 +42,13 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
     Exit codes: 0 done, 1 the database cannot be read, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader, reader.connection() as connection:
-        found = audit.entries(connection, limit=limit + 1, before=after, subject=subject)
-    following = found[limit - 1].id if len(found) > limit else ""
-    del found[limit:]
+        entries = audit.entries(connection, limit=limit + 1, before=after, subject=subject)
+    next_id = entries[limit - 1].id if len(entries) > limit else ""
+    del entries[limit:]
     if as_json:
-        output.print_json({"entries": [dataclass_to_json(one) for one in found], "next": following})
+        output.print_json({"entries": [dataclass_to_json(entry) for entry in entries], "next": next_id})
         return
-    if not found:
+    if not entries:
         output.print_line(
             "Nobody has done anything yet." if subject is None and not after else "Nothing of that was done."
         )
@@ -57,14 +57,14 @@ def command(settings: Settings, *, subject: str | None, limit: int, after: str, 
         ("when (UTC), about", "who", "what"),
         [
             (
-                f"{output.format_time(one.done_at)}\n  {output.escape_newlines(one.subject)}",
-                output.escape_newlines(audit_text.actor_text(one)),
-                output.escape_newlines(audit_text.describe(one)),
+                f"{output.format_time(entry.done_at)}\n  {output.escape_newlines(entry.subject)}",
+                output.escape_newlines(audit_text.actor_text(entry)),
+                output.escape_newlines(audit_text.describe(entry)),
             )
-            for one in found
+            for entry in entries
         ],
         unbroken=("when (UTC), about",),
     )
-    if following:
+    if next_id:
         output.print_line()
-        output.print_line(f"There are more: add --after {following}")
+        output.print_line(f"There are more: add --after {next_id}")

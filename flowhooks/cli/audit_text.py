@@ -31,15 +31,15 @@ def actor_text(entry: AuditEntry) -> str:
 def describe(entry: AuditEntry) -> str:
     """What was done, in words; what this version has no words for, as it was written down."""
     detail = entry.detail
-    say = _DESCRIPTIONS.get(entry.action)
+    to_text = _DESCRIPTIONS.get(entry.action)
     try:
-        text = say(detail) if say else None
+        text = to_text(detail) if to_text else None
     except (LookupError, TypeError, ValueError, AttributeError):  # of another version
         text = None
     if text is None:
         return f"{entry.action} {json.dumps(detail, ensure_ascii=False)}"
-    if not entry.subject and (meant := _filter_text(detail.get("wanted"))):
-        text += f" ({meant})"
+    if not entry.subject and (filter_text := _filter_text(detail.get("wanted"))):
+        text += f" ({filter_text})"
     return f"{text}: {note}" if (note := detail.get("note")) else text
 
 
@@ -56,9 +56,11 @@ def _resolved(detail: Mapping[str, Any]) -> str:
 
 
 def _rerouted(detail: Mapping[str, Any]) -> str:
-    made = f", with {pluralize(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
+    created = (
+        f", with {pluralize(detail['deliveries'], 'new delivery', 'new deliveries')}" if detail["deliveries"] else ""
+    )
     only = f", only for {detail['handler']}" if "handler" in detail else ""
-    return f"routed {pluralize(detail['events'], 'event')} again{only}{made}"
+    return f"routed {pluralize(detail['events'], 'event')} again{only}{created}"
 
 
 def _acknowledged(detail: Mapping[str, Any]) -> str:
@@ -87,14 +89,14 @@ def _deliveries_text(detail: Mapping[str, Any]) -> str:
     return pluralize(detail["deliveries"], "delivery", "deliveries")
 
 
-def _filter_text(wanted: Any) -> str:
+def _filter_text(filters: Any) -> str:
     """Which events were asked for, by the options that ask for them; `""` if that is not known."""
-    if not isinstance(wanted, dict):
+    if not isinstance(filters, dict):
         return ""
-    if not wanted:
+    if not filters:
         return "--all"
     words = []
-    for name, value in wanted.items():
+    for name, value in filters.items():
         if name == "ids":
             words.append(pluralize(len(value), "id"))
         elif name in {"since", "until"}:

@@ -31,7 +31,7 @@ _STYLES: Final = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.TROUBL
 @click.command("check", short_help="Find out what is wrong before, or while, it runs.")
 @json_option
 @settings_source_options
-def command(given: SettingsSource, *, as_json: bool) -> None:
+def command(settings_source: SettingsSource, *, as_json: bool) -> None:
     r"""Check the settings, plugins, routes and database, and say what is wrong and what to do.
 
     It changes nothing and needs no running server; beside one, it says which process serves. On PostgreSQL it goes by
@@ -49,23 +49,23 @@ def command(given: SettingsSource, *, as_json: bool) -> None:
     """
     logging.configure("critical", "text")  # what is logged of plugins is among the findings
     try:
-        settings = given.load()
+        settings = settings_source.load()
         logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
         environ = dict(os.environ)  # as it is before plugins are loaded
-        found = check(
+        findings = check(
             settings,
             lambda: load_plugins(settings),
             jobs=lambda: procrastinate_schema_of(settings).check(database_url(settings)),
             isolated=lambda plugins: check_isolation(settings, plugins, environ),
         )
     except SettingsError as error:
-        found = from_settings_error(error)
-    marks = Counter(one.mark for one in found)
+        findings = from_settings_error(error)
+    marks = Counter(finding.mark for finding in findings)
     if as_json:
         counts = {"trouble": marks[Severity.TROUBLE], "notes": marks[Severity.NOTE]}
-        output.print_json({**counts, "findings": [asdict(one) for one in found]})
+        output.print_json({**counts, "findings": [asdict(finding) for finding in findings]})
     else:
-        _print_findings(found)
+        _print_findings(findings)
         troubles = output.pluralize(marks[Severity.TROUBLE], "trouble")
         output.print_line()
         output.print_line(f"{troubles}, {output.pluralize(marks[Severity.NOTE], 'note')}.")
@@ -73,10 +73,10 @@ def command(given: SettingsSource, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _print_findings(found: list[CheckFinding]) -> None:
-    width = max(len(one.about) for one in found)
-    for one in found:
-        output.print_line(f"{one.mark:<7}  {one.about:<{width}}  {one.what}", style=_STYLES[one.mark])
-        for word, text in (("why", one.why), ("next", one.next)):
+def _print_findings(findings: list[CheckFinding]) -> None:
+    width = max(len(finding.about) for finding in findings)
+    for finding in findings:
+        output.print_line(f"{finding.mark:<7}  {finding.about:<{width}}  {finding.what}", style=_STYLES[finding.mark])
+        for word, text in (("why", finding.why), ("next", finding.next)):
             if text:
                 output.print_line(f"{'':<7}  {'':<{width}}  {word}: {text}")

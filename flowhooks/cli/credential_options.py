@@ -27,16 +27,16 @@ def read_token(file: Path | None) -> str:
     Raises:
         SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
     """
-    where = f"the file {file}" if file else f"the variable {TOKEN_VARIABLE}"
+    source = f"the file {file}" if file else f"the variable {TOKEN_VARIABLE}"
     try:
-        found = (file.read_text(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")).strip()
+        token = (file.read_text(errors="replace") if file else os.environ.get(TOKEN_VARIABLE, "")).strip()
     except OSError as error:
         raise SettingsError(f"the token file {file} cannot be read: {error.strerror}") from None
-    if file and not found:
-        raise SettingsError(f"{where} is empty")
-    if not found.isascii() or not found.isprintable() or set(found) & set(" ,"):
-        raise SettingsError(f"{where} does not hold one token: printable ASCII without blanks or commas")
-    return found
+    if file and not token:
+        raise SettingsError(f"{source} is empty")
+    if not token.isascii() or not token.isprintable() or set(token) & set(" ,"):
+        raise SettingsError(f"{source} does not hold one token: printable ASCII without blanks or commas")
+    return token
 
 
 def read_key(file: Path | None) -> bytes | None:
@@ -45,7 +45,7 @@ def read_key(file: Path | None) -> bytes | None:
     Raises:
         SettingsError: the file cannot be read, or what is there is none; nothing of it is repeated.
     """
-    where = f"the file {file}" if file else f"the variable {SECRET_VARIABLE}"
+    source = f"the file {file}" if file else f"the variable {SECRET_VARIABLE}"
     try:
         text = secret_from_file(str(file)) if file else os.environ.get(SECRET_VARIABLE, "")
     except ValueError as error:
@@ -55,7 +55,7 @@ def read_key(file: Path | None) -> bytes | None:
     try:
         return decode_key(text)
     except ValueError as error:
-        raise SettingsError(f"{where} {error}") from None
+        raise SettingsError(f"{source} {error}") from None
 
 
 def signature_headers(key: bytes, body: bytes) -> dict[str, str]:

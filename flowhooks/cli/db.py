@@ -11,7 +11,7 @@ import click
 
 from flowhooks.cli import output
 from flowhooks.cli.db_maintenance import backup_command, purge_command
-from flowhooks.cli.operations_client import INTERRUPTED, lock_owner
+from flowhooks.cli.operations_client import EXIT_INTERRUPTED, lock_owner
 from flowhooks.cli.options import SettingsSource, json_option, settings_options
 from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
@@ -111,12 +111,12 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
         raise LedgerUnusable(f"there is no database at {file}")
     try:
         with _lock_database(settings, source), _lock_database(settings, target):
-            moved = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress_bar)
+            result = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress_bar)
     except KeyboardInterrupt:
         output.print_line("Stopped; the same command goes on.", err=True)
-        raise SystemExit(INTERRUPTED) from None
-    _print_report(moved, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
-    if not moved.books.is_consistent:
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    _print_report(result, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
+    if not result.books.is_consistent:
         raise SystemExit(1)
 
 
@@ -137,29 +137,32 @@ def _lock_database(settings: Settings, url: str) -> Iterator[None]:
             lock.release()
 
 
-def _print_report(moved: CopyResult, *, source: str, target: str, as_json: bool) -> None:
+def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool) -> None:
     if as_json:
         output.print_json(
             {
                 "source": source,
                 "target": target,
-                "made": moved.made,
-                "tables": {name: asdict(one) for name, one in moved.tables.items()},
-                "balanced": moved.books.is_consistent,
-                "trouble": moved.books.trouble,
+                "made": result.made,
+                "tables": {name: asdict(table) for name, table in result.tables.items()},
+                "balanced": result.books.is_consistent,
+                "trouble": result.books.trouble,
             }
         )
         return
     output.print_table(
         ("table", "rows", "kept", "digest"),
-        [(name, f"{one.rows:>12,}", f"{one.kept:>12,}", one.digest[:16]) for name, one in moved.tables.items()],
+        [
+            (name, f"{table.rows:>12,}", f"{table.kept:>12,}", table.digest[:16])
+            for name, table in result.tables.items()
+        ],
     )
     output.print_line()
-    for one in moved.books.trouble:
-        output.print_line(f"trouble: {one}", style="red")
+    for problem in result.books.trouble:
+        output.print_line(f"trouble: {problem}", style="red")
     output.print_line(f"{target} holds the same as {source}: every count and every digest agrees.")
     output.print_line(
-        "The books balance." if moved.books.is_consistent else "The books do not balance, as they did not before."
+        "The books balance." if result.books.is_consistent else "The books do not balance, as they did not before."
     )
 
 

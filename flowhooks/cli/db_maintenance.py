@@ -75,22 +75,22 @@ def purge_command(
     """
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
-    wanted = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
+    event_filter = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
     if not (yes and not dry_run):
-        planned = _purge(settings, wanted, dry_run=True)
+        planned = _purge(settings, event_filter, dry_run=True)
         if dry_run or not planned["purged"]:
             _print_result(planned | {"dry_run": dry_run}, as_json=as_json)
             return
         output.confirm(f"{_result_text(planned)} They cannot be got back. Go on?")
-    _print_result(_purge(settings, wanted, dry_run=False), as_json=as_json)
+    _print_result(_purge(settings, event_filter, dry_run=False), as_json=as_json)
 
 
-def _purge(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[str, Any]:
+def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> dict[str, Any]:
     def total() -> int:
         with closing(Reader(database_url(settings))) as reader:
-            return reader.count_purge_candidates(cutoffs_from_filter(wanted))
+            return reader.count_purge_candidates(cutoffs_from_filter(event_filter))
 
-    arguments = {"wanted": wanted.to_json(), "dry_run": dry_run}
+    arguments = {"wanted": event_filter.to_json(), "dry_run": dry_run}
     try:
         return operations_client.run_operation(
             settings, "purge", arguments, progress=("look" if dry_run else "purge", total)
@@ -98,14 +98,14 @@ def _purge(settings: Settings, wanted: EventFilter, *, dry_run: bool) -> dict[st
     except operations_client.OperationStopped as stopped:
         so_far = f" Until then: {_result_text(stopped.done)}" if stopped.done else ""
         output.print_line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
-        raise SystemExit(operations_client.INTERRUPTED if stopped.interrupted else 1) from None
+        raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
 
 
 def _result_text(done: Mapping[str, Any]) -> str:
     deliveries = output.pluralize(done["deliveries"], "delivery", "deliveries")
-    went = "would be purged" if done["dry_run"] else "purged"
+    verb = "would be purged" if done["dry_run"] else "purged"
     kept = done["events"] - done["purged"]
-    text = f"{output.pluralize(done['purged'], 'event')} with {deliveries} {went}"
+    text = f"{output.pluralize(done['purged'], 'event')} with {deliveries} {verb}"
     return f"{text}, {kept:,} of that age kept." if kept else f"{text}."
 
 
@@ -133,22 +133,22 @@ def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
 
     Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
     """
-    made = backup(database_url(settings), target, progress=output.progress_bar)
+    info = backup(database_url(settings), target, progress=output.progress_bar)
     if as_json:
-        output.print_json({**asdict(made), "balanced": not made.trouble})
+        output.print_json({**asdict(info), "balanced": not info.trouble})
     else:
-        size = f"{made.bytes / 1_000_000:,.1f} MB"
-        events = "" if made.events is None else f", {output.pluralize(made.events, 'event')}"
+        size = f"{info.bytes / 1_000_000:,.1f} MB"
+        events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
         output.print_line(
-            f"Copied {made.source} to {made.target}: {size}{events}, in {output.format_duration(made.microseconds)}."
+            f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."
         )
-        for one in made.trouble:
-            output.print_line(f"trouble: {one}", style="red")
-        if made.events is None:
+        for problem in info.trouble:
+            output.print_line(f"trouble: {problem}", style="red")
+        if info.events is None:
             output.print_line("Its tables are of an older version, so its books were not looked at.")
         else:
             output.print_line(
-                "The books balance." if not made.trouble else "The books do not balance, nor do the original's."
+                "The books balance." if not info.trouble else "The books do not balance, nor do the original's."
             )
-    if made.trouble:
+    if info.trouble:
         raise SystemExit(1)

@@ -67,9 +67,9 @@ def filter_options(function: Callable[..., Any], *, with_handler: bool = True) -
     def wrapped(*args: Any, ids: tuple[str, ...], since: int | None, until: int | None, **kwargs: Any) -> Any:
         if since is not None and until is not None and since >= until:
             raise click.UsageError("--since must lie before --until: nothing can be between them.")
-        narrowing = {name: kwargs.pop(name) for name in (*_FILTER_NAMES, *(["handler"] if with_handler else []))}
-        wanted = EventFilter(ids=ids, since=since, until=until, **narrowing)
-        return function(*args, wanted=wanted, **kwargs)
+        filters = {name: kwargs.pop(name) for name in (*_FILTER_NAMES, *(["handler"] if with_handler else []))}
+        event_filter = EventFilter(ids=ids, since=since, until=until, **filters)
+        return function(*args, event_filter=event_filter, **kwargs)
 
     return _handler_option(wrapped) if with_handler else wrapped
 

@@ -48,44 +48,45 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 wrong usage.
     """
-    looked = inspect_plugins(settings)
-    handlers = [one for plugin in looked.statuses for one in plugin.handlers]
-    plain = [handler_to_json(one) for one in handlers]
+    inspection = inspect_plugins(settings)
+    handlers = [handler for plugin in inspection.statuses for handler in plugin.handlers]
+    handlers_json = [handler_to_json(handler) for handler in handlers]
     if as_json:
-        output.print_json({"handlers": plain, "ledger": looked.ledger})
+        output.print_json({"handlers": handlers_json, "ledger": inspection.ledger})
         return
     if handlers:
         output.print_table(
             ("handler", "standing", "paused since", "runs in", "stored", "listens to"),
             [
                 (
-                    one.id,
-                    one.standing,
-                    _paused_text(one),
-                    said["isolation"] or "-",
-                    text.backlog_text(said["backlog"]).replace(", ", "\n") or "-",
-                    text.selectors_text(said["listens"]),
+                    handler.id,
+                    handler.standing,
+                    _paused_text(handler),
+                    handler_json["isolation"] or "-",
+                    text.backlog_text(handler_json["backlog"]).replace(", ", "\n") or "-",
+                    text.selectors_text(handler_json["listens"]),
                 )
-                for one, said in zip(handlers, plain, strict=True)
+                for handler, handler_json in zip(handlers, handlers_json, strict=True)
             ],
             unbroken=("standing", "paused since", "runs in"),
         )
         output.print_line()
-    paused = sum(one.paused_at is not None for one in handlers)
-    held = sum(one.held is not None for one in handlers)
+    paused = sum(handler.paused_at is not None for handler in handlers)
+    n_held = sum(handler.held is not None for handler in handlers)
     output.print_line(
-        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({held:,} held)' if held else ''}."
+        f"{output.pluralize(len(handlers), 'handler')}, {paused:,} paused{f' ({n_held:,} held)' if n_held else ''}."
     )
-    if why := looked.ledger["why"]:
+    if why := inspection.ledger["why"]:
         output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _paused_text(one: HandlerStatus) -> str:
+def _paused_text(handler: HandlerStatus) -> str:
     """Since when a handler is paused, and why if it is held."""
-    since = output.format_time(one.paused_at)
-    if one.held is None:
+    since = output.format_time(handler.paused_at)
+    if handler.held is None:
         return since
-    return f"{since}\nheld: {messages.to_printable(one.held.why, 60)}\ntried at {output.format_time(one.held.trial_at)}"
+    why = messages.to_printable(handler.held.why, 60)
+    return f"{since}\nheld: {why}\ntried at {output.format_time(handler.held.trial_at)}"
 
 
 @click.command("pause", short_help="Keep what comes for handlers, and run none of it.")
@@ -175,21 +176,21 @@ def _change_pauses(
         output.print_line("No server runs just now: they are run when one starts.")
 
 
-def _check_patterns(settings: Settings, given: Sequence[str]) -> None:
+def _check_patterns(settings: Settings, patterns: Sequence[str]) -> None:
     with closing(Reader(database_url(settings))) as reader:
-        known = [one.id for one in reader.registered_handlers()]
-    for word in given:
-        if not any(one == word or fnmatchcase(one, word) for one in known):
-            meant = did_you_mean(word, known) or "; `flowhooks handlers list` has those that there are"
-            raise NotFound(f"the ledger knows no handler {word}{meant}")
+        handler_ids = [handler.id for handler in reader.registered_handlers()]
+    for pattern in patterns:
+        if not any(handler_id == pattern or fnmatchcase(handler_id, pattern) for handler_id in handler_ids):
+            suggestion = did_you_mean(pattern, handler_ids) or "; `flowhooks handlers list` has those that there are"
+            raise NotFound(f"the ledger knows no handler {pattern}{suggestion}")
 
 
 def _result_text(name: str, done: Mapping[str, Any]) -> str:
     """What was done, or would be."""
     already = {"pause": "is paused already", "resume": "is not paused"}[name]
-    passed = f" Passed over, for it {already}: {', '.join(done['passed_over'])}." if done["passed_over"] else ""
+    skipped = f" Passed over, for it {already}: {', '.join(done['passed_over'])}." if done["passed_over"] else ""
     if not done["handlers"]:
-        return f"Nothing to do.{passed}"
+        return f"Nothing to do.{skipped}"
     verb = {"pause": "Paused", "resume": "Resumed"}[name]
     verb = f"{'Would be p' if name == 'pause' else 'Would be r'}{verb[1:]}" if done["dry_run"] else verb
     waiting = output.pluralize(done["waiting"], "delivery waits", "deliveries wait")
@@ -198,4 +199,4 @@ def _result_text(name: str, done: Mapping[str, Any]) -> str:
     text = f"{verb}: {', '.join(done['handlers'])}. {waiting}"
     if name == "pause" and (running := done["running"]):
         text += f", {running:,} {'runs and goes' if running == 1 else 'run and go'} on to the end"
-    return f"{text}.{passed}"
+    return f"{text}.{skipped}"

@@ -16,7 +16,7 @@ from flowhooks.errors import ServerUnreachable, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST_BYTES: Final = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of an answer that are read."""
 
 
@@ -57,14 +57,14 @@ def post(base: str, path: str, *, body: bytes, headers: Mapping[str, str], timeo
     try:
         connection.request("POST", quote(url.path.rstrip("/"), safe="/%:@") + path, body=body, headers=dict(headers))
         response = connection.getresponse()
-        read = response.read(MOST_BYTES)
-        if response.length and len(read) < MOST_BYTES:
-            raise http.client.IncompleteRead(read, response.length)
+        content = response.read(MAX_RESPONSE_BYTES)
+        if response.length and len(content) < MAX_RESPONSE_BYTES:
+            raise http.client.IncompleteRead(content, response.length)
         return HttpResponse(
             status=response.status,
             reason=response.reason,
             headers={name.lower(): value for name, value in response.getheaders()},
-            body=read,
+            body=content,
         )
     except TimeoutError:
         raise ServerUnreachable(f"{base} did not answer within {timeout:g} seconds") from None
@@ -93,5 +93,7 @@ def _reason(error: OSError) -> str:
     """What the system says, in its own words: a TLS error has a `strerror` that is none."""
     if isinstance(error, http.client.RemoteDisconnected):
         return "it closed the connection without an answer"
-    known = os.strerror(error.errno) if error.errno and error.errno > 0 and type(error).__module__ == "builtins" else ""
-    return (known or error.strerror or str(error) or type(error).__name__).lower()
+    system_text = (
+        os.strerror(error.errno) if error.errno and error.errno > 0 and type(error).__module__ == "builtins" else ""
+    )
+    return (system_text or error.strerror or str(error) or type(error).__name__).lower()

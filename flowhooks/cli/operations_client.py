@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 OperationCall: TypeAlias = "Callable[[str, Mapping[str, Any]], dict[str, Any]]"
 
-TIMEOUT: Final = 60.0
+SERVER_TIMEOUT: Final = 60.0
 """Seconds that the server may take for one page of an operation; it gives up on its database long before."""
-INTERRUPTED: Final = 130
+EXIT_INTERRUPTED: Final = 130
 """The exit code of a command that Ctrl-C has ended."""
 
 
@@ -86,7 +86,7 @@ def is_serving(settings: Settings) -> bool:
         holder = lock_owner(settings)
         return bool(holder and holder.admin)
     with closing(Reader(url)) as reader:
-        return any(one.kind != "command" for one in reader.live_processes(settings.ledger.stale_after))
+        return any(process.kind != "command" for process in reader.live_processes(settings.ledger.stale_after))
 
 
 def load_plugins(settings: Settings) -> tuple[Schemas, Plugins]:
@@ -126,14 +126,17 @@ def run_operation(
         FlowhooksError: whatever keeps it from being done.
     """
     dry_run = bool(arguments.get("dry_run"))
-    with _open_client(settings, dry_run=dry_run, level=level) as (ask, by_server), _InterruptHandler() as interruptible:
+    with (
+        _open_client(settings, dry_run=dry_run, level=level) as (call, by_server),
+        _InterruptHandler() as interruptible,
+    ):
         what, total = progress or (name, lambda: 0)
         with output.progress_bar(what, total) as advance:
-            return _run_pages(ask, name, arguments, interruptible, advance) | {"server": by_server}
+            return _run_pages(call, name, arguments, interruptible, advance) | {"server": by_server}
 
 
 def _run_pages(
-    ask: OperationCall,
+    call: OperationCall,
     name: str,
     arguments: Mapping[str, Any],
     interruptible: _InterruptHandler,
@@ -143,7 +146,7 @@ def _run_pages(
     after = str(arguments.get("after", ""))
     while True:
         try:
-            page = ask(name, {**arguments, "after": after} if after else arguments)
+            page = call(name, {**arguments, "after": after} if after else arguments)
         except (FlowhooksError, KeyboardInterrupt) as error:
             if not done and not isinstance(error, KeyboardInterrupt):
                 raise
@@ -179,15 +182,15 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
     reader = Reader(database_url(settings))
     try:
         logging.configure(level, "text", redact=plugin_redactor(settings.plugins, os.environ))
-        others = any(one.handlers for one in reader.live_processes(settings.ledger.stale_after))
+        others = any(process.handlers for process in reader.live_processes(settings.ledger.stale_after))
         if dry_run:
-            desk = _read_only_context(settings, reader)
-            yield (lambda name, arguments: registry.run_operation(desk, name, arguments)), others
+            context = _read_only_context(settings, reader)
+            yield (lambda name, arguments: registry.run_operation(context, name, arguments)), others
             return
         with redirect_stdout(sys.stderr):
             opened = app.App(settings, run=(), kind="command")
         try:
-            yield (lambda name, arguments: _run_locally(opened.desk, name, arguments)), others
+            yield (lambda name, arguments: _run_locally(opened.operation_context, name, arguments)), others
         finally:
             opened.close()
     finally:
@@ -197,16 +200,19 @@ def _open_client(settings: Settings, *, dry_run: bool, level: str) -> Iterator[t
 def _read_only_context(settings: Settings, reader: Reader) -> OperationContext:
     """What a dry run works with where no server runs: it needs no lock, and could not write if it tried."""
     _, plugins = load_plugins(settings)
-    found = build_lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
+    lookup_result = build_lookup(plugins, reader.registered_handlers(), settings.ignore.process_key)
     ledger = cast("Ledger", reader)  # a dry run only reads
     return OperationContext(
-        ledger=ledger, router=found.router, missing_handlers=frozenset(found.missing_handlers), clock=Clock()
+        ledger=ledger,
+        router=lookup_result.router,
+        missing_handlers=frozenset(lookup_result.missing_handlers),
+        clock=Clock(),
     )
 
 
-def _run_locally(desk: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _run_locally(context: OperationContext, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return registry.run_operation(replace(desk, by=Actor(_user_name(), "command")), name, arguments)
+        return registry.run_operation(replace(context, by=Actor(_user_name(), "command")), name, arguments)
     except Unavailable:  # its own sentence is meant for engines
         raise LedgerError(_NOT_WRITTEN) from None
 
@@ -231,7 +237,7 @@ def _run_on_server(holder: LockOwner, name: str, arguments: Mapping[str, Any]) -
             f"/api/operations/{name}",
             body=json.dumps({**arguments, "by": _user_name()}).encode(),
             headers=headers,
-            timeout=TIMEOUT,
+            timeout=SERVER_TIMEOUT,
         )
     except ServerUnreachable as error:
         raise ServerUnreachable(

@@ -41,7 +41,7 @@ def _name(_context: click.Context, _param: click.Parameter, value: str) -> str:
 @click.argument("name", callback=_name)
 @click.option(
     "--role",
-    type=click.Choice([str(one) for one in Role]),
+    type=click.Choice([str(role) for role in Role]),
     required=True,
     help="view: look at everything; operate: also change something.",
 )
@@ -85,11 +85,11 @@ def _password(name: str) -> str:
             raise SettingsError("the standard input has no password; give it there in one line, or use a terminal")
         return line
     while True:
-        given: str = click.prompt(
+        password: str = click.prompt(
             f"Password of {name}", hide_input=True, confirmation_prompt="The same again", err=True
         )
-        if MIN_CHARS <= len(given) <= MAX_CHARS:
-            return given
+        if MIN_CHARS <= len(password) <= MAX_CHARS:
+            return password
         output.print_line(f"A password has {MIN_CHARS} to {MAX_CHARS} characters.", err=True)
 
 
@@ -108,22 +108,30 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 listed, 2 wrong usage.
     """
-    found = sorted(settings.operators.items())
+    operators = sorted(settings.operators.items())
     if as_json:
         listed = [
-            {"name": name, "role": one.role, "known_by": _credential_texts(one), "token_file": one.token_file or None}
-            for name, one in found
+            {
+                "name": name,
+                "role": operator.role,
+                "known_by": _credential_texts(operator),
+                "token_file": operator.token_file or None,
+            }
+            for name, operator in operators
         ]
         output.print_json({"operators": listed})
-    elif found:
-        rows = [(name, one.role, ", ".join(_credential_texts(one)), one.token_file or "-") for name, one in found]
+    elif operators:
+        rows = [
+            (name, operator.role, ", ".join(_credential_texts(operator)), operator.token_file or "-")
+            for name, operator in operators
+        ]
         output.print_table(("name", "role", "known by", "token file"), rows)
     else:
         output.print_line("The settings name no operator: whoever is on the server's machine may look after it.")
 
 
-def _credential_texts(one: OperatorSettings) -> list[str]:
-    words = ["password"] if one.password else []
-    if tokens := len(one.token_sha256):
+def _credential_texts(operator: OperatorSettings) -> list[str]:
+    words = ["password"] if operator.password else []
+    if tokens := len(operator.token_sha256):
         words.append("1 token" if tokens == 1 else f"{tokens} tokens")
-    return words + (["token file"] if one.token_file else [])
+    return words + (["token file"] if operator.token_file else [])

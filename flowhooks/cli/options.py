@@ -81,8 +81,8 @@ def settings_source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(
         *args: Any, config: Path | None, database: str | None, plugins_dirs: tuple[str, ...], **kwargs: Any
     ) -> Any:
-        own = {name: kwargs.pop(name) for name in tuple(kwargs) if name in _SETTINGS}
-        options = {"database": database, "plugins_dirs": list(plugins_dirs) or None, **own}
+        setting_options = {name: kwargs.pop(name) for name in tuple(kwargs) if name in _SETTINGS}
+        options = {"database": database, "plugins_dirs": list(plugins_dirs) or None, **setting_options}
         return function(SettingsSource(config=config, options=options), *args, **kwargs)
 
     return wrapped
@@ -93,8 +93,8 @@ def settings_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @settings_source_options
     @wraps(function)
-    def wrapped(given: SettingsSource, *args: Any, **kwargs: Any) -> Any:
-        return function(given.load(), *args, **kwargs)
+    def wrapped(settings_source: SettingsSource, *args: Any, **kwargs: Any) -> Any:
+        return function(settings_source.load(), *args, **kwargs)
 
     return wrapped
 

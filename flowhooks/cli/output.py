@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-WIDTH: Final = 120
+DEFAULT_WIDTH: Final = 120
 """Columns of a table that does not go to a terminal, unless COLUMNS says otherwise."""
-LONGEST: Final = 2_000
+MAX_CELL_CHARS: Final = 2_000
 """Characters of one value that people are shown; `--json` has all of them."""
-SLOW: Final = 1.0
+PROGRESS_DELAY: Final = 1.0
 """Seconds after which a progress bar appears."""
 
 
@@ -47,8 +47,8 @@ def print_line(text: str = "", *, err: bool = False, style: str | None = None) -
 
 def print_lines(text: str, *, indent: str = "") -> None:
     """Print text of several lines, such as a body or a traceback, each line made inert."""
-    for one in text.split("\n"):
-        print_line(indent + one)
+    for part in text.split("\n"):
+        print_line(indent + part)
 
 
 def confirm(question: str) -> None:
@@ -68,7 +68,7 @@ def print_json(document: Any) -> None:
 def to_json(document: Any, *, ascii_only: bool = False) -> str:
     """`document` as indented JSON in which every character can be seen, or is escaped as JSON escapes it."""
     text = json.dumps(document, ensure_ascii=ascii_only, indent=2)
-    return "\n".join(to_printable(one, max(1, len(one) * 12)) for one in text.split("\n"))
+    return "\n".join(to_printable(part, max(1, len(part) * 12)) for part in text.split("\n"))
 
 
 def format_body(body: str) -> str:
@@ -91,18 +91,20 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, unbro
     from rich.table import Table  # noqa: PLC0415 (as above)
     from rich.text import Text  # noqa: PLC0415 (as above)
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rich_table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:
-        made.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
+        rich_table.add_column(heading, overflow="fold", no_wrap=heading in unbroken)
     for row in rows:
-        made.add_row(*(Text("\n".join(to_printable(one, LONGEST) for one in cell.split("\n"))) for cell in row))
+        rich_table.add_row(
+            *(Text("\n".join(to_printable(part, MAX_CELL_CHARS) for part in cell.split("\n"))) for cell in row)
+        )
     # Trailing blanks are the table's filling, and only a nuisance to who copies a line.
     console = _open_console()
     with console.capture() as printed:
-        console.print(made)
+        console.print(rich_table)
     _open_stream()
-    for one in printed.get().splitlines():
-        click.echo(one.rstrip())
+    for row_text in printed.get().splitlines():
+        click.echo(row_text.rstrip())
 
 
 def escape_newlines(value: str) -> str:
@@ -127,9 +129,9 @@ def format_duration(microseconds: int) -> str:
         return f"{microseconds / 1000:.0f} ms"
     if seconds < 60:  # noqa: PLR2004 (a minute)
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, left_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left_seconds} s"
 
 
 @contextmanager
@@ -144,12 +146,12 @@ def progress_bar(what: str, total: Callable[[], int]) -> Iterator[Callable[[int]
         What to call with how much more has been done.
     """
     bar: Any = None
-    done, began = 0, time.monotonic()
+    done, started = 0, time.monotonic()
 
     def advance(more: int) -> None:
         nonlocal bar, done
         done += more
-        if bar is None and sys.stderr.isatty() and time.monotonic() - began > SLOW:
+        if bar is None and sys.stderr.isatty() and time.monotonic() - started > PROGRESS_DELAY:
             bar = _start_bar(what, total())
         if bar is not None:
             bar.update(0, completed=done)
@@ -182,7 +184,7 @@ def _open_console(*, err: bool = False) -> Console:
     stream = sys.stderr if err else sys.stdout
     terminal = stream.isatty()
     columns = os.environ.get("COLUMNS", "")
-    width = None if terminal else int(columns) if columns.isdecimal() and int(columns) > 0 else WIDTH
+    width = None if terminal else int(columns) if columns.isdecimal() and int(columns) > 0 else DEFAULT_WIDTH
     return Console(
         file=stream, width=width, force_terminal=terminal, markup=False, highlight=False, emoji=False, soft_wrap=False
     )

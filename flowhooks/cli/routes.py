@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @settings_options
-def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
+def command(settings: Settings, *, as_json: bool, **options: Any) -> None:
     r"""Show which handler listens to what; or explain where one event would go, handler by handler.
 
     Without options it lists the routes. With options it explains one event: which handlers get it, which do not and
@@ -71,29 +71,31 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
     # At critical: plugins that cannot be used are in what is printed.
     logging.configure("critical", "text", redact=plugin_redactor(settings.plugins, os.environ))
     schemas, plugins = load_plugins(settings)
-    known, run = _registered_handlers(settings)
-    found = build_lookup(plugins, known, settings.ignore.process_key, executed_handlers=run)
-    paused = {one.id: one.paused_at for one in known}
-    if any(value is not None for value in asked.values()):
-        example = routes_text.make_example(settings, schemas, **asked)
-        explanation = found.router.explain_event(example.event)
+    registered, running = _registered_handlers(settings)
+    lookup_result = build_lookup(plugins, registered, settings.ignore.process_key, executed_handlers=running)
+    paused = {handler.id: handler.paused_at for handler in registered}
+    if any(value is not None for value in options.values()):
+        example = routes_text.make_example(settings, schemas, **options)
+        explanation = lookup_result.router.explain_event(example.event)
         result = routes_text.outcome(settings, example, explanation.route)
         hints = routes_text.hints(settings, schemas, example, explanation)
         if as_json:
-            output.print_json({**routes_text.to_json(example, found, explanation), "verdict": result, "hints": hints})
+            output.print_json(
+                {**routes_text.to_json(example, lookup_result, explanation), "verdict": result, "hints": hints}
+            )
         else:
-            routes_text.show(example, found, explanation, result=result, hints=hints)
+            routes_text.show(example, lookup_result, explanation, result=result, hints=hints)
         if result in {"parked", "refused"}:
             raise SystemExit(1)
         return
     listeners = [
         {
-            **asdict(one),
-            **_ordering(one.handler_id, found, plugins),
-            "state": found.availability(one.handler_id),
-            "paused_since": to_text(paused.get(one.handler_id)),
+            **asdict(route),
+            **_ordering(route.handler_id, lookup_result, plugins),
+            "state": lookup_result.availability(route.handler_id),
+            "paused_since": to_text(paused.get(route.handler_id)),
         }
-        for one in found.router.subscriptions()
+        for route in lookup_result.router.subscriptions()
     ]
     quarantined = [info for info in plugins.infos if info.state == "quarantined"]
     if as_json:
@@ -101,45 +103,45 @@ def command(settings: Settings, *, as_json: bool, **asked: Any) -> None:
             {
                 "routes": listeners,
                 "quarantined": [{"plugin": info.name, "error": info.error} for info in quarantined],
-                "unreadable": list(found.router.unreadable_handlers),
+                "unreadable": list(lookup_result.router.unreadable_handlers),
             }
         )
         return
     if listeners:
         # Few handlers take turns or have conditions, and a table is soon too wide.
-        turns = [text.ordering_text(one["order_by"], one["concurrency"]) for one in listeners]
-        conditions = [text.conditions_text(one["conclusions"], one["when"]) for one in listeners]
+        turns = [text.ordering_text(route["order_by"], route["concurrency"]) for route in listeners]
+        conditions = [text.conditions_text(route["conclusions"], route["when"]) for route in listeners]
         optional = [(heading, cells) for heading, cells in (("conditions", conditions), ("turns", turns)) if any(cells)]
         output.print_table(
             ("kind", "by", "value", "versions", "sources", "handler", "state", *(heading for heading, _ in optional)),
             [
                 (
-                    one["kind"],
-                    one["by"],
-                    one["value"] or "-",
-                    one["versions"] or "any",
-                    ", ".join(one["sources"]) or "any",
-                    one["handler_id"],
-                    f"{one['state']}, paused" if one["paused_since"] else one["state"],
+                    route["kind"],
+                    route["by"],
+                    route["value"] or "-",
+                    route["versions"] or "any",
+                    ", ".join(route["sources"]) or "any",
+                    route["handler_id"],
+                    f"{route['state']}, paused" if route["paused_since"] else route["state"],
                     *(cells[number] or "-" for _, cells in optional),
                 )
-                for number, one in enumerate(listeners)
+                for number, route in enumerate(listeners)
             ],
             unbroken=("state", "by"),
         )
         output.print_line()
     output.print_line(_summary(listeners))
-    if found.router.unreadable_handlers:
-        output.print_line(routes_text.unreadable_text(found.router.unreadable_handlers), style="red")
+    if lookup_result.router.unreadable_handlers:
+        output.print_line(routes_text.unreadable_text(lookup_result.router.unreadable_handlers), style="red")
     for info in quarantined:
         output.print_line(f"Quarantined: {info.error}", style="red")
 
 
-def _ordering(handler_id: str, found: Lookup, plugins: Plugins) -> dict[str, Any]:
+def _ordering(handler_id: str, lookup_result: Lookup, plugins: Plugins) -> dict[str, Any]:
     """What a handler's deliveries wait for besides their time; a limit is known only of what is loaded."""
     handler = plugins.handlers.get(handler_id)
     return {
-        "order_by": found.router.order_by(handler_id),
+        "order_by": lookup_result.router.order_by(handler_id),
         "concurrency": None if handler is None else handler.concurrency,
     }
 
@@ -165,9 +167,12 @@ def _registered_handlers(settings: Settings) -> tuple[list[RegisteredHandler], f
 
 
 def _summary(listeners: list[dict[str, Any]]) -> str:
-    states = {one["handler_id"]: one["state"] for one in listeners}
+    states = {route["handler_id"]: route["state"] for route in listeners}
     if not states:
         return "No handler is known: every call-back would be parked."
-    counts = [(state, sum(one == state for one in states.values())) for state in dict.fromkeys(states.values())]
+    counts = [
+        (state, sum(handler_state == state for handler_state in states.values()))
+        for state in dict.fromkeys(states.values())
+    ]
     by_state = ", ".join(f"{count:,} {state}" for state, count in counts)
     return f"{output.pluralize(len(listeners), 'route')} to {output.pluralize(len(states), 'handler')}: {by_state}."

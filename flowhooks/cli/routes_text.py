@@ -68,24 +68,24 @@ class Example:
     schema_error: str
 
 
-def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **asked: Any) -> Example:
+def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **options: Any) -> Example:
     """Make an event of what the options say, as a callback would be made one.
 
     Args:
         settings: its sources, each with its words for conclusions.
         schemas: check the body of a file.
         file: the body of a callback; `-` is the standard input; None: there is only what the options say.
-        **asked: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None.
+        **options: source, kind and the names of `MEMBER_OF_OPTION`, each a value or None.
 
     Raises:
         SettingsError: the file cannot be read.
         click.UsageError: it is not the JSON of a callback.
     """
-    source, kind = asked["source"] or "default", asked["kind"] or "complete"
+    source, kind = options["source"] or "default", options["kind"] or "complete"
     body = _body(file) if file else {}
-    body |= {member: asked[name] for name, member in MEMBER_OF_OPTION.items() if asked[name] is not None}
+    body |= {member: options[name] for name, member in MEMBER_OF_OPTION.items() if options[name] is not None}
     refusal = _schema_error(schemas, kind, body) if file else ""
-    known = settings.sources.get(source)
+    source_settings = settings.sources.get(source)
     event = from_body(
         {} if refusal else body,
         id="",
@@ -93,7 +93,7 @@ def make_example(settings: Settings, schemas: Schemas, *, file: Path | None, **a
         kind=kind,
         flow_instance_id="",
         received_at=datetime.fromtimestamp(0, UTC),
-        conclusions=known.conclusion if known else MappingProxyType({}),
+        conclusions=source_settings.conclusion if source_settings else MappingProxyType({}),
     )
     return Example(event=event, sent_conclusion=(not refusal and body.get("conclusion")) or None, schema_error=refusal)
 
@@ -135,22 +135,22 @@ def outcome(settings: Settings, example: Example, route: Route) -> str:
 
 def hints(settings: Settings, schemas: Schemas, example: Example, explanation: Explanation) -> list[str]:
     """What may have been meant, and which sources and kinds there are, which the router cannot know."""
-    event, found = example.event, []
+    event, texts = example.event, []
     if event.kind not in schemas.kinds:
-        found.append(
+        texts.append(
             f"there is no kind of callback {event.kind!r}: its path is answered 404; {', '.join(schemas.kinds)} are"
         )
     if settings.sources and event.source not in settings.sources:
-        found.append(f"no source is called {event.source!r}; the settings have {', '.join(settings.sources)}")
+        texts.append(f"no source is called {event.source!r}; the settings have {', '.join(settings.sources)}")
     if explanation.route.unknown_conclusion:
-        found.append(f"no handler of its class or key names the conclusion {event.conclusion!r}")
-    return [*found, *explanation.hints]
+        texts.append(f"no handler of its class or key names the conclusion {event.conclusion!r}")
+    return [*texts, *explanation.hints]
 
 
-def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[str, Any]:
+def to_json(example: Example, lookup_result: Lookup, explanation: Explanation) -> dict[str, Any]:
     """The explanation as JSON, without its verdict and hints."""
     event = example.event
-    explained: dict[str, Any] = {**explanation_to_json(explanation, found.availability)}
+    explained: dict[str, Any] = {**explanation_to_json(explanation, lookup_result.availability)}
     if example.schema_error:  # nothing is routed
         explained |= {"state": None, "parked_by": None}
     return {
@@ -168,7 +168,9 @@ def to_json(example: Example, found: Lookup, explanation: Explanation) -> dict[s
     }
 
 
-def show(example: Example, found: Lookup, explanation: Explanation, *, result: str, hints: Sequence[str]) -> None:
+def show(
+    example: Example, lookup_result: Lookup, explanation: Explanation, *, result: str, hints: Sequence[str]
+) -> None:
     """Print the explanation for people."""
     output.print_line(
         f"A callback of kind {example.event.kind} from {example.event.source}, with {_names_text(example)}:"
@@ -178,8 +180,14 @@ def show(example: Example, found: Lookup, explanation: Explanation, *, result: s
         output.print_table(
             ("gets it", "handler", "state", "shares", "why"),
             [
-                (_gets_text(one), one.handler_id, found.availability(one.handler_id), one.shares, _reason_text(one))
-                for one in explanation.verdicts
+                (
+                    _gets_text(candidate),
+                    candidate.handler_id,
+                    lookup_result.availability(candidate.handler_id),
+                    candidate.shares,
+                    _reason_text(candidate),
+                )
+                for candidate in explanation.verdicts
             ],
             unbroken=("gets it", "state"),
         )
@@ -192,7 +200,9 @@ def show(example: Example, found: Lookup, explanation: Explanation, *, result: s
             f"A condition on {member} cannot be decided: that handler does not get it, and an alert is raised.",
             style="yellow",
         )
-    if any(found.availability(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers):
+    if any(
+        lookup_result.availability(handler) not in {"present", "elsewhere"} for handler in explanation.route.handlers
+    ):
         output.print_line("A handler that is not present gets its delivery all the same, which waits for its plugin.")
     for hint in hints:
         output.print_line(f"Hint: {hint}.")
@@ -222,15 +232,17 @@ def _names_text(example: Example) -> str:
     return ", ".join(["neither class nor key", *named])
 
 
-def _gets_text(one: CandidateMatch) -> str:
-    return "yes" if one.won else "undecidable" if one.undecidable else "no"
+def _gets_text(candidate: CandidateMatch) -> str:
+    return "yes" if candidate.won else "undecidable" if candidate.undecidable else "no"
 
 
-def _reason_text(one: CandidateMatch) -> str:
+def _reason_text(candidate: CandidateMatch) -> str:
     """The reason, then the value of each condition where there are several."""
-    if len(one.conditions) <= 1:
-        return one.why
-    return "\n".join([one.why, *(f"  {each.member}: {_VALUES[each.holds]}" for each in one.conditions)])
+    if len(candidate.conditions) <= 1:
+        return candidate.why
+    return "\n".join(
+        [candidate.why, *(f"  {condition.member}: {_VALUES[condition.holds]}" for condition in candidate.conditions)]
+    )
 
 
 def _outcome_text(example: Example, route: Route, result: str) -> str:
@@ -239,11 +251,11 @@ def _outcome_text(example: Example, route: Route, result: str) -> str:
     handlers = ", ".join(route.handlers)
     if result == "delivered":
         return f"It goes to {handlers}."
-    too = f"; {handlers} gets it all the same." if handlers else "."
+    suffix = f"; {handlers} gets it all the same." if handlers else "."
     if route.dismissed_by:
-        return _DISMISSED[route.dismissed_by] + too
+        return _DISMISSED[route.dismissed_by] + suffix
     parked = route.parked_by or ParkedBy.HANDLER
     if result == "refused":
         why = _PARKED[parked].partition(": ")[0]
         return f"{why}: it is refused with 422, as the setting {_SETTINGS[parked]} says."
-    return _PARKED[parked].format(member=route.undecided) + too
+    return _PARKED[parked].format(member=route.undecided) + suffix

@@ -18,7 +18,7 @@ from flowhooks.errors import SettingsError
 if TYPE_CHECKING:
     from flowhooks.cli.http_client import HttpResponse
 
-MARGIN: Final = 15.0
+TIMEOUT_MARGIN: Final = 15.0
 """Seconds on top of the longest wait that a server grants."""
 MAX_WAIT_SECONDS: Final = 60.0
 _HEADERS: Final = {
@@ -120,7 +120,7 @@ def command(
         f"/flow/{quote(flow_id, safe=':~')}/call-back/{quote(kind, safe='')}",
         body=body,
         headers=headers,
-        timeout=MAX_WAIT_SECONDS + MARGIN,
+        timeout=MAX_WAIT_SECONDS + TIMEOUT_MARGIN,
     )
     (_print_response_json if as_json else _print_response)(answer)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 (HTTP's successes)
@@ -184,8 +184,8 @@ def _print_response_json(answer: HttpResponse) -> None:
 
 
 def _print_response(answer: HttpResponse) -> None:
-    good = 200 <= answer.status < 300  # noqa: PLR2004 (HTTP's successes)
-    output.print_line(f"{answer.status} {answer.reason}", style="green" if good else "red")
+    is_success = 200 <= answer.status < 300  # noqa: PLR2004 (HTTP's successes)
+    output.print_line(f"{answer.status} {answer.reason}", style="green" if is_success else "red")
     for name, value in _shown_headers(answer).items():
         output.print_line(f"{name}: {value}")
     output.print_line()

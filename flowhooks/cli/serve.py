@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Settings
     from flowhooks.web.server.server import Server
 
-ANSWERS_GET: Final = 10.0
+ANSWER_TIMEOUT: Final = 10.0
 """Seconds in which requests that have begun to arrive are answered when the server stops."""
 
 log = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
     help="Take call-backs in N processes, which share the address [default: 1]. For a ledger on PostgreSQL.",
 )
 @settings_source_options
-def command(given: SettingsSource, *, no_worker: bool) -> None:
+def command(settings_source: SettingsSource, *, no_worker: bool) -> None:
     """Take call-backs and run their handlers, until SIGTERM or Ctrl-C.
 
     Then no more is taken in, those who wait are answered, what runs is waited for, and the exit code is 0.
@@ -71,8 +71,8 @@ def command(given: SettingsSource, *, no_worker: bool) -> None:
     call-back is refused meanwhile. One that dies is started again.
     """
     launcher.run(
-        given.pin().load,
-        lambda settings, around: _serve(settings, around, no_worker=no_worker),
+        settings_source.pin().load,
+        lambda settings, context: _serve(settings, context, no_worker=no_worker),
         check=lambda settings: _check(settings, no_worker=no_worker),
         listeners=("listen", "admin"),
     )
@@ -89,14 +89,14 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
         )
 
 
-def _serve(settings: Settings, around: ProcessContext, *, no_worker: bool) -> None:
-    broken, place = threading.Event(), around.inherited
-    with serving.ShutdownSignal() as ending:
-        around.watch_supervisor(ending)
+def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> None:
+    failed, inherited = threading.Event(), context.inherited
+    with serving.ShutdownSignal() as shutdown_signal:
+        context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings)
         app = App(
             settings,
-            cores=serving.tune_process(settings, place),
+            cores=serving.tune_process(settings, inherited),
             run=() if no_worker else ("*",),
             credential_kinds=("sources", "operators"),
         )
@@ -108,7 +108,7 @@ def _serve(settings: Settings, around: ProcessContext, *, no_worker: bool) -> No
                 settings,
                 threads=settings.http.threads,
                 max_connections=connections.listen,
-                place=place,
+                inherited=inherited,
                 refused=app.metrics.refused,
             )
             admin = serving.create_listener(
@@ -117,7 +117,7 @@ def _serve(settings: Settings, around: ProcessContext, *, no_worker: bool) -> No
                 settings,
                 threads=serving.ADMIN_THREADS,
                 max_connections=connections.admin,
-                place=place,
+                inherited=inherited,
             )
         except BaseException:
             app.close()
@@ -125,17 +125,17 @@ def _serve(settings: Settings, around: ProcessContext, *, no_worker: bool) -> No
         app.publish_admin_address(f"http://{admin.address}", token)
         app.start()
         for server in (admin, web):
-            serving.start_serving(server, ending, broken)
+            serving.start_serving(server, shutdown_signal, failed)
         listeners = {"call_backs": f"http://{web.address}", "admin": f"http://{admin.address}"}
         log.info("serving", **listeners, **serving.startup_fields(app))
         if not app.plugins.handlers and not no_worker:
             log.warning("no_handlers", why="no plugin gives a handler: every call-back will be stored and parked")
         _print_addresses(**listeners)
-        around.run_main_loop(ending, app, web, admin)
-        if around.is_replaced:
-            _retire(app, ending, web, admin)
+        context.run_main_loop(shutdown_signal, app, web, admin)
+        if context.is_replaced:
+            _retire(app, shutdown_signal, web, admin)
         _shut_down(app, web, admin)
-    serving.exit_process(broken=broken.is_set())
+    serving.exit_process(failed=failed.is_set())
 
 
 def _print_addresses(call_backs: str, admin: str) -> None:
@@ -150,20 +150,20 @@ def _print_addresses(call_backs: str, admin: str) -> None:
         output.print_line()
 
 
-def _retire(app: App, ending: serving.ShutdownSignal, web: Server, admin: Server) -> None:
+def _retire(app: App, shutdown_signal: serving.ShutdownSignal, web: Server, admin: Server) -> None:
     """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
     log.info("retiring", running=app.runner.running)
     admin.retire()
     web.retire()
-    until = time.monotonic() + app.settings.http.read_timeout + MAX_WAIT_SECONDS + ANSWERS_GET
-    while not web.wait_closed(0.05) and time.monotonic() < until and not ending.wait(0):
+    deadline = time.monotonic() + app.settings.http.read_timeout + MAX_WAIT_SECONDS + ANSWER_TIMEOUT
+    while not web.wait_closed(0.05) and time.monotonic() < deadline and not shutdown_signal.wait(0):
         pass
 
 
 def _shut_down(app: App, web: Server, admin: Server) -> None:
     log.info("stopping", running=app.runner.running)
     app.begin_shutdown()
-    web.drain(ANSWERS_GET)
+    web.drain(ANSWER_TIMEOUT)
     ended = app.close(app.settings.shutdown.timeout)
     web.close()
     admin.close()

@@ -37,28 +37,28 @@ def command(settings: Settings, *, as_json: bool) -> None:
     """
     reader = Reader(database_url(settings))
     try:
-        books = reader.verify()
+        report = reader.verify()
     finally:
         reader.close()
     if as_json:
-        output.print_json({"balanced": books.is_consistent, **asdict(books)})
+        output.print_json({"balanced": report.is_consistent, **asdict(report)})
     else:
-        output.print_table(("what", "how many"), _rows(books))
+        output.print_table(("what", "how many"), _rows(report))
         output.print_line()
-        for one in books.trouble:
-            output.print_line(f"trouble: {one}", style="red")
-        output.print_line("The books balance." if books.is_consistent else "The books do not balance.")
-    if not books.is_consistent:
+        for problem in report.trouble:
+            output.print_line(f"trouble: {problem}", style="red")
+        output.print_line("The books balance." if report.is_consistent else "The books do not balance.")
+    if not report.is_consistent:
         raise SystemExit(1)
 
 
-def _rows(books: ConsistencyReport) -> Iterator[tuple[str, str]]:
-    yield "events accepted", f"{books.accepted:>12,}"
-    yield "events stored", f"{books.stored:>12,}"
-    yield "events purged", f"{books.purged:>12,}"
-    for state, count in books.events.items():
+def _rows(report: ConsistencyReport) -> Iterator[tuple[str, str]]:
+    yield "events accepted", f"{report.accepted:>12,}"
+    yield "events stored", f"{report.stored:>12,}"
+    yield "events purged", f"{report.purged:>12,}"
+    for state, count in report.events.items():
         yield f"  {state}", f"{count:>12,}"
-    yield "deliveries", f"{sum(books.deliveries.values()):>12,}"
-    for state, count in books.deliveries.items():
+    yield "deliveries", f"{sum(report.deliveries.values()):>12,}"
+    for state, count in report.deliveries.items():
         yield f"  {state}", f"{count:>12,}"
-    yield "attempts", f"{books.attempts:>12,}"
+    yield "attempts", f"{report.attempts:>12,}"

@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 @click.option("--processes", metavar="N", help="Work in N processes, each with a concurrency of its own [default: 1].")
 @click.option("--admin", metavar="HOST:PORT", help="Where /healthz and /readyz are answered [default: nowhere].")
 @settings_source_options
-def command(given: SettingsSource, concurrency: int | None, patterns: tuple[str, ...]) -> None:
+def command(settings_source: SettingsSource, concurrency: int | None, patterns: tuple[str, ...]) -> None:
     r"""Run deliveries that servers have taken in, until SIGTERM or Ctrl-C. For a ledger on PostgreSQL.
 
     It takes no call-backs. It runs the deliveries of the handlers that it has loaded, and leaves all others to
@@ -64,10 +64,10 @@ def command(given: SettingsSource, concurrency: int | None, patterns: tuple[str,
       flowhooks worker --concurrency 32 --handlers contracts:*
       flowhooks worker --admin 127.0.0.1:8090
     """
-    admin_at = given.options["admin"]
+    admin_at = settings_source.options["admin"]
     launcher.run(
-        replace(given.pin(), options={**given.options, "runner.threads": concurrency}).load,
-        lambda settings, around: _work(settings, around, patterns=patterns, listens=admin_at is not None),
+        replace(settings_source.pin(), options={**settings_source.options, "runner.threads": concurrency}).load,
+        lambda settings, context: _work(settings, context, patterns=patterns, has_admin=admin_at is not None),
         check=lambda settings: _check(settings if admin_at is not None else replace(settings, admin=UNUSED_ADDRESS)),
         listeners=() if admin_at is None else ("admin",),
     )
@@ -88,28 +88,28 @@ def _check(settings: Settings) -> None:
     check_operators(settings)
 
 
-def _work(settings: Settings, around: ProcessContext, *, patterns: Sequence[str], listens: bool) -> None:
-    broken, place = threading.Event(), around.inherited
-    with serving.ShutdownSignal() as ending:
-        around.watch_supervisor(ending)
-        connections = serving.allow_connections(settings) if listens else None
+def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str], has_admin: bool) -> None:
+    failed, inherited = threading.Event(), context.inherited
+    with serving.ShutdownSignal() as shutdown_signal:
+        context.watch_supervisor(shutdown_signal)
+        connections = serving.allow_connections(settings) if has_admin else None
         open_files.raise_limit()
         app = App(
             settings,
-            cores=serving.tune_process(settings, place),
+            cores=serving.tune_process(settings, inherited),
             run=patterns or ("*",),
             kind="worker",
-            credential_kinds=("operators",) if listens else (),
+            credential_kinds=("operators",) if has_admin else (),
         )
         try:
             _check_handlers(app.plugins.handlers, patterns)
-            admin = None if connections is None else _admin(app, settings, place, max_connections=connections.admin)
+            admin = None if connections is None else _admin(app, settings, inherited, max_connections=connections.admin)
         except BaseException:
             app.close()
             raise
         app.start()
         if admin is not None:
-            serving.start_serving(admin, ending, broken)
+            serving.start_serving(admin, shutdown_signal, failed)
         log.info(
             "working",
             admin=f"http://{admin.address}" if admin else None,
@@ -117,18 +117,18 @@ def _work(settings: Settings, around: ProcessContext, *, patterns: Sequence[str]
             runs=len(app.runs),
             **serving.startup_fields(app),
         )
-        around.run_main_loop(ending, app, *([] if admin is None else [admin]))
+        context.run_main_loop(shutdown_signal, app, *([] if admin is None else [admin]))
         log.info("stopping", running=app.runner.running)
-        if admin is not None and around.is_replaced:
+        if admin is not None and context.is_replaced:
             admin.retire()
         ended = app.close(settings.shutdown.timeout)
         if admin is not None:
             admin.close()
         log.info("stopped", all_ended=ended)
-    serving.exit_process(broken=broken.is_set())
+    serving.exit_process(failed=failed.is_set())
 
 
-def _admin(app: App, settings: Settings, place: InheritedSockets | None, *, max_connections: int) -> Server:
+def _admin(app: App, settings: Settings, inherited: InheritedSockets | None, *, max_connections: int) -> Server:
     # Nobody is told the token: where the ledger is shared, commands do by themselves what they are to do.
     return serving.create_listener(
         "admin",
@@ -136,7 +136,7 @@ def _admin(app: App, settings: Settings, place: InheritedSockets | None, *, max_
         settings,
         threads=serving.ADMIN_THREADS,
         max_connections=max_connections,
-        place=place,
+        inherited=inherited,
     )
 
 
@@ -149,5 +149,5 @@ def _check_handlers(loaded: Collection[str], patterns: Sequence[str]) -> None:
     if not loaded:
         raise SettingsError("a worker runs handlers, and no plugin gives one; `flowhooks plugins list` says more")
     for pattern in patterns:
-        if not any(fnmatchcase(one, pattern) for one in loaded):
+        if not any(fnmatchcase(handler_id, pattern) for handler_id in loaded):
             raise SettingsError(f"--handlers {pattern} means no handler that is loaded: {', '.join(sorted(loaded))}")

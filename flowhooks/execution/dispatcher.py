@@ -340,7 +340,7 @@ class Dispatcher:
                 finished_at=result.now,
             ),
         )
-        self._notifier.settled(event, delivery, outcome, result.target)
+        self._notifier.delivery_settled(event, delivery, outcome, result.target)
 
     def _next_state(
         self, handler: Handler, claimed: ClaimedAttempt, outcome: Outcome, now: int

@@ -200,7 +200,7 @@ class Intake:
                     self._waiters.close(event_id, waiter)
                     waiter = None
                 return self._answer_repeat(accepted, route, wait=wait)
-            self._notifier.accepted(new.event, list(new.route))
+            self._notifier.event_accepted(new.event, list(new.route))
             delivery_statuses = {
                 delivery_id: DeliveryStatus(
                     delivery_id=delivery_id,
@@ -280,7 +280,7 @@ class Intake:
             missing_handlers=config.missing_handlers,
             order_keys=router.order_keys(event, route.handlers),
             webhook_id=callback.message,
-            read=self._notifier.wanted,
+            read=self._notifier.has_subscribers,
             now=now,
         )
         return new, route

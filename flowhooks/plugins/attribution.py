@@ -43,14 +43,14 @@ class PluginAttribution:
             entry = entry.tb_next
         if isinstance(exception, RuntimeError) and module.partition(".")[0] == "pluggy":
             # A wrapper without a yield, or with two: raised by pluggy, which names the function's file and line.
-            said = str(exception)
-            return next((plugin for place, plugin in self._places.items() if place in said), owner)
+            message = str(exception)
+            return next((plugin for place, plugin in self._places.items() if place in message), owner)
         return owner
 
 
 def _codes(function: Callable[..., Any]) -> Iterator[CodeType]:
     """The code of a function and of what it wraps."""
-    for one in (function, inspect.unwrap(function)):
-        code = getattr(one, "__code__", None)
+    for candidate in (function, inspect.unwrap(function)):
+        code = getattr(candidate, "__code__", None)
         if code is not None:
             yield code

@@ -71,10 +71,10 @@ def discover(
     """
     warnings: list[str] = []
     installed = _installed(warnings) if entry_points is None else list(entry_points)
-    found = [_from_object(name, plugin) for name, plugin in objects.items()]
-    found += sorted(map(_from_entry_point, installed), key=lambda one: one.name)
-    found += [_from_file(path) for path in _files(dirs)]
-    return found, warnings
+    plugins = [_from_object(name, plugin) for name, plugin in objects.items()]
+    plugins += sorted(map(_from_entry_point, installed), key=lambda plugin: plugin.name)
+    plugins += [_from_file(path) for path in _files(dirs)]
+    return plugins, warnings
 
 
 def _from_object(name: str, plugin: object) -> DiscoveredPlugin:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _OURS: Final = frozenset({"flowhooks", "pluggy", "importlib", "contextlib", "functools", "inspect"})
 """Top-level modules whose frames say nothing about the plugin: they only carried the call."""
-_LONGEST: Final = 600
+_MAX_LINE_CHARS: Final = 600
 """Characters of one line, so that a listing stays one."""
 
 
@@ -48,7 +48,7 @@ def traceback_text(error: BaseException) -> str:
 def printable_line(text: str) -> str:
     """`text` on one line, what cannot be printed replaced: it may go to a terminal or a log."""
     line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    return line if len(line) <= _MAX_LINE_CHARS else line[: _MAX_LINE_CHARS - 1] + "…"
 
 
 def _message(error: BaseException) -> str:

@@ -115,72 +115,72 @@ class Loader:
     registered: dict[str, RegisteredPlugin] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
-    def load(self, found: DiscoveredPlugin) -> PluginInfo:
+    def load(self, discovered: DiscoveredPlugin) -> PluginInfo:
         """Load one plugin, or say why not. Only KeyboardInterrupt is let through."""
-        whose = f"plugin {error_text.printable_line(repr(found.name))} ({found.origin_text}): "
-        if why := self.plugin_filter.why_denied(found.name):
-            return _info(found, "denied", error=whose + why)
-        section = self.sections.get(found.name)
-        terms = RegistrationContext(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
+        prefix = f"plugin {error_text.printable_line(repr(discovered.name))} ({discovered.origin_text}): "
+        if why := self.plugin_filter.why_denied(discovered.name):
+            return _info(discovered, "denied", error=prefix + why)
+        section = self.sections.get(discovered.name)
+        context = RegistrationContext(section=section, environ=self.environ, schemas=self.schemas, secrets=self.secrets)
         facts: dict[str, Any] = {}
         try:
-            self._claim_name(found)
-            plugin = found.load()
+            self._claim_name(discovered)
+            plugin = discovered.load()
             facts = {"version": _version(plugin), "documentation": _documentation(plugin)}
-            admitted = self._register(found.name, plugin, terms)
+            registered = self._register(discovered.name, plugin, context)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (SystemExit and its like, too: one plugin never stops the rest)
-            conceal = redactor(self.secrets)
-            line = whose + error_text.error_line(error, top_module=found.top_module, redact=conceal)
-            facts |= {"error": line, "traceback": conceal(error_text.traceback_text(error))}
-            return _info(found, "quarantined", schema_folders=terms.folders, **facts)
-        facts |= {"handlers": admitted.handlers, "hooks": admitted.hooks}
-        return _info(found, "loaded", schema_folders=terms.folders, **facts)
+            redact = redactor(self.secrets)
+            line = prefix + error_text.error_line(error, top_module=discovered.top_module, redact=redact)
+            facts |= {"error": line, "traceback": redact(error_text.traceback_text(error))}
+            return _info(discovered, "quarantined", schema_folders=context.folders, **facts)
+        facts |= {"handlers": registered.handlers, "hooks": registered.hooks}
+        return _info(discovered, "loaded", schema_folders=context.folders, **facts)
 
-    def load_all(self, found: Sequence[DiscoveredPlugin]) -> tuple[PluginInfo, ...]:
+    def load_all(self, discovered: Sequence[DiscoveredPlugin]) -> tuple[PluginInfo, ...]:
         """Load one after the other; then, with all schemas there, see that each handler listens to what can come."""
-        return tuple(map(self._checked, found, [self.load(one) for one in found]))
+        return tuple(map(self._checked, discovered, [self.load(plugin) for plugin in discovered]))
 
-    def _checked(self, found: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
+    def _checked(self, discovered: DiscoveredPlugin, info: PluginInfo) -> PluginInfo:
         whys = [why for handler in info.handlers if (why := why_unsatisfiable(handler, self.schemas))]
         if not whys:
             return info
         self.shared_manager.unregister(name=info.name)
         del self.registered[info.name]
-        line = f"plugin {info.name!r} ({found.origin_text}): {error_text.printable_line(whys[0])}"
+        line = f"plugin {info.name!r} ({discovered.origin_text}): {error_text.printable_line(whys[0])}"
         return replace(info, state="quarantined", error=line, handlers=(), hooks=())
 
-    def _claim_name(self, found: DiscoveredPlugin) -> None:
+    def _claim_name(self, discovered: DiscoveredPlugin) -> None:
         """Take the name; whoever comes second is refused, even if the first failed: ids in the ledger carry it."""
-        if not NAME_PATTERN.fullmatch(found.name):
+        if not NAME_PATTERN.fullmatch(discovered.name):
             raise PluginError("its name must be 1 to 100 letters, digits, '.', '_' or '-'")
-        if found.name == PROJECT:
+        if discovered.name == PROJECT:
             raise PluginError(f"the name {PROJECT!r} is reserved")
-        if first := self.origins.get(found.name):
+        if first := self.origins.get(discovered.name):
             raise PluginError(
                 f"there are two plugins of this name; the other one is {first}; rename this one, or take it away"
             )
-        self.origins[found.name] = found.origin_text
-        if wanted := unmet_requirement(found.requires, self.version):
+        self.origins[discovered.name] = discovered.origin_text
+        if requirement := unmet_requirement(discovered.requires, self.version):
             raise PluginError(
-                f"it is made for {wanted}, and this is {PROJECT} {self.version}: install a version of "
-                f"{found.distribution} that fits"
+                f"it is made for {requirement}, and this is {PROJECT} {self.version}: install a version of "
+                f"{discovered.distribution} that fits"
             )
 
-    def _register(self, name: str, plugin: object, terms: RegistrationContext) -> RegisteredPlugin:
-        for other, registered in self.shared_manager.list_name_plugin():
-            if registered is plugin:
+    def _register(self, name: str, plugin: object, context: RegistrationContext) -> RegisteredPlugin:
+        for other, existing in self.shared_manager.list_name_plugin():
+            if existing is plugin:
                 raise PluginError(f"it is the same object as plugin {other!r}")
         try:
-            admitted = register_plugin(plugin, name=name, context=terms)
+            result = register_plugin(plugin, name=name, context=context)
         finally:
-            self.schemas = terms.schemas
+            self.schemas = context.schemas
         self.shared_manager.register(plugin, name)
         self.shared_manager.check_pending()
-        self.registered[name] = admitted
-        self.warnings += admitted.warnings
-        return admitted
+        self.registered[name] = result
+        self.warnings += result.warnings
+        return result
 
     def hook_callers(self, hook: str) -> tuple[tuple[str, HookCaller], ...]:
         """What calls `hook` in each plugin alone that implements it, with the plugin's name."""
@@ -217,12 +217,12 @@ def _version(plugin: object) -> str:
     return error_text.printable_line(version) if isinstance(version, str) else ""
 
 
-def _info(found: DiscoveredPlugin, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:
+def _info(discovered: DiscoveredPlugin, state: PluginState, *, version: str = "", **facts: Any) -> PluginInfo:
     return PluginInfo(
-        name=found.name,
-        origin=found.origin,
-        distribution=found.distribution,
-        version=found.version or version,
+        name=discovered.name,
+        origin=discovered.origin,
+        distribution=discovered.distribution,
+        version=discovered.version or version,
         state=state,
         **facts,
     )

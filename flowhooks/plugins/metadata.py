@@ -40,14 +40,16 @@ def find_package(name: str) -> Package | None:
     """The installed package of this name, however it is written; None if there is none, or its metadata is spoilt."""
     importlib.invalidate_caches()
     try:
-        found = metadata.distribution(name)
-        fields = found.metadata
+        distribution = metadata.distribution(name)
+        fields = distribution.metadata
         return Package(
             name=printable_line(str(fields["Name"] or name)),
             version=printable_line(str(fields["Version"] or "")),
             summary=printable_line(str(fields["Summary"] or "")),
             home_page=printable_line(_home_page(str(fields["Home-page"] or ""), fields.get_all("Project-URL") or ())),
-            plugins=tuple(sorted({one.name for one in found.entry_points.select(group=PROJECT)})),
+            plugins=tuple(
+                sorted({entry_point.name for entry_point in distribution.entry_points.select(group=PROJECT)})
+            ),
         )
     except Exception:  # noqa: BLE001 (none of this name, or a spoilt file of it; which errors depends on how)
         return None
@@ -63,6 +65,6 @@ def _home_page(field: str, urls: Sequence[str]) -> str:
 
 
 def _labelled(urls: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for one in urls:
-        label, _, url = one.partition(",")
+    for labelled_url in urls:
+        label, _, url = labelled_url.partition(",")
         yield label.strip().lower(), url.strip()

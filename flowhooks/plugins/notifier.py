@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from flowhooks.model.event import Event
     from flowhooks.plugins.plugins import Plugins
 
-MOST_PENDING: Final = 10_000
+MAX_PENDING: Final = 10_000
 """Notices that wait to be given at the most; further ones are dropped and counted."""
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class HookNotifier:
 
     def __init__(self, plugins: Plugins) -> None:
         self._plugins = plugins
-        self._queue: Queue[Callable[[], None]] = Queue(MOST_PENDING)
+        self._queue: Queue[Callable[[], None]] = Queue(MAX_PENDING)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="notices", daemon=True)
         self.has_subscribers = plugins.has_subscribers

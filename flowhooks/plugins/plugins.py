@@ -98,7 +98,7 @@ class Plugins:
             SettingsError: a folder of `dirs` does not exist or cannot be read.
             KeyboardInterrupt: an operator's, even during a plugin's import.
         """
-        found, warnings = discover(objects=objects, entry_points=entry_points, dirs=dirs)
+        discovered, warnings = discover(objects=objects, entry_points=entry_points, dirs=dirs)
         loader = Loader(
             plugin_filter=PluginFilter(allow=tuple(allow), deny=frozenset(deny), safe_mode=safe_mode),
             sections=sections,
@@ -107,8 +107,8 @@ class Plugins:
             version=__version__,
             warnings=warnings,
         )
-        infos = loader.load_all(found)
-        names = tuple(dict.fromkeys(one.name for one in found))
+        infos = loader.load_all(discovered)
+        names = tuple(dict.fromkeys(plugin.name for plugin in discovered))
         for what, mentioned in (("plugins_allow", allow), ("plugins_deny", deny), ("[plugins.NAME]", sections)):
             warnings += [_unknown_plugin(what, name, names) for name in mentioned if name not in names]
         return cls(

@@ -132,13 +132,13 @@ def register_plugin(plugin: object, *, name: str, context: RegistrationContext) 
     )
 
 
-def _section(name: str, terms: RegistrationContext, schemas: PluginSchemas) -> dict[str, Any]:
+def _section(name: str, context: RegistrationContext, schemas: PluginSchemas) -> dict[str, Any]:
     """A copy of the plugin's section, with its secrets in their places, as its own schema takes it."""
     try:
-        section, secrets = resolve_secrets(terms.section or {}, plugin=name, environ=terms.environ)
+        section, secrets = resolve_secrets(context.section or {}, plugin=name, environ=context.environ)
     except SettingsError as error:
         raise PluginError(str(error)) from None
-    terms.secrets |= secrets
+    context.secrets |= secrets
     if refused := schemas.settings_violations(section):
         raise PluginError("; ".join(f"{location_text(name, path)} {why}" for path, why in refused))
     return section
@@ -191,14 +191,14 @@ def _unmarked(own: pluggy.PluginManager, plugin: object) -> list[tuple[str, str]
     return [(hook, function_location(function)) for hook, function in functions if inspect.isfunction(function)]
 
 
-def _invalid_hook(own: pluggy.PluginManager, plugin: object, said: str) -> str:
+def _invalid_hook(own: pluggy.PluginManager, plugin: object, message: str) -> str:
     """What pluggy refuses, with the place of the function and what the hook does take."""
     for attribute, hook in _marked(own, plugin):
-        if f"hook {hook!r}" in said:
+        if f"hook {hook!r}" in message:
             takes = ", ".join(HOOKS[hook]) or "no arguments"
-            reason = said.partition("\nhookimpl definition: ")[2] or said
+            reason = message.partition("\nhookimpl definition: ")[2] or message
             return f"hook {hook!r} ({function_location(getattr(plugin, attribute))}): {reason}; it takes: {takes}"
-    return said
+    return message
 
 
 def _unknown_hook(hook: str, impl: pluggy.HookImpl) -> str:

@@ -46,16 +46,21 @@ def _unsatisfiable_values(handler: Handler, schemas: Schemas) -> Iterator[str]:
 def unused_data_schemas(schemas: PluginSchemas, handlers: Iterable[Handler]) -> Iterator[tuple[str, str]]:
     """Each schema of data that no handler of the plugin listens for: its file, and what the matter is."""
     selectors = [handler.selectors for handler in handlers]
-    if any(one.every for one in selectors):
+    if any(selector.every for selector in selectors):
         return
     for folder, values, heard, what in (
         (
             CLASS_FOLDER,
             schemas.classes,
-            {value for one in selectors for value in one.callback_classes},
+            {value for selector in selectors for value in selector.callback_classes},
             "callback_class=",
         ),
-        (KEY_FOLDER, schemas.keys, {value for one in selectors for value in one.process_keys}, "process_key="),
+        (
+            KEY_FOLDER,
+            schemas.keys,
+            {value for selector in selectors for value in selector.process_keys},
+            "process_key=",
+        ),
     ):
         for value in values:
             if value not in heard:

@@ -31,11 +31,11 @@ class Pattern(str):  # noqa: SLOT000 (jsonschema hands it to `re` as the str tha
     def __new__(cls, ecma: str) -> Self:
         """Translate what stands in the file."""
         parts = []
-        within = False
+        in_class = False
         for part in _PART.findall(ecma):
             if part in "[]":
-                within = part == "["
-            parts.append(r"\Z" if part == "$" and not within else part)
+                in_class = part == "["
+            parts.append(r"\Z" if part == "$" and not in_class else part)
         self = super().__new__(cls, f"(?a:{''.join(parts)})")
         self.ecma = ecma
         try:
@@ -64,10 +64,10 @@ def translate(document: dict[str, Any]) -> dict[str, Any]:
         for keyword in schema.keys() & SUBSCHEMA:
             schema[keyword] = _expand_false(schema[keyword])
         for keyword in schema.keys() & SUBSCHEMA_LIST:
-            schema[keyword] = [_expand_false(one) for one in schema[keyword]]
+            schema[keyword] = [_expand_false(subschema) for subschema in schema[keyword]]
         for keyword in schema.keys() & SUBSCHEMA_MAP:
             name_of = Pattern if keyword == "patternProperties" else str
-            schema[keyword] = {name_of(name): _expand_false(one) for name, one in schema[keyword].items()}
+            schema[keyword] = {name_of(name): _expand_false(subschema) for name, subschema in schema[keyword].items()}
         if "pattern" in schema:
             schema["pattern"] = Pattern(schema["pattern"])
     return document

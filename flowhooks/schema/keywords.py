@@ -49,8 +49,8 @@ def keyword_subschemas(keyword: str, value: Any) -> Iterator[tuple[str, Any]]:
     if keyword in SUBSCHEMA:
         yield f"/{keyword}", value
     elif keyword in SUBSCHEMA_LIST:
-        for index, one in enumerate(value):
-            yield f"/{keyword}/{index}", one
+        for index, subschema in enumerate(value):
+            yield f"/{keyword}/{index}", subschema
     elif keyword in SUBSCHEMA_MAP:
-        for name, one in value.items():
-            yield f"/{keyword}/{name.replace('~', '~0').replace('/', '~1')}", one
+        for name, subschema in value.items():
+            yield f"/{keyword}/{name.replace('~', '~0').replace('/', '~1')}", subschema

@@ -15,8 +15,8 @@ from flowhooks import messages
 from flowhooks.errors import SettingsError
 from flowhooks.messages import to_printable
 from flowhooks.schema import files
-from flowhooks.schema.schemas import LOOKED_FOR, SHOWN, Schemas, build_validators
-from flowhooks.schema.violations import MAX_ALLOWED, Violation, violations
+from flowhooks.schema.schemas import MAX_SHOWN_VIOLATIONS, MAX_VIOLATIONS, Schemas, build_validators
+from flowhooks.schema.violations import MAX_ALLOWED_CHARS, Violation, violations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,19 +68,21 @@ class PluginSchemas:
         if validator is None:
             return []
         try:
-            found = _find_violations([validator], section)
+            violations_found = _find_violations([validator], section)
         except Exception:  # noqa: BLE001 (jsonschema's own limits, such as of nesting and of huge numbers)
             return [((), f"could not be checked against {files.SETTINGS_FILE}")]
-        return [(one.path, self._setting_message(one)) for one in found[:SHOWN]]
+        return [
+            (violation.path, self._setting_message(violation)) for violation in violations_found[:MAX_SHOWN_VIOLATIONS]
+        ]
 
     def _setting_message(self, violation: Violation) -> str:
         params = dict(violation.params)
         if violation.key not in _SETTING_MESSAGES:
             return messages.text(violation.key, "en", **params)
-        said = _SETTING_MESSAGES[violation.key].format_map(params)
+        message = _SETTING_MESSAGES[violation.key].format_map(params)
         if violation.key == "schema.nothing" and len(violation.path) == 1 and self._setting_names:
-            said += f"; there are {to_printable(', '.join(self._setting_names), MAX_ALLOWED)}"
-        return said
+            message += f"; there are {to_printable(', '.join(self._setting_names), MAX_ALLOWED_CHARS)}"
+        return message
 
     def why_data_invalid(
         self, data: Mapping[str, Any], *, callback_class: str | None, process_key: str | None
@@ -95,38 +97,45 @@ class PluginSchemas:
         Returns:
             The first 20 violations of each schema on one line, each with its JSON Pointer, never the value.
         """
-        refusals: list[str] = []
+        problems: list[str] = []
         for folder, value, known in (
             (files.CLASS_FOLDER, callback_class, self.classes),
             (files.KEY_FOLDER, process_key, self.keys),
         ):
             if value is not None and value in known:
-                refusals += _data_violations(self._validators[f"{folder}{value}{files.SUFFIX}"], folder + value, data)
-        return "; ".join(refusals) or None
+                problems += _data_violations(self._validators[f"{folder}{value}{files.SUFFIX}"], folder + value, data)
+        return "; ".join(problems) or None
 
 
 def _data_violations(validator: Validator, name: str, data: Mapping[str, Any]) -> Iterator[str]:
-    file = to_printable(f"{name}{files.SUFFIX}", MAX_ALLOWED)
+    file = to_printable(f"{name}{files.SUFFIX}", MAX_ALLOWED_CHARS)
     try:
-        found = _find_violations([validator], data)
+        violations_found = _find_violations([validator], data)
     except Exception:  # noqa: BLE001 (as for settings)
         yield f"the data could not be checked against {file}"
         return
-    if found:
-        clauses = (f"{one.pointer or '/'}: {messages.text(one.key, 'en', **dict(one.params))}" for one in found[:SHOWN])
-        more = "" if len(found) <= SHOWN else f" (the first {SHOWN} of {_count_text(len(found))} violations)"
+    if violations_found:
+        clauses = (
+            f"{violation.pointer or '/'}: {messages.text(violation.key, 'en', **dict(violation.params))}"
+            for violation in violations_found[:MAX_SHOWN_VIOLATIONS]
+        )
+        more = (
+            ""
+            if len(violations_found) <= MAX_SHOWN_VIOLATIONS
+            else f" (the first {MAX_SHOWN_VIOLATIONS} of {_count_text(len(violations_found))} violations)"
+        )
         yield f"the data is not what {file} asks for{more}: {'; '.join(clauses)}"
 
 
 def _count_text(count: int) -> str:
-    return f"more than {LOOKED_FOR}" if count > LOOKED_FOR else str(count)
+    return f"more than {MAX_VIOLATIONS}" if count > MAX_VIOLATIONS else str(count)
 
 
 def _find_violations(checks: Sequence[Validator], value: Any) -> list[Violation]:
     """What the schemas refuse; looked for in full only when there is something."""
     if all(check.is_valid(value) for check in checks):
         return []
-    return violations(value, chain.from_iterable(check.iter_errors(value) for check in checks), LOOKED_FOR + 1)
+    return violations(value, chain.from_iterable(check.iter_errors(value) for check in checks), MAX_VIOLATIONS + 1)
 
 
 def load_plugin_schemas(schemas: Schemas, folders: Sequence[Path]) -> tuple[Schemas, PluginSchemas]:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from jsonschema.protocols import Validator
 
-SHOWN: Final = 20
+MAX_SHOWN_VIOLATIONS: Final = 20
 """Violations that an answer lists."""
-LOOKED_FOR: Final = 1000
+MAX_VIOLATIONS: Final = 1000
 """Violations that are looked for, so that a large body which is wrong all over does not take long."""
 SHARED_SCHEMA: Final = f"process-end-call-back-ro{files.SUFFIX}"
 FLOW_INSTANCE_ID: Final = f"flow-instance-id{files.SUFFIX}"
@@ -123,17 +123,17 @@ class Schemas:
         """
         validators = self._validators[kind]
         try:
-            found = _find_violations(validators, body)
+            violations_found = _find_violations(validators, body)
         except Exception as error:  # jsonschema's own limits, such as of nesting and of huge numbers
             raise InvalidCallback("body_unchecked") from error
-        if not found:
+        if not violations_found:
             return
-        first = _first_violations(found)
-        if len(found) <= SHOWN:
+        first = _first_violations(violations_found)
+        if len(violations_found) <= MAX_SHOWN_VIOLATIONS:
             raise InvalidCallback("body_refused", first)
-        if len(found) <= LOOKED_FOR:
-            raise InvalidCallback("body_refused_more", first, total=len(found), shown=SHOWN)
-        raise InvalidCallback("body_refused_many", first, total=LOOKED_FOR, shown=SHOWN)
+        if len(violations_found) <= MAX_VIOLATIONS:
+            raise InvalidCallback("body_refused_more", first, total=len(violations_found), shown=MAX_SHOWN_VIOLATIONS)
+        raise InvalidCallback("body_refused_many", first, total=MAX_VIOLATIONS, shown=MAX_SHOWN_VIOLATIONS)
 
     def why_member_invalid(self, kind: str, name: str, value: Any) -> str | None:
         """Why no call-back of a kind can have `value` as its member `name`, in a sentence; None if one can.
@@ -148,12 +148,12 @@ class Schemas:
         """
         validators = self._validators[kind]
         try:
-            found = _find_violations(validators, {name: value})
+            violations_found = _find_violations(validators, {name: value})
         except Exception:  # noqa: BLE001 (what cannot be checked is not known to be impossible)
             return None
         # Whatever else such a body lacks is no matter.
-        of_it = [one for one in found if one.path[:1] == (name,)]
-        return messages.text(of_it[0].key, "en", **dict(of_it[0].params)) if of_it else None
+        of_member = [violation for violation in violations_found if violation.path[:1] == (name,)]
+        return messages.text(of_member[0].key, "en", **dict(of_member[0].params)) if of_member else None
 
     def check_flow_instance_id(self, text: str) -> None:
         """See that the path's flowInstanceId, percent-decoded, is one.
@@ -161,9 +161,9 @@ class Schemas:
         Raises:
             Unprocessable: it is not.
         """
-        if found := _find_violations(self._validators[FLOW_INSTANCE_ID], text):
+        if violations_found := _find_violations(self._validators[FLOW_INSTANCE_ID], text):
             raise InvalidCallback(
-                "path_id", [("flowInstanceId", key, params) for _, key, params in _first_violations(found)]
+                "path_id", [("flowInstanceId", key, params) for _, key, params in _first_violations(violations_found)]
             )
 
 
@@ -192,25 +192,28 @@ def _find_violations(validators: tuple[Validator, ...], value: Any) -> list[Viol
     """What the schemas refuse; looked for in full only when there is something."""
     for validator in validators:
         if not validator.is_valid(value):
-            errors = chain.from_iterable(one.iter_errors(value) for one in validators)
-            return violations(value, errors, LOOKED_FOR + 1)
+            errors = chain.from_iterable(checker.iter_errors(value) for checker in validators)
+            return violations(value, errors, MAX_VIOLATIONS + 1)
     return []
 
 
-def _first_violations(found: list[Violation]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(one.pointer, one.key, dict(one.params)) for one in found[:SHOWN]]
+def _first_violations(violations_found: list[Violation]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (violation.pointer, violation.key, dict(violation.params))
+        for violation in violations_found[:MAX_SHOWN_VIOLATIONS]
+    ]
 
 
 def _without_shared(name: str, document: files.Document) -> files.Document:
     """The schema of a kind less what it only repeats: that the shared schema holds, which is checked anyway."""
     if "unevaluatedProperties" in document:  # looks at what the reference has looked at
         return document
-    rest = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
+    remaining = {key: value for key, value in document.items() if key not in {"$ref", "allOf"}}
     if "$ref" in document and not _is_shared(name, document):
-        rest["$ref"] = document["$ref"]
-    if others := [one for one in document.get("allOf", ()) if not _is_shared(name, one)]:
-        rest["allOf"] = others
-    return rest
+        remaining["$ref"] = document["$ref"]
+    if others := [subschema for subschema in document.get("allOf", ()) if not _is_shared(name, subschema)]:
+        remaining["allOf"] = others
+    return remaining
 
 
 def _is_shared(name: str, schema: Any) -> bool:

@@ -16,9 +16,9 @@ from flowhooks.messages import to_printable
 
 MAX_DEPTH: Final = 64
 """Levels of objects and arrays; what engines send has two or three, and a small thread stack can hold these."""
-MAX_NAME: Final = 100
+MAX_NAME_CHARS: Final = 100
 """Characters of a member's name that an answer repeats."""
-_EXACT: Final = 2**53
+_MAX_EXACT_INTEGER: Final = 2**53
 """Below this every whole number is a double of its own (IEEE 754)."""
 
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -97,7 +97,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise MalformedRequest("duplicate_member", name=to_printable(json.dumps(twice, ensure_ascii=False), MAX_NAME))
+        raise MalformedRequest(
+            "duplicate_member", name=to_printable(json.dumps(twice, ensure_ascii=False), MAX_NAME_CHARS)
+        )
     if None in members.values():
         return {name: value for name, value in pairs if value is not None}
     return members
@@ -107,7 +109,7 @@ def _number(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise MalformedRequest("number_not_finite")
-    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+    return int(number) if number.is_integer() and abs(number) < _MAX_EXACT_INTEGER else number
 
 
 def _constant(text: str) -> Any:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-MAX_POINTER: Final = 200
+MAX_POINTER_CHARS: Final = 200
 """Characters of a JSON Pointer that an answer repeats."""
-MAX_ALLOWED: Final = 200
+MAX_ALLOWED_CHARS: Final = 200
 """Characters of a schema's own values, such as an `enum`, that an answer names."""
 
 
@@ -35,7 +35,7 @@ class Violation(NamedTuple):
     def pointer(self) -> str:
         """The JSON Pointer (RFC 6901), made fit to be shown and cut to 200 characters."""
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
-        return to_printable("".join(f"/{part}" for part in parts), MAX_POINTER)
+        return to_printable("".join(f"/{part}" for part in parts), MAX_POINTER_CHARS)
 
 
 def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list[Violation]:
@@ -46,12 +46,12 @@ def violations(body: Any, errors: Iterable[ValidationError], limit: int) -> list
         errors: what the validator found in it.
         limit: how many to look for.
     """
-    found: set[Violation] = set()
+    unique: set[Violation] = set()
     for violation in (violation for error in errors for violation in _violations_of(error, body)):
-        found.add(violation)
-        if len(found) == limit:
+        unique.add(violation)
+        if len(unique) == limit:
             break
-    return sorted(found)  # a name never meets an index: where two paths part, they do so within one object or array
+    return sorted(unique)  # a name never meets an index: where two paths part, they do so within one object or array
 
 
 def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
@@ -68,23 +68,23 @@ def _violations_of(error: ValidationError, body: Any) -> Iterator[Violation]:
             if name not in body:
                 yield _violation(path, keyword, name=_json(name))
     elif keyword == "dependentRequired":
-        for given, names in value.items():
+        for trigger, names in value.items():
             for name in names:
-                if given in body and name not in body:
-                    yield _violation(path, keyword, name=_json(name), given=_json(given))
+                if trigger in body and name not in body:
+                    yield _violation(path, keyword, name=_json(name), given=_json(trigger))
     else:
-        key, params = _message(keyword, value, several=not error.context)
+        key, params = _message(keyword, value, matches_several=not error.context)
         yield _violation(path, key, **params)
 
 
-def _message(keyword: str, value: Any, *, several: bool) -> tuple[str, dict[str, str]]:
+def _message(keyword: str, value: Any, *, matches_several: bool) -> tuple[str, dict[str, str]]:
     """The sentence's key without its `schema.`, and what it names."""
     if keyword == "not" and value == {}:
         return "nothing", {}
-    if keyword == "oneOf" and several:
+    if keyword == "oneOf" and matches_several:
         return "oneOf_several", {}
     if f"schema.{keyword}" not in MESSAGES:
-        return "other", {"keyword": to_printable(keyword, MAX_ALLOWED)}
+        return "other", {"keyword": to_printable(keyword, MAX_ALLOWED_CHARS)}
     return keyword, _message_params(keyword, value)
 
 
@@ -94,11 +94,11 @@ def _message_params(keyword: str, value: Any) -> dict[str, str]:
         case "type":
             return {"types": value if isinstance(value, str) else ", ".join(value)}
         case "enum":
-            return {"allowed": to_printable(", ".join(map(_json, value)), MAX_ALLOWED)}
+            return {"allowed": to_printable(", ".join(map(_json, value)), MAX_ALLOWED_CHARS)}
         case "const":
             return {"allowed": _json(value)}
         case "pattern":
-            return {"pattern": to_printable(value.ecma, MAX_ALLOWED)}
+            return {"pattern": to_printable(value.ecma, MAX_ALLOWED_CHARS)}
         case _:
             return {"limit": _json(value)} if isinstance(value, int | float) else {}
 
@@ -109,4 +109,4 @@ def _violation(path: tuple[str | int, ...], key: str, **params: str) -> Violatio
 
 def _json(value: Any) -> str:
     """A schema's own value as JSON, cut to 200 characters."""
-    return to_printable(json.dumps(value, ensure_ascii=False), MAX_ALLOWED)
+    return to_printable(json.dumps(value, ensure_ascii=False), MAX_ALLOWED_CHARS)

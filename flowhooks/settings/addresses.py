@@ -50,13 +50,13 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 def _ip(host: str, version: int) -> str:
     try:
-        found = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
-        found = None
+        address = None
     # A zone, as in fe80::1%eth0, may hold anything, as far as ipaddress is concerned.
-    if found is None or found.version != version or not _ZONED.fullmatch(host):
+    if address is None or address.version != version or not _ZONED.fullmatch(host):
         raise ValueError(f"the host is no IPv{version} address")
-    return str(found)
+    return str(address)
 
 
 def is_loopback(host: str) -> bool:

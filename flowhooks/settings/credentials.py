@@ -62,11 +62,11 @@ def load_source_credentials(settings: Settings, environ: Mapping[str, str]) -> d
         SettingsError: a token or a secret cannot be had, or names two; a line for each, and never what it is.
     """
     problems: list[str] = []
-    found = {name: _load_credentials(name, source, environ, problems) for name, source in settings.sources.items()}
-    problems += _find_shared(settings, found)
+    by_source = {name: _load_credentials(name, source, environ, problems) for name, source in settings.sources.items()}
+    problems += _find_shared(settings, by_source)
     if problems:
         raise SettingsError("\n".join(problems))
-    return found
+    return by_source
 
 
 def check_sources(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -78,23 +78,23 @@ def check_sources(settings: Settings, environ: Mapping[str, str]) -> None:
     load_source_credentials(settings, environ)
 
 
-def read_secret(one: Secret, environ: Mapping[str, str]) -> str:
+def read_secret(secret: Secret, environ: Mapping[str, str]) -> str:
     """A secret as it stands in its place.
 
     Raises:
         ValueError: it cannot be had, or is none; nothing of it is repeated.
     """
-    text = secret_from_file(one.file, private=True) if one.file else secret_from_environ(one.env, environ)
+    text = secret_from_file(secret.file, private=True) if secret.file else secret_from_environ(secret.env, environ)
     try:
         decode_key(text)
     except ValueError as error:
-        raise ValueError(f"{one.location} {error}") from None
+        raise ValueError(f"{secret.location} {error}") from None
     return text
 
 
-def expires_at(one: Secret) -> int | None:
+def expires_at(secret: Secret) -> int | None:
     """When a secret ends, in microseconds since 1970; None: never."""
-    return None if one.not_after is None else (one.not_after - _EPOCH) // timedelta(microseconds=1)
+    return None if secret.not_after is None else (secret.not_after - _EPOCH) // timedelta(microseconds=1)
 
 
 def _load_credentials(name: str, source: Source, environ: Mapping[str, str], problems: list[str]) -> SourceCredentials:
@@ -104,21 +104,21 @@ def _load_credentials(name: str, source: Source, environ: Mapping[str, str], pro
             tokens.append(token_digest_from_file(source.token_file))
         except ValueError as error:
             problems.append(f"sources.{name}.token_file: {error}")
-    for one in source.secrets:
+    for secret in source.secrets:
         try:
-            keys.append(SigningKey(key=decode_key(read_secret(one, environ)), not_after=expires_at(one)))
+            keys.append(SigningKey(key=decode_key(read_secret(secret, environ)), not_after=expires_at(secret)))
         except ValueError as error:
             problems.append(f"sources.{name}.secrets: {error}")
     return SourceCredentials(tokens=tuple(dict.fromkeys(tokens)), keys=tuple(keys))
 
 
-def _find_shared(settings: Settings, found: Mapping[str, SourceCredentials]) -> Iterator[str]:
+def _find_shared(settings: Settings, by_source: Mapping[str, SourceCredentials]) -> Iterator[str]:
     """What is wrong where a credential names two."""
     owners: dict[str | bytes, str] = {
-        token: f"operators.{name}" for name, one in settings.operators.items() for token in one.token_sha256
+        token: f"operators.{name}" for name, operator in settings.operators.items() for token in operator.token_sha256
     }
-    for name, known in found.items():
-        credentials: list[str | bytes] = [*known.tokens, *(one.key for one in known.keys)]
+    for name, source_credentials in by_source.items():
+        credentials: list[str | bytes] = [*source_credentials.tokens, *(key.key for key in source_credentials.keys)]
         for credential in dict.fromkeys(credentials):
             if (owner := owners.setdefault(credential, f"sources.{name}")) != f"sources.{name}":
                 what = "secret" if isinstance(credential, bytes) else "token"

@@ -57,7 +57,7 @@ def load(config: Path | None, environ: Mapping[str, str], options: Mapping[str, 
     values, named, plugins = _from_table(table, f"{_printable_line(path)}: ", problems)
     secrets = {
         *secret_variables(plugins.values()),
-        *(one.env for source in named["sources"].values() for one in source.secrets),
+        *(secret.env for source in named["sources"].values() for secret in source.secrets),
     }
     values |= _from_environ(environ, secrets, problems)
     values |= _from_options(options, problems)
@@ -119,8 +119,8 @@ def _from_table(
             for name, section in _named_sections(key, value, where, problems):
                 if key == "plugins":
                     plugins[name] = section
-                elif one := read[key](name, section, where, problems):
-                    named[key][name] = one
+                elif parsed := read[key](name, section, where, problems):
+                    named[key][name] = parsed
         elif "." in key:  # a quoted key: "http.threads" is not http.threads
             problems.append(f"{where}{_dotted(key)} is no setting")
         elif key in _SECTIONS:
@@ -174,55 +174,55 @@ def _named_sections(key: str, value: Any, where: str, problems: list[str]) -> It
 
 
 def _source(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> Source | None:
-    found = _check_section(f"{where}{_dotted('sources', name)}", Source, section, problems)
+    values = _check_section(f"{where}{_dotted('sources', name)}", Source, section, problems)
     if not {"token_sha256", "token_file", "secrets"}.intersection(section):
         problems.append(
             f"{where}{_dotted('sources', name)} has no token_sha256, token_file or secrets, "
             "so nobody could call back as it"
         )
         return None
-    return None if found is None else Source(**found)
+    return None if values is None else Source(**values)
 
 
 def _operator(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> OperatorSettings | None:
-    here = f"{where}{_dotted('operators', name)}"
-    found = _check_section(here, OperatorSettings, section, problems)
+    location = f"{where}{_dotted('operators', name)}"
+    values = _check_section(location, OperatorSettings, section, problems)
     if "role" not in section:
-        problems.append(f'{here} has no role: "view" may look at everything, "operate" may also change something')
+        problems.append(f'{location} has no role: "view" may look at everything, "operate" may also change something')
     if not {"password", "token_sha256", "token_file"}.intersection(section):
-        problems.append(f"{here} has no password, token_sha256 or token_file, so nobody could be this operator")
+        problems.append(f"{location} has no password, token_sha256 or token_file, so nobody could be this operator")
         return None
-    return None if found is None or "role" not in found else OperatorSettings(**found)
+    return None if values is None or "role" not in values else OperatorSettings(**values)
 
 
 def _handler(name: str, section: Mapping[str, Any], where: str, problems: list[str]) -> HandlerSettings | None:
-    found = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
-    return None if found is None else HandlerSettings(**found)
+    values = _check_section(f"{where}{_dotted('handlers', name)}", HandlerSettings, section, problems)
+    return None if values is None else HandlerSettings(**values)
 
 
-def _check_section(here: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
+def _check_section(location: str, kind: type, section: Mapping[str, Any], problems: list[str]) -> dict[str, Any] | None:
     """What a section holds; None if something in it cannot be used. Never repeats what may be a credential."""
     kinds: dict[str, SettingType] = {field.name: field.metadata["kind"] for field in fields(kind)}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     before = len(problems)
     for inner, value in section.items():
         if inner not in kinds:
             # Never the value: somebody may have written the token itself.
-            problems.append(f"{here}.{_dotted(inner)} is no setting{did_you_mean(inner, kinds)}")
+            problems.append(f"{location}.{_dotted(inner)} is no setting{did_you_mean(inner, kinds)}")
             continue
         try:
-            found[inner] = kinds[inner].check(value)
+            values[inner] = kinds[inner].check(value)
         except ValueError as error:
-            problems.append(f"{here}.{_dotted(inner)} {error}")
-    return found if len(problems) == before else None
+            problems.append(f"{location}.{_dotted(inner)} {error}")
+    return values if len(problems) == before else None
 
 
 def _shared_tokens(named: Mapping[str, Mapping[str, Any]], where: str) -> Iterable[str]:
     """What is wrong where a token names two: an engine must not become an operator, either."""
     owners: dict[str, tuple[str, str]] = {}
     for key in ("sources", "operators"):
-        for name, one in named[key].items():
-            for token in one.token_sha256:
+        for name, section in named[key].items():
+            for token in section.token_sha256:
                 other, whose = owners.setdefault(token, (key, name))
                 if (other, whose) != (key, name):
                     who = f"{key} {whose} and {name}" if other == key else f"{other} {whose} and {key} {name}"
@@ -240,10 +240,12 @@ def _from_environ(environ: Mapping[str, str], secrets: Container[str], problems:
         elif key in secrets:
             continue
         elif not _NOT_SETTINGS.fullmatch(key) and not _SERVICE_LINKS.fullmatch(f"{key}={environ[key]}"):
-            rest = key.removeprefix(ENV_PREFIX)
-            only = [section for section in _NAMED_SECTIONS if rest.startswith(f"{section.upper()}_")]
+            suffix = key.removeprefix(ENV_PREFIX)
+            only = [section for section in _NAMED_SECTIONS if suffix.startswith(f"{section.upper()}_")]
             hint = f"; [{only[0]}.NAME] can only be written in the file" if only else ""
-            hint += did_you_mean(rest, (known.removeprefix(ENV_PREFIX) for known in _VARIABLES), ENV_PREFIX)
+            hint += did_you_mean(
+                suffix, (variable_name.removeprefix(ENV_PREFIX) for variable_name in _VARIABLES), ENV_PREFIX
+            )
             problems.append(f"environment variable {_printable_line(key)} is no setting{hint}")
     return values
 

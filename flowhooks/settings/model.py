@@ -321,11 +321,11 @@ class Settings:
 
 def iter_settings(settings: type = Settings, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
     """Every single setting with its dotted name, without those of sources and the like, which the user names."""
-    for one in fields(settings):
-        if "kind" in one.metadata:
-            yield prefix + one.name, one
-        elif is_dataclass(one.default_factory):
-            yield from iter_settings(one.default_factory, f"{one.name}.")
+    for spec in fields(settings):
+        if "kind" in spec.metadata:
+            yield prefix + spec.name, spec
+        elif is_dataclass(spec.default_factory):
+            yield from iter_settings(spec.default_factory, f"{spec.name}.")
 
 
 def variable(name: str) -> str:
@@ -353,21 +353,21 @@ class SettingReference(NamedTuple):
 
 def describe() -> Iterator[SettingReference]:
     """Every setting that there is, in the order in which a file would have them."""
-    for name, one in iter_settings():
-        yield _reference(name, one, variable(name))
-    for one in fields(Source):
-        yield _reference(f"sources.NAME.{one.name}", one, "")
-    for one in fields(OperatorSettings):
-        yield _reference(f"operators.NAME.{one.name}", one, "")
-    for one in fields(HandlerSettings):
-        yield _reference(f'handlers."PLUGIN:NAME".{one.name}', one, "")
-    whole = next(one for one in fields(Settings) if one.name == "plugins")
+    for name, spec in iter_settings():
+        yield _reference(name, spec, variable(name))
+    for spec in fields(Source):
+        yield _reference(f"sources.NAME.{spec.name}", spec, "")
+    for spec in fields(OperatorSettings):
+        yield _reference(f"operators.NAME.{spec.name}", spec, "")
+    for spec in fields(HandlerSettings):
+        yield _reference(f'handlers."PLUGIN:NAME".{spec.name}', spec, "")
+    whole = next(spec for spec in fields(Settings) if spec.name == "plugins")
     yield SettingReference("plugins.NAME", "a section of any shape", "", "", whole.metadata["doc"])
 
 
-def _reference(name: str, one: Field[Any], variable: str) -> SettingReference:
-    default = "" if one.default in (MISSING, None) else json.dumps(one.default)
-    return SettingReference(name, one.metadata["kind"].allowed, default, variable, one.metadata["doc"])
+def _reference(name: str, spec: Field[Any], variable: str) -> SettingReference:
+    default = "" if spec.default in (MISSING, None) else json.dumps(spec.default)
+    return SettingReference(name, spec.metadata["kind"].allowed, default, variable, spec.metadata["doc"])
 
 
 def check_binds(settings: Settings) -> None:

@@ -45,24 +45,24 @@ def diff(before: Settings, after: Settings) -> SettingsDiff:
 
 def live_names() -> Iterator[str]:
     """The names of the settings that a running process goes by anew; NAME stands for a part that the user chooses."""
-    yield from (name for name, one in iter_settings() if one.metadata["live"])
-    yield from (f"{one.name}.NAME" for one in fields(Settings) if "kind" not in one.metadata and _is_live(one))
+    yield from (name for name, field in iter_settings() if field.metadata["live"])
+    yield from (f"{field.name}.NAME" for field in fields(Settings) if "kind" not in field.metadata and _is_live(field))
 
 
 def _merge(before: Any, after: Any, prefix: str, changed: list[str], kept: list[str]) -> Any:
     new: dict[str, Any] = {}
-    for one in fields(before):
-        name, old, now = prefix + one.name, getattr(before, one.name), getattr(after, one.name)
-        if is_dataclass(one.default_factory):
-            new[one.name] = _merge(old, now, f"{name}.", changed, kept)
+    for field in fields(before):
+        name, old, now = prefix + field.name, getattr(before, field.name), getattr(after, field.name)
+        if is_dataclass(field.default_factory):
+            new[field.name] = _merge(old, now, f"{name}.", changed, kept)
         elif old != now:
-            (changed if _is_live(one) else kept).extend(_names(name, old, now))
-            new[one.name] = now if _is_live(one) else old
+            (changed if _is_live(field) else kept).extend(_names(name, old, now))
+            new[field.name] = now if _is_live(field) else old
     return replace(before, **new)
 
 
-def _is_live(one: Any) -> bool:
-    return bool(one.metadata.get("live", False))
+def _is_live(field: Any) -> bool:
+    return bool(field.metadata.get("live", False))
 
 
 def _names(name: str, old: Any, now: Any) -> Iterator[str]:

@@ -21,11 +21,11 @@ from flowhooks.settings.types import format_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-MOST_BYTES: Final = 65_536
+MAX_SECRET_BYTES: Final = 65_536
 """The largest file that is taken for a secret: several times a chain of certificates with its key."""
-LEAST_MASKED: Final = 4
+MIN_REDACTED_CHARS: Final = 4
 """Characters from which on a secret is masked; a shorter one would take half of every sentence with it."""
-LEAST_LINE: Final = 16
+MIN_REDACTED_LINE_CHARS: Final = 16
 """Characters from which on a single line of a secret of several lines is masked, too."""
 REDACTED: Final = "…"
 
@@ -69,23 +69,23 @@ def resolve_secrets(
 
     def copy(value: Any, path: SectionPath) -> Any:
         if isinstance(value, dict):
-            if path and (wanted := _reference(value)):
+            if path and (reference := _reference(value)):
                 try:
-                    secret = _READERS[wanted[0]](wanted[1], environ)
+                    secret = _READERS[reference[0]](reference[1], environ)
                 except ValueError as error:
                     problems.append(f"{location_text(plugin, path)}: {error}")
                     return ""
                 secrets.add(secret)
                 return secret
-            return {key: copy(one, (*path, key)) for key, one in value.items()}
+            return {key: copy(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [copy(one, (*path, index)) for index, one in enumerate(value)]
+            return [copy(item, (*path, index)) for index, item in enumerate(value)]
         return value
 
-    found = {key: copy(value, (key,)) for key, value in section.items()}
+    result = {key: copy(value, (key,)) for key, value in section.items()}
     if problems:
         raise SettingsError("; ".join(problems))
-    return found, secrets
+    return result, secrets
 
 
 def secret_variables(sections: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -100,11 +100,11 @@ def plugin_redactor(sections: Mapping[str, Mapping[str, Any]], environ: Mapping[
         sections: the sections `[plugins.NAME]`, by name.
         environ: the environment, such as `os.environ`.
     """
-    found = set()
+    secrets = set()
     for how, name in _secret_references(sections.values()):
         with suppress(ValueError):  # whoever loads the plugin says so
-            found.add(_READERS[how](name, environ))
-    return redactor(found)
+            secrets.add(_READERS[how](name, environ))
+    return redactor(secrets)
 
 
 def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -116,13 +116,13 @@ def _secret_references(sections: Iterable[Mapping[str, Any]]) -> Iterator[tuple[
 
 def _references_within(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
-        if wanted := _reference(value):
-            yield wanted
-        for one in value.values():
-            yield from _references_within(one)
+        if reference := _reference(value):
+            yield reference
+        for item in value.values():
+            yield from _references_within(item)
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _references_within(one)
+        for item in value:
+            yield from _references_within(item)
 
 
 def _reference(table: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -200,9 +200,9 @@ def _read_file(path: Path, file: str, *, private: bool) -> bytes:
             raise ValueError(f"{file} can be read or written by every user of this machine; take that away: chmod o=")
         if not stat.S_ISREG(mode):
             raise ValueError(f"{file} is no regular file; name one that holds nothing but the secret")
-        content = opened.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{file} has more than {MOST_BYTES} bytes; name one that holds nothing but the secret")
+        content = opened.read(MAX_SECRET_BYTES + 1)
+    if len(content) > MAX_SECRET_BYTES:
+        raise ValueError(f"{file} has more than {MAX_SECRET_BYTES} bytes; name one that holds nothing but the secret")
     return content
 
 
@@ -227,7 +227,7 @@ def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     Args:
         secrets: the values.
     """
-    forms = {form for secret in secrets if len(secret.strip()) >= LEAST_MASKED for form in _forms(secret)}
+    forms = {form for secret in secrets if len(secret.strip()) >= MIN_REDACTED_CHARS for form in _forms(secret)}
     if not forms:
         return lambda text: text
     # The longest first, so that of two secrets of which one begins the other nothing is left over.
@@ -247,8 +247,8 @@ def _forms(secret: str) -> Iterator[str]:
     yield quote(secret)
     yield quote_plus(secret)
     joined = " ".join(secret.split())
-    if len(joined) >= LEAST_MASKED:
+    if len(joined) >= MIN_REDACTED_CHARS:
         yield joined
     for line in secret.splitlines()[:1000]:
-        if len(line.strip()) >= LEAST_LINE:
+        if len(line.strip()) >= MIN_REDACTED_LINE_CHARS:
             yield line.strip()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from flowhooks.settings import types
 from flowhooks.settings.field import setting
-from flowhooks.settings.signing_keys import MOST_SECRETS, Secret, secret
+from flowhooks.settings.signing_keys import MAX_SECRETS, Secret, secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Source:
     )
     secrets: tuple[Secret, ...] = setting(
         (),
-        types.list_of(secret(), min_items=1, max_items=MOST_SECRETS),
+        types.list_of(secret(), min_items=1, max_items=MAX_SECRETS),
         "Where the secrets are with which it signs (Standard Webhooks), and until when each holds; several, while one "
         "is being replaced.",
     )

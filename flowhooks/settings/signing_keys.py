@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from flowhooks.settings.types import SettingType
 
-PREFIX: Final = "whsec_"
+KEY_PREFIX: Final = "whsec_"
 """What a secret of Standard Webhooks begins with."""
-LEAST_BYTES: Final = 24
-MOST_BYTES: Final = 64
+MIN_KEY_BYTES: Final = 24
+MAX_KEY_BYTES: Final = 64
 """How long a secret is, decoded, as Standard Webhooks has it."""
-MOST_SECRETS: Final = 8
+MAX_SECRETS: Final = 8
 """Secrets that one source may have: a signature that is nobody's is compared with all of them."""
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _ALLOWED: Final = 'a table such as {file = "PATH"} or {env = "NAME"}, with not_after if it is to end'
@@ -66,21 +66,21 @@ def decode_key(text: str) -> bytes:
     Raises:
         ValueError: it is none; nothing of it is repeated.
     """
-    encoded = text.removeprefix(PREFIX)
+    encoded = text.removeprefix(KEY_PREFIX)
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True) if text.isascii() else b""
     except binascii.Error:
         key = b""
-    if encoded == text or not LEAST_BYTES <= len(key) <= MOST_BYTES:
+    if encoded == text or not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
         raise ValueError(
-            f"holds no secret of Standard Webhooks: {PREFIX} and {LEAST_BYTES} to {MOST_BYTES} bytes in base64, "
-            "in one line"
+            f"holds no secret of Standard Webhooks: {KEY_PREFIX} and {MIN_KEY_BYTES} to {MAX_KEY_BYTES} bytes "
+            "in base64, in one line"
         )
     return key
 
 
 def _file(value: Any) -> str:
-    if not isinstance(value, str) or not value or not value.isprintable() or value.startswith(PREFIX):
+    if not isinstance(value, str) or not value or not value.isprintable() or value.startswith(KEY_PREFIX):
         raise ValueError("must have the path of a file in file, and never the secret itself")
     try:
         return str(Path(value).expanduser())
@@ -89,18 +89,18 @@ def _file(value: Any) -> str:
 
 
 def _variable(value: Any) -> str:
-    if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or value.startswith(PREFIX):
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or value.startswith(KEY_PREFIX):
         raise ValueError("must have the name of an environment variable in env, and never the secret itself")
     return value
 
 
 def _timestamp(value: Any) -> datetime:
-    found = value
+    parsed = value
     if isinstance(value, str):
         try:
-            found = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(value)
         except ValueError:
-            found = None
-    if not isinstance(found, datetime) or found.utcoffset() is None:
+            parsed = None
+    if not isinstance(parsed, datetime) or parsed.utcoffset() is None:
         raise ValueError("must have a moment with its zone in not_after, such as 2026-12-31T00:00:00Z")
-    return found
+    return parsed

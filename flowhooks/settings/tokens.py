@@ -18,11 +18,11 @@ from flowhooks.settings.secrets import secret_from_file
 if TYPE_CHECKING:
     from flowhooks.settings.model import Settings
 
-LEAST: Final = 20
+MIN_TOKEN_CHARS: Final = 20
 """Characters of a token in a file: nobody is to write a password into it that can be guessed."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a bearer token may look like; RFC 6750, section 2.1."""
-_LONGEST: Final = 1024
+_MAX_TOKEN_CHARS: Final = 1024
 
 
 def operator_tokens(settings: Settings) -> dict[str, str]:
@@ -37,7 +37,7 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
         if source.token_file:
             with suppress(ValueError):  # whoever lets sources in says so
                 owners[token_digest_from_file(source.token_file)] = f"sources.{name}"
-    found: dict[str, str] = {}
+    names_by_token: dict[str, str] = {}
     problems = []
     for name, operator in settings.operators.items():
         tokens = list(operator.token_sha256)
@@ -49,10 +49,10 @@ def operator_tokens(settings: Settings) -> dict[str, str]:
         for token in tokens:
             if (owner := owners.setdefault(token, f"operators.{name}")) != f"operators.{name}":
                 problems.append(f"{owner} and operators.{name} have the same token; a token names one of them")
-            found[token] = name
+            names_by_token[token] = name
     if problems:
         raise SettingsError("\n".join(problems))
-    return found
+    return names_by_token
 
 
 def check_operators(settings: Settings) -> None:
@@ -66,7 +66,7 @@ def check_operators(settings: Settings) -> None:
         operator_tokens(settings)
     except SettingsError as error:
         problems.append(str(error))
-    if any(one.password for one in settings.operators.values()) and find_spec("argon2") is None:
+    if any(operator.password for operator in settings.operators.values()) and find_spec("argon2") is None:
         problems.append("the password of an operator needs a package: pip install 'flowhooks[operators]'")
     if problems:
         raise SettingsError("\n".join(problems))
@@ -88,8 +88,9 @@ def token_from_file(name: str) -> str:
         ValueError: it cannot be had, or is none; nothing of it is repeated.
     """
     token = secret_from_file(name, private=True)
-    if not LEAST <= len(token) <= _LONGEST or not _TOKEN.fullmatch(token):
+    if not MIN_TOKEN_CHARS <= len(token) <= _MAX_TOKEN_CHARS or not _TOKEN.fullmatch(token):
         raise ValueError(
-            f"the file holds no bearer token: one line of {LEAST} to {_LONGEST} letters, digits and any of -._~+/"
+            f"the file holds no bearer token: one line of {MIN_TOKEN_CHARS} to {_MAX_TOKEN_CHARS} letters, "
+            "digits and any of -._~+/"
         )
     return token

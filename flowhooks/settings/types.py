@@ -30,15 +30,15 @@ _TOKEN_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _ARGON2ID: Final = re.compile(
     r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{11,86})\$([A-Za-z0-9+/]{22,86})"
 )
-_MOST_KIB: Final = 262_144
+_MAX_ARGON2_KIB: Final = 262_144
 """What one log-in may take of memory; a hash that asks for more would be a way to bring the server down."""
-_MOST_PASSES: Final = 20
-_MOST_LANES: Final = 16
+_MAX_ARGON2_PASSES: Final = 20
+_MAX_ARGON2_LANES: Final = 16
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\\\s]+)/?", re.IGNORECASE)
 _PORTED: Final = re.compile(r":[0-9]+\Z")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _BOOLEANS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_SHOWN: Final = 60
+_MAX_SHOWN_CHARS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")
+        return repr(value if len(value) <= _MAX_SHOWN_CHARS else value[:_MAX_SHOWN_CHARS] + "…")
     if isinstance(value, float) or (isinstance(value, int) and value.bit_length() <= 64):  # noqa: PLR2004 (as in TOML)
         return str(value)
     names = {int: "so large a number", list: "a list", tuple: "a list", dict: "a section"}
@@ -71,15 +71,15 @@ def format_value(value: Any) -> str:
 
 def did_you_mean(name: str, candidates: Iterable[str], prefix: str = "") -> str:
     """A question that ends an error message about an unknown `name`, or `""`: did you mean `prefix` and a known one?"""
-    name = name[:_SHOWN].lower()
+    name = name[:_MAX_SHOWN_CHARS].lower()
     names = {candidate.lower(): candidate for candidate in candidates}
     ends = tuple(mark + name.rpartition(".")[2] for mark in "._")
-    found = (
+    matches = (
         difflib.get_close_matches(name, names, n=1, cutoff=0.8)
         or [candidate for candidate in names if candidate.endswith(ends)]
         or difflib.get_close_matches(name, names, n=1)
     )
-    return f"; did you mean {' or '.join(prefix + names[candidate] for candidate in found)}?" if found else ""
+    return f"; did you mean {' or '.join(prefix + names[candidate] for candidate in matches)}?" if matches else ""
 
 
 def _invalid(allowed: str, value: Any, hint: str = "") -> ValueError:
@@ -211,13 +211,13 @@ def table(value: SettingType) -> SettingType:
     def check(section: Any) -> Mapping[str, Any]:
         if not isinstance(section, dict):
             raise _invalid(allowed, section)
-        found = {}
-        for name, one in section.items():
+        checked = {}
+        for name, item in section.items():
             try:
-                found[name] = value.check(one)
+                checked[name] = value.check(item)
             except ValueError as error:
                 raise ValueError(f"at {format_value(name)} {error}") from None
-        return MappingProxyType(found)
+        return MappingProxyType(checked)
 
     return SettingType(allowed, check)
 
@@ -271,13 +271,13 @@ def network() -> SettingType:
 
     def convert(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         try:
-            found = ipaddress.ip_network(text, strict=False)
+            parsed = ipaddress.ip_network(text, strict=False)
         except ValueError:
             raise ValueError from None  # its own message only repeats the value
-        if isinstance(found, ipaddress.IPv6Network) and found.subnet_of(_MAPPED):
-            mapped = found.network_address.ipv4_mapped
-            return ipaddress.IPv4Network((int(mapped or 0), found.prefixlen - 96))
-        return found
+        if isinstance(parsed, ipaddress.IPv6Network) and parsed.subnet_of(_MAPPED):
+            mapped = parsed.network_address.ipv4_mapped
+            return ipaddress.IPv4Network((int(mapped or 0), parsed.prefixlen - 96))
+        return parsed
 
     return _string('a network such as "10.0.0.0/8"', convert)
 
@@ -289,10 +289,10 @@ def ip_address() -> SettingType:
         if not text:
             return text
         try:
-            found = ipaddress.ip_address(text)
+            parsed = ipaddress.ip_address(text)
         except ValueError:
             raise ValueError("write one address, and neither a name nor a network") from None
-        return str(getattr(found, "ipv4_mapped", None) or found)
+        return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
     return _string('one IP address such as "10.0.0.1"', convert)
 
@@ -317,10 +317,14 @@ def password() -> SettingType:
         if not match or not all(_is_base64(part) for part in match.group(4, 5)):
             raise ValueError(f"must be {allowed}, not the password itself")
         memory, passes, lanes = map(int, match.group(1, 2, 3))
-        if not (8 * lanes <= memory <= _MOST_KIB and 0 < passes <= _MOST_PASSES and 0 < lanes <= _MOST_LANES):
+        if not (
+            8 * lanes <= memory <= _MAX_ARGON2_KIB
+            and 0 < passes <= _MAX_ARGON2_PASSES
+            and 0 < lanes <= _MAX_ARGON2_LANES
+        ):
             raise ValueError(
-                f"must be {allowed}: m is at most {_MOST_KIB} and at least 8 times p, t at most {_MOST_PASSES}, "
-                f"p at most {_MOST_LANES}"
+                f"must be {allowed}: m is at most {_MAX_ARGON2_KIB} and at least 8 times p, "
+                f"t at most {_MAX_ARGON2_PASSES}, p at most {_MAX_ARGON2_LANES}"
             )
         return match.group()
 
@@ -360,19 +364,19 @@ def list_of(item: SettingType, *, min_items: int = 0, max_items: int | None = No
 
     def check(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple):
-            one = "string" if isinstance(value, str) else "single value"
-            raise ValueError(f"must be {allowed}, not a {one}")  # noqa: TRY004 (as every check does)
+            given_type = "string" if isinstance(value, str) else "single value"
+            raise ValueError(f"must be {allowed}, not a {given_type}")  # noqa: TRY004 (as every check does)
         if len(value) < min_items:
             raise ValueError(f"must be {allowed}: the list is empty")
         if max_items is not None and len(value) > max_items:
             raise ValueError(f"must be {allowed}: at most {max_items}")
-        found: dict[Any, None] = {}
-        for number, one in enumerate(value, start=1):
+        checked: dict[Any, None] = {}
+        for number, element in enumerate(value, start=1):
             try:
-                found[item.check(one)] = None
+                checked[item.check(element)] = None
             except ValueError as error:
                 raise ValueError(f"item {number} {error}") from None
-        return tuple(found)
+        return tuple(checked)
 
     return SettingType(
         allowed, check, lambda text: [item.parse(part.strip()) for part in text.split(",")] if text.strip() else []

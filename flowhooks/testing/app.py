@@ -23,7 +23,14 @@ from flowhooks.testing.clock import ManualClock
 from flowhooks.testing.postgres_schema import TemporarySchema
 from flowhooks.testing.posting import post
 from flowhooks.testing.views import DeliveryView, PostResult, delivery_view
-from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS, PATIENCE, check_consistency, settle, wait_until_idle
+from flowhooks.testing.waiting import (
+    MAX_EVENTS,
+    POLL_INTERVAL,
+    WAIT_TIMEOUT,
+    check_consistency,
+    settle,
+    wait_until_idle,
+)
 from flowhooks.web.callback.app import create_app
 from flowhooks.web.callback.credentials import new_token
 
@@ -90,7 +97,7 @@ class AppHarness:
             database=self._schema.url if self._schema else str(self.folder / "flowhooks.db"),
             plugins={name: dict(section) for name, section in settings.items()},
             sources={name: Source(token_sha256=(digest,)) for name, (_, digest) in tokens.items()},
-            ledger=LedgerSettings(timeout=PATIENCE),
+            ledger=LedgerSettings(timeout=WAIT_TIMEOUT),
             runner=RunnerSettings(hold_after=0),
         )
         self._open: tuple[App, falcon.App[Any, Any]] | None = None
@@ -129,7 +136,7 @@ class AppHarness:
         /,
         *,
         kind: str = "complete",
-        wait: float = PATIENCE,
+        wait: float = WAIT_TIMEOUT,
         headers: Mapping[str, str] | None = None,
         source: str | None = None,
         also: Mapping[str, Any] | None = None,
@@ -207,9 +214,9 @@ class AppHarness:
         """
         ledger = self.app.ledger
         return tuple(
-            delivery_view(event_id, one, ledger.attempts(one.delivery_id))
-            for one in ledger.event(event_id).delivery_statuses
-            if handler is None or handler in {one.handler, one.handler.partition(":")[2]}
+            delivery_view(event_id, standing, ledger.attempts(standing.delivery_id))
+            for standing in ledger.event(event_id).delivery_statuses
+            if handler is None or handler in {standing.handler, standing.handler.partition(":")[2]}
         )
 
     def delivery(self, event_id: str, handler: str | None = None) -> DeliveryView:
@@ -223,17 +230,17 @@ class AppHarness:
             AssertionError: there is none, or there are several.
         """
         __tracebackhide__ = True
-        found = self.deliveries(event_id, handler)
-        if len(found) == 1:
-            return found[0]
-        every = self.deliveries(event_id)
-        if not every:
+        deliveries = self.deliveries(event_id, handler)
+        if len(deliveries) == 1:
+            return deliveries[0]
+        all_deliveries = self.deliveries(event_id)
+        if not all_deliveries:
             raise AssertionError(text.no_delivery(self.app, self.app.ledger.event(event_id)))
-        of = ", ".join(one.handler for one in every)
+        handlers = ", ".join(delivery.handler for delivery in all_deliveries)
         raise AssertionError(
-            f"event {event_id} has deliveries of {of}: say which one with handler="
+            f"event {event_id} has deliveries of {handlers}: say which one with handler="
             if handler is None
-            else f"event {event_id} has no delivery of {handler!r}, only of {of}"
+            else f"event {event_id} has no delivery of {handler!r}, only of {handlers}"
         )
 
     def wait_for(
@@ -243,7 +250,7 @@ class AppHarness:
         handler: str | None = None,
         *,
         attempt: int | None = None,
-        timeout: float = PATIENCE,
+        timeout: float = WAIT_TIMEOUT,
     ) -> DeliveryView:
         """Wait until a delivery is in a state. Fails at once when nothing moves any more, and says why.
 
@@ -262,25 +269,25 @@ class AppHarness:
             ValueError: there is no such state.
         """
         __tracebackhide__ = True
-        wanted = State(state)
+        expected_state = State(state)
         deadline = time.monotonic() + timeout
         while True:
-            found = self.delivery(event_id, handler)
-            if found.state is wanted and (attempt is None or found.attempt == attempt):
-                return found
-            why = self._why_idle(found)
+            delivery = self.delivery(event_id, handler)
+            if delivery.state is expected_state and (attempt is None or delivery.attempt == attempt):
+                return delivery
+            why = self._why_idle(delivery)
             if why is None and time.monotonic() > deadline:
                 why = f"{timeout:g} seconds have passed"
             if why is not None:
-                raise AssertionError(text.wait_failure(found, wanted, attempt, why))
-            time.sleep(LOOK_EVERY)
+                raise AssertionError(text.wait_failure(delivery, expected_state, attempt, why))
+            time.sleep(POLL_INTERVAL)
 
-    def _why_idle(self, found: DeliveryView) -> str | None:
+    def _why_idle(self, delivery: DeliveryView) -> str | None:
         """Why a delivery does not move by itself; None if it does move."""
         now = self.clock.now()
-        if found.blocked_by is None:
-            return text.why_idle(found, now)
-        in_front = self.delivery(found.blocked_by, found.handler)
+        if delivery.blocked_by is None:
+            return text.why_idle(delivery, now)
+        in_front = self.delivery(delivery.blocked_by, delivery.handler)
         if in_front.state in _SETTLED:
             return None  # it has ended since `found` was read
         return text.why_blocked(in_front, text.why_idle(in_front, now))
@@ -373,9 +380,9 @@ class AppHarness:
         __tracebackhide__ = True
         app = self.app
         self._open = None
-        if not app.close(PATIENCE):
+        if not app.close(WAIT_TIMEOUT):
             self._crashed.append(app)
-            raise AssertionError(text.still_running(app, PATIENCE))
+            raise AssertionError(text.still_running(app, WAIT_TIMEOUT))
 
     def _abandon(self) -> None:
         """Close without a word."""
@@ -391,5 +398,5 @@ class AppHarness:
         if self._temporary is not None:
             self._temporary.cleanup()
 
-    def _stored(self, **wanted: Any) -> list[StoredEvent]:
-        return self.app.ledger.page(EventFilter(**wanted), limit=MOST_EVENTS)
+    def _stored(self, **filters: Any) -> list[StoredEvent]:
+        return self.app.ledger.page(EventFilter(**filters), limit=MAX_EVENTS)

@@ -19,7 +19,7 @@ class ManualClock(Clock):
 
     Attributes:
         time: microseconds since 1970 (UTC); at first 2026-01-01T00:00:00Z.
-        drawn: what `chance` answers, from 0 up to 1; at first 0, so that delays have no jitter.
+        drawn: what `random` answers, from 0 up to 1; at first 0, so that delays have no jitter.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class ManualClock(Clock):
         """The time to which it was moved, in microseconds since 1970."""
         return self.time
 
-    def follow(self, _told: Callable[[], int]) -> int:
+    def sync(self, _told: Callable[[], int]) -> int:
         """It follows nobody."""
         return 0
 

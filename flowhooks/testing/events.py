@@ -60,11 +60,11 @@ def make_event(
         "processDefinitionVersion": version,
         "conclusion": conclusion,
     }
-    given = {name: value for name, value in named.items() if value is not None}
-    if twice := given.keys() & data.keys():
+    members = {name: value for name, value in named.items() if value is not None}
+    if twice := members.keys() & data.keys():
         raise TypeError(f"given twice: {', '.join(sorted(twice))}")
     return event_of(
-        given | data, flow_instance_id=flow_instance_id, kind=kind, source=source, id=id, received_at=received_at
+        members | data, flow_instance_id=flow_instance_id, kind=kind, source=source, id=id, received_at=received_at
     )
 
 

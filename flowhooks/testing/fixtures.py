@@ -35,9 +35,9 @@ def flowhooks_app(
 
     opened: list[AppHarness] = []
 
-    def open_app(*plugins: object, **given: Any) -> AppHarness:
+    def open_app(*plugins: object, **options: Any) -> AppHarness:
         folder = tmp_path_factory.mktemp("flowhooks")
-        opened.append(AppHarness(*plugins, clock=flowhooks_clock, folder=folder, **given))
+        opened.append(AppHarness(*plugins, clock=flowhooks_clock, folder=folder, **options))
         return opened[-1]
 
     yield open_app

@@ -32,7 +32,7 @@ def name_plugins(objects: Sequence[object], names: Mapping[str, object]) -> dict
         PluginError: something is no plugin, or two have one name.
     """
     plugins: dict[str, object] = {}
-    loose = [one for one in objects if isinstance(one, Handler)]
+    loose = [item for item in objects if isinstance(item, Handler)]
     for plugin in objects:
         if isinstance(plugin, Handler):
             continue
@@ -48,8 +48,8 @@ def name_plugins(objects: Sequence[object], names: Mapping[str, object]) -> dict
 
 def plugin_with(handlers: Iterable[Handler]) -> SimpleNamespace:
     """A plugin that has these handlers and nothing else."""
-    several = list(handlers)
-    return SimpleNamespace(handlers=hookimpl(lambda: several))
+    handler_list = list(handlers)
+    return SimpleNamespace(handlers=hookimpl(lambda: handler_list))
 
 
 def _add(plugins: dict[str, object], name: str, plugin: object) -> None:
@@ -77,9 +77,9 @@ def check_loaded(plugins: Plugins) -> None:
     Raises:
         PluginError: one was not; with the reason, and with its traceback where there is one.
     """
-    broken = [one for one in plugins.infos if one.state == "quarantined" and one.origin == "object"]
+    broken = [info for info in plugins.infos if info.state == "quarantined" and info.origin == "object"]
     if broken:
-        raise PluginError("\n\n".join(f"{one.error}\n{one.traceback}".rstrip() for one in broken))
+        raise PluginError("\n\n".join(f"{info.error}\n{info.traceback}".rstrip() for info in broken))
 
 
 def plugin_warnings(plugins: Plugins, names: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from flowhooks.errors import FlowhooksError
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.model.delivery import State
 from flowhooks.testing.views import PostResult
-from flowhooks.testing.waiting import LOOK_EVERY, MOST_EVENTS
+from flowhooks.testing.waiting import MAX_EVENTS, POLL_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
     # In a thread of its own: this one looks meanwhile whether the answer waits for a clock that stands still.
     with futures.ThreadPoolExecutor(1, "post") as pool:
         future = pool.submit(simulate_post, web, address, body=text, headers=dict(headers), host="localhost")
-        while not futures.wait([future], LOOK_EVERY).done:
+        while not futures.wait([future], POLL_INTERVAL).done:
             _release_waiters(app, flow_instance_id)
     return _answer(future.result())
 
@@ -45,22 +45,29 @@ def post(app: App, web: Any, *, path: tuple[str, str], text: str, headers: Mappi
 def _release_waiters(app: App, flow_instance_id: str) -> None:
     """Have the answers go out that wait for a delivery whose time cannot come while the clock stands still."""
     now = app.clock.now()
-    wanted = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
+    event_filter = EventFilter(flow_instance_id=flow_instance_id, state=State.WAITING.value)
     try:
-        found = app.ledger.page(wanted, limit=MOST_EVENTS)
+        events = app.ledger.page(event_filter, limit=MAX_EVENTS)
     except FlowhooksError:
         return  # the ledger cannot be read just now: the answer says so
-    for stored in found:
-        for one in stored.delivery_statuses:
-            if one.state is not State.WAITING or one.due_at is None:
+    for stored in events:
+        for standing in stored.delivery_statuses:
+            if standing.state is not State.WAITING or standing.due_at is None:
                 continue
-            if one.due_at > now or (one.behind is not None and _waits_for_clock(app, one, now)):
-                app.waiters.notify(stored.event.id, replace(one, due_at=None))
+            if standing.due_at > now or (standing.behind is not None and _waits_for_clock(app, standing, now)):
+                app.waiters.notify(stored.event.id, replace(standing, due_at=None))
 
 
-def _waits_for_clock(app: App, held: DeliveryStatus, now: int) -> bool:
+def _waits_for_clock(app: App, blocked: DeliveryStatus, now: int) -> bool:
     """Whether what holds a delivery back cannot go on while the clock stands still."""
-    first = next((one for one in app.ledger.delivery_statuses(held.behind or "") if one.handler == held.handler), None)
+    first = next(
+        (
+            standing
+            for standing in app.ledger.delivery_statuses(blocked.behind or "")
+            if standing.handler == blocked.handler
+        ),
+        None,
+    )
     if first is None or first.state not in {State.WAITING, State.UNKNOWN}:
         return False  # it runs, or it has ended since
     return first.due_at is None or first.due_at > now
@@ -71,11 +78,11 @@ def _answer(result: Result) -> PostResult:
         body = result.json
     except ValueError:
         body = None
-    said = body if isinstance(body, dict) else {}
+    document = body if isinstance(body, dict) else {}
     return PostResult(
         status=result.status_code,
         json=body,
         event_id=result.headers.get("Flowhooks-Event") or "",
-        message=str(said.get("message") or ""),
+        message=str(document.get("message") or ""),
         headers=result.headers,
     )

@@ -33,26 +33,26 @@ _CONDITION: Final = {
 }
 
 
-def why_idle(found: DeliveryView, now: int) -> str | None:
+def why_idle(delivery: DeliveryView, now: int) -> str | None:
     """Why a delivery does not move by itself, and what would move it; None if it does move.
 
     Args:
-        found: the delivery.
+        delivery: the delivery.
         now: microseconds since 1970.
     """
-    if found.state is State.RUNNING:
+    if delivery.state is State.RUNNING:
         return None
-    if found.state in COMPLETED_STATES or found.state is State.DEAD:
-        return f"it is {found.state}, and stays so by itself"
-    if found.due_at is None:
-        if found.state is State.UNKNOWN:
+    if delivery.state in COMPLETED_STATES or delivery.state is State.DEAD:
+        return f"it is {delivery.state}, and stays so by itself"
+    if delivery.due_at is None:
+        if delivery.state is State.UNKNOWN:
             return "its handler has neither retry= nor probe=, so it waits for an operator"
-        return found.note if found.note.startswith(UNDECIDED_NOTE) else "no plugin that is loaded has its handler"
-    left = (found.due_at - to_datetime(now)) / timedelta(seconds=1)
-    if left <= 0:
+        return delivery.note if delivery.note.startswith(UNDECIDED_NOTE) else "no plugin that is loaded has its handler"
+    seconds_left = (delivery.due_at - to_datetime(now)) / timedelta(seconds=1)
+    if seconds_left <= 0:
         return None
-    again = "its probe could not tell, and is asked again" if found.state is State.UNKNOWN else "it is due again"
-    return f"{again} in {left:g} seconds, and the clock stands still: call advance({left:g})"
+    again = "its probe could not tell, and is asked again" if delivery.state is State.UNKNOWN else "it is due again"
+    return f"{again} in {seconds_left:g} seconds, and the clock stands still: call advance({seconds_left:g})"
 
 
 def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
@@ -65,17 +65,17 @@ def why_blocked(in_front: DeliveryView, why: str | None) -> str | None:
     return why and f"it is blocked by event {in_front.event_id}, which is {in_front.state}: {why}"
 
 
-def wait_failure(found: DeliveryView, wanted: State, attempt: int | None, why: str) -> str:
+def wait_failure(delivery: DeliveryView, expected_state: State, attempt: int | None, why: str) -> str:
     """What was waited for, what is instead, why, and the delivery's error and traceback."""
     after = "" if attempt is None else f" in attempt {attempt}"
-    lines = [f"waited for the delivery of {found.handler} to be {str(wanted)!r}{after}"]
-    lines[0] += f", but it is {str(found.state)!r} in attempt {found.attempt}: {why}"
-    if found.error:
-        lines.append(f"its error: {found.error}")
-    if found.note:
-        lines.append(f"what was said of it: {found.note}")
-    if found.traceback:
-        lines.append(found.traceback)
+    lines = [f"waited for the delivery of {delivery.handler} to be {str(expected_state)!r}{after}"]
+    lines[0] += f", but it is {str(delivery.state)!r} in attempt {delivery.attempt}: {why}"
+    if delivery.error:
+        lines.append(f"its error: {delivery.error}")
+    if delivery.note:
+        lines.append(f"what was said of it: {delivery.note}")
+    if delivery.traceback:
+        lines.append(delivery.traceback)
     return "\n".join(lines)
 
 
@@ -94,7 +94,7 @@ def no_delivery(app: App, stored: StoredEvent) -> str:
         f"event {event.id} is {stored.state}, for no handler wants it: "
         + ", ".join(f"{name} {value!r}" for name, value in sent.items())
     ]
-    lines += [f"{name} listens to {selectors_text(one)}" for name, one in app.plugins.handlers.items()]
+    lines += [f"{name} listens to {selectors_text(handler)}" for name, handler in app.plugins.handlers.items()]
     if len(lines) == 1:
         lines.append("there is no handler at all")
     return "\n".join([*lines, *no_match_reasons(stored)])
@@ -114,8 +114,8 @@ def no_match_reasons(stored: StoredEvent) -> list[str]:
 
 def selectors_text(handler: Handler) -> str:
     """A handler's selectors, those that select."""
-    given = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
-    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+    selectors = {name: value for name, value in handler.selectors.to_json().items() if value and name != "format"}
+    return ", ".join(f"{name}={value!r}" for name, value in selectors.items())
 
 
 def still_running(app: App, seconds: float) -> str:

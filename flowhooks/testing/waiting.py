@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus
     from flowhooks.testing.clock import ManualClock
 
-PATIENCE: Final = 20.0
+WAIT_TIMEOUT: Final = 20.0
 """Real seconds for which something that must happen is waited for, on machines that are busy."""
-LOOK_EVERY: Final = 0.005
+POLL_INTERVAL: Final = 0.005
 """Real seconds between looks."""
-MOST_EVENTS: Final = 10_000
+MAX_EVENTS: Final = 10_000
 """Events read at a time: more than any test makes."""
-MOST_PROBES: Final = 3
+MAX_PROBES: Final = 3
 """How often a probe may answer that it cannot tell, before that is taken for its answer."""
 
 
@@ -44,21 +44,27 @@ def settle(app: App, clock: ManualClock, event_ids: Sequence[str]) -> None:
     __tracebackhide__ = True
     asked: dict[str, set[int]] = {}
     before: list[tuple[str, DeliveryStatus]] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while moving := _moving(app, event_ids, asked):
         if moving != before:
-            before, deadline = moving, time.monotonic() + PATIENCE
+            before, deadline = moving, time.monotonic() + WAIT_TIMEOUT
         # A blocked delivery is due long since: the time to go to is that of the delivery in front of it.
         unblocked = [standing for _, standing in moving if standing.behind is None]
-        due = [one.due_at for one in unblocked if one.state is not State.RUNNING and one.due_at is not None]
+        due = [
+            standing.due_at
+            for standing in unblocked
+            if standing.state is not State.RUNNING and standing.due_at is not None
+        ]
         if due and len(due) == len(unblocked) and min(due) > clock.now():
             clock.time = min(due)
             app.runner.wake()
         elif time.monotonic() > deadline:
-            stand = "; ".join(f"{one.handler} for event {event_id} is {one.state}" for event_id, one in moving)
-            raise AssertionError(f"nothing has changed for {PATIENCE:g} seconds: the delivery of {stand}")
+            stand = "; ".join(
+                f"{standing.handler} for event {event_id} is {standing.state}" for event_id, standing in moving
+            )
+            raise AssertionError(f"nothing has changed for {WAIT_TIMEOUT:g} seconds: the delivery of {stand}")
         else:
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
 
 
 def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> list[tuple[str, DeliveryStatus]]:
@@ -79,17 +85,17 @@ def _moving(app: App, event_ids: Sequence[str], asked: dict[str, set[int]]) -> l
 
 def _standings(app: App, event_ids: Sequence[str]) -> dict[tuple[str, str], DeliveryStatus]:
     """How the deliveries of some events (empty: of all) and those that block them stand, by event and handler."""
-    wanted = set(event_ids)
+    ids = set(event_ids)
     while True:
         # All of them at once: what moves between two reads would be in neither.
-        found = app.ledger.page(EventFilter(ids=tuple(sorted(wanted))), limit=MOST_EVENTS)
+        events = app.ledger.page(EventFilter(ids=tuple(sorted(ids))), limit=MAX_EVENTS)
         delivery_statuses = {
-            (stored.event.id, one.handler): one for stored in found for one in stored.delivery_statuses
+            (stored.event.id, standing.handler): standing for stored in events for standing in stored.delivery_statuses
         }
-        blocking = {one.behind for one in delivery_statuses.values() if one.behind is not None}
-        if not wanted or blocking <= wanted:
+        blocking = {standing.behind for standing in delivery_statuses.values() if standing.behind is not None}
+        if not ids or blocking <= ids:
             break
-        wanted |= blocking
+        ids |= blocking
     return delivery_statuses
 
 
@@ -101,7 +107,7 @@ def _moves(standing: DeliveryStatus, asked: dict[str, set[int]]) -> bool:
     if standing.state is State.UNKNOWN:
         times = asked.setdefault(standing.delivery_id, set())
         times.add(standing.due_at)
-        return len(times) <= MOST_PROBES
+        return len(times) <= MAX_PROBES
     return standing.state is State.WAITING
 
 
@@ -115,7 +121,7 @@ def wait_until_idle(app: App) -> None:
     try:
         until(lambda: app.runner.running == 0, "all handlers have ended")
     except AssertionError:
-        raise AssertionError(text.still_running(app, PATIENCE)) from None
+        raise AssertionError(text.still_running(app, WAIT_TIMEOUT)) from None
 
 
 def check_consistency(settings: Settings) -> None:
@@ -148,8 +154,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
         AssertionError: it is not, after 20 real seconds.
     """
     __tracebackhide__ = True
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_TIMEOUT
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {PATIENCE:g} seconds until {what}, in vain")
-        time.sleep(LOOK_EVERY)
+            raise AssertionError(f"waited {WAIT_TIMEOUT:g} seconds until {what}, in vain")
+        time.sleep(POLL_INTERVAL)

@@ -94,7 +94,7 @@ def test_a_bar_where_work_is_slow(monkeypatch):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(output, "SLOW", 0.0)
+    monkeypatch.setattr(output, "PROGRESS_DELAY", 0.0)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with output.progress_bar("work", lambda: 40) as advance:
         advance(30)
@@ -105,6 +105,6 @@ def test_a_bar_where_work_is_slow(monkeypatch):
 def test_a_value_that_is_very_long(capsys):
     """A cell is cut; a line is not."""
     output.print_table(("a",), [("x" * 100_000,)])
-    assert capsys.readouterr().out.count("x") < output.LONGEST
+    assert capsys.readouterr().out.count("x") < output.MAX_CELL_CHARS
     output.print_line("y" * 100_000)
     assert capsys.readouterr().out == "y" * 100_000 + "\n"

@@ -16,9 +16,9 @@ from fences import DOCS
 
 from flowhooks.app import STOP_TIMEOUT
 from flowhooks.cli.main import main
-from flowhooks.cli.process.serving import LEAVING_GETS
-from flowhooks.cli.process.supervisor import STARTS_WITHIN
-from flowhooks.cli.serve import ANSWERS_GET
+from flowhooks.cli.process.serving import EXIT_TIMEOUT
+from flowhooks.cli.process.supervisor import START_TIMEOUT
+from flowhooks.cli.serve import ANSWER_TIMEOUT
 from flowhooks.settings import Settings, load
 from flowhooks.settings.addresses import host_and_port
 from flowhooks.settings.model import iter_settings, variable
@@ -26,7 +26,7 @@ from flowhooks.settings.model import iter_settings, variable
 RUNNING = DOCS / "running"
 UNITS = ["flowhooks.service", "flowhooks-worker.service"]
 COMPOSE = yaml.safe_load((RUNNING / "compose.yml").read_text("utf-8"))
-ENDS_WITHIN = Settings().shutdown.timeout + ANSWERS_GET + 3 * STOP_TIMEOUT + LEAVING_GETS
+ENDS_WITHIN = Settings().shutdown.timeout + ANSWER_TIMEOUT + 3 * STOP_TIMEOUT + EXIT_TIMEOUT
 """Seconds that an orderly end may take."""
 
 
@@ -78,7 +78,7 @@ def test_a_unit_gives_it_time_and_goes_by_its_exit_codes(name):
     """To start and to end in order; it is started again after a fault, and not after a wrong setting."""
     found = {key: values[-1] for (_, key), values in unit(name).items()}
     assert float(found["TimeoutStopSec"]) > ENDS_WITHIN
-    assert float(found["TimeoutStartSec"]) > STARTS_WITHIN
+    assert float(found["TimeoutStartSec"]) > START_TIMEOUT
     assert (found["Type"], found["KillMode"]) == ("notify", "mixed")
     assert (found["Restart"], found["RestartPreventExitStatus"]) == ("on-failure", "2")
 

@@ -289,7 +289,7 @@ def test_a_purge_that_fails_changes_nothing(full, monkeypatch):
         raise Unavailable("ledger_down")
 
     with monkeypatch.context() as patched:
-        patched.setattr(purging, "count", broken)
+        patched.setattr(purging, "increment", broken)
         with pytest.raises(Unavailable):
             purge(flow.app.operation_context, before(flow, 90))
     assert left(flow, ids) == set(ids)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings import load
-from flowhooks.settings.secrets import MOST_BYTES, location_text, plugin_redactor, redactor, resolve_secrets
+from flowhooks.settings.secrets import MAX_SECRET_BYTES, location_text, plugin_redactor, redactor, resolve_secrets
 
 VALUE = "s3cr3t-värde"
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_none(tmp_path):
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(VALUE.encode() + b"\xff")
     (tmp_path / "bom").write_text(f"\ufeff{VALUE}", "utf-8")
-    (tmp_path / "large").write_text(VALUE * MOST_BYTES)
+    (tmp_path / "large").write_text(VALUE * MAX_SECRET_BYTES)
     os.mkfifo(tmp_path / "pipe")
     for name, why in {
         "none": "cannot be read: No such file or directory; write the secret into it",
@@ -127,8 +127,8 @@ def test_a_file_that_is_none(tmp_path):
 
 def test_a_file_of_the_largest_size_is_taken(tmp_path):
     """The bound is what it says."""
-    (tmp_path / "s").write_text("x" * MOST_BYTES)
-    assert look_up({"s": {"file": str(tmp_path / "s")}})[1] == {"x" * MOST_BYTES}
+    (tmp_path / "s").write_text("x" * MAX_SECRET_BYTES)
+    assert look_up({"s": {"file": str(tmp_path / "s")}})[1] == {"x" * MAX_SECRET_BYTES}
 
 
 def test_the_home_folder(tmp_path, monkeypatch):

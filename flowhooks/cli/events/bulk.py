@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flowhooks.settings import Settings
 
-MOST_IDS: Final = 1000
+MAX_IDS: Final = 1000
 """Ids given one by one; who means more has a filter for them."""
 
 dry_run_option: Final = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -97,50 +97,56 @@ def bulk_options(function: Callable[..., Any], *, with_handler: bool = True) -> 
     @settings_options
     @wraps(function)
     def wrapped(
-        settings: Settings, *, event_ids: tuple[str, ...], wanted: EventFilter, everything: bool, **kwargs: Any
+        settings: Settings, *, event_ids: tuple[str, ...], event_filter: EventFilter, everything: bool, **kwargs: Any
     ) -> Any:
-        given = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
-        wanted = replace(wanted, ids=tuple(dict.fromkeys((*event_ids, *wanted.ids))))
-        if wanted.has_criteria == everything:
+        options = {name: kwargs.pop(name) for name in ("after", "dry_run", "yes", "as_json")}
+        event_filter = replace(event_filter, ids=tuple(dict.fromkeys((*event_ids, *event_filter.ids))))
+        if event_filter.has_criteria == everything:
             raise click.UsageError(
                 "--all means every event; leave out the IDs and filters, or --all."
                 if everything
                 else "Which events? Give IDs or a filter, or --all for every event."
             )
-        if len(wanted.ids) > MOST_IDS:
-            raise click.UsageError(f"Give {MOST_IDS:,} IDs at the most, or a filter.")
-        require_terminal(given["yes"] or given["dry_run"])
+        if len(event_filter.ids) > MAX_IDS:
+            raise click.UsageError(f"Give {MAX_IDS:,} IDs at the most, or a filter.")
+        require_terminal(options["yes"] or options["dry_run"])
         with closing(Reader(database_url(settings))) as reader:
-            _check_ids(reader, wanted.ids)
-        return function(BulkTarget(settings=settings, event_filter=wanted, **given), **kwargs)
+            _check_ids(reader, event_filter.ids)
+        return function(BulkTarget(settings=settings, event_filter=event_filter, **options), **kwargs)
 
     return wrapped
 
 
-def run_bulk(meant: BulkTarget, what: BulkAction) -> None:
+def run_bulk(target: BulkTarget, action: BulkAction) -> None:
     """Do something to the events that are meant: ask first, with the count, unless that was answered beforehand."""
 
     def perform(*, dry_run: bool) -> dict[str, Any]:
-        return run_on_target(meant, what, **what.arguments, dry_run=dry_run)
+        return run_on_target(target, action, **action.arguments, dry_run=dry_run)
 
-    if not (meant.yes and not meant.dry_run):
+    if not (target.yes and not target.dry_run):
         planned = perform(dry_run=True)
-        question = "" if meant.dry_run else what.question(planned)
+        question = "" if target.dry_run else action.question(planned)
         if not question:
-            print_result(planned | {"dry_run": meant.dry_run}, what.describe, as_json=meant.as_json)
+            print_result(planned | {"dry_run": target.dry_run}, action.describe, as_json=target.as_json)
             return
         output.confirm(question)
-    print_result(perform(dry_run=False), what.describe, as_json=meant.as_json)
+    print_result(perform(dry_run=False), action.describe, as_json=target.as_json)
 
 
-def run_on_target(meant: BulkTarget, what: BulkAction, **arguments: Any) -> dict[str, Any]:
+def run_on_target(target: BulkTarget, action: BulkAction, **arguments: Any) -> dict[str, Any]:
     """What an operation does, or would do, with these arguments."""
     # Not even an empty list of ids is sent: none at all would mean every event, and is refused.
-    whole = {"wanted": meant.event_filter.to_json(), **({"after": meant.after} if meant.after else {}), **arguments}
-    return run_paged(meant.settings, replace(what, arguments=whole), event_filter=what.scanned or meant.event_filter)
+    full_arguments = {
+        "wanted": target.event_filter.to_json(),
+        **({"after": target.after} if target.after else {}),
+        **arguments,
+    }
+    return run_paged(
+        target.settings, replace(action, arguments=full_arguments), event_filter=action.scanned or target.event_filter
+    )
 
 
-def run_paged(settings: Settings, what: BulkAction, *, event_filter: EventFilter) -> dict[str, Any]:
+def run_paged(settings: Settings, action: BulkAction, *, event_filter: EventFilter) -> dict[str, Any]:
     """Do a paged operation; one that stops half-way says how far it has come and how to go on."""
 
     def total() -> int:
@@ -149,13 +155,13 @@ def run_paged(settings: Settings, what: BulkAction, *, event_filter: EventFilter
 
     try:
         return operations_client.run_operation(
-            settings, what.operation, what.arguments, progress=(what.operation, total)
+            settings, action.operation, action.arguments, progress=(action.operation, total)
         )
     except operations_client.OperationStopped as stopped:
-        so_far = f" Until then: {what.describe(stopped.done)}" if stopped.done else ""
-        how = what.resume_hint.format(after=stopped.after)
+        so_far = f" Until then: {action.describe(stopped.done)}" if stopped.done else ""
+        how = action.resume_hint.format(after=stopped.after)
         raise _IncompleteOperation(
-            f"{stopped}{how}.{so_far}", operations_client.INTERRUPTED if stopped.interrupted else 1
+            f"{stopped}{how}.{so_far}", operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1
         ) from None
 
 
@@ -181,8 +187,8 @@ def require_terminal(unless: bool) -> None:
 
 def _check_ids(reader: Reader, ids: tuple[str, ...]) -> None:
     if ids:
-        known = {one.event.id for one in reader.page(EventFilter(ids=ids), limit=len(ids))}
-        if unknown := [one for one in ids if one not in known]:
+        known = {stored.event.id for stored in reader.page(EventFilter(ids=ids), limit=len(ids))}
+        if unknown := [event_id for event_id in ids if event_id not in known]:
             raise NotFound(f"there is no event {', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}")  # noqa: PLR2004 (enough to see it)
 
 

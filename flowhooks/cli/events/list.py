@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
     from flowhooks.settings import Settings
 
-MOST_NAMED: Final = 3
+MAX_NAMED_DELIVERIES: Final = 3
 """Deliveries of one event that the table names; of more it says how many."""
 
 
@@ -35,7 +35,7 @@ MOST_NAMED: Final = 3
 @filter_options
 @json_option
 @settings_options
-def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: str, as_json: bool) -> None:
+def list_command(settings: Settings, *, event_filter: EventFilter, limit: int, after: str, as_json: bool) -> None:
     r"""List events with their deliveries, the newest first.
 
     Times are UTC. --json has every field but the body, and in "next" what to give --after; "" at the end.
@@ -48,26 +48,26 @@ def list_command(settings: Settings, *, wanted: EventFilter, limit: int, after: 
       flowhooks events list --state parked --json
     """
     with closing(Reader(database_url(settings))) as reader:
-        found = reader.find(wanted, limit=limit + 1, after=after)
-    following = found[limit - 1].event.id if len(found) > limit else ""
-    del found[limit:]
+        events = reader.find(event_filter, limit=limit + 1, after=after)
+    next_id = events[limit - 1].event.id if len(events) > limit else ""
+    del events[limit:]
     if as_json:
-        output.print_json({"events": [event_to_json(one) for one in found], "next": following})
+        output.print_json({"events": [event_to_json(stored) for stored in events], "next": next_id})
         return
-    if not found:
-        output.print_line("No event is like that." if wanted.has_criteria or after else "No event has come yet.")
+    if not events:
+        output.print_line("No event is like that." if event_filter.has_criteria or after else "No event has come yet.")
         return
-    print_events(found)
-    if following:
+    print_events(events)
+    if next_id:
         output.print_line()
-        output.print_line(f"There are more: add --after {following}")
+        output.print_line(f"There are more: add --after {next_id}")
 
 
-def print_events(found: Sequence[StoredEvent]) -> None:
+def print_events(events: Sequence[StoredEvent]) -> None:
     """Print events as a table, two lines or more each, so that their ids fit a terminal of 80 columns whole."""
     output.print_table(
         ("event, received (UTC)", "flow, key or class, conclusion", "state, deliveries"),
-        [(_event_cell(one), _flow_cell(one), _deliveries_cell(one)) for one in found],
+        [(_event_cell(stored), _flow_cell(stored), _deliveries_cell(stored)) for stored in events],
         unbroken=("event, received (UTC)",),
     )
 
@@ -92,13 +92,13 @@ def _delivery_text(standing: DeliveryStatus) -> str:
 
 def _deliveries_cell(stored: StoredEvent) -> str:
     lines = [] if stored.state == "routed" else [text.event_state_text(stored)]
-    if len(stored.delivery_statuses) > MOST_NAMED:
-        states = Counter(one.state for one in stored.delivery_statuses)
+    if len(stored.delivery_statuses) > MAX_NAMED_DELIVERIES:
+        states = Counter(standing.state for standing in stored.delivery_statuses)
         lines += [f"{count} {state}" for state, count in states.items()]
     else:
         # What needs somebody's look comes first.
         lines += [
-            _delivery_text(one)
-            for one in sorted(stored.delivery_statuses, key=lambda one: one.state in COMPLETED_STATES)
+            _delivery_text(standing)
+            for standing in sorted(stored.delivery_statuses, key=lambda standing: standing.state in COMPLETED_STATES)
         ]
     return "\n".join(lines)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.command("replay", short_help="Run dead deliveries again.")
 @click.option("--again", is_flag=True, help="Also run deliveries that succeeded: their work is done a second time.")
 @bulk_options
-def replay_command(meant: BulkTarget, *, again: bool) -> None:
+def replay_command(target: BulkTarget, *, again: bool) -> None:
     r"""Run dead deliveries again, each with a fresh retry schedule; their history is kept.
 
     Which ones: those of the events with these IDs, or that the filter means; --handler and --state narrow
@@ -51,17 +51,19 @@ def replay_command(meant: BulkTarget, *, again: bool) -> None:
     def question(planned: Mapping[str, Any]) -> str:
         if not planned["deliveries"]:
             return ""
-        dead = run_on_target(meant, what, again=False, dry_run=True)["deliveries"] if again else planned["deliveries"]
+        dead = (
+            run_on_target(target, action, again=False, dry_run=True)["deliveries"] if again else planned["deliveries"]
+        )
         return text.replay_question(dead, planned["deliveries"] - dead)
 
-    what = BulkAction(
+    action = BulkAction(
         operation="replay",
         arguments={"again": again},
         describe=text.replay_text,
         question=question,
         resume_hint="; to go on where it stopped, add --after {after}" if again else "; the same command goes on",
     )
-    run_bulk(meant, what)
+    run_bulk(target, action)
 
 
 @click.command("resolve", short_help="Say what became of one delivery.")

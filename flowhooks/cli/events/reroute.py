@@ -46,10 +46,12 @@ def drain_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    what = BulkAction(
+    action = BulkAction(
         operation="drain", arguments={"dry_run": dry_run}, describe=text.drain_text, question=lambda _planned: ""
     )
-    print_result(run_paged(settings, what, event_filter=EventFilter(state="parked")), text.drain_text, as_json=as_json)
+    print_result(
+        run_paged(settings, action, event_filter=EventFilter(state="parked")), text.drain_text, as_json=as_json
+    )
 
 
 @click.command("reroute", short_help="Route events again, by the handlers that there are now.")
@@ -60,7 +62,7 @@ def drain_command(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
     help="Create deliveries for this handler only; events that it does not take are left as they are.",
 )
 @partial(bulk_options, with_handler=False)
-def reroute_command(meant: BulkTarget, *, handler: str | None) -> None:
+def reroute_command(target: BulkTarget, *, handler: str | None) -> None:
     r"""Route events again with the current handlers, and create the deliveries that are missing.
 
     Parked and dismissed events get deliveries for the handlers that take them. A dismissed event is parked if no
@@ -81,16 +83,16 @@ def reroute_command(meant: BulkTarget, *, handler: str | None) -> None:
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     arguments = {"handler": handler} if handler else {}
-    what = BulkAction(
+    action = BulkAction(
         operation="reroute", arguments=arguments, describe=text.reroute_text, question=text.reroute_question
     )
-    run_bulk(meant, what)
+    run_bulk(target, action)
 
 
 @click.command("dismiss", short_help="Dismiss parked events that no handler is to take.")
 @note_option
 @bulk_options
-def dismiss_command(meant: BulkTarget, *, note: str) -> None:
+def dismiss_command(target: BulkTarget, *, note: str) -> None:
     r"""Dismiss parked events that no handler is to take: they are kept, and no longer wait for a handler.
 
     It dismisses the parked events among those with these IDs, or that the filter means; --all means all parked
@@ -105,11 +107,11 @@ def dismiss_command(meant: BulkTarget, *, note: str) -> None:
 
     Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
     """
-    what = BulkAction(
+    action = BulkAction(
         operation="dismiss",
         arguments={"note": note},
         describe=text.dismiss_text,
         question=text.dismiss_question,
-        scanned=parked_only(meant.event_filter),
+        scanned=parked_only(target.event_filter),
     )
-    run_bulk(meant, what)
+    run_bulk(target, action)

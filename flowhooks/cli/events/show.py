@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Attempt
     from flowhooks.settings import Settings
 
-MOST_EVENTS: Final = 100
+MAX_EVENTS: Final = 100
 """Events of one flow instance that are looked for: one for each kind, class and source."""
-MOST_DEEDS: Final = 100
+MAX_AUDIT_ENTRIES: Final = 100
 """What operators did about one event, the latest; `flowhooks audit` has all of it."""
-MOST_ATTEMPTS: Final = 20
+MAX_ATTEMPTS: Final = 20
 """Attempts of one delivery that people are shown, the latest."""
 
 
@@ -62,36 +62,36 @@ def show_command(settings: Settings, *, name: str, traceback: bool, as_json: boo
     Exit codes: 0 done, 1 there is no such event, 2 wrong usage.
     """
     with closing(Reader(database_url(settings))) as reader:
-        found = _find_events(reader, name)
+        events = _find_events(reader, name)
         if as_json:
-            output.print_json({"events": [whole_event_to_json(reader, one) for one in found]})
-        elif len(found) == 1:
-            _print_event(reader, found[0], traceback=traceback)
+            output.print_json({"events": [whole_event_to_json(reader, stored) for stored in events]})
+        elif len(events) == 1:
+            _print_event(reader, events[0], traceback=traceback)
         else:
-            print_events(found)
+            print_events(events)
             output.print_line()
             output.print_line(
-                f"{output.pluralize(len(found), 'event')} of this flow instance: show one of them by its id."
+                f"{output.pluralize(len(events), 'event')} of this flow instance: show one of them by its id."
             )
 
 
 def _find_events(reader: Reader, name: str) -> list[StoredEvent]:
     """The event of this id, or that of the delivery of this id, or those of the flow instance."""
-    if found := reader.find(EventFilter(ids=(name,)), limit=1):
-        return found
+    if events := reader.find(EventFilter(ids=(name,)), limit=1):
+        return events
     if delivery := reader.delivery(name):
         return [reader.event(delivery[0].id)]
-    if found := reader.find(EventFilter(flow_instance_id=name), limit=MOST_EVENTS):
-        return found
-    if gone := reader.purged_event_received_at(name):
-        raise EventPurged(name, to_text(gone))
+    if events := reader.find(EventFilter(flow_instance_id=name), limit=MAX_EVENTS):
+        return events
+    if purged_at := reader.purged_event_received_at(name):
+        raise EventPurged(name, to_text(purged_at))
     raise NotFound(f"there is no event, delivery or flow instance {name}")
 
 
 def _audit_entries(reader: Reader, event_id: str) -> list[AuditEntry]:
     """What operators did about an event, the newest first."""
     with reader.connection() as connection:
-        return audit.entries(connection, limit=MOST_DEEDS, subject=event_id)
+        return audit.entries(connection, limit=MAX_AUDIT_ENTRIES, subject=event_id)
 
 
 def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> None:
@@ -129,12 +129,13 @@ def _print_event(reader: Reader, stored: StoredEvent, *, traceback: bool) -> Non
             held=held.get(standing.handler),
             traceback=traceback,
         )
-    if done := _audit_entries(reader, event.id):
+    if entries := _audit_entries(reader, event.id):
         output.print_line()
         output.print_line("what operators did")
-        for one in reversed(done):
+        for entry in reversed(entries):
             output.print_line(
-                f"  {output.format_time(one.done_at)} UTC, {audit_text.actor_text(one)}: {audit_text.describe(one)}"
+                f"  {output.format_time(entry.done_at)} UTC, "
+                f"{audit_text.actor_text(entry)}: {audit_text.describe(entry)}"
             )
 
 
@@ -175,20 +176,24 @@ def _print_delivery(
         output.print_line(f"  {'note':<14} {standing.note}")
     if standing.state is State.WAITING:
         output.print_line(f"  {'runs':<14} {_due_text(standing, paused, held)}")
-    if len(attempts) > MOST_ATTEMPTS:
-        output.print_line(f"  {len(attempts) - MOST_ATTEMPTS:,} earlier attempts are left out; --json has them")
-    for one in attempts[-MOST_ATTEMPTS:]:
-        ended = "" if one.finished_at is None else f" after {output.format_duration(one.finished_at - one.started_at)}"
-        output.print_line(
-            f"  {f'attempt {one.number}':<14} {output.format_time(one.started_at)} UTC: "
-            f"{one.outcome or 'running'}{ended}"
+    if len(attempts) > MAX_ATTEMPTS:
+        output.print_line(f"  {len(attempts) - MAX_ATTEMPTS:,} earlier attempts are left out; --json has them")
+    for attempt in attempts[-MAX_ATTEMPTS:]:
+        ended = (
+            ""
+            if attempt.finished_at is None
+            else f" after {output.format_duration(attempt.finished_at - attempt.started_at)}"
         )
-        if one.error:
-            output.print_line(f"    {one.error}")
-        if one.result is not None:
-            output.print_line(f"    returned {one.result}")
-        if traceback and one.traceback:
-            output.print_lines(one.traceback.rstrip("\n"), indent="      ")
+        output.print_line(
+            f"  {f'attempt {attempt.number}':<14} {output.format_time(attempt.started_at)} UTC: "
+            f"{attempt.outcome or 'running'}{ended}"
+        )
+        if attempt.error:
+            output.print_line(f"    {attempt.error}")
+        if attempt.result is not None:
+            output.print_line(f"    returned {attempt.result}")
+        if traceback and attempt.traceback:
+            output.print_lines(attempt.traceback.rstrip("\n"), indent="      ")
     if standing.state is State.UNKNOWN:
         command = suggestions.resolve_command(standing.delivery_id)
         output.print_line(f"  Say what it did: {command}, with --did, --did-not or --close")

@@ -61,16 +61,16 @@ def replay_text(done: Mapping[str, Any]) -> str:
     count = done["deliveries"]
     verb = "would run again" if done["dry_run"] else "runs again" if count == 1 else "run again"
     text = f"{deliveries_text(count)} {verb}, of {pluralize(done['events'], 'event')} looked at."
-    if passed := done["passed_over"]:
-        text += f" {passed:,} passed over, being neither dead nor, with --again, succeeded."
+    if skipped := done["passed_over"]:
+        text += f" {skipped:,} passed over, being neither dead nor, with --again, succeeded."
     if out := done.get("out_of_order"):
         text += f" {out:,} of them out of {'its' if out == 1 else 'their'} order, after what waits for the same key."
     return text + _changed_text(done)
 
 
 def _changed_text(done: Mapping[str, Any]) -> str:
-    moved = done["moved_on"]
-    return f" {moved:,} had changed meanwhile and {'was' if moved == 1 else 'were'} left alone." if moved else ""
+    changed = done["moved_on"]
+    return f" {changed:,} had changed meanwhile and {'was' if changed == 1 else 'were'} left alone." if changed else ""
 
 
 def resolve_text(done: Mapping[str, Any]) -> str:
@@ -84,14 +84,14 @@ def drain_text(done: Mapping[str, Any]) -> str:
     if not done["events"]:
         return "No handler takes any of the parked events now."
     would = "would be " if done["dry_run"] else ""
-    stay = done["events"] - done["delivered"] - done["dismissed"]
+    still_parked = done["events"] - done["delivered"] - done["dismissed"]
     text = (
         f"{pluralize(done['events'], 'parked event')} looked at: "
         f"{done['delivered']:,} {would}delivered ({deliveries_text(done['deliveries'])})"
     )
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
-    return f"{text}, {stay:,} still parked."
+    return f"{text}, {still_parked:,} still parked."
 
 
 def reroute_question(planned: Mapping[str, Any]) -> str:
@@ -102,8 +102,8 @@ def reroute_question(planned: Mapping[str, Any]) -> str:
         parts.append(f"{pluralize(planned['delivered'], 'event')} {gets} {deliveries_text(planned['deliveries'])}")
     if parked := planned["parked"]:
         parts.append(f"{pluralize(parked, 'dismissed event')} {'is' if parked == 1 else 'are'} parked again")
-    if gone := planned["dismissed"]:
-        parts.append(f"{pluralize(gone, 'parked event')} {'is' if gone == 1 else 'are'} dismissed")
+    if dismissed := planned["dismissed"]:
+        parts.append(f"{pluralize(dismissed, 'parked event')} {'is' if dismissed == 1 else 'are'} dismissed")
     if not parts:
         return ""
     return f"{', and '.join(parts)}. {f'{CANNOT_BE_UNDONE} ' if planned['deliveries'] else ''}Go on?"
@@ -120,8 +120,8 @@ def reroute_text(done: Mapping[str, Any]) -> str:
         text += f", {done['parked']:,} {would}parked again"
     if done["dismissed"]:
         text += f", {done['dismissed']:,} {would}dismissed because no handler is meant for such events"
-    if passed := done["passed_over"]:
-        text += f", {passed:,} {'has' if passed == 1 else 'have'} nothing to get"
+    if skipped := done["passed_over"]:
+        text += f", {skipped:,} {'has' if skipped == 1 else 'have'} nothing to get"
     return f"{text}.{_changed_text(done)}"
 
 
@@ -137,8 +137,8 @@ def dismiss_text(done: Mapping[str, Any]) -> str:
     count = done["dismissed"]
     verb = "would be" if done["dry_run"] else "is" if count == 1 else "are"
     text = f"{pluralize(count, 'parked event')} {verb} dismissed, of {pluralize(done['events'], 'event')} looked at."
-    if passed := done["passed_over"]:
-        text += f" {passed:,} passed over, not being parked."
+    if skipped := done["passed_over"]:
+        text += f" {skipped:,} passed over, not being parked."
     return text + _changed_text(done)
 
 

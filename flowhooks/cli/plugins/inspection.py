@@ -62,43 +62,45 @@ def inspect_plugins(settings: Settings) -> Inspection:
     try:
         with closing(Reader(database_url(settings))) as reader:
             stale_after = settings.ledger.stale_after
-            surveyed = list_plugins(plugins, reader, ignored, stale_after=stale_after, settings=settings)
-            return Inspection(plugins, surveyed, {"read": True, "why": ""})
+            statuses = list_plugins(plugins, reader, ignored, stale_after=stale_after, settings=settings)
+            return Inspection(plugins, statuses, {"read": True, "why": ""})
     except FlowhooksError as error:
         return Inspection(
             plugins, list_plugins(plugins, None, ignored, settings=settings), {"read": False, "why": str(error)}
         )
 
 
-def inspect_in_subprocess(given: SettingsSource) -> dict[str, Any]:
+def inspect_in_subprocess(settings_source: SettingsSource) -> dict[str, Any]:
     """What `flowhooks plugins list --json` says in a new process, which sees what was installed since this one began.
 
     Raises:
         CannotLook: it says nothing.
     """
-    return query_subprocess("plugins", "list", given=given)
+    return query_subprocess("plugins", "list", settings_source=settings_source)
 
 
-def query_subprocess(*words: str, given: SettingsSource) -> dict[str, Any]:
+def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, Any]:
     """What a command says in a new process, with `--json` and the same settings; its exit code must be 0 or 1.
 
     Raises:
         CannotLook: it says nothing that can be read.
     """
     # -P: nothing is imported from the working folder, as nothing is by the command itself.
-    command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *given.arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (ourselves)
+    command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")  # noqa: S603 (ourselves)
     try:
-        said = json.loads(done.stdout)
+        document = json.loads(completed.stdout)
     except ValueError:
-        said = None
-    if done.returncode not in {0, 1} or not isinstance(said, dict):
-        last = done.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
-        if not last:
-            last = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
-        asked = command_line(*words)
-        raise InspectionFailed(f"`{asked}` failed in a new process, with exit code {done.returncode}: {last}")
-    return said
+        document = None
+    if completed.returncode not in {0, 1} or not isinstance(document, dict):
+        reason = completed.stderr.strip().rpartition("\n")[2].removeprefix("Error: ")
+        if not reason:
+            reason = "it said nothing, so a plugin may have ended it; with FLOWHOOKS_SAFE_MODE=true none is loaded"
+        shown_command = command_line(*words)
+        raise InspectionFailed(
+            f"`{shown_command}` failed in a new process, with exit code {completed.returncode}: {reason}"
+        )
+    return document
 
 
 class InspectionFailed(FlowhooksError):
@@ -108,14 +110,14 @@ class InspectionFailed(FlowhooksError):
 def unknown_plugin(name: str, known: Iterable[str], *, more: str = "") -> SettingsError:
     """The error that there is no plugin of this name, with the name that may have been meant."""
     names = list(known)
-    meant = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
-    return SettingsError(f"there is no plugin {name!r}{meant}{more}")
+    suggestion = did_you_mean(name, names) or (f"; there are {', '.join(names)}" if names else "; there is none at all")
+    return SettingsError(f"there is no plugin {name!r}{suggestion}{more}")
 
 
 def plugins_named(name: str, plugins: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those plugins of `flowhooks plugins list --json` that have this name; else those of the package of this name."""
-    return [one for one in plugins if one["name"] == name] or [
-        one for one in plugins if one["package"] and _normalize(one["package"]) == _normalize(name)
+    return [plugin for plugin in plugins if plugin["name"] == name] or [
+        plugin for plugin in plugins if plugin["package"] and _normalize(plugin["package"]) == _normalize(name)
     ]
 
 

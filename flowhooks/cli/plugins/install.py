@@ -35,7 +35,12 @@ _COMPARED_MEMBERS = ("version", "package", "origin", "state", "error", "hooks")
 @json_option
 @settings_source_options
 def install_command(
-    given: SettingsSource, *, requirements: tuple[str, ...], editables: tuple[str, ...], upgrade: bool, as_json: bool
+    settings_source: SettingsSource,
+    *,
+    requirements: tuple[str, ...],
+    editables: tuple[str, ...],
+    upgrade: bool,
+    as_json: bool,
 ) -> None:
     r"""Install plugins into the environment of flowhooks with pip, and say what changes when a server next starts.
 
@@ -54,9 +59,9 @@ def install_command(
     """
     if not (requirements or editables):
         raise click.UsageError("What is to be installed? Give a requirement, or --editable with a folder.")
-    settings = given.load()
+    settings = settings_source.load()
     pip.check_available(requirements)
-    before = inspect_in_subprocess(given)["plugins"]
+    before = inspect_in_subprocess(settings_source)["plugins"]
     options = [*(["--upgrade"] if upgrade else []), *(word for path in editables for word in ("--editable", path))]
     if not as_json:
         # What is installed is not repeated: an address may have a password in it.
@@ -64,17 +69,17 @@ def install_command(
     code = pip.run("install", "--quiet", *options, *requirements, to_stderr=as_json)
     if code:
         raise click.ClickException(f"pip could not install that (its exit code is {code}); what it says is above")
-    looked = inspect_in_subprocess(given)
-    done = diff_plugins(before, looked["plugins"])
-    checked = query_subprocess("check", given=given)
-    done["trouble"] = [one for one in checked["findings"] if one["mark"] == "trouble"]
-    done["server"] = is_serving(settings)
-    done["ledger"] = looked["ledger"]
+    inspection = inspect_in_subprocess(settings_source)
+    result = diff_plugins(before, inspection["plugins"])
+    check_result = query_subprocess("check", settings_source=settings_source)
+    result["trouble"] = [finding for finding in check_result["findings"] if finding["mark"] == "trouble"]
+    result["server"] = is_serving(settings)
+    result["ledger"] = inspection["ledger"]
     if as_json:
-        output.print_json(done)
+        output.print_json(result)
     else:
-        _print_result(done)
-    if done["trouble"]:
+        _print_result(result)
+    if result["trouble"]:
         raise SystemExit(1)
 
 
@@ -85,14 +90,16 @@ def diff_plugins(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any
         before: the plugins as `flowhooks plugins list --json` had them.
         after: as it has them now. One that only the ledger knew is new when it comes.
     """
-    were = {_key(one): one for one in before if one["origin"]}
-    are = {_key(one): one for one in after if one["origin"]}
+    before_by_key = {_key(plugin): plugin for plugin in before if plugin["origin"]}
+    after_by_key = {_key(plugin): plugin for plugin in after if plugin["origin"]}
     return {
-        "new": [one for key, one in are.items() if key not in were],
+        "new": [plugin for key, plugin in after_by_key.items() if key not in before_by_key],
         "changed": [
-            one | {"before": were[key]} for key, one in are.items() if key in were and _is_changed(were[key], one)
+            plugin | {"before": before_by_key[key]}
+            for key, plugin in after_by_key.items()
+            if key in before_by_key and _is_changed(before_by_key[key], plugin)
         ],
-        "gone": [one for key, one in were.items() if key not in are],
+        "gone": [plugin for key, plugin in before_by_key.items() if key not in after_by_key],
     }
 
 
@@ -101,8 +108,10 @@ def _key(plugin: dict[str, Any]) -> tuple[str, str]:
     return plugin["name"], plugin["package"] or plugin["origin"]
 
 
-def _is_changed(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return any(one[name] != other[name] for name in _COMPARED_MEMBERS) or _declarations(one) != _declarations(other)
+def _is_changed(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return any(before[name] != after[name] for name in _COMPARED_MEMBERS) or _declarations(before) != _declarations(
+        after
+    )
 
 
 def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -111,21 +120,21 @@ def _declarations(plugin: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(handler[name] for name in names) for handler in plugin["handlers"]]
 
 
-def _print_result(done: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any]) -> None:
     output.print_line()
-    changed = any(done[word] for word in ("new", "changed", "gone"))
+    changed = any(result[word] for word in ("new", "changed", "gone"))
     if changed:
-        _print_changes(done)
+        _print_changes(result)
     else:
         output.print_line("No plugin is new or changed.")
-    if why := done["ledger"]["why"]:
+    if why := result["ledger"]["why"]:
         output.print_line(f"What waits cannot be said: {why}", err=True)
-    for finding in done["trouble"]:
+    for finding in result["trouble"]:
         _print_finding(finding)
     if not changed:
         return
     output.print_line()
-    if done["server"]:
+    if result["server"]:
         output.print_line(
             "The running server goes on with the plugins that it has: start it again to have it take this."
         )
@@ -133,17 +142,17 @@ def _print_result(done: dict[str, Any]) -> None:
         output.print_line("No server runs just now: the next one to start takes this.")
 
 
-def _print_changes(done: dict[str, Any]) -> None:
+def _print_changes(result: dict[str, Any]) -> None:
     for word in ("new", "changed"):
-        for one in done[word]:
-            _print_plugin(word, one)
-    for one in done["gone"]:
-        output.print_line(f"gone: {text.plugin_title(one)}", style="yellow")
-    wanted = list(_startup_effects([*done["new"], *done["changed"]]))
-    if wanted:
+        for plugin in result[word]:
+            _print_plugin(word, plugin)
+    for plugin in result["gone"]:
+        output.print_line(f"gone: {text.plugin_title(plugin)}", style="yellow")
+    effects = list(_startup_effects([*result["new"], *result["changed"]]))
+    if effects:
         output.print_line()
         output.print_line("At the next start:")
-    for line in wanted:
+    for line in effects:
         output.print_line(f"  {line}")
 
 
@@ -155,22 +164,24 @@ def _print_finding(finding: dict[str, str]) -> None:
             output.print_line(f"  {word}: {finding[word]}")
 
 
-def _print_plugin(word: str, one: dict[str, Any]) -> None:
-    present = [handler for handler in one["handlers"] if handler["standing"] == "present"]
+def _print_plugin(word: str, plugin: dict[str, Any]) -> None:
+    present = [handler for handler in plugin["handlers"] if handler["standing"] == "present"]
     came_from = ""
-    if word == "changed" and one["before"]["version"] != one["version"]:
-        came_from = f", before {one['before']['version']}"
-    output.print_line(f"{word}: {text.plugin_title(one)}{came_from}: {one['state']}", style=text.STYLES[one["state"]])
-    if one["state"] == "denied":
-        output.print_line(f"  {one['error']}")
+    if word == "changed" and plugin["before"]["version"] != plugin["version"]:
+        came_from = f", before {plugin['before']['version']}"
+    output.print_line(
+        f"{word}: {text.plugin_title(plugin)}{came_from}: {plugin['state']}", style=text.STYLES[plugin["state"]]
+    )
+    if plugin["state"] == "denied":
+        output.print_line(f"  {plugin['error']}")
     for handler in present:
         output.print_line(f"  {handler['id']} listens to {text.selectors_text(handler['listens'])}")
-    if one["state"] == "loaded" and not present:
+    if plugin["state"] == "loaded" and not present:
         output.print_line("  It has no handlers.")
 
 
 def _startup_effects(plugins: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for handler in (handler for one in plugins for handler in one["handlers"]):
+    for handler in (handler for plugin in plugins for handler in plugin["handlers"]):
         backlog = handler["backlog"]
         if handler["standing"] != "present":
             continue

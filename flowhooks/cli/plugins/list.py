@@ -34,42 +34,44 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 done, 2 wrong usage.
     """
-    looked = inspect_plugins(settings)
-    plugins = [plugin_to_json(one) for one in looked.statuses]
+    inspection = inspect_plugins(settings)
+    plugins = [plugin_to_json(status) for status in inspection.statuses]
     if as_json:
-        output.print_json({"plugins": plugins, "warnings": list(looked.plugins.warnings), "ledger": looked.ledger})
+        output.print_json(
+            {"plugins": plugins, "warnings": list(inspection.plugins.warnings), "ledger": inspection.ledger}
+        )
         return
     if plugins:
         output.print_table(
             ("plugin, version", "package", "state", "handlers", "hooks"),
-            [_row(one) for one in plugins],
+            [_row(plugin) for plugin in plugins],
             unbroken=("state",),
         )
         output.print_line()
     output.print_line(_summary(plugins))
-    for one in plugins:
-        if one["state"] == "quarantined":
-            output.print_line(f"Quarantined: {one['error']}", style="red")
-    missing = [one["name"] for one in plugins if one["state"] == "missing"]
+    for plugin in plugins:
+        if plugin["state"] == "quarantined":
+            output.print_line(f"Quarantined: {plugin['error']}", style="red")
+    missing = [plugin["name"] for plugin in plugins if plugin["state"] == "missing"]
     if missing:
         output.print_line(
             f"Missing: {', '.join(missing)}. What comes for their handlers is kept for them; "
             "`flowhooks plugins uninstall NAME` ends that.",
             style="red",
         )
-    for warning in looked.plugins.warnings:
+    for warning in inspection.plugins.warnings:
         output.print_line(f"Note: {warning}", style="yellow")
-    if why := looked.ledger["why"]:
+    if why := inspection.ledger["why"]:
         output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _row(one: PluginJson) -> tuple[str, str, str, str, str]:
-    away = sum(handler["standing"] != "present" for handler in one["handlers"])
-    handlers = str(len(one["handlers"]))
-    if away and one["state"] == "loaded":
-        handlers += f"\n{away} not loaded"
-    name = f"{one['name']}\n  {one['version']}" if one["version"] else one["name"]
-    return name, one["package"] or "-", one["state"], handlers, "\n".join(one["hooks"]) or "-"
+def _row(plugin: PluginJson) -> tuple[str, str, str, str, str]:
+    not_loaded = sum(handler["standing"] != "present" for handler in plugin["handlers"])
+    handlers = str(len(plugin["handlers"]))
+    if not_loaded and plugin["state"] == "loaded":
+        handlers += f"\n{not_loaded} not loaded"
+    name = f"{plugin['name']}\n  {plugin['version']}" if plugin["version"] else plugin["name"]
+    return name, plugin["package"] or "-", plugin["state"], handlers, "\n".join(plugin["hooks"]) or "-"
 
 
 def _summary(plugins: list[PluginJson]) -> str:
@@ -77,7 +79,7 @@ def _summary(plugins: list[PluginJson]) -> str:
         return (
             "No plugin is installed. `flowhooks plugins new` makes one; --plugins-dir names a folder of single files."
         )
-    states = [one["state"] for one in plugins]
+    states = [plugin["state"] for plugin in plugins]
     counts = ", ".join(f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
-    handlers = sum(handler["standing"] == "present" for one in plugins for handler in one["handlers"])
+    handlers = sum(handler["standing"] == "present" for plugin in plugins for handler in plugin["handlers"])
     return f"{output.pluralize(len(plugins), 'plugin')}: {counts}; {output.pluralize(handlers, 'handler')} loaded."

@@ -51,7 +51,7 @@ NO_COOKIECUTTER_MESSAGE: Final = (
     "--output-dir", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="The same as DIRECTORY."
 )
 @click.option("--no-input", is_flag=True, help="Ask nothing: take what is given, and defaults.")
-def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bool, **given: str | None) -> None:
+def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bool, **options: str | None) -> None:
     r"""Make a plugin package: a handler, its settings, tests that pass, and a README.
 
     The package gets a folder of its own in DIRECTORY, or here. What the options do not say is asked for; a class or
@@ -68,12 +68,12 @@ def new_command(directory: Path | None, *, output_dir: Path | None, no_input: bo
     if directory and output_dir:
         raise click.UsageError("DIRECTORY and --output-dir are the same: give one of them.")
     cookiecutter = _cookiecutter()
-    answers = _Questionnaire(given, no_input=no_input).answers()
-    where = directory or output_dir or Path()
-    target = where / answers["package"]
+    answers = _Questionnaire(options, no_input=no_input).answers()
+    parent = directory or output_dir or Path()
+    target = parent / answers["package"]
     if target.exists():
         raise SettingsError(f"there is a folder {target} already: move it away, or choose another --package")
-    _render_template(cookiecutter, answers, where)
+    _render_template(cookiecutter, answers, parent)
     _print_next_steps(target, answers)
 
 
@@ -87,8 +87,8 @@ def _cookiecutter() -> Any:
 class _Questionnaire:
     """Answers out of the options and, where they say nothing, of whoever sits there; each is checked as it comes."""
 
-    def __init__(self, given: dict[str, str | None], *, no_input: bool) -> None:
-        self._options = given
+    def __init__(self, options: dict[str, str | None], *, no_input: bool) -> None:
+        self._options = options
         self._no_input = no_input
 
     def answers(self) -> dict[str, str]:
@@ -174,23 +174,23 @@ def _default_package(domain: str) -> str:
     return f"{PROJECT}-{slug}"[: template.MAX_PACKAGE_CHARS].rstrip("-")
 
 
-def _render_template(cookiecutter: Any, answers: dict[str, str], where: Path) -> None:
+def _render_template(cookiecutter: Any, answers: dict[str, str], parent: Path) -> None:
     """Fill in the template; neither the user's own configuration of cookiecutter is read, nor their home written to."""
     logging.getLogger("cookiecutter").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as scratch:
         configuration = Path(scratch) / "cookiecutter.yaml"
         configuration.write_text(json.dumps({"replay_dir": scratch, "cookiecutters_dir": scratch}))  # JSON is YAML
         try:
-            where.mkdir(parents=True, exist_ok=True)
+            parent.mkdir(parents=True, exist_ok=True)
             cookiecutter(
                 str(template.template_dir()),
                 no_input=True,
                 extra_context=answers,
-                output_dir=str(where),
+                output_dir=str(parent),
                 config_file=str(configuration),
             )
         except OSError as error:
-            raise SettingsError(f"the package cannot be written to {where}: {error.strerror or error}") from None
+            raise SettingsError(f"the package cannot be written to {parent}: {error.strerror or error}") from None
         except Exception as error:
             if not type(error).__module__.startswith("cookiecutter"):
                 raise
@@ -200,7 +200,7 @@ def _render_template(cookiecutter: Any, answers: dict[str, str], where: Path) ->
 def _print_next_steps(target: Path, answers: dict[str, str]) -> None:
     plugin = template.plugin_name(answers["package"])
     output.print_line(f"Made {target}: the plugin {plugin}.", style="green")
-    if plugin in {one.name for one in entry_points(group=PROJECT)}:
+    if plugin in {entry_point.name for entry_point in entry_points(group=PROJECT)}:
         output.print_line(f"A plugin {plugin} is installed here already; of two of one name only the first is loaded.")
     sent = [word for name, option in _SEND_OPTIONS.items() if answers[name] for word in (f"--{option}", answers[name])]
     output.print_line()

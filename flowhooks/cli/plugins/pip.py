@@ -60,7 +60,7 @@ def run(*arguments: str, to_stderr: bool = False) -> int:
 
 def uninstall(name: str) -> tuple[int, str]:
     """Uninstall a package; pip's exit code, and what it said."""
-    done = subprocess.run(  # noqa: S603 (the name is that of a package which is installed)
+    completed = subprocess.run(  # noqa: S603 (the name is that of a package which is installed)
         _command(("uninstall", "--yes", name)),
         check=False,
         stdout=subprocess.PIPE,
@@ -68,7 +68,7 @@ def uninstall(name: str) -> tuple[int, str]:
         text=True,
         errors="replace",
     )
-    return done.returncode, done.stdout
+    return completed.returncode, completed.stdout
 
 
 def _command(arguments: Sequence[str]) -> list[str]:

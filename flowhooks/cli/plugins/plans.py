@@ -34,7 +34,7 @@ class UninstallPlan:
     @property
     def unretired(self) -> list[str]:
         """The ids of the handlers that are not retired yet."""
-        return [one["id"] for one in self.handlers if one["standing"] != "retired"]
+        return [handler["id"] for handler in self.handlers if handler["standing"] != "retired"]
 
     def lines(self, unrouted: str) -> Iterator[str]:
         """What it would do, a line each.
@@ -47,23 +47,26 @@ class UninstallPlan:
             yield f"Uninstalls the package {self.package}, with the {names}."
         else:
             yield f"Uninstalls nothing: of the {names}, the ledger forgets handlers."
-        for one in self.handlers:
-            stored = text.backlog_text(one["backlog"])
-            word = "Retired before:" if one["standing"] == "retired" else "Retires"
-            yield f"{word} {one['id']}: {text.selectors_text(one['listens'])}{f'; stored: {stored}' if stored else ''}"
+        for handler in self.handlers:
+            stored = text.backlog_text(handler["backlog"])
+            word = "Retired before:" if handler["standing"] == "retired" else "Retires"
+            yield (
+                f"{word} {handler['id']}: {text.selectors_text(handler['listens'])}"
+                f"{f'; stored: {stored}' if stored else ''}"
+            )
         if not self.handlers:
             yield "It has no handlers."
-        if any(text.backlog_text(one["backlog"]) for one in self.handlers):
+        if any(text.backlog_text(handler["backlog"]) for handler in self.handlers):
             yield "What is stored for them stays stored, and goes on if they are installed again."
         if unwanted := self.unhandled():
-            so = "parked" if unrouted == "park" else "refused with 422"
-            yield f"Call-backs with {' or '.join(unwanted)} will be {so}: no other handler listens to that."
+            fate = "parked" if unrouted == "park" else "refused with 422"
+            yield f"Call-backs with {' or '.join(unwanted)} will be {fate}: no other handler listens to that."
 
     def unhandled(self) -> list[str]:
         """The classes and keys to which no handler listens any more afterwards."""
-        still = {value for one in self.other_handlers for value in _selector_values(one)}
-        gone = dict.fromkeys(value for one in self.handlers for value in _selector_values(one))
-        return [f"{by} {value}" for by, value, kind in gone if (by, value, kind) not in still]
+        still_handled = {value for handler in self.other_handlers for value in _selector_values(handler)}
+        no_longer_handled = dict.fromkeys(value for handler in self.handlers for value in _selector_values(handler))
+        return [f"{by} {value}" for by, value, kind in no_longer_handled if (by, value, kind) not in still_handled]
 
 
 def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -75,70 +78,79 @@ def _selector_values(handler: Mapping[str, Any]) -> Iterator[tuple[str, str, str
 
 
 def plan_for_plugin(
-    name: str, found: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
+    name: str, named_plugins: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
     """The plan to be rid of a plugin.
 
     Args:
         name: as it was asked for.
-        found: the plugins that this names.
+        named_plugins: the plugins that this names.
         plugins: every plugin.
 
     Raises:
         SettingsError: it is nothing that pip could uninstall, or two packages have it.
     """
-    here = [one for one in found if one["origin"]]
-    for one in here:
-        if one["origin"].startswith(_FILE_PREFIX):
+    installed = [plugin for plugin in named_plugins if plugin["origin"]]
+    for plugin in installed:
+        if plugin["origin"].startswith(_FILE_PREFIX):
             raise SettingsError(
-                f"plugin {one['name']} is the single file {one['origin'].removeprefix(_FILE_PREFIX)}: delete it; "
+                f"plugin {plugin['name']} is the single file {plugin['origin'].removeprefix(_FILE_PREFIX)}: delete it; "
                 "after that, this command has the ledger forget its handlers"
             )
-        if not one["package"]:
-            raise SettingsError(f"plugin {one['name']} ({one['origin']}) is in no package that pip could uninstall")
-    packages = list(dict.fromkeys(one["package"] for one in here))
+        if not plugin["package"]:
+            raise SettingsError(
+                f"plugin {plugin['name']} ({plugin['origin']}) is in no package that pip could uninstall"
+            )
+    packages = list(dict.fromkeys(plugin["package"] for plugin in installed))
     if len(packages) > 1:
         raise SettingsError(
             f"the packages {' and '.join(packages)} both have a plugin {name}: name one of the packages"
         )
     package = packages[0] if packages else ""
-    theirs = [one for one in plugins if package and one["package"] == package] or list(found)
-    names = tuple(dict.fromkeys(one["name"] for one in theirs))
+    package_plugins = [plugin for plugin in plugins if package and plugin["package"] == package] or list(named_plugins)
+    names = tuple(dict.fromkeys(plugin["name"] for plugin in package_plugins))
     # Who stays takes over what is known under the name.
-    staying = {one["name"] for one in plugins if one["origin"] and one["package"] != package}
+    staying = {plugin["name"] for plugin in plugins if plugin["origin"] and plugin["package"] != package}
     handlers = [
-        handler for one in plugins if one["name"] in names and one["name"] not in staying for handler in one["handlers"]
+        handler
+        for plugin in plugins
+        if plugin["name"] in names and plugin["name"] not in staying
+        for handler in plugin["handlers"]
     ]
     return _plan(package, names, handlers, plugins)
 
 
 def plan_for_handlers(
-    found: Sequence[Mapping[str, Any]], names: Sequence[str], plugins: Sequence[Mapping[str, Any]]
+    named_plugins: Sequence[Mapping[str, Any]], names: Sequence[str], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
     """The plan to be rid of single handlers that their plugin does not have any more.
 
     Args:
-        found: the plugins that are named.
+        named_plugins: the plugins that are named.
         names: handlers, each by its name or its id.
         plugins: every plugin.
 
     Raises:
         SettingsError: there is no such handler, or its plugin has it, or cannot be asked.
     """
-    there = {one["id"]: one for plugin in found for one in plugin["handlers"]}
-    chosen = []
+    handlers_by_id = {handler["id"]: handler for plugin in named_plugins for handler in plugin["handlers"]}
+    selected = []
     for name in names:
         matching = [
-            handler for handler_id, handler in there.items() if name in {handler_id, handler_id.partition(":")[2]}
+            handler
+            for handler_id, handler in handlers_by_id.items()
+            if name in {handler_id, handler_id.partition(":")[2]}
         ]
         if not matching:
-            meant = did_you_mean(name, [*there, *(one.partition(":")[2] for one in there)])
-            raise SettingsError(f"the ledger knows no handler {name!r} of {found[0]['name']}{meant}")
-        chosen += matching
-    for one in chosen:
-        if why := _NOT_RETIRABLE.get(one["standing"]):
-            raise SettingsError(f"handler {one['id']} cannot be forgotten: {why}")
-    return _plan("", tuple(dict.fromkeys(one["name"] for one in found)), chosen, plugins)
+            suggestion = did_you_mean(
+                name, [*handlers_by_id, *(handler_id.partition(":")[2] for handler_id in handlers_by_id)]
+            )
+            raise SettingsError(f"the ledger knows no handler {name!r} of {named_plugins[0]['name']}{suggestion}")
+        selected += matching
+    for handler in selected:
+        if why := _NOT_RETIRABLE.get(handler["standing"]):
+            raise SettingsError(f"handler {handler['id']} cannot be forgotten: {why}")
+    return _plan("", tuple(dict.fromkeys(plugin["name"] for plugin in named_plugins)), selected, plugins)
 
 
 _NOT_RETIRABLE = {
@@ -152,6 +164,6 @@ _NOT_RETIRABLE = {
 def _plan(
     package: str, names: tuple[str, ...], handlers: Sequence[Mapping[str, Any]], plugins: Sequence[Mapping[str, Any]]
 ) -> UninstallPlan:
-    ids = {one["id"] for one in handlers}
-    others = tuple(one for plugin in plugins for one in plugin["handlers"] if one["id"] not in ids)
+    ids = {handler["id"] for handler in handlers}
+    others = tuple(handler for plugin in plugins for handler in plugin["handlers"] if handler["id"] not in ids)
     return UninstallPlan(package=package, plugins=names, handlers=tuple(handlers), other_handlers=others)

@@ -28,12 +28,12 @@ def describe_settings(folders: Sequence[Path], section: Mapping[str, Any]) -> li
         For each its dotted `name`, `type` in words, `default` (None where there is none), `description`,
         whether it is `required`, whether it is `set` just now, and whether it is in the schema (`described`).
     """
-    found: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
     document = _read_first(folders, SETTINGS_FILE)
     if document is not None:
-        found = list(_properties(document, section, document))
-    names = {one["name"].partition(".")[0].removesuffix("[]") for one in found}
-    found += [
+        described = list(_properties(document, section, document))
+    names = {setting["name"].partition(".")[0].removesuffix("[]") for setting in described}
+    described += [
         {
             "name": name,
             "type": "",
@@ -46,7 +46,7 @@ def describe_settings(folders: Sequence[Path], section: Mapping[str, Any]) -> li
         for name in section
         if name not in names
     ]
-    return found
+    return described
 
 
 def data_schemas(folders: Sequence[Path]) -> list[dict[str, str]]:
@@ -85,26 +85,26 @@ def _properties(
     """The settings of an object, sections and lists of sections gone into: `mail.from`, `endpoints[].url`."""
     properties = schema.get("properties")
     required = schema.get("required")
-    for name, given in properties.items() if isinstance(properties, dict) else ():
-        one = _resolve_reference(given, root)
+    for name, subschema in properties.items() if isinstance(properties, dict) else ():
+        setting_schema = _resolve_reference(subschema, root)
         value = section.get(name)
-        items = _resolve_reference(one.get("items"), root)
-        has_parts = isinstance(one.get("properties"), dict) and depth < _MAX_DEPTH
+        items = _resolve_reference(setting_schema.get("items"), root)
+        has_parts = isinstance(setting_schema.get("properties"), dict) and depth < _MAX_DEPTH
         if not has_parts:
             yield {
                 "name": prefix + name,
-                "type": _type_text(one, items),
-                "default": one.get("default"),
-                "description": str(one.get("description") or one.get("title") or ""),
+                "type": _type_text(setting_schema, items),
+                "default": setting_schema.get("default"),
+                "description": str(setting_schema.get("description") or setting_schema.get("title") or ""),
                 "required": isinstance(required, list) and name in required,
                 "set": name in section,
                 "described": True,
             }
         if has_parts:
-            yield from _properties(one, _merge([value]), root, f"{prefix}{name}.", depth + 1)
+            yield from _properties(setting_schema, _merge([value]), root, f"{prefix}{name}.", depth + 1)
         elif isinstance(items.get("properties"), dict) and depth < _MAX_DEPTH:
-            several = value if isinstance(value, list | tuple) else []
-            yield from _properties(items, _merge(several), root, f"{prefix}{name}[].", depth + 1)
+            sections = value if isinstance(value, list | tuple) else []
+            yield from _properties(items, _merge(sections), root, f"{prefix}{name}[].", depth + 1)
 
 
 def _resolve_reference(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,15 +120,15 @@ def _resolve_reference(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any
 
 def _merge(sections: Sequence[Any]) -> dict[str, Any]:
     """What is set in any of them."""
-    return {name: value for one in sections if isinstance(one, Mapping) for name, value in one.items()}
+    return {name: value for section in sections if isinstance(section, Mapping) for name, value in section.items()}
 
 
 def _type_text(schema: Mapping[str, Any], items: Mapping[str, Any]) -> str:
     """What a setting may be, in words."""
     if isinstance(values := schema.get("enum"), list):
-        return f"one of {', '.join(json.dumps(one, ensure_ascii=False) for one in values)}"
+        return f"one of {', '.join(json.dumps(value, ensure_ascii=False) for value in values)}"
     if "const" in schema:
         return json.dumps(schema["const"], ensure_ascii=False)
-    given = schema.get("type")
-    text = " or ".join(map(str, given)) if isinstance(given, list) else str(given or "any")
+    declared = schema.get("type")
+    text = " or ".join(map(str, declared)) if isinstance(declared, list) else str(declared or "any")
     return f"array of {items['type']}" if text == "array" and isinstance(items.get("type"), str) else text

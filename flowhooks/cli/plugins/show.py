@@ -39,29 +39,33 @@ def show_command(settings: Settings, *, name: str, as_json: bool) -> None:
 
     Exit codes: 0 done, also of a broken plugin; 2 there is no such plugin, or other wrong usage.
     """
-    looked = inspect_plugins(settings)
-    plain = [plugin_to_json(one) for one in looked.statuses]
-    chosen = [one for one, itself in zip(looked.statuses, plain, strict=True) if itself in plugins_named(name, plain)]
+    inspection = inspect_plugins(settings)
+    summaries = [plugin_to_json(status) for status in inspection.statuses]
+    chosen = [
+        status
+        for status, summary in zip(inspection.statuses, summaries, strict=True)
+        if summary in plugins_named(name, summaries)
+    ]
     if not chosen:
-        raise unknown_plugin(name, dict.fromkeys(one.name for one in looked.statuses))
-    found = [_plugin_to_json(one, settings) for one in chosen]
+        raise unknown_plugin(name, dict.fromkeys(status.name for status in inspection.statuses))
+    details = [_plugin_to_json(status, settings) for status in chosen]
     if as_json:
-        output.print_json({"plugins": found, "ledger": looked.ledger})
+        output.print_json({"plugins": details, "ledger": inspection.ledger})
         return
-    for number, one in enumerate(found):
+    for number, plugin in enumerate(details):
         if number:
             output.print_line()
-        _print_plugin(one)
-    if why := looked.ledger["why"]:
+        _print_plugin(plugin)
+    if why := inspection.ledger["why"]:
         output.print_line(f"Without what the ledger remembers: {why}", err=True)
 
 
-def _plugin_to_json(one: PluginStatus, settings: Settings) -> dict[str, Any]:
-    info = one.info
+def _plugin_to_json(status: PluginStatus, settings: Settings) -> dict[str, Any]:
+    info = status.info
     folders = info.schema_folders if info else ()
-    section = settings.plugins.get(one.name, {})
+    section = settings.plugins.get(status.name, {})
     installed = find_package(info.distribution) if info and info.distribution else None
-    return plugin_to_json(one) | {
+    return plugin_to_json(status) | {
         "documentation": info.documentation if info else "",
         "summary": installed.summary if installed else "",
         "home_page": installed.home_page if installed else "",
@@ -72,34 +76,34 @@ def _plugin_to_json(one: PluginStatus, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _print_plugin(one: dict[str, Any]) -> None:
-    output.print_line(f"plugin {text.plugin_title(one)}: {one['state']}", style=text.STYLES[one["state"]])
+def _print_plugin(plugin: dict[str, Any]) -> None:
+    output.print_line(f"plugin {text.plugin_title(plugin)}: {plugin['state']}", style=text.STYLES[plugin["state"]])
     for word, value in (
         # A docstring is for who reads the code; the package's own sentence is for who uses it.
-        ("", one["summary"] or one["documentation"]),
-        ("home page", one["home_page"]),
-        ("from", one["origin"]),
-        ("hooks", ", ".join(one["hooks"])),
+        ("", plugin["summary"] or plugin["documentation"]),
+        ("home page", plugin["home_page"]),
+        ("from", plugin["origin"]),
+        ("hooks", ", ".join(plugin["hooks"])),
     ):
         if value:
             output.print_line(f"  {word:<10} {value}" if word else f"  {value}")
-    if one["state"] in _STATE_TEXTS:
-        output.print_line(f"  {_STATE_TEXTS[one['state']]}", style="yellow")
-    if one["error"]:
-        output.print_line(f"  {one['error']}", style="red")
-    if one["traceback"]:
-        output.print_lines(one["traceback"].rstrip("\n"), indent="    ")
-    for handler in one["handlers"]:
+    if plugin["state"] in _STATE_TEXTS:
+        output.print_line(f"  {_STATE_TEXTS[plugin['state']]}", style="yellow")
+    if plugin["error"]:
+        output.print_line(f"  {plugin['error']}", style="red")
+    if plugin["traceback"]:
+        output.print_lines(plugin["traceback"].rstrip("\n"), indent="    ")
+    for handler in plugin["handlers"]:
         output.print_line()
         _print_handler(handler)
-    if one["state"] == "loaded" and not one["handlers"]:
+    if plugin["state"] == "loaded" and not plugin["handlers"]:
         output.print_line("  It has no handlers.")
-    _print_settings(one)
-    for kind in one["kinds"]:
+    _print_settings(plugin)
+    for kind in plugin["kinds"]:
         output.print_line()
         output.print_line(f"kind of call-back {kind['kind']}: POST /flow/{{flowInstanceId}}/call-back/{kind['kind']}")
         output.print_line(f"  {'schema':<10} {kind['file']}")
-    for schema in one["data"]:
+    for schema in plugin["data"]:
         output.print_line()
         output.print_line(f"data of {schema['by']} {schema['value']}, for its own handlers")
         output.print_line(f"  {'schema':<10} {schema['file']}")
@@ -112,34 +116,36 @@ _STATE_TEXTS = {
 }
 
 
-def _print_handler(one: dict[str, Any]) -> None:
-    standing = "" if one["standing"] == "present" else f": {one['standing']}"
-    output.print_line(f"handler {one['id']}{standing}", style=None if one["standing"] == "present" else "yellow")
-    if one["summary"]:
-        output.print_line(f"  {one['summary']}")
-    if one["paused_since"]:
-        output.print_line(f"  {'paused':<10} since {one['paused_since']}: what comes for it waits", style="yellow")
-    if one["held_why"]:
-        output.print_line(f"  {'held':<10} for it failed again and again: {one['held_why']}", style="yellow")
-    output.print_line(f"  {'listens to':<10} {text.selectors_text(one['listens'])}")
-    if one["standing"] == "present":
-        output.print_line(f"  {'retry':<10} {text.retry_text(one['retry'])}")
-        output.print_line(f"  {'probe':<10} {'yes' if one['probe'] else 'none'}")
-        output.print_line(f"  {'runs in':<10} {text.isolation_text(one)}")
-        if ordered := text.ordering_text(one["order_by"], one["concurrency"]):
+def _print_handler(handler: dict[str, Any]) -> None:
+    standing = "" if handler["standing"] == "present" else f": {handler['standing']}"
+    output.print_line(
+        f"handler {handler['id']}{standing}", style=None if handler["standing"] == "present" else "yellow"
+    )
+    if handler["summary"]:
+        output.print_line(f"  {handler['summary']}")
+    if handler["paused_since"]:
+        output.print_line(f"  {'paused':<10} since {handler['paused_since']}: what comes for it waits", style="yellow")
+    if handler["held_why"]:
+        output.print_line(f"  {'held':<10} for it failed again and again: {handler['held_why']}", style="yellow")
+    output.print_line(f"  {'listens to':<10} {text.selectors_text(handler['listens'])}")
+    if handler["standing"] == "present":
+        output.print_line(f"  {'retry':<10} {text.retry_text(handler['retry'])}")
+        output.print_line(f"  {'probe':<10} {'yes' if handler['probe'] else 'none'}")
+        output.print_line(f"  {'runs in':<10} {text.isolation_text(handler)}")
+        if ordered := text.ordering_text(handler["order_by"], handler["concurrency"]):
             output.print_line(f"  {'runs':<10} {ordered}")
-        output.print_line(f"  {'where':<10} {one['where']}")
-    if stored := text.backlog_text(one["backlog"]):
+        output.print_line(f"  {'where':<10} {handler['where']}")
+    if stored := text.backlog_text(handler["backlog"]):
         output.print_line(f"  {'stored':<10} {stored}")
 
 
-def _print_settings(one: dict[str, Any]) -> None:
-    found: Sequence[dict[str, Any]] = one["settings"]
-    if not found:
+def _print_settings(plugin: dict[str, Any]) -> None:
+    settings: Sequence[dict[str, Any]] = plugin["settings"]
+    if not settings:
         return
     output.print_line()
-    output.print_line(f"settings, in [plugins.{one['name']}]")
-    for setting in found:
+    output.print_line(f"settings, in [plugins.{plugin['name']}]")
+    for setting in settings:
         if not setting["described"]:
             output.print_line(f"  {setting['name']}: set; the plugin does not say what it is")
             continue

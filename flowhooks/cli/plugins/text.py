@@ -34,12 +34,12 @@ def selectors_text(listens: Mapping[str, Any] | None) -> str:
     """What a handler listens to: `class com.example.Leave or key leave, versions >=3, from erp`."""
     if listens is None:
         return "what it listened to was forgotten"
-    wanted = [
-        *(f"class {one}" for one in listens["callback_classes"]),
-        *(f"key {one}" for one in listens["process_keys"]),
+    selectors = [
+        *(f"class {callback_class}" for callback_class in listens["callback_classes"]),
+        *(f"key {process_key}" for process_key in listens["process_keys"]),
         *(["every event"] if listens["every"] else []),
     ]
-    text = " or ".join(wanted)
+    text = " or ".join(selectors)
     if listens["versions"].strip():
         text += f", versions {listens['versions'].strip()}"
     if listens["sources"]:
@@ -105,4 +105,4 @@ def backlog_text(backlog: Mapping[str, int]) -> str:
 
 def add_backlogs(handlers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What is stored for several handlers, added up."""
-    return {state: sum(one["backlog"][state] for one in handlers) for state in (*_BACKLOG_STATES, "parked")}
+    return {state: sum(handler["backlog"][state] for handler in handlers) for state in (*_BACKLOG_STATES, "parked")}

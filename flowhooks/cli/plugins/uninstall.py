@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @json_option
 @settings_source_options
 def uninstall_command(
-    given: SettingsSource, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
+    settings_source: SettingsSource, *, name: str, handlers: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
 ) -> None:
     r"""Uninstall a plugin's package with pip, and retire its handlers: the ledger forgets them.
 
@@ -55,11 +55,11 @@ def uninstall_command(
 
     Exit codes: 0 done, 1 trouble, 2 wrong usage.
     """
-    settings = given.load()
-    looked = inspect_in_subprocess(given)
-    if why := looked["ledger"]["why"]:
+    settings = settings_source.load()
+    inspection = inspect_in_subprocess(settings_source)
+    if why := inspection["ledger"]["why"]:
         raise LedgerUnusable(f"the ledger cannot be asked, and nothing was changed: {why}")
-    plan = _make_plan(name, handlers, looked["plugins"])
+    plan = _make_plan(name, handlers, inspection["plugins"])
     if not (yes or dry_run or sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
     if not as_json:
@@ -70,13 +70,13 @@ def uninstall_command(
     if plan.package and not dry_run:
         _uninstall(plan.package)
     # Where there is no ledger yet, nothing remembers anything.
-    done: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
-    if looked["ledger"]["read"] and plan.unretired:
-        done = _retire(settings, plan, dry_run=dry_run)
+    result: dict[str, Any] = {**_NOTHING_RETIRED, "dry_run": dry_run}
+    if inspection["ledger"]["read"] and plan.unretired:
+        result = _retire(settings, plan, dry_run=dry_run)
     if as_json:
-        output.print_json({"package": plan.package, "plugins": list(plan.plugins), **done})
+        output.print_json({"package": plan.package, "plugins": list(plan.plugins), **result})
     elif not dry_run:
-        _print_result(plan, done)
+        _print_result(plan, result)
 
 
 _NOTHING_RETIRED: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unknown": 0, "dead": 0, "server": False}
@@ -84,22 +84,22 @@ _NOTHING_RETIRED: Final = {"handlers": (), "passed_over": (), "waiting": 0, "unk
 
 
 def _make_plan(name: str, handlers: Sequence[str], plugins: Sequence[dict[str, Any]]) -> UninstallPlan:
-    found = plugins_named(name, plugins)
-    if not found:
-        raise unknown_plugin(name, dict.fromkeys(one["name"] for one in plugins))
+    matching = plugins_named(name, plugins)
+    if not matching:
+        raise unknown_plugin(name, dict.fromkeys(plugin["name"] for plugin in plugins))
     if handlers:
-        return plan_for_handlers(found, handlers, plugins)
-    plan = plan_for_plugin(name, found, plugins)
+        return plan_for_handlers(matching, handlers, plugins)
+    plan = plan_for_plugin(name, matching, plugins)
     if plan.package:
         pip.check_available(())
     return plan
 
 
 def _uninstall(name: str) -> None:
-    code, said = pip.uninstall(name)
+    code, pip_output = pip.uninstall(name)
     if code or find_package(name) is not None:
         # pip says "not uninstalling" with exit code 0 where a package is outside its environment.
-        for line in said.splitlines():
+        for line in pip_output.splitlines():
             output.print_line(line, err=True)
         raise click.ClickException(
             f"pip did not uninstall {name} (its exit code is {code}; what it says is above); "
@@ -129,7 +129,9 @@ def _print_result(plan: UninstallPlan, done: Mapping[str, Any]) -> None:
         output.print_line(f"Retired {', '.join(done['handlers'])}.", style="green")
     elif not plan.package:
         output.print_line("There was nothing to retire.")
-    if stored := text.backlog_text(text.add_backlogs([one for one in plan.handlers if one["id"] in done["handlers"]])):
+    if stored := text.backlog_text(
+        text.add_backlogs([handler for handler in plan.handlers if handler["id"] in done["handlers"]])
+    ):
         output.print_line(f"Still stored for them: {stored}; `flowhooks events list --handler ID` shows which.")
     if done["server"]:
         output.print_line("The running server goes on as it was started: start it again.")

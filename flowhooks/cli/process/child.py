@@ -16,7 +16,7 @@ from flowhooks.cli.process.inherited import RETIRE_COMMAND, STOP_COMMAND, child_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LONGEST: Final = 65536
+MAX_MESSAGE_BYTES: Final = 65536
 """Bytes that are kept of what a process says."""
 
 
@@ -53,12 +53,12 @@ class ChildProcess:
     ) -> None:
         self.number = number
         self.generation = generation
-        self.control, theirs = socket.socketpair()
+        self.control, child_end = socket.socketpair()
         try:
             self._process = subprocess.Popen(  # noqa: S603 (the very command that this process was started with)
                 [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]],
-                env=child_environ(number, sockets, theirs, metrics_dir),
-                pass_fds=[one.fileno() for one in (*sockets.values(), theirs)],
+                env=child_environ(number, sockets, child_end, metrics_dir),
+                pass_fds=[sock.fileno() for sock in (*sockets.values(), child_end)],
                 stdin=subprocess.DEVNULL,
                 process_group=0,
             )
@@ -66,7 +66,7 @@ class ChildProcess:
             self.control.close()
             raise
         finally:
-            theirs.close()
+            child_end.close()
         self.control.setblocking(False)
         self.pid = self._process.pid
         self.ready_at: float | None = None
@@ -78,19 +78,19 @@ class ChildProcess:
     def receive(self) -> bool:
         """Take what it has said; returns whether it may say more."""
         try:
-            part = self.control.recv(LONGEST)
+            part = self.control.recv(MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return True
         except OSError:
             return False
-        *lines, self._received = (self._received + part)[-LONGEST:].split(b"\n")
+        *lines, self._received = (self._received + part)[-MAX_MESSAGE_BYTES:].split(b"\n")
         for line in lines:
             with suppress(ValueError):
-                said = json.loads(line)
-                if "ready" in said:
+                message = json.loads(line)
+                if "ready" in message:
                     self.ready_at = time.monotonic()
                 else:
-                    self.start_error, self.exit_code = said["failed"], said["code"]
+                    self.start_error, self.exit_code = message["failed"], message["code"]
         return bool(part)
 
     def retire(self, *, timeout: float) -> None:

@@ -43,47 +43,47 @@ class ProcessContext:
     service_manager: ServiceManager
     reread_settings: Callable[[Settings], SettingsDiff]
 
-    def watch_supervisor(self, ending: ShutdownSignal) -> None:
+    def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on ask for the end when the supervisor says so, if there is one."""
         if self.inherited is not None:
-            self.inherited.watch_supervisor(ending)
+            self.inherited.watch_supervisor(shutdown_signal)
 
     @property
     def is_replaced(self) -> bool:
         """Whether another process has taken over, so that this one is to leave without anybody noticing."""
         return self.inherited is not None and self.inherited.is_replaced
 
-    def run_main_loop(self, ending: ShutdownSignal, app: App, *servers: Server) -> None:
+    def run_main_loop(self, shutdown_signal: ShutdownSignal, app: App, *servers: Server) -> None:
         """Say that this process does its work now, and wait until it is to end.
 
         Meanwhile SIGHUP has the settings read again. One of several processes is replaced by a new one instead.
 
         Args:
-            ending: hears the signals.
+            shutdown_signal: hears the signals.
             app: what goes by the settings.
             servers: its listeners.
         """
         if self.inherited is not None:
             self.inherited.report_ready()
-            ending.wait()
+            shutdown_signal.wait()
             return
         self.service_manager.ready()
-        ending.wait(on_hangup=partial(self._reload, app, *servers))
+        shutdown_signal.wait(on_hangup=partial(self._reload, app, *servers))
         self.service_manager.stopping()
 
     def _reload(self, app: App, *servers: Server) -> None:
         self.service_manager.reloading()
         try:
-            found = self.reread_settings(app.settings)
-            serving.reconfigure(found.settings, app, *servers)
+            changes = self.reread_settings(app.settings)
+            serving.reconfigure(changes.settings, app, *servers)
         except FlowhooksError as error:
             log.error("settings_not_reloaded", why=str(error), next=NEXT)  # noqa: TRY400 (one line says it)
         except Exception:
             # Whatever fault of ours it was, call-backs are taken all the same.
             log.exception("settings_not_reloaded", why="a fault of flowhooks", next=NEXT)
         else:
-            log.info("settings_reloaded", changed=found.changed)
-            if found.needs_restart:
+            log.info("settings_reloaded", changed=changes.changed)
+            if changes.needs_restart:
                 why = "they have changed, and are read at the start only"
-                log.warning("restart_needed", settings=found.needs_restart, why=why)
+                log.warning("restart_needed", settings=changes.needs_restart, why=why)
         self.service_manager.ready()

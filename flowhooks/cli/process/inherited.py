@@ -61,12 +61,12 @@ class InheritedSockets:
         if text is None:
             return None
         try:
-            told = json.loads(text)
-            files = {name: socket.socket(fileno=number) for name, number in told["sockets"].items()}
+            message = json.loads(text)
+            files = {name: socket.socket(fileno=number) for name, number in message["sockets"].items()}
             control = files.pop("control")
-            for one in (control, *files.values()):
-                one.set_inheritable(False)
-            return cls(told["number"], files, control)
+            for sock in (control, *files.values()):
+                sock.set_inheritable(False)
+            return cls(message["number"], files, control)
         except (ValueError, LookupError, TypeError, OSError):
             raise SettingsError(
                 f"{SUPERVISOR_VARIABLE} is what processes tell those that they start: take it away"
@@ -74,8 +74,8 @@ class InheritedSockets:
 
     def apply_addresses(self, settings: Settings) -> Settings:
         """The settings, with the addresses that were inherited for those that the settings say by now."""
-        here: dict[str, Any] = {name: bound_address(one) for name, one in self.sockets.items()}
-        return replace(settings, **here)
+        addresses: dict[str, Any] = {name: bound_address(sock) for name, sock in self.sockets.items()}
+        return replace(settings, **addresses)
 
     @contextmanager
     def report_failure(self) -> Iterator[None]:
@@ -91,27 +91,27 @@ class InheritedSockets:
         """Tell the supervisor that this process does its work now."""
         self._send({"ready": True})
 
-    def watch_supervisor(self, ending: ShutdownSignal) -> None:
+    def watch_supervisor(self, shutdown_signal: ShutdownSignal) -> None:
         """From now on ask for the end when the supervisor says so, or has ended itself."""
         signal.signal(signal.SIGHUP, _ignore_signal)  # not SIG_IGN, which programs that handlers start would inherit
-        threading.Thread(target=self._watch, args=(ending,), name="supervisor", daemon=True).start()
+        threading.Thread(target=self._watch, args=(shutdown_signal,), name="supervisor", daemon=True).start()
 
-    def _send(self, what: Mapping[str, object]) -> None:
+    def _send(self, message: Mapping[str, object]) -> None:
         with suppress(OSError):  # there is no supervisor any more, which `_watch` hears
-            self.control.sendall(json.dumps(what).encode() + b"\n")
+            self.control.sendall(json.dumps(message).encode() + b"\n")
 
-    def _watch(self, ending: ShutdownSignal) -> None:
-        heard = b""
+    def _watch(self, shutdown_signal: ShutdownSignal) -> None:
+        received = b""
         while True:
             try:
                 part = self.control.recv(1024)
             except OSError:
                 part = b""
-            heard += part
+            received += part
             if not part:
                 log.warning("supervisor_gone", why="it has ended without a word", next="this process ends in order")
-            self.is_replaced = bool(part) and STOP_COMMAND not in heard
-            ending.request()
+            self.is_replaced = bool(part) and STOP_COMMAND not in received
+            shutdown_signal.request()
             if not part:
                 return
 
@@ -124,7 +124,7 @@ def child_environ(
     number: int, sockets: Mapping[str, socket.socket], control: socket.socket, metrics_dir: str
 ) -> dict[str, str]:
     """The environment of a child process: its inherited files, and the folder that it shares its metrics in."""
-    files = {name: one.fileno() for name, one in {**sockets, "control": control}.items()}
+    files = {name: sock.fileno() for name, sock in {**sockets, "control": control}.items()}
     return {
         **os.environ,
         METRICS_DIR_VARIABLE: metrics_dir,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from flowhooks.settings import Settings, SettingsDiff
 
-BACKLOG = 1024
+LISTEN_BACKLOG = 1024
 """Connections that wait to be accepted, as many as waitress asks for."""
 
 
@@ -55,69 +55,71 @@ def run(
         return settings
 
     reopen_closed_files()
-    manager = ServiceManager.from_environ(os.environ)
-    place = InheritedSockets.from_environ(os.environ)
-    if place is not None:
-        with place.report_failure():
-            settings = place.apply_addresses(load())
+    service_manager = ServiceManager.from_environ(os.environ)
+    inherited = InheritedSockets.from_environ(os.environ)
+    if inherited is not None:
+        with inherited.report_failure():
+            settings = inherited.apply_addresses(load())
             check(settings)
-            conceal = _redactor(settings)
-            _configure_logging(settings, conceal, of_several=True)
+            redact = _redactor(settings)
+            _configure_logging(settings, redact, of_several=True)
             work(
                 settings,
-                ProcessContext(inherited=place, service_manager=manager, reread_settings=lambda old: diff(old, old)),
+                ProcessContext(
+                    inherited=inherited, service_manager=service_manager, reread_settings=lambda old: diff(old, old)
+                ),
             )
         return
     settings = checked()
-    conceal = _redactor(settings)
+    redact = _redactor(settings)
     if settings.processes == 1:
 
         def reread(old: Settings) -> SettingsDiff:
-            found = diff(old, checked())
-            check_removed(old, found.settings)
-            check(found.settings)  # as they will be: what was read may be fit only for the address that it names
+            changes = diff(old, checked())
+            check_removed(old, changes.settings)
+            check(changes.settings)  # as they will be: what was read may be fit only for the address that it names
             # Plugins have the secrets that they had, so these are what is masked.
-            _configure_logging(found.settings, conceal)
-            return found
+            _configure_logging(changes.settings, redact)
+            return changes
 
-        _configure_logging(settings, conceal)
-        work(settings, ProcessContext(inherited=None, service_manager=manager, reread_settings=reread))
+        _configure_logging(settings, redact)
+        work(settings, ProcessContext(inherited=None, service_manager=service_manager, reread_settings=reread))
         return
     sockets = {name: _open_listener(name, getattr(settings, name)) for name in listeners}
-    _configure_logging(settings, conceal, of_several=True)
+    _configure_logging(settings, redact, of_several=True)
     supervisor = Supervisor(
         settings=settings,
         sockets=sockets,
         load=checked,
         on_settings=lambda new: _configure_logging(new, _redactor(new), of_several=True),
-        service_manager=manager,
+        service_manager=service_manager,
     )
     raise SystemExit(supervisor.run())
 
 
-def _open_listener(name: str, where: str) -> socket.socket:
+def _open_listener(name: str, address: str) -> socket.socket:
     """A socket that callers may connect to from now on; they are answered as soon as a process is ready."""
     try:
-        listening = bind(where)
+        sock = bind(address)
         try:
-            listening.listen(BACKLOG)
+            sock.listen(LISTEN_BACKLOG)
         except OSError as error:
-            listening.close()
+            sock.close()
             reason = (error.strerror or str(error)).lower()
-            raise SettingsError(f"cannot listen on {where}: {reason} (another server?)") from None
+            raise SettingsError(f"cannot listen on {address}: {reason} (another server?)") from None
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
-    return listening
+    return sock
 
 
 def _redactor(settings: Settings) -> Callable[[str], str]:
     return plugin_redactor(settings.plugins, os.environ)
 
 
-def _configure_logging(settings: Settings, conceal: Callable[[str], str], *, of_several: bool = False) -> None:
+def _configure_logging(settings: Settings, redact: Callable[[str], str], *, of_several: bool = False) -> None:
     logging.configure(
         settings.log.level,
         settings.log.format,
-        redact=conceal,
+        redact=redact,
         pid=os.getpid() if of_several else None,
     )

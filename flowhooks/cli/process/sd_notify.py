@@ -27,8 +27,8 @@ class ServiceManager:
         place: the path of a socket, or `@` and its abstract name; `""` where nobody wants to know.
     """
 
-    def __init__(self, place: str) -> None:
-        self._address = f"\0{place[1:]}" if place.startswith("@") else place
+    def __init__(self, address: str) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
@@ -48,12 +48,12 @@ class ServiceManager:
         """Tell that it has begun to end."""
         self._send("STOPPING=1")
 
-    def _send(self, what: str) -> None:
+    def _send(self, state: str) -> None:
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as telling:
-                telling.connect(self._address)
-                telling.sendall(what.encode())
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify_socket:
+                notify_socket.connect(self._address)
+                notify_socket.sendall(state.encode())
         except (OSError, ValueError) as error:
-            log.warning("service_manager_not_told", what=what.partition("\n")[0], why=str(error))
+            log.warning("service_manager_not_told", what=state.partition("\n")[0], why=str(error))

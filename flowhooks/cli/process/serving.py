@@ -39,13 +39,13 @@ SWITCH_INTERVAL: Final = 0.0002
 for whoever has to answer waits behind whoever computes (measured by `make bench`)."""
 ADMIN_THREADS: Final = 4
 """Threads of the listener for administration."""
-LEAVING_GETS: Final = 3.0
+EXIT_TIMEOUT: Final = 3.0
 """Seconds that the interpreter gets to end, and what plugins have it do then."""
 
 log = structlog.get_logger(__name__)
 
 
-def tune_process(settings: Settings, place: InheritedSockets | None = None) -> frozenset[int]:
+def tune_process(settings: Settings, inherited: InheritedSockets | None = None) -> frozenset[int]:
     """Have threads take turns quickly and share free memory, and all that this one starts keep to one core.
 
     Several processes spread over the cores that there are.
@@ -56,7 +56,7 @@ def tune_process(settings: Settings, place: InheritedSockets | None = None) -> f
     sys.setswitchinterval(SWITCH_INTERVAL)
     malloc.limit_arenas()
     try:
-        return pin(0 if place is None else place.number) if settings.one_core else frozenset()
+        return pin(0 if inherited is None else inherited.number) if settings.one_core else frozenset()
     except OSError as error:
         log.warning("not_on_one_core", why=str(error))
         return frozenset()
@@ -64,19 +64,19 @@ def tune_process(settings: Settings, place: InheritedSockets | None = None) -> f
 
 def allow_connections(settings: Settings) -> open_files.ConnectionLimits:
     """Raise the limit of open files, and divide it; log if it leaves fewer connections than the settings say."""
-    wanted, files = settings.http.max_connections, open_files.raise_limit()
-    found = open_files.connection_limits(wanted, files)
-    if min(found) < wanted:
+    max_connections, files = settings.http.max_connections, open_files.raise_limit()
+    limits = open_files.connection_limits(max_connections, files)
+    if min(limits) < max_connections:
         log.warning(
             "connections_limited",
-            **found._asdict(),
-            max_connections=wanted,
+            **limits._asdict(),
+            max_connections=max_connections,
             max_open_files=files,
             why="handlers, the database and logs need files too, so connections may not use up the limit of open files",
             next="raise the hard limit of open files (`ulimit -Hn`, LimitNOFILE of a systemd unit), or lower "
             "http.max_connections",
         )
-    return found
+    return limits
 
 
 def create_listener(
@@ -86,7 +86,7 @@ def create_listener(
     *,
     threads: int,
     max_connections: int,
-    place: InheritedSockets | None = None,
+    inherited: InheritedSockets | None = None,
     refused: Callable[[int], None] = lambda _status: None,
 ) -> Server:
     """The server of one listener, bound to its address, or on the socket that was inherited.
@@ -102,7 +102,7 @@ def create_listener(
             limits=replace(client_limits(settings), max_connections=max_connections),
             name=name,
             on_rejected=refused,
-            inherited=None if place is None else place.sockets[name],
+            inherited=None if inherited is None else inherited.sockets[name],
         )
     except SettingsError as error:
         raise SettingsError(f"--{name}: {error}") from None
@@ -128,32 +128,32 @@ def reconfigure(settings: Settings, app: App, *servers: Server) -> None:
     app.reload(settings)
 
 
-def start_serving(server: Server, ending: ShutdownSignal, broken: threading.Event) -> None:
-    """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `broken` is set."""
-    threading.Thread(target=_serve, args=(server, ending, broken), daemon=True).start()
+def start_serving(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Event) -> None:
+    """Serve in a thread of its own; when that ends, so does the process, and if it should not have, `failed` is set."""
+    threading.Thread(target=_serve, args=(server, shutdown_signal, failed), daemon=True).start()
 
 
-def _serve(server: Server, ending: ShutdownSignal, broken: threading.Event) -> None:
+def _serve(server: Server, shutdown_signal: ShutdownSignal, failed: threading.Event) -> None:
     try:
         server.serve()
     except Exception:
         # Whatever it was, a process that no longer listens must end, so that whoever watches it starts it anew.
         log.exception("listener_failed", address=server.address)
-        broken.set()
+        failed.set()
     finally:
-        ending.request()
+        shutdown_signal.request()
 
 
-def exit_process(*, broken: bool) -> NoReturn:
+def exit_process(*, failed: bool) -> NoReturn:
     """End the process: with 1 if it had to, else with 0."""
-    code = 1 if broken else 0
+    code = 1 if failed else 0
     threading.Thread(target=_force_exit, args=(code,), name="leave", daemon=True).start()
     raise SystemExit(code)
 
 
 def _force_exit(code: int) -> None:
     """End the process if it does not end by itself: the interpreter waits for threads that plugins have left behind."""
-    time.sleep(LEAVING_GETS)
+    time.sleep(EXIT_TIMEOUT)
     log.warning("threads_left_behind", threads=sorted(thread.name for thread in threading.enumerate()))
     os._exit(code)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from flowhooks.cli.process.child import ChildProcess
 
-FIRST_DELAY: Final = 0.2
+MIN_RESTART_DELAY: Final = 0.2
 """Seconds after which a process that has died is started again; doubled each time that it dies soon."""
-LONGEST_DELAY: Final = 30.0
-LIVED_LONG: Final = 60.0
+MAX_RESTART_DELAY: Final = 30.0
+STABLE_SECONDS: Final = 60.0
 """Seconds after which a process that then dies is started again as if it had never died before."""
 
 
@@ -22,7 +22,7 @@ def next_restart_delay(previous: float, uptime: float) -> float:
         previous: what this gave the last time; 0 if it has not died before.
         uptime: for how many seconds it was ready.
     """
-    return FIRST_DELAY if not previous or uptime >= LIVED_LONG else min(LONGEST_DELAY, previous * 2)
+    return MIN_RESTART_DELAY if not previous or uptime >= STABLE_SECONDS else min(MAX_RESTART_DELAY, previous * 2)
 
 
 @dataclass(slots=True)
@@ -47,4 +47,4 @@ class Slot:
 
     def children(self) -> list[ChildProcess]:
         """All of its processes that there are."""
-        return [one for one in (self.current, self.successor, self.retiring) if one is not None]
+        return [child for child in (self.current, self.successor, self.retiring) if child is not None]

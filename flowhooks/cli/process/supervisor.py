@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from flowhooks.cli.process.sd_notify import ServiceManager
     from flowhooks.settings import Settings
 
-STARTS_WITHIN: Final = 120.0
+START_TIMEOUT: Final = 120.0
 """Seconds in which a process must be ready; else it is killed, and counts as one that died."""
-LEAVING_GETS: Final = 120.0
+RETIRE_TIMEOUT: Final = 120.0
 """Seconds beyond `shutdown.timeout` and `http.read_timeout` after which one that leaves is killed. By then the longest
 wait for an answer (60 s) and all of an orderly end are over."""
-RESTART_ONLY: Final = ("processes", "listen", "admin")
+RESTART_ONLY_SETTINGS: Final = ("processes", "listen", "admin")
 """Settings that the supervisor itself has gone by."""
 
 log = structlog.get_logger(__name__)
@@ -107,8 +107,8 @@ class Supervisor:
                 self._notify_when_ready()
 
     def _addresses(self) -> dict[str, Any]:
-        where = {name: f"http://{bound_address(one)}" for name, one in self.sockets.items()}
-        return {"call_backs": where.get("listen"), "admin": where.get("admin")}
+        addresses = {name: f"http://{bound_address(sock)}" for name, sock in self.sockets.items()}
+        return {"call_backs": addresses.get("listen"), "admin": addresses.get("admin")}
 
     def _children(self) -> Iterator[ChildProcess]:
         return (child for slot in self._slots for child in slot.children())
@@ -120,7 +120,7 @@ class Supervisor:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _stop_timeout(self) -> float:
-        return LEAVING_GETS + self.settings.shutdown.timeout + self.settings.http.read_timeout
+        return RETIRE_TIMEOUT + self.settings.shutdown.timeout + self.settings.http.read_timeout
 
     # what happens
 
@@ -138,8 +138,8 @@ class Supervisor:
     def _stop_all(self) -> None:
         self._stopping = True
         self.service_manager.stopping()
-        for one in self.sockets.values():
-            one.close()  # the last of the processes to let go of it has callers refused
+        for sock in self.sockets.values():
+            sock.close()  # the last of the processes to let go of it has callers refused
         for child in self._children():
             child.stop(timeout=self._stop_timeout())
 
@@ -153,11 +153,11 @@ class Supervisor:
         except FlowhooksError as error:
             log.error("not_replaced", why=str(error), next="the processes that there are go on; SIGHUP tries again")  # noqa: TRY400 (one line says it)
             return
-        kept = [name for name in RESTART_ONLY if getattr(settings, name) != getattr(self.settings, name)]
+        ignored = [name for name in RESTART_ONLY_SETTINGS if getattr(settings, name) != getattr(self.settings, name)]
         self._current = settings
         self.on_settings(settings)
-        if kept:
-            log.warning("restart_needed", settings=kept, why="they have changed, and are read at the start only")
+        if ignored:
+            log.warning("restart_needed", settings=ignored, why="they have changed, and are read at the start only")
         self._generation += 1
         self._replacing = True
         for slot in self._slots:
@@ -197,7 +197,7 @@ class Supervisor:
         elif child is slot.successor:
             slot.successor = None
             self._replacing = False
-            old = sum(one.generation < self._generation for one in self._children())
+            old = sum(other.generation < self._generation for other in self._children())
             log.error(
                 "not_replaced",
                 why=child.exit_reason(),
@@ -213,15 +213,15 @@ class Supervisor:
             self._stop_all()
         else:
             slot.current = None
-            lived = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
-            slot.restart_delay = next_restart_delay(slot.restart_delay, lived)
+            uptime = 0.0 if child.ready_at is None else time.monotonic() - child.ready_at
+            slot.restart_delay = next_restart_delay(slot.restart_delay, uptime)
             slot.restart_at = time.monotonic() + slot.restart_delay
             log.error(
                 "process_died",
                 process=child.pid,
                 number=slot.number,
                 why=child.exit_reason(),
-                lived=round(lived, 1),
+                lived=round(uptime, 1),
                 again_in=slot.restart_delay,
             )
 
@@ -238,7 +238,7 @@ class Supervisor:
     def _start(self, slot: Slot, selector: selectors.BaseSelector) -> ChildProcess | None:
         try:
             child = ChildProcess(
-                slot.number, self._generation, self.sockets, metrics_dir=self._metrics_dir, start_timeout=STARTS_WITHIN
+                slot.number, self._generation, self.sockets, metrics_dir=self._metrics_dir, start_timeout=START_TIMEOUT
             )
         except OSError as error:
             if not self._was_ready:

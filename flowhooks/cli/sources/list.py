@@ -31,18 +31,18 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 listed, 2 wrong usage.
     """
-    found = sorted(settings.sources.items())
+    sources = sorted(settings.sources.items())
     if as_json:
-        output.print_json({"sources": [_source_to_json(name, one, settings) for name, one in found]})
-    elif found:
+        output.print_json({"sources": [_source_to_json(name, source, settings) for name, source in sources]})
+    elif sources:
         rows = [
             (
                 name,
-                "\n".join(_credential_texts(one)),
-                "\n".join(map(str, one.allow)) or "anywhere",
-                _limits(one, settings),
+                "\n".join(_credential_texts(source)),
+                "\n".join(map(str, source.allow)) or "anywhere",
+                _limits(source, settings),
             )
-            for name, one in found
+            for name, source in sources
         ]
         output.print_table(("name", "known by", "from", "limits"), rows)
     else:
@@ -51,11 +51,11 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-def _source_to_json(name: str, one: Source, settings: Settings) -> dict[str, Any]:
+def _source_to_json(name: str, source: Source, settings: Settings) -> dict[str, Any]:
     return {
         "name": name,
-        "tokens": len(one.token_sha256),
-        "token_file": one.token_file or None,
+        "tokens": len(source.token_sha256),
+        "token_file": source.token_file or None,
         "secrets": [
             {
                 "file": secret.file or None,
@@ -63,28 +63,28 @@ def _source_to_json(name: str, one: Source, settings: Settings) -> dict[str, Any
                 "not_after": to_text(expires_at(secret)),
                 "ended": has_ended(secret),
             }
-            for secret in one.secrets
+            for secret in source.secrets
         ],
-        "allow": [str(network) for network in one.allow],
-        "rate": one.rate or None,
-        "burst": one.burst or None,
-        "max_body_bytes": settings.http.max_body_bytes if one.max_body_bytes is None else one.max_body_bytes,
+        "allow": [str(network) for network in source.allow],
+        "rate": source.rate or None,
+        "burst": source.burst or None,
+        "max_body_bytes": settings.http.max_body_bytes if source.max_body_bytes is None else source.max_body_bytes,
     }
 
 
-def _credential_texts(one: Source) -> list[str]:
-    words = [output.pluralize(len(one.token_sha256), "token")] if one.token_sha256 else []
-    if one.token_file:
-        words.append(f"token in {one.token_file}")
-    for secret in one.secrets:
+def _credential_texts(source: Source) -> list[str]:
+    words = [output.pluralize(len(source.token_sha256), "token")] if source.token_sha256 else []
+    if source.token_file:
+        words.append(f"token in {source.token_file}")
+    for secret in source.secrets:
         until = "" if secret.not_after is None else f", until {output.format_time(expires_at(secret))}"
         words.append(f"secret in {secret.file or secret.env}{until}{' (ended)' if has_ended(secret) else ''}")
     return words
 
 
-def _limits(one: Source, settings: Settings) -> str:
-    limit = settings.http.max_body_bytes if one.max_body_bytes is None else one.max_body_bytes
+def _limits(source: Source, settings: Settings) -> str:
+    limit = settings.http.max_body_bytes if source.max_body_bytes is None else source.max_body_bytes
     words = [f"{limit:,} bytes"]
-    if one.rate:
-        words.append(f"{one.rate:g} a second" + (f", {one.burst} at once" if one.burst else ""))
+    if source.rate:
+        words.append(f"{source.rate:g} a second" + (f", {source.burst} at once" if source.burst else ""))
     return "\n".join(words)

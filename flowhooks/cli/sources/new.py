@@ -45,8 +45,8 @@ def new_command(*, name: str, signs: bool, by_token: bool, file: Path | None) ->
     signs = not by_token
     if signs:
         credential, what = new_secret(), "secret"
-        place = Secret(file=str(file.absolute())) if file else Secret(env=secret_variable(name))
-        source = Source(secrets=(place,))
+        location = Secret(file=str(file.absolute())) if file else Secret(env=secret_variable(name))
+        source = Source(secrets=(location,))
     else:
         (credential, digest), what = new_token(), "token"
         source = Source(token_file=str(file.absolute())) if file else Source(token_sha256=(digest,))

@@ -15,14 +15,14 @@ from flowhooks.cli.options import settings_options
 from flowhooks.cli.sources.toml import new_secret, section_lines, source_name, write_private
 from flowhooks.errors import SettingsError
 from flowhooks.settings import Secret
-from flowhooks.settings.signing_keys import MOST_SECRETS
+from flowhooks.settings.signing_keys import MAX_SECRETS
 from flowhooks.settings.tokens import token_digest_from_file
 from flowhooks.web.callback.credentials import new_token
 
 if TYPE_CHECKING:
     from flowhooks.settings import Settings, Source
 
-DAYS: Final = 7.0
+DEFAULT_KEEP_DAYS: Final = 7.0
 """Days for which the old secret holds on, unless somebody says otherwise."""
 _NEXT_STEPS: Final = (
     "1. Put this in the place of the section that there is: the server then knows both.",
@@ -50,7 +50,7 @@ def _days(context: click.Context, param: click.Parameter, value: float) -> float
     "--keep",
     type=click.FloatRange(0, 3650),
     callback=_days,
-    default=DAYS,
+    default=DEFAULT_KEEP_DAYS,
     show_default=True,
     metavar="DAYS",
     help="For how long the old secret holds on; an old token does until it is taken out.",
@@ -72,14 +72,14 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
     source = settings.sources.get(name)
     if source is None:
         raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
-    if len(source.secrets) >= MOST_SECRETS:
+    if len(source.secrets) >= MAX_SECRETS:
         raise SettingsError(
             f"{name} has {len(source.secrets)} secrets, and cannot have more; take those that have ended, or that the "
             "engine does not sign with any more, out of its section first"
         )
     now = datetime.now(UTC).replace(microsecond=0)
     signs = bool(source.secrets)
-    old = next((one.file for one in source.secrets if one.file), "") if signs else source.token_file
+    old = next((secret.file for secret in source.secrets if secret.file), "") if signs else source.token_file
     if file is None and not old:
         raise SettingsError("there is no file beside which it could be written; name one with --file")
     file = (file or Path(old).with_name(f"{name}-{now:%Y%m%dT%H%M%S}")).absolute()
@@ -100,8 +100,8 @@ def rotate_command(settings: Settings, *, name: str, file: Path | None, keep: fl
 def _with_secret(source: Source, file: Path, until: datetime) -> Source:
     """The new one first; those that there are hold for so long, and no longer than they would have."""
     old = [
-        one if one.not_after is not None and one.not_after <= until else replace(one, not_after=until)
-        for one in source.secrets
+        secret if secret.not_after is not None and secret.not_after <= until else replace(secret, not_after=until)
+        for secret in source.secrets
     ]
     return replace(source, secrets=(Secret(file=str(file)), *old))
 

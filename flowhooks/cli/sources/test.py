@@ -29,7 +29,7 @@ TEST_PATH: Final = "/flow/flowhooks%20sources%20test/call-back/complete"
 TEST_BODY: Final = b'["flowhooks sources test"]'
 """And no call-back is a list."""
 _AUTHENTICATED: Final = frozenset({400, 422})
-_PATIENCE: Final = 15.0
+_TIMEOUT: Final = 15.0
 _WILDCARD_HOSTS: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 (addresses that are not called)
 
 
@@ -64,56 +64,56 @@ def test_command(settings: Settings, *, name: str, to: str | None, token_file: P
     if source is None:
         raise SettingsError(f"the settings name no source {name}; `flowhooks sources list` shows those that there are")
     base = to or _local_url(settings)
-    several = list(_credentials(name, source, token_file))
-    if not several:
+    credentials = list(_credentials(name, source, token_file))
+    if not credentials:
         raise SettingsError(
             f"no credential of {name} can be had here: give --token-file, "
             f"or set the variable {credential_options.TOKEN_VARIABLE}"
         )
-    good = _try_credential(base, "without a credential", {}, name=None)
-    for what, headers in several:
-        good &= _try_credential(base, what, headers, name=name)
-    if not good:
+    is_ok = _try_credential(base, "without a credential", {}, name=None)
+    for what, headers in credentials:
+        is_ok &= _try_credential(base, what, headers, name=name)
+    if not is_ok:
         raise SystemExit(1)
 
 
 def _try_credential(base: str, what: str, headers: dict[str, str], *, name: str | None) -> bool:
     """Call, and say what came of it; whether that is as it should be."""
     sent = {"Content-Type": "application/json", "Accept-Language": "en"} | headers
-    status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_PATIENCE).status
+    status = post(base, TEST_PATH, body=TEST_BODY, headers=sent, timeout=_TIMEOUT).status
     if status in _AUTHENTICATED:
-        good, said = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
+        is_ok, message = name is not None, f"accepted as source {name}" if name else "accepted: anybody may call back"
     elif name is None and status == 401:  # noqa: PLR2004 (HTTP's "who are you?")
-        good, said = True, "refused: 401, as it should be"
+        is_ok, message = True, "refused: 401, as it should be"
     else:
         words = {401: "it does not know it", 403: "not from this address", 429: "it is known, and has sent too much"}
-        good, said = False, f"refused: {status}" + (f", {words[status]}" if status in words else "")
-    output.print_line(f"{said} ({what})", style="green" if good else "red")
-    return good
+        is_ok, message = False, f"refused: {status}" + (f", {words[status]}" if status in words else "")
+    output.print_line(f"{message} ({what})", style="green" if is_ok else "red")
+    return is_ok
 
 
 def _credentials(name: str, source: Source, token_file: Path | None) -> Iterator[tuple[str, dict[str, str]]]:
     """What the source could show, in words, and the headers that show it."""
-    for one in source.secrets:
-        if has_ended(one):
-            output.print_line(f"not tried, for it has ended (the secret in {one.location})")
+    for secret in source.secrets:
+        if has_ended(secret):
+            output.print_line(f"not tried, for it has ended (the secret in {secret.location})")
             continue
         try:
-            key = decode_key(read_secret(one, os.environ))
+            key = decode_key(read_secret(secret, os.environ))
         except ValueError as error:
             raise SettingsError(f"sources.{name}.secrets: {error}") from None
-        yield f"signed with the secret in {one.location}", credential_options.signature_headers(key, TEST_BODY)
+        yield f"signed with the secret in {secret.location}", credential_options.signature_headers(key, TEST_BODY)
     if token_file is None and source.token_file:
         try:
-            found = token_from_file(source.token_file)
+            token = token_from_file(source.token_file)
         except ValueError as error:
             raise SettingsError(f"sources.{name}.token_file: {error}") from None
-        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {found}"}
-    elif found := credential_options.read_token(token_file):
+        yield f"with the token in the file {source.token_file}", {"Authorization": f"Bearer {token}"}
+    elif token := credential_options.read_token(token_file):
         where = f"the file {token_file}" if token_file else f"the variable {credential_options.TOKEN_VARIABLE}"
-        if source.token_sha256 and hashlib.sha256(found.encode("ascii")).hexdigest() not in source.token_sha256:
+        if source.token_sha256 and hashlib.sha256(token.encode("ascii")).hexdigest() not in source.token_sha256:
             raise SettingsError(f"{where} holds no token of {name}: none of its token_sha256 is of it")
-        yield f"with the token in {where}", {"Authorization": f"Bearer {found}"}
+        yield f"with the token in {where}", {"Authorization": f"Bearer {token}"}
 
 
 def _local_url(settings: Settings) -> str:

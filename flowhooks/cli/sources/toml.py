@@ -14,7 +14,7 @@ import click
 
 from flowhooks.errors import SettingsError
 from flowhooks.settings.credentials import expires_at
-from flowhooks.settings.signing_keys import PREFIX
+from flowhooks.settings.signing_keys import KEY_PREFIX
 from flowhooks.settings.types import NAME
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.settings import Secret, Source
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-_BYTES: Final = 32
+_SECRET_BYTES: Final = 32
 """How long a new secret is, decoded: as much as the hash is that it goes into."""
 
 
@@ -37,7 +37,7 @@ def source_name(_context: click.Context, _param: click.Parameter, value: str) ->
 
 def new_secret() -> str:
     """A secret as Standard Webhooks has them, of 32 random bytes."""
-    return PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode("ascii")
+    return KEY_PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode("ascii")
 
 
 def secret_variable(name: str) -> str:
@@ -45,9 +45,9 @@ def secret_variable(name: str) -> str:
     return "SOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_SECRET"
 
 
-def has_ended(one: Secret) -> bool:
+def has_ended(secret: Secret) -> bool:
     """Whether nothing that is signed with a secret is taken any more."""
-    end = expires_at(one)
+    end = expires_at(secret)
     return end is not None and end < time.time_ns() // 1000
 
 
@@ -60,10 +60,10 @@ def section_lines(name: str, source: Source) -> Iterator[str]:
         yield f"token_file = {_toml_string(source.token_file)}"
     if source.secrets:
         yield "secrets = ["
-        yield from (f"  {_toml_secret(one)}," for one in source.secrets)
+        yield from (f"  {_toml_secret(secret)}," for secret in source.secrets)
         yield "]"
     if source.allow:
-        yield f"allow = {json.dumps([str(one) for one in source.allow])}"
+        yield f"allow = {json.dumps([str(network) for network in source.allow])}"
     if source.rate:
         yield f"rate = {source.rate:.15g}"  # every digit that somebody may have written
     if source.burst:
@@ -95,6 +95,6 @@ def _toml_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)  # which TOML reads alike, for printable text
 
 
-def _toml_secret(one: Secret) -> str:
-    place = f"file = {_toml_string(one.file)}" if one.file else f"env = {_toml_string(one.env)}"
-    return "{" + place + (f", not_after = {one.not_after.isoformat()}" if one.not_after else "") + "}"
+def _toml_secret(secret: Secret) -> str:
+    location = f"file = {_toml_string(secret.file)}" if secret.file else f"env = {_toml_string(secret.env)}"
+    return "{" + location + (f", not_after = {secret.not_after.isoformat()}" if secret.not_after else "") + "}"

@@ -329,7 +329,8 @@ def _paused(database_check: DatabaseCheck) -> Iterator[CheckFinding]:
             yield trouble(
                 "handlers",
                 f"{handler.id} is held since {to_text(handler.circuit.since)}",
-                f"it failed again and again ({handler.circuit.why}); {_waiting_text(database_check, [handler.id])} for it",
+                f"it failed again and again ({handler.circuit.why}); "
+                f"{_waiting_text(database_check, [handler.id])} for it",
                 "mend it: it is tried now and then, and "
                 f"`{command_line('handlers', 'resume', handler.id)}` runs what waits",
             )

@@ -83,21 +83,21 @@ def exactly_once(
     if lines < 1 or duplicates < 2:  # noqa: PLR2004 (one is no duplicate)
         raise ValueError("lines is at least 1, and duplicates at least 2")
     plugins = plugin_names.name_plugins([], {name: plugin}) if name else plugin_names.name_plugins([plugin], {})
-    fates = FaultInjector()
-    memory = ModuleState(_modules_of(plugin))
+    injector = FaultInjector()
+    state = ModuleState(_modules_of(plugin))
     with warnings.catch_warnings():
         # What a killed function held is let go of without being closed: no fault of the handler's.
         warnings.simplefilter("ignore", ResourceWarning)
         with AppHarness(
-            names=plugins | {FaultInjector.NAME: fates},
+            names=plugins | {FaultInjector.NAME: injector},
             settings={next(iter(plugins)): settings} if settings else {},
             sources=[source] if source else [],
             database=database,
         ) as app:
-            trial = ExactlyOnceRunner(
-                app, fates, done=done, make=make, kind=kind, forget=lambda: _forget(memory, forget)
+            runner = ExactlyOnceRunner(
+                app, injector, done=done, make=make, kind=kind, forget=lambda: _forget(state, forget)
             )
-            report = trial.report(handler, lines=lines, duplicates=duplicates)
+            report = runner.report(handler, lines=lines, duplicates=duplicates)
         gc.collect()  # while what is let go of is not warned of
     return report
 
@@ -107,13 +107,13 @@ def _modules_of(plugin: object) -> list[ModuleType]:
     if isinstance(plugin, ModuleType):
         names = {plugin.__name__}
     else:
-        of = [plugin.function] if isinstance(plugin, Handler) else [type(plugin), *vars(plugin).values()]
-        names = {str(getattr(inspect.unwrap(one) if callable(one) else one, "__module__", "")) for one in of}
+        objects = [plugin.function] if isinstance(plugin, Handler) else [type(plugin), *vars(plugin).values()]
+        names = {str(getattr(inspect.unwrap(item) if callable(item) else item, "__module__", "")) for item in objects}
     return modules_of(name.partition(".")[0] for name in names)
 
 
-def _forget(memory: ModuleState, more: Callable[[], object] | None) -> None:
-    memory.restore()
+def _forget(state: ModuleState, more: Callable[[], object] | None) -> None:
+    state.restore()
     if more is not None:
         more()
     gc.collect()  # open connections lie in cycles: they are to be closed before the next process begins

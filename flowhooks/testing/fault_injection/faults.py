@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flowhooks.hookspecs import hookimpl
 from flowhooks.testing.fault_injection.line_tracer import Killed, LineTracer
-from flowhooks.testing.waiting import PATIENCE
+from flowhooks.testing.waiting import WAIT_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,7 +49,7 @@ class Fault:
     def stall(self) -> None:
         """Wait until whoever planned this lets it go on."""
         self.reached.set()
-        if not self.go_on.wait(3 * PATIENCE):
+        if not self.go_on.wait(3 * WAIT_TIMEOUT):
             raise TimeoutError("flowhooks.testing forgot an attempt that it held")
 
 
@@ -137,9 +137,9 @@ class FaultInjector:
     @hookimpl(wrapper=True, tryfirst=True)
     def run_handler(self, handler: Handler, event: Event, delivery: Delivery) -> Run:
         """Let happen what is planned."""
-        fate = None
+        fault = None
         if self.handler in {"", handler.id} and delivery.attempt == 1:
-            fate = self.planned.pop(event.flow_instance_id, None)
-        if fate is None:
+            fault = self.planned.pop(event.flow_instance_id, None)
+        if fault is None:
             return (yield)
-        return (yield from fate.run())
+        return (yield from fault.run())

@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 def modules_of(packages: Iterable[str]) -> list[ModuleType]:
     """The modules of these top-level packages that have been imported, without their tests."""
-    wanted = {name for name in packages if name not in {"", "flowhooks", "builtins"}}
+    top_level = {name for name in packages if name not in {"", "flowhooks", "builtins"}}
     return [
         module
         for name, module in sorted(sys.modules.items())
-        if name.partition(".")[0] in wanted and not is_test_code(name) and isinstance(module, ModuleType)
+        if name.partition(".")[0] in top_level and not is_test_code(name) and isinstance(module, ModuleType)
     ]
 
 
@@ -46,12 +46,12 @@ class ModuleState:
     """
 
     def __init__(self, modules: Iterable[ModuleType]) -> None:
-        several = list(modules)
-        self._packages = {module.__name__.partition(".")[0] for module in several}
+        module_list = list(modules)
+        self._packages = {module.__name__.partition(".")[0] for module in module_list}
         self._seen: dict[int, Any] = {}
         self._restorers: list[Callable[[], object]] = []
         self._todo: list[Any] = []
-        for module in several:
+        for module in module_list:
             self._save_namespace(vars(module))
         while self._todo:
             self._save(self._todo.pop())
@@ -143,8 +143,8 @@ class ModuleState:
     def _save_object(self, value: Any) -> Iterable[Any]:
         slots = [
             name
-            for one in type(value).__mro__
-            for name, member in vars(one).items()
+            for base in type(value).__mro__
+            for name, member in vars(base).items()
             if isinstance(member, MemberDescriptorType)
         ]
         before = {name: getattr(value, name) for name in slots if hasattr(value, name)}

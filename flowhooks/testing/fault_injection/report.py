@@ -33,7 +33,7 @@ SCENARIOS: Final[dict[str, str]] = {
     "crash-after": "the process is killed when the handler has returned",
 }
 """What each scenario is, in words; `{}` stands for a finding's place."""
-_MOST_PLACES: Final = 3
+_MAX_PLACES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +90,12 @@ class Report:
         A delivery that is held for an operator is neither: it is shown, and its work is not done again before
         somebody decides. That is what a handler without `retry=` and `probe=` gets after a crash.
         """
-        return bool(self.findings) and all(one.ok for one in self.findings)
+        return bool(self.findings) and all(finding.ok for finding in self.findings)
 
     @property
     def exactly_once(self) -> bool:
         """Whether the work was always done exactly once without an operator: more than `ok` asks."""
-        return bool(self.findings) and all(one.verdict == "once" for one in self.findings)
+        return bool(self.findings) and all(finding.verdict == "once" for finding in self.findings)
 
     def __str__(self) -> str:
         if self.exactly_once:
@@ -122,15 +122,15 @@ class Report:
 def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
     """Findings that say the same of the same scenario, together."""
     groups: dict[tuple[object, ...], list[Finding]] = {}
-    for one in findings:
-        key = (one.scenario, one.times, one.state, one.verdict, one.words)
-        groups.setdefault(key, []).append(one)
+    for finding in findings:
+        key = (finding.scenario, finding.times, finding.state, finding.verdict, finding.words)
+        groups.setdefault(key, []).append(finding)
     return list(groups.values())
 
 
 def _when(group: Sequence[Finding]) -> str:
-    places = list(dict.fromkeys(one.place for one in group))
-    if len(places) <= _MOST_PLACES:
+    places = list(dict.fromkeys(finding.place for finding in group))
+    if len(places) <= _MAX_PLACES:
         return SCENARIOS[group[0].scenario].format(", ".join(places))
-    shown = ", ".join(places[: _MOST_PLACES - 1])
+    shown = ", ".join(places[: _MAX_PLACES - 1])
     return SCENARIOS[group[0].scenario].format(f"{shown} … {places[-1]} ({len(places)} places)")

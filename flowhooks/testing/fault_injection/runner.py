@@ -43,7 +43,7 @@ class ExactlyOnceRunner:
     def __init__(
         self,
         app: AppHarness,
-        fates: FaultInjector,
+        injector: FaultInjector,
         *,
         done: Callable[[Event], int],
         make: Mapping[str, Any] | Callable[[int], Mapping[str, Any]],
@@ -51,7 +51,7 @@ class ExactlyOnceRunner:
         forget: Callable[[], object],
     ) -> None:
         self._app = app
-        self._injector = fates
+        self._injector = injector
         self._done = done
         self._make = make
         self._kind = kind
@@ -91,19 +91,19 @@ class ExactlyOnceRunner:
 
     def _find_handler(self, event_id: str, name: str | None) -> Handler:
         handlers = self._app.handlers
-        ids = [one.handler for one in self._app.deliveries(event_id, name)]
+        ids = [delivery.handler for delivery in self._app.deliveries(event_id, name)]
         if len(ids) == 1:
             return handlers[ids[0]]
         if ids:
             raise ValueError(
                 f"several handlers want this event: say which one is tried, handler= one of {', '.join(ids)}"
             )
-        said = text.no_delivery(self._app.app, self._app.app.ledger.event(event_id))
-        raise ValueError(f"handler {name!r} does not want this event. {said}" if name else said)
+        reason = text.no_delivery(self._app.app, self._app.app.ledger.event(event_id))
+        raise ValueError(f"handler {name!r} does not want this event. {reason}" if name else reason)
 
-    def _failing(self, most: int) -> Iterator[Finding]:
+    def _failing(self, max_lines: int) -> Iterator[Finding]:
         """An exception at each line."""
-        for at, place in self._places(most):
+        for at, place in self._places(max_lines):
             flow, body = self._new_call_back()
             lines = LineTracer(belongs_to(self._handler), at=at, error=Failure)
             self._injector.planned[flow] = Fault(lines)
@@ -112,19 +112,19 @@ class ExactlyOnceRunner:
             if lines.reached:
                 yield self._finding("failure", answer.event_id, place)
 
-    def _places(self, most: int) -> list[tuple[int, str]]:
-        """Lines that the handler runs now, each with its number; `most` of them, evenly chosen."""
+    def _places(self, max_lines: int) -> list[tuple[int, str]]:
+        """Lines that the handler runs now, each with its number; `max_lines` of them, evenly chosen."""
         flow, body = self._new_call_back()
         lines = LineTracer(belongs_to(self._handler))
         self._injector.planned[flow] = Fault(lines)
         self._app.settle(self._post(flow, body).event_id)
         if not lines.places:
             self._notes.append("kills and exceptions at lines of the handler, for it runs no Python code of its own")
-        every = list(enumerate(lines.places, 1))
-        if len(every) <= most:
-            return every
-        step = (len(every) - 1) / max(1, most - 1)
-        return [every[round(number * step)] for number in range(most)]
+        numbered = list(enumerate(lines.places, 1))
+        if len(numbered) <= max_lines:
+            return numbered
+        step = (len(numbered) - 1) / max(1, max_lines - 1)
+        return [numbered[round(number * step)] for number in range(max_lines)]
 
     def _repeated(self) -> Finding:
         """The same call-back, once more at once and once more later."""
@@ -147,16 +147,16 @@ class ExactlyOnceRunner:
     def _reordered(self) -> Iterator[Finding]:
         """Two events: the earlier one is held until the later one has been delivered."""
         flow, body = self._new_call_back()
-        held = self._injector.planned[flow] = Stalled()
+        stalled = self._injector.planned[flow] = Stalled()
         earlier = self._post(flow, body, wait=0)
-        until(held.reached.is_set, "the handler's attempt begins")
+        until(stalled.reached.is_set, "the handler's attempt begins")
         try:
             self._app.advance(1)
             # An ordered handler may well keep it waiting for the earlier one, which is held.
             later = self._post(*self._new_call_back(), wait=0 if self._handler.order_by else 20)
             in_turn = self._handler.order_by is not None and self._waits_for_turn(later.event_id)
         finally:
-            held.go_on.set()
+            stalled.go_on.set()
         self._app.settle(earlier.event_id, later.event_id)
         places = ("the one that ran last", "the one that ran first")
         if in_turn:
@@ -168,40 +168,40 @@ class ExactlyOnceRunner:
         """Whether a delivery waits for its turn; if it need not, once its attempt has ended."""
 
         def standing() -> DeliveryStatus:
-            found = self._app.app.ledger.delivery_statuses(event_id)
-            return next(one for one in found if one.handler == self._handler.id)
+            standings = self._app.app.ledger.delivery_statuses(event_id)
+            return next(standing_found for standing_found in standings if standing_found.handler == self._handler.id)
 
         def known() -> bool:
-            one = standing()
-            return one.behind is not None or (one.attempt > 0 and one.state is not State.RUNNING)
+            current = standing()
+            return current.behind is not None or (current.attempt > 0 and current.state is not State.RUNNING)
 
         until(known, "the later event is delivered, or waits for its turn")
         return standing().behind is not None
 
-    def _killed(self, most: int) -> Iterator[Finding]:
+    def _killed(self, max_lines: int) -> Iterator[Finding]:
         """Kills, each in a process that has just started."""
         self._restart()
-        places = self._places(most)
+        places = self._places(max_lines)
         self._restart()
         yield from self._kill("crash-before", KilledBefore())
         for at, place in places:
             yield from self._kill("crash-during", KilledAt(LineTracer(belongs_to(self._handler), at=at)), place)
         yield from self._kill("crash-after", KilledAfter())
 
-    def _kill(self, scenario: Scenario, fate: Fault, place: str = "") -> Iterator[Finding]:
+    def _kill(self, scenario: Scenario, fault: Fault, place: str = "") -> Iterator[Finding]:
         flow, body = self._new_call_back()
-        self._injector.planned[flow] = fate
+        self._injector.planned[flow] = fault
         event_id = self._post(flow, body, wait=0).event_id
         until(
-            lambda: fate.reached.is_set() or self._app.delivery(event_id, self._handler.id).state in _SETTLED,
+            lambda: fault.reached.is_set() or self._app.delivery(event_id, self._handler.id).state in _SETTLED,
             "the handler is killed, or ends",
         )
-        if not fate.reached.is_set():
+        if not fault.reached.is_set():
             self._notes.append(f"a kill at {place}, which the handler does not run every time")
             return
-        self._restart(fate)
+        self._restart(fault)
         self._settle(f"a kill {f'at {place}' if place else scenario}", event_id)
-        yield self._finding(scenario, event_id, place, caught=isinstance(fate, KilledAt) and fate.caught)
+        yield self._finding(scenario, event_id, place, caught=isinstance(fault, KilledAt) and fault.caught)
 
     def _settle(self, after: str, event_id: str) -> None:
         try:
@@ -211,12 +211,12 @@ class ExactlyOnceRunner:
                 f"after {after}: {error}. A lock may still be held that was taken there: take locks with `with`"
             ) from None
 
-    def _restart(self, fate: Fault | None = None) -> None:
+    def _restart(self, fault: Fault | None = None) -> None:
         """Another process on the same ledger; the old one is killed, and forgets what it had in memory."""
         killed = self._app.app
         self._app.crash()
-        if fate is not None:
-            fate.go_on.set()
+        if fault is not None:
+            fault.go_on.set()
         wait_until_idle(killed)
         self._forget()
         self._app.restart()

@@ -56,7 +56,7 @@ def create_app(app: App) -> falcon.App[Any, Any]:
     web: falcon.App[Any, Any] = falcon.App(middleware=[MetricsMiddleware(app.metrics), RawPath()])
     errors.install(web, _error_log(app))
     credentials = CredentialStore(app.settings, app.environ)
-    app.on_reload(credentials.read)
+    app.on_reload(credentials.reload)
     authenticator = Authenticator(credentials, app.clock)
     for kind in app.schemas.kinds:
         resource = CallbackResource(kind=kind, schemas=app.schemas, authenticator=authenticator, intake=app.intake)

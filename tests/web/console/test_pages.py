@@ -341,7 +341,7 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
     console = serve(flow)
     for most, said in ((4, False), (3, True)):
         monkeypatch.setattr(recent_activity, "MAX_GROUPED", most)
-        monkeypatch.setattr(parked, "MOST_GROUPED", most)
+        monkeypatch.setattr(parked, "MAX_GROUPED", most)
         assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
         assert (f"the oldest {most} are counted" in console.page("/parked").text) == said
 
