@@ -12,7 +12,7 @@ UPKEEP := .upkeep
 # Tests start hundreds of processes; where Python is told not to keep what it compiles, each compiles flowhooks anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo demo-cluster test test-engines test-long soak mutants lint format docs bench wheel sbom release lock audit clean
+.PHONY: help demo demo-cluster test test-engines test-long soak mutants structure lint format docs bench wheel sbom release lock audit clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
@@ -46,6 +46,9 @@ soak: $(READY) ## Send a million call-backs of all kinds to one server: memory f
 
 mutants: $(READY) ## Put faults into the code and say how many of them the tests find (some 30 minutes; MODULE=retry for one module)
 	@$(BIN)/python tests/mutants.py $(MODULE)
+
+structure: $(READY) ## Print figures about the structure of the package: cycles, names used twice, vague names (DETAILS=1 lists them)
+	@$(BIN)/python tests/structure.py $(if $(DETAILS),--details)
 
 lint: $(READY) ## Check style, types and layers
 	@$(BIN)/ruff check

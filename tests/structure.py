@@ -1,4 +1,7 @@
-"""Print figures about the structure of the package; what `make structure` runs."""
+"""Print figures about the structure of the package: cycles, names used twice, vague names; `make structure` runs it.
+
+`--details` lists what was found wherever a figure is higher than allowed.
+"""
 
 from __future__ import annotations
 
@@ -145,9 +148,8 @@ def main() -> int:
         if len(found) > most and "--details" in sys.argv[1:]:
             print(*(f"    {detail}" for detail in found), sep="\n")
     lengths = [len(text.splitlines()) for text in texts.values()]
-    docs, comments = map(
-        sum, zip(*(docstring_and_comment_lines(texts[path], trees[path]) for path in texts), strict=True)
-    )
+    counts = [docstring_and_comment_lines(texts[path], trees[path]) for path in texts]
+    docs, comments = (sum(column) for column in zip(*counts, strict=True))
     classes = sum(isinstance(node, ast.ClassDef) for tree in trees.values() for node in ast.walk(tree))
     print(f"{'files':45} {len(texts):6,}")
     print(f"{'lines':45} {sum(lengths):6,}")
