@@ -35,6 +35,7 @@ NOT_RUN = {
     ): "it would change the environment; `tests/cli/test_plugins_install.py` runs it in another",
     ("*", "flowhooks plugins uninstall"): "the same, and the same test",
     ("CONTRIBUTING.md", ".venv/bin/"): "the tools themselves are what runs this",
+    ("docs/contributing/testing.md", ".venv/bin/"): "the same",
     ("README.md", ".venv/bin/flowhooks"): "run by `test_what_the_readme_looks_at`, on the server that it starts",
     ("README.zh-CN.md", ".venv/bin/flowhooks"): "the same as in README.md, which a test compares",
     ("README.md", "curl"): "run by `test_answers_are_as_shown`, which compares the answer",
