@@ -51,7 +51,7 @@ def families() -> Iterator[tuple[str, Metric]]:
         circuit_open=frozenset({one}),
     )
     reader: Any = SimpleNamespace(
-        condition=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)
+        read_stats=lambda _now: condition, totals=lambda: Totals(accepted=0, purged=0, stored=0)
     )
     ledger = LedgerCollector(reader, url="sqlite:///flowhooks.db", clock=Clock(), handler_label=str)
     yield from (("ledger", family) for family in ledger.collect())
