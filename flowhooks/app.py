@@ -25,7 +25,7 @@ from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.execution.circuit_breaker import CircuitBreaker, plugin_versions
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.dispatcher import Dispatcher
-from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool
+from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool, callers
 from flowhooks.execution.run_options import resolve_run_options
 from flowhooks.execution.runners.embedded import EmbeddedRunner
 from flowhooks.execution.runners.required import procrastinate_schema_of
@@ -285,7 +285,7 @@ class App:
             on_attempt_ended=self.circuit_breaker.on_attempt_ended,
             metrics=self.metrics,
             affinity=HandlerAffinity(self._cores),
-            isolated=self.isolation.callers(),
+            isolated=callers(self.isolation),
         )
         self.intake = Intake(
             ledger=self.ledger,

@@ -13,7 +13,8 @@ from flowhooks.clock import SECOND, to_datetime
 from flowhooks.errors import IdentityConflict, InvalidCallback, LedgerUnusable, Unauthorized, Unavailable
 from flowhooks.intake.accept import AnswerStatus, Callback, Intake, IntakeConfig
 from flowhooks.intake.waiters import WaiterRegistry
-from flowhooks.ledger.events import AcceptResult, NewEvent
+from flowhooks.ledger.events import AcceptResult
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.event import NoMatch, digest
 from flowhooks.model.selectors import Selectors

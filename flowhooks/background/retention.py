@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from flowhooks.background.clock_trust import ClockTrust
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.settings import RetentionSettings
 
 DAY: Final = 86_400 * SECOND

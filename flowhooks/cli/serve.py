@@ -16,7 +16,7 @@ import structlog
 from flowhooks.app import App
 from flowhooks.cli import output
 from flowhooks.cli.options import settings_source_options
-from flowhooks.cli.process import launcher, serving
+from flowhooks.cli.process import launcher, serving, signals
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
 from flowhooks.settings import check_binds, check_operators, check_sources, database_url
@@ -91,7 +91,7 @@ def _check(settings: Settings, *, no_worker: bool) -> None:
 
 def _serve(settings: Settings, context: ProcessContext, *, no_worker: bool) -> None:
     failed, inherited = threading.Event(), context.inherited
-    with serving.ShutdownSignal() as shutdown_signal:
+    with signals.ShutdownSignal() as shutdown_signal:
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings)
         app = App(
@@ -150,7 +150,7 @@ def _print_addresses(call_backs: str, admin: str) -> None:
         output.print_line()
 
 
-def _retire(app: App, shutdown_signal: serving.ShutdownSignal, web: Server, admin: Server) -> None:
+def _retire(app: App, shutdown_signal: signals.ShutdownSignal, web: Server, admin: Server) -> None:
     """Leave new connections to others, and serve on until those that there are have gone, or all are to end."""
     log.info("retiring", running=app.runner.running)
     admin.retire()

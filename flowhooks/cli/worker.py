@@ -13,7 +13,7 @@ import structlog
 
 from flowhooks.app import App
 from flowhooks.cli.options import SettingsSource, settings_source_options
-from flowhooks.cli.process import launcher, serving
+from flowhooks.cli.process import launcher, serving, signals
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database
 from flowhooks.observability import open_files
@@ -90,7 +90,7 @@ def _check(settings: Settings) -> None:
 
 def _work(settings: Settings, context: ProcessContext, *, patterns: Sequence[str], has_admin: bool) -> None:
     failed, inherited = threading.Event(), context.inherited
-    with serving.ShutdownSignal() as shutdown_signal:
+    with signals.ShutdownSignal() as shutdown_signal:
         context.watch_supervisor(shutdown_signal)
         connections = serving.allow_connections(settings) if has_admin else None
         open_files.raise_limit()

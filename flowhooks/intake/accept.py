@@ -18,7 +18,7 @@ from flowhooks.errors import (
     Unauthorized,
     Unavailable,
 )
-from flowhooks.ledger.events import NewEvent
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.purge import PURGED
 from flowhooks.ledger.queries import DeliveryStatus
 from flowhooks.model.delivery import COMPLETED_STATES, OutcomeKind, State

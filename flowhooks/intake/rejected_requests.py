@@ -13,8 +13,8 @@ from flowhooks.messages import to_printable
 
 if TYPE_CHECKING:
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_PENDING: Final = 100
 """Refusals between two writes of which more than the last ones are not kept: whoever sends rubbish, however fast, costs

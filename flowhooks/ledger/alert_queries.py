@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping, Select
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
 
 
 class HandlerIssue(NamedTuple):

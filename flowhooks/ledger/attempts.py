@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Integer, Text, bindparam, exists, literal, se
 from flowhooks.clock import SECOND
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database
-from flowhooks.ledger.deliveries import CLAIM, ClaimStatements, StateChange, apply_changes_returning
+from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, StateChange, apply_changes_returning
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.ordering import admissible
 from flowhooks.ledger.queries import to_event
@@ -25,23 +25,9 @@ from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, Ou
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
     from flowhooks.model.retry import Retry
-
-
-class ClaimRequest(NamedTuple):
-    """A wish to begin an attempt.
-
-    Attributes:
-        queued: the delivery, as its runner knew it.
-        now: microseconds since 1970.
-        limit: how many of its handler's deliveries may run at once; None: any number.
-    """
-
-    queued: ReadyDelivery
-    now: int
-    limit: int | None = None
 
 
 class AttemptResult(NamedTuple):

@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy import bindparam, or_, select, update
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger.attempts import ClaimRequest, claim
-from flowhooks.ledger.deliveries import CLAIM_TRIAL
+from flowhooks.ledger.attempts import claim
+from flowhooks.ledger.deliveries import CLAIM_TRIAL, ClaimRequest
 from flowhooks.ledger.pauses import IS_PAUSED, CircuitState, clear_pauses
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
 from flowhooks.model.delivery import ClaimedAttempt, ReadyDelivery, State
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from flowhooks.ledger.attempts import InFlightAttempts
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.pauses import PausedHandlers
+    from flowhooks.ledger.transaction import WriteTransaction
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from flowhooks.ledger import database
 from flowhooks.ledger.tables import counters
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
 
 _INSERT = database.insert(counters)
 INCREMENT: Final = _INSERT.on_conflict_do_update(

@@ -11,7 +11,8 @@ from flowhooks.errors import InvalidTransition
 from flowhooks.ledger import database
 from flowhooks.ledger.pauses import NOT_PAUSED
 from flowhooks.ledger.tables import deliveries
-from flowhooks.model.delivery import ALLOWED_TRANSITIONS, State
+from flowhooks.ledger.transaction import OrderGroup
+from flowhooks.model.delivery import ALLOWED_TRANSITIONS, ReadyDelivery, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
     from sqlalchemy.sql.dml import ReturningUpdate
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
+
+
+class ClaimRequest(NamedTuple):
+    """A wish to begin an attempt.
+
+    Attributes:
+        queued: the delivery, as its runner knew it.
+        now: microseconds since 1970.
+        limit: how many of its handler's deliveries may run at once; None: any number.
+    """
+
+    queued: ReadyDelivery
+    now: int
+    limit: int | None = None
 
 
 class StateChange(NamedTuple):
@@ -68,18 +83,6 @@ class NewDelivery(NamedTuple):
     handler_missing: bool = False
     started: bool = False
     position: Position | None = None
-
-
-class OrderGroup(NamedTuple):
-    """The deliveries of one handler with one order key, which run one at a time.
-
-    Attributes:
-        handler: the handler's id.
-        key: the order key.
-    """
-
-    handler: str
-    key: str
 
 
 class Position(NamedTuple):

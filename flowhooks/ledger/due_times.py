@@ -16,7 +16,7 @@ from flowhooks.model.delivery import MAX_DELAY_SECONDS, ReadyDelivery, State
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 MAX_DELAY: Final = 2 * MAX_DELAY_SECONDS * SECOND

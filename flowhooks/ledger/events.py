@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Integer, Text, delete, exists, func, select, update
 
-from flowhooks import schema
 from flowhooks.failpoints import hit
 from flowhooks.ledger import checksums, database, purge, webhook_ids
-from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, start_attempts
+from flowhooks.ledger.attempts import InFlightAttempts, start_attempts
 from flowhooks.ledger.conclusions import UnknownConclusions
 from flowhooks.ledger.counters import INCREMENT, increment
-from flowhooks.ledger.deliveries import NEXT, NewDelivery, OrderGroup, store
+from flowhooks.ledger.deliveries import NEXT, ClaimRequest, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.pauses import ALL_PAUSED, PausedHandlers
 from flowhooks.ledger.queries import DeliveryStatus, delivery_statuses
 from flowhooks.ledger.tables import conflicts, events, purged
+from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:
@@ -29,67 +29,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from flowhooks.ledger.deliveries import Position
-    from flowhooks.ledger.group_commit import WriteTransaction
-    from flowhooks.ledger.purge import Identity
+    from flowhooks.ledger.new_event import Identity, NewEvent
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
-    from flowhooks.model.event import DismissedBy, Event, EventState, ParkedBy
 
     _Existing = tuple[str, str, str]  # the id, the digest and the state of what was there before
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False)
 MAX_CONFLICTS: Final = 10
 """Differing bodies kept beside one event: enough to see what happens, too few to fill the disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEvent:
-    """An event that is to be stored, already routed.
-
-    Attributes:
-        event: the event.
-        body: its body as received.
-        digest: its body's digest.
-        state: routed, parked or dismissed.
-        parked_by: why it is parked; None if it is not.
-        dismissed_by: why it is dismissed; None if it is not.
-        no_match: why handlers that share its class or key do not get it, as JSON; None where that is not kept.
-        unknown_conclusion: whether no handler of its class or key names its conclusion.
-        route: handler id to the reason why.
-        deliveries: (delivery id, handler id) for each of the route's handlers.
-        missing_handlers: those of the handlers that are not loaded here: their deliveries wait for them.
-        order_keys: the event's order key, for each of the handlers that is ordered.
-        webhook_id: the id under which its call-back was signed; None if it was not.
-        read: whether somebody reads the event's data once it is stored, and be it a plugin that is told of it.
-        now: microseconds since 1970.
-        body_sha256: of its body's bytes.
-    """
-
-    event: Event
-    body: str
-    digest: str
-    state: EventState
-    parked_by: ParkedBy | None = None
-    dismissed_by: DismissedBy | None = None
-    no_match: str | None = None
-    unknown_conclusion: bool = False
-    route: Mapping[str, str]
-    deliveries: Sequence[tuple[str, str]]
-    missing_handlers: frozenset[str] = frozenset()
-    order_keys: Mapping[str, str] = field(default_factory=dict)
-    webhook_id: str | None = None
-    read: bool = True
-    now: int
-    body_sha256: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Here, and not in the writer's thread, for which all others wait.
-        object.__setattr__(self, "body_sha256", checksums.body_sha256(self.body))
-
-    def load(self) -> Event:
-        """The event for one delivery; its data read anew, so that nobody shares it, unless nobody else would."""
-        if not self.read and len(self.deliveries) == 1:
-            return self.event
-        return replace(self.event, data=schema.parse(self.body.encode()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,14 +17,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.notifications import ChangeNotice
+from flowhooks.ledger.transaction import WriteTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
-    from flowhooks.ledger.deliveries import OrderGroup
     from flowhooks.ledger.file_guard import FileGuard
 
 T = TypeVar("T")
@@ -44,58 +43,6 @@ FAST_FAILURE_THRESHOLD_SECONDS: Final = 1.0
 CALLBACKS_REFUSED_TEXT: Final = "call-backs are answered 503 until it works again"
 
 log = structlog.get_logger(__name__)
-
-
-class WriteTransaction:
-    """One open transaction, and what is to happen once it is durable.
-
-    Attributes:
-        connection: the writing connection.
-        notice: what those who share the ledger are told once this is durable.
-        freed_groups: lanes that a delivery has left, so that another may have its turn.
-        blocked_groups: lanes in which a delivery was put behind another.
-        freed_handlers: ids of limited handlers of which an attempt has ended.
-    """
-
-    __slots__ = (
-        "_on_commit",
-        "_on_rollback",
-        "blocked_groups",
-        "connection",
-        "freed_groups",
-        "freed_handlers",
-        "notice",
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection: Any = connection
-        self.notice = ChangeNotice()
-        self.freed_groups: set[OrderGroup] = set()
-        self.blocked_groups: set[OrderGroup] = set()
-        self.freed_handlers: set[str] = set()
-        self._on_commit: list[Callable[[], None]] = []
-        self._on_rollback: list[Callable[[], None]] = []
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, in the writer's thread, once this is durable; never if it is not. It must be quick."""
-        self._on_commit.append(callback)
-
-    def notify_peers(self) -> None:
-        """Tell the others, once this is durable, that there is something to run that is not run here."""
-        self.notice.work = True
-
-    def after_rollback(self, callback: Callable[[], None]) -> None:
-        """Call `callback`, in the writer's thread, if this comes to nothing."""
-        self._on_rollback.append(callback)
-
-    def run_callbacks(self, *, durable: bool) -> None:
-        """Make the calls that were asked for."""
-        for callback in self._on_commit if durable else self._on_rollback:
-            try:
-                callback()
-            except Exception:
-                # Nothing in the ledger depends on it: the runner's own looking finds what it was not told.
-                log.exception("callback_failed", durable=durable)
 
 
 class WriteRequest(Generic[R]):

@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from flowhooks.errors import FlowhooksError, TransactionError, Unavailable
 from flowhooks.ledger import database
 from flowhooks.ledger.database.guarded_session import GuardedSession, open_session_pool
-from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.tables import attempts, deliveries
+from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:

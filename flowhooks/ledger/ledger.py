@@ -21,14 +21,16 @@ from flowhooks.ledger import (
     processes,
     purge,
 )
-from flowhooks.ledger.attempts import AttemptResult, ClaimRequest, ResultRecorder
+from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
 from flowhooks.ledger.consistency import ConsistencyReport
 from flowhooks.ledger.counters import increment
-from flowhooks.ledger.events import AcceptResult, EventInserter, NewEvent
-from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, WriteTransaction, call_each
+from flowhooks.ledger.deliveries import ClaimRequest
+from flowhooks.ledger.events import AcceptResult, EventInserter
+from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each
 from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown, HandlerTransaction, HandlerTransactions
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.migrations.upgrade import upgrade, upgrade_on_open
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.processes import HeartbeatState
@@ -36,6 +38,7 @@ from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.reroute import RouteChange, reroute
+from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
 
 if TYPE_CHECKING:

@@ -30,8 +30,9 @@ from sqlalchemy import (
 
 from flowhooks.errors import Unavailable
 from flowhooks.ledger import database
-from flowhooks.ledger.deliveries import NEXT, OrderGroup, Position
+from flowhooks.ledger.deliveries import NEXT, Position
 from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, deliveries, handlers, in_order_group
+from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery, State
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.attempts import ClaimRequest
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.deliveries import ClaimRequest
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 RECHECK_INTERVAL: Final = 0.1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
 
 IS_PAUSED: Final = handlers.c.paused_at.is_not(None)
 """Said exactly so for the index of those: there may be ten thousand handlers, and hardly one of them is paused."""

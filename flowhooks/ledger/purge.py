@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.new_event import Identity
     from flowhooks.ledger.queries import EventFilter
+    from flowhooks.ledger.transaction import WriteTransaction
 
-Identity: TypeAlias = tuple[str, str, str, str]
 Cutoffs: TypeAlias = "Mapping[str, int]"
 """Of each state in which events may go, before when all must have happened to them (microseconds since 1970)."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
 
 MAX_STORED: Final = 1_000
 """Refusals that a ledger keeps, whoever shares it: the newest ones."""

@@ -14,8 +14,8 @@ from flowhooks.model.delivery import ReadyDelivery, State
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import DeliveryStatus
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 OUT_OF_ORDER_NOTE: Final = "run again out of its order: after what waited for the same key by then"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, update
 
-from flowhooks.ledger.deliveries import NEXT, NewDelivery, OrderGroup, store
+from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
 from flowhooks.ledger.tables import events
+from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import EventState
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
 
 IDLE_TIMEOUT: Final = 12 * 3600 * SECOND
 """Microseconds without a request after which a session is over: a working day, and not the next morning."""

@@ -18,8 +18,8 @@ from flowhooks.ledger.tables import signed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flowhooks.ledger.events import NewEvent
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.new_event import NewEvent
+    from flowhooks.ledger.transaction import WriteTransaction
 
 _UPSERT: Final = database.BulkInsert(signed, update_columns=("seen_at",))
 

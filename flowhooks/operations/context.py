@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.routing.router import Router
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from flowhooks.operations.context import AuditRecord
 from flowhooks.operations.routing import single_id
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500

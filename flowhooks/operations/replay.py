@@ -13,8 +13,8 @@ from flowhooks.operations.context import AuditRecord
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import DeliveryStatus, EventFilter, StoredEvent
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500

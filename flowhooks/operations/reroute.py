@@ -17,9 +17,9 @@ from flowhooks.operations.routing import compute_route_change, single_id
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import EventFilter
     from flowhooks.ledger.reroute import RouteChange
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
 PAGE_SIZE: Final = 500

@@ -16,9 +16,9 @@ from flowhooks.operations.routing import compute_route_change
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import StoredEvent
     from flowhooks.ledger.reroute import ParkedGroup, RouteChange
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
     from flowhooks.routing.router import Router
 

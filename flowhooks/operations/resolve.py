@@ -13,8 +13,8 @@ from flowhooks.model.delivery import State
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.queries import DeliveryStatus
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.operations.context import OperationContext
 
 

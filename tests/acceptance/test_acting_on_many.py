@@ -15,9 +15,9 @@ import forking
 import pytest
 
 from flowhooks.clock import Clock, to_datetime
-from flowhooks.ledger.events import NewEvent
 from flowhooks.ledger.ledger import Ledger
 from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.event import digest, from_body
 
 PLUGIN = '''

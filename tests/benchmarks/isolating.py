@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import load
 from figures import Figure
 
-from flowhooks.execution.isolation import ProcessPool
+from flowhooks.execution.isolation import ProcessPool, callers
 from flowhooks.model.delivery import Delivery
 from flowhooks.model.event import Event
 from flowhooks.plugins.plugins import Plugins
@@ -48,7 +48,7 @@ def isolation(bench: Bench) -> tuple[list[Figure], list[str]]:
             if whys := [why for why in pool.unavailable().values() if why]:
                 raise load.LoadError(whys[0])
             (handler,) = plugins.handlers.values()
-            subject = _Subject(plugins, handler, pool.callers()[handler.id])
+            subject = _Subject(plugins, handler, callers(pool)[handler.id])
             figures, notes = [], []
             for at_once in (1, AT_ONCE):
                 bench.tell(f"{at_once} at once")

@@ -15,9 +15,10 @@ from sqlalchemy import event
 
 from flowhooks.clock import Clock
 from flowhooks.ledger import database, queries
-from flowhooks.ledger.attempts import ClaimRequest, InFlightAttempts, ResultRecorder, claim
+from flowhooks.ledger.attempts import InFlightAttempts, ResultRecorder, claim
+from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import EventInserter
-from flowhooks.ledger.group_commit import WriteTransaction
+from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.delivery import ReadyDelivery
 
 if TYPE_CHECKING:

@@ -20,10 +20,11 @@ from flowhooks import Delivery, OutcomeKind, State, handler, hookimpl, schema
 from flowhooks.clock import Clock
 from flowhooks.ledger import database
 from flowhooks.ledger.attempts import AttemptResult, InFlightAttempts, ResultRecorder
-from flowhooks.ledger.events import EventInserter, NewEvent
-from flowhooks.ledger.group_commit import WriteTransaction
+from flowhooks.ledger.events import EventInserter
 from flowhooks.ledger.migrations import runner
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.ledger.tables import processes
+from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.event import digest, from_body
 from flowhooks.plugins.plugins import Plugins
 from flowhooks.routing.index import Candidate

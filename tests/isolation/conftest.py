@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowhooks import Event
-from flowhooks.execution.isolation import ProcessPool
+from flowhooks.execution.isolation import ProcessPool, callers
 from flowhooks.model.delivery import Delivery
 from flowhooks.settings import RunnerSettings, Settings
 
@@ -35,7 +35,7 @@ class Running:
 
         _, self.plugins = load(self.settings, environ=environ)
         self.pool = ProcessPool.from_settings(self.settings, self.plugins, environ, on_ended=self.reasons.append)
-        self.calls = self.pool.callers()
+        self.calls = callers(self.pool)
         self.pool.start()
 
     def delivery(self, handler: str) -> Delivery:

@@ -11,7 +11,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
 from flowhooks.ledger.attempts import AttemptResult
-from flowhooks.ledger.events import NewEvent
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.delivery import OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import digest, from_body
 

@@ -7,7 +7,8 @@ from sqlalchemy import event, select
 
 from flowhooks import Retry, State
 from flowhooks.ledger import database, processes
-from flowhooks.ledger.attempts import ClaimRequest, claim, recover_unstarted
+from flowhooks.ledger.attempts import claim, recover_unstarted
+from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.model.delivery import OutcomeKind
 
 pytestmark = pytest.mark.postgresql

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks.ledger import database, purge
-from flowhooks.ledger.group_commit import WriteTransaction
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.transaction import WriteTransaction
 
 MANY = 20_000
 OLD = 100

@@ -10,11 +10,10 @@ from sqlalchemy import event
 
 from flowhooks import Retry
 from flowhooks.ledger import database
-from flowhooks.ledger.attempts import ClaimRequest
-from flowhooks.ledger.deliveries import OrderGroup
-from flowhooks.ledger.group_commit import WriteTransaction
+from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.ordering import OrderScheduler, admissible
 from flowhooks.ledger.queries import due_deliveries
+from flowhooks.ledger.transaction import OrderGroup, WriteTransaction
 from flowhooks.model.delivery import ReadyDelivery
 
 BEHIND_ONE = 100_000

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flowhooks import Reject, Retry, RetryAfter, handler, hookimpl, schema
 from flowhooks.execution.runners.embedded import EmbeddedRunner
 from flowhooks.intake.accept import Callback
-from flowhooks.ledger.attempts import ClaimRequest
+from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.group_commit import call_each
 from flowhooks.ledger.stats import totals
 from flowhooks.ledger.tables import metadata

@@ -8,7 +8,7 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.clock import to_datetime
-from flowhooks.ledger.events import NewEvent
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.event import digest, from_body
 
 

@@ -10,7 +10,7 @@ from waiting import WAIT_TIMEOUT
 
 from flowhooks import Retry, State
 from flowhooks.clock import to_datetime
-from flowhooks.ledger.events import NewEvent
+from flowhooks.ledger.new_event import NewEvent
 from flowhooks.model.event import from_body
 
 pytestmark = pytest.mark.runners

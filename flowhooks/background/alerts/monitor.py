@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from flowhooks.background.alerts.cause import Cause
     from flowhooks.background.alerts.routing_causes import RoutingCauseFinder
     from flowhooks.clock import Clock
-    from flowhooks.ledger.group_commit import WriteTransaction
     from flowhooks.ledger.ledger import Ledger
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.plugins.plugins import Plugins
     from flowhooks.settings import AlertsSettings
 

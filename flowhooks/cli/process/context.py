@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowhooks.app import App
     from flowhooks.cli.process.inherited import InheritedSockets
     from flowhooks.cli.process.sd_notify import ServiceManager
-    from flowhooks.cli.process.serving import ShutdownSignal
+    from flowhooks.cli.process.signals import ShutdownSignal
     from flowhooks.settings import Settings, SettingsDiff
     from flowhooks.web.server.server import Server
 

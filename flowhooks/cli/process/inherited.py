@@ -19,7 +19,7 @@ from flowhooks.web.server.sockets import bound_address
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableMapping
 
-    from flowhooks.cli.process.serving import ShutdownSignal
+    from flowhooks.cli.process.signals import ShutdownSignal
     from flowhooks.settings import Settings
 
 SUPERVISOR_VARIABLE: Final = "FLOWHOOKS_PLACE"

@@ -1,27 +1,26 @@
-"""Handlers in processes of their own: a crash, a leak or an endless loop there is one attempt's outcome, no more.
+"""Handlers in processes of their own: a crash, a leak or an endless loop there is the outcome of one attempt only.
 
-It must not know the ledger, nor what follows from an outcome.
+    the server ── pool ── fork_server_manager ─┐ asks for processes, is told how they ended
+                   │                           ▼
+                   │                      fork_server    a process that has loaded the plugins, and forks
+                   │                           │
+                   └───────────────────────▶ worker      runs one delivery at a time, and is used again
 
-    the server ── pool ── keeper ─┐ asks for processes, hears how they ended
-                   │              ▼
-                   │           nursery   a process that has loaded the plugins, and forks
-                   │              │
-                   └──────────▶ child    runs one delivery at a time, and is used again
-
-pool     gives each attempt a process, and takes it back
-calling  has a delivery run in a process, watches the time, and makes of its end what dispatch understands
-process  one such process, as the server sees it
-keeper   starts the nursery, again if it ends, and hears what it and its processes say
-output   what processes print, line by line into the log
-nursery  a process executed anew: loads what the server has loaded, and forks a child when asked to
-child    within such a process: takes a delivery, calls the function, answers
-shipping what is logged in there, on its way to the server's log
-setup    what the nursery is told at its start
-wire     how deliveries and answers look on the way
+pool                 gives each attempt a process, and takes it back
+call                 has a delivery run in a process, watches the time, and raises what the process ended with
+process              one such process, as the server sees it
+fork_server_manager  starts the fork server, again if it ends, and reads what it and its processes send
+output_capture       what processes print, line by line into the log
+fork_server          a process executed afresh: loads what the server has loaded, and forks a worker when asked to
+worker               within such a process: takes a delivery, calls the function, answers
+log_forwarding       log records of the worker, on their way to the server's log
+config               what the fork server gets at its start
+protocol             how deliveries and answers are encoded between processes
 """
 
 from __future__ import annotations
 
+from flowhooks.execution.isolation.call import callers
 from flowhooks.execution.isolation.pool import ATTEMPT_END_TIMEOUT, ProcessPool, check_isolation
 
-__all__ = ["ATTEMPT_END_TIMEOUT", "ProcessPool", "check_isolation"]
+__all__ = ["ATTEMPT_END_TIMEOUT", "ProcessPool", "callers", "check_isolation"]

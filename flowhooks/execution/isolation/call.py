@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from flowhooks.errors import HandlerLost, HandlerProcessUnavailable
 from flowhooks.execution.isolation import log_forwarding, protocol
+from flowhooks.model.delivery import IsolatedCalls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,16 @@ MAX_TRIES: Final = 3
 """Processes that are tried for one delivery: one that rests may have been ended by the system."""
 
 log = structlog.get_logger(__name__)
+
+
+def callers(pool: ProcessPool) -> dict[str, IsolatedCalls]:
+    """How each handler is called that has a process of its own, by its id."""
+    return {
+        handler_id: IsolatedCalls(
+            run=partial(call, pool, options, probe=False), probe=partial(call, pool, options, probe=True)
+        )
+        for handler_id, options in pool.options.items()
+    }
 
 
 def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Delivery, *, probe: bool) -> Any:

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,12 +17,10 @@ import structlog
 
 from flowhooks.errors import HandlerProcessUnavailable
 from flowhooks.execution.circuit_breaker import source_digests
-from flowhooks.execution.isolation.call import call
 from flowhooks.execution.isolation.config import ForkServerConfig
 from flowhooks.execution.isolation.fork_server_manager import READY_TIMEOUT, ForkServerManager
 from flowhooks.execution.isolation.process import KILL_TIMEOUT
 from flowhooks.execution.run_options import resolve_run_options
-from flowhooks.model.delivery import IsolatedCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -50,8 +47,11 @@ log = structlog.get_logger(__name__)
 class ProcessPool:
     """The processes of isolated handlers.
 
-    Args:
+    Attributes:
         options: on which terms each handler runs that has a process of its own, by its id.
+
+    Args:
+        options: the same.
         config: what makes a process load what this one has loaded.
         environ: the environment of those processes.
         max_processes: processes that there are at once at the most.
@@ -76,7 +76,7 @@ class ProcessPool:
     ) -> None:
         self._versions = versions
         self._source_digests = digests
-        self._options = dict(options)
+        self.options = dict(options)
         self._max_processes = max_processes
         self._on_ended = on_ended
         self._changed = threading.Condition(threading.Lock())
@@ -143,20 +143,11 @@ class ProcessPool:
     @property
     def handlers(self) -> Collection[str]:
         """The ids of the handlers that have a process of their own."""
-        return self._options.keys()
-
-    def callers(self) -> dict[str, IsolatedCalls]:
-        """How each handler is called that has a process of its own, by its id."""
-        return {
-            handler_id: IsolatedCalls(
-                run=partial(call, self, options, probe=False), probe=partial(call, self, options, probe=True)
-            )
-            for handler_id, options in self._options.items()
-        }
+        return self.options.keys()
 
     def start(self) -> None:
         """Begin; returns at once. Without any isolated handler nothing is ever started."""
-        if self._options:
+        if self.options:
             self._started_at = time.monotonic()
             self._manager.start()
 
@@ -177,7 +168,7 @@ class ProcessPool:
     def close(self) -> None:
         """End everything."""
         self.stop()
-        if self._options:
+        if self.options:
             self._manager.close()
         with self._changed:
             # A copy, because a handler's thread may discard its process meanwhile.
@@ -199,7 +190,7 @@ class ProcessPool:
         """
         with self._changed:
             self._changed.wait_for(self._is_known, timeout)
-            return {handler_id: self._why_unavailable(handler_id) for handler_id in self._options}
+            return {handler_id: self._why_unavailable(handler_id) for handler_id in self.options}
 
     def _is_known(self) -> bool:
         return bool(self._closing or self._failure or self._loaded_handlers is not None)
@@ -228,7 +219,7 @@ class ProcessPool:
             self._failure = ""
             missing = {
                 handler_id: self._why_unavailable(handler_id)
-                for handler_id in self._options
+                for handler_id in self.options
                 if handler_id not in self._loaded_handlers
             }
             self._prepare()
@@ -242,7 +233,7 @@ class ProcessPool:
                 why="a plugin has started them while it was loaded: handlers' processes do not have them",
             )
         seconds = round(time.monotonic() - self._started_at, 3)
-        log.info("isolation_ready", handlers=len(self._options) - len(missing), seconds=seconds)
+        log.info("isolation_ready", handlers=len(self.options) - len(missing), seconds=seconds)
 
     def _changed_versions(self, loaded_versions: Mapping[str, str]) -> dict[str, str]:
         """Of plugins that were upgraded since the server was started, what to do."""
@@ -343,7 +334,7 @@ class ProcessPool:
 
     def release(self, process: HandlerProcess, grown: int) -> None:
         """A process has answered: it rests, or is replaced."""
-        allowed = self._options[process.handler].memory_mib * 1024**2
+        allowed = self.options[process.handler].memory_mib * 1024**2
         with self._changed:
             process.busy = False
             if process.closing_reason or process.ended_event.is_set():
@@ -392,6 +383,6 @@ def check_isolation(settings: Settings, plugins: Plugins, environ: Mapping[str, 
     pool = ProcessPool.from_settings(settings, plugins, environ)
     pool.start()
     try:
-        return pool.unavailable() if pool.callers() else {}
+        return pool.unavailable() if pool.options else {}
     finally:
         pool.close()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import falcon
 
     from flowhooks.app import App
-    from flowhooks.ledger.group_commit import WriteTransaction
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.web.admin.operators import Operator, Operators
 
 TOUCH_INTERVAL: Final = 60 * SECOND

@@ -1,0 +1,80 @@
+"""One open write transaction, and what happens once it is durable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from flowhooks.ledger.notifications import ChangeNotice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+log = structlog.get_logger(__name__)
+
+
+class OrderGroup(NamedTuple):
+    """The deliveries of one handler with one order key, which run one at a time.
+
+    Attributes:
+        handler: the handler's id.
+        key: the order key.
+    """
+
+    handler: str
+    key: str
+
+
+class WriteTransaction:
+    """One open transaction, and what is to happen once it is durable.
+
+    Attributes:
+        connection: the writing connection.
+        notice: what those who share the ledger are told once this is durable.
+        freed_groups: lanes that a delivery has left, so that another may have its turn.
+        blocked_groups: lanes in which a delivery was put behind another.
+        freed_handlers: ids of limited handlers of which an attempt has ended.
+    """
+
+    __slots__ = (
+        "_on_commit",
+        "_on_rollback",
+        "blocked_groups",
+        "connection",
+        "freed_groups",
+        "freed_handlers",
+        "notice",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Any = connection
+        self.notice = ChangeNotice()
+        self.freed_groups: set[OrderGroup] = set()
+        self.blocked_groups: set[OrderGroup] = set()
+        self.freed_handlers: set[str] = set()
+        self._on_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback`, in the writer's thread, once this is durable; never if it is not. It must be quick."""
+        self._on_commit.append(callback)
+
+    def notify_peers(self) -> None:
+        """Tell the others, once this is durable, that there is something to run that is not run here."""
+        self.notice.work = True
+
+    def after_rollback(self, callback: Callable[[], None]) -> None:
+        """Call `callback`, in the writer's thread, if this comes to nothing."""
+        self._on_rollback.append(callback)
+
+    def run_callbacks(self, *, durable: bool) -> None:
+        """Make the calls that were asked for."""
+        for callback in self._on_commit if durable else self._on_rollback:
+            try:
+                callback()
+            except Exception:
+                # Nothing in the ledger depends on it: the runner's own looking finds what it was not told.
+                log.exception("callback_failed", durable=durable)
