@@ -1,4 +1,4 @@
-"""Write into the documentation what the code itself says, so that it cannot drift; it must not know what it means.
+"""Write into the documentation what the code itself says, so that it cannot drift.
 
 `python docs/generate.py` rewrites the generated parts of the pages; with `--check` it changes nothing, names the
 pages that are out of date, and exits with 1 if there are any. A part stands between two comments:

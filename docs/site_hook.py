@@ -1,8 +1,7 @@
 """What MkDocs is told beyond `mkdocs.yml`: what pages link to in the project is on the site with them.
 
 The pages in `docs/` link to files outside of it. This puts each such file on the site, under `project/` and its own
-path, and turns the links there; Markdown as a page, everything else as a page that shows it. It must not know what a
-page says.
+path, and turns the links there; Markdown as a page, everything else as a page that shows it.
 """
 
 # ruff: noqa: INP001 (a hook of MkDocs, in no package)

@@ -1,4 +1,4 @@
-"""The composition root: everything but HTTP is wired here, and only here; it must not know who asks."""
+"""The composition root: everything but HTTP is wired here, and only here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Time, ids and chance: all that differs from run to run, in one place so that tests can hold it still.
-
-It must not know what is timed or named.
-"""
+"""Time, ids and chance: all that differs from run to run, in one place so that tests can hold it still."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exception flowhooks raises or understands; it must not know HTTP, whose statuses live in `flowhooks.web`.
+"""Every exception flowhooks raises or understands.
 
 FlowhooksError
 ├── SettingsError        the settings, a command's options, or the files they name

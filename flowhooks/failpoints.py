@@ -1,4 +1,4 @@
-"""Named points at which a test has its own process killed; it must not know what happens there, or who tests it.
+"""Named points at which a test has its own process killed.
 
 `FLOWHOOKS_CRASH_AT=accept.written:3` ends a process by SIGKILL when it reaches that point for the third time: nothing
 is flushed, closed, rolled back or told. Whatever is durable by then is all that the next process finds. Without the

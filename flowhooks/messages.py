@@ -1,4 +1,4 @@
-"""Every sentence that an engine may be answered, in English and Chinese; it must not know when each is said."""
+"""Every sentence that an engine may be answered, in English and Chinese."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""apsw as a DB-API driver, so far as SQLAlchemy's dialect of SQLite asks for it; it must not know what is stored.
+"""apsw as a DB-API driver, so far as SQLAlchemy's dialect of SQLite asks for it.
 
 Unlike `sqlite3` apsw lets Python stand in for the file system. It brings its own SQLite, in which it does so.
 """

@@ -1,7 +1,4 @@
-"""Callers as engines should be: they repeat a call-back until they are told that it was taken; no tests of their own.
-
-They must not know what becomes of a call-back.
-"""
+"""Callers as engines should be: they repeat a call-back until they are told that it was taken; no tests of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads `docs/running/Containerfile`; it must not know what is asked of it."""
+"""Reads `docs/running/Containerfile`."""
 
 from __future__ import annotations
 

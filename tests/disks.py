@@ -1,6 +1,6 @@
 """A disk that remembers in which order it was written to, and what of that is left when its power is cut.
 
-It must not know what is written. `Recorder` stands between SQLite and the real file system and writes down each
+`Recorder` stands between SQLite and the real file system and writes down each
 operation. `Disk` takes these one after the other and tells what was synced from what was not, so that one recorded
 run has as many moments at which power may be lost as it had operations.
 """

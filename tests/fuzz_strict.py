@@ -1,7 +1,7 @@
 """Fuzz the strict JSON reader: `python tests/fuzz_strict.py -max_total_time=600`, with atheris installed.
 
 What it hands to each input is what `tests/schema/test_strict_fuzz.py` asks of thousands that hypothesis makes; this
-looks at which lines an input reaches, and goes on from those that reach new ones. It must not know what JSON is.
+looks at which lines an input reaches, and goes on from those that reach new ones.
 """
 
 from __future__ import annotations

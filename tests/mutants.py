@@ -1,7 +1,4 @@
-"""Put faults into nine modules, one at a time, and say how many of them the tests find; what `make mutants` runs.
-
-It must not know what a fault is: mutmut makes them and runs the tests that reach them, in a folder for each module.
-"""
+"""Put faults into nine modules, one at a time, and say how many of them the tests find; what `make mutants` runs."""
 
 from __future__ import annotations
 

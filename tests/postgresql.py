@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: one server a session, a database of its own for each test; it must not know flowhooks.
+"""A real PostgreSQL for tests: one server a session, a database of its own for each test.
 
 `FLOWHOOKS_TEST_PG_DSN` names a server to use instead, whose user may make databases.
 """

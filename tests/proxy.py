@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, delays, swallows, or loses one answer, as networks do; it must not know who is at its ends."""
+"""A TCP proxy that cuts, delays, swallows, or loses one answer, as networks do."""
 
 from __future__ import annotations
 

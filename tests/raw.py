@@ -1,7 +1,4 @@
-"""Bytes to a server, and the answers that come back as bytes, each read whole and held to the contract; no tests.
-
-It must not know what was meant by what is sent.
-"""
+"""Bytes to a server, and the answers that come back as bytes, each read whole and held to the contract; no tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""JSON read a second time, character by character as RFC 8259 has it, to compare with; no tests of its own.
-
-It must not know how flowhooks reads it, nor Python's own `json`: what both have in common would not be found.
-"""
+"""JSON read a second time, character by character as RFC 8259 has it, to compare with; no tests of its own."""
 
 from __future__ import annotations
 

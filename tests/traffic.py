@@ -1,4 +1,4 @@
-"""An engine that calls back all the time, and one port in front of several servers; it must not know what they do."""
+"""An engine that calls back all the time, and one port in front of several servers."""
 
 from __future__ import annotations
 

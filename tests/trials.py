@@ -1,7 +1,4 @@
-"""What trials of broken databases and networks have in common: a plugin, engines that call again, and the books.
-
-It must not know what is broken.
-"""
+"""What trials of broken databases and networks have in common: a plugin, engines that call again, and the books."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `docs/generate.py` writes into the documentation, by subject; it must not know of pages or files."""
+"""What `docs/generate.py` writes into the documentation, by subject."""

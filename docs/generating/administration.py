@@ -1,4 +1,4 @@
-"""The administration API's tables, out of its `/openapi.json`; it must not know what a path or a member means."""
+"""The administration API's tables, out of its `/openapi.json`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The HTTP contract's tables, in English and Chinese, out of the schema files and `/openapi.json`.
-
-It must not know what a field or a status means: the schema files and the OpenAPI document say so, in both languages.
-"""
+"""The HTTP contract's tables, in English and Chinese, out of the schema files and `/openapi.json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables, signatures and docstrings as Markdown; it must not know what they are of."""
+"""Tables, signatures and docstrings as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of all metrics, as a scrape has them; it must not know what is made of them."""
+"""The list of all metrics, as a scrape has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of states as Markdown and as a drawing; it must not know what a state means, nor who changes it.
+"""The table of states as Markdown and as a drawing.
 
 The drawing is SVG, which a code host, the site and a mail programme all show without a script. Every row of the table
 is drawn; only where a state stands, and where a label is put, is said here.

@@ -1,4 +1,4 @@
-"""Whether the clock can be trusted with what cannot be undone; it must not know what that is.
+"""Whether the clock can be trusted with what cannot be undone.
 
 A clock that is ahead for a minute makes everything old. So a time that is more than a day beyond the newest thing that
 is stored, or a jump ahead by more than a day, is doubted, until an hour has passed by the monotonic clock, which does

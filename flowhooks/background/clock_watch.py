@@ -1,4 +1,4 @@
-"""Notices that the clock has jumped, and brings back what was put off for years; it must not know who put it off."""
+"""Notices that the clock has jumped, and brings back what was put off for years."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The other processes on one ledger: signs of life to them, news from them; it must not know how either travels."""
+"""The other processes on one ledger: signs of life to them, news from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks after the files of a SQLite ledger, whether callbacks come or not; it must not know what is in them."""
+"""Looks after the files of a SQLite ledger, whether callbacks come or not."""
 
 from __future__ import annotations
 

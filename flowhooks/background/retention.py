@@ -1,4 +1,4 @@
-"""What has been kept for long enough goes by itself, a little at a time; it must not know who else purges."""
+"""What has been kept for long enough goes by itself, a little at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks alerts`: what somebody should look at, and who sees to it; it must not know how a cause is found."""
+"""`flowhooks alerts`: what somebody should look at, and who sees to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks audit`: who has done what, the newest first; it must not know how it is kept."""
+"""`flowhooks audit`: who has done what, the newest first."""
 
 from __future__ import annotations
 

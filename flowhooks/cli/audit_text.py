@@ -1,4 +1,4 @@
-"""What operators have done, in words and as JSON; it must not know how it is kept.
+"""What operators have done, in words and as JSON.
 
 Every value in a deed is somebody's: whoever prints these words makes them inert.
 """

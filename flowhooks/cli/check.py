@@ -1,4 +1,4 @@
-"""`flowhooks check`: what was found, as a list that people or programs read; it must not know what is looked at."""
+"""`flowhooks check`: what was found, as a list that people or programs read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands that call back show of themselves: a token, a signature; it must not know what is called back.
+"""What commands that call back show of themselves: a token, a signature.
 
 Both are read from files or variables, and never from an option, where others on the machine could read them.
 """

@@ -1,4 +1,4 @@
-"""`flowhooks db`: the database's tables; it must not know what they mean."""
+"""`flowhooks db`: the database's tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks db purge` and `backup`: what is kept of the ledger, and where; it must not know how either is done."""
+"""`flowhooks db purge` and `backup`: what is kept of the ledger, and where."""
 
 from __future__ import annotations
 

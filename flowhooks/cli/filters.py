@@ -1,4 +1,4 @@
-"""The options that say which events are meant, the same for every command; it must not know what is done with them."""
+"""The options that say which events are meant, the same for every command."""
 
 from __future__ import annotations
 

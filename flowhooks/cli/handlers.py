@@ -1,4 +1,4 @@
-"""`flowhooks handlers`: every handler, and which of them are paused; it must not know how any of it is done."""
+"""`flowhooks handlers`: every handler, and which of them are paused."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One HTTP POST: no proxies, no redirects, so that a credential goes where it was sent and nowhere else.
-
-It must not know what is posted.
-"""
+"""One HTTP POST: no proxies, no redirects, so that a credential goes where it was sent and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Operations as commands ask for them: of the server that holds the ledger, or done here where none runs.
-
-It must not know what an operation does.
-"""
+"""Operations as commands ask for them: of the server that holds the ledger, or done here where none runs."""
 
 from __future__ import annotations
 

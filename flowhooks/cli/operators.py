@@ -1,4 +1,4 @@
-"""`flowhooks operators`: who may log in, and the settings that let them; it must not know what they may do then."""
+"""`flowhooks operators`: who may log in, and the settings that let them."""
 
 from __future__ import annotations
 

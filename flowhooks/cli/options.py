@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that come of them; it must not know what a command does."""
+"""Options that several commands share, and the settings that come of them."""
 
 from __future__ import annotations
 

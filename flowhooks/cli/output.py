@@ -1,6 +1,6 @@
 """How commands print: tables, one JSON document, lines that no value can break out of.
 
-It must not know what is printed. rich is loaded only where it is used, for it takes as long as a short command.
+rich is loaded only where it is used, for it takes as long as a short command.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`flowhooks routes`: every way to a handler, and one look-up explained; it must not know how a look-up is done."""
+"""`flowhooks routes`: every way to a handler, and one look-up explained."""
 
 from __future__ import annotations
 

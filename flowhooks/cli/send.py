@@ -1,4 +1,4 @@
-"""`flowhooks send`: one call-back, to try things out; it must not know what the server makes of it."""
+"""`flowhooks send`: one call-back, to try things out."""
 
 from __future__ import annotations
 

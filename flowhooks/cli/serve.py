@@ -1,4 +1,4 @@
-"""`flowhooks serve`: both listeners, and an orderly end; it must not know how anything is stored or run."""
+"""`flowhooks serve`: both listeners, and an orderly end."""
 
 from __future__ import annotations
 

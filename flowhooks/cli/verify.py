@@ -1,4 +1,4 @@
-"""`flowhooks verify`: the ledger's books as a table, or as JSON; it must not know how they are balanced."""
+"""`flowhooks verify`: the ledger's books as a table, or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks worker`: runs deliveries that others have taken in; it must not know how anything is stored or run."""
+"""`flowhooks worker`: runs deliveries that others have taken in."""
 
 from __future__ import annotations
 

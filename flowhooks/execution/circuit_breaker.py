@@ -1,4 +1,4 @@
-"""Holds handlers that fail again and again, and tries them now and then; it must not know how an attempt is made.
+"""Holds handlers that fail again and again, and tries them now and then.
 
 Failures are counted here, by this process for itself. That a handler is held is in the ledger, and goes for all.
 """

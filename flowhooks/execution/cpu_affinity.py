@@ -1,4 +1,4 @@
-"""Keeping threads that pass the interpreter to one another on one processor core; it must not know what they do.
+"""Keeping threads that pass the interpreter to one another on one processor core.
 
 Python runs one thread at a time. Where its threads are spread over cores, each hand-over moves what the last one
 worked on from one core's cache to the other's. Under the load of `make bench`'s first row, with `one_core` off and on

@@ -1,4 +1,4 @@
-"""Running one attempt of one delivery and making its outcome; it must not know who calls it, or when."""
+"""Running one attempt of one delivery and making its outcome."""
 
 from __future__ import annotations
 

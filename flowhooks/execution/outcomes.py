@@ -1,4 +1,4 @@
-"""What of a handler's exception or result is kept, and how it is put; it must not know what follows from it."""
+"""What of a handler's exception or result is kept, and how it is put."""
 
 from __future__ import annotations
 

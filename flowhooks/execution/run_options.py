@@ -1,4 +1,4 @@
-"""On what terms a handler runs, by its own word and by the operator's; it must not know who goes by them."""
+"""On what terms a handler runs, by its own word and by the operator's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking a call-back in: route it, store it, wait a little for its handlers; it must not know HTTP."""
+"""Taking a call-back in: route it, store it, wait a little for its handlers."""
 
 from __future__ import annotations
 

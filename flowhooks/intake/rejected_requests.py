@@ -1,4 +1,4 @@
-"""Writes down which call-backs were refused, a moment later and many at once; it must not know HTTP, or refuse any."""
+"""Writes down which call-backs were refused, a moment later and many at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Refuses a start without credentials that the ledger's processes have asked for before.
 
 An empty or damaged settings file is valid, and names neither sources nor operators. Without this a start would take it,
-and let everybody in. It must not know what a credential is.
+and let everybody in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lets an HTTP thread wait until the deliveries of its event have settled; it must not know how they do."""
+"""Lets an HTTP thread wait until the deliveries of its event have settled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person should look at, and the alerts that were raised for it; it must not know their words or who is told.
+"""What a person should look at, and the alerts that were raised for it.
 
 What is looked for again and again is found by steps down an index, one for each handler or class, however many
 deliveries or events share it. Those of open alerts are counted at each look, from an index alone.

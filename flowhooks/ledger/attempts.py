@@ -1,7 +1,4 @@
-"""Attempts: the durable mark before one begins, how it ended, and what a killed process left running.
-
-It must not know how a handler is run.
-"""
+"""Attempts: the durable mark before one begins, how it ended, and what a killed process left running."""
 
 from __future__ import annotations
 

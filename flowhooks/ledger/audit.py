@@ -1,4 +1,4 @@
-"""Who has done what, and when; it must not know what any of it means."""
+"""Who has done what, and when."""
 
 from __future__ import annotations
 

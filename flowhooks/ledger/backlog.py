@@ -1,4 +1,4 @@
-"""What is stored for each handler and not done with, counted; it must not know which handlers are loaded."""
+"""What is stored for each handler and not done with, counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums of stored callbacks, by which `flowhooks verify` sees any change; it must not know when they are checked.
+"""Checksums of stored callbacks, by which `flowhooks verify` sees any change.
 
 `body_sha256` is over the bytes of the body as received. `row_sha256` is over that and all other columns that never
 change once a row is stored. Neither is a signature: whoever can compute SHA-256 can replace them.

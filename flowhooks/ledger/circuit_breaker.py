@@ -1,4 +1,4 @@
-"""Handlers that are held: paused by flowhooks itself, and tried again now and then; it must not know why one is.
+"""Handlers that are held: paused by flowhooks itself, and tried again now and then.
 
 To be held is to be paused, with a reason. So whatever goes for pauses goes for holds: nothing begins, nobody waits, an
 operator's `resume` ends it. What is added is the trial: one delivery that begins all the same, chosen and begun in the

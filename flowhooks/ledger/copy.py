@@ -1,4 +1,4 @@
-"""A ledger's rows copied into another database, and compared; it must not know what the rows mean.
+"""A ledger's rows copied into another database, and compared.
 
 Every table is gone through in the order of its key's bytes, which is the same in every database. What is in memory at
 once is bounded, however much is stored.

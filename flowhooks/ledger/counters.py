@@ -1,4 +1,4 @@
-"""The ledger's counters, each process's part in a row of its own; it must not know what is counted."""
+"""The ledger's counters, each process's part in a row of its own."""
 
 from __future__ import annotations
 

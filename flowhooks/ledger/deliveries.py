@@ -1,4 +1,4 @@
-"""The only place where a delivery gets or changes its state; it must not know why it does."""
+"""The only place where a delivery gets or changes its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Due times later than any schedule has them, as a clock that was ahead leaves them; it must not know why they are."""
+"""Due times later than any schedule has them, as a clock that was ahead leaves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking events in: each with its deliveries, once for each identity; it must not know who routes or runs them."""
+"""Taking events in: each with its deliveries, once for each identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the open SQLite file is still the file at its path, and whole; it must not know what is in it.
+"""Whether the open SQLite file is still the file at its path, and whole.
 
 SQLite goes on writing to a file that was deleted, moved away or replaced, and reports success. What it stores then is
 not in the file that the next process opens. So the guard compares device and inode of the path, and of the path of the

@@ -1,4 +1,4 @@
-"""The one thread that writes: it takes what has queued up and commits it together; it must not know what is written.
+"""The one thread that writes: it takes what has queued up and commits it together.
 
 A request that commits for itself pays for a whole `fsync`. Here all that arrived while the last commit was
 under way shares the next one, so the busier the server, the cheaper each call-back.

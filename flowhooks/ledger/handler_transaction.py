@@ -1,6 +1,6 @@
 """What a handler writes into the ledger's own database and the outcome of its attempt: together, or not at all.
 
-It must not know how a handler is run. The block that a handler writes in is left before its outcome is known, so the
+The block that a handler writes in is left before its outcome is known, so the
 transaction stays open until then, and is committed by whoever records the outcome, with the usual fencing.
 """
 

@@ -1,7 +1,4 @@
-"""The handlers that the ledger has known, so that one whose plugin is missing still gets its deliveries.
-
-It must not know how plugins are found.
-"""
+"""The handlers that the ledger has known, so that one whose plugin is missing still gets its deliveries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: the durable record of events, deliveries and attempts; it must not know HTTP, plugins or runners."""
+"""The ledger: the durable record of events, deliveries and attempts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One process writes: a lock file beside the database says which one, and how to reach it.
 
 SQLite up to 3.51.2 can lose data when two connections of two processes write or checkpoint at once, so a second process
-is kept away from the file altogether. It must not know what is written.
+is kept away from the file altogether.
 
 Anybody can remove the lock file. So on Linux the holder locks the database file, too, by `flock`, which does not meet
 the `fcntl` locks that SQLite takes there. On other systems the two kinds of lock may meet, so that SQLite could not

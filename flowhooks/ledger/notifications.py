@@ -1,4 +1,4 @@
-"""What the processes that share a ledger tell one another, within its transactions; it must not know who cares.
+"""What the processes that share a ledger tell one another, within its transactions.
 
 On PostgreSQL it is told by NOTIFY once the transaction is durable. It says only where to look: what is true stands in
 the ledger, so that news that are lost, late or doubled do no harm. Where one process has the database to itself there

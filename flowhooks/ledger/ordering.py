@@ -1,6 +1,6 @@
 """Whose turn it is: ordered deliveries run one at a time and in order, limited ones so many at once.
 
-It must not know who asks, or what a delivery does. Only `admitted` decides, when an attempt begins. All else, a place
+Only `admitted` decides, when an attempt begins. All else, a place
 that says "held back" among it, is so that what may not begin is not looked at, and that what may is looked at soon.
 """
 

@@ -1,4 +1,4 @@
-"""Which handlers are paused: written down, read where an attempt begins, and known here; it must not know who asks.
+"""Which handlers are paused: written down, read where an attempt begins, and known here.
 
 What counts is in the database, and is read in the same transaction in which an attempt begins. What a process knows
 is a hint: so that what may not begin is not looked at, and nobody waits for it.

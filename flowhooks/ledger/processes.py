@@ -1,7 +1,5 @@
 """Which processes live, by the database's own clock, what they run, and the end of those that do not.
 
-It must not know what they did.
-
 Where many processes share a ledger, each says every few seconds that it lives. One that has said nothing for long is
 taken for dead by the others. It may come back, having been stopped or cut off: then it goes on under a new id, and
 whatever it still wants to record of the old one's attempts comes too late.

@@ -1,4 +1,4 @@
-"""Events that may go, and what is kept of them: who they were; it must not know who wants them gone, or when.
+"""Events that may go, and what is kept of them: who they were.
 
 They are gone through in the order of their ids, which is that of the time (see `Clock.new_id`), a page at a time. What
 may go is seen without holding anybody up, and decided again in the transaction that deletes it.

@@ -1,4 +1,4 @@
-"""The ledger for those who only look; it must not know how it is written."""
+"""The ledger for those who only look."""
 
 from __future__ import annotations
 

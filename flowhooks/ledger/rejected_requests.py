@@ -1,4 +1,4 @@
-"""The call-backs that were refused last, and why; it must not know what refuses one."""
+"""The call-backs that were refused last, and why."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Deliveries that are to run again, because an operator or a call-back that came again says so.
-
-It must not know who says so, or why.
-"""
+"""Deliveries that are to run again, because an operator or a call-back that came again says so."""
 
 from __future__ import annotations
 

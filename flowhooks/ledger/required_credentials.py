@@ -1,4 +1,4 @@
-"""Which kinds of credentials processes on this ledger must ask for; it must not know settings."""
+"""Which kinds of credentials processes on this ledger must ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that are routed again, parked ones above all; it must not know how a route is found, or who asks."""
+"""Events that are routed again, parked ones above all."""
 
 from __future__ import annotations
 

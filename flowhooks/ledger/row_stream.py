@@ -1,4 +1,4 @@
-"""Rows of a large table, never many at once; it must not know what is in them."""
+"""Rows of a large table, never many at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of events for somebody who looks through them, each found in bounded time; it must not know who looks.
+"""Pages of events for somebody who looks through them, each found in bounded time.
 
 What an index answers is found at once, however far back it lies. Anything else is looked for window by window along
 the ids, and a page that was not filled in time says how far the look has come.

@@ -1,4 +1,4 @@
-"""Who is logged in, in every process that shares the ledger; it must not know cookies, names or what they may do."""
+"""Who is logged in, in every process that shares the ledger."""
 
 from __future__ import annotations
 

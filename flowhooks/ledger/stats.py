@@ -1,4 +1,4 @@
-"""How the ledger fares just now, in the numbers that are watched; it must not know who watches them."""
+"""How the ledger fares just now, in the numbers that are watched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger's tables, as SQLAlchemy Core knows them; it must not know who reads or writes them.
+"""The ledger's tables, as SQLAlchemy Core knows them.
 
 Times are whole microseconds since 1970 (UTC). Ids are UUIDs of version 7, as text.
 """

@@ -1,4 +1,4 @@
-"""Ids of signed call-backs: one is used for one path and the same data; it must not know how signatures are checked.
+"""Ids of signed call-backs: one is used for one path and the same data.
 
 Standard Webhooks signs an id, a time and a body, and not the path, which here says what has completed. So whoever has
 got hold of a signed call-back could have it taken for another flow, were its id not kept.

@@ -1,7 +1,4 @@
-"""An alert: a cause for which a person should look, raised once however many deliveries share it.
-
-It must not know who finds causes or who is told.
-"""
+"""An alert: a cause for which a person should look, raised once however many deliveries share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether functions can be called as flowhooks calls them; it must not know what for."""
+"""Whether functions can be called as flowhooks calls them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Deliveries, attempts, outcomes and the one table of states; everything that affects a state is read from here.
-
-It must not know how a state is stored or who changes it.
-"""
+"""Deliveries, attempts, outcomes and the one table of states; everything that affects a state is read from here."""
 
 from __future__ import annotations
 

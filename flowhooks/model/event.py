@@ -1,4 +1,4 @@
-"""The event: a validated call-back, immutable; it must not know where it came from or where it goes."""
+"""The event: a validated call-back, immutable."""
 
 from __future__ import annotations
 

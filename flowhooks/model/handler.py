@@ -1,4 +1,4 @@
-"""Handlers: a plugin's function plus what it listens to; it must not know stored events or runs."""
+"""Handlers: a plugin's function plus what it listens to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again; it must not know what failed."""
+"""When a failed attempt is made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is looked up when Prometheus asks: how the ledger fares, and what this process is about; it must not know HTTP.
+"""What is looked up when Prometheus asks: how the ledger fares, and what this process is about.
 
 What is read out of the ledger is the same whichever process is asked: take the maximum over processes, not the sum.
 """

@@ -1,4 +1,4 @@
-"""Where log records go and how they look: one line each; it must not know what is logged.
+"""Where log records go and how they look: one line each.
 
 The rest of flowhooks logs with `structlog.get_logger(__name__).info("event_name", key=value)`: the event is
 a fixed name, everything that varies is a value. Libraries log with the standard library; both take the same way out.

@@ -1,4 +1,4 @@
-"""What this process counts, for Prometheus; it must not know where that comes from.
+"""What this process counts, for Prometheus.
 
 Each process counts for itself, so what is told is summed over processes; those of one supervisor count together. Values
 of labels are bounded: handlers beyond the first `MAX_HANDLERS` share one. What is read only when somebody asks is in

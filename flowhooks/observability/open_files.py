@@ -1,7 +1,7 @@
 """How many files this process may open, and how many connections that leaves room for.
 
 Each connection takes a file, and a large body that is arriving takes another. Without a cap below the limit, clients
-that only connect would use up all files, and handlers could open none. It must not know sockets or settings.
+that only connect would use up all files, and handlers could open none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Acknowledge: an operator says that they see to what alerts were raised for; it must not know who is told of one.
+"""Acknowledge: an operator says that they see to what alerts were raised for.
 
 It silences nobody: plugins that have not taken an alert are still told.
 """

@@ -1,4 +1,4 @@
-"""A ledger's file is backed up while the server goes on; it must not know how a database is copied."""
+"""A ledger's file is backed up while the server goes on."""
 
 from __future__ import annotations
 

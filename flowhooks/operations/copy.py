@@ -1,4 +1,4 @@
-"""A ledger moves house: copied into another database, and verified; it must not know what the tables hold.
+"""A ledger moves house: copied into another database, and verified.
 
 The caller holds the locks of both, where there are locks.
 """

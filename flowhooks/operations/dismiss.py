@@ -1,4 +1,4 @@
-"""Dismiss: an operator says of parked events that nobody need want them; it must not know who asks.
+"""Dismiss: an operator says of parked events that nobody need want them.
 
 A reroute undoes it.
 """

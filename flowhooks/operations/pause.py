@@ -1,4 +1,4 @@
-"""Pause and resume: a handler's deliveries are stored and wait, and later run after all; it must not know who asks.
+"""Pause and resume: a handler's deliveries are stored and wait, and later run after all.
 
 What runs already goes on to its end. No delivery is changed, so it costs the same with a million that wait.
 """

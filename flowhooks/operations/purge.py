@@ -1,4 +1,4 @@
-"""Purge: old events go, with all that is theirs, and only who they were is kept; it must not know who asks."""
+"""Purge: old events go, with all that is theirs, and only who they were is kept."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Each operation by its name, with JSON in and out: how commands and the administration API ask for one.
-
-It must not know who asks.
-"""
+"""Each operation by its name, with JSON in and out: how commands and the administration API ask for one."""
 
 from __future__ import annotations
 

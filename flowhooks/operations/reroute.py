@@ -1,4 +1,4 @@
-"""Reroute: events go where the present look-up says, beside where they went; it must not know who asks.
+"""Reroute: events go where the present look-up says, beside where they went.
 
 Nothing that exists is changed or run again, and no delivery is taken away.
 """

@@ -1,4 +1,4 @@
-"""Drain: parked events that somebody wants by now are delivered, the oldest first; it must not know who asks."""
+"""Drain: parked events that somebody wants by now are delivered, the oldest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolve: an operator says of one delivery what the machine cannot know; it must not know who asks."""
+"""Resolve: an operator says of one delivery what the machine cannot know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retire: the ledger forgets handlers, so that nothing more is kept for them; it must not know who asks.
+"""Retire: the ledger forgets handlers, so that nothing more is kept for them.
 
 What is stored for them already stays as it is. The look-up of a process that runs stays as it was when that process
 started, so a running server goes on giving them deliveries until it is started again.

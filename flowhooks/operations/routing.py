@@ -1,4 +1,4 @@
-"""One event routed again by the present look-up, as several operations do it; it must not know which, or who asks."""
+"""One event routed again by the present look-up, as several operations do it."""
 
 from __future__ import annotations
 

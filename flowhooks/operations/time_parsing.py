@@ -1,4 +1,4 @@
-"""A moment as people write one: a date, a time, or so long ago; it must not know who writes it."""
+"""A moment as people write one: a date, a time, or so long ago."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose `run_handler` raised an exception, read off its traceback; it must not know who asks."""
+"""Whose `run_handler` raised an exception, read off its traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in hook implementations, registered like any plugin's; it must not know the ledger."""
+"""The built-in hook implementations, registered like any plugin's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds plugins and imports them one at a time; it must not know what a hook is.
+"""Finds plugins and imports them one at a time.
 
 Nothing is imported by finding: a plugin's code runs only in `DiscoveredPlugin.load`.
 """

@@ -1,4 +1,4 @@
-"""What went wrong in a plugin, in one line and in full; it must not know what the plugin was asked to do."""
+"""What went wrong in a plugin, in one line and in full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads the schema files and the plugins that the settings name; it must not know who wants them."""
+"""Loads the schema files and the plugins that the settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads what was found, one plugin after the other, each guarded; it must not know what is done with a plugin later."""
+"""Loads what was found, one plugin after the other, each guarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an installed package says of itself; it must not know what its plugins do, and imports none of it."""
+"""What an installed package says of itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Plugins: loaded one by one, each guarded, then called through a typed method per hook.
 
-It must not know events that were stored, states, or who calls these methods.
-
 What cannot be guarded: a plugin that never comes back from its import or from a hook at start, and one that ends
 the process from C (`os._exit`, a crash). Everything else, `SystemExit` too, quarantines that plugin alone.
 """

@@ -1,4 +1,4 @@
-"""Admits one plugin: its hooks are checked, then asked for what it has; it must not know where the plugin came from.
+"""Admits one plugin: its hooks are checked, then asked for what it has.
 
 Each plugin is registered in a pluggy manager of its own. What is called there reaches this plugin only, so
 one that raises stops no other, and one that is refused leaves nothing behind in the manager that all share.

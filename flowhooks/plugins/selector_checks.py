@@ -1,4 +1,4 @@
-"""Whether what handlers listen to can come, and schemas are for what they listen to; it must not know of loading."""
+"""Whether what handlers listen to can come, and schemas are for what they listen to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a plugin's package asks for another flowhooks than this one; it must not know where the package lies."""
+"""Whether a plugin's package asks for another flowhooks than this one."""
 
 from __future__ import annotations
 

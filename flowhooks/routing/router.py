@@ -1,4 +1,4 @@
-"""Which handlers an event goes to, and why: a look-up frozen at start; it must not know functions or the ledger."""
+"""Which handlers an event goes to, and why: a look-up frozen at start."""
 
 from __future__ import annotations
 

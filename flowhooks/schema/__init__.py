@@ -1,4 +1,4 @@
-"""What a call-back must look like: strict JSON, and the JSON Schema files; it must not know events, routes or HTTP."""
+"""What a call-back must look like: strict JSON, and the JSON Schema files."""
 
 from __future__ import annotations
 

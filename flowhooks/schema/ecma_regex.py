@@ -1,4 +1,4 @@
-"""A schema file's content as jsonschema reads it the way it is meant; it must not know which file it is."""
+"""A schema file's content as jsonschema reads it the way it is meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of JSON Schema files, of which none is taken that could not be used; it must not know what they check."""
+"""Folders of JSON Schema files, of which none is taken that could not be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where JSON Schema 2020-12 has schemas within a schema; it must not know what they say."""
+"""Where JSON Schema 2020-12 has schemas within a schema."""
 
 from __future__ import annotations
 

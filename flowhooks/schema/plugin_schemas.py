@@ -1,6 +1,6 @@
 """The schemas that are one plugin's alone: of its settings, and of the data of its own deliveries' events.
 
-It must not know plugins, events or where settings come from. Two plugins may ask different things of one class:
+Two plugins may ask different things of one class:
 so these never join the schemas in force, which they may refer to.
 """
 

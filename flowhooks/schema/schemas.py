@@ -1,4 +1,4 @@
-"""The schemas in force, and checking call-backs against them; it must not know where their files come from."""
+"""The schemas in force, and checking call-backs against them."""
 
 from __future__ import annotations
 

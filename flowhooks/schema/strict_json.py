@@ -1,4 +1,4 @@
-"""Strict JSON: bytes to an object that every database can keep; it must not know what the members mean."""
+"""Strict JSON: bytes to an object that every database can keep."""
 
 from __future__ import annotations
 

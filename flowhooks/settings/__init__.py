@@ -1,4 +1,4 @@
-"""The settings: what there is to set, its defaults, and how it is read; it must not know who uses it.
+"""The settings: what there is to set, its defaults, and how it is read.
 
 tree      the settings themselves, one frozen dataclass for each section
 named     the sections that the user names: sources, operators, handlers

@@ -1,4 +1,4 @@
-"""What sources are known by, from the places that the settings name; it must not know who shows it, or how it is used.
+"""What sources are known by, from the places that the settings name.
 
 Files are read at the start of a server and whenever its settings are read again, so that a secret can be replaced
 without writing anything of it into the settings. Whoever only reads the settings does not need to be able to read them.

@@ -1,4 +1,4 @@
-"""How one setting is declared in its section; it must not know which settings there are."""
+"""How one setting is declared in its section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings out of a file, the environment and a command's options; it must not know what any of them is for."""
+"""Settings out of a file, the environment and a command's options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings themselves, one frozen dataclass for each section; it must not know how they are read."""
+"""The settings themselves, one frozen dataclass for each section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What differs between two settings, and what of it a process can go by while it runs; it must not know who does.
+"""What differs between two settings, and what of it a process can go by while it runs.
 
 A setting says itself, where it is declared, that it is `live`. Every other one is read at the start only.
 """

@@ -1,4 +1,4 @@
-"""Secrets that a plugin's section names and does not hold: looked up, and masked; it must not know plugins.
+"""Secrets that a plugin's section names and does not hold: looked up, and masked.
 
 Anywhere within a section a table that is exactly `{env = "NAME"}` or `{file = "PATH"}` stands for a string that the
 environment or a file holds. So flowhooks.toml can be shown, kept and copied.

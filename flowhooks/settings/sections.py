@@ -1,4 +1,4 @@
-"""The sections whose names the user chooses: sources, operators, handlers; it must not know how they are read."""
+"""The sections whose names the user chooses: sources, operators, handlers."""
 
 from __future__ import annotations
 

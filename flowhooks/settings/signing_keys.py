@@ -1,4 +1,4 @@
-"""Where a secret is with which an engine signs, and until when it holds; it must not know what is signed."""
+"""Where a secret is with which an engine signs, and until when it holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bearer tokens, those in files among them, as their SHA-256s; it must not know what they open.
+"""Bearer tokens, those in files among them, as their SHA-256s.
 
 A file is read at the start and whenever the settings are read again, so that a token can be replaced without writing a
 hash of it anywhere. Whoever only reads the settings does not need to be able to read it.

@@ -1,4 +1,4 @@
-"""What one setting may be and how its text is read; it must not know which settings there are."""
+"""What one setting may be and how its text is read."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
         answer = app.post("4711", callBackProcessClass="com.example.ContractSigned")
         assert answer.json == {"success": True}
 
-It must not know any plugin, nor be needed by anything that serves. The names below are loaded when they are
+The names below are loaded when they are
 asked for: pytest imports this package in every environment in which flowhooks is installed.
 """
 

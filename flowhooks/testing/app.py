@@ -1,7 +1,4 @@
-"""A real flowhooks with the plugins that a test gives, on a ledger of its own, asked through its real WSGI app.
-
-It must not know what is tested.
-"""
+"""A real flowhooks with the plugins that a test gives, on a ledger of its own, asked through its real WSGI app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that stands still until it is moved; it must not know what waits for it."""
+"""A clock that stands still until it is moved."""
 
 from __future__ import annotations
 

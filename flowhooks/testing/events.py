@@ -1,4 +1,4 @@
-"""Events made by hand, for calling a handler's function in a unit test; it must not know a ledger."""
+"""Events made by hand, for calling a handler's function in a unit test."""
 
 from __future__ import annotations
 

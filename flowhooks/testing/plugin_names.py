@@ -1,4 +1,4 @@
-"""What a test gives, as plugins by name; it must not know an app."""
+"""What a test gives, as plugins by name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A ledger on PostgreSQL for one app under test: in a schema of its own, which goes with it.
-
-It must not know what is tested.
-"""
+"""A ledger on PostgreSQL for one app under test: in a schema of its own, which goes with it."""
 
 from __future__ import annotations
 

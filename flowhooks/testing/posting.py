@@ -1,4 +1,4 @@
-"""A call-back sent through a WSGI app, without a socket; it must not know what the test wants of it."""
+"""A call-back sent through a WSGI app, without a socket."""
 
 from __future__ import annotations
 

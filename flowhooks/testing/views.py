@@ -1,4 +1,4 @@
-"""What a test sees of flowhooks: an answer, a delivery; it must not know how they came about."""
+"""What a test sees of flowhooks: an answer, a delivery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for an app under test, and moving its clock meanwhile; it must not know what the test wants."""
+"""Waiting for an app under test, and moving its clock meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error as HTTP has it: its status and the body of the HTTP contract; it must not know resources."""
+"""Every error as HTTP has it: its status and the body of the HTTP contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller asks for in its headers: language, wait, media type; it must not know Falcon or the server."""
+"""What a caller asks for in its headers: language, wait, media type."""
 
 from __future__ import annotations
 

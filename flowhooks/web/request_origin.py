@@ -1,4 +1,4 @@
-"""Under which name, and from which page, a browser has sent a request; it must not know what is asked for."""
+"""Under which name, and from which page, a browser has sent a request."""
 
 from __future__ import annotations
 

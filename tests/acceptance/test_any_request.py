@@ -1,7 +1,7 @@
 """Requests put together from parts that are good, odd or wrong: an answer of the contract or a closed connection.
 
 Where test_bad_input.py changes bytes of good requests, this changes what they are made of, so that more of them get
-past the parser. It must not know which status is right for which: that is what tables are for.
+past the parser.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""What `/openapi.json` promises, asked of a real server by Schemathesis, which has read nothing else.
-
-It must not know what is stored: a request that the document allows is taken, one that it does not is refused, in the
-statuses, headers and bodies that are published, and never with a 500.
-"""
+"""What `/openapi.json` promises, asked of a real server by Schemathesis, which has read nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about taking call-backs in, beside the bare app; it must not know how results are shown."""
+"""Rows about taking call-backs in, beside the bare app."""
 
 from __future__ import annotations
 

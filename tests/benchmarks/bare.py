@@ -1,4 +1,4 @@
-"""The yardstick: Falcon on waitress that parses JSON and answers a constant; it must not know flowhooks."""
+"""The yardstick: Falcon on waitress that parses JSON and answers a constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every row is handed: how long, how much, where, and whom to tell; it must not know the rows."""
+"""What every row is handed: how long, how much, where, and whom to tell."""
 
 from __future__ import annotations
 

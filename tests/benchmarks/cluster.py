@@ -1,4 +1,4 @@
-"""PostgreSQL, and servers and workers that share a ledger on it; it must not know what is measured."""
+"""PostgreSQL, and servers and workers that share a ledger on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about what would be used instead of flowhooks; it must not know how results are shown.
+"""Rows about what would be used instead of flowhooks.
 
 Each takes the same call-backs, and has a function that does nothing run for each of them, on the same two cores.
 """

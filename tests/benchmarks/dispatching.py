@@ -1,4 +1,4 @@
-"""The row about what a look-up and a hook call cost; it must not know how results are shown."""
+"""The row about what a look-up and a hook call cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured and what it should come to; it must not know how it is measured or shown."""
+"""What is measured and what it should come to."""
 
 from __future__ import annotations
 

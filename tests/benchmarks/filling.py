@@ -1,4 +1,4 @@
-"""Many events in a ledger at once, by statements of its database; it must not know what is measured then."""
+"""Many events in a ledger at once, by statements of its database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row about what a process of its own costs a handler; it must not know how results are shown."""
+"""The row about what a process of its own costs a handler."""
 
 from __future__ import annotations
 

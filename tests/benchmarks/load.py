@@ -1,4 +1,4 @@
-"""Load by wrk: many call-backs at once, and what came of them; it must not know what answers them."""
+"""Load by wrk: many call-backs at once, and what came of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Callers that send all kinds of call-backs, good and bad, and know what each must be answered.
-
-They must not know what becomes of the server.
-"""
+"""Callers that send all kinds of call-backs, good and bad, and know what each must be answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about what operators look at and do, with many events stored; it must not know how results are shown."""
+"""Rows about what operators look at and do, with many events stored."""
 
 from __future__ import annotations
 

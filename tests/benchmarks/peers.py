@@ -1,4 +1,4 @@
-"""What would be used instead of flowhooks: installed, started and stopped; it must not know what is measured."""
+"""What would be used instead of flowhooks: installed, started and stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How PostgreSQL goes about the statements of a call-back's way, as it says itself; it must not know their text.
+"""How PostgreSQL goes about the statements of a call-back's way, as it says itself.
 
 The statements are those that flowhooks sends: they are taken down while a few call-backs go their way in a transaction
 that is then rolled back.

@@ -1,4 +1,4 @@
-"""The row about what many stored events cost on PostgreSQL; it must not know how results are shown."""
+"""The row about what many stored events cost on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about how soon one call-back at a time is run and answered on PostgreSQL; it must not know how that is shown."""
+"""Rows about how soon one call-back at a time is run and answered on PostgreSQL."""
 
 from __future__ import annotations
 

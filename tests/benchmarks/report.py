@@ -1,4 +1,4 @@
-"""Results as a table, a page and JSON, with the machine they were measured on; it must not know how they came about."""
+"""Results as a table, a page and JSON, with the machine they were measured on."""
 
 from __future__ import annotations
 

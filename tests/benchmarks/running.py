@@ -1,4 +1,4 @@
-"""Rows about running deliveries and starting; it must not know how results are shown."""
+"""Rows about running deliveries and starting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers to measure: started, waited for and always stopped; it must not know what is measured."""
+"""Servers to measure: started, waited for and always stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows about a ledger on PostgreSQL, beside FastAPI + Celery + Redis; it must not know how results are shown."""
+"""Rows about a ledger on PostgreSQL, beside FastAPI + Celery + Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks`, with a constant of its own changed; it must not know why.
+"""`flowhooks`, with a constant of its own changed.
 
 Run as `python tuned.py MODULE:NAME=VALUE,… flowhooks serve …`; nothing before `flowhooks` but a comma changes nothing.
 """

@@ -1,4 +1,4 @@
-"""Rows about what many stored events cost; it must not know how results are shown."""
+"""Rows about what many stored events cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes `docs/generate.py` and the helpers beside these tests importable; it must not know what is tested."""
+"""Makes `docs/generate.py` and the helpers beside these tests importable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation and the fenced pieces of code in them; it must not know what becomes of those."""
+"""The pages of the documentation and the fenced pieces of code in them."""
 
 from __future__ import annotations
 

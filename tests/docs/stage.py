@@ -1,6 +1,6 @@
 """A place where the commands of a page can be run as they stand: a server, a ledger, and programs of the usual names.
 
-It must not know which page is run. What differs from a reader's machine is only addresses and paths: the programs in
+What differs from a reader's machine is only addresses and paths: the programs in
 `bin/` take `http://127.0.0.1:8080` for this server, and `DELIVERY_ID` for a delivery that is in a state to fit.
 """
 

@@ -1,7 +1,4 @@
-"""What operators do, and what becomes of processes and time; the steps beside those of engines and runners.
-
-It must not know how often, or on which database, that is done.
-"""
+"""What operators do, and what becomes of processes and time; the steps beside those of engines and runners."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What operators do, on paper; each function answers what the operation of its name ought to answer.
-
-It must not know how flowhooks does any of it.
-"""
+"""What operators do, on paper; each function answers what the operation of its name ought to answer."""
 
 from __future__ import annotations
 

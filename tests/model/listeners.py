@@ -1,7 +1,4 @@
-"""The handlers of the model: what each listens to, and what it says of itself; both sides are made from this.
-
-It must not know what either makes of it.
-"""
+"""The handlers of the model: what each listens to, and what it says of itself; both sides are made from this."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What engines do, each step done to a real ledger and on paper, and what must hold after each step.
-
-It must not know how often, or on which database, that is done.
-"""
+"""What engines do, each step done to a real ledger and on paper, and what must hold after each step."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a ledger ought to hold, on paper: dictionaries, and the table of states as their one law.
-
-It must not know how flowhooks does any of it: numbers and rules are written down here a second time.
-"""
+"""What a ledger ought to hold, on paper: dictionaries, and the table of states as their one law."""
 
 from __future__ import annotations
 

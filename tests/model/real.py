@@ -1,7 +1,4 @@
-"""The real side: `App`s on a real database whose runner's one thread is the test, and what is stored there.
-
-It must not know what ought to be stored.
-"""
+"""The real side: `App`s on a real database whose runner's one thread is the test, and what is stored there."""
 
 from __future__ import annotations
 

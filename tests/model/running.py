@@ -1,7 +1,4 @@
-"""What runners do, and whoever believes that he still is one; the steps beside those of engines.
-
-It must not know how often, or on which database, that is done.
-"""
+"""What runners do, and whoever believes that he still is one; the steps beside those of engines."""
 
 from __future__ import annotations
 

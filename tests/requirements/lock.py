@@ -1,4 +1,4 @@
-"""Lock what the project and its plugins ask for into the files beside this; it must not know where packages lie.
+"""Lock what the project and its plugins ask for into the files beside this.
 
 What is locked already stays as it is, as far as pyproject.toml allows; with `--upgrade` everything becomes the newest.
 """

@@ -1,4 +1,4 @@
-"""Write what the wheel asks for, to the byte, as a CycloneDX SBOM; it must not know anything that is not locked.
+"""Write what the wheel asks for, to the byte, as a CycloneDX SBOM.
 
 Versions and hashes are those of run.txt; licences, and who asks for whom, are told by the packages themselves, which
 are installed here in the same versions. Made of the same files it is the same, to the byte.

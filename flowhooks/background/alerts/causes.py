@@ -1,4 +1,4 @@
-"""What a person should look at just now, and the sentence that says so; it must not know what was raised or told."""
+"""What a person should look at just now, and the sentence that says so."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What commands that act on many events have in common: which are meant, asking first, going page by page.
-
-It must not know what is done to them.
-"""
+"""What commands that act on many events have in common: which are meant, asking first, going page by page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks events list`: events as a table or as JSON; it must not know how they are found."""
+"""`flowhooks events list`: events as a table or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks events replay` and `resolve`: what operators do about deliveries; it must not know how it is done."""
+"""`flowhooks events replay` and `resolve`: what operators do about deliveries."""
 
 from __future__ import annotations
 

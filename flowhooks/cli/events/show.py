@@ -1,4 +1,4 @@
-"""`flowhooks events show`: all that is known of an event, for people or as JSON; it must not know how it is found."""
+"""`flowhooks events show`: all that is known of an event, for people or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation did, in a sentence; it must not know how it was done."""
+"""What an operation did, in a sentence."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`flowhooks plugins`: what is installed, and getting it and getting rid of it; each command in a file of its own.
-
-It must not know what those do.
-"""
+"""`flowhooks plugins`: what is installed, and getting it and getting rid of it; each command in a file of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The plugins as a server that starts now would have them, looked at here or in a new process.
-
-It must not know what is made of it.
-"""
+"""The plugins as a server that starts now would have them, looked at here or in a new process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowhooks plugins install`: pip, then what a start would now find; it must not know how plugins are loaded."""
+"""`flowhooks plugins install`: pip, then what a start would now find."""
 
 from __future__ import annotations
 

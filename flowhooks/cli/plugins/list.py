@@ -1,4 +1,4 @@
-"""`flowhooks plugins list`: every plugin as a table or as JSON; it must not know how one is found or loaded."""
+"""`flowhooks plugins list`: every plugin as a table or as JSON."""
 
 from __future__ import annotations
 

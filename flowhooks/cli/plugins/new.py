@@ -1,4 +1,4 @@
-"""`flowhooks plugins new`: asks what the template needs, and has it filled in; it must not know what that makes."""
+"""`flowhooks plugins new`: asks what the template needs, and has it filled in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pip, run in this environment for somebody at a terminal; it must not know what a plugin is."""
+"""pip, run in this environment for somebody at a terminal."""
 
 from __future__ import annotations
 

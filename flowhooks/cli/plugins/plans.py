@@ -1,4 +1,4 @@
-"""What an uninstall would remove, retire and leave; it must not know how any of it is done."""
+"""What an uninstall would remove, retire and leave."""
 
 from __future__ import annotations
 

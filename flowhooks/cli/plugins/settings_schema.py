@@ -1,4 +1,4 @@
-"""What a plugin's schema folders say of its settings and of the data it takes; it must not know any setting's value."""
+"""What a plugin's schema folders say of its settings and of the data it takes."""
 
 from __future__ import annotations
 

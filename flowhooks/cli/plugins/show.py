@@ -1,4 +1,4 @@
-"""`flowhooks plugins show`: all that is known of one plugin; it must not know any setting's value."""
+"""`flowhooks plugins show`: all that is known of one plugin."""
 
 from __future__ import annotations
 

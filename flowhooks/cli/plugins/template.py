@@ -1,4 +1,4 @@
-"""Where the template of a plugin package is, and the rules for what goes into it; it must not know who asks for it."""
+"""Where the template of a plugin package is, and the rules for what goes into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of plugins and handlers, in words; it must not know how it is found out."""
+"""What is known of plugins and handlers, in words."""
 
 from __future__ import annotations
 

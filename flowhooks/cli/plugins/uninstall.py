@@ -1,4 +1,4 @@
-"""`flowhooks plugins uninstall`: pip, and the ledger's memory of a plugin; it must not know how either forgets."""
+"""`flowhooks plugins uninstall`: pip, and the ledger's memory of a plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process that a supervisor has started, as the supervisor sees it; it must not know when one is to be started."""
+"""One process that a supervisor has started, as the supervisor sees it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a process has around it: who started it and wants to know how it does, and where its settings come from.
-
-It must not know what the process does.
-"""
+"""What a process has around it: who started it and wants to know how it does, and where its settings come from."""
 
 from __future__ import annotations
 

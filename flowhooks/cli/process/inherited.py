@@ -1,4 +1,4 @@
-"""A process's place under a supervisor: what it inherits, says and hears; it must not know what it serves."""
+"""A process's place under a supervisor: what it inherits, says and hears."""
 
 from __future__ import annotations
 

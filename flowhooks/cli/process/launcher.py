@@ -1,7 +1,4 @@
-"""One process or several: a command's work is done here, or by processes that are supervised from here.
-
-It must not know what the work is.
-"""
+"""One process or several: a command's work is done here, or by processes that are supervised from here."""
 
 from __future__ import annotations
 

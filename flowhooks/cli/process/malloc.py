@@ -1,4 +1,4 @@
-"""Keeping the C library from setting memory aside for each thread anew; it must not know what the memory is for.
+"""Keeping the C library from setting memory aside for each thread anew.
 
 glibc gives each thread one of many arenas, eight for each processor core, and what is free in one no thread of another
 can use. So each grows by itself to the most that any of its threads ever needed at once: under `make soak` resident

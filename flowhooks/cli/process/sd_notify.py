@@ -1,4 +1,4 @@
-"""The service manager that has started this process, such as systemd, and what it is told; it must not know why.
+"""The service manager that has started this process, such as systemd, and what it is told.
 
 The protocol is that of sd_notify(3): a datagram to the socket that NOTIFY_SOCKET names.
 """

@@ -1,7 +1,4 @@
-"""What all commands have in common that go on until they are told to end: signals, listeners, a last word.
-
-It must not know what such a process does.
-"""
+"""What all commands have in common that go on until they are told to end: signals, listeners, a last word."""
 
 from __future__ import annotations
 

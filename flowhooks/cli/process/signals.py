@@ -1,4 +1,4 @@
-"""Signals as something that a loop can wait for; it must not know what is done about them."""
+"""Signals as something that a loop can wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of the processes that are to be there, and when it is started again; it must not know how that is done."""
+"""One of the processes that are to be there, and when it is started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard files of a process that goes on, which may have been closed before its start; it must not know logs.
+"""The standard files of a process that goes on, which may have been closed before its start.
 
 The next file that is opened gets the number of a closed one: a socket, or the pipe that signals are written to. Text
 that is printed would go there.

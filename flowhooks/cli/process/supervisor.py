@@ -1,4 +1,4 @@
-"""The supervisor of several processes that do the same: starts, replaces and ends them; it must not know what they do.
+"""The supervisor of several processes that do the same: starts, replaces and ends them.
 
 It loads no plugin, opens no database and starts no thread. Everything happens in one loop, which waits for signals,
 for what the processes say, and for the time when one is to be started again.

@@ -1,7 +1,4 @@
-"""`flowhooks sources`: which engines may call back, and by what they are known; each command in a file of its own.
-
-It must not know what those do.
-"""
+"""`flowhooks sources`: which engines may call back, and by what they are known; each command in a file of its own."""
 
 from __future__ import annotations
 

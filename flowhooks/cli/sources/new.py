@@ -1,4 +1,4 @@
-"""`flowhooks sources new`: a credential, and the section that knows it; it must not know who uses it."""
+"""`flowhooks sources new`: a credential, and the section that knows it."""
 
 from __future__ import annotations
 

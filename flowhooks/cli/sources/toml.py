@@ -1,4 +1,4 @@
-"""A source as a section of the settings, and new credentials for it; it must not know which command asks for them."""
+"""A source as a section of the settings, and new credentials for it."""
 
 from __future__ import annotations
 

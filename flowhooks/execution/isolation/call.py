@@ -1,7 +1,4 @@
-"""Has one delivery run in a process, watches the time, and makes of its end what dispatch understands.
-
-It must not know where processes come from.
-"""
+"""Has one delivery run in a process, watches the time, and makes of its end what dispatch understands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the nursery is told at its start, so that it loads what the server has loaded; it must not know when.
+"""What the nursery is told at its start, so that it loads what the server has loaded.
 
 It goes through a socket: in arguments and in the environment everybody on the machine could read it.
 """

@@ -1,6 +1,6 @@
 """The process that handlers' own processes come from: it has loaded the plugins, has one thread, and forks.
 
-A fork of the server itself would take its threads' locks and its connections along. It must not know deliveries.
+A fork of the server itself would take its threads' locks and its connections along.
 
 It is told, a line of JSON each: `{"fork": 7}`, with two files: a socket to the server, and where to print;
 `{"signal": 7, "number": 9}`. It says `{"ready": …}` once, then `{"forked": 7, "pid": …}` and `{"ended": 7, …}`.

@@ -1,4 +1,4 @@
-"""Starts the nursery, starts it again if it ends, and hears what it and its processes say; it must not know deliveries.
+"""Starts the nursery, starts it again if it ends, and hears what it and its processes say.
 
 All of that in one thread: on Linux the nursery ends with the thread that has started it, however that comes.
 """

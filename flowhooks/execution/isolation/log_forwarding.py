@@ -1,4 +1,4 @@
-"""What is logged in a handler's process, on its way to the server's log; it must not know how that looks."""
+"""What is logged in a handler's process, on its way to the server's log."""
 
 from __future__ import annotations
 

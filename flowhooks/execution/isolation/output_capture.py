@@ -1,4 +1,4 @@
-"""What processes print, line by line into the log, however much it is; it must not know what they do."""
+"""What processes print, line by line into the log, however much it is."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Gives each attempt of an isolated handler a process, and takes it back.
 
 A process belongs to one handler: what one leaves behind, threads, memory, a changed folder, meets no other. It is used
-again; when there are as many as may be, the one that has rested longest makes room. It must not know the ledger.
+again; when there are as many as may be, the one that has rested longest makes room.
 """
 
 from __future__ import annotations

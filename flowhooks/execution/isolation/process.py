@@ -1,4 +1,4 @@
-"""One process for handlers, as the server sees it; it must not know who needs it."""
+"""One process for handlers, as the server sees it."""
 
 from __future__ import annotations
 

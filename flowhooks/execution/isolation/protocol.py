@@ -1,7 +1,6 @@
 """How deliveries, answers and exceptions look between the server and a handler's process.
 
 Frames of JSON, each after its length. What comes out of a handler's process is never unpickled: it may be anything.
-It must not know who sends what when.
 """
 
 from __future__ import annotations

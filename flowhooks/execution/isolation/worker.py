@@ -1,4 +1,4 @@
-"""Within a handler's process: takes one delivery at a time, calls the function, answers; it must not know who asks.
+"""Within a handler's process: takes one delivery at a time, calls the function, answers.
 
 The only thread of the nursery is the only one here at first. Whatever ends this process ends one attempt.
 """

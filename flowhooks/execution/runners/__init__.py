@@ -1,1 +1,1 @@
-"""Who calls dispatch, and when; each runner in a file of its own; it must not know what is run."""
+"""Who calls dispatch, and when; each runner in a file of its own."""

@@ -1,6 +1,6 @@
 """The runner inside the server's own process: a pool of threads, for which the ledger's rows are the queue.
 
-It must not know what a delivery does. What waits here in memory is only a hint: all of it can be read again.
+What waits here in memory is only a hint: all of it can be read again.
 
 A delivery that is stored while a thread is free is stored as running, so that its running mark costs no further
 commit; it is handed to that thread after the commit. All others are claimed by the thread that takes their turn.

@@ -1,4 +1,4 @@
-"""The places of the pool's threads: what waits for them, and what each is at; it must not know who runs anything."""
+"""The places of the pool's threads: what waits for them, and what each is at."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The runner on PostgreSQL's own jobs, by Procrastinate: stored with the deliveries, picked up on any machine at once.
 
-It must not know what a delivery does. A job is only a hint: it names a delivery and an attempt, and whoever takes it
+A job is only a hint: it names a delivery and an attempt, and whoever takes it
 claims that first. So one that is lost, doubled or late is harmless; the sweep makes those that are missing.
 
 Of Procrastinate's own means none is relied upon: no retry, no locks, no result. Its jobs are deleted whatever comes of

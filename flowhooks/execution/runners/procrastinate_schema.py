@@ -1,4 +1,4 @@
-"""The tables of Procrastinate, which does not record its migrations: so we do; it must not know what jobs are for."""
+"""The tables of Procrastinate, which does not record its migrations: so we do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runner that the settings name needs, and whether it is there; it must not know how it runs anything."""
+"""What the runner that the settings name needs, and whether it is there."""
 
 from __future__ import annotations
 

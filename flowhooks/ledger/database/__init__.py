@@ -1,7 +1,4 @@
-"""What differs from one database to the other, and the only place that asks which one it is.
-
-It must not know what the tables mean.
-"""
+"""What differs from one database to the other, and the only place that asks which one it is."""
 
 from __future__ import annotations
 

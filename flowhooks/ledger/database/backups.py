@@ -1,4 +1,4 @@
-"""A database's file copied while it is written, as it is at one moment; it must not know what is in it."""
+"""A database's file copied while it is written, as it is at one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each database is opened, named, let go of, and what it says of itself; it must not know what is asked of it."""
+"""How each database is opened, named, let go of, and what it says of itself."""
 
 from __future__ import annotations
 

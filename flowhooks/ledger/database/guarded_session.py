@@ -1,4 +1,4 @@
-"""Sessions of PostgreSQL that are lent to handlers: opened, guarded, and tidied up; it must not know what is stored.
+"""Sessions of PostgreSQL that are lent to handlers: opened, guarded, and tidied up.
 
 Whoever is lent one writes what they like, but does not end its transaction: statements and calls that would are refused
 before they reach the database. Afterwards nothing of what they set stays behind for the next one.

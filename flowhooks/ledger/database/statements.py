@@ -1,4 +1,4 @@
-"""Statements that each database says in its own way: batches, times, locks, notices; it must not know the tables."""
+"""Statements that each database says in its own way: batches, times, locks, notices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bringing the database's tables up to this version, by Alembic; it must not know what they mean."""
+"""Bringing the database's tables up to this version, by Alembic."""
 
 from __future__ import annotations
 

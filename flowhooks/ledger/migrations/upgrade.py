@@ -1,4 +1,4 @@
-"""A database's tables brought up to this version by whoever has it to himself; it must not know how."""
+"""A database's tables brought up to this version by whoever has it to himself."""
 
 from __future__ import annotations
 

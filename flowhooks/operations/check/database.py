@@ -1,4 +1,4 @@
-"""The part of a check that looks at the database; it must not know settings or plugins."""
+"""The part of a check that looks at the database."""
 
 from __future__ import annotations
 

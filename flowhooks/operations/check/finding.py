@@ -1,4 +1,4 @@
-"""One thing that a check has looked at; it must not know what is looked at."""
+"""One thing that a check has looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a check that looks at who may call back; it must not know databases or plugins."""
+"""The part of a check that looks at who may call back."""
 
 from __future__ import annotations
 

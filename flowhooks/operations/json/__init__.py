@@ -1,1 +1,1 @@
-"""What there is as JSON has it: the same names for commands and the administration API; it must not know who asks."""
+"""What there is as JSON has it: the same names for commands and the administration API."""

@@ -1,4 +1,4 @@
-"""Dataclasses as JSON has them, their times as text; it must not know what any of them is about."""
+"""Dataclasses as JSON has them, their times as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and deliveries as JSON has them, with the same names in every command; it must not know who prints them."""
+"""Events and deliveries as JSON has them, with the same names in every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plugins and their handlers as JSON has them; it must not know where they come from."""
+"""Plugins and their handlers as JSON has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a handler does its business work exactly once, whatever happens; it must not know what the work is."""
+"""Whether a handler does its business work exactly once, whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plugin that decides what befalls a handler's attempt: a kill, a failure, a wait; it must not know what follows.
+"""A plugin that decides what befalls a handler's attempt: a kill, a failure, a wait.
 
 A killed attempt is held until its app has been closed, so that nobody records how it ended.
 """

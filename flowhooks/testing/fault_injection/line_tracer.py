@@ -1,4 +1,4 @@
-"""Which lines of a handler's code run, and stopping it before one of them; it must not know why it is stopped.
+"""Which lines of a handler's code run, and stopping it before one of them.
 
 Lines are seen through `sys.settrace`, in the handler's own thread and only while it runs.
 """

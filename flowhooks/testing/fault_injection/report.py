@@ -1,4 +1,4 @@
-"""What came of trying whether a handler does its work exactly once; it must not know how it was tried."""
+"""What came of trying whether a handler does its work exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a number of times and a state mean, and what its author can do; it must not know how they came about."""
+"""What a number of times and a state mean, and what its author can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets requests to the administration listener in, or says why not; it must not know what they ask for.
+"""Lets requests to the administration listener in, or says why not.
 
 Closed unless it is known to be open: a route that is added later needs a credential without anybody thinking of it.
 """

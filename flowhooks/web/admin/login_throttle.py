@@ -1,4 +1,4 @@
-"""How often somebody may try to log in: a delay that grows with each failure; it must not know what is tried.
+"""How often somebody may try to log in: a delay that grows with each failure.
 
 Each process counts for itself, in memory. A name's delay stays short, for whoever knows an operator's name could keep
 that operator out; an address's grows longer.

@@ -1,4 +1,4 @@
-"""Who is at the console or asks the administration API, and what they may do; it must not know what there is to do."""
+"""Who is at the console or asks the administration API, and what they may do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests may reach the console by where they come from; it must not know who asks, nor what a page shows."""
+"""Which requests may reach the console by where they come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passwords: made into Argon2id hashes and compared with them; it must not know whose they are.
+"""Passwords: made into Argon2id hashes and compared with them.
 
 The parameters are argon2-cffi's defaults, those of RFC 9106 for machines with little memory: 64 MiB, three passes, four
 lanes, a tenth of a second. That is more than OWASP asks for.

@@ -1,4 +1,4 @@
-"""Sessions: what a browser is given when somebody logs in, and who that was; it must not know passwords.
+"""Sessions: what a browser is given when somebody logs in, and who that was.
 
 A browser has 32 random bytes, the ledger only a SHA-256 of them and of the hash of the operator's password: with
 another password in the settings all that this operator had begun is over.

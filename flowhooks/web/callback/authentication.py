@@ -1,4 +1,4 @@
-"""Lets call-backs in: by address, credential, size and number; it must not know what they say, or what becomes of them.
+"""Lets call-backs in: by address, credential, size and number.
 
 What is asked of a request that is signed is asked in this order: may anybody call from there who signs; is the body
 short enough to be looked at; is it signed by one of them; how much does that one send.

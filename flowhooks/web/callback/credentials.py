@@ -1,4 +1,4 @@
-"""Who calls: a bearer token or a signature, and an address, make a source's name; it must not know what is called."""
+"""Who calls: a bearer token or a signature, and an address, make a source's name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which callbacks are taken while no source is configured: those of programs on this machine.
 
 Without a credential nothing else tells an engine from a client of a proxy, or from a web page in a browser on this
-machine. It must not know what a callback says.
+machine.
 """
 
 from __future__ import annotations

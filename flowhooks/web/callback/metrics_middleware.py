@@ -1,4 +1,4 @@
-"""Counts requests and answers of the call-back listener; it must not know what is counted with."""
+"""Counts requests and answers of the call-back listener."""
 
 from __future__ import annotations
 

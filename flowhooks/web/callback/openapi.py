@@ -1,4 +1,4 @@
-"""The call-back contract as an OpenAPI 3.1 document, made from the schema files; it must not know a body's shape."""
+"""The call-back contract as an OpenAPI 3.1 document, made from the schema files."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many call-backs a second are taken of whom: a token bucket each; it must not know who they are.
+"""How many call-backs a second are taken of whom: a token bucket each.
 
 Each process counts for itself, in memory.
 """

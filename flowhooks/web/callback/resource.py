@@ -1,4 +1,4 @@
-"""The resource that engines call: bytes to a call-back, an answer to bytes; it must not know storing or running."""
+"""The resource that engines call: bytes to a call-back, an answer to bytes."""
 
 from __future__ import annotations
 

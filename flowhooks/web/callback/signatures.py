@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them: read strictly, made and compared; it must not know sources or requests.
+"""Signatures as Standard Webhooks has them: read strictly, made and compared.
 
 The specification is at https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md. The
 library computes signatures. Its `verify` goes by the machine's own clock and takes times such as `1e9`, so what is

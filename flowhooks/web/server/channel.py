@@ -1,4 +1,4 @@
-"""One connection: reads against the clock, answers errors, closes politely; it must not know the application.
+"""One connection: reads against the clock, answers errors, closes politely.
 
 Written against waitress 3.0.2. Of what waitress does not document this uses, of `HTTPChannel`: `request`,
 `requests`, `requests_lock`, `total_outbufs_len`, `last_activity`, `will_close`, `close_when_flushed`,

@@ -1,4 +1,4 @@
-"""Requests as RFC 9112 writes them, and nothing else; it must not know sockets, threads or the application.
+"""Requests as RFC 9112 writes them, and nothing else.
 
 Written against waitress 3.0.2, whose own parser takes Content-Length beside Transfer-Encoding and doubled
 fields, spends a second on a field of 16,000 spaces, and raises ValueError on a Content-Length of 5,000 digits.

@@ -1,4 +1,4 @@
-"""waitress, hardened, for one application on one address; it must not know signals or what the application does.
+"""waitress, hardened, for one application on one address.
 
 Written against waitress 3.0.2. Of what waitress does not document this uses `wasyncore.poll2`; of `TcpWSGIServer`
 its constructor, `channel_class`, `active_channels`, `trigger`, `accepting`, `accept`, `handle_accept`,

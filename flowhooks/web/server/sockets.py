@@ -1,4 +1,4 @@
-"""Taking an address to listen on; it must not know what is answered there.
+"""Taking an address to listen on.
 
 A socket may be taken in one process and be answered in others that inherit it.
 """

@@ -1,4 +1,4 @@
-"""Who has called, where a proxy stands between: its word is taken, and nobody else's; it must not know who may call.
+"""Who has called, where a proxy stands between: its word is taken, and nobody else's.
 
 Only `X-Forwarded-For` counts, and in it the last address, which is the one that the proxy itself has seen. `Forwarded`
 does not: a proxy that writes the one passes the other on as the client has sent it. Both are taken out of each request,

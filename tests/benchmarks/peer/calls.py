@@ -1,6 +1,6 @@
 """The same call-back as many would build it: FastAPI checks it, Celery stores it in Redis and runs it.
 
-It must not know flowhooks. It runs in an environment of its own, where `requirements.txt` is installed.
+It runs in an environment of its own, where `requirements.txt` is installed.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the annotations, and finds what they name more easily so.

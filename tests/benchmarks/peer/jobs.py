@@ -1,6 +1,6 @@
 """The same call-back as others would build it: Flask checks it, RQ stores it in Redis and runs it.
 
-It must not know flowhooks. It runs in an environment of its own, where `requirements.txt` is installed.
+It runs in an environment of its own, where `requirements.txt` is installed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Every page and every path of the administration API while the ledger cannot be read: 503, and when to ask again.
 
-A database that is busy, slow, broken or not to be had is nobody's fault of ours: a 500 would say that it is. It must
-not know what each page shows.
+A database that is busy, slow, broken or not to be had is nobody's fault of ours: a 500 would say that it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""JSON Schema made of Python's types and what their docstrings say, so that it cannot drift; it must not know any."""
+"""JSON Schema made of Python's types and what their docstrings say, so that it cannot drift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several paths take in their queries, and how it is understood; it must not know any path."""
+"""What several paths take in their queries, and how it is understood."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The query string of the administration API, read strictly; it must not know what is asked for.
+"""The query string of the administration API, read strictly.
 
 What is misspelt, empty or given twice is refused by its name: it must not come to mean every event.
 """

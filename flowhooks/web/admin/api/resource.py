@@ -1,4 +1,4 @@
-"""What every path of the administration API has in common; it must not know any of them."""
+"""What every path of the administration API has in common."""
 
 from __future__ import annotations
 

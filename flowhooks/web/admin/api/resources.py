@@ -1,4 +1,4 @@
-"""What there is, each under its path; it must not know how any of it is found or counted."""
+"""What there is, each under its path."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations

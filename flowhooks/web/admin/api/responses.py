@@ -1,4 +1,4 @@
-"""What the administration API answers, as JSON has it; it must not know how it is found out."""
+"""What the administration API answers, as JSON has it."""
 
 from __future__ import annotations
 

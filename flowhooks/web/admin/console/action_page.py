@@ -1,7 +1,4 @@
-"""Actions: each asks first and says what would happen, then does it, some seconds at a time.
-
-It must not know what an operation allows: it shows what its dry run says, and what its errors say.
-"""
+"""Actions: each asks first and says what would happen, then does it, some seconds at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of the console about actions and the audit, in both languages; it must not know on which page each stands."""
+"""Texts of the console about actions and the audit, in both languages."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations

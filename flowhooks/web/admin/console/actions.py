@@ -1,4 +1,4 @@
-"""Everything that can be done by clicking, in one table; it must not know what an operation allows, or how it works."""
+"""Everything that can be done by clicking, in one table."""
 
 from __future__ import annotations
 

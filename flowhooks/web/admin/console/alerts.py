@@ -1,4 +1,4 @@
-"""Alerts: what somebody should look at, and what is over; it must not know how a cause is found."""
+"""Alerts: what somebody should look at, and what is over."""
 
 from __future__ import annotations
 

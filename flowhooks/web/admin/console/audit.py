@@ -1,4 +1,4 @@
-"""What operators have done, the newest first; it must not know what any of it means."""
+"""What operators have done, the newest first."""
 
 from __future__ import annotations
 

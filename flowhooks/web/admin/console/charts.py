@@ -1,4 +1,4 @@
-"""Charts as shapes with numbers, which templates draw as SVG; it must not know what is counted."""
+"""Charts as shapes with numbers, which templates draw as SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that may come from anywhere, made fit to be looked at; it must not know HTML, which the templates escape.
+"""Text that may come from anywhere, made fit to be looked at.
 
 A character that cannot be seen is shown as its escape: whoever looks is to see what is there, and what is there is not
 to turn the line round, to hide, or to reach a terminal into which it is copied.

@@ -1,4 +1,4 @@
-"""One event: where it went and why, its body, its deliveries and every attempt; it must not know how they are kept."""
+"""One event: where it went and why, its body, its deliveries and every attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events, searched and paged; it must not know how they are found."""
+"""Events, searched and paged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The query string of whatever lists events, as a filter and back; it must not know what is done with the filter."""
+"""The query string of whatever lists events, as a filter and back."""
 
 from __future__ import annotations
 

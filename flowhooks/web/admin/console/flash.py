@@ -1,4 +1,4 @@
-"""What was done, said once on the page to which the browser goes from there; it must not know how it was done.
+"""What was done, said once on the page to which the browser goes from there.
 
 It travels in a cookie, for it belongs to one browser, and to nobody who is sent the address of the page.
 """

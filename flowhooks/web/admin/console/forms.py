@@ -1,4 +1,4 @@
-"""What a page's form sends; it must not know what is asked for."""
+"""What a page's form sends."""
 
 from __future__ import annotations
 

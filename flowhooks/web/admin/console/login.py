@@ -1,4 +1,4 @@
-"""Logging in and out; it must not know what a log-in opens."""
+"""Logging in and out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The overview: how it goes, refreshed every few seconds; it must not know how any of it is found out."""
+"""The overview: how it goes, refreshed every few seconds."""
 
 from __future__ import annotations
 

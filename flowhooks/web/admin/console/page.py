@@ -1,4 +1,4 @@
-"""What every page has in common: language, headers, and an answer whatever goes wrong; it must not know any page."""
+"""What every page has in common: language, headers, and an answer whatever goes wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parked events by what they wait for; it must not know how a route is found."""
+"""Parked events by what they wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The call-backs that were refused last, with the reasons; it must not know what refuses one."""
+"""The call-backs that were refused last, with the reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates made into pages, with everything in them inert; it must not know what a page is about."""
+"""Templates made into pages, with everything in them inert."""
 
 from __future__ import annotations
 

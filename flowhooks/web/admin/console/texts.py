@@ -1,4 +1,4 @@
-"""Every text of the console, in English and Chinese; it must not know on which page each stands."""
+"""Every text of the console, in English and Chinese."""
 
 # ruff: noqa: RUF001 (Chinese has punctuation marks of its own)
 from __future__ import annotations
