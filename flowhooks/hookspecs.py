@@ -13,8 +13,6 @@ of the arguments, by name:
     @hookimpl
     def handlers():
         return [archive_contract]
-
-This module must not know who calls these hooks.
 """
 
 from __future__ import annotations

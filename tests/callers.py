@@ -1,4 +1,4 @@
-"""Callers as engines should be: they repeat a call-back until they are told that it was taken; no tests of their own."""
+"""Callers as engines should be: they repeat a callback until it is acknowledged. No tests of their own."""
 
 from __future__ import annotations
 

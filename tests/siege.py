@@ -1,6 +1,6 @@
 """Servers at one address that are killed one after the other at named points, and what must hold afterwards.
 
-It has no tests of its own, and must not know in which order they are killed.
+It has no tests of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`flowhooks events`: what came, what became of it, and what operators do about it; each command in a file of its own."""
+"""`flowhooks events`: each command is in a file of its own."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flowhooks.web.admin.sessions import Sessions
 
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""What tells nothing that anybody must not know."""
+"""Paths that need no authentication, because they reveal nothing."""
 API_PREFIX: Final = "/api/"
 STATIC_PREFIX: Final = f"{CONSOLE_ROOT}/static/"
 
