@@ -105,7 +105,7 @@ class Forked:
             _stem().ask(request, theirs, *files)
         if stderr == subprocess.PIPE:
             os.close(told)
-        self.pid = self._receive()
+        self.pid = self._hear()
 
     def _hear(self):
         """The next number that its parent says of it: its id, and then how it has ended."""
@@ -123,7 +123,7 @@ class Forked:
     def _ended(self, within):
         with self._listening:
             if self.returncode is None and select.select([self._channel], [], [], within)[0]:
-                self.returncode = self._receive()
+                self.returncode = self._hear()
                 self._channel.close()
             return self.returncode
 

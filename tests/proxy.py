@@ -23,7 +23,7 @@ class _Line:
         self.swallows = proxy.swallows
         self._said = b""
         self._losing = False
-        for source, target, hear in ((client, self.server, self._requested), (self.server, client, self._answered)):
+        for source, target, hear in ((client, self.server, self._asked), (self.server, client, self._answered)):
             source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pump, args=(source, target, hear), daemon=True).start()
 

@@ -293,7 +293,7 @@ def test_conclusions_are_in_the_words_of_their_source(paper, intake):
     sources = {"hr": Source(conclusion={"agree": "approved"})}
     taking = intake(rules(sources=sources))
     for source, conclusion in (("hr", "agree"), ("hr", "refuse"), ("it", "agree")):
-        taking.accept(replace(CALL_BACK, by_token=source, body=BODY | {"conclusion": conclusion}), wait=0)
+        taking.accept(replace(CALL_BACK, source=source, body=BODY | {"conclusion": conclusion}), wait=0)
     assert [new.event.conclusion for (new,) in paper.of("accept")] == ["approved", "refuse", "agree"]
 
 

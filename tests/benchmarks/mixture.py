@@ -129,7 +129,7 @@ class Callers:
     ) -> None:
         self._kinds = list(kinds)
         self.told = Told()
-        self._address = place
+        self._place = place
         self._numbers = iter(range(calls))
         self._name = name
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ class Callers:
 
     def _run(self, seed: int) -> None:
         caller = _Caller(
-            self._address, self.told, self._lock, f"{self._name}-{seed}-", random.Random(seed), kinds=self._kinds
+            self._place, self.told, self._lock, f"{self._name}-{seed}-", random.Random(seed), kinds=self._kinds
         )
         try:
             while not self._over.is_set():
@@ -179,7 +179,7 @@ class _Caller:
         *,
         kinds: list[str],
     ) -> None:
-        self._address, self._told, self._lock, self._name, self._chance = place, told, lock, name, chance
+        self._place, self._told, self._lock, self._name, self._chance = place, told, lock, name, chance
         self._line: _Line | None = None
         self._check_rate = itertools.count()
         self._recent: deque[Sent] = deque(maxlen=RECENT)
@@ -227,7 +227,7 @@ class _Caller:
     def _until_answered(self, request: bytes) -> tuple[int, bytes]:
         for tried in range(1, MOST_TRIES + 1):
             try:
-                self._line = self._line or _Line(self._address)
+                self._line = self._line or _Line(self._place)
                 status, wait, answer = self._line.ask(request)
             except OSError:
                 self.close()

@@ -143,7 +143,7 @@ class Operators(threading.Thread):
 
     def __init__(self, server: Server, token: str) -> None:
         super().__init__(daemon=True)
-        self._address = server.admin.removeprefix("http://")
+        self._place = server.admin.removeprefix("http://")
         self._token = token
         self._due = threading.Semaphore(0)
         self._over = False
@@ -181,7 +181,7 @@ class Operators(threading.Thread):
     def _all(self, name: str, wanted: dict[str, object]) -> Iterator[dict[str, int]]:
         after = ""
         while True:
-            connection = http.client.HTTPConnection(self._address, timeout=120)
+            connection = http.client.HTTPConnection(self._place, timeout=120)
             try:
                 headers = {"Authorization": f"Bearer {self._token}"}
                 body = json.dumps({"wanted": wanted, "after": after})

@@ -43,10 +43,10 @@ BARE = BOTH | {
     "JSON": ("falcon.request:Request.get_media",),
 }
 FLOWHOOKS = BOTH | {
-    "parser": ("flowhooks.web.server.parser:Parser.received",),
+    "parser": ("flowhooks.web.server.parser:RequestParser.received",),
     "counting": (
-        "flowhooks.web.callback.metrics_middleware:Counting.process_request",
-        "flowhooks.web.callback.metrics_middleware:Counting.process_response",
+        "flowhooks.web.callback.metrics_middleware:MetricsMiddleware.process_request",
+        "flowhooks.web.callback.metrics_middleware:MetricsMiddleware.process_response",
     ),
     "resource": ("flowhooks.web.callback.resource:CallbackResource.on_post",),
     "JSON": ("flowhooks.schema:parse",),
@@ -58,16 +58,16 @@ FLOWHOOKS = BOTH | {
     "route": ("flowhooks.routing.router:Router.route",),
     "intake": ("flowhooks.intake.accept:Intake.accept",),
     "to the writer and back": (
-        "flowhooks.ledger.group_commit:Writer.submit",
-        "flowhooks.ledger.group_commit:Ticket.result",
+        "flowhooks.ledger.group_commit:GroupCommitWriter.submit",
+        "flowhooks.ledger.group_commit:WriteRequest.result",
     ),
-    "batch": ("flowhooks.ledger.group_commit:Writer._commit",),
+    "batch": ("flowhooks.ledger.group_commit:GroupCommitWriter._commit",),
     "telling who waits": (
-        "flowhooks.ledger.group_commit:Ticket.settle",
-        "flowhooks.ledger.group_commit:Transaction.ended",
+        "flowhooks.ledger.group_commit:WriteRequest.set_result",
+        "flowhooks.ledger.transaction:WriteTransaction.run_callbacks",
     ),
-    "rows of accepting": ("flowhooks.ledger.events:Accepting.__call__",),
-    "rows of settling": ("flowhooks.ledger.attempts:Settling.__call__",),
+    "rows of accepting": ("flowhooks.ledger.events:EventInserter.__call__",),
+    "rows of settling": ("flowhooks.ledger.attempts:ResultRecorder.__call__",),
     "rows of claiming": ("flowhooks.ledger.attempts:claim",),
     "SQLAlchemy": ("sqlalchemy.engine.base:Connection.execute", "sqlalchemy.engine.base:Connection.begin"),
     "SQLite": (
@@ -83,8 +83,8 @@ FLOWHOOKS = BOTH | {
         "flowhooks.execution.dispatcher:Dispatcher.execute",
         "flowhooks.execution.dispatcher:Dispatcher._on_recorded",
     ),
-    "event anew": ("flowhooks.ledger.events:NewEvent.fresh",),
-    "hook and handler": ("flowhooks.plugins:Plugins.run_handler",),
+    "event anew": ("flowhooks.ledger.new_event:NewEvent.load",),
+    "hook and handler": ("flowhooks.plugins.plugins:Plugins.run_handler",),
 }
 """The functions of each station, as `module:path`. A test imports them all: none goes missing unseen."""
 
@@ -171,7 +171,7 @@ def main() -> None:
             import_module("bare").main()
         else:
             watches.install(FLOWHOOKS)
-            import_module("flowhooks.cli").main()
+            import_module("flowhooks.cli.main").main()
     finally:
         watches.write(Path(file))
 

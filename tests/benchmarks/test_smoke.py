@@ -130,7 +130,7 @@ def test_each_event_of_the_rows_about_conditions_has_exactly_one_handler(part, t
 def test_rows_about_dispatch_are_named_one_by_one(part):
     """`--rows` takes the names of rows about conditions."""
     names = ["dispatch-conclusions", "dispatch-conditions"]
-    assert [row.name for row in part("run")._find_handler(None, None, ",".join(names))] == names
+    assert [row.name for row in part("run")._chosen(None, None, ",".join(names))] == names
 
 
 @pytest.mark.long
@@ -203,7 +203,7 @@ def test_what_other_numbers_would_do_is_tried_on_what_is_there(part):
 def test_all_rows_of_postgresql_can_be_named_at_once(part):
     """`--rows postgresql` means each row that begins with it, and no other."""
     run = part("run")
-    chosen = run._find_handler(None, None, "postgresql")
+    chosen = run._chosen(None, None, "postgresql")
     assert [row.name for row in chosen] == [
         f"postgresql-{name}" for name in ("accept", "deliveries", "started", "answered", "stored")
     ]
@@ -212,7 +212,7 @@ def test_all_rows_of_postgresql_can_be_named_at_once(part):
 def test_all_rows_about_others_can_be_named_at_once(part):
     """`--rows peers` means both, which have a page of their own."""
     run, report = part("run"), part("report")
-    chosen = run._find_handler(None, None, "peers")
+    chosen = run._chosen(None, None, "peers")
     assert [row.name for row in chosen] == ["peers-answered", "peers-run"]
     assert {run._group(row) for row in chosen} == {"peers"}
     assert "What an answer promises" in report.page([], {}, "", template=run.GROUPS["peers"])

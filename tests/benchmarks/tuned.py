@@ -25,4 +25,4 @@ def change(what: str) -> None:
 if __name__ == "__main__":
     change(sys.argv[1])
     sys.argv = sys.argv[2:]
-    import_module("flowhooks.cli").main()
+    import_module("flowhooks.cli.main").main()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 WARM_UP = 1.0
 SWITCH = "flowhooks.cli.process.serving:SWITCH_INTERVAL"
-BATCH = "flowhooks.ledger.group_commit:MOST_IN_A_BATCH"
-LINGER = "flowhooks.ledger.group_commit:LINGER_TIMES"
+BATCH = "flowhooks.ledger.group_commit:MAX_BATCH_SIZE"
+LINGER = "flowhooks.ledger.group_commit:BATCH_DELAY_TRIES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

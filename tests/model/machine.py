@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     def call_back(self, call: tuple[tuple[str, str, str], dict[str, Any]], free: bool, which: int) -> None:
         """An engine calls back: for the first time, again, or with other data under the same identity."""
         identity, body = call
-        self._save(identity, body, free=free, which=which)
+        self._take(identity, body, free=free, which=which)
 
     @precondition(lambda self: self.paper.events or self.paper.gone)
     @rule(pick=PICKS, other=st.booleans(), failed=st.booleans(), free=st.booleans(), which=WHICH)
@@ -145,7 +145,7 @@ class Machine(RuleBasedStateMachine):
             self.advance(60)
         identity, body = before[pick % len(before)]
         # A number is the same however it is written.
-        self._save(identity, body | {"n": float(body["n"] + other)}, free=free, which=which)
+        self._take(identity, body | {"n": float(body["n"] + other)}, free=free, which=which)
 
     def _take(self, identity: tuple[str, str, str], body: dict[str, Any], *, free: bool, which: int) -> None:
         flow, paper = self._flow(which), self.paper

@@ -87,7 +87,7 @@ class Work:
             retry=retry,
             probe=(lambda event, delivery: self._probe(delivery)) if listener.probes else None,
             name=name.split(":")[1],
-        )(self._save_function)
+        )(self._function)
 
     def _wrapping(self, loaded: str) -> SimpleNamespace:
         @hookimpl(wrapper=True)

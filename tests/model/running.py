@@ -29,7 +29,7 @@ class Running(Machine):
     def claim(self, pick: int, which: int) -> None:
         """A runner claims what waits."""
         one = self._nth(pick, State.WAITING)
-        self._claim_name(one, len(one.attempts), which)
+        self._claim(one, len(one.attempts), which)
 
     @precondition(lambda self: self.paper.deliveries(State.WAITING))
     @rule(pick=PICKS, fate=FATES, which=WHICH)
@@ -45,7 +45,7 @@ class Running(Machine):
     def claim_by_an_old_hint(self, pick: int, off: int, which: int) -> None:
         """A runner claims whatever it was once told of, as it was then."""
         one = self._nth(pick)
-        self._claim_name(one, max(0, len(one.attempts) + off), which)
+        self._claim(one, max(0, len(one.attempts) + off), which)
 
     def _claim(self, one: Delivery, made: int, which: int) -> None:
         flow, number = self._flow(which), made + 1

@@ -218,4 +218,4 @@ def test_what_is_remembered_is_bounded(attempts):
     """With ever new names the oldest are forgotten."""
     for number in range(MAX_ENTRIES + 10):
         attempts.check(f"n{number}", "127.0.0.1")
-    assert len(attempts._setting_names) == MAX_ENTRIES
+    assert len(attempts._failures) == MAX_ENTRIES
