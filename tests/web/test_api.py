@@ -437,7 +437,7 @@ def test_the_audit_of_one_subject(busy):
 def test_a_search_without_an_index_says_how_far_it_came(busy, monkeypatch):
     """It stops after a moment, and `next` goes on from there."""
     monkeypatch.setitem(search_events.__kwdefaults__, "window", 1)
-    monkeypatch.setitem(search_events.__kwdefaults__, "patience", 0)
+    monkeypatch.setitem(search_events.__kwdefaults__, "time_budget", 0)
     page = busy.get("/api/events", key="contract")
     seen, steps = page["events"], 0
     while page["next"]:

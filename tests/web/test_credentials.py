@@ -41,7 +41,7 @@ def credentials() -> Credentials:
 @pytest.mark.parametrize("authorization", [None, "", f"Bearer {ERP}", "Basic x", "Bearer a, Bearer b"])
 def test_no_sources(authorization):
     """While no source is configured, whoever calls is `default`, whatever is sent."""
-    assert Credentials({}, {}).source(authorization, "203.0.113.9") == "default"
+    assert Credentials({}, {}).by_token(authorization, "203.0.113.9") == "default"
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_longest_token():
     """A token of 1,024 characters is still taken."""
     token = "a" * 1024
 
-    assert known({"erp": Source(token_sha256=(sha256(token),))}).source(f"Bearer {token}", None) == "erp"
+    assert known({"erp": Source(token_sha256=(sha256(token),))}).by_token(f"Bearer {token}", None) == "erp"
 
 
 def test_source_without_token():
     """A source that has no token closes the door as well: nobody is let in as `default`."""
     with pytest.raises(Unauthorized):
-        known({"erp": Source(token_sha256=())}).source(None, "127.0.0.1")
+        known({"erp": Source(token_sha256=())}).by_token(None, "127.0.0.1")
 
 
 def test_what_is_wrong_is_for_the_operator(credentials):
@@ -169,13 +169,13 @@ def test_who_signs_is_asked_before_anything_is_computed():
     several = Credentials(
         {"erp": inside, "crm": Source()}, {"erp": key, "crm": SourceCredentials(tokens=(sha256(CRM),))}
     )
-    assert several.signing("10.0.0.1") == ("erp",)
+    assert several.candidates("10.0.0.1") == ("erp",)
     for address in ("11.0.0.1", "", None):
         with pytest.raises(Forbidden):
-            several.signing(address)
+            several.candidates(address)
     for wrong in (several, "crm"), (known({"erp": inside}), None):
         with pytest.raises(Unauthorized):
-            wrong[0].signing("10.0.0.1", wrong[1])
+            wrong[0].candidates("10.0.0.1", wrong[1])
 
 
 def test_secrets_stay(credentials):
@@ -194,7 +194,7 @@ def test_new_token():
 
     assert token != other
     assert len(token) >= 43
-    assert known({"erp": Source(token_sha256=(digest,))}).source(f"Bearer {token}", None) == "erp"
+    assert known({"erp": Source(token_sha256=(digest,))}).by_token(f"Bearer {token}", None) == "erp"
 
 
 def test_a_token_in_a_file(tmp_path):
@@ -208,15 +208,15 @@ def test_a_token_in_a_file(tmp_path):
 
     first = settings()
     latest = CredentialStore(first, {})
-    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    assert latest.get(first).by_token("Bearer a-token-of-twenty-characters", None) == "erp"
     file.write_text("another-token-of-the-same-kind\n")
-    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    assert latest.get(first).by_token("Bearer a-token-of-twenty-characters", None) == "erp"
     second = settings()
     latest.reload(second)
-    assert latest.get(second).source("Bearer another-token-of-the-same-kind", None) == "erp"
-    assert latest.get(first).source("Bearer a-token-of-twenty-characters", None) == "erp"
+    assert latest.get(second).by_token("Bearer another-token-of-the-same-kind", None) == "erp"
+    assert latest.get(first).by_token("Bearer a-token-of-twenty-characters", None) == "erp"
     file.unlink()
     third = settings(crm=Source(token_sha256=(sha256(CRM),)))
-    assert latest.get(third).source("Bearer another-token-of-the-same-kind", None) == "erp"
+    assert latest.get(third).by_token("Bearer another-token-of-the-same-kind", None) == "erp"
     with pytest.raises(Unauthorized):
-        latest.get(third).source(f"Bearer {CRM}", None)
+        latest.get(third).by_token(f"Bearer {CRM}", None)
