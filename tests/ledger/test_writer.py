@@ -28,7 +28,7 @@ class Bench:
         self.engine = database.open_engine(f"sqlite:///{path}", writing=True)
         database.enable_wal(self.engine)
         self.commits = 0
-        event.listen(self.engine, "commit", self._check_rate)
+        event.listen(self.engine, "commit", self._count)
         self.writer = GroupCommitWriter(self.engine, max_queued=limit)
         self.writer.start()
         self._free = threading.Event()

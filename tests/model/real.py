@@ -181,7 +181,7 @@ class Real:
         desk: OperationContext = flow.app.operation_context
         by = Actor("ann", "api")
         return run_operation(
-            OperationContext(**{one: getattr(desk, one) for one in ("ledger", "router", "absent", "clock")}, by=by),
+            OperationContext(**{one: getattr(desk, one) for one in ("ledger", "router", "missing_handlers", "clock")}, by=by),
             name,
             arguments,
         )
