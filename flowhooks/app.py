@@ -80,9 +80,8 @@ class App:
             `"sources"` and `"operators"`; a start without those that the ledger knows is refused.
 
     Attributes:
-        environ: as given, or this process's.
         runs: the ids of the handlers whose deliveries this process runs.
-        run_options: on what terms each loaded handler runs, by its id.
+        run_options: how each loaded handler runs, by its id.
 
     Raises:
         SettingsError: a folder or schema file that the settings name cannot be used, or credentials are missing.
@@ -118,9 +117,7 @@ class App:
         try:
             self.schemas, self.plugins = load(settings, objects=objects, entry_points=entry_points, environ=environ)
             loaded = self.plugins.handlers
-            self.runs = frozenset(
-                handler_id for handler_id in loaded if any(fnmatchcase(handler_id, pattern) for pattern in run)
-            )
+            self.runs = frozenset(name for name in loaded if any(fnmatchcase(name, pattern) for pattern in run))
             self._open()
         except BaseException:
             if self._lock is not None:
@@ -480,15 +477,8 @@ class App:
             if self._lock is not None:
                 steps.callback(self._lock.release)
             steps.callback(self.ledger.close)
-            services = (
-                self.retention,
-                self.rejected_requests,
-                self.alerts,
-                self.notifier,
-                self.cluster,
-                self.clock_watch,
-            )
-            for service in (*services, self.file_watch):
+            services = (self.retention, self.rejected_requests, self.alerts, self.notifier, self.cluster)
+            for service in (*services, self.clock_watch, self.file_watch):
                 if service is not None:
                     steps.callback(service.stop, STOP_TIMEOUT)
             steps.callback(self._services_stopping.set)

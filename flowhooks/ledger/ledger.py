@@ -22,15 +22,13 @@ from flowhooks.ledger import (
     purge,
 )
 from flowhooks.ledger.attempts import AttemptResult, ResultRecorder
-from flowhooks.ledger.consistency import ConsistencyReport
 from flowhooks.ledger.counters import increment
 from flowhooks.ledger.deliveries import ClaimRequest
 from flowhooks.ledger.events import AcceptResult, EventInserter
 from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each
-from flowhooks.ledger.handler_transaction import CommitOutcomeUnknown, HandlerTransaction, HandlerTransactions
+from flowhooks.ledger.handler_transaction import HandlerTransaction, HandlerTransactions
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.migrations.upgrade import upgrade, upgrade_on_open
-from flowhooks.ledger.new_event import NewEvent
+from flowhooks.ledger.migrations.upgrade import upgrade_on_open
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.processes import HeartbeatState
@@ -38,7 +36,6 @@ from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.reroute import RouteChange, reroute
-from flowhooks.ledger.transaction import WriteTransaction
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
 
 if TYPE_CHECKING:
@@ -48,24 +45,12 @@ if TYPE_CHECKING:
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.handlers import RegisteredHandler
+    from flowhooks.ledger.new_event import NewEvent
     from flowhooks.ledger.purge import Cutoffs, PurgeCounts
     from flowhooks.ledger.queries import DeliveryStatus
+    from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.model.delivery import Runner
     from flowhooks.model.handler import Handler
-
-__all__ = [
-    "AcceptResult",
-    "AttemptResult",
-    "ClaimedAttempt",
-    "CommitOutcomeUnknown",
-    "ConsistencyReport",
-    "HandlerTransaction",
-    "Ledger",
-    "NewEvent",
-    "Reader",
-    "WriteTransaction",
-    "upgrade",
-]
 
 T = TypeVar("T")
 

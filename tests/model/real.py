@@ -181,7 +181,9 @@ class Real:
         desk: OperationContext = flow.app.operation_context
         by = Actor("ann", "api")
         return run_operation(
-            OperationContext(**{one: getattr(desk, one) for one in ("ledger", "router", "missing_handlers", "clock")}, by=by),
+            OperationContext(
+                ledger=desk.ledger, router=desk.router, missing_handlers=desk.missing_handlers, clock=desk.clock, by=by
+            ),
             name,
             arguments,
         )
