@@ -20,8 +20,8 @@ from waiting import until
 
 from flowhooks import handler
 from flowhooks.execution.runners import procrastinate, procrastinate_schema
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.tables import metadata
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.testing import ManualClock
 
 if TYPE_CHECKING:

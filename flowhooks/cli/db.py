@@ -17,7 +17,7 @@ from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import acquire_lock
-from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.operations import copy
 from flowhooks.settings import addresses, database_url
 

@@ -28,7 +28,6 @@ from flowhooks.ledger.events import AcceptResult, EventInserter
 from flowhooks.ledger.group_commit import GroupCommitWriter, WriteRequest, call_each
 from flowhooks.ledger.handler_transaction import HandlerTransaction, HandlerTransactions
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.migrations.upgrade import upgrade_on_open
 from flowhooks.ledger.ordering import OrderScheduler
 from flowhooks.ledger.pauses import PausedHandlers
 from flowhooks.ledger.processes import HeartbeatState
@@ -36,6 +35,7 @@ from flowhooks.ledger.queries import due_deliveries, due_deliveries_of
 from flowhooks.ledger.reader import Reader, name_database_in_errors
 from flowhooks.ledger.requeue import RequeueOptions, requeue
 from flowhooks.ledger.reroute import RouteChange, reroute
+from flowhooks.ledger.upgrade import upgrade_on_open
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, ReadyDelivery, State
 
 if TYPE_CHECKING:

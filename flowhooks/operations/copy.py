@@ -13,8 +13,8 @@ from flowhooks.errors import LedgerUnusable
 from flowhooks.ledger import copy as copying
 from flowhooks.ledger import database, processes
 from flowhooks.ledger.copy import DatabaseSnapshot
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader, name_database_in_errors
+from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

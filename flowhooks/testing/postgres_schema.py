@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from flowhooks.errors import SettingsError
 from flowhooks.ledger import database as dialects
-from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.upgrade import upgrade
 
 _PREFIX: Final = "flowhooks_test_"
 

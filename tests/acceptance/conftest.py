@@ -34,8 +34,8 @@ from packaging.utils import canonicalize_name
 from waiting import WAIT_TIMEOUT
 
 from flowhooks.execution.runners import procrastinate_schema
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
 
 ERROR = ["success", "message", "errorInfo", "timestamp", "status", "error", "path"]
 PHRASES = {

@@ -16,8 +16,8 @@ import pytest
 
 from flowhooks.clock import Clock, to_datetime
 from flowhooks.ledger.ledger import Ledger
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.new_event import NewEvent
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.model.event import digest, from_body
 
 PLUGIN = '''

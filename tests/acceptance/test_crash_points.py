@@ -27,9 +27,9 @@ from waiting import WAIT_TIMEOUT, until
 
 from flowhooks.failpoints import FAILPOINTS
 from flowhooks.ledger import audit
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
 
 PLUGIN = '''
 import itertools, os, random, signal, time

@@ -13,9 +13,9 @@ import pytest
 from waiting import until
 
 from flowhooks.ledger import row_stream
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
+from flowhooks.ledger.upgrade import upgrade
 
 PLUGIN = """
 import os, pathlib, time

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # this is a folder of scripts, 
 import postgresql
 
 from flowhooks.execution.runners import procrastinate_schema
-from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

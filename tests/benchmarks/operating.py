@@ -24,7 +24,7 @@ from cluster import cluster
 from figures import Figure
 from servers import ServerError
 
-from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.upgrade import upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,8 +30,8 @@ from fences import DOCS, PAGES, ROOT, blocks, name_of, prose
 from flowhooks import OutcomeKind, State, hookspecs
 from flowhooks.cli.main import COMMANDS, main
 from flowhooks.errors import InvalidCallback
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.model.delivery import TRANSITIONS
 from flowhooks.plugins.registration import HOOKS
 from flowhooks.schema import Schemas

@@ -20,10 +20,10 @@ from flowhooks import Retry
 from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger import database
 from flowhooks.ledger.migrations import runner
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import metadata
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.model.delivery import State
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge

@@ -11,8 +11,8 @@ import pytest
 
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.ledger.lock import Lock
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.upgrade import upgrade
 
 
 @pytest.fixture

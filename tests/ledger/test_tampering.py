@@ -14,8 +14,8 @@ from flowhooks import OutcomeKind, Retry, State, handler
 from flowhooks.errors import IdentityConflict
 from flowhooks.ledger import database
 from flowhooks.ledger.consistency import verify
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.operations.context import Actor
 from flowhooks.operations.purge import purge
 from flowhooks.testing import ManualClock

@@ -18,10 +18,10 @@ from flowhooks.errors import IdentityConflict, LedgerSchemaTooOld, LedgerUnusabl
 from flowhooks.intake.accept import AnswerStatus
 from flowhooks.ledger import database, row_stream
 from flowhooks.ledger.copy import DatabaseSnapshot
-from flowhooks.ledger.migrations.upgrade import upgrade
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.tables import events, metadata
+from flowhooks.ledger.upgrade import upgrade
 from flowhooks.operations.copy import copy
 from flowhooks.operations.pause import pause
 

@@ -16,7 +16,7 @@ from flowhooks.clock import Clock
 from flowhooks.errors import LedgerSchemaTooOld, LedgerUnusable
 from flowhooks.execution.runners import procrastinate_schema
 from flowhooks.execution.runners.procrastinate import ProcrastinateRunner
-from flowhooks.ledger.migrations.upgrade import upgrade
+from flowhooks.ledger.upgrade import upgrade
 
 MIGRATIONS = {file.stem: file.read_bytes() for file in sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))}
 """Those of the Procrastinate that is installed, which go back to the first version there was."""
