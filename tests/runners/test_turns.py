@@ -126,7 +126,7 @@ def test_no_more_run_at_once_than_may(house, runner, listens, eventually, most):
 
 def test_one_at_a_time_is_not_slow(house, runner, listens, eventually, monkeypatch):
     """One that ends hands on to the next: they do not wait for somebody to look."""
-    for looks in (embedded, "LOOK_EVERY"), (procrastinate, "SWEEP_EVERY"):
+    for looks in (embedded, "POLL_INTERVAL"), (procrastinate, "SWEEP_INTERVAL"):
         monkeypatch.setattr(*looks, 3600.0)
     count = 60
     for given in ({"order_by": "business_key"}, {"concurrency": 1}):
