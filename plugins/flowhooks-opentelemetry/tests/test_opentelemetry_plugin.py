@@ -174,7 +174,7 @@ def test_a_success_is_a_span(leave: Callable[..., AppHarness], recorded: Recorde
         "messaging.destination.name": "leave:fine",
         "messaging.message.id": delivery.id,
         "messaging.message.conversation_id": "4711",
-        "flowhooks.model.handler": "leave:fine",
+        "flowhooks.handler": "leave:fine",
         "flowhooks.plugin": "leave",
         "flowhooks.attempt": 1,
         "flowhooks.event.id": event_id,

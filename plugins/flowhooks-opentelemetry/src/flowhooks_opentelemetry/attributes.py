@@ -40,7 +40,7 @@ def of_span(handler: Handler, event: Event, delivery: Delivery) -> dict[str, str
         **of_measure(handler),
         "messaging.message.id": delivery.id,
         "messaging.message.conversation_id": event.flow_instance_id,
-        "flowhooks.model.handler": handler.id,
+        "flowhooks.handler": handler.id,
         "flowhooks.plugin": handler.plugin,
         "flowhooks.attempt": delivery.attempt,
         "flowhooks.event.id": event.id,
