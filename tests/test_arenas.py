@@ -12,10 +12,10 @@ pytestmark = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, r
 
 COUNT = """
 import ctypes, sys, threading
-from flowhooks.cli.process import settle_in
+from flowhooks.cli.process.serving import tune_process
 from flowhooks.settings import Settings
 
-settle_in(Settings(one_core=False))
+tune_process(Settings(one_core=False))
 libc = ctypes.CDLL(None)
 all_there = threading.Barrier(12)
 

@@ -106,7 +106,7 @@ class Dispatcher:
             claimed: its attempt, if its runner has begun it already.
 
         Returns:
-            `NoRoom` if it was not made because as many of its handler's run as may; else None.
+            `ConcurrencyLimitReached` if it was not made because as many of its handler's run as may; else None.
 
         Raises:
             Unavailable: the attempt could not be marked; nothing was run.

@@ -199,7 +199,7 @@ def apply_changes_returning(
         The deliveries that were as their movers saw them, and so have moved: `id`, `handler`, `lane`.
 
     Raises:
-        IllegalMove: the table of states lacks one of the moves; nothing is changed.
+        InvalidTransition: the table of states lacks one of the moves; nothing is changed.
     """
     for change in changes:
         if (change.source, change.target) not in ALLOWED_TRANSITIONS:

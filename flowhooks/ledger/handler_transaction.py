@@ -184,7 +184,7 @@ class HandlerTransaction:
 
         Raises:
             TransactionError: nothing was written; says why.
-            CommitUnanswered: the database did not say whether it has committed.
+            CommitOutcomeUnknown: the database did not say whether it has committed.
         """
         assert self._session is not None  # noqa: S101 (whoever asks has seen that it is pending)
         if self._transactions.closed:

@@ -84,7 +84,7 @@ class Ledger(Reader):
         upgraded_from: the migration that the database stood at; None for a new one.
 
     Raises:
-        LedgerOutdated: a database that is shared is empty or of an older version.
+        LedgerSchemaTooOld: a database that is shared is empty or of an older version.
         LedgerUnusable: the database cannot be opened or written, is no ledger, or is of a newer version.
     """
 
@@ -263,8 +263,8 @@ class Ledger(Reader):
         """Mark a delivery as running, durably.
 
         Returns:
-            Its attempt. None if it is no longer as its runner knew it, or if it is not its turn; `NoRoom` if as many
-            of its handler's run as may.
+            Its attempt. None if it is no longer as its runner knew it, or if it is not its turn.
+            `ConcurrencyLimitReached` if the handler has as many running deliveries as it may have.
 
         Raises:
             Unavailable: it could not be begun in time, or failed; nothing is marked.

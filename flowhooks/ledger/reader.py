@@ -44,7 +44,7 @@ class Reader:
         guard: whether the file is the one at its path, for the process that writes it; None for all others.
 
     Raises:
-        LedgerOutdated: the database is empty or of an older version.
+        LedgerSchemaTooOld: the database is empty or of an older version.
         LedgerUnusable: the database is missing, cannot be read, is no ledger, or is of a newer version.
     """
 

@@ -56,7 +56,7 @@ def requeue(
         The ids of those that now wait.
 
     Raises:
-        IllegalMove: one is in a state from which it cannot run again.
+        InvalidTransition: one is in a state from which it cannot run again.
     """
     positions = requeue_last(transaction, [status.delivery_id for status in delivery_statuses if status.ordered])
     rows = apply_changes_returning(

@@ -177,7 +177,7 @@ def in_order_group(table: Any) -> ColumnElement[bool]:
         table: `deliveries`, or an alias of it.
     """
     states: BindParameter[Any] = bindparam(
-        "in_lane", ("waiting", "running", "unknown"), expanding=True, literal_execute=True
+        "in_order_group", ("waiting", "running", "unknown"), expanding=True, literal_execute=True
     )
     return cast("ColumnElement[bool]", table.c.lane.is_not(None) & table.c.state.in_(states))
 

@@ -184,7 +184,7 @@ class IsolatedCalls(NamedTuple):
     """How a handler is called that runs in a process of its own.
 
     Both raise what the function raised, as a `HandlerRaised` if it was neither `Reject` nor `RetryAfter`; `HandlerLost`
-    where its process ended; and `ProcessUnavailable` where there was none.
+    where its process ended; and `HandlerProcessUnavailable` where there was none.
 
     Attributes:
         run: calls its function, and marks the delivery as entered when that may have begun.

@@ -68,7 +68,7 @@ def copy(source: str, target: str, *, stale_after: float, progress: ProgressRepo
         What was copied. Whatever the books say of it, they said of the source.
 
     Raises:
-        LedgerOutdated: the source is of an older version.
+        LedgerSchemaTooOld: the source is of an older version.
         LedgerUnusable: somebody uses one of them, the target holds anything that the source does not, one of them
             cannot be read or written, or they are not the same at the end.
     """

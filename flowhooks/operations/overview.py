@@ -117,7 +117,7 @@ class Overview:
     Attributes:
         now: when this was found out, in microseconds since 1970.
         counts: how many deliveries are waiting, running, unknown, dead, and *shelved* (waiting for a missing handler),
-            and how many events are parked; each `MOST_COUNTED + 1` where there are more.
+            and how many events are parked; each `MAX_COUNTED + 1` where there are more.
         oldest: of each of these, what has been so longest; those left out of which there is nothing.
         arrivals: how many events came.
         performance: how handlers have done, those with failures first, then the busiest.

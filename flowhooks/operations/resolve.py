@@ -66,7 +66,7 @@ def resolve(
 
     Raises:
         NotFound: there is no such delivery.
-        IllegalMove: it is in a state of which this cannot be said, or has just moved on.
+        InvalidTransition: it is in a state of which this cannot be said, or has just moved on.
     """
     stored = context.ledger.delivery(delivery_id)
     if stored is None:

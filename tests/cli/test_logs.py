@@ -22,8 +22,8 @@ from flowhooks.settings.secrets import redactor
 LIBRARY = """
 import structlog
 
-from flowhooks.cli import logs
-from flowhooks.settings.secrets import concealing
+from flowhooks.observability import logging as logs
+from flowhooks.settings.secrets import redactor
 log = structlog.get_logger("flowhooks.somewhere")
 def work(value):
     log.info("event_name", key=value)
@@ -268,8 +268,8 @@ def test_before_configure():
 def test_library_loggers_follow():
     """A logger that was made and used before `configure` follows it."""
     done = run(
-        f"{LIBRARY}\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\nwork('流程')\n"
-        "logs.configure('warning', 'json')\nwork('unheard')"
+        f"{LIBRARY}\nfrom flowhooks.observability import logging as logs\n"
+        "logs.configure('info', 'json')\nwork('流程')\nlogs.configure('warning', 'json')\nwork('unheard')"
     )
 
     assert (done.returncode, done.stdout) == (0, "")
@@ -280,7 +280,7 @@ def test_library_loggers_follow():
 def test_everything_else_that_is_printed():
     """Warnings, errors that Python ignores, and the one that ends the process are records too."""
     done = run(
-        "import warnings\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\n"
+        "import warnings\nfrom flowhooks.observability import logging as logs\nlogs.configure('info', 'json')\n"
         "class Leaky:\n    def __del__(self): raise ValueError('in del')\n"
         "warnings.warn('careful\\nnow')\nLeaky()\nraise KeyError('the end')"
     )
@@ -298,7 +298,8 @@ def test_everything_else_that_is_printed():
 def test_broken_pipe():
     """When nobody reads the log any more, the program goes on to its end."""
     program = (
-        f"{LIBRARY}\nimport logging\nfrom flowhooks.cli import logs\nlogs.configure('info', 'json')\n"
+        f"{LIBRARY}\nimport logging\n"
+        "from flowhooks.observability import logging as logs\nlogs.configure('info', 'json')\n"
         "for number in range(1000): work('x' * 1000)\nlogging.shutdown()\nprint('done')"
     )
     reader, writer = os.pipe()

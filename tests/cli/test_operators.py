@@ -29,7 +29,7 @@ def test_a_password(tmp_path):
     (tmp_path / "f.toml").write_text(ran.stdout)
     one = load(tmp_path / "f.toml", {}, {}).operators["li.wei"]
     assert one.role == "operate"
-    assert PasswordVerifier().match(PASSWORD, one.password)
+    assert PasswordVerifier().verify(PASSWORD, one.password)
 
 
 def test_a_terminal_is_asked_twice(monkeypatch):

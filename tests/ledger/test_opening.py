@@ -45,7 +45,7 @@ def test_a_refusal_names_the_database(file, opened):
 
 
 def test_an_empty_database_is_outdated_and_a_newer_one_is_not(file):
-    """Only what an upgrade can mend is a LedgerOutdated."""
+    """Only what an upgrade can mend is a LedgerSchemaTooOld."""
     file.touch()
     assert type(said_of(file, Reader)) is LedgerSchemaTooOld
     assert upgrade(f"sqlite:///{file}")[0] is None

@@ -71,7 +71,7 @@ def inspect_in_subprocess(settings_source: SettingsSource) -> dict[str, Any]:
     """What `flowhooks plugins list --json` says in a new process, which sees what was installed since this one began.
 
     Raises:
-        CannotLook: it says nothing.
+        InspectionFailed: it says nothing.
     """
     return query_subprocess("plugins", "list", settings_source=settings_source)
 
@@ -80,7 +80,7 @@ def query_subprocess(*words: str, settings_source: SettingsSource) -> dict[str, 
     """What a command says in a new process, with `--json` and the same settings; its exit code must be 0 or 1.
 
     Raises:
-        CannotLook: it says nothing that can be read.
+        InspectionFailed: it says nothing that can be read.
     """
     # -P: nothing is imported from the working folder, as nothing is by the command itself.
     command = [sys.executable, "-P", "-m", "flowhooks", *words, "--json", *settings_source.arguments]

@@ -49,7 +49,7 @@ def call(pool: ProcessPool, options: RunOptions, event: Event, delivery: Deliver
         probe: whether it is the probe that is called.
 
     Raises:
-        ProcessUnavailable: there is none, or it cannot be told what to run; nothing was run.
+        HandlerProcessUnavailable: there is none, or it cannot be told what to run; nothing was run.
         HandlerLost: its process has ended.
         HandlerRaised: what it raised, besides `Reject` and `RetryAfter`.
     """

@@ -291,7 +291,7 @@ class ProcessPool:
         """A process for a delivery of this handler: its own, one that was prepared, or one that is made.
 
         Raises:
-            ProcessUnavailable: there is none.
+            HandlerProcessUnavailable: there is none.
         """
         with self._changed:
             self._changed.wait_for(self._is_known, READY_TIMEOUT)

@@ -70,7 +70,7 @@ def check(url: str) -> None:
     """Refuse a database whose tables of jobs are not those of the version that is installed.
 
     Raises:
-        LedgerOutdated: they are missing or older.
+        LedgerSchemaTooOld: they are missing or older.
         LedgerUnusable: the database cannot be reached, or they are newer.
     """
     try:

@@ -85,7 +85,7 @@ class GuardedSession:
     """A session in one transaction, for the thread that opens it.
 
     Args:
-        engine: where it comes from, as `open_lending` makes it.
+        engine: where it comes from, as `open_session_pool` makes it.
 
     Raises:
         SQLAlchemyError: there is none, or not in time.

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL that come to an end when nobody answers.
 
 A network, a proxy or a server that hangs keeps connections open and says nothing. The system gives one up only if its
-packets are not even received (`kept_alive`), so that here each question has a time in which it must be answered.
+packets are not even received (`keepalive_options`), so that here each question has a time in which it must be answered.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def check(connection: Connection) -> None:
     """Refuse a database that is not at this version.
 
     Raises:
-        LedgerOutdated: it is empty or older.
+        LedgerSchemaTooOld: it is empty or older.
         LedgerUnusable: it is newer, or no ledger.
     """
     version = revision(connection)

@@ -61,7 +61,7 @@ class Authenticator:
             Unauthorized: it has no valid credential.
             Forbidden: it comes from where its source may not call from, or no source is configured and a proxy or a web
                 page has sent it.
-            TooMany: its source has sent too many.
+            RateLimited: its source has sent too many.
             LocalizedHTTPError: 413, its body is too large.
         """
         headers, max_body_bytes = request.env, settings.http.max_body_bytes

@@ -19,8 +19,8 @@ def upgrade() -> None:
     op.add_column("handlers", sa.Column("concurrency", sa.Integer))
     op.drop_index("deliveries_due", "deliveries")
     _partial_index("deliveries_due", "handler, due_at", "due_at IS NOT NULL AND turn <= 0")
-    in_lane = "lane IS NOT NULL AND state IN ('waiting', 'running', 'unknown')"
-    _partial_index("deliveries_turn", "handler, lane, turn, id", in_lane)
+    in_order_group = "lane IS NOT NULL AND state IN ('waiting', 'running', 'unknown')"
+    _partial_index("deliveries_turn", "handler, lane, turn, id", in_order_group)
 
 
 def _partial_index(name: str, columns: str, where: str) -> None:
