@@ -24,7 +24,7 @@ def leave_none(pid):
     """Let a process open no more files; what it may have been."""
     taken = {int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()}
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    free = next(number for number in range(soft) if number not in taken)
+    free = next((number for number in range(soft) if number not in taken), soft)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
     return soft, hard
 
