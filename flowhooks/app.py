@@ -356,7 +356,7 @@ class App:
             self._spawn("drain", self._deliver_parked)  # what was parked may need no handler any more, as at a start
 
     def on_reload(self, listener: Callable[[Settings], object]) -> None:
-        """Have `listener` called each time that the settings are read again, before anything goes by them."""
+        """Call `listener` each time the settings are reloaded, before anything uses them."""
         self._reload_listeners.append(listener)
 
     def _build_router(self, settings: Settings, missing: Sequence[RegisteredHandler]) -> Router:

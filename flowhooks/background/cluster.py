@@ -143,7 +143,7 @@ class ClusterSync:
                 missing = [
                     handler for handler in handlers.registered_handlers(connection) if handler.id not in self._loaded
                 ]
-                # One that is loaded here goes on here, whoever has retired it.
+                # A handler that is loaded here still runs here, even if an operator has retired it.
                 retired = handlers.retired(connection) - self._loaded
                 self.handlers_with_runner = processes.handlers_run_by(
                     processes.live_processes(connection, stale_after=self._ledger.stale_after)

@@ -1,4 +1,4 @@
-"""What has been kept for long enough goes by itself, a little at a time."""
+"""Deletes records after their retention time, a page at a time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What operators have done, in words and as JSON.
 
-Every value in a deed is somebody's: whoever prints these words makes them inert.
+Values in an audit entry come from users: the caller escapes them before it prints this text.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def list_command(settings: Settings, *, as_json: bool) -> None:
         ]
         output.print_table(("name", "role", "known by", "token file"), rows)
     else:
-        output.print_line("The settings name no operator: whoever is on the server's machine may look after it.")
+        output.print_line("The settings name no operator: every user of the server's machine can operate it.")
 
 
 def _credential_texts(operator: OperatorSettings) -> list[str]:

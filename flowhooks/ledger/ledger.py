@@ -70,7 +70,7 @@ class Ledger(Reader):
         kind: what this process is, `"server"`, `"worker"` or `"command"`.
         handler_ids: ids of the handlers whose deliveries it runs.
         on_commit: called after each commit, with how many pieces of work it had and the seconds that it took.
-        handler_transaction: how many handlers may have a transaction of their own open at once.
+        max_handler_transactions: how many handlers may have a transaction of their own open at once.
         pauses: learns which handlers are paused; default: one of its own.
         identity_retention: microseconds for which an event's identity is kept after it was received; None: for ever.
 

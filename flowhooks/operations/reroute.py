@@ -37,7 +37,7 @@ class RerouteResult:
         events: how many events it went through.
         delivered: how many of them were given deliveries, or count as routed again.
         deliveries: how many deliveries that made.
-        parked: how many were dismissed, and are parked again because nobody wants them.
+        parked: how many dismissed events are parked again, because no handler takes them.
         dismissed: how many were parked, and are dismissed because the settings now say that nobody need want them.
         passed_over: how many have all that the present look-up would give them.
         moved_on: how many had changed when their turn came, and were left alone.

@@ -41,7 +41,7 @@ class RetireResult:
 
 
 def retire(context: OperationContext, handlers: Sequence[str], *, dry_run: bool = False) -> RetireResult:
-    """Have the ledger forget handlers; one that is loaded again later is remembered again, and gets what waits.
+    """Delete handlers from the ledger. One that is loaded again is registered again, and gets the waiting deliveries.
 
     Args:
         context: what operations work with.

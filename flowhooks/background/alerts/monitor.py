@@ -1,4 +1,4 @@
-"""Raises an alert once for each cause, durably, and tells whoever listens, again when it has grown.
+"""Raises one durable alert for each cause, and notifies the listeners, again when the alert has grown.
 
 All of it is found by looking: what one process did not come to, its next look does, or the next process.
 """
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from flowhooks.settings import AlertsSettings
 
 MAX_OPEN_PER_CAUSE: Final = 100
-"""Open alerts of one cause at the most; one more stands for all others, so that nobody gets ten thousand mails."""
+"""The most open alerts of one cause. One more stands for all others, so that nobody gets thousands of mails."""
 RETRY_DELAYS: Final = (30, 60, 120, 300, 600)
-"""Seconds for which a listener that raised is left alone, the last one again and again: a mail server that is down is
-not to be hammered, nor the log filled."""
+"""Seconds until a listener that raised is called again; the last delay repeats. A mail server that is down must not get
+a request a second, and the log must not fill up."""
 FIRST_POLL_DELAY: Final = 1.0
 """Seconds after the start: a look is not to make the start slower."""
 MAX_DUTY_CYCLE: Final = 0.1
@@ -116,7 +116,7 @@ class AlertMonitor:
         self._wakeup.set()
 
     def start(self) -> None:
-        """Start looking: a moment later, then again and again."""
+        """Start the thread that looks for causes at each interval."""
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -127,7 +127,7 @@ class AlertMonitor:
             self._thread.join(timeout)
 
     def poll(self) -> None:
-        """Raise what is new, close what has gone, and tell whoever has not taken what is open.
+        """Raise alerts of new causes, close alerts whose causes are gone, and notify listeners of open alerts.
 
         Raises:
             FlowhooksError: the database cannot be read or written just now; a later look does it all.
@@ -162,7 +162,7 @@ class AlertMonitor:
     def _update_alerts(self) -> list[OpenAlert]:
         """Write down what is new and what has gone; what somebody is to be told of now."""
         if not self._ledger.is_leader():
-            return []  # another process looks for all that share the ledger, so that nobody is told twice
+            return []  # the leader looks for all processes on the ledger, so that no listener is notified twice
         now = self._clock.now()
         with self._ledger.connection() as connection:
             # What was taken but could not be written down is known here only.
@@ -279,11 +279,11 @@ class AlertMonitor:
                     )
 
     def _on_notified(self, alert: OpenAlert, name: str, *, notification: int, accepted: bool) -> OpenAlert:
-        """The alert after a listener has come back, which is to be written down, or is told again later."""
+        """The alert after a listener has returned: accepted by it, or to be sent to it again later."""
         if accepted:
             self._backoffs.pop(name, None)
             if notification != alert.notifications:
-                return alert  # it has grown meanwhile: the listener is told of that too
+                return alert  # it has grown meanwhile: the listener is notified of that, too
             accepted_alert = self._accepted[alert.id] = replace(alert, told=(*alert.told, name))
             return accepted_alert
         self._failures[alert.id] = self._failures.get(alert.id, 0) + 1

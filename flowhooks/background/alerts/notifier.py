@@ -1,4 +1,4 @@
-"""One listener that is told of one alert, in a thread of its own."""
+"""Notifies one listener of one alert, in a thread of its own."""
 
 from __future__ import annotations
 

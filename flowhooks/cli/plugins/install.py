@@ -47,7 +47,7 @@ def install_command(
     A REQUIREMENT is whatever pip takes: a name, a name with a version, a folder, a wheel, an address. What follows
     after a -- is pip's own, such as --no-deps. Of pip only complaints are shown. Then, in a new process, everything
     is checked as a start would find it: which plugins are new or changed, which parked events their handlers want,
-    and what waits for them. Nothing of that is done yet: a running server takes new plugins at its next start.
+    and what waits for them. A running server loads new plugins at its next start.
 
     \b
     Examples:
@@ -128,7 +128,7 @@ def _print_result(result: dict[str, Any]) -> None:
     else:
         output.print_line("No plugin is new or changed.")
     if why := result["ledger"]["why"]:
-        output.print_line(f"What waits cannot be said: {why}", err=True)
+        output.print_line(f"The waiting deliveries cannot be counted: {why}", err=True)
     for finding in result["trouble"]:
         _print_finding(finding)
     if not changed:

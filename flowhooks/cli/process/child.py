@@ -29,8 +29,8 @@ class ChildProcess:
         number: which of the supervisor's processes it is, from 0.
         generation: how often the supervisor had been told to replace its processes when it was started.
         sockets: what it inherits, by name.
-        counts: the folder in which it counts what it does, with the others.
-        within: seconds in which it must be ready.
+        metrics_dir: the folder in which it counts what it does, with the others.
+        start_timeout: seconds in which it must be ready.
 
     Attributes:
         pid: its process id.

@@ -24,7 +24,7 @@ class ServiceManager:
     """Whoever wants to know when this process is ready, reads its settings again, or ends.
 
     Args:
-        place: the path of a socket, or `@` and its abstract name; `""` where nobody wants to know.
+        address: the path of a socket, or `@` and its abstract name; `""` where nobody wants to know.
     """
 
     def __init__(self, address: str) -> None:

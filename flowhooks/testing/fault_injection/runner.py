@@ -33,7 +33,7 @@ class ExactlyOnceRunner:
 
     Args:
         app: the app.
-        fates: its plugin that decides what befalls attempts.
+        injector: its plugin that decides what befalls attempts.
         done: how many times the work of an event was done.
         make: the body, or a function that makes the body of the event with this number.
         kind: the kind of call-back.

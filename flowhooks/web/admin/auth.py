@@ -37,7 +37,7 @@ class AuthMiddleware:
 
     Args:
         app: a started `App`.
-        desk: what pages are made of.
+        context: what pages are made of.
         token: what commands of this machine send.
         operators: who may come in.
         sessions: who is logged in.

@@ -45,7 +45,7 @@ class CallbackResource:
     Args:
         kind: the last part of its path.
         schemas: check it.
-        gate: says which engine sent it, and lets it in.
+        authenticator: says which engine sent it, and lets it in.
         intake: takes it, and knows by which settings. The server refuses too large a body earlier, where it is ours.
 
     Attributes:

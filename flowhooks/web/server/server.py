@@ -81,7 +81,7 @@ class Server:
         limits: what a client may take.
         name: what the threads are called.
         inherited: a socket to listen on, which other processes may have too; default: `listen` is bound.
-        refused: called with the status of each request that is refused before the application sees it.
+        on_rejected: called with the status of each request that is refused before the application sees it.
 
     Raises:
         SettingsError: the address cannot be listened on.

@@ -33,7 +33,7 @@ class LoginPage(Page):
     """`/console/login`; and, for whoever is not logged in, every other page.
 
     Args:
-        desk: what pages are made of.
+        context: what pages are made of.
         operators: who may come in.
         sessions: who has.
     """
@@ -126,7 +126,7 @@ class LogoutPage(Page):
     """`POST /console/logout`.
 
     Args:
-        desk: what pages are made of.
+        context: what pages are made of.
         sessions: who is logged in.
     """
 
