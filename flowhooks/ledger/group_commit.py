@@ -1,7 +1,30 @@
-"""The one thread that writes: it takes what has queued up and commits it together.
+"""Group commit: one thread writes for the whole process and commits queued work together.
 
-A request that commits for itself pays for a whole `fsync`. Here all that arrived while the last commit was
-under way shares the next one, so the busier the server, the cheaper each call-back.
+Theory of operation
+-------------------
+A commit waits for the disk, and that wait is the same for one row and for a hundred. So no caller commits for itself:
+
+1. `submit` puts a `WriteRequest` (a work function and one item) into a queue and returns at once.
+2. The writer thread takes up to `MAX_BATCH_SIZE` requests, groups them by work function, and calls each function once
+   with all its items, in one transaction.
+3. After the COMMIT it runs the transaction's callbacks, then gives each request its result, which wakes its caller.
+
+While one COMMIT is under way the next batch queues up. The busier the process, the larger its batches and the cheaper
+each row.
+
+Rules that the rest of the package relies on:
+
+- **One owner.** The writer and a caller whose timeout has passed both call `try_claim`. Exactly one of them succeeds.
+  So a withdrawn request is never executed, and an executed request is never reported as withdrawn.
+- **One bad item fails alone.** If a batch fails, each of its items is executed again in a transaction of its own.
+- **A lost COMMIT reply is not success.** Work may then have been done although its caller gets an error, and it may be
+  executed again. Every work function therefore has to be repeatable: inserts are keyed by identity, updates by the
+  state and attempt that they expect.
+- **A connection that was lost before the COMMIT was sent** is replaced, and the batch is executed once more.
+- **Callbacks follow durability.** `after_commit` callbacks run only after the COMMIT has been confirmed,
+  `after_rollback` callbacks only if it has not.
+- **`run_last`** names the work function that takes row locks other processes wait for. It runs at the end of the
+  transaction, so that these locks are short.
 """
 
 from __future__ import annotations
@@ -29,16 +52,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Beyond 64 requests a row hardly becomes cheaper (`make bench`).
 MAX_BATCH_SIZE: Final = 256
-"""Rows in one transaction at the most: past 64 a batch is hardly cheaper by the row (`make bench`)."""
+"""Maximum number of requests in one transaction."""
 
+# A commit costs the same for one request as for eight, and an early commit takes the interpreter lock from the threads
+# that are about to submit. The writer waits only if the previous batch was larger, so a lone callback never waits.
 BATCH_DELAY: Final = 0.0005
+"""Seconds of one wait for a batch to become as large as the previous one."""
 BATCH_DELAY_TRIES: Final = 3
-"""How long a batch waits for as many as came with the last one: a commit costs the same for one as for eight, and
-whoever commits early takes the interpreter from those who are about to join. A lone call-back never waits."""
+"""Maximum number of these waits."""
 
 FAST_FAILURE_THRESHOLD_SECONDS: Final = 1.0
-"""Whoever fails within this time keeps nobody waiting."""
+"""A failure within this time does not count as a blocked writer."""
 
 CALLBACKS_REFUSED_TEXT: Final = "call-backs are answered 503 until it works again"
 

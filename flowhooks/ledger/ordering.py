@@ -1,7 +1,26 @@
-"""Whose turn it is: ordered deliveries run one at a time and in order, limited ones so many at once.
+"""Ordering and concurrency limits: deliveries of one order key run one at a time, a handler runs at most N at once.
 
-Only `admitted` decides, when an attempt begins. All else, a place
-that says "held back" among it, is so that what may not begin is not looked at, and that what may is looked at soon.
+Theory of operation
+-------------------
+An *order group* is a handler together with one order key. Each delivery of a group has a position:
+
+- `-1` (`STARTED`): its first attempt has started. It stays first until it succeeds, is dead or is closed, also while it
+  waits for a retry.
+- `0` (`NEXT`): it may start.
+- above `0`: it is blocked by the deliveries before it.
+
+**Only `admissible` decides**, in the transaction that starts an attempt. It locks the groups and the limited handlers
+concerned, then reads which delivery is first of its group and how many deliveries of the handler run. The lock is held
+until COMMIT, so two processes never start two deliveries of one group, nor one more than the limit.
+
+**Stored positions are a hint.** They keep blocked deliveries out of the index that runners poll, and they let the next
+delivery be found in one index lookup. A wrong hint delays a delivery; it never starts one too early.
+
+- `assign_positions` puts a new delivery behind the last one of its group.
+- When a delivery leaves its group, `OrderScheduler.before_commit` promotes the next one in the same transaction.
+- Two transactions at once may each miss what the other does: one adds a delivery behind another, which leaves its group
+  in a transaction that does not see the new one. So a group with a newly blocked delivery is checked again a few times
+  (`RECHECK_INTERVAL`), and `promote_missed` checks all groups at each heartbeat.
 """
 
 from __future__ import annotations
@@ -46,12 +65,11 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import Runner
 
 RECHECK_INTERVAL: Final = 0.1
+"""Seconds between checks of a group in which a delivery was blocked."""
 RECHECKS: Final = 3
-"""How often, in seconds, and how many times a lane is looked at again in which something was held back: what that was
-behind may have left in a transaction that did not see it yet. What is missed even then is found at the next sign of
-life."""
+"""Number of these checks. The next heartbeat finds what they miss."""
 MAX_GROUPS: Final = 1_000
-"""Lanes that are looked at again at once, at the most."""
+"""Maximum number of groups that are checked again at the same time."""
 
 _GROUPS = database.row_array("lanes", handler=Text, lane=Text)
 _OTHERS = deliveries.alias("others")

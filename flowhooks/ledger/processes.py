@@ -1,8 +1,24 @@
-"""Which processes live, by the database's own clock, what they run, and the end of those that do not.
+"""Process membership: registration, heartbeats, and the expiry of processes that stopped sending them.
 
-Where many processes share a ledger, each says every few seconds that it lives. One that has said nothing for long is
-taken for dead by the others. It may come back, having been stopped or cut off: then it goes on under a new id, and
-whatever it still wants to record of the old one's attempts comes too late.
+Theory of operation
+-------------------
+Processes that share a ledger detect each other's failure by heartbeats and protect themselves from a process that was
+wrongly taken for failed by *fencing*.
+
+- Each process has a row, with an id in the order of start. It updates `heartbeat_at` every sixth of
+  `ledger.heartbeat_timeout`, by the database's clock, so that the clocks of the machines do not matter.
+- Any process may mark another one as stopped (`expire_stale`) after `ledger.heartbeat_timeout` without a heartbeat.
+  Attempts that the expired process was running are then recorded as lost.
+- A process expires others only if it was itself connected during that whole time (`HeartbeatState.covers_window`).
+  Otherwise the first process that reconnects after a database outage would expire all the others.
+- An expired process may still be running: it was suspended, or cut off from the database. Its next heartbeat updates no
+  row, because `stopped_at` is set. It then continues under a new id.
+- **Fencing**: an attempt is identified by its delivery and its number. Every result is written on the condition that
+  the delivery is still *running* and that this number is its current attempt (`deliveries.StateChange`). After a
+  delivery has been recovered, the late result of the earlier attempt matches no row and changes nothing. The
+  transaction of a handler is checked in the same way before its COMMIT (`handler_transaction`).
+- A process whose own heartbeat is overdue sends one before it starts anything (`HeartbeatState.is_overdue`). It thus
+  learns that it was expired before it starts work under the old id.
 """
 
 from __future__ import annotations
@@ -31,8 +47,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# A few heartbeats may be missed, or late.
 HEARTBEATS_PER_TIMEOUT: Final = 6
-"""Signs of life in the time after which a process without one is taken for dead: a few may be missed, or late."""
+"""Number of heartbeats that a process sends within `ledger.heartbeat_timeout`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

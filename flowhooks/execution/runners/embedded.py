@@ -1,13 +1,27 @@
-"""The runner inside the server's own process: a pool of threads, for which the ledger's rows are the queue.
+"""The embedded runner: a pool of threads in the server's process, with the ledger's rows as its queue.
 
-What waits here in memory is only a hint: all of it can be read again.
+Theory of operation
+-------------------
+The queue is the table `deliveries`. What this module keeps in memory is a cache of ids that may be lost at any time:
+each delivery in it can be read again.
 
-A delivery that is stored while a thread is free is stored as running, so that its running mark costs no further
-commit; it is handed to that thread after the commit. All others are claimed by the thread that takes their turn.
+A delivery reaches a thread in one of two ways:
 
-A thread cannot be ended from outside. One whose attempt takes longer than it may is given up: it goes on, another
-takes its place in the pool, and it ends with its attempt. So many are given up at the most as the pool has threads, and
-of one handler as many as it may hold: beyond that an attempt keeps its place.
+1. *Reserved.* While a callback is being stored, `reserve` checks for a free thread. If there is one, the delivery is
+   stored as *running* in the same transaction, and its thread starts after the COMMIT. The attempt costs no commit of
+   its own to start.
+2. *Queued.* All other deliveries are put into their handler's queue, by `enqueue` after a commit or by the poll every
+   `POLL_INTERVAL`. The thread that takes one claims it first, which is one commit.
+
+Fairness: handlers that have something to run stand in one round-robin queue (`_ready_handlers`), and one handler gets
+at most half of the threads. A handler that hangs, or has a backlog of a million deliveries, delays no other one.
+
+Overdue attempts: Python cannot end a thread from outside. A thread whose attempt exceeds its timeout is *abandoned*: it
+keeps running, another thread takes its slot in the pool, and it ends with its attempt. At most as many threads are
+abandoned as the pool has, and for one handler as many as it may run at once. Beyond that an overdue attempt keeps its
+slot.
+
+Locking: `_changed` guards all fields that threads share. It is never held while the ledger or a handler is called.
 """
 
 from __future__ import annotations
@@ -39,14 +53,15 @@ if TYPE_CHECKING:
     from flowhooks.model.delivery import ExecuteFn, ReadyDelivery, TransactionHooks
 
 MAX_QUEUED_PER_HANDLER: Final = 1_000
-"""Deliveries of one handler kept in memory at the most; the others wait in the ledger until there is room."""
+"""Maximum number of deliveries of one handler in memory. The others wait in the ledger."""
 POLL_INTERVAL: Final = 0.2
-"""Seconds between looks into the ledger for what has become due."""
+"""Seconds between two polls of the ledger for due deliveries."""
+# To wake a thread costs more than such a delivery. If it takes longer this time, the next poll wakes more threads.
 FAST_THRESHOLD_SECONDS: Final = 0.001
-"""Of a handler that took less the last time, what begins together is run by one thread, one after the other: to wake a
-thread for each costs more than to run them. If it takes longer this time, the others are begun at the next look."""
+"""Deliveries of a handler whose last attempt took less run one after another in one thread."""
+# The delivery is offered again at once, and may fail again.
 FAULT_PAUSE_SECONDS: Final = 1.0
-"""How long a thread rests after a delivery that could not be run: it will be offered again, and may fail again."""
+"""Seconds that a thread pauses after a delivery that could not be run."""
 
 log = structlog.get_logger(__name__)
 
