@@ -19,8 +19,8 @@ from flowhooks.background.clock_trust import ClockTrust
 from flowhooks.background.clock_watch import ClockWatch
 from flowhooks.background.cluster import ClusterSync
 from flowhooks.background.file_watch import FileWatch
-from flowhooks.background.retention import DAY, Retention
-from flowhooks.clock import Clock
+from flowhooks.background.retention import Retention
+from flowhooks.clock import DAY, Clock
 from flowhooks.errors import FlowhooksError, LedgerUnusable
 from flowhooks.execution.circuit_breaker import CircuitBreaker, plugin_versions
 from flowhooks.execution.cpu_affinity import HandlerAffinity

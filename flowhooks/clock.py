@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SECOND: Final = 1_000_000
 """Microseconds in a second: all of the ledger's times are whole microseconds since 1970, UTC."""
+DAY: Final = 86_400 * SECOND
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION_7: Final = 0x7000
@@ -73,6 +74,20 @@ class Clock:
         while (bits := next(self._random_blocks, None)) is None:
             self._random_blocks = iter(_RANDOM_BLOCK.unpack(os.urandom(_RANDOM_BLOCK.size)))
         return bits
+
+
+def id_lower_bound(timestamp: int) -> str:
+    """The lowest id that can be made at a moment, in microseconds since 1970."""
+    digits = f"{min(max(0, timestamp) // 1000, 2**48 - 1):012x}"
+    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
+
+
+def id_time(key: str) -> int | None:
+    """When an id was made, in microseconds since 1970, to the millisecond; None for what is no such id."""
+    try:
+        return int(key.replace("-", "")[:12], 16) * 1000
+    except ValueError:
+        return None
 
 
 def to_datetime(microseconds: int) -> datetime:

@@ -10,7 +10,7 @@ import pytest
 from flowhooks import Reject
 from flowhooks.background import clock_trust
 from flowhooks.background import retention as module
-from flowhooks.ledger import purge
+from flowhooks.clock import id_lower_bound
 from flowhooks.ledger.ledger import Ledger
 
 DAY = 86_400
@@ -106,14 +106,14 @@ def test_old_entries_and_alerts_go(house, listens):
         flow.sql(
             "INSERT INTO alerts (id, cause, subject, message, since, count, event_id, opened_at, told, closed_at)"
             " VALUES (?, 'dead', ?, '', 1, 1, '', ?, '[]', ?)",
-            f"{purge.id_lower_bound(start)[:-1]}{number}",
+            f"{id_lower_bound(start)[:-1]}{number}",
             f"p:{number}",
             start,
             closed,
         )
     flow.sql(
         "INSERT INTO audit (id, done_at, who, face, action, subject, detail) VALUES (?, 1, 'a', 'api', 'b', '', '{}')",
-        purge.id_lower_bound(start),
+        id_lower_bound(start),
     )
     flow.clock.advance(401 * DAY)
     gone = flow.app.retention.run()

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from flowhooks.clock import Clock
-from flowhooks.ledger.backlog import HandlerBacklog
-from flowhooks.ledger.stats import LedgerStats, Totals
+from flowhooks.ledger.stats import HandlerBacklog, LedgerStats, Totals
 from flowhooks.model.delivery import State
 from flowhooks.observability.collectors import LedgerCollector, ProcessCollector, ProcessInfo
 from flowhooks.observability.metrics import Metrics

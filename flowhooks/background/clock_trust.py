@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import DAY, SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flowhooks.clock import Clock
 
-MAX_AHEAD: Final = 86_400 * SECOND
+MAX_AHEAD: Final = DAY
 """Microseconds by which the clock may be ahead of the newest thing that is stored, or jump, without being doubted."""
 DOUBT_SECONDS: Final = 3600.0
 """Seconds, by the monotonic clock, for which a clock is doubted."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import DAY
 from flowhooks.errors import FlowhooksError
 from flowhooks.failpoints import hit
 from flowhooks.ledger import purge
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from flowhooks.ledger.transaction import WriteTransaction
     from flowhooks.settings import RetentionSettings
 
-DAY: Final = 86_400 * SECOND
 FIRST_RUN_DELAY: Final = 60.0
 """Seconds after the start: whoever starts has better things to do."""
 PURGE_INTERVAL: Final = 3600.0

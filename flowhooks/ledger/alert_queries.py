@@ -10,13 +10,18 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Subquery, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Subquery, and_, case, func, select, update
 
 from flowhooks.ledger import database
+from flowhooks.ledger.queries import each_handler
 from flowhooks.ledger.tables import (
     IS_FAILED,
+    IS_LAST_ATTEMPT,
+    IS_PARKED,
     IS_RUNNING_OR_FAILED,
     IS_SCHEDULED,
+    IS_SUSPENDED,
+    IS_WAITING,
     alerts,
     attempts,
     deliveries,
@@ -123,12 +128,6 @@ class OpenAlert:
         return f"{self.cause.value} {self.subject}"
 
 
-# Written out, so that SQLite sees that an index says the same, and does not read each row to be sure of it.
-_IS_WAITING: Final = deliveries.c.state == bindparam("waiting", State.WAITING.value, literal_execute=True)
-IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
-"""Events that are parked, said as the indexes of them do."""
-
-
 def failed(connection: Connection, state: State) -> list[HandlerIssue]:
     """The handlers with deliveries in `state`, *dead* or *unknown*."""
     rows = connection.execute(_oldest(deliveries.c.changed_at, IS_FAILED, deliveries.c.state == state.value))
@@ -144,7 +143,7 @@ def latest_failed(connection: Connection, state: State, handler: str) -> LatestO
     """The delivery of a handler that came into `state`, *dead* or *unknown*, last."""
     newest = (
         select(deliveries.c.changed_at, attempts.c.error)
-        .outerjoin(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .outerjoin(attempts, IS_LAST_ATTEMPT)
         .where(IS_FAILED, deliveries.c.state == state.value, deliveries.c.handler == handler)
         .order_by(deliveries.c.changed_at.desc())
         .limit(1)
@@ -155,14 +154,14 @@ def latest_failed(connection: Connection, state: State, handler: str) -> LatestO
 
 def count_waiting(connection: Connection, handler: str) -> int:
     """How many deliveries of a handler wait, and could run but for their handler."""
-    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, _IS_WAITING)
+    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, IS_WAITING)
 
 
 def running(connection: Connection) -> list[HandlerIssue]:
     """Every delivery that runs just now: its handler, its event, and since when."""
     rows = connection.execute(
         select(deliveries.c.handler, deliveries.c.event_id, attempts.c.started_at)
-        .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+        .join(attempts, IS_LAST_ATTEMPT)
         .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
         .order_by(attempts.c.started_at)
     )
@@ -175,7 +174,7 @@ def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
     Without those that were retired, as with what is shelved: where a ledger is shared, what waits keeps its time. So
     does what waits for a handler that is paused, or was: it could not run before that was resumed.
     """
-    each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=(_IS_WAITING, deliveries.c.due_at <= before)).subquery(
+    each = _oldest(deliveries.c.due_at, IS_SCHEDULED, only=(IS_WAITING, deliveries.c.due_at <= before)).subquery(
         "oldest"
     )
     rows = connection.execute(
@@ -190,7 +189,7 @@ def overdue(connection: Connection, before: int) -> list[HandlerIssue]:
 
 def count_overdue(connection: Connection, before: int, handler: str) -> int:
     """How many deliveries of a handler have been able to run since before `before`, and still wait."""
-    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, deliveries.c.due_at <= before, _IS_WAITING)
+    return _count(connection, deliveries.c.handler == handler, IS_SCHEDULED, deliveries.c.due_at <= before, IS_WAITING)
 
 
 def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
@@ -198,7 +197,7 @@ def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
 
     Without those that were retired, or are paused: whoever did that was shown what waits, and that it stays.
     """
-    each = _oldest(deliveries.c.id, _IS_WAITING, deliveries.c.due_at.is_(None)).subquery("oldest")
+    each = _oldest(deliveries.c.id, IS_SUSPENDED).subquery("oldest")
     # A handler has been missing since the first start without it.
     missed = select(func.min(processes.c.started_at)).where(processes.c.started_at > handlers.c.last_seen_at)
     missing_since = func.coalesce(missed.scalar_subquery(), handlers.c.last_seen_at, 0)
@@ -214,7 +213,7 @@ def missing_handlers(connection: Connection, before: int) -> list[HandlerIssue]:
 
 def count_missing_handler(connection: Connection, handler: str) -> int:
     """How many deliveries wait for a handler that is missing."""
-    return _count(connection, _IS_WAITING, deliveries.c.due_at.is_(None), deliveries.c.handler == handler)
+    return _count(connection, IS_SUSPENDED, deliveries.c.handler == handler)
 
 
 def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[bool], ...] = ()) -> Select[Any]:
@@ -222,9 +221,7 @@ def _oldest(order: Any, *where: ColumnElement[bool], only: tuple[ColumnElement[b
 
     `where` is what an index is made for that has the handler, then `order`, after what `where` fixes.
     """
-    first = select(func.min(deliveries.c.handler).label("handler")).where(*where).cte("each", recursive=True)
-    following = select(func.min(deliveries.c.handler)).where(*where, deliveries.c.handler > first.c.handler)
-    each = first.union_all(select(following.scalar_subquery()).where(first.c.handler.is_not(None)))
+    each = each_handler(*where)
     oldest = (
         select(deliveries.c.id)
         .where(*where, *only, deliveries.c.handler == each.c.handler)

@@ -16,7 +16,15 @@ from flowhooks.ledger.deliveries import CLAIM, ClaimRequest, ClaimStatements, St
 from flowhooks.ledger.handlers import retry_from_json
 from flowhooks.ledger.ordering import admissible
 from flowhooks.ledger.queries import to_event
-from flowhooks.ledger.tables import IS_RUNNING_OR_FAILED, attempts, deliveries, events, handlers, processes
+from flowhooks.ledger.tables import (
+    IS_LAST_ATTEMPT,
+    IS_RUNNING_OR_FAILED,
+    attempts,
+    deliveries,
+    events,
+    handlers,
+    processes,
+)
 from flowhooks.model.delivery import ClaimedAttempt, ConcurrencyLimitReached, OutcomeKind, ReadyDelivery, State
 
 if TYPE_CHECKING:
@@ -94,7 +102,7 @@ _RUNNING: Final = (
         handlers.c.retry,
         handlers.c.probes,
     )
-    .join(attempts, (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt))
+    .join(attempts, IS_LAST_ATTEMPT)
     .outerjoin(handlers, handlers.c.id == deliveries.c.handler)
     .where(IS_RUNNING_OR_FAILED, deliveries.c.state == State.RUNNING.value)
     .order_by(deliveries.c.id)

@@ -1,4 +1,10 @@
-"""Conservation: whether all that was accepted is still accounted for; it must not mend anything."""
+"""Conservation: whether all that was accepted is still accounted for; it must not mend anything, or depend on settings.
+
+Each query goes once over a table or two, and gives the ids of rows that cannot be in a ledger that fits together.
+
+Times are compared within a row, with those of its delivery, or with the newest time of the whole ledger: a clock may
+have been wrong, and be set right later. A day is allowed for that.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +12,27 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
-from flowhooks.ledger.consistency_queries import CHECKS, NEWEST, PURGED_IDENTITIES
+from flowhooks.clock import DAY
+from flowhooks.ledger.deliveries import NEXT, STARTED
+from flowhooks.ledger.due_times import MAX_DELAY
 from flowhooks.ledger.row_checks import check_rows
 from flowhooks.ledger.stats import totals
-from flowhooks.ledger.tables import attempts, deliveries, events
+from flowhooks.ledger.tables import (
+    IS_LAST_ATTEMPT,
+    attempts,
+    audit,
+    conflicts,
+    counters,
+    deliveries,
+    events,
+    handlers,
+    in_order_group,
+    processes,
+    purged,
+)
+from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +71,250 @@ class ConsistencyReport:
         return not self.trouble
 
 
+_COUNTERS: Final = ("accepted", "purged", "tried")
+_NEWEST: Final = bindparam("newest", type_=BigInteger)
+"""The newest time of the ledger, or now if that is later."""
+
+_LAST: Final = (
+    select(
+        attempts.c.delivery_id,
+        func.max(attempts.c.number).label("number"),
+        func.min(attempts.c.number).label("first"),
+        func.count().label("made"),
+    )
+    .group_by(attempts.c.delivery_id)
+    .subquery("last")
+)
+_UNFINISHED: Final = attempts.c.outcome.is_(None)
+_MADE: Final = (
+    select(deliveries.c.event_id, func.count().label("made")).group_by(deliveries.c.event_id).subquery("made")
+)
+_OF_DELIVERY: Final = attempts.c.delivery_id == deliveries.c.id
+_ATTEMPT: Final = attempts.c.delivery_id.concat(" attempt ").concat(cast(attempts.c.number, Text))
+_RUNNING: Final = deliveries.c.state == State.RUNNING.value
+
+
+def _is_consistent() -> ColumnElement[bool]:
+    """Whether a delivery's state agrees with how its last attempt ended; `docs/explanation/states.md` has the table."""
+    outcome = attempts.c.outcome
+    none = attempts.c.number.is_(None)
+    return case(
+        (_RUNNING, and_(~none, _UNFINISHED)),
+        (
+            deliveries.c.state == State.SUCCEEDED.value,
+            outcome.in_([OutcomeKind.SUCCEEDED.value, OutcomeKind.LOST.value]),
+        ),
+        (deliveries.c.state == State.UNKNOWN.value, outcome == OutcomeKind.LOST.value),
+        # What succeeded leaves that state only by `replay --again`, which starts its retry schedule anew.
+        else_=or_(
+            none,
+            and_(
+                ~_UNFINISHED,
+                or_(outcome != OutcomeKind.SUCCEEDED.value, deliveries.c.retries_from == deliveries.c.attempt),
+            ),
+        ),
+    )
+
+
+def _later(time: ColumnElement[int], than: ColumnElement[int]) -> ColumnElement[bool]:
+    return time > than + literal(DAY, BigInteger)
+
+
+_OF_EVENTS: Final = (
+    (
+        select(events.c.id)
+        .outerjoin(_MADE, _MADE.c.event_id == events.c.id)
+        .where(func.coalesce(_MADE.c.made, 0) != events.c.route_size),
+        "event {} does not have the deliveries of its recorded route",
+    ),
+    (
+        select(events.c.id).where(events.c.state.not_in(["routed", "parked", "dismissed"])),
+        "event {} is in no state that there is",
+    ),
+    (
+        select(events.c.id).where(events.c.state == "routed", events.c.route_size == literal(0)),
+        "event {} counts as routed, but goes nowhere",
+    ),
+    (
+        select(events.c.id).where(
+            or_(
+                (events.c.state == "parked") != events.c.parked_by.is_not(None),
+                (events.c.state == "dismissed") != events.c.dismissed_by.is_not(None),
+            )
+        ),
+        "event {} is not in the state for which it has a reason",
+    ),
+    (
+        select(events.c.id).where(
+            or_(
+                events.c.parked_by.not_in(["handler", "condition", "name"]),
+                events.c.dismissed_by.not_in(["condition", "kind", "setting", "operator"]),
+            )
+        ),
+        "event {} is parked or dismissed for a reason that there is not",
+    ),
+    (
+        select(events.c.id).where(or_(events.c.repeats < 0, events.c.received_at <= 0)),
+        "event {} has a negative number",
+    ),
+    (
+        select(conflicts.c.event_id)
+        .outerjoin(events, events.c.id == conflicts.c.event_id)
+        .where(or_(events.c.id.is_(None), events.c.digest == conflicts.c.digest)),
+        "a conflicting body is kept for event {}, which is not there or has the same data",
+    ),
+)
+_OF_DELIVERIES: Final = (
+    (
+        select(deliveries.c.id).outerjoin(events, events.c.id == deliveries.c.event_id).where(events.c.id.is_(None)),
+        "delivery {} is of an event that is not there",
+    ),
+    (
+        select(deliveries.c.id)
+        .outerjoin(_LAST, _LAST.c.delivery_id == deliveries.c.id)
+        .where(
+            or_(
+                func.coalesce(_LAST.c.number, 0) != deliveries.c.attempt,
+                func.coalesce(_LAST.c.made, 0) != deliveries.c.attempt,
+                func.coalesce(_LAST.c.first, 1) != literal(1),
+            )
+        ),
+        "delivery {} does not have the attempts that it counts",
+    ),
+    (
+        select(deliveries.c.id)
+        .outerjoin(attempts, IS_LAST_ATTEMPT)
+        .where(or_(~func.coalesce(_is_consistent(), literal(False)), deliveries.c.state.not_in([*State]))),
+        "delivery {} does not agree with its last attempt",
+    ),
+    (
+        select(deliveries.c.id).where(
+            or_(deliveries.c.retries_from < 0, deliveries.c.retries_from > deliveries.c.attempt)
+        ),
+        "delivery {} has a retry schedule from an attempt that was not made",
+    ),
+    (
+        select(deliveries.c.id).where(
+            deliveries.c.due_at.is_not(None),
+            deliveries.c.state.not_in([State.WAITING.value, State.UNKNOWN.value]),
+        ),
+        "delivery {} is due, but neither waits nor is unknown",
+    ),
+    (
+        select(deliveries.c.id).where(
+            or_(deliveries.c.due_at > _NEWEST + literal(MAX_DELAY, BigInteger), deliveries.c.due_at <= 0)
+        ),
+        "delivery {} is due at a time that no schedule has",
+    ),
+    (
+        select(deliveries.c.id).where(
+            or_(
+                _later(deliveries.c.created_at, deliveries.c.changed_at),
+                _later(deliveries.c.changed_at, _NEWEST),
+                deliveries.c.created_at <= 0,
+            )
+        ),
+        "delivery {} changed at a time that cannot be",
+    ),
+    (
+        select(deliveries.c.id).where(
+            or_(
+                deliveries.c.lane.is_(None) & (deliveries.c.turn != NEXT),
+                deliveries.c.lane.is_not(None) & _RUNNING & (deliveries.c.turn != STARTED),
+                (deliveries.c.attempt == 0) & ~_RUNNING & (deliveries.c.turn < NEXT),
+                deliveries.c.turn < STARTED,
+            )
+        ),
+        "delivery {} does not have the position in its order that its state asks for",
+    ),
+    (
+        select(func.max(deliveries.c.id))
+        .where(in_order_group(deliveries) & _RUNNING)
+        .group_by(deliveries.c.handler, deliveries.c.lane)
+        .having(func.count() > 1),
+        "delivery {} runs beside another of the same handler and key, although they are ordered",
+    ),
+)
+_OF_ATTEMPTS: Final = (
+    (
+        select(_ATTEMPT).outerjoin(deliveries, _OF_DELIVERY).where(deliveries.c.id.is_(None)),
+        "delivery {} is of a delivery that is not there",
+    ),
+    (
+        select(_ATTEMPT).where(
+            or_(attempts.c.finished_at.is_(None) != _UNFINISHED, attempts.c.outcome.not_in([*OutcomeKind]))
+        ),
+        "delivery {} did not end as an attempt does",
+    ),
+    (
+        select(_ATTEMPT).join(deliveries, _OF_DELIVERY).where(attempts.c.number < deliveries.c.attempt, _UNFINISHED),
+        "delivery {} has not ended, but was followed by another",
+    ),
+    (
+        select(_ATTEMPT)
+        .join(deliveries, _OF_DELIVERY)
+        .where(
+            or_(
+                _later(deliveries.c.created_at, attempts.c.started_at),
+                _later(attempts.c.started_at, deliveries.c.changed_at),
+                _later(attempts.c.started_at, attempts.c.finished_at),
+                _later(attempts.c.finished_at, deliveries.c.changed_at),
+            )
+        ),
+        "delivery {} began or ended at a time that cannot be",
+    ),
+    (
+        select(_ATTEMPT).outerjoin(processes, processes.c.id == attempts.c.process).where(processes.c.id.is_(None)),
+        "delivery {} was made by a process that the ledger does not know",
+    ),
+)
+_OF_OTHER_TABLES: Final = (
+    (
+        select(counters.c.name.concat(" of process ").concat(counters.c.process)).where(
+            or_(counters.c.value < 0, counters.c.name.not_in(_COUNTERS))
+        ),
+        "counter {} is negative, or none that there is",
+    ),
+    (
+        select(purged.c.event_id).join(events, events.c.id == purged.c.event_id),
+        "event {} is stored, although its identity is kept as that of a purged event",
+    ),
+    (
+        select(handlers.c.id).where(
+            or_(
+                handlers.c.held_at.is_not(None) & handlers.c.paused_at.is_(None),
+                handlers.c.held_at.is_(None) & handlers.c.trial_at.is_not(None),
+                handlers.c.probes.not_in([0, 1]),
+                handlers.c.concurrency < 1,
+                handlers.c.order_by.not_in(["business_key", "process_key"]),
+            )
+        ),
+        "handler {} is recorded with values that no handler has",
+    ),
+    (
+        select(handlers.c.id).where(handlers.c.trial_at > _NEWEST + literal(MAX_DELAY, BigInteger)),
+        "handler {} is to be tried at a time that no schedule has",
+    ),
+    (
+        select(processes.c.id).where(_later(processes.c.started_at, processes.c.stopped_at)),
+        "process {} ended before it began",
+    ),
+)
+_CHECKS: Final[tuple[tuple[Select[str], str], ...]] = (*_OF_EVENTS, *_OF_DELIVERIES, *_OF_ATTEMPTS, *_OF_OTHER_TABLES)
+"""Each query with the sentence that is said of what it gives."""
+
+_NEWEST_TIMES: Final[tuple[Select[int | None], ...]] = (
+    select(func.max(events.c.received_at)),
+    select(func.max(attempts.c.started_at)),
+    select(func.max(attempts.c.finished_at)),
+    select(func.max(processes.c.started_at)),
+    select(func.max(processes.c.stopped_at)),
+    select(func.max(audit.c.done_at)),
+)
+"""What gives the newest time of the ledger: the times by which a delivery and a handler are measured are not in it."""
+_PURGED_IDENTITIES: Final = select(func.count()).select_from(purged)
+
+
 def _states(query: Select[str, int], connection: Connection) -> dict[str, int]:
     return dict(sorted(connection.execute(query).all()))
 
@@ -67,8 +332,8 @@ def verify(connection: Connection) -> ConsistencyReport:
         attempts=connection.execute(select(func.count()).select_from(attempts)).scalar_one(),
     )
     _check_totals(connection, report)
-    newest = max(time.time_ns() // 1000, *(connection.execute(query).scalar() or 0 for query in NEWEST))
-    for query, sentence in CHECKS:
+    newest = max(time.time_ns() // 1000, *(connection.execute(query).scalar() or 0 for query in _NEWEST_TIMES))
+    for query, sentence in _CHECKS:
         ids = connection.execute(query.limit(MAX_SHOWN + 1), {"newest": newest}).scalars().all()
         _report(report, sentence, ids)
     by_sentence: dict[str, list[str]] = {}
@@ -86,7 +351,7 @@ def _check_totals(connection: Connection, report: ConsistencyReport) -> None:
         report.trouble.append(
             f"{report.accepted} events were accepted, but {report.stored} are stored and {report.purged} were purged"
         )
-    identities = connection.execute(PURGED_IDENTITIES).scalar_one()
+    identities = connection.execute(_PURGED_IDENTITIES).scalar_one()
     if identities > report.purged:
         report.trouble.append(f"{report.purged} events were purged, but the identities of {identities} are kept")
 

@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, bindparam, func, select, update
 
 from flowhooks.clock import SECOND
 from flowhooks.ledger import database
-from flowhooks.ledger.queries import WITH_WORK
+from flowhooks.ledger.queries import READY_COLUMNS, WITH_WORK, to_ready_delivery
 from flowhooks.ledger.tables import IS_SCHEDULED, audit, deliveries, events, processes
-from flowhooks.model.delivery import MAX_DELAY_SECONDS, ReadyDelivery, State
+from flowhooks.model.delivery import MAX_DELAY_SECONDS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,7 +34,7 @@ _CORRECT: Final = (
     update(deliveries)
     .where(deliveries.c.id.in_(database.string_array("ids")), IS_SCHEDULED, deliveries.c.due_at > bindparam("latest"))
     .values(due_at=bindparam("now", type_=BigInteger))
-    .returning(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
+    .returning(*READY_COLUMNS)
 )
 
 
@@ -52,12 +52,8 @@ def correct_due_times(transaction: WriteTransaction, now: int, *, runner: Runner
         if not ids:
             continue
         rows = connection.execute(_CORRECT, {"ids": json.dumps(list(ids)), "latest": latest, "now": now}).all()
-        queued = [
-            ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
-            for row in rows
-        ]
-        if queued:
-            runner.enqueue(transaction, queued, now)
+        if rows:
+            runner.enqueue(transaction, [to_ready_delivery(row) for row in rows], now)
         corrected += len(rows)
     return corrected
 

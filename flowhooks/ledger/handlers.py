@@ -11,7 +11,15 @@ from sqlalchemy import select, update
 from flowhooks.errors import NewerSelectorsError
 from flowhooks.ledger import database
 from flowhooks.ledger.pauses import CircuitState
-from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, handlers
+from flowhooks.ledger.tables import (
+    IS_BLOCKED,
+    IS_RUNNING_OR_FAILED,
+    IS_SCHEDULED,
+    IS_SUSPENDED,
+    IS_WAITING,
+    deliveries,
+    handlers,
+)
 from flowhooks.model.delivery import State
 from flowhooks.model.retry import Retry
 from flowhooks.model.selectors import Selectors
@@ -140,10 +148,9 @@ def wake_waiting(transaction: WriteTransaction, loaded: Iterable[str], now: int)
     Perhaps it can since its plugin was mended, or is there again.
     """
     loaded_json = json.dumps(list(loaded))
-    shelved = (deliveries.c.state == State.WAITING.value) & deliveries.c.due_at.is_(None)
     is_here = deliveries.c.handler.in_(database.string_array("loaded"))
     transaction.connection.execute(
-        update(deliveries).where(shelved, is_here).values(due_at=now), {"loaded": loaded_json}
+        update(deliveries).where(IS_SUSPENDED, is_here).values(due_at=now), {"loaded": loaded_json}
     )
     transaction.connection.execute(
         update(deliveries)
@@ -163,11 +170,10 @@ def suspend_missing(transaction: WriteTransaction, loaded: Iterable[str], now: i
     wake_waiting(transaction, loaded, now)
     connection = transaction.connection
     loaded_json = json.dumps(loaded)
-    waiting = deliveries.c.state == State.WAITING.value
     for has_time in (IS_SCHEDULED, IS_BLOCKED):
         connection.execute(
             update(deliveries)
-            .where(has_time, waiting, deliveries.c.handler.not_in(database.string_array("loaded")))
+            .where(has_time, IS_WAITING, deliveries.c.handler.not_in(database.string_array("loaded")))
             .values(due_at=None),
             {"loaded": loaded_json},
         )

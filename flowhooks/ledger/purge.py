@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Text, bindparam, delete, func, select
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import SECOND, id_lower_bound, id_time
 from flowhooks.failpoints import hit
 from flowhooks.ledger import database, webhook_ids
 from flowhooks.ledger.counters import increment
@@ -86,12 +86,6 @@ class PurgedIdentity(NamedTuple):
     event_id: str
     digest: str
     received_at: int
-
-
-def id_lower_bound(timestamp: int) -> str:
-    """The lowest id that can be made at a moment, in microseconds since 1970."""
-    digits = f"{max(0, timestamp) // 1000:012x}"
-    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"
 
 
 _CANDIDATES: Final = (
@@ -289,10 +283,8 @@ def find_purged(connection: Connection, identities: Collection[Identity]) -> dic
 
 def find_purged_event(connection: Connection, event_id: str) -> PurgedIdentity | None:
     """What is left of an event that was purged, or None; found by the time that its id bears."""
-    digits = event_id.replace("-", "")[:12]
-    try:
-        made_at = int(digits, 16) * 1000
-    except ValueError:
+    made_at = id_time(event_id)
+    if made_at is None:
         return None
     query = select(purged.c.event_id, purged.c.digest, purged.c.received_at).where(
         purged.c.received_at.between(made_at - _ID_CLOCK_MARGIN, made_at + _ID_CLOCK_MARGIN),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select
+from sqlalchemy import CTE, ColumnElement, Select, bindparam, func, select
 
 from flowhooks import schema
 from flowhooks.clock import to_datetime
@@ -16,8 +16,11 @@ from flowhooks.ledger import database
 from flowhooks.ledger.ordering import BLOCKED_BY, IS_FIRST
 from flowhooks.ledger.tables import (
     IS_BLOCKED,
+    IS_LAST_ATTEMPT,
     IS_RUNNING_OR_FAILED,
     IS_SCHEDULED,
+    IS_SUSPENDED,
+    IS_WAITING,
     attempts,
     conflicts,
     deliveries,
@@ -27,7 +30,7 @@ from flowhooks.model.delivery import Attempt, OutcomeKind, ReadyDelivery, State
 from flowhooks.model.event import DismissedBy, Event, NoMatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -153,8 +156,13 @@ class StoredEvent:
     delivery_statuses: tuple[DeliveryStatus, ...]
 
 
-def to_event(row: Any) -> Event:
-    """The event that a row of `events` holds, as it was routed; its data is parsed again, so that nobody shares it."""
+def to_event(row: Any, data: Mapping[str, Any] | None = None) -> Event:
+    """The event that a row of `events` holds, as it was routed.
+
+    Args:
+        row: the row.
+        data: its data, where the row has no body; default: parsed from the body, so that nobody shares it.
+    """
     return Event(
         id=row.id,
         source=row.source,
@@ -166,7 +174,7 @@ def to_event(row: Any) -> Event:
         process_definition_key=row.process_definition_key,
         process_definition_version=row.process_definition_version,
         conclusion=row.conclusion,
-        data=schema.parse(row.body.encode()),
+        data=schema.parse(row.body.encode()) if data is None else data,
         received_at=to_datetime(row.received_at),
     )
 
@@ -184,29 +192,48 @@ _STATUS: Final = select(
     attempts.c.finished_at,
     deliveries.c.lane,
     BLOCKED_BY.label("behind"),
-).outerjoin(attempts, and_(attempts.c.delivery_id == deliveries.c.id, attempts.c.number == deliveries.c.attempt))
+).outerjoin(attempts, IS_LAST_ATTEMPT)
 _STATUSES: Final = _STATUS.where(deliveries.c.event_id.in_(database.string_array("event_ids"))).order_by(
     deliveries.c.id
 )
+READY_COLUMNS: Final = (
+    deliveries.c.id,
+    deliveries.c.handler,
+    deliveries.c.attempt,
+    deliveries.c.state,
+    deliveries.c.lane,
+)
+"""What `to_ready_delivery` needs of a row."""
 _DUE: Final = (
-    select(deliveries.c.id, deliveries.c.handler, deliveries.c.attempt, deliveries.c.state, deliveries.c.lane)
+    select(*READY_COLUMNS)
     .where(
         IS_SCHEDULED, deliveries.c.handler == bindparam("handler"), deliveries.c.due_at <= bindparam("now"), IS_FIRST
     )
     .order_by(deliveries.c.due_at)
     .limit(bindparam("most"))
 )
-_FIRST: Final = (
-    select(func.min(deliveries.c.handler).label("handler")).where(IS_SCHEDULED).cte("with_work", recursive=True)
-)
-_NEXT: Final = (
-    select(func.min(deliveries.c.handler))
-    .where(IS_SCHEDULED, deliveries.c.handler > _FIRST.c.handler)
-    .scalar_subquery()
-)
-# One step down the index for each handler that has work, however many deliveries each of them has.
-_WITH_WORK: Final = _FIRST.union_all(select(_NEXT).where(_FIRST.c.handler.is_not(None)))
-WITH_WORK: Final = select(_WITH_WORK.c.handler)
+OPEN_STATES: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
+    State.WAITING.value: (IS_WAITING & IS_SCHEDULED, IS_WAITING & IS_BLOCKED, IS_SUSPENDED),
+    **{
+        state.value: (IS_RUNNING_OR_FAILED & (deliveries.c.state == state.value),)
+        for state in (State.RUNNING, State.UNKNOWN, State.DEAD)
+    },
+}
+"""Of each state in which something may still become of a delivery, what finds such deliveries by an index."""
+
+
+def each_handler(*where: ColumnElement[bool]) -> CTE:
+    """The handlers of the deliveries of `where`, and a row of null at the end.
+
+    It takes one step down an index for each handler, however many deliveries that has. The index is made for `where`,
+    and has the handler after what `where` fixes.
+    """
+    first = select(func.min(deliveries.c.handler).label("handler")).where(*where).cte("each", recursive=True)
+    following = select(func.min(deliveries.c.handler)).where(*where, deliveries.c.handler > first.c.handler)
+    return first.union_all(select(following.scalar_subquery()).where(first.c.handler.is_not(None)))
+
+
+WITH_WORK: Final = select(each_handler(IS_SCHEDULED).c.handler)
 """The ids of the handlers that have work, one row of null at the end."""
 
 
@@ -260,10 +287,12 @@ def due_deliveries(connection: Connection, now: int, limit_for: Callable[[str], 
 def due_deliveries_of(connection: Connection, now: int, handler: str, limit: int) -> list[ReadyDelivery]:
     """What may run or be probed of one handler by `now`, the longest due first; `limit` at the most."""
     rows = connection.execute(_DUE, {"handler": handler, "now": now, "most": limit})
-    return [
-        ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
-        for row in rows
-    ]
+    return [to_ready_delivery(row) for row in rows]
+
+
+def to_ready_delivery(row: Any) -> ReadyDelivery:
+    """What a runner is told of a delivery, of a row with `READY_COLUMNS`."""
+    return ReadyDelivery(row.id, row.handler, row.attempt, row.state == State.UNKNOWN, row.lane is not None)
 
 
 def find(
@@ -325,18 +354,18 @@ def apply_filter(query: Select[Any], event_filter: EventFilter) -> Select[Any]:
         query = query.where(events.c.received_at < event_filter.until)
     if event_filter.state in {"parked", "dismissed"}:
         query = query.where(events.c.state == event_filter.state)
-    if of_delivery := _of_delivery(event_filter):
+    if of_delivery := delivery_conditions(event_filter):
+        if event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
+            of_delivery.append(IS_RUNNING_OR_FAILED)
         query = query.where(events.c.id.in_(select(deliveries.c.event_id).where(*of_delivery)))
     return query
 
 
-def _of_delivery(event_filter: EventFilter) -> list[ColumnElement[bool]]:
+def delivery_conditions(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     """What a filter asks of one and the same delivery of an event."""
     conditions: list[ColumnElement[bool]] = []
     if event_filter.state in set(State):
         conditions.append(deliveries.c.state == event_filter.state)
-    if event_filter.state in {State.RUNNING, State.DEAD, State.UNKNOWN}:
-        conditions.append(IS_RUNNING_OR_FAILED)
     if event_filter.handler is not None:
         conditions.append(deliveries.c.handler == event_filter.handler)
     return conditions
@@ -367,21 +396,3 @@ def conflicts_of(connection: Connection, event_id: str) -> list[tuple[int, str]]
         select(conflicts).where(conflicts.c.event_id == event_id).order_by(conflicts.c.received_at)
     )
     return [(row.received_at, row.body) for row in rows]
-
-
-def count_by_state(connection: Connection) -> dict[str, int]:
-    """How many deliveries are not at rest, by state, and how many events are parked; what is at rest is not read."""
-    at_work = [State.RUNNING.value, State.DEAD.value, State.UNKNOWN.value]
-    rows = connection.execute(
-        select(deliveries.c.state, func.count()).where(IS_RUNNING_OR_FAILED).group_by(deliveries.c.state)
-    )
-    waiting = deliveries.c.state == State.WAITING.value
-    counts = {
-        State.WAITING.value: select(func.count()).where(waiting, IS_SCHEDULED),
-        "held": select(func.count()).where(waiting, IS_BLOCKED),
-        "shelved": select(func.count()).where(waiting, deliveries.c.due_at.is_(None)),
-        "parked": select(func.count()).select_from(events).where(events.c.state == "parked"),
-    }
-    counted = {name: connection.execute(query).scalar_one() for name, query in counts.items()}
-    counted[State.WAITING.value] += counted.pop("held")
-    return dict.fromkeys(at_work, 0) | dict(rows.all()) | counted

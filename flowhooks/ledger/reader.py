@@ -15,7 +15,7 @@ from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import why_misplaced
 from flowhooks.ledger.migrations import runner
 from flowhooks.ledger.reroute import ParkedGroup, parked_groups, parked_reasons
-from flowhooks.ledger.stats import LedgerStats, Totals, read_stats, totals
+from flowhooks.ledger.stats import LedgerStats, Totals, count_by_state, read_stats, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -188,7 +188,7 @@ class Reader:
     def count_by_state(self) -> dict[str, int]:
         """How much is waiting, running, dead, unknown and parked."""
         with self.connection() as connection:
-            return queries.count_by_state(connection)
+            return count_by_state(connection)
 
     def registered_handlers(self) -> list[RegisteredHandler]:
         """Every handler that was ever loaded and not retired."""

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from flowhooks.ledger.deliveries import NEXT, NewDelivery, store
 from flowhooks.ledger.ordering import assign_positions
-from flowhooks.ledger.tables import events
+from flowhooks.ledger.tables import IS_PARKED, events
 from flowhooks.ledger.transaction import OrderGroup
 from flowhooks.model.delivery import ReadyDelivery
 from flowhooks.model.event import EventState
@@ -90,14 +90,14 @@ _GROUP_COLUMNS: Final = (
 
 def parked_groups(connection: Connection) -> list[ParkedGroup]:
     """What is parked, by what a router looks at; the largest group first."""
-    query = select(*_GROUP_COLUMNS, func.count()).where(events.c.state == "parked").group_by(*_GROUP_COLUMNS)
+    query = select(*_GROUP_COLUMNS, func.count()).where(IS_PARKED).group_by(*_GROUP_COLUMNS)
     return [ParkedGroup(*row) for row in connection.execute(query.order_by(func.count().desc()))]
 
 
 def parked_reasons(connection: Connection) -> list[tuple[ParkedGroup, str | None]]:
     """What is parked, by what a router looks at and by the stored reason, each group with that reason."""
     columns = (*_GROUP_COLUMNS, events.c.parked_by)
-    query = select(*columns, func.count()).where(events.c.state == "parked").group_by(*columns)
+    query = select(*columns, func.count()).where(IS_PARKED).group_by(*columns)
     return [(ParkedGroup._make((*row[:-2], row[-1])), row[-2]) for row in connection.execute(query)]
 
 
@@ -112,7 +112,7 @@ def oldest_parked_groups(connection: Connection, *, limit: int) -> list[tuple[Pa
         Each group, of which `events` counts those that were gone through; the oldest of its events; and when that
         came, in microseconds since 1970.
     """
-    parked = select(*_GROUP_COLUMNS, events.c.id, events.c.received_at).where(events.c.state == "parked")
+    parked = select(*_GROUP_COLUMNS, events.c.id, events.c.received_at).where(IS_PARKED)
     each = parked.order_by(events.c.id).limit(limit).subquery("each")
     columns = [each.c[column.name] for column in _GROUP_COLUMNS]
     query = select(*columns, func.count(), func.min(each.c.id), func.min(each.c.received_at)).group_by(*columns)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import func, select, union_all
 
-from flowhooks.ledger.alert_queries import IS_PARKED
-from flowhooks.ledger.tables import IS_UNDECIDED, events
+from flowhooks.ledger.tables import IS_PARKED, IS_UNDECIDED, events
 from flowhooks.ledger.tables import conflicts as conflicts_table
 from flowhooks.model.event import NoMatch, ParkedBy
 

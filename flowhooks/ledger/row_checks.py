@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, Select, exists, select
 
 from flowhooks import schema
+from flowhooks.clock import DAY, id_time
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import checksums, database, purge
-from flowhooks.ledger.consistency_queries import DAY
 from flowhooks.ledger.row_stream import batches
 from flowhooks.ledger.tables import alerts, attempts, audit, conflicts, deliveries, events, handlers, processes, purged
 from flowhooks.model.event import EventState
@@ -171,16 +171,9 @@ def _delivery(event: Any, delivery: Any) -> Iterator[Problem]:
             hashlib.sha256(key.encode()).hexdigest() for key in keys
         }:
             yield "delivery {} is ordered by a key that its event does not have", delivery.id
-    if abs(delivery.created_at - _made_at(delivery.id, delivery.created_at)) > DAY:
+    made_at = id_time(delivery.id)
+    if made_at is not None and abs(delivery.created_at - made_at) > DAY:
         yield "delivery {} was made at another time than its id says", delivery.id
-
-
-def _made_at(key: str, default: int) -> int:
-    """When an id was made, in microseconds since 1970."""
-    try:
-        return int(key.replace("-", "")[:12], 16) * 1000
-    except ValueError:
-        return default
 
 
 def _is_json(text: str, kind: type) -> bool:

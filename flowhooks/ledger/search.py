@@ -11,18 +11,23 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, select
+from sqlalchemy import exists, select
 
-from flowhooks.clock import SECOND
+from flowhooks.clock import SECOND, id_lower_bound
 from flowhooks.ledger import database
-from flowhooks.ledger.queries import EventFilter, apply_filter, delivery_statuses
-from flowhooks.ledger.tables import IS_BLOCKED, IS_RUNNING_OR_FAILED, IS_SCHEDULED, deliveries, events
-from flowhooks.model.delivery import State
+from flowhooks.ledger.queries import (
+    OPEN_STATES,
+    EventFilter,
+    apply_filter,
+    delivery_conditions,
+    delivery_statuses,
+)
+from flowhooks.ledger.tables import IS_PARKED, deliveries, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from flowhooks.ledger.queries import DeliveryStatus, StoredEvent
 
@@ -183,21 +188,7 @@ _COLUMNS: Final = (
     events.c.state,
     events.c.repeats,
 )
-_WAITING: Final = deliveries.c.state == State.WAITING.value
-_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
 _ALL_PARKED: Final = EventFilter(state="parked")
-_OPEN: Final[dict[str, tuple[ColumnElement[bool], ...]]] = {
-    State.WAITING: (
-        and_(_WAITING, IS_SCHEDULED),
-        and_(_WAITING, IS_BLOCKED),
-        and_(_WAITING, deliveries.c.due_at.is_(None)),
-    ),
-    **{
-        state: (and_(IS_RUNNING_OR_FAILED, deliveries.c.state == state.value),)
-        for state in (State.RUNNING, State.DEAD, State.UNKNOWN)
-    },
-}
-"""What finds the deliveries of a state by an index, for those states in which something may still become of them."""
 
 
 class _Search:
@@ -209,7 +200,7 @@ class _Search:
         self._ascending = bool(after)
         self._cursor = after or before
         self._ids = self._candidates()
-        self._delivery_conditions = [] if self._ids is not None else _of_delivery(event_filter)
+        self._delivery_conditions = [] if self._ids is not None else delivery_conditions(event_filter)
         self._bounds = _bounds(event_filter)
         # Of what is asked of a delivery nothing is left to `apply_filter`: it would look for it in all deliveries.
         state = event_filter.state if event_filter.state in {"parked", "dismissed"} else None
@@ -289,28 +280,18 @@ class _Search:
         event_ids: set[str] = set()
         if event_filter.state == "parked" and event_filter.handler is None:
             event_ids.update(
-                self._connection.execute(select(events.c.id).where(_PARKED).limit(MAX_CANDIDATES + 1)).scalars()
+                self._connection.execute(select(events.c.id).where(IS_PARKED).limit(MAX_CANDIDATES + 1)).scalars()
             )
             return sorted(event_ids) if len(event_ids) <= MAX_CANDIDATES else None
-        if event_filter.state not in _OPEN:
+        if event_filter.state not in OPEN_STATES:
             return None
-        for condition in _OPEN[event_filter.state]:
+        for condition in OPEN_STATES[event_filter.state]:
             query = select(deliveries.c.event_id, deliveries.c.handler).where(condition).limit(MAX_CANDIDATES + 1)
             rows = self._connection.execute(query).all()
             if len(rows) > MAX_CANDIDATES:
                 return None
             event_ids.update(row.event_id for row in rows if event_filter.handler in {None, row.handler})
         return sorted(event_ids)
-
-
-def _of_delivery(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """What a filter asks of one and the same delivery of an event."""
-    conditions: list[ColumnElement[bool]] = []
-    if event_filter.state in set(State):
-        conditions.append(deliveries.c.state == event_filter.state)
-    if event_filter.handler is not None:
-        conditions.append(deliveries.c.handler == event_filter.handler)
-    return conditions
 
 
 def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
@@ -321,12 +302,6 @@ def _bounds(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     if event_filter.until is not None:
         bounds.append(events.c.id < id_lower_bound(event_filter.until + _ID_CLOCK_MARGIN))
     return bounds
-
-
-def id_lower_bound(timestamp: int) -> str:
-    """What sorts before every id that was made at or after a moment, in microseconds since 1970."""
-    digits = f"{min(max(0, timestamp) // 1000, 2**48 - 1):012x}"
-    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _received_at(connection: Connection, event_id: str) -> int | None:

@@ -54,19 +54,16 @@ events: Final = Table(
     # The instance id leads, so that the same index answers the search for it.
     UniqueConstraint("flow_instance_id", "callback_class", "kind", "source", name="events_identity"),
 )
-Index(
-    "events_parked",
-    events.c.id,
-    sqlite_where=events.c.state == "parked",
-    postgresql_where=events.c.state == "parked",
-)
+IS_PARKED: Final = events.c.state == bindparam("parked", "parked", literal_execute=True)
+"""Parked events. Written out, so that a database sees that an index says the same."""
+Index("events_parked", events.c.id, sqlite_where=IS_PARKED, postgresql_where=IS_PARKED)
 Index(
     "events_wanting",
     events.c.callback_class,
     events.c.process_definition_key,
     events.c.received_at,
-    sqlite_where=events.c.state == "parked",
-    postgresql_where=events.c.state == "parked",
+    sqlite_where=IS_PARKED,
+    postgresql_where=IS_PARKED,
 )
 DISMISSED_BY_ROUTING: Final = events.c.dismissed_by.in_(
     bindparam("dismissed_by_routing", ("condition", "kind"), expanding=True, literal_execute=True)
@@ -194,8 +191,11 @@ Index(
     sqlite_where=_IN_ORDER_GROUP,
     postgresql_where=_IN_ORDER_GROUP,
 )
-_IS_SUSPENDED = (deliveries.c.state == "waiting") & deliveries.c.due_at.is_(None)
-Index("deliveries_shelved", deliveries.c.handler, sqlite_where=_IS_SUSPENDED, postgresql_where=_IS_SUSPENDED)
+IS_WAITING: Final = deliveries.c.state == bindparam("waiting", "waiting", literal_execute=True)
+"""Deliveries that wait. Written out, as with parked events."""
+IS_SUSPENDED: Final = IS_WAITING & deliveries.c.due_at.is_(None)
+"""Waiting deliveries without a time: their handler is missing."""
+Index("deliveries_shelved", deliveries.c.handler, sqlite_where=IS_SUSPENDED, postgresql_where=IS_SUSPENDED)
 
 attempts: Final = Table(
     "attempts",
@@ -212,6 +212,8 @@ attempts: Final = Table(
     PrimaryKeyConstraint("delivery_id", "number"),
     sqlite_with_rowid=False,
 )
+IS_LAST_ATTEMPT: Final = (attempts.c.delivery_id == deliveries.c.id) & (attempts.c.number == deliveries.c.attempt)
+"""Joins a delivery with its last attempt."""
 
 handlers: Final = Table(
     "handlers",

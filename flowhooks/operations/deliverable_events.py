@@ -16,8 +16,8 @@ from flowhooks.clock import to_datetime
 from flowhooks.commands import command_line
 from flowhooks.errors import FlowhooksError
 from flowhooks.ledger import database
+from flowhooks.ledger.queries import to_event
 from flowhooks.ledger.tables import DISMISSED_BY_ROUTING, events
-from flowhooks.model.event import Event
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -66,12 +66,12 @@ def dismissed_by_handler(connection: Connection, router: Router) -> dict[str, Di
         NewerSelectorsError: handlers are known that this version cannot route for.
     """
     rows = connection.execute(_NEWEST).all()
-    candidates = [(row, _to_event(row, {})) for row in rows]
+    candidates = [(row, to_event(row, {})) for row in rows]
     by_data = [row.id for row, event in candidates if router.reads_data(event)][:MAX_BODIES]
     data = dict(_read_bodies(connection, by_data))
     by_handler: dict[str, DismissedEvents] = {}
     for row, event in candidates:
-        route = router.route(_to_event(row, data[row.id]) if row.id in data else event)
+        route = router.route(to_event(row, data[row.id]) if row.id in data else event)
         stored_route = json.loads(row.route)
         for handler, why in route.handlers.items():
             # An `every` handler had its delivery when the event came, or was not there then.
@@ -108,20 +108,3 @@ def _read_bodies(connection: Connection, ids: list[str]) -> Iterator[tuple[str, 
         page = json.dumps(ids[start : start + _BODY_BATCH_SIZE])
         for row in connection.execute(_BODIES, {"ids": page}):
             yield row.id, schema.parse(row.body.encode())
-
-
-def _to_event(row: Any, data: Mapping[str, Any]) -> Event:
-    return Event(
-        id=row.id,
-        source=row.source,
-        kind=row.kind,
-        flow_instance_id=row.flow_instance_id,
-        business_key=row.business_key,
-        callback_class=row.callback_class or None,
-        process_definition_id=row.process_definition_id,
-        process_definition_key=row.process_definition_key,
-        process_definition_version=row.process_definition_version,
-        conclusion=row.conclusion,
-        data=data,
-        received_at=to_datetime(row.received_at),
-    )

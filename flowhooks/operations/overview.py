@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flowhooks.clock import SECOND
-from flowhooks.ledger import alert_queries, recent_activity
+from flowhooks.ledger import alert_queries, stats
 from flowhooks.model.delivery import OutcomeKind, State
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flowhooks.ledger.alert_queries import HandlerIssue
     from flowhooks.ledger.reader import Reader
-    from flowhooks.ledger.recent_activity import RecentDelivery
+    from flowhooks.ledger.stats import RecentDelivery
 
 MAX_ARRIVALS: Final = 10_000
 MAX_RECENT_DELIVERIES: Final = 2_000
@@ -147,14 +147,12 @@ def overview(reader: Reader, now: int) -> Overview:
         LedgerUnusable: the ledger cannot be read.
     """
     with reader.connection() as connection:
-        newest = recent_activity.recent_deliveries(connection, limit=MAX_RECENT_DELIVERIES)
+        newest = stats.recent_deliveries(connection, limit=MAX_RECENT_DELIVERIES)
         return Overview(
             now=now,
-            counts=recent_activity.count_by_state_bounded(connection),
+            counts=stats.count_by_state(connection, limit=stats.MAX_COUNTED),
             oldest=_oldest(connection, now),
-            arrivals=_arrivals(
-                recent_activity.arrival_times(connection, now - PERIODS[0] * SECOND, limit=MAX_ARRIVALS), now
-            ),
+            arrivals=_arrivals(stats.arrival_times(connection, now - PERIODS[0] * SECOND, limit=MAX_ARRIVALS), now),
             performance=_performance(newest, now),
             sampled=len(newest),
             sampled_since=newest[-1].created_at if newest else None,
@@ -171,10 +169,10 @@ def _oldest(connection: Connection, now: int) -> dict[str, Oldest]:
         if issues:
             oldest_by_state[name] = min(map(_to_oldest, issues))
     for state in (State.RUNNING, State.DEAD, State.UNKNOWN):
-        if (oldest := recent_activity.oldest_in_state(connection, state)) is not None:
+        if (oldest := stats.oldest_in_state(connection, state)) is not None:
             event_id, handler, since = oldest
             oldest_by_state[state.value] = Oldest(since, event_id, handler)
-    if (parked := recent_activity.oldest_parked_event(connection)) is not None:
+    if (parked := stats.oldest_parked_event(connection)) is not None:
         oldest_by_state["parked"] = Oldest(parked[1], parked[0])
     return oldest_by_state
 

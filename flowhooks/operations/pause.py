@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from flowhooks.ledger import pauses as pausing
-from flowhooks.ledger.backlog import HandlerBacklog, backlog
+from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowhooks.ledger import handlers as known
-from flowhooks.ledger.backlog import HandlerBacklog, backlog
+from flowhooks.ledger.stats import HandlerBacklog, backlog
 from flowhooks.operations.context import AuditRecord
 
 if TYPE_CHECKING:

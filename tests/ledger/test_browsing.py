@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import event
 
 from flowhooks import State
+from flowhooks.clock import id_lower_bound
 from flowhooks.ledger import search
 from flowhooks.ledger.queries import EventFilter
-from flowhooks.ledger.search import id_lower_bound, search_events
+from flowhooks.ledger.search import search_events
 
 ALL_FILTERS = [
     {},

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event
 
+from flowhooks.clock import id_lower_bound
 from flowhooks.ledger import database, purge
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.ledger.transaction import WriteTransaction
@@ -86,7 +87,7 @@ def test_no_table_is_read_as_a_whole(house, analyzed):
     house.check_books = False
     flow = house.open(start=False)
     time = flow.clock.now()
-    common = purge.id_lower_bound(time)[:-6]
+    common = id_lower_bound(time)[:-6]
     for statement in FILL:
         flow.sql(statement.replace("ID", common), MANY)
     if analyzed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowhooks import OutcomeKind, State
-from flowhooks.ledger import recent_activity
+from flowhooks.ledger import stats
 
 
 def test_arrivals_are_the_newest_ones(hands):
@@ -14,8 +14,8 @@ def test_arrivals_are_the_newest_ones(hands):
         hands.accept(f"i{second}")
     hands.clock.time = start  # before the end: a process that ended before it began would not balance
     with hands.ledger.connection() as connection:
-        assert recent_activity.arrival_times(connection, 15_000_000, limit=9) == [30_000, 20_000]
-        assert recent_activity.arrival_times(connection, 0, limit=1) == [30_000]
+        assert stats.arrival_times(connection, 15_000_000, limit=9) == [30_000, 20_000]
+        assert stats.arrival_times(connection, 0, limit=1) == [30_000]
 
 
 def test_recent_deliveries_with_their_last_attempts(hands):
@@ -24,8 +24,8 @@ def test_recent_deliveries_with_their_last_attempts(hands):
     hands.bring(first, State.DEAD)
     hands.accept("i2", "p:b")
     with hands.ledger.connection() as connection:
-        waiting, dead = recent_activity.recent_deliveries(connection, limit=5)
-        assert recent_activity.recent_deliveries(connection, limit=1) == [waiting]
+        waiting, dead = stats.recent_deliveries(connection, limit=5)
+        assert stats.recent_deliveries(connection, limit=1) == [waiting]
         assert (waiting.handler, waiting.state, waiting.outcome, waiting.started_at) == (
             "p:b",
             State.WAITING,
@@ -34,9 +34,9 @@ def test_recent_deliveries_with_their_last_attempts(hands):
         )
         assert (dead.handler, dead.state, dead.outcome) == ("p:a", State.DEAD, OutcomeKind.FAILED)
         assert dead.finished_at == hands.clock.now()
-        found, since = recent_activity.count_by_handler(connection)
+        found, since = stats.count_by_handler(connection)
         assert ({one: called.deliveries for one, called in found.items()}, since) == ({"p:a": 1, "p:b": 1}, None)
-        found, since = recent_activity.count_by_handler(connection, limit=1)
+        found, since = stats.count_by_handler(connection, limit=1)
         assert (list(found), since) == (["p:b"], hands.clock.now())
 
 
@@ -47,7 +47,7 @@ def test_counts_end_somewhere(hands):
     hands.ledger.accept(hands.new("i20", "p:gone", absent={"p:gone"}))
     hands.accept("i30")
     with hands.ledger.connection() as connection:
-        assert recent_activity.count_by_state_bounded(connection) == {
+        assert stats.count_by_state(connection) == {
             "waiting": 1,
             "shelved": 1,
             "running": 1,
@@ -55,14 +55,14 @@ def test_counts_end_somewhere(hands):
             "dead": 3,
             "parked": 1,
         }
-        assert recent_activity.count_by_state_bounded(connection, limit=1)["dead"] == 2
+        assert stats.count_by_state(connection, limit=1)["dead"] == 2
 
 
 def test_what_has_been_so_longest(hands):
     """The oldest parked event, and the delivery that has run longest."""
     with hands.ledger.connection() as connection:
-        assert recent_activity.oldest_parked_event(connection) is None
-        assert recent_activity.oldest_in_state(connection, State.RUNNING) is None
+        assert stats.oldest_parked_event(connection) is None
+        assert stats.oldest_in_state(connection, State.RUNNING) is None
     parked, _ = hands.accept("i1")
     running, (queued,) = hands.accept("i2", "p:a")
     hands.bring(queued, State.RUNNING)
@@ -71,6 +71,6 @@ def test_what_has_been_so_longest(hands):
     hands.accept("i3")
     hands.bring(hands.accept("i4", "p:a")[1][0], State.RUNNING)
     with hands.ledger.connection() as connection:
-        assert recent_activity.oldest_parked_event(connection) == (parked, began)
-        assert recent_activity.oldest_in_state(connection, State.RUNNING) == (running, "p:a", began)
-        assert recent_activity.oldest_in_state(connection, State.DEAD) is None
+        assert stats.oldest_parked_event(connection) == (parked, began)
+        assert stats.oldest_in_state(connection, State.RUNNING) == (running, "p:a", began)
+        assert stats.oldest_in_state(connection, State.DEAD) is None

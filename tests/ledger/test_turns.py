@@ -8,9 +8,9 @@ import pytest
 from waiting import WAIT_TIMEOUT
 
 from flowhooks import OutcomeKind, Retry, State
-from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.consistency import verify
 from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.stats import backlog
 from flowhooks.model.delivery import ConcurrencyLimitReached, ReadyDelivery
 from flowhooks.operations.replay import replay
 from flowhooks.operations.resolve import Resolution, resolve

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from flowhooks.ledger.backlog import HandlerBacklog
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.stats import HandlerBacklog
 from flowhooks.operations.plugin_status import list_plugins
 from flowhooks.operations.retire import retire
 

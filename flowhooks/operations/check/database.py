@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from flowhooks.clock import to_text
 from flowhooks.errors import FlowhooksError, LedgerSchemaTooOld
 from flowhooks.ledger import database, required_credentials
-from flowhooks.ledger.backlog import backlog
 from flowhooks.ledger.file_guard import PUT_BACK_ADVICE
 from flowhooks.ledger.lock import Lock, reject_network_file_system, why_misplaced
 from flowhooks.ledger.processes import handlers_run_by
 from flowhooks.ledger.reader import Reader
+from flowhooks.ledger.stats import backlog
 from flowhooks.operations.check.finding import CheckFinding, Severity, note, ok, trouble
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from flowhooks.clock import SECOND, to_text
+from flowhooks.clock import DAY, to_text
 from flowhooks.commands import command_line
 from flowhooks.errors import SettingsError
 from flowhooks.operations.check.finding import note, ok, trouble
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flowhooks.operations.check.finding import CheckFinding
     from flowhooks.settings import Settings, Source
 
-EXPIRY_WARNING: Final = 14 * 86_400 * SECOND
+EXPIRY_WARNING: Final = 14 * DAY
 """Before its end somebody should know that a secret ends."""
 _MAX_NAMED: Final = 5
 

@@ -9,7 +9,7 @@ from flowhooks.clock import to_text
 from flowhooks.operations.deliverable_events import reroute_command
 
 if TYPE_CHECKING:
-    from flowhooks.ledger.backlog import HandlerBacklog
+    from flowhooks.ledger.stats import HandlerBacklog
     from flowhooks.model.retry import Retry
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.json.encoding import TimestampJson

@@ -13,7 +13,7 @@ from waiting import WAIT_TIMEOUT
 from flowhooks import Reject, Retry, State, hookimpl
 from flowhooks.clock import SECOND
 from flowhooks.errors import IdentityConflict, LedgerUnusable
-from flowhooks.ledger import alert_queries, circuit_breaker, recent_activity
+from flowhooks.ledger import alert_queries, circuit_breaker, stats
 from flowhooks.ledger.queries import EventFilter
 from flowhooks.operations.acknowledge import acknowledge
 from flowhooks.operations.context import Actor
@@ -340,7 +340,7 @@ def test_more_than_is_counted_is_said(house, serve, listens, monkeypatch):
         flow.take(f"p{number}", key="nobody")
     console = serve(flow)
     for most, said in ((4, False), (3, True)):
-        monkeypatch.setattr(recent_activity, "MAX_GROUPED", most)
+        monkeypatch.setattr(stats, "MAX_GROUPED", most)
         monkeypatch.setattr(parked, "MAX_GROUPED", most)
         assert (f"of each kind, {most} are gone through" in console.page("/handlers").text) == said
         assert (f"the oldest {most} are counted" in console.page("/parked").text) == said

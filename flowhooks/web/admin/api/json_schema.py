@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_
 
 from flowhooks.ledger.alert_queries import OpenAlert
 from flowhooks.ledger.audit import AuditEntry
-from flowhooks.ledger.backlog import HandlerBacklog
 from flowhooks.ledger.queries import JSON_SCHEMA_KEY, EventFilter
 from flowhooks.ledger.rejected_requests import RejectedRequest
+from flowhooks.ledger.stats import HandlerBacklog
 from flowhooks.model.alert import AlertCause
 from flowhooks.model.delivery import OutcomeKind, State
 from flowhooks.model.retry import Retry

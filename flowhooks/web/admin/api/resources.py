@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from flowhooks import __version__
 from flowhooks.clock import SECOND, to_text
-from flowhooks.ledger import alert_queries, audit, recent_activity, rejected_requests
+from flowhooks.ledger import alert_queries, audit, rejected_requests, stats
 from flowhooks.ledger.search import search_events
 from flowhooks.operations.find_event import find_event
 from flowhooks.operations.json.encoding import dataclass_to_json
@@ -166,13 +166,13 @@ class PluginsResource(Resource):
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                max_counted=recent_activity.MAX_GROUPED,
+                max_counted=stats.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
-            called, since = recent_activity.count_by_handler(connection)
+            called, since = stats.count_by_handler(connection)
         matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
         page = slice_handlers(matching, start, max_handlers)
         page_ids = {handler.id for plugin in page for handler in plugin.handlers}
@@ -185,7 +185,7 @@ class PluginsResource(Resource):
             },
             "called_since": to_text(since),
             "warnings": list(app.plugins.warnings),
-            "backlog_cut": is_backlog_truncated(plugins, recent_activity.MAX_GROUPED),
+            "backlog_cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
             "next": str(start + max_handlers)
             if start + max_handlers < sum(len(plugin.handlers) for plugin in matching)
             else "",
@@ -203,14 +203,14 @@ class ParkedResource(Resource):
         """The groups, the largest first."""
         app = self.app
         groups = list_parked_groups(
-            app.ledger, app.router, max_events=recent_activity.MAX_GROUPED, n_handlers=len(app.plugins.handlers)
+            app.ledger, app.router, max_events=stats.MAX_GROUPED, n_handlers=len(app.plugins.handlers)
         )
         counted = sum(group.facts.events for group in groups)
         return {
             "groups": [_group(group) for group in groups[:MAX_GROUPS]],
             "left_out": max(0, len(groups) - MAX_GROUPS),
             "counted": counted,
-            "more": counted >= recent_activity.MAX_GROUPED,
+            "more": counted >= stats.MAX_GROUPED,
         }
 
 
@@ -306,7 +306,7 @@ class OverviewResource(Resource):
             "version": __version__,
             "database": "PostgreSQL" if app.ledger.shared else "SQLite",
             "counts": dict(status.counts),
-            "most_counted": recent_activity.MAX_COUNTED,
+            "most_counted": stats.MAX_COUNTED,
             "oldest": {
                 name: {"since": to_text(oldest.since), "event_id": oldest.event_id, "handler": oldest.handler}
                 for name, oldest in status.oldest.items()

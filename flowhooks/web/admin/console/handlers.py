@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.ledger import recent_activity
+from flowhooks.ledger import stats
 from flowhooks.ledger.audit import entries
 from flowhooks.operations.deliverable_events import reroute_command
 from flowhooks.operations.plugin_status import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import falcon
 
-    from flowhooks.ledger.recent_activity import HandlerCount
+    from flowhooks.ledger.stats import HandlerCount
     from flowhooks.model.selectors import Selectors
     from flowhooks.operations.plugin_status import HandlerStatus
 
@@ -50,13 +50,13 @@ class HandlersPage(Page):
                 app.plugins,
                 app.ledger,
                 app.settings.ignore.process_key,
-                max_counted=recent_activity.MAX_GROUPED,
+                max_counted=stats.MAX_GROUPED,
                 stale_after=app.settings.ledger.stale_after,
                 settings=app.settings,
             )
         )
         with app.ledger.connection() as connection:
-            called, since = recent_activity.count_by_handler(connection)
+            called, since = stats.count_by_handler(connection)
         matching = [filtered for plugin in plugins if (filtered := filter_handlers(plugin, text)) is not None]
         start = _parse_start(query_text(request, "from"))
         total = sum(len(plugin.handlers) for plugin in matching)
@@ -72,9 +72,9 @@ class HandlersPage(Page):
             "start": start,
             "onwards": start + PAGE_SIZE if start + PAGE_SIZE < total else 0,
             "warnings": app.plugins.warnings,
-            "cut": is_backlog_truncated(plugins, recent_activity.MAX_GROUPED),
-            "most": recent_activity.MAX_GROUPED,
-            "more_than": recent_activity.MAX_COUNTED,
+            "cut": is_backlog_truncated(plugins, stats.MAX_GROUPED),
+            "most": stats.MAX_GROUPED,
+            "more_than": stats.MAX_COUNTED,
         }
 
     def _row(self, handler: HandlerStatus, called: Mapping[str, HandlerCount]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from flowhooks.ledger.recent_activity import MAX_COUNTED
+from flowhooks.ledger.stats import MAX_COUNTED
 from flowhooks.operations.overview import overview
 from flowhooks.web.admin.console import charts
 from flowhooks.web.admin.console.page import Page

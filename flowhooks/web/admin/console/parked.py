@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from flowhooks.ledger.recent_activity import MAX_GROUPED
+from flowhooks.ledger.stats import MAX_GROUPED
 from flowhooks.operations import suggestions
 from flowhooks.operations.parked import list_parked_groups
 from flowhooks.operations.reroute_parked import representative_event
