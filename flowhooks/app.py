@@ -22,7 +22,7 @@ from flowhooks.background.file_watch import FileWatch
 from flowhooks.background.retention import Retention
 from flowhooks.clock import DAY, Clock
 from flowhooks.errors import FlowhooksError, LedgerUnusable
-from flowhooks.execution.circuit_breaker import CircuitBreaker, plugin_versions
+from flowhooks.execution.circuit_breaker import CircuitBreaker
 from flowhooks.execution.cpu_affinity import HandlerAffinity
 from flowhooks.execution.dispatcher import Dispatcher
 from flowhooks.execution.isolation import ATTEMPT_END_TIMEOUT, ProcessPool, callers
@@ -46,6 +46,7 @@ from flowhooks.operations.lookup import build_router
 from flowhooks.operations.reroute_parked import reroute_parked
 from flowhooks.plugins.from_settings import load
 from flowhooks.plugins.notifier import HookNotifier
+from flowhooks.plugins.source_digests import plugin_versions
 from flowhooks.settings import Settings, database_url
 
 if TYPE_CHECKING:

@@ -5,10 +5,7 @@ Failures are counted here, by this process for itself. That a handler is held is
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from inspect import unwrap
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
@@ -20,12 +17,11 @@ from flowhooks.ledger import circuit_breaker
 from flowhooks.model.delivery import OutcomeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from flowhooks.clock import Clock
     from flowhooks.ledger.ledger import Ledger
     from flowhooks.model.delivery import ClaimedAttempt, ExecuteFn, Outcome, ReadyDelivery
-    from flowhooks.model.handler import Handler
 
 POLL_INTERVAL: Final = 0.5
 """Seconds between looks for handlers that are to be tried."""
@@ -191,40 +187,3 @@ def _start_trial(execute: ExecuteFn, queued: ReadyDelivery, claimed: ClaimedAtte
         run_trial()  # it stands as running: left so, nothing of its handler would ever be tried again
     else:
         yield thread
-
-
-def plugin_versions(handlers: Mapping[str, Handler], version: Callable[[str], str]) -> dict[str, str]:
-    """Which release of its plugin each handler is of, by its id: the version, and what is in the function's own file.
-
-    Args:
-        handlers: those that are loaded, by id.
-        version: the version of a plugin, by its name.
-    """
-    return {
-        handler_id: f"{version(handlers[handler_id].plugin)} {digest}".strip()
-        for handler_id, digest in source_digests(handlers).items()
-    }
-
-
-def source_digests(handlers: Mapping[str, Handler]) -> dict[str, str]:
-    """What is in the file of each handler's function just now, by its id: a digest of it, `""` where there is no file.
-
-    Args:
-        handlers: those that are loaded, by id.
-    """
-    digests: dict[str, str] = {}
-    by_handler = {}
-    for handler_id, handler in handlers.items():
-        code = getattr(unwrap(handler.function), "__code__", None)
-        name = code.co_filename if code else ""
-        if name not in digests:
-            digests[name] = _digest(name)
-        by_handler[handler_id] = digests[name]
-    return by_handler
-
-
-def _digest(name: str) -> str:
-    try:
-        return hashlib.sha256(Path(name).read_bytes()).hexdigest()[:16]
-    except (OSError, ValueError):  # what came from no file, or from within an archive
-        return ""

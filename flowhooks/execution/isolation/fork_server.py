@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from flowhooks import __version__
-from flowhooks.execution.circuit_breaker import source_digests
 from flowhooks.execution.isolation.config import ForkServerConfig
 from flowhooks.execution.isolation.log_forwarding import install
 from flowhooks.execution.isolation.worker import serve
+from flowhooks.plugins.source_digests import source_digests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

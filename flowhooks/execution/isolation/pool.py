@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import structlog
 
 from flowhooks.errors import HandlerProcessUnavailable
-from flowhooks.execution.circuit_breaker import source_digests
 from flowhooks.execution.isolation.config import ForkServerConfig
 from flowhooks.execution.isolation.fork_server_manager import READY_TIMEOUT, ForkServerManager
 from flowhooks.execution.isolation.process import KILL_TIMEOUT
 from flowhooks.execution.run_options import resolve_run_options
+from flowhooks.plugins.source_digests import source_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
