@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sys
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowhooks.cli import output
-from flowhooks.cli.db_maintenance import backup_command, purge_command
-from flowhooks.cli.operations_client import EXIT_INTERRUPTED, lock_owner
-from flowhooks.cli.options import SettingsSource, json_option, settings_options
+from flowhooks.cli import operations_client, output
+from flowhooks.cli.filters import timestamp
+from flowhooks.cli.options import SettingsSource, json_option, settings_options, utf8
 from flowhooks.errors import LedgerUnusable
 from flowhooks.execution.runners.required import procrastinate_schema_of
 from flowhooks.ledger import database
 from flowhooks.ledger.lock import acquire_lock
+from flowhooks.ledger.purge import PURGED_BY_DEFAULT, PURGED_ON_REQUEST
+from flowhooks.ledger.queries import EventFilter
+from flowhooks.ledger.reader import Reader
 from flowhooks.ledger.upgrade import upgrade
 from flowhooks.operations import copy
+from flowhooks.operations.backup import backup
+from flowhooks.operations.purge import cutoffs_from_filter
 from flowhooks.settings import addresses, database_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from flowhooks.operations.copy import CopyResult
     from flowhooks.settings import Settings
+
+_STATES: Final = (*PURGED_BY_DEFAULT, *PURGED_ON_REQUEST)
 
 
 @click.group("db", short_help="Look after the database.")
@@ -114,7 +121,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
             result = copy.copy(source, target, stale_after=settings.ledger.stale_after, progress=output.progress_bar)
     except KeyboardInterrupt:
         output.print_line("Stopped; the same command goes on.", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+        raise SystemExit(operations_client.EXIT_INTERRUPTED) from None
     _print_report(result, source=database.display_name(source), target=database.display_name(target), as_json=as_json)
     if not result.books.is_consistent:
         raise SystemExit(1)
@@ -124,7 +131,7 @@ def copy_command(context: click.Context, *, source: str, target: str, config: Pa
 def _lock_database(settings: Settings, url: str) -> Iterator[None]:
     """Keep everybody else from a database that is a file."""
     settings = replace(settings, database=url)
-    if (holder := lock_owner(settings)) is not None:
+    if (holder := operations_client.lock_owner(settings)) is not None:
         server = f", a server ({holder.admin})" if holder.admin else ""
         raise LedgerUnusable(
             f"{database.display_name(url)} is in use by process {holder.pid}{server}: stop it, then copy again"
@@ -166,5 +173,127 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
     )
 
 
-command.add_command(backup_command)
-command.add_command(purge_command)
+@command.command("purge", short_help="Delete old events.")
+@click.option(
+    "--older-than",
+    type=timestamp,
+    required=True,
+    metavar="TIME",
+    help="To which nothing has happened since TIME, such as 90d or 2026-01-01.",
+)
+@click.option(
+    "--state",
+    type=click.Choice(_STATES),
+    metavar="STATE",
+    help=f"Only those that are {', '.join(_STATES[:-1])} or {_STATES[-1]} [default: the first three].",
+)
+@click.option("--handler", type=utf8, metavar="PLUGIN:NAME", help="Only those with a delivery for this handler.")
+@click.option("--key", "process_key", type=utf8, metavar="KEY", help="Only those with this process definition key.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@json_option
+@settings_options
+def purge_command(
+    settings: Settings,
+    *,
+    older_than: int,
+    state: str | None,
+    handler: str | None,
+    process_key: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    r"""Delete old events with their deliveries and attempts, while the server goes on. It asks first.
+
+    Events go whose deliveries have all succeeded or were closed, and dismissed ones. What is dead or parked goes only
+    with --state dead or parked, which says that nothing more is needed; what waits, runs or is unknown never goes.
+    Who they were is kept for a while, so that the same call-back again is answered as done, and runs nothing.
+
+    \b
+    Examples:
+      flowhooks db purge --older-than 90d --dry-run
+      flowhooks db purge --older-than 90d --yes
+      flowhooks db purge --older-than 2026-01-01 --state dead --handler contracts:archive_contract
+
+    Exit codes: 0 done (or nothing to do), 1 trouble, 2 wrong usage, 130 stopped by Ctrl-C.
+    """
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run to see what would be done.")
+    event_filter = EventFilter(until=older_than, state=state, handler=handler, process_key=process_key)
+    if not (yes and not dry_run):
+        planned = _purge(settings, event_filter, dry_run=True)
+        if dry_run or not planned["purged"]:
+            _print_result(planned | {"dry_run": dry_run}, as_json=as_json)
+            return
+        output.confirm(f"{_result_text(planned)} They cannot be got back. Go on?")
+    _print_result(_purge(settings, event_filter, dry_run=False), as_json=as_json)
+
+
+def _purge(settings: Settings, event_filter: EventFilter, *, dry_run: bool) -> dict[str, Any]:
+    def total() -> int:
+        with closing(Reader(database_url(settings))) as reader:
+            return reader.count_purge_candidates(cutoffs_from_filter(event_filter))
+
+    arguments = {"wanted": event_filter.to_json(), "dry_run": dry_run}
+    try:
+        return operations_client.run_operation(
+            settings, "purge", arguments, progress=("look" if dry_run else "purge", total)
+        )
+    except operations_client.OperationStopped as stopped:
+        so_far = f" Until then: {_result_text(stopped.done)}" if stopped.done else ""
+        output.print_line(f"Error: {stopped}; the same command goes on.{so_far}", err=True)
+        raise SystemExit(operations_client.EXIT_INTERRUPTED if stopped.interrupted else 1) from None
+
+
+def _result_text(done: Mapping[str, Any]) -> str:
+    deliveries = output.pluralize(done["deliveries"], "delivery", "deliveries")
+    verb = "would be purged" if done["dry_run"] else "purged"
+    kept = done["events"] - done["purged"]
+    text = f"{output.pluralize(done['purged'], 'event')} with {deliveries} {verb}"
+    return f"{text}, {kept:,} of that age kept." if kept else f"{text}."
+
+
+def _print_result(done: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(done)
+    else:
+        output.print_line(_result_text(done))
+
+
+@command.command("backup", short_help="Copy the file while the server goes on.")
+@click.argument("target", type=click.Path(path_type=Path))
+@json_option
+@settings_options
+def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
+    r"""Copy a ledger on SQLite, as it is at one moment, into the new file TARGET, and check the copy.
+
+    It only reads, and may run beside the server: whatever was answered 2xx before it began is in it. TARGET appears
+    once all of it is there, has been checked, and is on the disk. On PostgreSQL use pg_dump.
+
+    \b
+    Examples:
+      flowhooks db backup /backup/flowhooks-2026-11-24.db
+      flowhooks db backup "/backup/$(date +%F).db" --json
+
+    Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
+    """
+    info = backup(database_url(settings), target, progress=output.progress_bar)
+    if as_json:
+        output.print_json({**asdict(info), "balanced": not info.trouble})
+    else:
+        size = f"{info.bytes / 1_000_000:,.1f} MB"
+        events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
+        output.print_line(
+            f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."
+        )
+        for problem in info.trouble:
+            output.print_line(f"trouble: {problem}", style="red")
+        if info.events is None:
+            output.print_line("Its tables are of an older version, so its books were not looked at.")
+        else:
+            output.print_line(
+                "The books balance." if not info.trouble else "The books do not balance, nor do the original's."
+            )
+    if info.trouble:
+        raise SystemExit(1)
