@@ -173,6 +173,44 @@ def _print_report(result: CopyResult, *, source: str, target: str, as_json: bool
     )
 
 
+@command.command("backup", short_help="Copy the file while the server goes on.")
+@click.argument("target", type=click.Path(path_type=Path))
+@json_option
+@settings_options
+def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
+    r"""Copy a ledger on SQLite, as it is at one moment, into the new file TARGET, and check the copy.
+
+    It only reads, and may run beside the server: whatever was answered 2xx before it began is in it. TARGET appears
+    once all of it is there, has been checked, and is on the disk. On PostgreSQL use pg_dump.
+
+    \b
+    Examples:
+      flowhooks db backup /backup/flowhooks-2026-11-24.db
+      flowhooks db backup "/backup/$(date +%F).db" --json
+
+    Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
+    """
+    info = backup(database_url(settings), target, progress=output.progress_bar)
+    if as_json:
+        output.print_json({**asdict(info), "balanced": not info.trouble})
+    else:
+        size = f"{info.bytes / 1_000_000:,.1f} MB"
+        events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
+        output.print_line(
+            f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."
+        )
+        for problem in info.trouble:
+            output.print_line(f"trouble: {problem}", style="red")
+        if info.events is None:
+            output.print_line("Its tables are of an older version, so its books were not looked at.")
+        else:
+            output.print_line(
+                "The books balance." if not info.trouble else "The books do not balance, nor do the original's."
+            )
+    if info.trouble:
+        raise SystemExit(1)
+
+
 @command.command("purge", short_help="Delete old events.")
 @click.option(
     "--older-than",
@@ -259,41 +297,3 @@ def _print_result(done: Mapping[str, Any], *, as_json: bool) -> None:
         output.print_json(done)
     else:
         output.print_line(_result_text(done))
-
-
-@command.command("backup", short_help="Copy the file while the server goes on.")
-@click.argument("target", type=click.Path(path_type=Path))
-@json_option
-@settings_options
-def backup_command(settings: Settings, *, target: Path, as_json: bool) -> None:
-    r"""Copy a ledger on SQLite, as it is at one moment, into the new file TARGET, and check the copy.
-
-    It only reads, and may run beside the server: whatever was answered 2xx before it began is in it. TARGET appears
-    once all of it is there, has been checked, and is on the disk. On PostgreSQL use pg_dump.
-
-    \b
-    Examples:
-      flowhooks db backup /backup/flowhooks-2026-11-24.db
-      flowhooks db backup "/backup/$(date +%F).db" --json
-
-    Exit codes: 0 the copy is whole and its books balance, 1 trouble, 2 wrong usage.
-    """
-    info = backup(database_url(settings), target, progress=output.progress_bar)
-    if as_json:
-        output.print_json({**asdict(info), "balanced": not info.trouble})
-    else:
-        size = f"{info.bytes / 1_000_000:,.1f} MB"
-        events = "" if info.events is None else f", {output.pluralize(info.events, 'event')}"
-        output.print_line(
-            f"Copied {info.source} to {info.target}: {size}{events}, in {output.format_duration(info.microseconds)}."
-        )
-        for problem in info.trouble:
-            output.print_line(f"trouble: {problem}", style="red")
-        if info.events is None:
-            output.print_line("Its tables are of an older version, so its books were not looked at.")
-        else:
-            output.print_line(
-                "The books balance." if not info.trouble else "The books do not balance, nor do the original's."
-            )
-    if info.trouble:
-        raise SystemExit(1)
